@@ -1,0 +1,58 @@
+# vargen's commands. `make quickstart` is the place to start; `make help` lists the rest.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# A tool's cache of compiled programs: runs and tests after the first start faster.
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
+WORKERS ?= 2
+ARGS ?=
+
+.PHONY: help install quickstart test test-slow lint format notebook benchmarks clean
+
+help:
+	@echo "make quickstart   install, then train, sample and evaluate on the digits: runs/quickstart/report.html"
+	@echo "make install      the virtual environment .venv with vargen in it"
+	@echo "make test         the tests            (make test ARGS='-k orders' picks some)"
+	@echo "make test-slow    the tests that take minutes"
+	@echo "make lint         check style          make format   mend it"
+	@echo "make notebook     execute notebooks/quickstart.ipynb"
+	@echo "make benchmarks   measure speed; results go to benchmarks/results/"
+	@echo "make clean        remove .venv and caches"
+
+install: $(VENV)/.installed
+
+# Stamp files: an install is redone only when the requirements change.
+$(VENV)/.installed: pyproject.toml setup.py .ci/install
+	@bash .ci/install $(VENV) .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	@bash .ci/install $(VENV) '.[test,emoji]'
+	@touch $@
+
+quickstart: install
+	@$(BIN)/vargen quickstart --config configs/var_digits.py --workdir runs/quickstart $(ARGS)
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+notebook: $(VENV)/.installed-test
+	cd notebooks && ../$(BIN)/jupyter-execute quickstart.ipynb
+
+benchmarks: $(VENV)/.installed-test
+	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" $(ARGS); done
+
+clean:
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache build *.egg-info
