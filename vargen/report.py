@@ -1,0 +1,355 @@
+"""One self-contained page about one trained system: what it draws, how well, and how it was made.
+
+Everything is inside the file (pictures as base64 PNG, curves as SVG), so it can be mailed to a friend.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from vargen import pictures
+from vargen.report_style import STYLE
+
+Series = tuple[Sequence[float], Sequence[float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """How a metric is shown: `reference` is the key of the same measure on real data, `better` where to look."""
+
+    label: str
+    format: str
+    meaning: str
+    reference: str = ""
+
+    def show(self, value: float) -> str:
+        if self.format == "percent":
+            return f"{100 * value:.1f} %"
+        if self.format == "seconds":
+            return duration(value)
+        return self.format.format(value)
+
+
+METRICS = {
+    "label_accuracy": Metric(
+        "Label accuracy", "percent", "samples that a classifier gives the class they were asked for", "real_label_accuracy"
+    ),
+    "frechet_distance": Metric(
+        "Fréchet distance", "{:.2f}", "on the classifier's features, against held-out images; lower is closer",
+        "real_frechet_distance",
+    ),
+    "precision": Metric("Precision", "percent", "samples that lie among the real images", "real_precision"),
+    "recall": Metric("Recall", "percent", "real images that lie among the samples", "real_recall"),
+    "psnr_db": Metric("Reconstruction PSNR", "{:.2f} dB", "held-out images through the tokenizer and back; higher is closer"),
+    "ssim": Metric("Reconstruction SSIM", "{:.3f}", "structural similarity, 1 for identical"),
+    "mse": Metric("Reconstruction MSE", "{:.4f}", "mean squared error, pixels in [-1, 1]"),
+    "codebook_use": Metric("Codebook use", "percent", "codes that the held-out images use at all"),
+    "codebook_perplexity": Metric("Codebook perplexity", "{:.1f}", "codes in even use that would carry as much"),
+    "bits_per_dimension": Metric("Bits per dimension", "{:.3f}", "of the held-out codes under the model, per pixel value"),
+    "train_seconds": Metric("Training time", "seconds", "tokenizer and generator together"),
+    "tokenizer_train_seconds": Metric("… tokenizer", "seconds", ""),
+    "generator_train_seconds": Metric("… generator", "seconds", ""),
+    "images_per_second": Metric("Sampling speed", "{:.1f} images/s", "after compilation, batched"),
+    "training_images_per_second": Metric("Training speed", "{:.0f} images/s", "generator, in its steady state"),
+}  # fmt: skip
+
+_HEADLINES = ("label_accuracy", "psnr_db", "codebook_use", "train_seconds")
+
+
+def duration(seconds: float) -> str:
+    """Seconds for a person: '42 s', '5 min 12 s', '2 h 5 min'."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def write(
+    directory: str | pathlib.Path,
+    *,
+    title: str,
+    summary: str,
+    config_json: str,
+    metrics: Mapping[str, float],
+    samples: np.ndarray,
+    labels: Sequence[int],
+    class_names: Sequence[str],
+    originals: np.ndarray,
+    reconstructions: np.ndarray,
+    steps: np.ndarray | None = None,
+    step_names: Sequence[str] = (),
+    curves: Mapping[str, Mapping[str, Series]] | None = None,
+    facts: Mapping[str, str] | None = None,
+    command: str = "",
+) -> pathlib.Path:
+    """Writes `report.html`, `samples.png` and `metrics.json` into `directory`.
+
+    Images are uint8 or float in [-1, 1], [..., H, W, C].
+
+    Args:
+      directory: made where it is missing.
+      title: the headline.
+      summary: two sentences under it: what was trained on what.
+      config_json: the config as JSON text, shown folded.
+      metrics: numbers by name; those of `METRICS` are shown in its order, beside their real-data references.
+      samples: [M, H, W, C], drawn by the model.
+      labels: [M], the classes that were asked for.
+      class_names: a name for every class.
+      originals: [R, H, W, C], held-out images.
+      reconstructions: [R, H, W, C], the same after the tokenizer and back.
+      steps: [T, E, H, W, C], E samples as they look after each of T steps; None leaves the part out.
+      step_names: T captions.
+      curves: chart title -> series name -> (steps, losses).
+      facts: what else to say about the run (parameters, device, versions, ...).
+      command: the command that makes this page.
+
+    Returns:
+      The path of report.html.
+    """
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "metrics.json").write_text(json.dumps(_plain(metrics), indent=2) + "\n")
+    rows = by_class(samples, labels)
+    sheet(rows, class_names).save(directory / "samples.png", optimize=True)
+
+    parts = [
+        _header(title, summary, metrics),
+        _section("Drawn on request", "A row for each class, unselected: the first samples from the seed.",
+                 _samples(rows, class_names)),
+    ]  # fmt: skip
+    if steps is not None:
+        parts.append(
+            _section(
+                "From nothing to picture", "The image so far, after each step.", _steps(steps, step_names)
+            )
+        )
+    parts.append(
+        _section("There and back", "Held-out images above; below each, what is left after the tokenizer and back.",
+                 _pairs(originals, reconstructions))
+    )  # fmt: skip
+    if curves:
+        charts = "".join(chart(name, series) for name, series in curves.items())
+        parts.append(_section("Learning", "Loss by training step.", f'<div class="charts">{charts}</div>'))
+    parts.append(_section("Measured", "On samples and held-out images; real images beside, where the measure allows.",
+                          _table(metrics)))  # fmt: skip
+    parts.append(_section("How it was made", "", _made(facts or {}, command, config_json)))
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="color-scheme" content="light dark"><title>{html.escape(title)}</title>'
+        f"<style>{STYLE}</style></head>\n<body><main>\n" + "\n".join(parts) + "\n"
+        "<footer>Made by vargen: one grammar for visual autoregressive generation, in JAX.</footer>"
+        "</main></body></html>\n"
+    )
+    path = directory / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def by_class(
+    samples: np.ndarray, labels: Sequence[int], most: int = 12, classes: int = 20
+) -> dict[int, np.ndarray]:
+    """The first samples of each class: class -> [up to `most`, H, W, C], for at most `classes` classes."""
+    labels = np.asarray(labels)
+    return {int(c): np.asarray(samples)[labels == c][:most] for c in np.unique(labels)[:classes]}
+
+
+def sheet(rows: Mapping[int, np.ndarray], class_names: Sequence[str]):
+    """The samples of `by_class` as one labelled picture (PIL)."""
+    columns = min(len(images) for images in rows.values())
+    cells = np.stack([pictures.to_uint8(images[:columns]) for images in rows.values()])
+    return pictures.grid(cells, row_labels=[class_names[c] for c in rows])
+
+
+def _plain(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN: a number that is not finite becomes null."""
+    return {
+        k: (v if isinstance(v, int) else float(v)) if math.isfinite(v) else None for k, v in metrics.items()
+    }
+
+
+def _section(title: str, lead: str, body: str) -> str:
+    lead = f'<p class="lead">{html.escape(lead)}</p>' if lead else ""
+    return f"<section><h2>{html.escape(title)}</h2>{lead}{body}</section>"
+
+
+def _image(image: np.ndarray, alt: str) -> str:
+    return f'<img src="{pictures.data_address(image)}" alt="{html.escape(alt)}">'
+
+
+def _header(title: str, summary: str, metrics: Mapping[str, float]) -> str:
+    tiles = []
+    for key in _HEADLINES:
+        if key not in metrics:
+            continue
+        metric = METRICS[key]
+        note = f"real images: {metric.show(metrics[metric.reference])}" if metric.reference in metrics else ""
+        tiles.append(
+            f"<div><strong>{metric.show(metrics[key])}</strong><span>{metric.label}</span><em>{note}</em></div>"
+        )
+    return (
+        f'<header><p class="kicker">vargen</p><h1>{html.escape(title)}</h1><p class="summary">{html.escape(summary)}</p>'
+        f'<div class="tiles">{"".join(tiles)}</div></header>'
+    )
+
+
+def _samples(rows: Mapping[int, np.ndarray], class_names: Sequence[str]) -> str:
+    lines = []
+    for c, images in rows.items():
+        name = class_names[c]
+        cells = "".join(_image(image, f"sample of {name}") for image in images)
+        lines.append(
+            f'<div class="row"><span class="name">{html.escape(name)}</span><div class="strip">{cells}</div></div>'
+        )
+    columns = max(len(images) for images in rows.values())
+    width = min(max(len(class_names[c]) for c in rows), 12) * 0.6 + 0.4
+    return f'<div class="samples" style="--columns:{columns};--names:{width:.1f}em">{"".join(lines)}</div>'
+
+
+def _steps(steps: np.ndarray, names: Sequence[str]) -> str:
+    chosen = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), 10)).round().astype(int))
+    captions = "".join(f"<span>{html.escape(names[t]) if len(names) else t + 1}</span>" for t in chosen)
+    lines = [
+        "".join(_image(steps[t, e], f"sample {e + 1} after step {t + 1}") for t in chosen)
+        for e in range(min(steps.shape[1], 6))
+    ]
+    return f'<div class="steps" style="--columns:{len(chosen)}">{captions}{"".join(lines)}</div>'
+
+
+def _pairs(originals: np.ndarray, reconstructions: np.ndarray) -> str:
+    pairs = "".join(
+        f"<figure>{_image(a, 'original')}{_image(b, 'reconstruction')}</figure>"
+        for a, b in list(zip(originals, reconstructions, strict=True))[:20]
+    )
+    return f'<div class="pairs">{pairs}</div>'
+
+
+def _table(metrics: Mapping[str, float]) -> str:
+    lines = []
+    for key, metric in METRICS.items():
+        if key not in metrics:
+            continue
+        reference = metric.show(metrics[metric.reference]) if metric.reference in metrics else ""
+        lines.append(
+            f'<tr><th scope="row">{metric.label}<small>{metric.meaning}</small></th>'
+            f"<td>{metric.show(metrics[key])}</td><td>{reference}</td></tr>"
+        )
+    return (
+        '<table><thead><tr><th scope="col"></th><th scope="col">this model</th><th scope="col">real images</th></tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table>"
+    )
+
+
+def _made(facts: Mapping[str, str], command: str, config_json: str) -> str:
+    items = "".join(
+        f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>" for k, v in facts.items()
+    )
+    again = f"<p>Make this page again:</p><pre>{html.escape(command)}</pre>" if command else ""
+    config = f"<details><summary>The whole config</summary><pre>{html.escape(config_json)}</pre></details>"
+    return f"<dl>{items}</dl>{again}{config}"
+
+
+# --------------------------------------------------------------------------------------------- curves
+
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 460, 260, 52, 12, 14, 34
+
+
+def chart(title: str, series: Mapping[str, Series]) -> str:
+    """An SVG line chart in a figure: one smoothed line over its faint raw values for each series.
+
+    The vertical axis is logarithmic where the values are positive and span more than a factor of eight.
+    Values that are not finite are left out.
+    """
+    finite = {name: _finite(*xy) for name, xy in series.items()}
+    finite = {name: xy for name, xy in finite.items() if len(xy[0])}
+    if not finite:
+        return ""
+    every_x = np.concatenate([x for x, _ in finite.values()])
+    every_y = np.concatenate([y for _, y in finite.values()])
+    low, high = float(every_y.min()), float(every_y.max())
+    logarithmic = low > 0 and high / low > 8
+    ticks_y = _log_ticks(low, high) if logarithmic else _ticks(low, high)
+    low, high = min(low, ticks_y[0]), max(high, ticks_y[-1])
+    last = float(every_x.max()) or 1.0
+
+    def place_x(x):
+        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * np.asarray(x) / last
+
+    def place_y(y):
+        y, a, b = (np.log(y), math.log(low), math.log(high)) if logarithmic else (np.asarray(y), low, high)
+        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (y - a) / ((b - a) or 1.0)
+
+    parts = []
+    for tick in ticks_y:
+        y = float(place_y(tick))
+        parts.append(f'<line class="rule" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
+    for tick in _ticks(0, last)[1:]:
+        if tick <= last * 1.001:
+            parts.append(
+                f'<text x="{float(place_x(tick)):.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{tick:,.0f}</text>'
+            )
+    legend = []
+    for i, (name, (x, y)) in enumerate(finite.items()):
+        parts.append(f'<polyline class="raw s{i}" points="{_points(place_x(x), place_y(y))}"/>')
+        parts.append(f'<polyline class="line s{i}" points="{_points(place_x(x), place_y(_smooth(y)))}"/>')
+        legend.append(f'<span class="s{i}">{html.escape(name)}: {float(_smooth(y)[-1]):.4g}</span>')
+    return (
+        f'<figure class="chart"><figcaption><b>{html.escape(title)}</b>{"".join(legend)}</figcaption>'
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(title)}">{"".join(parts)}</svg></figure>'
+    )
+
+
+def _finite(x: Sequence[float], y: Sequence[float], most: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    keep = np.flatnonzero(np.isfinite(y))
+    keep = (
+        keep[np.unique(np.linspace(0, len(keep) - 1, min(len(keep), most)).round().astype(int))]
+        if len(keep)
+        else keep
+    )
+    return x[keep], y[keep]
+
+
+def _smooth(y: np.ndarray) -> np.ndarray:
+    """A centred running mean over a twentieth of the curve, shorter at its ends."""
+    half = len(y) // 40
+    total = np.concatenate([[0.0], np.cumsum(y)])
+    i = np.arange(len(y))
+    reach = np.minimum(np.minimum(i, len(y) - 1 - i), half)
+    return (total[i + reach + 1] - total[i - reach]) / (2 * reach + 1)
+
+
+def _points(x: np.ndarray, y: np.ndarray) -> str:
+    return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+
+
+def _ticks(low: float, high: float, wanted: int = 5) -> list[float]:
+    """Round numbers from just below `low` to just above `high`."""
+    span = (high - low) or abs(high) or 1.0
+    power = 10.0 ** math.floor(math.log10(span / wanted))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power * wanted >= span * 0.999)
+    first = math.floor(low / step + 1e-9)
+    last = math.ceil(high / step - 1e-9)
+    return [round(k * step, 12) for k in range(first, max(last, first + 1) + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """1, 2, 5 times powers of ten around [low, high]; powers alone where those would be many."""
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    for multiples in ((1, 2, 5), (1, 3), (1,)):
+        every = [m * 10.0**p for p in powers for m in multiples]
+        inside = [t for t in every if low < t < high]
+        below, above = max(t for t in every if t <= low), min(t for t in [*every, math.inf] if t >= high)
+        if len(inside) <= 5:
+            break
+    return [below, *inside, *([above] if math.isfinite(above) else [])]
