@@ -122,6 +122,7 @@ def images(
             shift=0,
             flip=False,
             crop="center",
+            test_fraction=0.1,  # held out, where the set has no split of its own
         )
     )
     return _changed(c, changes)

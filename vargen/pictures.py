@@ -13,7 +13,7 @@ _PAPER, _INK = (250, 249, 246), (60, 60, 64)
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
-    """Float images in [-1, 1], any shape [..., H, W, C], to uint8 of the same shape; uint8 comes back as it is."""
+    """Float images in [-1, 1], [..., H, W, C], to uint8 of the same shape; uint8 comes back as it is."""
     images = np.asarray(images)
     if images.dtype == np.uint8:
         return images
@@ -35,7 +35,7 @@ def data_address(image: np.ndarray) -> str:
 
 
 def display_scale(side: int, wanted: int = 64) -> int:
-    """How many times to enlarge images of `side` pixels so that they are about `wanted` pixels on the screen."""
+    """How many times to enlarge images of `side` pixels to show them about `wanted` pixels wide."""
     return max(1, round(wanted / side))
 
 

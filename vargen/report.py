@@ -15,14 +15,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vargen import pictures
+from vargen.charts import Series, chart
 from vargen.report_style import STYLE
-
-Series = tuple[Sequence[float], Sequence[float]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """How a metric is shown: `reference` is the key of the same measure on real data, `better` where to look."""
+    """How a metric is shown: `reference` is the key of the same measure on real images."""
 
     label: str
     format: str
@@ -30,35 +29,39 @@ class Metric:
     reference: str = ""
 
     def show(self, value: float) -> str:
-        if self.format == "percent":
+        if self.format == _PERCENT:
             return f"{100 * value:.1f} %"
-        if self.format == "seconds":
+        if self.format == _TIME:
             return duration(value)
         return self.format.format(value)
 
 
+_PERCENT, _TIME = "percent", "seconds"
+
+# fmt: off
 METRICS = {
-    "label_accuracy": Metric(
-        "Label accuracy", "percent", "samples that a classifier gives the class they were asked for", "real_label_accuracy"
-    ),
-    "frechet_distance": Metric(
-        "Fréchet distance", "{:.2f}", "on the classifier's features, against held-out images; lower is closer",
-        "real_frechet_distance",
-    ),
-    "precision": Metric("Precision", "percent", "samples that lie among the real images", "real_precision"),
-    "recall": Metric("Recall", "percent", "real images that lie among the samples", "real_recall"),
-    "psnr_db": Metric("Reconstruction PSNR", "{:.2f} dB", "held-out images through the tokenizer and back; higher is closer"),
+    "label_accuracy": Metric("Label accuracy", _PERCENT,
+        "samples that a classifier gives the class they were asked for", "real_label_accuracy"),
+    "frechet_distance": Metric("Fréchet distance", "{:.2f}",
+        "on the classifier's features, against held-out images; lower is closer", "real_frechet_distance"),
+    "precision": Metric("Precision", _PERCENT, "samples that lie among the real images", "real_precision"),
+    "recall": Metric("Recall", _PERCENT, "real images that lie among the samples", "real_recall"),
+    "psnr_db": Metric("Reconstruction PSNR", "{:.2f} dB",
+        "held-out images through the tokenizer and back; higher is closer"),
     "ssim": Metric("Reconstruction SSIM", "{:.3f}", "structural similarity, 1 for identical"),
     "mse": Metric("Reconstruction MSE", "{:.4f}", "mean squared error, pixels in [-1, 1]"),
-    "codebook_use": Metric("Codebook use", "percent", "codes that the held-out images use at all"),
-    "codebook_perplexity": Metric("Codebook perplexity", "{:.1f}", "codes in even use that would carry as much"),
-    "bits_per_dimension": Metric("Bits per dimension", "{:.3f}", "of the held-out codes under the model, per pixel value"),
-    "train_seconds": Metric("Training time", "seconds", "tokenizer and generator together"),
-    "tokenizer_train_seconds": Metric("… tokenizer", "seconds", ""),
-    "generator_train_seconds": Metric("… generator", "seconds", ""),
+    "codebook_use": Metric("Codebook use", _PERCENT, "codes that the held-out images use at all"),
+    "codebook_perplexity": Metric("Codebook perplexity", "{:.1f}",
+        "codes in even use that would carry as much"),
+    "bits_per_dimension": Metric("Bits per dimension", "{:.3f}",
+        "of the held-out codes under the model, per pixel value"),
+    "train_seconds": Metric("Training time", _TIME, "tokenizer and generator together"),
+    "tokenizer_train_seconds": Metric("… tokenizer", _TIME, ""),
+    "generator_train_seconds": Metric("… generator", _TIME, ""),
     "images_per_second": Metric("Sampling speed", "{:.1f} images/s", "after compilation, batched"),
-    "training_images_per_second": Metric("Training speed", "{:.0f} images/s", "generator, in its steady state"),
-}  # fmt: skip
+    "training_images_per_second": Metric("Training speed", "{:.0f} images/s", "generator, steady state"),
+}
+# fmt: on
 
 _HEADLINES = ("label_accuracy", "psnr_db", "codebook_use", "train_seconds")
 
@@ -121,32 +124,24 @@ def write(
     rows = by_class(samples, labels)
     sheet(rows, class_names).save(directory / "samples.png", optimize=True)
 
-    parts = [
-        _header(title, summary, metrics),
-        _section("Drawn on request", "A row for each class, unselected: the first samples from the seed.",
-                 _samples(rows, class_names)),
-    ]  # fmt: skip
+    sections = [("Drawn on request", "A row for each class, unselected.", _samples(rows, class_names))]
     if steps is not None:
-        parts.append(
-            _section(
-                "From nothing to picture", "The image so far, after each step.", _steps(steps, step_names)
-            )
-        )
-    parts.append(
-        _section("There and back", "Held-out images above; below each, what is left after the tokenizer and back.",
-                 _pairs(originals, reconstructions))
-    )  # fmt: skip
+        lead = "The image so far, after each step."
+        sections.append(("From nothing to picture", lead, _steps(steps, step_names)))
+    lead = "Held-out images above; below each, what is left after the tokenizer and back."
+    sections.append(("There and back", lead, _pairs(originals, reconstructions)))
     if curves:
         charts = "".join(chart(name, series) for name, series in curves.items())
-        parts.append(_section("Learning", "Loss by training step.", f'<div class="charts">{charts}</div>'))
-    parts.append(_section("Measured", "On samples and held-out images; real images beside, where the measure allows.",
-                          _table(metrics)))  # fmt: skip
-    parts.append(_section("How it was made", "", _made(facts or {}, command, config_json)))
+        sections.append(("Learning", "Loss by training step.", f'<div class="charts">{charts}</div>'))
+    lead = "On samples and held-out images; real images beside, where the measure allows."
+    sections.append(("Measured", lead, _table(metrics)))
+    sections.append(("How it was made", "", _made(facts or {}, command, config_json)))
+    body = "\n".join([_header(title, summary, metrics), *(_section(*section) for section in sections)])
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta name="color-scheme" content="light dark"><title>{html.escape(title)}</title>'
-        f"<style>{STYLE}</style></head>\n<body><main>\n" + "\n".join(parts) + "\n"
+        f"<style>{STYLE}</style></head>\n<body><main>\n{body}\n"
         "<footer>Made by vargen: one grammar for visual autoregressive generation, in JAX.</footer>"
         "</main></body></html>\n"
     )
@@ -197,7 +192,8 @@ def _header(title: str, summary: str, metrics: Mapping[str, float]) -> str:
             f"<div><strong>{metric.show(metrics[key])}</strong><span>{metric.label}</span><em>{note}</em></div>"
         )
     return (
-        f'<header><p class="kicker">vargen</p><h1>{html.escape(title)}</h1><p class="summary">{html.escape(summary)}</p>'
+        f'<header><p class="kicker">vargen</p><h1>{html.escape(title)}</h1>'
+        f'<p class="summary">{html.escape(summary)}</p>'
         f'<div class="tiles">{"".join(tiles)}</div></header>'
     )
 
@@ -208,7 +204,8 @@ def _samples(rows: Mapping[int, np.ndarray], class_names: Sequence[str]) -> str:
         name = class_names[c]
         cells = "".join(_image(image, f"sample of {name}") for image in images)
         lines.append(
-            f'<div class="row"><span class="name">{html.escape(name)}</span><div class="strip">{cells}</div></div>'
+            f'<div class="row"><span class="name">{html.escape(name)}</span>'
+            f'<div class="strip">{cells}</div></div>'
         )
     columns = max(len(images) for images in rows.values())
     width = min(max(len(class_names[c]) for c in rows), 12) * 0.6 + 0.4
@@ -244,7 +241,8 @@ def _table(metrics: Mapping[str, float]) -> str:
             f"<td>{metric.show(metrics[key])}</td><td>{reference}</td></tr>"
         )
     return (
-        '<table><thead><tr><th scope="col"></th><th scope="col">this model</th><th scope="col">real images</th></tr></thead>'
+        '<table><thead><tr><th scope="col"></th><th scope="col">this model</th>'
+        '<th scope="col">real images</th></tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table>"
     )
 
@@ -256,100 +254,3 @@ def _made(facts: Mapping[str, str], command: str, config_json: str) -> str:
     again = f"<p>Make this page again:</p><pre>{html.escape(command)}</pre>" if command else ""
     config = f"<details><summary>The whole config</summary><pre>{html.escape(config_json)}</pre></details>"
     return f"<dl>{items}</dl>{again}{config}"
-
-
-# --------------------------------------------------------------------------------------------- curves
-
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 460, 260, 52, 12, 14, 34
-
-
-def chart(title: str, series: Mapping[str, Series]) -> str:
-    """An SVG line chart in a figure: one smoothed line over its faint raw values for each series.
-
-    The vertical axis is logarithmic where the values are positive and span more than a factor of eight.
-    Values that are not finite are left out.
-    """
-    finite = {name: _finite(*xy) for name, xy in series.items()}
-    finite = {name: xy for name, xy in finite.items() if len(xy[0])}
-    if not finite:
-        return ""
-    every_x = np.concatenate([x for x, _ in finite.values()])
-    every_y = np.concatenate([y for _, y in finite.values()])
-    low, high = float(every_y.min()), float(every_y.max())
-    logarithmic = low > 0 and high / low > 8
-    ticks_y = _log_ticks(low, high) if logarithmic else _ticks(low, high)
-    low, high = min(low, ticks_y[0]), max(high, ticks_y[-1])
-    last = float(every_x.max()) or 1.0
-
-    def place_x(x):
-        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * np.asarray(x) / last
-
-    def place_y(y):
-        y, a, b = (np.log(y), math.log(low), math.log(high)) if logarithmic else (np.asarray(y), low, high)
-        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (y - a) / ((b - a) or 1.0)
-
-    parts = []
-    for tick in ticks_y:
-        y = float(place_y(tick))
-        parts.append(f'<line class="rule" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
-    for tick in _ticks(0, last)[1:]:
-        if tick <= last * 1.001:
-            parts.append(
-                f'<text x="{float(place_x(tick)):.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{tick:,.0f}</text>'
-            )
-    legend = []
-    for i, (name, (x, y)) in enumerate(finite.items()):
-        parts.append(f'<polyline class="raw s{i}" points="{_points(place_x(x), place_y(y))}"/>')
-        parts.append(f'<polyline class="line s{i}" points="{_points(place_x(x), place_y(_smooth(y)))}"/>')
-        legend.append(f'<span class="s{i}">{html.escape(name)}: {float(_smooth(y)[-1]):.4g}</span>')
-    return (
-        f'<figure class="chart"><figcaption><b>{html.escape(title)}</b>{"".join(legend)}</figcaption>'
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(title)}">{"".join(parts)}</svg></figure>'
-    )
-
-
-def _finite(x: Sequence[float], y: Sequence[float], most: int = 300) -> tuple[np.ndarray, np.ndarray]:
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    keep = np.flatnonzero(np.isfinite(y))
-    keep = (
-        keep[np.unique(np.linspace(0, len(keep) - 1, min(len(keep), most)).round().astype(int))]
-        if len(keep)
-        else keep
-    )
-    return x[keep], y[keep]
-
-
-def _smooth(y: np.ndarray) -> np.ndarray:
-    """A centred running mean over a twentieth of the curve, shorter at its ends."""
-    half = len(y) // 40
-    total = np.concatenate([[0.0], np.cumsum(y)])
-    i = np.arange(len(y))
-    reach = np.minimum(np.minimum(i, len(y) - 1 - i), half)
-    return (total[i + reach + 1] - total[i - reach]) / (2 * reach + 1)
-
-
-def _points(x: np.ndarray, y: np.ndarray) -> str:
-    return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
-
-
-def _ticks(low: float, high: float, wanted: int = 5) -> list[float]:
-    """Round numbers from just below `low` to just above `high`."""
-    span = (high - low) or abs(high) or 1.0
-    power = 10.0 ** math.floor(math.log10(span / wanted))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power * wanted >= span * 0.999)
-    first = math.floor(low / step + 1e-9)
-    last = math.ceil(high / step - 1e-9)
-    return [round(k * step, 12) for k in range(first, max(last, first + 1) + 1)]
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5 times powers of ten around [low, high]; powers alone where those would be many."""
-    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
-    for multiples in ((1, 2, 5), (1, 3), (1,)):
-        every = [m * 10.0**p for p in powers for m in multiples]
-        inside = [t for t in every if low < t < high]
-        below, above = max(t for t in every if t <= low), min(t for t in [*every, math.inf] if t >= high)
-        if len(inside) <= 5:
-            break
-    return [below, *inside, *([above] if math.isfinite(above) else [])]
