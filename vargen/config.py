@@ -1,7 +1,7 @@
 """Configs: the shared schema with its defaults, reading config files, and overriding single fields.
 
-A config is an `ml_collections.ConfigDict`. A config file defines `get_config()` (or `get_config(variant)`), starts
-from `config()` here and names the parts and sizes of one system; it contains no logic.
+A config is an `ml_collections.ConfigDict`. A config file defines `get_config()` (or `get_config(variant)`),
+starts from `config()` here and names the parts and sizes of one system; it contains no logic.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ AXES = ("tokenizer", "order", "feed", "mixer", "head", "conditioning")
 
 
 def part(name: str, **options: Any) -> ConfigDict:
-    """A part of an axis: its registered name and the options of its constructor (checked when it is built)."""
+    """A part of an axis: its registered name and its constructor's options (checked when it is built)."""
     return ConfigDict(dict(name=name, **options))
 
 
 def config() -> ConfigDict:
-    """The schema with its defaults; a config file adds the axes (`AXES`) and `model` (layers, width, heads, ...)."""
+    """The schema with its defaults; a config file adds the axes (`AXES`) and `model` (layers, width, ...)."""
     c = ConfigDict()
     c.name = ""
     c.seed = 0
@@ -61,7 +61,7 @@ def config() -> ConfigDict:
 
 
 def training(**changes: Any) -> ConfigDict:
-    """Fields of one training run (`tokenizer_training`, `training`), with defaults; `changes` replace some."""
+    """Fields of a training run (`tokenizer_training`, `training`), with defaults; `changes` replace some."""
     c = ConfigDict(
         dict(
             steps=1000,
@@ -109,7 +109,8 @@ def images(
       num_classes: number of labels; 0 takes the number that the source has.
       path: the folder, or the TensorFlow Datasets directory.
       dataset: the TensorFlow Datasets name.
-      **changes: `shift` (largest random shift, pixels), `flip` (random mirror images), `crop` ("center", "random").
+      **changes: `shift` (largest random shift, pixels), `flip` (random mirror images), `crop` ("center" or
+        "random"), `test_fraction` (held out, where the set has no split of its own).
     """
     c = ConfigDict(
         dict(
@@ -239,7 +240,7 @@ def _fields(c: ConfigDict, prefix: str = "") -> Iterable[str]:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    """'; did you mean a, b?' for the closest of `known`, by the whole name or by its last word; '' if none."""
+    """'; did you mean a, b?' for the closest of `known`, by whole name or by last word; '' if none."""
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.8)
     if not close:
         last = {k.rsplit(".", 1)[-1]: k for k in reversed(known)}
