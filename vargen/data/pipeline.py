@@ -1,0 +1,139 @@
+"""Batches from any source, by grain: a pure function of (seed, step), sharded by process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from vargen.data import transforms
+from vargen.data.sources import Source
+from vargen.errors import UserError
+
+_NO_CHANGES: Mapping[str, Any] = dict(shift=0, flip=False, crop="center")
+# Threads that read files; in-memory sources are gathered a batch at a time by one.
+READERS = 16
+
+
+def to_float(images: np.ndarray) -> np.ndarray:
+    """uint8 images to float32 in [-1, 1]."""
+    return images.astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def batches(
+    source: Any,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    start_step: int = 0,
+    settings: Mapping[str, Any] = _NO_CHANGES,
+    train: bool = True,
+    augment: bool | None = None,
+    epochs: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Iterates over batches of a source.
+
+    Step k holds positions k * batch_size to (k + 1) * batch_size of one stream: the whole set, shuffled anew
+    each epoch. Order and augmentation of a position depend on (seed, position) alone, hence a run that starts
+    at `start_step` sees what an uninterrupted one sees from there, and the processes' shards of a step are
+    together the batch that one process would see.
+
+    Args:
+      source: a `Source`, or stored codes (`codes.Codes`).
+      batch_size: images per step over all processes; a multiple of `process_count`.
+      seed: of order and augmentation.
+      start_step: the first step to give.
+      settings: `config.data`; shift, flip and crop are read.
+      train: True: shuffled, augmented and endless. False: in order, one epoch, the last batch may be short.
+      augment: overrides whether images are changed at random (`train` by default).
+      epochs: passes over the set (None: endless in training, else 1); where they end, the last batch may be
+        short.
+      process_index, process_count: which shard of each step to give.
+
+    Yields:
+      `dict(image=float32 [b, S, S, C] in [-1, 1], label=int32 [b])`, or `dict(content, label)` for stored
+      codes; b = batch_size / process_count.
+
+    Raises:
+      UserError: sizes that don't divide; from the iterator: a file that cannot be read, named.
+    """
+    import grain
+
+    if batch_size < 1 or batch_size % process_count:
+        raise UserError(f"batch_size: expected a multiple of {process_count} (processes), found {batch_size}")
+    if not 0 <= process_index < process_count:
+        raise UserError(f"process_index: expected 0 to {process_count - 1}, found {process_index}")
+    if settings.get("crop", "center") not in ("center", "random"):
+        raise UserError(f"data.crop: expected 'center' or 'random', found {settings['crop']!r}")
+    augment = train if augment is None else augment
+    epochs = epochs if train or epochs else 1
+    order_seed, change_seed = np.random.SeedSequence(seed).generate_state(2, np.uint64)
+    local = batch_size // process_count
+
+    def read(positions: np.ndarray, indices: np.ndarray) -> dict[str, np.ndarray]:
+        draws = transforms.uniform_draws(int(change_seed), positions) if augment else None
+        return _read(source, indices, draws, settings)
+
+    stream = grain.MapDataset.range(len(source))
+    if train:
+        stream = stream.shuffle(seed=int(order_seed % 2**32))
+    stream = stream.repeat(epochs)
+    stream = stream.map_with_index(lambda position, index: np.array([position, index]))
+    stream = stream[process_index::process_count]
+    stream = stream[start_step * local :]
+    if source.in_memory:
+        stream = stream.batch(local).map(lambda pairs: read(pairs[:, 0], pairs[:, 1]))
+        return iter(stream.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
+
+    def read_one(pair: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: array[0] for name, array in read(pair[None, 0], pair[None, 1]).items()}
+
+    options = grain.ReadOptions(num_threads=READERS, prefetch_buffer_size=max(2 * local, READERS))
+    return iter(stream.map(read_one).to_iter_dataset(options).batch(local))
+
+
+def _read(
+    source: Any, indices: np.ndarray, draws: np.ndarray | None, settings: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """The items at `indices`, augmented by `draws` [b, DRAWS] where given."""
+    if source.in_memory:
+        record = source.gather(indices)
+    else:
+        item = source[int(indices[0])]
+        record = dict(image=item["image"][None], label=np.array([item["label"]], dtype=np.int32))
+    if "image" not in record:
+        return record
+    images = record["image"]
+    crop = settings.get("crop", "center")
+    if images.shape[1:3] != (source.image_size,) * 2 or (crop == "random" and draws is not None):
+        images = np.stack(
+            [
+                transforms.fit(image, source.image_size, crop, None if draws is None else draws[i])
+                for i, image in enumerate(images)
+            ]
+        )
+    if draws is not None:
+        images = transforms.augment(images, draws, settings.get("shift", 0), settings.get("flip", False))
+    return dict(image=to_float(images), label=record["label"])
+
+
+def arrays(source: Source, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The first `limit` images of a source (all by default) in order, as evaluation sees them.
+
+    Returns:
+      uint8 [M, S, S, C] and int32 [M].
+    """
+    count = len(source) if limit is None else min(limit, len(source))
+    if source.in_memory:
+        record = source.gather(np.arange(count))
+        return record["image"], record["label"]
+    images = np.empty((count, source.image_size, source.image_size, source.channels), np.uint8)
+    labels = np.empty(count, np.int32)
+    for i in range(count):
+        item = source[i]
+        images[i] = transforms.fit(item["image"], source.image_size)
+        labels[i] = item["label"]
+    return images, labels

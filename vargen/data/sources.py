@@ -1,0 +1,153 @@
+"""What every set of images looks like to the rest of vargen: a random-access `Source`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vargen.errors import UserError
+
+
+class Source:
+    """Labelled images by index, without randomness.
+
+    `source[i]` is `dict(image=uint8 [H, W, C], label=int)`; images may have any size unless `in_memory`.
+
+    Attributes:
+      name: what the set is called in messages.
+      classes: names of the classes; labels index this list.
+      image_size: side in pixels of the images that training and evaluation see.
+      channels: 1 (grey) or 3 (red, green, blue).
+      in_memory: whether `gather` serves whole batches at once.
+    """
+
+    in_memory = False
+
+    def __init__(self, name: str, classes: Sequence[str], image_size: int, channels: int):
+        self.name = name
+        self.classes = list(classes)
+        self.image_size = image_size
+        self.channels = channels
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class ArraySource(Source):
+    """Images held in memory at their final size.
+
+    Args:
+      images: uint8 [M, S, S, C].
+      labels: int [M].
+    """
+
+    in_memory = True
+
+    def __init__(self, name: str, classes: Sequence[str], images: np.ndarray, labels: np.ndarray):
+        super().__init__(name, classes, images.shape[1], images.shape[3])
+        self.images = np.ascontiguousarray(images, dtype=np.uint8)
+        self.labels = np.asarray(labels, dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return dict(image=self.images[index], label=int(self.labels[index]))
+
+    def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """`dict(image=uint8 [b, S, S, C], label=int32 [b])` for int [b] indices."""
+        return dict(image=self.images[indices], label=self.labels[indices])
+
+
+def held_out(keys: Sequence[str], groups: Sequence[int], fraction: float) -> np.ndarray:
+    """Which items belong to the test split: bool [M], a function of each item's key alone where it can be.
+
+    An item is held out when the hash of its key falls below `fraction`, so adding files moves no other file
+    between splits. Only a group left without an item on one side gives the one with the nearest hash to it (a
+    group of one item is for training).
+
+    Args:
+      keys: a stable name of each item.
+      groups: the class of each item.
+      fraction: about how much to hold out, between 0 and 1.
+    """
+    digests = (hashlib.sha256(key.encode()).digest()[:8] for key in keys)
+    score = np.array([int.from_bytes(d, "big") / 2.0**64 for d in digests], dtype=np.float64)
+    test = score < fraction
+    groups = np.asarray(groups)
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        if len(members) == 1:
+            test[members] = False
+        elif not test[members].any():
+            test[members[np.argmin(score[members])]] = True
+        elif test[members].all():
+            test[members[np.argmax(score[members])]] = False
+    return test
+
+
+def load(settings: Mapping[str, Any], split: str = "train") -> Source:
+    """The images that `config.data` names.
+
+    Args:
+      settings: `config.data`: source, path, dataset, image_size, channels, num_classes; `test_fraction` (0.1)
+        where the set has no split of its own.
+      split: "train" or "test" (held out).
+
+    Raises:
+      UserError: unknown source or split; a set that is missing, empty or broken; labels that don't fit
+        `num_classes` (0 takes any number).
+    """
+    if split not in ("train", "test"):
+        raise UserError(f"data split: expected 'train' or 'test', found {split!r}")
+    if settings["source"] not in SOURCES:
+        known = ", ".join(sorted(SOURCES))
+        raise UserError(f"data.source: expected one of {known}, found {settings['source']!r}")
+    if settings["channels"] not in (1, 3):
+        raise UserError(f"data.channels: expected 1 (grey) or 3 (colour), found {settings['channels']}")
+    if settings["image_size"] < 1:
+        raise UserError(f"data.image_size: expected a size in pixels, found {settings['image_size']}")
+    source = SOURCES[settings["source"]](settings, split)
+    expected = settings.get("num_classes", 0)
+    if expected and expected != len(source.classes):
+        count = f"{len(source.classes)} as in {source.name}"
+        raise UserError(f"data.num_classes: expected {count}, or 0 (any), found {expected}")
+    if len(source) == 0:
+        raise UserError(f"{source.name}: expected images in its {split} split, found none")
+    return source
+
+
+# Each source's module is imported when it is asked for: they need different libraries.
+def _digits(settings: Mapping[str, Any], split: str) -> Source:
+    from vargen.data import digits
+
+    return digits.load(settings, split)
+
+
+def _folder(settings: Mapping[str, Any], split: str) -> Source:
+    from vargen.data import folder
+
+    return folder.load(settings, split)
+
+
+def _emoji(settings: Mapping[str, Any], split: str) -> Source:
+    from vargen.data import emoji
+
+    return emoji.load(settings, split)
+
+
+def _tfds(settings: Mapping[str, Any], split: str) -> Source:
+    from vargen.data import tfds
+
+    return tfds.load(settings, split)
+
+
+SOURCES: dict[str, Callable[[Mapping[str, Any], str], Source]] = dict(
+    digits=_digits, folder=_folder, emoji=_emoji, tfds=_tfds
+)

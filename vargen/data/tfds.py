@@ -1,0 +1,106 @@
+"""Image sets prepared by TensorFlow Datasets as ArrayRecord files, read without TensorFlow."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vargen.data.sources import Source
+from vargen.data.transforms import to_channels
+from vargen.errors import UserError
+
+# "validation" first: the test split of some sets (ImageNet's) has no labels.
+TEST_SPLITS = ("validation", "test")
+
+
+class TfdsSource(Source):
+    """Records decoded when they are asked for, at their own size."""
+
+    def __init__(
+        self,
+        name: str,
+        classes: Sequence[str],
+        records: Any,
+        keys: tuple[str, str],
+        image_size: int,
+        channels: int,
+    ):
+        super().__init__(name, classes, image_size, channels)
+        self.records = records
+        self.image_key, self.label_key = keys
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        try:
+            record = self.records[index]
+        except Exception as error:  # the decoders raise many kinds
+            raise UserError(
+                f"{self.name}: expected a whole record at {index}, found one that cannot be read ({error})"
+            ) from error
+        image = to_channels(np.asarray(record[self.image_key]), self.channels)
+        return dict(image=image, label=int(record[self.label_key]))
+
+
+def load(settings: Mapping[str, Any], split: str) -> TfdsSource:
+    """A prepared set on disk: `data.path` / `data.dataset` / version, or `data.path` itself.
+
+    Held out are its `validation` or else `test` split, or else the last tenth of `train`.
+
+    Raises:
+      UserError: no set there, a file format without random access, or no image and class features.
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise UserError(
+            "tfds: expected the package tensorflow-datasets, found none: pip install tensorflow-datasets"
+        ) from error
+    directory = _prepared(settings["path"], settings["dataset"])
+    name = f"tfds {directory}"
+    builder = tfds.builder_from_directory(directory)
+    keys = _keys(builder.info.features, name, tfds)
+    available = builder.info.splits
+    if "train" not in available:
+        raise UserError(f"{name}: expected a split called train, found {', '.join(available) or 'none'}")
+    held = next((s for s in TEST_SPLITS if s in available), None)
+    chosen = {"train": "train" if held else "train[:90%]", "test": held or "train[90%:]"}[split]
+    try:
+        records = builder.as_data_source(split=chosen)
+    except NotImplementedError as error:
+        raise UserError(
+            f"{name}: expected ArrayRecord files (download_and_prepare with file_format='array_record'), "
+            f"found {builder.info.file_format.value}"
+        ) from error
+    classes = builder.info.features[keys[1]].names
+    return TfdsSource(name, classes, records, keys, settings["image_size"], settings["channels"])
+
+
+def _prepared(path: str, dataset: str) -> pathlib.Path:
+    """The directory of the newest version, which holds dataset_info.json."""
+    if not path:
+        raise UserError("data.path: expected the TensorFlow Datasets directory, found nothing")
+    root = pathlib.Path(path).expanduser()
+    base = root / dataset.replace(":", "/") if dataset else root
+    found = [p.parent for depth in ("", "*/", "*/*/") for p in base.glob(depth + "dataset_info.json")]
+    if not found:
+        raise UserError(f"tfds {base}: expected a prepared set (dataset_info.json), found none")
+    return max(found, key=_version)
+
+
+def _version(directory: pathlib.Path) -> tuple[int, ...]:
+    parts = directory.name.split(".")
+    return tuple(int(p) for p in parts) if all(p.isdigit() for p in parts) else (-1,)
+
+
+def _keys(features: Any, name: str, tfds: Any) -> tuple[str, str]:
+    """The names of the first image feature and of the first class label."""
+    image = [k for k, f in features.items() if isinstance(f, tfds.features.Image)]
+    label = [k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
+    if not image or not label:
+        raise UserError(f"{name}: expected an image and a class label, found {', '.join(features)}")
+    return image[0], label[0]

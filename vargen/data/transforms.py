@@ -1,0 +1,97 @@
+"""Images to one size, and the random changes of training.
+
+Randomness comes in as uniform numbers in [0, 1), a fixed few for each image, so that an augmented image is a
+pure function of (image, numbers), wherever it is computed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+# Uniform numbers that one image takes: shift rows, shift columns, flip, crop scale, crop row, crop column.
+DRAWS = 6
+# Random crops keep between 80 % and all of the short side (openai/guided-diffusion, image_datasets.py).
+SMALLEST_CROP = 0.8
+
+
+def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """uint8 [H, W] or [H, W, 1|3] to [H, W, channels]; colour to grey by ITU-R 601 luminance."""
+    image = image if image.ndim == 3 else image[..., None]
+    if image.shape[-1] == channels:
+        return image
+    if channels == 3:
+        return np.repeat(image[..., :1], 3, axis=-1)
+    weights = np.array([0.299, 0.587, 0.114])
+    return np.rint(image[..., :3] @ weights).astype(np.uint8)[..., None]
+
+
+def fit(image: np.ndarray, size: int, crop: str = "center", draws: np.ndarray | None = None) -> np.ndarray:
+    """Resizes the short side and cuts a square, as openai/guided-diffusion (ADM) does.
+
+    Halves by box averaging while that keeps at least twice the wanted size, then resizes by a cubic filter.
+
+    Args:
+      image: uint8 [H, W, C].
+      size: side of the square.
+      crop: "center", or "random": a square of 80 % to 100 % of the short side, placed at random.
+      draws: [DRAWS] uniform numbers; None gives the centre crop.
+
+    Returns:
+      uint8 [size, size, C]; `image` itself where it has that shape and the crop is the centre's.
+    """
+    random = crop == "random" and draws is not None
+    if image.shape[:2] == (size, size) and not random:
+        return image
+    from PIL import Image
+
+    shorter = size
+    if random:
+        shorter = size + int(draws[3] * (np.ceil(size / SMALLEST_CROP) - size + 1))
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    while min(picture.size) >= 2 * shorter:
+        picture = picture.resize((picture.width // 2, picture.height // 2), resample=Image.Resampling.BOX)
+    scale = shorter / min(picture.size)
+    new_size = (max(size, round(picture.width * scale)), max(size, round(picture.height * scale)))
+    picture = picture.resize(new_size, resample=Image.Resampling.BICUBIC)
+    rows, columns = picture.height - size, picture.width - size
+    top, left = rows // 2, columns // 2
+    if random:
+        top, left = int(draws[4] * (rows + 1)), int(draws[5] * (columns + 1))
+    array = np.asarray(picture)
+    array = array if array.ndim == 3 else array[..., None]
+    return array[top : top + size, left : left + size]
+
+
+def augment(images: np.ndarray, draws: np.ndarray, shift: int = 0, flip: bool = False) -> np.ndarray:
+    """Random shifts (the edge is repeated) and mirror images.
+
+    Args:
+      images: uint8 [b, H, W, C].
+      draws: [b, DRAWS] uniform numbers.
+      shift: largest shift in pixels, along rows and along columns.
+      flip: mirror half of the images left to right.
+    """
+    if not (shift or flip):
+        return images
+    b, height, width, _ = images.shape
+    offsets = np.floor(draws[:, :2] * (2 * shift + 1)).astype(np.int64) - shift
+    rows = np.clip(np.arange(height) + offsets[:, :1], 0, height - 1)
+    columns = np.clip(np.arange(width) + offsets[:, 1:], 0, width - 1)
+    if flip:
+        columns = np.where(draws[:, 2:3] < 0.5, columns[:, ::-1], columns)
+    return images[np.arange(b)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def uniform_draws(seed: int, positions: np.ndarray) -> np.ndarray:
+    """Uniform numbers in [0, 1) for each position of a stream: float64 [b, DRAWS], a pure function of both.
+
+    SplitMix64 (Steele, Lea, Flood 2014) as a counter-based generator: number j of position i is output
+    i * DRAWS + j of the sequence that starts at `seed`.
+    """
+    first = np.asarray(positions, dtype=np.uint64)[:, None] * np.uint64(DRAWS)
+    counter = first + np.arange(1, DRAWS + 1, dtype=np.uint64)
+    z = np.uint64(seed) + counter * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = z ^ (z >> np.uint64(31))
+    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
