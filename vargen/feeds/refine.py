@@ -1,0 +1,100 @@
+"""The refine feed: each level's rows carry the image so far, resampled to that level (VAR, arXiv 2404.02905)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from vargen.feeds.rows import Content, Rows, Step, repeat_to
+from vargen.layers import Embed, initializer, logical
+from vargen.mixers.layout import Layout
+from vargen.orders import Grid, Order
+
+
+class Refine(nn.Module):
+    """Level s is predicted from the latents that levels before s add up to; level 0 from the condition.
+
+    Attributes:
+      tokenizer: a tokenizer with levels: its `start`, `absorb` and `resample` (pure functions).
+      grid: the slots, of which a level is a step.
+      width: D.
+      init_std: see `initializer`.
+      dtype: compute dtype.
+    """
+
+    tokenizer: Any
+    grid: Grid
+    width: int
+    init_std: float
+    dtype: Any = jnp.float32
+
+    stacks = ("blocks",)
+    cached = True
+    by_level = True
+
+    def check(self, order) -> None:
+        """Raises ValueError for an order whose steps are not the levels, or a tokenizer without them."""
+        if not hasattr(self.tokenizer, "resample"):
+            raise ValueError("feed refine: needs a tokenizer with levels, such as multiscale_vq")
+        fixed = None if order.random else order.decoding(None, 1)
+        if fixed is None or not np.array_equal(fixed.steps, self.grid.coords[:, 0]):
+            raise ValueError("feed refine: needs the order levels")
+
+    def setup(self):
+        init = initializer(self.init_std or 0.02, self.width)
+        self.content = Content(0, self.width, self.init_std, self.dtype)
+        self.levels = Embed(len(self.grid.levels), self.width, init, dtype=self.dtype)
+        self.positions = Embed(self.grid.size, self.width, init, dtype=self.dtype)
+        self.first = self.param("first", logical(init, None, "embed"), (self.grid.level_sizes[0], self.width))
+
+    def inputs(self, content, condition, order: Order, quantizer=None, train: bool = False) -> Rows:
+        """Rows of a whole pass.
+
+        Args:
+          content: codes [B, N], canonical.
+          condition: [B, D].
+          order: `levels`.
+          quantizer: the tokenizer's quantiser parameters.
+          train: unused here.
+        """
+        state = self.begin(content.shape[0])
+        x = [self._level(state, condition, 0)]
+        for level in range(1, len(self.grid.levels)):
+            state = self._absorb(state, content, level - 1, quantizer)
+            x.append(self._level(state, condition, level))
+        coords = self.grid.coords
+        return Rows(jnp.concatenate(x, axis=1), Layout(coords[:, 0], coords[:, 2:]), np.arange(self.grid.size))
+
+    def begin(self, batch: int):
+        """The image so far: latents of zeros [B, h, w, C]."""
+        return self.tokenizer.start(batch)
+
+    def step_inputs(self, state, content, condition, order: Order, step: Step, quantizer=None) -> Rows:
+        """Rows of the level `step.index`; condition [R B, D] may hold several for each example."""
+        slots = step.positions()
+        coords = self.grid.coords
+        layout = Layout(coords[slots, 0], coords[slots, 2:], step.start, coords[:, 0])
+        return Rows(self._level(state, condition, int(step.index)), layout, slots)
+
+    def absorb(self, state, content, step: Step, quantizer=None):
+        """The image so far with the level `step.index` of `content` [B, N] added."""
+        return self._absorb(state, content, int(step.index), quantizer)
+
+    def outputs(self, hidden, rows: Rows):
+        """[B, M, D] -> [B, N, D]: every row predicts."""
+        return hidden
+
+    def _absorb(self, state, content, level, quantizer):
+        start, size = self.grid.level_starts[level], self.grid.level_sizes[level]
+        return self.tokenizer.absorb(quantizer, state, content[:, start : start + size], level)
+
+    def _level(self, state, condition, level):
+        start, size = self.grid.level_starts[level], self.grid.level_sizes[level]
+        if level == 0:
+            x = condition[:, None].astype(self.dtype) + self.first.astype(self.dtype)
+        else:
+            x = repeat_to(self.content(self.tokenizer.resample(state, level)), condition.shape[0])
+        return x + self.levels(np.asarray(level)) + self.positions(np.arange(start, start + size))

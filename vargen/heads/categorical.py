@@ -1,0 +1,127 @@
+"""A categorical distribution over codes, and sampling from it with guidance, top-k and top-p."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vargen.layers import Dense
+
+
+class Categorical(nn.Module):
+    """Logits are a linear map of the hidden vector.
+
+    Attributes:
+      vocab: K.
+      bias: whether the map has a bias.
+      init_std: deviation of the map at the start (0: zeros, a uniform distribution).
+      label_smoothing: share of the target spread over all codes.
+      dtype: compute dtype of the map; logits are float32.
+    """
+
+    vocab: int
+    bias: bool = True
+    init_std: float = 0.0
+    label_smoothing: float = 0.0
+    dtype: Any = jnp.float32
+
+    kind = "codes"
+
+    def setup(self):
+        init = nn.initializers.truncated_normal(self.init_std) if self.init_std else nn.initializers.zeros
+        self.out = Dense(self.vocab, ("embed", "vocab"), init, self.bias, self.dtype)
+
+    def __call__(self, hidden):
+        """Logits: [..., D] -> float32 [..., K]."""
+        return self.out(hidden).astype(jnp.float32)
+
+    def loss(self, hidden, target, weight=None, train: bool = True):
+        """Mean cross-entropy in nats.
+
+        Args:
+          hidden: [B, N, D].
+          target: codes [B, N].
+          weight: float32 [B, N], or None for ones.
+
+        Returns:
+          The loss, and metrics: accuracy (of the likeliest code).
+        """
+        logits = self(hidden)
+        log_probs = jax.nn.log_softmax(logits)
+        picked = jnp.take_along_axis(log_probs, target[..., None], axis=-1)[..., 0]
+        nats = -(1 - self.label_smoothing) * picked - self.label_smoothing * jnp.mean(log_probs, axis=-1)
+        hit = (jnp.argmax(logits, axis=-1) == target).astype(jnp.float32)
+        return _mean(nats, weight), {"accuracy": _mean(hit, weight)}
+
+    def log_prob(self, hidden, target):
+        """float32 [B, N], nats: log-probability of codes [B, N] given hidden [B, N, D]."""
+        log_probs = jax.nn.log_softmax(self(hidden))
+        return jnp.take_along_axis(log_probs, target[..., None], axis=-1)[..., 0]
+
+    def sample(self, hidden, keys, *, guidance=None, temperature=1.0, top_k: int = 0, top_p=None):
+        """Draws codes; see `draw`.
+
+        Args:
+          hidden: [B, n, D], or with guidance [2B, n, D]: with the condition, then without.
+          keys: PRNG keys [B, n], one per slot.
+          guidance: scale w of u + w (c - u), or None for no guidance.
+
+        Returns:
+          int32 [B, n].
+        """
+        logits = self(hidden)
+        if guidance is not None:
+            with_condition, without = jnp.split(logits, 2)
+            logits = without + guidance * (with_condition - without)
+        return draw(logits, keys, temperature=temperature, top_k=top_k, top_p=top_p)
+
+
+def draw(logits, keys, *, temperature=1.0, top_k: int = 0, top_p=None) -> jax.Array:
+    """Draws from softmax(logits / temperature), filtered; the likeliest at temperature 0.
+
+    Args:
+      logits: float32 [B, n, K].
+      keys: PRNG keys [B, n].
+      temperature: divides the logits, before the filters.
+      top_k, top_p: see `filter_logits`.
+
+    Returns:
+      int32 [B, n].
+    """
+    temperature = jnp.asarray(temperature, jnp.float32)
+    logits = filter_logits(logits / jnp.maximum(temperature, 1e-5), top_k, top_p)
+    noise = jax.vmap(jax.vmap(lambda k: jax.random.gumbel(k, logits.shape[-1:])))(keys)
+    return jnp.argmax(logits + jnp.where(temperature > 0, noise, 0.0), axis=-1).astype(jnp.int32)
+
+
+def filter_logits(logits, top_k: int = 0, top_p=None) -> jax.Array:
+    """-inf outside the top k, then outside the nucleus (Holtzman et al., arXiv 1904.09751); ties are kept.
+
+    Args:
+      logits: float32 [..., K].
+      top_k: how many to keep; 0 keeps all (static).
+      top_p: keeps the likeliest codes until their mass reaches top_p, always one; None keeps all. A value of
+        1 or more filters nothing.
+
+    Returns:
+      float32 [..., K].
+    """
+    vocab = logits.shape[-1]
+    if top_k and top_k < vocab:
+        best, _ = jax.lax.top_k(logits, top_k)
+        logits = jnp.where(logits < best[..., -1:], -jnp.inf, logits)
+    if top_p is None:
+        return logits
+    ordered = best if top_k and top_k < vocab else -jnp.sort(-logits, axis=-1)
+    mass = jnp.exp(ordered - jax.nn.logsumexp(logits, axis=-1, keepdims=True))
+    before = jnp.cumsum(mass, axis=-1) - mass
+    kept = (before < top_p) | (jnp.arange(ordered.shape[-1]) == 0)
+    least = jnp.min(jnp.where(kept, ordered, jnp.inf), axis=-1, keepdims=True)
+    return jnp.where((logits < least) & (jnp.asarray(top_p) < 1.0), -jnp.inf, logits)
+
+
+def _mean(x, weight):
+    return jnp.mean(x) if weight is None else jnp.sum(x * weight) / jnp.maximum(jnp.sum(weight), 1.0)

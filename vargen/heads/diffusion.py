@@ -1,0 +1,159 @@
+"""The diffusion head: a small denoiser per slot (MAR, arXiv 2406.11838)."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vargen.heads.gaussian import Process
+from vargen.layers import Dense, Norm, initializer, sinusoid
+
+FREQUENCIES = 256
+
+
+class Denoiser(nn.Module):
+    """The noise and the variance's interpolation, from a noisy content, its time and a hidden vector.
+
+    An MLP of residual blocks modulated by time and hidden vector; blocks and output start at zero, as in DiT.
+    """
+
+    channels: int
+    width: int
+    depth: int
+    dtype: Any = jnp.float32
+
+    def _dense(self, features, name, init=None, names=("embed", "mlp")):
+        return Dense(features, names, init or initializer(0), dtype=self.dtype, name=name)
+
+    @nn.compact
+    def __call__(self, x, t, hidden):
+        """x float32 [M, C], t [M] in training steps, hidden [M, D] -> float32 [M, 2C]."""
+        small, zero = nn.initializers.normal(0.02), nn.initializers.zeros
+        time = self._dense(self.width, "time_1", small, (None, "mlp"))(sinusoid(t, FREQUENCIES))
+        time = self._dense(self.width, "time_2", small, ("mlp", "embed"))(nn.silu(time))
+        y = nn.silu(time + self._dense(self.width, "hidden")(hidden))
+        x = self._dense(self.width, "content", None, ("latent", "embed"))(x)
+        for i in range(self.depth):
+            shift, scale, gate = jnp.split(self._dense(3 * self.width, f"modulation_{i}", zero)(y), 3, axis=-1)
+            h = Norm(name=f"norm_{i}")(x) * (1 + scale) + shift
+            h = nn.silu(self._dense(self.width, f"inner_{i}")(h))
+            x = x + gate * self._dense(self.width, f"outer_{i}", None, ("mlp", "embed"))(h)
+        shift, scale = jnp.split(self._dense(2 * self.width, "modulation_out", zero)(y), 2, axis=-1)
+        x = Norm(affine=False)(x) * (1 + scale) + shift
+        return self._dense(2 * self.channels, "out", zero, ("embed", "latent"))(x).astype(jnp.float32)
+
+
+class Diffusion(nn.Module):
+    """p(content | hidden) by denoising: trained on noise prediction and the variational bound.
+
+    Attributes:
+      channels: C, the latents' channels.
+      depth, width: of the denoiser.
+      train_steps: steps of the process in training.
+      sample_steps: steps of sampling, evenly spaced among them.
+      schedule: "cosine" (arXiv 2102.09672) or "linear" (arXiv 2006.11239).
+      repeat: times and noises drawn per slot and training step.
+      dtype: compute dtype of the denoiser.
+    """
+
+    channels: int
+    depth: int = 3
+    width: int = 1024
+    train_steps: int = 1000
+    sample_steps: int = 100
+    schedule: str = "cosine"
+    repeat: int = 4
+    dtype: Any = jnp.float32
+
+    kind = "latents"
+
+    def setup(self):
+        self.denoiser = Denoiser(self.channels, self.width, self.depth, self.dtype)
+        self.process = Process.make(self.schedule, self.train_steps)
+        self.short = self.process.spaced(self.sample_steps)
+
+    def __call__(self, hidden):
+        """Touches all parameters (for initialisation): [..., D] -> float32 [..., 2C]."""
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        out = self.denoiser(jnp.zeros((len(flat), self.channels)), jnp.zeros(len(flat)), flat)
+        return out.reshape(*hidden.shape[:-1], -1)
+
+    def loss(self, hidden, target, weight=None, train: bool = True):
+        """Mean of squared noise error plus variational bound in bits (eq. 2 of the paper; official code).
+
+        Args:
+          hidden: [B, N, D].
+          target: latents [B, N, C].
+          weight: float32 [B, N], or None for ones.
+
+        Returns:
+          The loss, and metrics: mse and bound.
+        """
+        flat = jnp.tile(hidden.reshape(-1, hidden.shape[-1]), (self.repeat, 1))
+        target = jnp.tile(target.reshape(-1, self.channels).astype(jnp.float32), (self.repeat, 1))
+        weight = jnp.ones(hidden.shape[:2]) if weight is None else weight
+        weight = jnp.tile(weight.reshape(-1), self.repeat)
+        key_t, key_noise = jax.random.split(self.make_rng("head"))
+        t = jax.random.randint(key_t, (len(flat),), 0, self.train_steps)
+        mse, bound = self.terms(flat, target, t, jax.random.normal(key_noise, target.shape))
+        total = jnp.maximum(jnp.sum(weight), 1.0)
+        mse, bound = jnp.sum(mse * weight) / total, jnp.sum(bound * weight) / total
+        return mse + bound, {"mse": mse, "bound": bound}
+
+    def terms(self, hidden, target, t, noise):
+        """Both terms for given times and noises: [M, D], [M, C], int [M], [M, C] -> float32 [M], [M]."""
+        x = self.process.diffuse(target, t, noise)
+        return self.process.terms(self.denoiser(x, t, hidden), target, x, t, noise)
+
+    def sample(self, hidden, keys, *, guidance=None, temperature=1.0, top_k: int = 0, top_p=None):
+        """Draws latents by the reverse process.
+
+        Args:
+          hidden: [B, n, D], or with guidance [2B, n, D]: with the condition, then without.
+          keys: PRNG keys [B, n], one per slot.
+          guidance: scale w of u + w (c - u) on the predicted noise, or None for no guidance.
+          temperature: factor on the noise that is added at every step.
+          top_k, top_p: have no meaning here; must be 0 and None.
+
+        Returns:
+          float32 [B, n, C].
+        """
+        if top_k or top_p is not None:
+            raise ValueError("head diffusion: top_k and top_p need a categorical head")
+        shape, count = keys.shape, self.sample_steps + 1
+        draw = functools.partial(jax.random.normal, shape=(count, self.channels))
+        noise = jnp.moveaxis(jax.vmap(jax.vmap(draw))(keys), 2, 0).reshape(count, math.prod(shape), -1)
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        x = self.denoise(noise[0], flat, noise[1:], guidance, temperature)
+        return x.reshape(*shape, self.channels)
+
+    def denoise(self, x, hidden, noise, guidance=None, temperature=1.0):
+        """The whole reverse process from given noise.
+
+        Args:
+          x: float32 [M, C], where it starts.
+          hidden: [M, D], or with guidance [2M, D].
+          noise: float32 [S, M, C], what each of the S steps adds.
+          guidance, temperature: as in `sample`.
+        """
+        times = jnp.arange(self.sample_steps)[::-1]
+        # A bound Linen module may not be called inside a plain scan: go through its pure form.
+        module, variables = self.denoiser.unbind()
+
+        def step(x, inputs):
+            t, noise = inputs
+            both = x if guidance is None else jnp.concatenate([x, x])
+            t_train = jnp.broadcast_to(jnp.asarray(self.short.times)[t], (len(both),))
+            out = module.apply(variables, both, t_train, hidden)
+            eps, spread = jnp.split(out, 2, axis=-1)
+            if guidance is not None:
+                with_condition, without = jnp.split(eps, 2)
+                eps, spread = without + guidance * (with_condition - without), spread[: len(x)]
+            return self.short.reverse(x, t, eps, spread, noise, temperature), None
+
+        return jax.lax.scan(step, x, (times, noise))[0]

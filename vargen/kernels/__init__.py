@@ -1,0 +1,1 @@
+"""Primitives of the numerical core, each with an XLA form that is the truth for every other."""

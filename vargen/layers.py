@@ -1,0 +1,140 @@
+"""Small layers shared by mixers, feeds and heads; every parameter carries its logical axis names."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Dtype = Any
+
+
+def initializer(std: float, width: int = 0, gain: float = 1.0):
+    """Kernel initialiser: normal of deviation `std`; Xavier uniform for 0; sqrt(1 / 3 width) where negative.
+
+    The negative form is VAR's (arXiv 2404.02905, official code). `gain` multiplies the result.
+    """
+    if std == 0:
+        return nn.initializers.variance_scaling(gain**2, "fan_avg", "uniform")
+    std = std if std > 0 else math.sqrt(1 / (3 * width))
+    return nn.initializers.truncated_normal(gain * std)
+
+
+def logical(init, *names: str | None):
+    """An initialiser whose parameter is boxed with its logical axis names."""
+    return nn.with_logical_partitioning(init, names)
+
+
+class Dense(nn.Module):
+    """x W + b over the last axis: [..., I] -> [..., features].
+
+    Attributes:
+      features: size of the result.
+      names: logical axis names of the kernel [I, features].
+      kernel_init: kernel initialiser.
+      bias: whether there is a bias.
+      dtype: compute dtype.
+    """
+
+    features: int
+    names: tuple[str | None, str | None]
+    kernel_init: Any
+    bias: bool = True
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param("kernel", logical(self.kernel_init, *self.names), (x.shape[-1], self.features))
+        y = x.astype(self.dtype) @ kernel.astype(self.dtype)
+        if self.bias:
+            bias = self.param("bias", logical(nn.initializers.zeros, self.names[1]), (self.features,))
+            y = y + bias.astype(self.dtype)
+        return y
+
+
+class Norm(nn.Module):
+    """Layer or root-mean-square normalisation over the last axis, computed in float32.
+
+    Attributes:
+      kind: "layer" or "rms".
+      affine: whether it has a learned scale (and, for "layer", a bias).
+      eps: added to the variance.
+    """
+
+    kind: str = "layer"
+    affine: bool = True
+    eps: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x):
+        y = x.astype(jnp.float32)
+        if self.kind == "layer":
+            y = y - jnp.mean(y, axis=-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+        if self.affine:
+            y = y * self.param("scale", logical(nn.initializers.ones, "embed"), (x.shape[-1],))
+            if self.kind == "layer":
+                y = y + self.param("bias", logical(nn.initializers.zeros, "embed"), (x.shape[-1],))
+        return y.astype(x.dtype)
+
+
+class Mlp(nn.Module):
+    """The position-wise network of a block: [..., D] -> [..., D].
+
+    Attributes:
+      hidden: inner width.
+      kind: "gelu" (erf), "gelu_tanh" or "swiglu" (Shazeer, arXiv 2002.05202).
+      kernel_init, out_init: initialisers of the inner and the outer kernels.
+      bias: whether the layers have biases.
+      dropout: rate after the inner activation ("gelu" kinds, as in timm) and after the result.
+      dtype: compute dtype.
+    """
+
+    hidden: int
+    kind: str
+    kernel_init: Any
+    out_init: Any
+    bias: bool = True
+    dropout: float = 0.0
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train: bool = False):
+        def inner(name):
+            return Dense(self.hidden, ("embed", "mlp"), self.kernel_init, self.bias, self.dtype, name=name)(x)
+
+        if self.kind == "swiglu":
+            y = nn.silu(inner("gate")) * inner("up")
+        elif self.kind in ("gelu", "gelu_tanh"):
+            y = nn.gelu(inner("up"), approximate=self.kind == "gelu_tanh")
+            y = nn.Dropout(self.dropout, deterministic=not train)(y)
+        else:
+            raise ValueError(f"model.mlp: expected gelu, gelu_tanh or swiglu, found {self.kind!r}")
+        y = Dense(x.shape[-1], ("mlp", "embed"), self.out_init, self.bias, self.dtype, name="down")(y)
+        return nn.Dropout(self.dropout, deterministic=not train)(y)
+
+
+class Embed(nn.Module):
+    """A learned table [size, width]; indices [...] -> [..., width]."""
+
+    size: int
+    width: int
+    table_init: Any
+    name_axis: str | None = None
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, index):
+        table = self.param("table", logical(self.table_init, self.name_axis, "embed"), (self.size, self.width))
+        return jnp.take(table, index, axis=0).astype(self.dtype)
+
+
+def sinusoid(t, dim: int, period: float = 10000.0) -> jax.Array:
+    """float32 [..., dim]: cosines, then sines of t [...] at geometric frequencies (DiT's time embedding)."""
+    half = dim // 2
+    angles = t[..., None].astype(jnp.float32) * jnp.exp(-math.log(period) / half * np.arange(half, dtype=np.float32))
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)

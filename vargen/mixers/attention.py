@@ -1,0 +1,114 @@
+"""Step-masked multi-head attention, parallel and cached."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vargen.kernels.step_attention import step_attention
+from vargen.layers import Dense, logical
+from vargen.mixers.layout import Layout
+from vargen.mixers.rope import rotate
+
+
+class Attention(nn.Module):
+    """Attention over the rows whose step is not later (`step_attention`).
+
+    Attributes:
+      width: D, size of input and output.
+      heads: H, query heads.
+      kv_heads: G, key and value heads (0: as many as heads).
+      qk_norm: "none", or "l2": unit queries and keys, logits scaled by a learned factor per head of at most
+        100 (VAR's larger models).
+      bias: biases of the projections in: "none", "qv" or "qkv".
+      out_bias: whether the projection out has a bias.
+      rope: rotary positions from `layout.coords`.
+      scale: factor on the logits over 1/sqrt(D/H); ignored with qk_norm "l2".
+      kernel_init, out_init: kernel initialisers.
+      dropout: rate on the result.
+      dtype: compute dtype.
+    """
+
+    width: int
+    heads: int
+    kernel_init: Any
+    out_init: Any
+    kv_heads: int = 0
+    qk_norm: str = "none"
+    bias: str = "none"
+    out_bias: bool = True
+    rope: bool = False
+    scale: float = 1.0
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.heads
+
+    def check(self, order) -> None:
+        """Raises ValueError for an order that this mixer can't honour: attention honours all."""
+
+    def init_cache(self, batch: int, length: int) -> dict[str, jax.Array]:
+        """An empty cache for `length` rows: key and value [B, M, G, D/H]."""
+        shape = (batch, length, self.kv_heads or self.heads, self.head_dim)
+        return {"key": jnp.zeros(shape, self.dtype), "value": jnp.zeros(shape, self.dtype)}
+
+    @nn.compact
+    def __call__(self, x, layout: Layout, cache=None, train: bool = False):
+        """Mixes rows.
+
+        Args:
+          x: [B, N, D].
+          layout: steps and positions of the rows and, in the cached form, their place in the cache.
+          cache: None (parallel form) or a cache that holds all rows before `layout.start`.
+          train: whether dropout is on (needs the rng "dropout").
+
+        Returns:
+          [B, N, D], and the cache with these rows in it (None in the parallel form). Where `layout.start` is
+          an int, only rows that exist are touched and the cache returned ends with the new ones; where it is
+          traced, the cache keeps its length.
+        """
+        groups = self.kv_heads or self.heads
+
+        def project(name, heads):
+            bias = name[0] in self.bias if self.bias != "none" else False
+            y = Dense(heads * self.head_dim, ("embed", "heads"), self.kernel_init, bias, self.dtype, name=name)(x)
+            return y.reshape(*x.shape[:-1], heads, self.head_dim)
+
+        q, k, v = project("query", self.heads), project("key", groups), project("value", groups)
+        scale = self.scale / math.sqrt(self.head_dim)
+        if self.qk_norm == "l2":
+            log_scale = self.param(
+                "log_scale", logical(nn.initializers.constant(math.log(4.0)), "heads"), (self.heads,)
+            )
+            factor = jnp.exp(jnp.minimum(log_scale, math.log(100.0)))[:, None]
+            q, k, scale = _unit(q) * factor.astype(q.dtype), _unit(k), 1.0
+        if self.rope:
+            q, k = rotate(q, layout.coords), rotate(k, layout.coords)
+        key_steps = layout.steps
+        if cache is not None:
+            cache = {n: _append(cache[n], new, layout.start) for n, new in (("key", k), ("value", v))}
+            k, v = cache["key"], cache["value"]
+            key_steps = layout.cache_steps[: k.shape[1]]
+        y = step_attention(q, k, v, layout.steps, key_steps, scale=scale)
+        y = y.reshape(*x.shape[:-1], self.width)
+        y = Dense(self.width, ("heads", "embed"), self.out_init, self.out_bias, self.dtype, name="out")(y)
+        return nn.Dropout(self.dropout, deterministic=not train)(y), cache
+
+
+def _unit(x):
+    """x over its length in the last axis, float32 inside."""
+    y = x.astype(jnp.float32)
+    return (y / jnp.maximum(jnp.linalg.norm(y, axis=-1, keepdims=True), 1e-12)).astype(x.dtype)
+
+
+def _append(rows, new, start):
+    if isinstance(start, (int, np.integer)):
+        return jnp.concatenate([rows[:, :start], new], axis=1)
+    return jax.lax.dynamic_update_slice(rows, new.astype(rows.dtype), (0, start, 0, 0))

@@ -1,0 +1,155 @@
+"""The residual block around a mixer, and the norm before a head; both may be modulated by a condition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vargen.layers import Dense, Mlp, Norm, initializer, logical
+
+# gamma (mixer, mlp), scale (mixer, mlp), shift (mixer, mlp): the official VAR code's order.
+MODULATIONS = 6
+
+
+class Block(nn.Module):
+    """x + mixer(norm(x)), then x + mlp(norm(x)), with adaptive modulation where asked.
+
+    Attributes:
+      mixer: the mixer, already built.
+      width: D.
+      mlp: kind of the position-wise network (`Mlp`), of inner width `mlp_width`.
+      norm, affine, eps: the norms (`Norm`).
+      adaptive: "none"; "adaln": the six modulations are a linear map of silu(condition) per block
+        (DiT, arXiv 2212.09748); "shared": that map is shared by all blocks, and each adds a learned offset.
+      init_std, out_init: initialisers; see `initializer`.
+      dropout: in the position-wise network.
+      dtype: compute dtype.
+    """
+
+    mixer: nn.Module
+    width: int
+    mlp: str
+    mlp_width: int
+    init_std: float
+    out_init: Any
+    norm: str = "layer"
+    affine: bool = True
+    eps: float = 1e-6
+    bias: bool = True
+    adaptive: str = "none"
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        self.norm_1 = Norm(self.norm, self.affine, self.eps)
+        self.norm_2 = Norm(self.norm, self.affine, self.eps)
+        init = initializer(self.init_std, self.width)
+        self.feed_forward = Mlp(self.mlp_width, self.mlp, init, self.out_init, self.bias, self.dropout, self.dtype)
+        if self.adaptive == "adaln":
+            self.modulation = Dense(
+                MODULATIONS * self.width, ("embed", "mlp"), _adaptive_init(self.init_std, self.width), dtype=self.dtype
+            )
+        elif self.adaptive == "shared":
+            self.offset = self.param(
+                "offset", logical(_offset_init, None, "embed"), (MODULATIONS, self.width)
+            )
+
+    def modulate(self, condition) -> jax.Array | None:
+        """The block's modulations [B, 6, D]; None where it has none.
+
+        Args:
+          condition: [B, D] ("adaln"), [B, 6, D] ("shared": the shared map's result).
+        """
+        if self.adaptive == "adaln":
+            return self.modulation(nn.silu(condition)).reshape(-1, MODULATIONS, self.width)
+        if self.adaptive == "shared":
+            return condition + self.offset.astype(self.dtype)
+        return None
+
+    def __call__(self, x, modulation, layout, cache=None, train: bool = False, drop_path=0.0):
+        """Runs the block.
+
+        Args:
+          x: [B, N, D].
+          modulation: what `modulate` gave.
+          layout, cache, train: as for the mixer.
+          drop_path: probability of skipping a residual branch per example (stochastic depth).
+
+        Returns:
+          [B, N, D] and the mixer's cache.
+        """
+        if modulation is None:
+            gamma = scale = shift = (None, None)
+        else:
+            parts = [modulation[:, i : i + 1] for i in range(MODULATIONS)]
+            gamma, scale, shift = parts[0:2], parts[2:4], parts[4:6]
+        y, cache = self.mixer(_adapt(self.norm_1(x), scale[0], shift[0]), layout, cache, train)
+        x = x + self._branch(y, gamma[0], train, drop_path)
+        y = self.feed_forward(_adapt(self.norm_2(x), scale[1], shift[1]), train)
+        return x + self._branch(y, gamma[1], train, drop_path), cache
+
+    def _branch(self, y, gamma, train, drop_path):
+        y = y if gamma is None else y * gamma
+        if not train:
+            return y
+        keep = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - drop_path, (y.shape[0], 1, 1))
+        return jnp.where(keep, y / (1.0 - drop_path), 0.0).astype(y.dtype)
+
+
+class FinalNorm(nn.Module):
+    """The norm before a head: plain, or modulated by a condition [B, D] (scale, then shift)."""
+
+    width: int
+    init_std: float
+    norm: str = "layer"
+    affine: bool = True
+    eps: float = 1e-6
+    adaptive: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, condition):
+        y = Norm(self.norm, self.affine, self.eps, name="norm")(x)
+        if not self.adaptive:
+            return y
+        init = initializer(self.init_std, self.width, gain=0.5)
+        both = Dense(2 * self.width, ("embed", "mlp"), init, dtype=self.dtype, name="modulation")(nn.silu(condition))
+        scale, shift = jnp.split(both[:, None], 2, axis=-1)
+        return _adapt(y, scale, shift)
+
+
+class SharedModulation(nn.Module):
+    """The map shared by all blocks under adaptive "shared": [B, D] -> [B, 6, D]."""
+
+    width: int
+    init_std: float
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, condition):
+        init = initializer(self.init_std, self.width)
+        y = Dense(MODULATIONS * self.width, ("embed", "mlp"), init, dtype=self.dtype, name="map")(nn.silu(condition))
+        return y.reshape(-1, MODULATIONS, self.width)
+
+
+def _adapt(x, scale, shift):
+    return x if scale is None else x * (1 + scale) + shift
+
+
+def _adaptive_init(std: float, width: int):
+    """Gates start near zero (1e-5 of the usual), scales and shifts at half."""
+    base = initializer(std, width)
+
+    def init(key, shape, dtype=jnp.float32):
+        gain = jnp.repeat(jnp.array([1e-5] * 2 + [0.5] * 4, dtype), shape[1] // MODULATIONS)
+        return base(key, shape, dtype) * gain
+
+    return init
+
+
+def _offset_init(key, shape, dtype=jnp.float32):
+    gain = jnp.array([1e-5] * 2 + [0.5] * 4, dtype)[:, None]
+    return jax.random.normal(key, shape, dtype) / shape[1] ** 0.5 * gain

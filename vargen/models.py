@@ -1,0 +1,288 @@
+"""From a config to a model: the only place that knows how the axes meet."""
+
+from __future__ import annotations
+
+import functools
+import math
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from vargen import parts, tokenizers
+from vargen.conditioning import CONDITIONINGS
+from vargen.errors import UserError
+from vargen.feeds import FEEDS
+from vargen.generator import Generator
+from vargen.heads import HEADS
+from vargen.layers import initializer
+from vargen.mixers import MIXERS
+from vargen.mixers.block import Block, FinalNorm, SharedModulation
+from vargen.orders import ORDERS
+from vargen.samplers import Sampling, decode
+
+# What `config.model` may hold: the sizes, and what a block is made of (`Block`).
+MODEL = dict(
+    layers=0,
+    width=0,
+    mlp_width=0,  # 0: four times the width
+    mlp="gelu_tanh",
+    norm="layer",
+    affine=True,
+    eps=1e-6,
+    bias=True,
+    adaptive="none",
+    init_std=0.02,
+    depth_scaled_init=False,  # projections out of a residual branch start smaller by sqrt(2 L)
+    dropout=0.0,
+    drop_path=0.0,
+)
+
+
+def compute_dtype(config) -> Any:
+    """The dtype that `config.compute_dtype` means on this machine's default backend."""
+    known = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+    if config.compute_dtype == "auto":
+        return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    if config.compute_dtype not in known:
+        raise UserError(f"compute_dtype: expected auto, float32 or bfloat16, found {config.compute_dtype!r}")
+    return known[config.compute_dtype]
+
+
+def build_tokenizer(config):
+    """The tokenizer of a config.
+
+    Raises:
+      UserError: a part or option is unknown, or sizes don't fit.
+    """
+    return tokenizers.build(
+        config.tokenizer, config.data.image_size, config.data.channels, dtype=compute_dtype(config)
+    )
+
+
+def build_generator(config, tokenizer) -> Generator:
+    """The generator of a config, over a tokenizer's slots.
+
+    Raises:
+      UserError: a part or option is unknown, or parts don't fit each other.
+    """
+    unknown = sorted(set(config.model) - set(MODEL))
+    if unknown:
+        raise UserError(f"model: unknown field {unknown[0]!r}, expected among {', '.join(MODEL)}")
+    m = {**MODEL, **config.model}
+    dtype = compute_dtype(config)
+    width, std = m["width"], m["init_std"]
+    grid = tokenizer.grid
+    try:
+        order = parts.build(ORDERS, config.order, "order", grid=grid)
+        feed = parts.build(
+            FEEDS,
+            config.feed,
+            "feed",
+            tokenizer=tokenizer,
+            grid=grid,
+            vocab=tokenizer.vocab,
+            channels=tokenizer.channels,
+            width=width,
+            init_std=std,
+            most_known=getattr(order, "most_known", grid.size),
+            dtype=dtype,
+        )
+        feed.check(order)
+        stacks = len(feed.stacks)
+        if not width or not m["layers"] or m["layers"] % stacks:
+            raise UserError(
+                f"model: expected a width and a multiple of {stacks} layers, found {width} and {m['layers']}"
+            )
+        gain = 1 / math.sqrt(m["layers"] * 2) if m["depth_scaled_init"] else 1.0
+        init, out_init = initializer(std, width), initializer(std, width, gain)
+        mixer = parts.build(
+            MIXERS, config.mixer, "mixer", width=width, kernel_init=init, out_init=out_init, dtype=dtype
+        )
+        mixer.check(order)
+        block = Block(
+            mixer=mixer,
+            width=width,
+            mlp_width=m["mlp_width"] or 4 * width,
+            init_std=std,
+            out_init=out_init,
+            dtype=dtype,
+            **{k: m[k] for k in ("mlp", "norm", "affine", "eps", "bias", "adaptive", "dropout")},
+        )
+        head = parts.build(
+            HEADS, config.head, "head", vocab=tokenizer.vocab, channels=tokenizer.channels, dtype=dtype
+        )
+        condition = parts.build(
+            CONDITIONINGS,
+            config.conditioning,
+            "conditioning",
+            num_classes=config.data.num_classes,
+            width=width,
+            init_std=std,
+            dtype=dtype,
+        )
+    except ValueError as error:
+        raise error if isinstance(error, UserError) else UserError(str(error)) from error
+    if head.kind != tokenizer.kind:
+        raise UserError(
+            f"head {config.head.name}: expected a tokenizer of {head.kind}, found {tokenizer.kind} "
+            f"from {config.tokenizer.name}"
+        )
+    return Generator(
+        tokenizer=tokenizer,
+        order=order,
+        condition=condition,
+        feed=feed,
+        block=block,
+        norm=FinalNorm(width, std, m["norm"], m["affine"], m["eps"], m["adaptive"] != "none", dtype),
+        head=head,
+        layers=m["layers"] // stacks,
+        modulation=SharedModulation(width, std, dtype) if m["adaptive"] == "shared" else None,
+        drop_path=m["drop_path"],
+        remat=config.training.remat,
+    )
+
+
+def parameter_count(module, *, skip: tuple[str, ...] = ()) -> int:
+    """Number of parameters of a tokenizer or generator, without allocating any."""
+    abstract = nn.meta.unbox(jax.eval_shape(module.init_boxed, jax.random.key(0)))
+    return sum(math.prod(x.shape) for k, t in abstract.items() if k not in skip for x in jax.tree.leaves(t))
+
+
+class Model:
+    """A trained tokenizer and generator, ready for use; what `vargen.load` returns.
+
+    Attributes:
+      config: the config that it was trained with.
+      tokenizer, tokenizer_params: the pure functions, and their parameters.
+      generator, generator_params: likewise; None where only a tokenizer was trained.
+    """
+
+    def __init__(self, config, tokenizer_params, generator_params=None):
+        self.config = config
+        self.tokenizer = build_tokenizer(config)
+        self.tokenizer_params = tokenizer_params
+        self.generator_params = generator_params
+        self.generator = None if generator_params is None else build_generator(config, self.tokenizer)
+        self._encode = jax.jit(self.tokenizer.encode)
+        self._decode = jax.jit(self.tokenizer.decode)
+        self._decode_known = jax.jit(
+            lambda params, content, known: self.tokenizer.decode_latents(
+                params, self.tokenizer.latents(params["quantizer"], content, known)
+            )
+        )
+        if self.generator is not None:
+            self._generate = jax.jit(functools.partial(decode, self.generator))
+            self._log_likelihood = jax.jit(self.generator.log_likelihood)
+
+    def encode(self, images) -> jax.Array:
+        """Images float32 [B, H, W, C] in [-1, 1] -> codes int32 [B, N] or latents float32 [B, N, C]."""
+        return self._encode(self.tokenizer_params, jnp.asarray(images))
+
+    def decode(self, content) -> jax.Array:
+        """Codes int32 [B, N] or latents float32 [B, N, C] -> images float32 [B, H, W, C], about [-1, 1]."""
+        return self._decode(self.tokenizer_params, content)
+
+    def reconstruct(self, images) -> jax.Array:
+        """Images through the tokenizer and back: float32 [B, H, W, C] -> the same shape."""
+        return self.decode(self.encode(images))
+
+    def sampling(self, **options) -> Sampling:
+        """The config's sampling settings with some replaced (those that are not None).
+
+        Raises:
+          UserError: an unknown setting or a value out of range.
+        """
+        options = {**self.config.sampling, **{k: v for k, v in options.items() if v is not None}}
+        try:
+            return Sampling.make(**options)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    def generate(self, labels, key, **options):
+        """Contents for labels int32 [B], and the order in which they came.
+
+        Args:
+          labels: int32 [B], 0 to the number of classes - 1; the number of classes stands for no label.
+          key: PRNG key, or an int seed.
+          **options: as in `Sampling`: guidance, temperature, top_k, top_p, steps, ...
+
+        Raises:
+          UserError: no generator here, a label or an option out of range.
+        """
+        generator = self._needs_generator()
+        labels = np.asarray(labels, np.int32).reshape(-1)
+        most = self.config.data.num_classes
+        if labels.size and not (0 <= labels.min() and labels.max() <= most):
+            wrong = labels[(labels < 0) | (labels > most)][0]
+            raise UserError(f"class: expected 0 to {most - 1}, found {wrong}")
+        sampling = self.sampling(**options)
+        if generator.head.kind == "latents" and (sampling.top_k or sampling.nucleus):
+            raise UserError(f"top-k and top-p: need a categorical head, found {self.config.head.name}")
+        key = jax.random.key(key) if isinstance(key, int) else key
+        quantizer = self.tokenizer_params["quantizer"]
+        try:
+            return self._generate(self.generator_params, quantizer, jnp.asarray(labels), key, sampling)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    def sample(self, labels, key, **options) -> jax.Array:
+        """Images float32 [B, H, W, C], about [-1, 1], for labels int32 [B]; arguments as for `generate`."""
+        return self.decode(self.generate(labels, key, **options)[0])
+
+    def sample_steps(self, labels, key, pictures: int = 10, **options) -> jax.Array:
+        """The images as they grow: float32 [P, B, H, W, C], the last one finished.
+
+        Args:
+          labels, key, **options: as for `generate`.
+          pictures: the most pictures; evenly spaced where there are more steps.
+        """
+        content, order = self.generate(labels, key, **options)
+        steps = np.asarray(order.steps)
+        count = int(steps[-1]) + 1
+        chosen = np.unique(np.linspace(0, count - 1, min(pictures, count)).round().astype(int))
+        slots = jnp.broadcast_to(jnp.asarray(order.slots), content.shape[:2])
+        step_of = jax.vmap(lambda s: jnp.zeros(len(steps), jnp.int32).at[s].set(steps))(slots)
+        return jnp.stack([self._decode_known(self.tokenizer_params, content, step_of <= s) for s in chosen])
+
+    def log_likelihood(self, content, labels) -> jax.Array:
+        """float32 [B], nats: log p(codes int32 [B, N] | labels int32 [B]).
+
+        Raises:
+          UserError: no generator here, or one without an explicit likelihood.
+        """
+        self._needs_generator()
+        try:
+            quantizer = self.tokenizer_params["quantizer"]
+            return self._log_likelihood(self.generator_params, quantizer, content, jnp.asarray(labels))
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    def _needs_generator(self) -> Generator:
+        if self.generator is None:
+            raise UserError("model: expected a trained generator, found a tokenizer alone")
+        return self.generator
+
+
+def load(path: str | pathlib.Path, which: str = "ema") -> Model:
+    """A model from a working directory of `vargen train`; the config lies inside.
+
+    Args:
+      path: the directory.
+      which: "ema" or "params": averaged or last parameters.
+
+    Raises:
+      UserError: no checkpoint there.
+    """
+    from vargen.config import from_json
+    from vargen.training.checkpoints import load_params
+
+    path = pathlib.Path(path)
+    config, tokenizer_params, _ = load_params(path / "tokenizer", which)
+    generator_params = None
+    if (path / "generator" / "checkpoints").is_dir():
+        config, generator_params, _ = load_params(path / "generator", which)
+    return Model(from_json(config) if isinstance(config, str) else config, tokenizer_params, generator_params)

@@ -1,0 +1,91 @@
+"""The knobs of sampling, and the schedules of classifier-free guidance."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+SCHEDULES = ("constant", "linear", "cosine", "var")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """Settings of one call; numbers that may change without a new compilation are pytree leaves.
+
+    Attributes:
+      guidance: scale of classifier-free guidance (arXiv 2207.12598): w in u + w (c - u); for the schedule
+        "var" its own t.
+      temperature: divides logits, or multiplies the diffusion head's noise.
+      top_p: mass of the nucleus; only looked at where `nucleus`.
+      guided: whether there is guidance at all (static).
+      nucleus: whether top_p filters (static).
+      guidance_schedule: "constant"; "linear", from 1 by the share of slots that are known after the step (MAR,
+        official code); "cosine", 1 + (w - 1)(1 - cos(pi (s/T)^power))/2 (RAR, arXiv 2411.00776); "var",
+        1 + t s/(T - 1) (VAR, official code).
+      guidance_power: power of "cosine".
+      guidance_steps: steps with guidance, counted from the first; 0 means all.
+      top_k: codes kept; 0 keeps all.
+      steps: steps of generation, where the order leaves a choice; 0 takes the order's own.
+    """
+
+    guidance: Any = 1.0
+    temperature: Any = 1.0
+    top_p: Any = 1.0
+    guided: bool = dataclasses.field(default=False, metadata={"static": True})
+    nucleus: bool = dataclasses.field(default=False, metadata={"static": True})
+    guidance_schedule: str = dataclasses.field(default="constant", metadata={"static": True})
+    guidance_power: float = dataclasses.field(default=1.0, metadata={"static": True})
+    guidance_steps: int = dataclasses.field(default=0, metadata={"static": True})
+    top_k: int = dataclasses.field(default=0, metadata={"static": True})
+    steps: int = dataclasses.field(default=0, metadata={"static": True})
+
+    @classmethod
+    def make(cls, **options) -> Sampling:
+        """From plain numbers (a config's `sampling`).
+
+        Raises:
+          ValueError: an unknown option or a value out of range.
+        """
+        known = ("guidance", "temperature", "top_p", "guidance_schedule", "guidance_power", "guidance_steps")
+        known += ("top_k", "steps")
+        for name in options:
+            if name not in known:
+                raise ValueError(f"sampling: unknown option {name!r}, expected among {', '.join(known)}")
+        s = cls(**options)
+        if s.guidance_schedule not in SCHEDULES:
+            raise ValueError(
+                f"sampling.guidance_schedule: expected {', '.join(SCHEDULES)}, found {s.guidance_schedule!r}"
+            )
+        for name, low, high in (("temperature", 0, np.inf), ("top_p", 0, 1), ("top_k", 0, np.inf)):
+            if not low <= getattr(s, name) <= high:
+                raise ValueError(f"sampling.{name}: expected {low} to {high}, found {getattr(s, name)}")
+        neutral = 0.0 if s.guidance_schedule == "var" else 1.0
+        return dataclasses.replace(
+            s,
+            guided=float(s.guidance) != neutral,
+            nucleus=float(s.top_p) < 1.0,
+            guidance=float(s.guidance),
+            temperature=float(s.temperature),
+            top_p=float(s.top_p),
+        )
+
+    def scales(self, sizes: np.ndarray) -> jax.Array:
+        """float32 [T]: the guidance scale of each step, for steps of `sizes` [T] slots."""
+        steps, known = len(sizes), np.cumsum(sizes)
+        s = np.arange(steps)
+        if self.guidance_schedule == "var":
+            scale = 1.0 + self.guidance * jnp.asarray(s / max(steps - 1, 1), jnp.float32)
+        else:
+            share = {
+                "constant": np.ones(steps),
+                # The official code counts one slot as unknown in the last step.
+                "linear": np.minimum(known, known[-1] - 1) / known[-1],
+                "cosine": (1 - np.cos(np.pi * (s / steps) ** self.guidance_power)) / 2,
+            }[self.guidance_schedule]
+            scale = 1.0 + (self.guidance - 1.0) * jnp.asarray(share, jnp.float32)
+        return jnp.where(s < (self.guidance_steps or steps), scale, 1.0)
