@@ -1,0 +1,179 @@
+"""Tokenizers: images <-> the content of slots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from vargen import parts
+from vargen.errors import UserError
+from vargen.orders import Grid
+from vargen.tokenizers import conv, patch
+from vargen.tokenizers.base import Tokenizer, latent_grid
+from vargen.tokenizers.kl import KL
+from vargen.tokenizers.multiscale import MultiScaleVQ
+from vargen.tokenizers.vq import VQ
+
+ENCODERS = dict(conv=conv.build, patch=patch.build)
+
+
+def build(
+    part: Mapping[str, Any], image_size: int | tuple[int, int], channels: int, dtype: Any = jnp.float32
+):
+    """The tokenizer that `part` names.
+
+    Args:
+      part: name and options; the option `encoder` is itself a part.
+      image_size: pixels per side, or (height, width).
+      channels: of the images.
+      dtype: of the encoder's and the decoder's computation; quantisation is always float32.
+
+    Raises:
+      UserError: an unknown name or option, or sizes that do not fit each other.
+    """
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    return parts.build(TOKENIZERS, part, "tokenizer", image_size=size, image_channels=channels, dtype=dtype)
+
+
+def vq(
+    image_size: tuple[int, int],
+    image_channels: int,
+    dtype: Any,
+    encoder: Mapping[str, Any],
+    vocab: int = 16384,
+    channels: int = 8,
+    normalise: bool = True,
+    beta: float = 0.25,
+    codebook_weight: float = 1.0,
+    entropy_weight: float = 0.0,
+    entropy_temperature: float = 0.01,
+    revive_every: int = 100,
+    revive_threshold: float = 0.03,
+) -> VQ:
+    """The part "vq": one code per latent; options as `VQ`'s attributes (the defaults are LlamaGen's)."""
+    _positive("vq", vocab=vocab, channels=channels)
+    codec = _codec(encoder, image_size, image_channels, channels, 1, dtype)
+    return VQ(
+        codec=codec,
+        image_size=image_size,
+        image_channels=image_channels,
+        grid=latent_grid(codec),
+        vocab=vocab,
+        channels=channels,
+        normalise=normalise,
+        beta=beta,
+        codebook_weight=codebook_weight,
+        entropy_weight=entropy_weight,
+        entropy_temperature=entropy_temperature,
+        revive_every=revive_every,
+        revive_threshold=revive_threshold,
+    )
+
+
+def multiscale_vq(
+    image_size: tuple[int, int],
+    image_channels: int,
+    dtype: Any,
+    encoder: Mapping[str, Any],
+    levels: tuple = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
+    vocab: int = 4096,
+    channels: int = 32,
+    normalise: bool = False,
+    beta: float = 0.25,
+    codebook_weight: float = 1.0,
+    entropy_weight: float = 0.0,
+    entropy_temperature: float = 1.0,
+    phi: int = 4,
+    phi_ratio: float = 0.5,
+    revive_every: int = 100,
+    revive_threshold: float = 0.03,
+) -> MultiScaleVQ:
+    """The part "multiscale_vq": codes at several resolutions; options as `MultiScaleVQ`'s attributes.
+
+    `levels` are sides, or (height, width) pairs, coarse to fine; the last is the encoder's grid. The defaults are
+    VAR's.
+
+    Raises:
+      UserError: the last level is not the encoder's grid, or a level is larger than it.
+    """
+    _positive("multiscale_vq", vocab=vocab, channels=channels)
+    codec = _codec(encoder, image_size, image_channels, channels, 1, dtype)
+    pairs = tuple((x, x) if isinstance(x, int) else tuple(x) for x in levels)
+    grid = "x".join(map(str, codec.grid))
+    if not pairs or pairs[-1] != codec.grid:
+        found = "x".join(map(str, pairs[-1])) if pairs else "none"
+        raise UserError(
+            f"tokenizer multiscale_vq: the last level must be the latent grid {grid}, found {found}"
+        )
+    for height, width in pairs:
+        if not (1 <= height <= codec.grid[0] and 1 <= width <= codec.grid[1]):
+            raise UserError(
+                f"tokenizer multiscale_vq: expected levels from 1x1 to {grid}, found {height}x{width}"
+            )
+    return MultiScaleVQ(
+        codec=codec,
+        image_size=image_size,
+        image_channels=image_channels,
+        grid=Grid(pairs),
+        vocab=vocab,
+        channels=channels,
+        normalise=normalise,
+        beta=beta,
+        codebook_weight=codebook_weight,
+        entropy_weight=entropy_weight,
+        entropy_temperature=entropy_temperature,
+        phi=phi,
+        phi_ratio=phi_ratio,
+        revive_every=revive_every,
+        revive_threshold=revive_threshold,
+    )
+
+
+def kl(
+    image_size: tuple[int, int],
+    image_channels: int,
+    dtype: Any,
+    encoder: Mapping[str, Any],
+    channels: int = 16,
+    kl_weight: float = 1e-6,
+    scale: float = 0.2325,
+    measure: bool = False,
+) -> KL:
+    """The part "kl": continuous latents; options as `KL`'s attributes (the scale is that of MAR's published one)."""
+    _positive("kl", channels=channels, scale=scale)
+    codec = _codec(encoder, image_size, image_channels, channels, 2, dtype)
+    return KL(
+        codec=codec,
+        image_size=image_size,
+        image_channels=image_channels,
+        grid=latent_grid(codec),
+        vocab=0,
+        channels=channels,
+        kl_weight=kl_weight,
+        scale=scale,
+        measure=measure,
+    )
+
+
+TOKENIZERS = dict(vq=vq, multiscale_vq=multiscale_vq, kl=kl)
+
+
+def _codec(encoder, image_size, image_channels, channels, moments, dtype):
+    return parts.build(
+        ENCODERS,
+        encoder,
+        "encoder",
+        image_size=image_size,
+        image_channels=image_channels,
+        latent_channels=channels,
+        moments=moments,
+        dtype=dtype,
+    )
+
+
+def _positive(name: str, **values: float) -> None:
+    for key, value in values.items():
+        if value <= 0:
+            raise UserError(f"tokenizer {name}: expected {key} above 0, found {value}")

@@ -1,0 +1,173 @@
+"""What all tokenizers share: their two ends, and the reconstruction loss."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vargen.errors import UserError
+from vargen.orders import Grid
+from vargen.tokenizers import losses
+from vargen.tokenizers.codec import Codec
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    """Images <-> the content of slots. Static configuration; every method is pure.
+
+    Parameters are dict(encoder=..., decoder=..., quantizer=...).
+
+    Attributes:
+      codec: the encoder and the decoder.
+      image_size: (H, W).
+      image_channels: of the images.
+      grid: the slots.
+      vocab: K, 0 where the content is latents.
+      channels: C of the latents.
+    """
+
+    codec: Codec
+    image_size: tuple[int, int]
+    image_channels: int
+    grid: Grid
+    vocab: int
+    channels: int
+
+    @property
+    def kind(self) -> str:
+        """ "codes" (int32 [B, N]) or "latents" (float32 [B, N, C])."""
+        return "codes" if self.vocab else "latents"
+
+    def init_boxed(self, key: jax.Array) -> dict:
+        """Parameters with logical axis names."""
+        key_codec, key_quantizer = jax.random.split(key)
+        ends = self.codec.init_boxed(key_codec, self.image_size, self.image_channels)
+        return dict(ends, quantizer=self.init_quantizer(key_quantizer))
+
+    def init(self, key: jax.Array) -> dict:
+        """Parameters, a plain tree of float32."""
+        return nn.meta.unbox(self.init_boxed(key))
+
+    def init_quantizer(self, key: jax.Array) -> dict:
+        """The quantiser's parameters with logical axis names."""
+        raise NotImplementedError
+
+    def init_stats(self) -> dict:
+        """Statistics that training gathers: arrays that are no parameters."""
+        raise NotImplementedError
+
+    def encode(self, params: dict, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """[B, H, W, C_image] in [-1, 1] -> content: codes int32 [B, N] or latents float32 [B, N, C]."""
+        raise NotImplementedError
+
+    def latents(self, qparams: dict, content: jax.Array, known: jax.Array | None = None) -> jax.Array:
+        """Content -> float32 [B, h, w, C], what the decoder takes.
+
+        Args:
+          qparams: params["quantizer"].
+          content: codes int32 [B, N] or latents float32 [B, N, C].
+          known: bool [B, N]: slots that count (a picture half made); None for all.
+        """
+        raise NotImplementedError
+
+    def decode(self, params: dict, content: jax.Array) -> jax.Array:
+        """Content -> float32 [B, H, W, C_image], not clipped."""
+        return self.decode_latents(params, self.latents(params["quantizer"], content))
+
+    def decode_latents(self, params: dict, latents: jax.Array) -> jax.Array:
+        """float32 [B, h, w, C] -> float32 [B, H, W, C_image], not clipped."""
+        return self.codec.decode(params, latents)
+
+    def loss(
+        self,
+        params: dict,
+        stats: dict,
+        images: jax.Array,
+        key: jax.Array,
+        step: jax.Array,
+        settings: Mapping[str, Any],
+        *,
+        perceptual: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+        adversarial: Callable[[jax.Array], jax.Array] | None = None,
+    ) -> tuple[jax.Array, tuple[dict, dict, jax.Array]]:
+        """The training loss.
+
+        Args:
+          params, stats: of `init` and `init_stats`.
+          images: [B, H, W, C_image] in [-1, 1].
+          key: for sampling latents.
+          step: int32 [], when the adversarial part begins.
+          settings: weights l1, l2, perceptual, adversarial, and adversarial_start, adaptive (all optional).
+          perceptual: (images, reconstruction) -> [B]; needed where its weight is not 0.
+          adversarial: reconstruction -> [], the generator's side of the discriminator's loss; left out where None.
+
+        Returns:
+          loss [], (stats, metrics: dict of scalars, reconstruction [B, H, W, C_image]).
+        """
+        latents, extra, stats, metrics = self.bottleneck(params, stats, images, key)
+        features = self.codec.features(params, latents)
+        reconstruction = self.codec.last(params, features)
+
+        def fit(x):
+            return losses.reconstruction(images, x, settings, perceptual)
+
+        if adversarial is None:
+            fitting, fit_metrics = fit(reconstruction)
+            loss = fitting + extra
+            return loss, (stats, metrics | fit_metrics | dict(loss=loss), reconstruction)
+        weight = settings.get("adversarial", 0.0) * (step >= settings.get("adversarial_start", 0))
+        # Both gradients at the image are taken once, then sent through the decoder together as a linear loss.
+        image = jax.lax.stop_gradient(reconstruction)
+        (fitting, fit_metrics), fit_gradient = jax.value_and_grad(fit, has_aux=True)(image)
+        fooling, fool_gradient = jax.value_and_grad(adversarial)(image)
+        if settings.get("adaptive", False):
+            adaptive = losses.adaptive_weight(self._last_layer(params, features), fit_gradient, fool_gradient)
+            weight = weight * adaptive
+            metrics["adaptive_weight"] = adaptive
+        pull = jnp.sum(reconstruction * jax.lax.stop_gradient(fit_gradient + weight * fool_gradient))
+        loss = extra + pull + jax.lax.stop_gradient(fitting + weight * fooling - pull)
+        return loss, (stats, metrics | fit_metrics | dict(loss=loss, adversarial=fooling), reconstruction)
+
+    def _last_layer(self, params: dict, features: jax.Array) -> tuple[Callable, jax.Array]:
+        """The reconstruction as a function of the last layer's kernel alone, and that kernel."""
+        decoder, name = params["decoder"], self.codec.last_name
+        layer = decoder[name]
+
+        def apply(kernel):
+            return self.codec.last(
+                dict(decoder=dict(decoder, **{name: dict(layer, kernel=kernel)})), features
+            )
+
+        return apply, layer["kernel"]
+
+    def bottleneck(self, params: dict, stats: dict, images: jax.Array, key: jax.Array) -> tuple:
+        """Encodes for training: latents [B, h, w, C], the quantiser's weighted loss, stats, metrics."""
+        raise NotImplementedError
+
+    def revive(
+        self, params: dict, stats: dict, images: jax.Array | None, key: jax.Array
+    ) -> tuple[dict, dict]:
+        """What is done to the parameters after an update (jittable; call it after every one): params, stats."""
+        return params, stats
+
+
+def latent_grid(codec: Codec) -> Grid:
+    """One level: the codec's own grid."""
+    return Grid((codec.grid,))
+
+
+def check_images(tokenizer: Tokenizer, images: jax.Array) -> None:
+    """Raises UserError where the images have another shape than the tokenizer was built for."""
+    expected = (*tokenizer.image_size, tokenizer.image_channels)
+    if images.ndim != 4 or images.shape[1:] != expected:
+        raise UserError(f"images: expected [B, {', '.join(map(str, expected))}], found {list(images.shape)}")
+
+
+def flat(x: jax.Array) -> jax.Array:
+    """[B, h, w, C] -> [B, h * w, C]."""
+    return jnp.reshape(x, (x.shape[0], -1, x.shape[-1]))

@@ -1,0 +1,245 @@
+"""The convolutional autoencoder of VQGAN (arXiv 2012.09841), which latent diffusion and most visual
+autoregressive models inherited. One implementation; the published ones are sizes:
+
+- VAR: width 160, multipliers (1, 1, 2, 2, 4), attention at the lowest resolution, 3x3 convolutions at the latents
+- LlamaGen: width 128, (1, 1, 2, 2, 4) or (1, 2, 2, 4), the same attention, 256 channels before the 1x1 projections
+- MAR: width 128, (1, 1, 2, 2, 4), no attention at the decoder's lowest resolution, 1x1 projections
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vargen.errors import UserError
+from vargen.tokenizers.codec import Codec
+from vargen.tokenizers.layers import Dense, GroupNorm, conv
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x)))))), with a 1x1 shortcut where the width changes."""
+
+    features: int
+    groups: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, H, W, features]."""
+        h = conv(self.features, dtype=self.dtype, name="conv1")(
+            nn.silu(GroupNorm(self.groups, name="norm1")(x))
+        )
+        h = conv(self.features, dtype=self.dtype, name="conv2")(
+            nn.silu(GroupNorm(self.groups, name="norm2")(h))
+        )
+        if x.shape[-1] != self.features:
+            x = Dense(self.features, dtype=self.dtype, name="shortcut")(x)
+        return x + h
+
+
+class Attention(nn.Module):
+    """Single-head attention over all positions, with a residual connection."""
+
+    groups: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, H, W, C]."""
+        batch, height, width, channels = x.shape
+        h = GroupNorm(self.groups, name="norm")(x).reshape(batch, height * width, channels)
+        q, k, v = jnp.split(Dense(3 * channels, dtype=self.dtype, name="qkv")(h), 3, axis=-1)
+        weights = jnp.einsum("bqc,bkc->bqk", q, k, preferred_element_type=jnp.float32) * channels**-0.5
+        weights = nn.softmax(weights, axis=-1).astype(v.dtype)  # the softmax itself in float32
+        h = jnp.einsum("bqk,bkc->bqc", weights, v)
+        return x + Dense(channels, dtype=self.dtype, name="out")(h).reshape(x.shape)
+
+
+class Middle(nn.Module):
+    """Residual block, attention, residual block at the lowest resolution."""
+
+    features: int
+    groups: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = ResidualBlock(self.features, self.groups, self.dtype, name="block0")(x)
+        x = Attention(self.groups, self.dtype, name="attention")(x)
+        return ResidualBlock(self.features, self.groups, self.dtype, name="block1")(x)
+
+
+class ConvEncoder(nn.Module):
+    """Images to latents, halved once between levels.
+
+    Attributes:
+      out_channels: channels of the result (twice the latents' for a Gaussian).
+      hidden: channels before the last projection.
+      width, multipliers, blocks: level i has `blocks` residual blocks of width * multipliers[i] channels.
+      attention: whether the lowest level's blocks are followed by attention.
+      projection: kernel size of the last projection (1 or 3).
+      groups: of the normalisation.
+      dtype: of the computation.
+    """
+
+    out_channels: int
+    hidden: int
+    width: int
+    multipliers: tuple[int, ...]
+    blocks: int
+    attention: bool
+    projection: int
+    groups: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> float32 [B, h, w, out_channels]."""
+        h = conv(self.width, dtype=self.dtype, name="conv_in")(images.astype(self.dtype))
+        lowest = len(self.multipliers) - 1
+        for level, multiplier in enumerate(self.multipliers):
+            for block in range(self.blocks):
+                name = f"level{level}_block{block}"
+                h = ResidualBlock(self.width * multiplier, self.groups, self.dtype, name=name)(h)
+                if level == lowest and self.attention:
+                    h = Attention(self.groups, self.dtype, name=f"level{level}_attention{block}")(h)
+            if level != lowest:
+                # One row and column of zeros below and to the right only, as the published weights expect.
+                down = conv(
+                    h.shape[-1],
+                    stride=2,
+                    padding=[(0, 1), (0, 1)],
+                    dtype=self.dtype,
+                    name=f"level{level}_down",
+                )
+                h = down(h)
+        h = Middle(h.shape[-1], self.groups, self.dtype, name="middle")(h)
+        h = nn.silu(GroupNorm(self.groups, name="norm_out")(h))
+        h = conv(self.hidden, dtype=self.dtype, name="conv_out")(h)
+        h = conv(self.out_channels, self.projection, dtype=self.dtype, name="projection")(h)
+        return h.astype(jnp.float32)
+
+
+class ConvDecoder(nn.Module):
+    """Latents to images: the encoder mirrored, one more residual block per level. Attributes as `ConvEncoder`'s."""
+
+    out_channels: int
+    hidden: int
+    width: int
+    multipliers: tuple[int, ...]
+    blocks: int
+    attention: bool
+    projection: int
+    groups: int
+    dtype: Any
+
+    def setup(self) -> None:
+        self.conv_out = conv(self.out_channels, dtype=self.dtype)
+
+    @nn.compact
+    def features(self, latents: jax.Array) -> jax.Array:
+        """[B, h, w, C] -> [B, H, W, width * multipliers[0]], all but the last layer."""
+        h = conv(self.hidden, self.projection, dtype=self.dtype, name="projection")(
+            latents.astype(self.dtype)
+        )
+        lowest = len(self.multipliers) - 1
+        h = conv(self.width * self.multipliers[-1], dtype=self.dtype, name="conv_in")(h)
+        h = Middle(h.shape[-1], self.groups, self.dtype, name="middle")(h)
+        for level in reversed(range(lowest + 1)):
+            for block in range(self.blocks + 1):
+                name = f"level{level}_block{block}"
+                h = ResidualBlock(self.width * self.multipliers[level], self.groups, self.dtype, name=name)(h)
+                if level == lowest and self.attention:
+                    h = Attention(self.groups, self.dtype, name=f"level{level}_attention{block}")(h)
+            if level != 0:
+                h = conv(h.shape[-1], dtype=self.dtype, name=f"level{level}_up")(_double(h))
+        return nn.silu(GroupNorm(self.groups, name="norm_out")(h))
+
+    def last(self, features: jax.Array) -> jax.Array:
+        """The last layer: [B, H, W, F] -> float32 [B, H, W, out_channels]."""
+        return self.conv_out(features).astype(jnp.float32)
+
+    def __call__(self, latents: jax.Array) -> jax.Array:
+        """[B, h, w, C] -> float32 [B, H, W, out_channels]."""
+        return self.last(self.features(latents))
+
+
+def build(
+    image_size: tuple[int, int],
+    image_channels: int,
+    latent_channels: int,
+    moments: int,
+    dtype: Any,
+    width: int = 128,
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4),
+    blocks: int = 2,
+    hidden: int = 0,
+    projection: int = 1,
+    encoder_attention: bool = True,
+    decoder_attention: bool = True,
+    groups: int = 32,
+) -> Codec:
+    """The part "conv" of the axis "encoder".
+
+    Args:
+      image_size, image_channels: of the images, (H, W) and C.
+      latent_channels: channels that the decoder takes.
+      moments: 1, or 2 where the encoder gives mean and log-variance.
+      dtype: of the computation.
+      width: channels of the first level.
+      multipliers: of the width, one per level; each level but the last halves the resolution.
+      blocks: residual blocks per level of the encoder (the decoder has one more).
+      hidden: channels between the convolutions and the projections to and from the latents; 0 for the latents' own.
+      projection: kernel size of those projections, 1 or 3.
+      encoder_attention, decoder_attention: attention after the blocks of the lowest level (the middle has it always).
+      groups: of the group normalisation.
+
+    Raises:
+      UserError: the image does not divide by the downsampling, or a width by the groups.
+    """
+    down = 2 ** (len(multipliers) - 1)
+    if any(side % down for side in image_size):
+        sizes = "x".join(map(str, image_size))
+        raise UserError(
+            f"encoder conv: {len(multipliers)} levels need an image size divisible by {down}, found {sizes}"
+        )
+    for multiplier in multipliers:
+        if width * multiplier % min(groups, width * multiplier):
+            raise UserError(
+                f"encoder conv: expected widths divisible by groups={groups}, found {width * multiplier}"
+            )
+    shared = dict(
+        width=width,
+        multipliers=tuple(multipliers),
+        blocks=blocks,
+        projection=projection,
+        groups=groups,
+        dtype=dtype,
+    )
+    return Codec(
+        encoder=ConvEncoder(
+            out_channels=moments * latent_channels,
+            hidden=moments * (hidden or latent_channels),
+            attention=encoder_attention,
+            **shared,
+        ),
+        decoder=ConvDecoder(
+            out_channels=image_channels,
+            hidden=hidden or latent_channels,
+            attention=decoder_attention,
+            **shared,
+        ),
+        grid=(image_size[0] // down, image_size[1] // down),
+        latent_channels=latent_channels,
+        last_name="conv_out",
+    )
+
+
+def _double(x: jax.Array) -> jax.Array:
+    """Each pixel repeated twice along H and W: [B, H, W, C] -> [B, 2H, 2W, C]."""
+    batch, height, width, channels = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
+    return x.reshape(batch, 2 * height, 2 * width, channels)

@@ -1,0 +1,93 @@
+"""Continuous latents with a Gaussian posterior (arXiv 1312.6114, in the form of latent diffusion, 2112.10752)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from vargen.tokenizers.base import Tokenizer, check_images, flat
+from vargen.tokenizers.layers import boxed
+from vargen.tokenizers.usage import DECAY
+
+
+@dataclasses.dataclass(frozen=True)
+class KL(Tokenizer):
+    """Latents, scaled to about unit variance.
+
+    Attributes:
+      kl_weight: weight of the divergence from N(0, I), summed over the latents and divided by the number of values
+        in an image, so that it stands to a mean reconstruction loss as in a likelihood.
+      scale: the latents are the encoder's multiplied by this; parameter "scale" of the quantiser.
+      measure: in training, the scale follows the inverse standard deviation of the encoder's samples.
+    """
+
+    kl_weight: float
+    scale: float
+    measure: bool
+
+    def init_quantizer(self, key: jax.Array) -> dict:
+        """dict(scale float32 [C])."""
+        init = boxed(jax.nn.initializers.constant(self.scale), ("latent",))
+        return dict(scale=init(key, (self.channels,), jnp.float32))
+
+    def init_stats(self) -> dict:
+        """dict(variance float32 [], updates int32 []), of the encoder's samples."""
+        return dict(variance=jnp.zeros((), jnp.float32), updates=jnp.zeros((), jnp.int32))
+
+    def encode(self, params: dict, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """[B, H, W, C_image] -> latents float32 [B, N, C]: the mode, or with a key a sample."""
+        moments = self.moments(params, images)
+        return moments[..., : self.channels] if key is None else self.sample_moments(moments, key)
+
+    def moments(self, params: dict, images: jax.Array) -> jax.Array:
+        """[B, H, W, C_image] -> mean and standard deviation of the scaled latents, float32 [B, N, 2C]."""
+        check_images(self, images)
+        mean, log_variance = self._posterior(params, images)
+        scale = params["quantizer"]["scale"]
+        return flat(jnp.concatenate([scale * mean, scale * jnp.exp(0.5 * log_variance)], axis=-1))
+
+    def sample_moments(self, moments: jax.Array, key: jax.Array) -> jax.Array:
+        """float32 [B, N, 2C] -> a sample float32 [B, N, C]."""
+        mean, std = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
+        return mean + std * jax.random.normal(key, mean.shape)
+
+    def latents(self, qparams: dict, content: jax.Array, known: jax.Array | None = None) -> jax.Array:
+        """Scaled latents float32 [B, N, C] -> float32 [B, h, w, C], zero where not known."""
+        latents = content / qparams["scale"]
+        latents = latents if known is None else latents * known[..., None]
+        return latents.reshape(-1, *self.codec.grid, self.channels)
+
+    def bottleneck(self, params: dict, stats: dict, images: jax.Array, key: jax.Array) -> tuple:
+        """A sample of the posterior, and its divergence from N(0, I)."""
+        check_images(self, images)
+        mean, log_variance = self._posterior(params, images)
+        variance = jnp.exp(log_variance)
+        latents = mean + jnp.sqrt(variance) * jax.random.normal(key, mean.shape)
+        kl = jnp.mean(jnp.sum(divergence(mean, log_variance), axis=(1, 2, 3)))
+        size = self.image_size[0] * self.image_size[1] * self.image_channels
+        updates = stats["updates"] + 1
+        rate = jnp.maximum(1.0 / updates, 1.0 - DECAY)
+        seen = jax.lax.stop_gradient(jnp.var(latents))
+        stats = dict(variance=stats["variance"] + rate * (seen - stats["variance"]), updates=updates)
+        return latents, self.kl_weight * kl / size, stats, dict(kl=kl, latent_std=jnp.sqrt(seen))
+
+    def revive(
+        self, params: dict, stats: dict, images: jax.Array | None, key: jax.Array
+    ) -> tuple[dict, dict]:
+        """With `measure`, sets the scale to the inverse standard deviation seen so far."""
+        if not self.measure:
+            return params, stats
+        scale = jnp.full((self.channels,), 1.0) * jax.lax.rsqrt(jnp.maximum(stats["variance"], 1e-8))
+        return dict(params, quantizer=dict(scale=scale)), stats
+
+    def _posterior(self, params, images):
+        """Mean and log-variance, float32 [B, h, w, C] each, of the latents before scaling."""
+        mean, log_variance = jnp.split(self.codec.encode(params, images), 2, axis=-1)
+        return mean, jnp.clip(log_variance, -30.0, 20.0)
+
+
+def divergence(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
+    """KL(N(mean, exp(log_variance)) || N(0, 1)), elementwise, in nats."""
+    return 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - 1.0 - log_variance)

@@ -1,0 +1,210 @@
+"""Multi-scale residual quantisation (VAR, arXiv 2404.02905, algorithms 1 and 2).
+
+Every level quantises what the levels before it left of the latents, averaged down to its own grid; its codes are
+spread over the full grid by cubic interpolation and a convolution phi, and added to the running sum f_hat.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vargen.tokenizers import resample, usage
+from vargen.tokenizers.base import Tokenizer, check_images, flat
+from vargen.tokenizers.layers import boxed
+from vargen.tokenizers.vq import distances, entropy_loss, nearest, normalised
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiScaleVQ(Tokenizer):
+    """Codes at several resolutions, coarse to fine, one codebook for all.
+
+    Attributes:
+      normalise: the search goes by the angle (the codes are added as they are).
+      beta: weight of the commitment loss.
+      codebook_weight: weight of the codebook loss.
+      entropy_weight, entropy_temperature: of the entropy loss.
+      phi: number of convolutions: 1 for all levels, 0 for one per level, else shared by neighbouring levels.
+      phi_ratio: phi(x) = (1 - ratio) x + ratio conv(x); 0 for the identity.
+      revive_every: updates between two rounds of revival; 0 for never.
+      revive_threshold: codes below this fraction of the uniform share are dead.
+    """
+
+    normalise: bool
+    beta: float
+    codebook_weight: float
+    entropy_weight: float
+    entropy_temperature: float
+    phi: int
+    phi_ratio: float
+    revive_every: int
+    revive_threshold: float
+
+    def init_quantizer(self, key: jax.Array) -> dict:
+        """dict(codebook float32 [K, C], and unless phi_ratio is 0 phi_kernel [P, 3, 3, C, C], phi_bias [P, C])."""
+        key_codebook, key_phi = jax.random.split(key)
+        codebook = boxed(jax.nn.initializers.normal(self.channels**-0.5), ("vocab", "latent"))
+        params = dict(codebook=codebook(key_codebook, (self.vocab, self.channels), jnp.float32))
+        if self.phi_ratio:
+            count = self.phi or len(self.grid.levels)
+            kernel = jax.nn.initializers.variance_scaling(
+                1 / 3, "fan_in", "uniform", in_axis=(1, 2, 3), batch_axis=0
+            )
+            kernel = boxed(kernel, (None, None, None, None, "latent"))
+            bias = boxed(jax.nn.initializers.zeros, (None, "latent"))
+            params["phi_kernel"] = kernel(key_phi, (count, 3, 3, self.channels, self.channels), jnp.float32)
+            params["phi_bias"] = bias(key_phi, (count, self.channels), jnp.float32)
+        return params
+
+    def init_stats(self) -> dict:
+        """See `usage.init`."""
+        return usage.init(len(self.grid.levels), self.vocab)
+
+    def encode(self, params: dict, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """[B, H, W, C_image] -> codes int32 [B, N], level by level. The key is not used."""
+        check_images(self, images)
+        return self.quantise(params["quantizer"], self.codec.encode(params, images))[0]
+
+    def latents(self, qparams: dict, content: jax.Array, known: jax.Array | None = None) -> jax.Array:
+        """Codes int32 [B, N] -> f_hat float32 [B, h, w, C], of the levels that are known whole."""
+        f_hat = self.start(content.shape[0])
+        for level, codes in enumerate(self.split(content)):
+            added = self.absorb(qparams, f_hat, codes, level)
+            if known is not None:
+                whole = jnp.all(self.split(known)[level], axis=1)[:, None, None, None]
+                added = jnp.where(whole, added, f_hat)
+            f_hat = added
+        return f_hat
+
+    def split(self, content: jax.Array) -> list[jax.Array]:
+        """[B, N, ...] -> one [B, n, ...] per level."""
+        return jnp.split(content, self.grid.level_starts[1:], axis=1)
+
+    # The running sum, which the feed of a generator is made of.
+
+    def start(self, batch: int) -> jax.Array:
+        """f_hat before the first level: zeros float32 [batch, h, w, C]."""
+        return jnp.zeros((batch, *self.codec.grid, self.channels), jnp.float32)
+
+    def absorb(self, qparams: dict, f_hat: jax.Array, codes: jax.Array, level: int) -> jax.Array:
+        """f_hat [B, h, w, C] with the codes int32 [B, n] of `level` added."""
+        return f_hat + self._spread(qparams, codes, level)
+
+    def resample(self, f_hat: jax.Array, level: int) -> jax.Array:
+        """f_hat [B, h, w, C] averaged down to the grid of `level`: float32 [B, n, C]."""
+        return flat(resample.area(f_hat, self.grid.levels[level]))
+
+    def quantise(self, qparams: dict, latents: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Latents float32 [B, h, w, C] -> codes int32 [B, N], f_hat float32 [B, h, w, C]."""
+        f_hat, codes = jnp.zeros_like(latents), []
+        for level in range(len(self.grid.levels)):
+            codes.append(self._search(qparams, self.resample(latents - f_hat, level)))
+            f_hat = self.absorb(qparams, f_hat, codes[-1], level)
+        return jnp.concatenate(codes, axis=1), f_hat
+
+    # Training.
+
+    def bottleneck(self, params: dict, stats: dict, images: jax.Array, key: jax.Array) -> tuple:
+        """The straight-through sum of all levels, and the losses averaged over them."""
+        check_images(self, images)
+        qparams, latents = params["quantizer"], self.codec.encode(params, images)
+        fixed = jax.lax.stop_gradient(latents)
+        f_hat, codebook, commitment, entropy, shares = jnp.zeros_like(latents), 0.0, 0.0, 0.0, []
+        levels = len(self.grid.levels)
+        for level in range(levels):
+            rest = self.resample(latents - jax.lax.stop_gradient(f_hat), level)
+            codes = self._search(qparams, rest)
+            f_hat = self.absorb(qparams, f_hat, codes, level)
+            codebook += jnp.mean(jnp.square(f_hat - fixed)) / levels
+            commitment += jnp.mean(jnp.square(jax.lax.stop_gradient(f_hat) - latents)) / levels
+            shares.append(usage.hits(codes, self.vocab))
+            if self.entropy_weight:
+                squared = self._distances(qparams, rest.reshape(-1, self.channels))
+                entropy += entropy_loss(squared, self.entropy_temperature) / levels
+        loss = self.codebook_weight * codebook + self.beta * commitment + self.entropy_weight * entropy
+        stats = usage.update(stats, jnp.stack(shares))
+        metrics = dict(codebook=codebook, commitment=commitment)
+        if self.entropy_weight:
+            metrics["entropy"] = entropy
+        metrics |= usage.summary(stats, self.grid.level_sizes, self.revive_threshold)
+        return latents + jax.lax.stop_gradient(f_hat - latents), loss, stats, metrics
+
+    def revive(
+        self, params: dict, stats: dict, images: jax.Array | None, key: jax.Array
+    ) -> tuple[dict, dict]:
+        """Every `revive_every` updates, moves dead codes onto residuals of `images`, of any level, that are far from
+        their codes."""
+        if images is None or not self.revive_every:
+            return params, stats
+
+        def move(params, stats):
+            qparams, latents = params["quantizer"], self.codec.encode(params, images)
+            f_hat, vectors, errors = jnp.zeros_like(latents), [], []
+            for level in range(len(self.grid.levels)):
+                rest = self.resample(latents - f_hat, level)
+                codes = self._search(qparams, rest)
+                vectors.append(rest.reshape(-1, self.channels))
+                errors.append(jnp.sum(jnp.square(rest - qparams["codebook"][codes]), axis=-1).reshape(-1))
+                f_hat = self.absorb(qparams, f_hat, codes, level)
+            codebook, moved = usage.revive(
+                qparams["codebook"],
+                stats,
+                jnp.concatenate(vectors),
+                jnp.concatenate(errors),
+                key,
+                self.grid.level_sizes,
+                self.revive_threshold,
+            )
+            return dict(params, quantizer=dict(qparams, codebook=codebook)), moved
+
+        due = (stats["updates"] > 0) & (stats["updates"] % self.revive_every == 0)
+        return jax.lax.cond(due, move, lambda *same: same, params, stats)
+
+    def _search(self, qparams, rest):
+        """Vectors [B, n, C] -> the codes int32 [B, n]."""
+        vectors, codebook = rest.reshape(-1, self.channels), qparams["codebook"]
+        if self.normalise:
+            vectors, codebook = normalised(vectors), normalised(codebook)
+        return nearest(vectors, codebook).reshape(rest.shape[:2])
+
+    def _distances(self, qparams, vectors):
+        if self.normalise:
+            return distances(normalised(vectors), normalised(qparams["codebook"]))
+        return distances(vectors, qparams["codebook"])
+
+    def _spread(self, qparams, codes, level):
+        """Codes int32 [B, n] of `level` -> what they add to f_hat, float32 [B, h, w, C]."""
+        vectors = qparams["codebook"][codes].reshape(-1, *self.grid.levels[level], self.channels)
+        vectors = resample.bicubic(vectors, self.codec.grid)
+        if not self.phi_ratio:
+            return vectors
+        which = phi_table(len(self.grid.levels), self.phi)[level]
+        kernel, bias = qparams["phi_kernel"][which], qparams["phi_bias"][which]
+        convolved = jax.lax.conv_general_dilated(
+            vectors,
+            kernel,
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=jax.lax.Precision.HIGHEST,
+        )
+        return (1.0 - self.phi_ratio) * vectors + self.phi_ratio * (convolved + bias)
+
+
+def phi_table(levels: int, count: int) -> tuple[int, ...]:
+    """Which phi each level uses.
+
+    The level's place in [0, 1] goes to the nearest of `count` ticks, as the published models were trained. There are
+    exact ties, so this must be float64: float32 decides some of them otherwise.
+
+    Args:
+      levels: number of levels.
+      count: number of convolutions; 0 for as many as levels.
+    """
+    count = count or levels
+    margin = 1 / 3 / count if count == 4 else 1 / 2 / count
+    ticks = np.linspace(margin, 1 - margin, count)
+    return tuple(int(np.argmin(np.abs(ticks - level / max(levels - 1, 1)))) for level in range(levels))

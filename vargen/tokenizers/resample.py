@@ -1,0 +1,67 @@
+"""Resampling of latent grids between levels, as matrices.
+
+Published multi-scale tokenizers resample with PyTorch's `area` (adaptive average pooling, whose windows overlap
+where sizes do not divide) and `bicubic` (a = -0.75, borders clamped, no antialiasing). `jax.image.resize` computes
+something else, so both are built here in float64 and applied separably.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+CUBIC_A = -0.75
+
+
+@functools.lru_cache(maxsize=None)
+def area_matrix(source: int, target: int) -> np.ndarray:
+    """float32 [target, source]: output i averages inputs floor(i s/t) up to ceil((i+1) s/t)."""
+    matrix = np.zeros((target, source))
+    for i in range(target):
+        first, last = i * source // target, -((-(i + 1) * source) // target)
+        matrix[i, first:last] = 1.0 / (last - first)
+    return matrix.astype(np.float32)
+
+
+@functools.lru_cache(maxsize=None)
+def bicubic_matrix(source: int, target: int) -> np.ndarray:
+    """float32 [target, source]: Keys' cubic convolution with half-pixel centres (align_corners=False)."""
+    if source == target:
+        return np.eye(source, dtype=np.float32)
+    matrix = np.zeros((target, source))
+    for i in range(target):
+        centre = (i + 0.5) * source / target - 0.5
+        first = int(np.floor(centre))
+        for tap in range(first - 1, first + 3):
+            matrix[i, min(max(tap, 0), source - 1)] += _cubic(abs(centre - tap))
+    return matrix.astype(np.float32)
+
+
+def area(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """[B, h, w, C] -> float32 [B, *size, C] by adaptive averages."""
+    return _separable(x, area_matrix, size)
+
+
+def bicubic(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """[B, h, w, C] -> float32 [B, *size, C] by cubic interpolation."""
+    return _separable(x, bicubic_matrix, size)
+
+
+def _separable(x, matrix, size):
+    if x.shape[1:3] == tuple(size):
+        return x
+    rows, columns = matrix(x.shape[1], size[0]), matrix(x.shape[2], size[1])
+    # Full precision: on TPUs the default would round the latents to bfloat16 and change the codes chosen.
+    return jnp.einsum("ih,jw,bhwc->bijc", rows, columns, x, precision=jax.lax.Precision.HIGHEST)
+
+
+def _cubic(t: float) -> float:
+    a = CUBIC_A
+    if t <= 1:
+        return ((a + 2) * t - (a + 3)) * t * t + 1
+    if t < 2:
+        return a * (((t - 5) * t + 8) * t - 4)
+    return 0.0

@@ -1,0 +1,136 @@
+"""Vector quantisation onto one codebook (arXiv 1711.00937), with l2-normalised codes of few dimensions
+(ViT-VQGAN, arXiv 2110.04627) as LlamaGen uses them, and the entropy loss of arXiv 2310.05737."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from vargen.tokenizers import usage
+from vargen.tokenizers.base import Tokenizer, check_images, flat
+from vargen.tokenizers.layers import boxed
+
+
+@dataclasses.dataclass(frozen=True)
+class VQ(Tokenizer):
+    """One code per latent.
+
+    Attributes:
+      normalise: latents and codes are put on the unit sphere, for the search and for decoding.
+      beta: weight of the commitment loss, mean (sg codes - latents)^2.
+      codebook_weight: weight of the codebook loss, mean (codes - sg latents)^2.
+      entropy_weight, entropy_temperature: of the entropy loss.
+      revive_every: updates between two rounds of revival; 0 for never.
+      revive_threshold: codes below this fraction of the uniform share are dead.
+    """
+
+    normalise: bool
+    beta: float
+    codebook_weight: float
+    entropy_weight: float
+    entropy_temperature: float
+    revive_every: int
+    revive_threshold: float
+
+    def init_quantizer(self, key: jax.Array) -> dict:
+        """dict(codebook float32 [K, C])."""
+        init = boxed(jax.nn.initializers.normal(self.channels**-0.5), ("vocab", "latent"))
+        return dict(codebook=init(key, (self.vocab, self.channels), jnp.float32))
+
+    def init_stats(self) -> dict:
+        """See `usage.init`."""
+        return usage.init(1, self.vocab)
+
+    def encode(self, params: dict, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """[B, H, W, C_image] -> codes int32 [B, N]. The key is not used."""
+        check_images(self, images)
+        vectors = self._vectors(params, images)
+        return nearest(vectors, self.codes(params["quantizer"])).reshape(images.shape[0], -1)
+
+    def latents(self, qparams: dict, content: jax.Array, known: jax.Array | None = None) -> jax.Array:
+        """Codes int32 [B, N] -> float32 [B, h, w, C], zero where not known."""
+        latents = self.codes(qparams)[content]
+        latents = latents if known is None else latents * known[..., None]
+        return latents.reshape(-1, *self.codec.grid, self.channels)
+
+    def codes(self, qparams: dict) -> jax.Array:
+        """The codes as they are decoded: float32 [K, C]."""
+        return normalised(qparams["codebook"]) if self.normalise else qparams["codebook"]
+
+    def bottleneck(self, params: dict, stats: dict, images: jax.Array, key: jax.Array) -> tuple:
+        """The straight-through latents, and codebook, commitment and entropy losses."""
+        check_images(self, images)
+        codes = self.codes(params["quantizer"])
+        vectors = self._vectors(params, images)
+        indices = nearest(vectors, codes)
+        chosen = codes[indices]
+        metrics = dict(
+            codebook=jnp.mean(jnp.square(chosen - jax.lax.stop_gradient(vectors))),
+            commitment=jnp.mean(jnp.square(jax.lax.stop_gradient(chosen) - vectors)),
+        )
+        loss = self.codebook_weight * metrics["codebook"] + self.beta * metrics["commitment"]
+        if self.entropy_weight:
+            metrics["entropy"] = entropy_loss(distances(vectors, codes), self.entropy_temperature)
+            loss = loss + self.entropy_weight * metrics["entropy"]
+        stats = usage.update(stats, usage.hits(indices, self.vocab)[None])
+        metrics |= usage.summary(stats, self.grid.level_sizes, self.revive_threshold)
+        latents = (vectors + jax.lax.stop_gradient(chosen - vectors)).reshape(
+            -1, *self.codec.grid, self.channels
+        )
+        return latents, loss, stats, metrics
+
+    def revive(
+        self, params: dict, stats: dict, images: jax.Array | None, key: jax.Array
+    ) -> tuple[dict, dict]:
+        """Every `revive_every` updates, moves dead codes onto latents of `images` that are far from their codes."""
+        if images is None or not self.revive_every:
+            return params, stats
+
+        def move(params, stats):
+            codes = self.codes(params["quantizer"])
+            vectors = self._vectors(params, images)
+            error = jnp.sum(jnp.square(vectors - codes[nearest(vectors, codes)]), axis=-1)
+            codebook, moved = usage.revive(
+                params["quantizer"]["codebook"], stats, vectors, error, key, (1,), self.revive_threshold
+            )
+            return dict(params, quantizer=dict(params["quantizer"], codebook=codebook)), moved
+
+        due = (stats["updates"] > 0) & (stats["updates"] % self.revive_every == 0)
+        return jax.lax.cond(due, move, lambda *same: same, params, stats)
+
+    def _vectors(self, params, images):
+        """float32 [B * N, C], on the unit sphere if so wished."""
+        vectors = flat(self.codec.encode(params, images)).reshape(-1, self.channels)
+        return normalised(vectors) if self.normalise else vectors
+
+
+def normalised(x: jax.Array) -> jax.Array:
+    """Unit vectors along the last axis; norms below 1e-12 count as that."""
+    return x / jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), 1e-24))
+
+
+def distances(vectors: jax.Array, codes: jax.Array) -> jax.Array:
+    """Squared distances: float32 [M, C], [K, C] -> [M, K]."""
+    # Full precision: TPUs would otherwise multiply in bfloat16 and choose other codes.
+    products = jnp.matmul(vectors, codes.T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.sum(jnp.square(vectors), 1, keepdims=True) + jnp.sum(jnp.square(codes), 1) - 2.0 * products
+
+
+def nearest(vectors: jax.Array, codes: jax.Array) -> jax.Array:
+    """The nearest code: float32 [M, C], [K, C] -> int32 [M]. No gradient."""
+    vectors, codes = jax.lax.stop_gradient((vectors, codes))
+    return jnp.argmin(distances(vectors, codes), axis=-1).astype(jnp.int32)
+
+
+def entropy_loss(squared: jax.Array, temperature: float) -> jax.Array:
+    """Mean entropy of the soft assignments minus the entropy of their mean: float32 [M, K] -> [].
+
+    Lowest where each vector is sure of its code and all codes are used alike. The soft assignment is
+    softmax(-squared / temperature).
+    """
+    log_p = jax.nn.log_softmax(-squared / temperature, axis=-1)
+    p = jnp.exp(log_p)
+    mean = jnp.mean(p, axis=0)
+    return -jnp.mean(jnp.sum(p * log_p, axis=-1)) + jnp.sum(mean * jnp.log(mean + 1e-5))
