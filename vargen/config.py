@@ -37,7 +37,16 @@ def config() -> ConfigDict:
     c.data = digits()
     c.conditioning = part("label", dropout=0.1)
     c.sampling = ConfigDict(
-        dict(guidance=1.0, guidance_schedule="constant", temperature=1.0, top_k=0, top_p=1.0, steps=0)
+        dict(
+            guidance=1.0,
+            guidance_schedule="constant",
+            guidance_power=1.0,
+            guidance_steps=0,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            steps=0,
+        )
     )
     c.tokenizer_training = training(b2=0.95, weight_decay=0.0)
     c.tokenizer_training.losses = ConfigDict(

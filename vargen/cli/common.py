@@ -1,0 +1,235 @@
+"""What the commands share: where the config comes from, flags in common, batched sampling."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vargen.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from ml_collections import ConfigDict
+
+    from vargen.models import Model
+
+
+def add_config(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """The flags --config and --workdir."""
+    note = "" if required else "; not needed where the workdir has its config inside"
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help=f"configs/NAME.py, or configs/NAME.py:VARIANT{note}. Fields: --config.training.steps=200",
+    )
+    parser.add_argument(
+        "--workdir", metavar="DIR", required=True, help="where the run lives: config, codes, checkpoints"
+    )
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """The flags that change how samples are drawn; the config's values where they are not given."""
+    parser.add_argument("--seed", type=number(int, 0), default=0, metavar="N", help="random seed (0)")
+    group = parser.add_argument_group("sampling", "the config's values where not given")
+    group.add_argument(
+        "--guidance", type=number(float, 0), metavar="X", help="classifier-free guidance scale"
+    )
+    group.add_argument(
+        "--temperature", type=number(float, 0), metavar="X", help="below 1: safer, above: wilder"
+    )
+    group.add_argument(
+        "--top-k", type=number(int, 0), metavar="K", help="keep the K likeliest codes (0: all)"
+    )
+    group.add_argument(
+        "--top-p", type=number(float, 0, 1), metavar="P", help="keep this share of probability"
+    )
+    group.add_argument(
+        "--steps", type=number(int, 0), metavar="T", help="decoding steps, if the order has a choice"
+    )
+
+
+def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The sampling flags by the names that `Model.sample` knows; None where not given."""
+    return {name: getattr(args, name) for name in ("guidance", "temperature", "top_k", "top_p", "steps")}
+
+
+def number(kind: type, low: float, high: float = float("inf")):
+    """An argparse type: a number of `kind` between `low` and `high`, both included."""
+    name = "whole number" if kind is int else "number"
+    limits = f"of at least {low}" if high == float("inf") else f"from {low} to {high}"
+
+    def parse(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"expected a {name} {limits}, found {text!r}")
+        return value
+
+    return parse
+
+
+def read_config(args: argparse.Namespace) -> ConfigDict:
+    """The config that the flags name: the file of --config, else the workdir's own; then the overrides.
+
+    Raises:
+      UserError: there is neither, or an override does not fit.
+    """
+    from vargen import config
+
+    inside = pathlib.Path(args.workdir) / "config.json"
+    if args.config:
+        return config.load(args.config, args.overrides)
+    if inside.is_file():
+        return config.load(inside, args.overrides)
+    raise UserError(f"{args.workdir}: expected --config, or a workdir with its config.json, found neither")
+
+
+def load_model(args: argparse.Namespace) -> Model:
+    """The trained model of the workdir; overrides may change what is not baked into its parameters.
+
+    Raises:
+      UserError: no checkpoint there, or an override does not fit.
+    """
+    import vargen
+    from vargen import config
+
+    if not pathlib.Path(args.workdir).is_dir():
+        raise UserError(f"workdir {args.workdir}: expected a directory that `vargen train` made, found none")
+    model = vargen.load(args.workdir)
+    for field, _ in args.overrides:
+        if field.split(".")[0] not in ("sampling", "evaluation", "data"):
+            raise UserError(f"config field {field}: fixed by training, expected sampling, evaluation or data")
+    if args.config:
+        given = config.load(args.config)
+        for group in ("sampling", "evaluation", "data"):
+            model.config[group] = given[group]
+    model.config = config.override(model.config, args.overrides)
+    return model
+
+
+def sample_batches(
+    model: Model, labels: Sequence[int], seed: int, batch_size: int, **options: Any
+) -> Iterator[np.ndarray]:
+    """Draws samples for labels in batches of one shape, so that all run the same compiled program.
+
+    Yields:
+      float32 [b, H, W, C] in [-1, 1], in the order of `labels`; the last may be short.
+    """
+    import jax
+    import numpy as np
+
+    labels = np.asarray(labels, np.int32)
+    batch_size = min(batch_size, len(labels))
+    for start in range(0, len(labels), batch_size):
+        some = labels[start : start + batch_size]
+        padded = np.pad(some, (0, batch_size - len(some)), mode="edge")
+        key = jax.random.fold_in(jax.random.key(seed), start)
+        images = np.asarray(model.sample(padded, key, **options), np.float32)
+        yield np.clip(images[: len(some)], -1, 1)
+
+
+def in_batches(function: Any, items: np.ndarray, batch_size: int) -> np.ndarray:
+    """`function` over the leading axis in batches of one shape; the results joined."""
+    import numpy as np
+
+    batch_size = min(batch_size, len(items))
+    results = []
+    for start in range(0, len(items), batch_size):
+        some = items[start : start + batch_size]
+        padding = [(0, batch_size - len(some))] + [(0, 0)] * (some.ndim - 1)
+        results.append(np.asarray(function(np.pad(some, padding, mode="edge")))[: len(some)])
+    return np.concatenate(results)
+
+
+def progress(batches: Iterable, total: int, name: str, size: Callable[[Any], int] = len) -> Iterator:
+    """The batches, with a bar on the terminal that counts their items and gives items/s and the time left."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=name, unit=" images", dynamic_ncols=True) as bar:
+        for batch in batches:
+            yield batch
+            bar.update(size(batch))
+
+
+def step_names(model: Model, pictures: int = 10, steps: int | None = None) -> list[str]:
+    """Captions for `Model.sample_steps`: the grids of the levels, or how much is known after the step.
+
+    Args:
+      model: with a generator.
+      pictures: as for `sample_steps`.
+      steps: of decoding; the config's where None or 0.
+    """
+    import jax
+    import numpy as np
+
+    order = model.generator.order.decoding(jax.random.key(0), 1, model.sampling(steps=steps).steps)
+    sizes = np.bincount(np.asarray(order.steps))
+    grid = model.tokenizer.grid
+    if len(sizes) == len(grid.levels) > 1:
+        names = [f"{h}×{w}" for h, w in grid.levels]
+    else:
+        names = [f"{round(100 * k / grid.size)} %" for k in np.cumsum(sizes)]
+    chosen = np.unique(np.linspace(0, len(names) - 1, min(pictures, len(names))).round().astype(int))
+    return [names[i] for i in chosen]
+
+
+def class_names(config: ConfigDict, workdir: str | pathlib.Path) -> list[str]:
+    """Names of the classes: those that training stored in the workdir, else their numbers."""
+    path = pathlib.Path(workdir) / "classes.json"
+    if path.is_file():
+        return json.loads(path.read_text())
+    return [str(i) for i in range(config.data.num_classes)]
+
+
+def parse_classes(text: str, names: Sequence[str]) -> list[int]:
+    """Numbers of classes: `0,3-5,cat` is [0, 3, 4, 5, that of cat]; "" or "all" is every class.
+
+    A name wins over a number, so that classes called "1" to "12" mean what they say.
+
+    Raises:
+      UserError: neither a class's number nor its name.
+    """
+    if text in ("", "all"):
+        return list(range(len(names)))
+    chosen = []
+    for word in (w.strip() for w in text.split(",")):
+        low, dash, high = word.partition("-")
+        if word in names:
+            chosen.append(list(names).index(word))
+        elif word.isdecimal():
+            chosen.append(_in_range(int(word), names))
+        elif dash and low.isdecimal() and high.isdecimal() and int(low) <= int(high):
+            chosen += range(int(low), _in_range(int(high), names) + 1)
+        else:
+            raise UserError(f"class {word!r}: expected a number from 0 to {len(names) - 1}{_some(names)}")
+    return chosen
+
+
+def _in_range(number: int, names: Sequence[str]) -> int:
+    if number >= len(names):
+        raise UserError(f"class {number}: out of range, expected 0 to {len(names) - 1}{_some(names)}")
+    return number
+
+
+def _some(names: Sequence[str]) -> str:
+    """' or a name such as cat, dog' where classes have names."""
+    words = [n for n in names if not n.isdecimal()][:3]
+    return f" or a name such as {', '.join(words)}" if words else ""
+
+
+def psnr_db(mse: np.ndarray) -> np.ndarray:
+    """Peak signal-to-noise ratio in dB of mean squared errors of images in [-1, 1]."""
+    import numpy as np
+
+    return 10 * np.log10(4 / np.maximum(mse, 1e-10))
+
+
+def cache_directory() -> pathlib.Path:
+    """Where compiled programs and classifiers are kept between runs: ~/.cache/vargen, by XDG_CACHE_HOME."""
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "vargen"

@@ -1,0 +1,85 @@
+"""A trained model in words, for its report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vargen.models import Model
+
+DATA_TITLES = {"digits": "Handwritten digits", "emoji": "Emoji"}
+
+
+def steps_of(model: Model) -> int:
+    """How many steps the model takes to generate an image."""
+    import jax
+    import numpy as np
+
+    order = model.generator.order.decoding(jax.random.key(0), 1, model.sampling().steps)
+    return int(np.asarray(order.steps)[-1]) + 1
+
+
+def title(model: Model) -> str:
+    """The headline of the report."""
+    settings = model.config.data
+    named = settings.dataset or pathlib.Path(settings.path).name or settings.source
+    return f"{DATA_TITLES.get(settings.source, named)}, drawn in {steps_of(model)} steps"
+
+
+def summary(model: Model, metrics: dict[str, float]) -> str:
+    """Two sentences on what was trained on what."""
+    from vargen.models import parameter_count
+    from vargen.report import duration
+
+    c, grid = model.config, model.tokenizer.grid
+    content = (
+        f"one of {model.tokenizer.vocab} codes" if model.tokenizer.vocab else "numbers without a codebook"
+    )
+    millions = parameter_count(model.generator) / 1e6
+    sentence = (
+        f"{c.name or 'vargen'}: a tokenizer turns {c.data.image_size}×{c.data.image_size} pixels into "
+        f"{grid.size} slots, each holding {content}; a transformer of {millions:.1f} M parameters learns to write them."
+    )
+    if metrics.get("train_seconds"):
+        sentence += f" Both were trained from nothing in {duration(metrics['train_seconds'])} on {machine()}."
+    return sentence
+
+
+def facts(model: Model) -> dict[str, str]:
+    """What else to say about a run: the six choices, sizes, machine and versions."""
+    from vargen.config import AXES
+    from vargen.models import parameter_count
+
+    c = model.config
+    told = {axis.capitalize(): part_text(c[axis]) for axis in AXES}
+    told["Parameters"] = (
+        f"tokenizer {parameter_count(model.tokenizer) / 1e6:.2f} M, "
+        f"generator {parameter_count(model.generator) / 1e6:.2f} M"
+    )
+    told["Model"] = ", ".join(f"{k} {v}" for k, v in sorted(c.model.items()))
+    told["Sampling"] = ", ".join(f"{k} {v}" for k, v in sorted(c.sampling.items()))
+    told["Machine"] = machine()
+    packages = ("vargen", "jax", "flax", "numpy")
+    versions = [f"{p} {importlib.metadata.version(p)}" for p in packages]
+    told["Versions"] = ", ".join([*versions, f"Python {platform.python_version()}"])
+    return told
+
+
+def part_text(part: Any) -> str:
+    """A part on one line: its name and options."""
+    options = ", ".join(f"{k} {v}" for k, v in sorted(part.items()) if k != "name")
+    return f"{part['name']} ({options})" if options else part["name"]
+
+
+def machine() -> str:
+    """The devices that JAX runs on."""
+    import jax
+
+    if jax.default_backend() == "cpu":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return f"{cores} CPU core{'s' if cores != 1 else ''}"
+    return f"{jax.device_count()} x {jax.devices()[0].device_kind}"

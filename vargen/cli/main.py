@@ -1,0 +1,111 @@
+"""`vargen train | sample | reconstruct | evaluate | tokenize | quickstart`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from typing import Any, NoReturn
+
+from vargen.cli import common
+from vargen.errors import UserError
+
+# Each command is a module of vargen.cli with SUMMARY, DESCRIPTION, add_arguments(parser) and run(args). They
+# import JAX inside run, so that help is instant.
+COMMANDS = ("quickstart", "train", "tokenize", "sample", "reconstruct", "evaluate")
+
+EPILOG = """\
+Any field of the config can be set with --config.FIELD=VALUE:
+  --config.training.steps=200 --config.data.source=folder --config.data.path=~/pictures
+
+examples:
+  vargen train --config configs/var_digits.py --workdir runs/digits
+  vargen sample --workdir runs/digits --classes 3,7 --count 8
+  vargen evaluate --workdir runs/digits
+
+A command's own help: vargen COMMAND --help
+"""
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=24, width=100)
+
+
+class Parser(argparse.ArgumentParser):
+    """Mistakes in one line; no guessing of shortened flags."""
+
+    def __init__(self, **options: Any):
+        super().__init__(allow_abbrev=False, formatter_class=_Help, **options)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands. Imports neither JAX nor anything that does."""
+    top = Parser(
+        prog="vargen",
+        description="Visual autoregressive generation: tokenizers and generators of images, in JAX.",
+        epilog=EPILOG,
+    )
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
+    for name in COMMANDS:
+        module = importlib.import_module(f"vargen.cli.{name}")
+        command = commands.add_parser(
+            name,
+            help=module.SUMMARY,
+            description=module.DESCRIPTION.strip(),
+            epilog="examples:\n" + module.EXAMPLES,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return top
+
+
+def split_overrides(arguments: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Takes `--config.field=value` and `--config.field value` out of the arguments.
+
+    Returns:
+      The other arguments, and (field, text of the value) in order; a field without a value is "true".
+    """
+    rest, overrides = [], []
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        if not argument.startswith("--config."):
+            rest.append(argument)
+            continue
+        field, equals, value = argument.removeprefix("--config.").partition("=")
+        if not equals:
+            value = waiting.pop(0) if waiting and not waiting[0].startswith("--") else "true"
+        overrides.append((field, value))
+    return rest, overrides
+
+
+def use_compilation_cache() -> None:
+    """Compiled programs are kept between runs; JAX reads these variables when it is imported."""
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(common.cache_directory() / "jax"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit code: 0, 2 for a mistake of the user's, 130 when interrupted."""
+    rest, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments)
+    args = parser().parse_args(rest)
+    args.overrides = overrides
+    use_compilation_cache()
+    try:
+        args.run(args)
+    except UserError as error:
+        print(f"vargen {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nvargen {args.command}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

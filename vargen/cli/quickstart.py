@@ -1,0 +1,64 @@
+"""`vargen quickstart`: everything once, in minutes, ending with a page to look at."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+
+from vargen.cli import common
+
+SUMMARY = "train, sample and evaluate on the digits, in minutes"
+DESCRIPTION = """
+Trains a tokenizer and a generator, samples, evaluates, and writes report.html, samples.png and metrics.json
+into the workdir. Interrupted, the same command goes on where it stopped.
+"""
+EXAMPLES = """\
+  vargen quickstart --config configs/var_digits.py --workdir runs/quickstart
+  vargen quickstart --config configs/mar_digits.py --workdir runs/mar
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags."""
+    common.add_config(parser, required=False)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains, evaluates, and says where to look."""
+    import vargen
+    from vargen import report
+    from vargen.cli import evaluate, train
+
+    workdir = pathlib.Path(args.workdir)
+    config = common.read_config(args)
+    print(f"1/2 training {config.name} on {config.data.source}, into {workdir}", flush=True)
+    with train.save_when_interrupted():
+        if not train.train(config, workdir):
+            return
+    print("2/2 sampling and measuring", flush=True)
+    model = vargen.load(workdir)
+    command = f"vargen quickstart --config {args.config} --workdir {args.workdir}"
+    metrics = evaluate.measure_and_report(model, workdir, workdir, None, config.evaluation.seed, command)
+
+    def line(text: str, key: str) -> None:
+        if key in metrics:
+            metric = report.METRICS[key]
+            real = (
+                f" (real images: {metric.show(metrics[metric.reference])})"
+                if metric.reference in metrics
+                else ""
+            )
+            print(f"  {text}: {metric.show(metrics[key])}{real}")
+
+    print()
+    line(
+        "samples that show the digit asked for" if config.data.source == "digits" else "label accuracy",
+        "label_accuracy",
+    )
+    line("reconstruction", "psnr_db")
+    line("codebook in use", "codebook_use")
+    line("training took", "train_seconds")
+    print(f"\nLook at   {workdir / 'report.html'}    everything on one page, open it in a browser")
+    print(f"          {workdir / 'samples.png'}    the samples")
+    print(f"          {workdir / 'metrics.json'}   the numbers")
+    print(f"Then try  vargen sample --workdir {workdir} --classes 7 --count 16")

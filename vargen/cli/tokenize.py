@@ -1,0 +1,109 @@
+"""`vargen tokenize`: what the tokenizer makes of the training images, stored once."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from vargen.cli import common
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+SUMMARY = "store the codes or latents of the training images"
+DESCRIPTION = """
+Encodes the training images with the workdir's tokenizer and stores codes (or, for a continuous tokenizer, the
+means and deviations of its latents) in WORKDIR/codes, so that a generator trains without the encoder in the
+loop. config.training.augmented_copies says how many randomly augmented copies of the data are stored.
+`vargen train` does this by itself where it is needed.
+"""
+EXAMPLES = """\
+  vargen tokenize --workdir runs/quickstart
+  vargen tokenize --workdir runs/quickstart --config.training.augmented_copies=8
+"""
+
+FOLDER = "codes"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags."""
+    common.add_config(parser, required=False)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Stores the codes, whether or not some are there."""
+    store(common.read_config(args), args.workdir)
+
+
+def store(config: ConfigDict, workdir: str | pathlib.Path, *, again: bool = True) -> pathlib.Path:
+    """Encodes the training images and stores what comes out.
+
+    Args:
+      config: its `data` and `training.augmented_copies` say what is encoded.
+      workdir: with a trained tokenizer inside.
+      again: False keeps codes that the same tokenizer made of the same data.
+
+    Returns:
+      The directory of the codes.
+    """
+    import jax
+    import numpy as np
+
+    from vargen import data
+    from vargen.data import codes
+    from vargen.models import build_tokenizer
+    from vargen.training import checkpoints
+
+    directory = pathlib.Path(workdir) / FOLDER
+    _, params, step = checkpoints.load_params(pathlib.Path(workdir) / "tokenizer")
+    meta = dict(made_from(config), tokenizer_step=step, tokenizer_hash=fingerprint(params))
+    if not again and (directory / codes.INDEX).is_file() and codes.load(directory).meta == meta:
+        return directory
+    tokenizer = build_tokenizer(config)
+    function = tokenizer.encode if tokenizer.kind == "codes" else tokenizer.moments
+    encode = jax.jit(function)
+    source = data.load(config.data, "train")
+    copies = max(1, config.training.augmented_copies)
+    batch_size = config.evaluation.batch_size
+    batches = data.batches(
+        source,
+        batch_size=batch_size,
+        seed=config.seed,
+        settings=config.data,
+        train=False,
+        augment=copies > 1,
+        epochs=copies,
+    )
+    with codes.Writer(directory, meta) as writer:
+        total = copies * len(source)
+        for batch in common.progress(batches, total, "tokenizing", size=lambda b: len(b["label"])):
+            count = len(batch["label"])
+            padding = [(0, batch_size - count), (0, 0), (0, 0), (0, 0)]
+            content = encode(params, np.pad(batch["image"], padding, mode="edge"))
+            writer.add(np.asarray(content)[:count], batch["label"])
+    return directory
+
+
+def made_from(config: ConfigDict) -> dict[str, Any]:
+    """The fields that decide what the codes are, as JSON gives them back."""
+    fields = dict(
+        data=config.data.to_dict(),
+        tokenizer=config.tokenizer.to_dict(),
+        augmented_copies=config.training.augmented_copies,
+        seed=config.seed,
+    )
+    return json.loads(json.dumps(fields))
+
+
+def fingerprint(params: Any) -> str:
+    """A hash of all parameters."""
+    import jax
+    import numpy as np
+
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,309 @@
+"""`vargen train`: a tokenizer, its codes, and a generator over them."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import pathlib
+import shutil
+import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from vargen.cli import common
+from vargen.errors import UserError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+SUMMARY = "train a tokenizer and a generator"
+DESCRIPTION = """
+Trains in three stages: the tokenizer, the codes of the training images (`vargen tokenize`), the generator. A
+stage that is complete is skipped, one that was interrupted goes on where it stopped: give the same command
+again. Checkpoints, metrics.jsonl and TensorBoard files are in WORKDIR/tokenizer and WORKDIR/generator.
+"""
+EXAMPLES = """\
+  vargen train --config configs/var_digits.py --workdir runs/digits
+  vargen train --config configs/llamagen_digits.py --workdir runs/llamagen --config.training.steps=200
+  vargen train --config configs/var_digits.py --workdir runs/mine \\
+      --config.data.source=folder --config.data.path=~/pictures --config.data.num_classes=0
+  vargen train --config configs/var_digits.py --workdir runs/b --tokenizer runs/digits --stage generator
+"""
+
+STAGES = ("all", "tokenizer", "generator")
+ORIGIN = "origin.txt"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags."""
+    common.add_config(parser, required=True)
+    parser.add_argument("--stage", choices=STAGES, default="all", help="what to train (all)")
+    parser.add_argument(
+        "--tokenizer", metavar="DIR", help="take the trained tokenizer of another workdir; it is copied"
+    )
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one of several processes (TPU pod, Slurm): start the same command in each",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains what the flags ask for."""
+    if args.distributed:
+        import jax
+
+        jax.distributed.initialize()
+    with save_when_interrupted():
+        finished = train(common.read_config(args), args.workdir, stage=args.stage, tokenizer=args.tokenizer)
+    if finished and args.stage != "tokenizer":
+        print(f"trained; next: vargen sample --workdir {args.workdir}")
+
+
+def train(
+    config: ConfigDict, workdir: str | pathlib.Path, *, stage: str = "all", tokenizer: str | None = None
+) -> bool:
+    """Runs the stages that are not complete.
+
+    Args:
+      config: written to WORKDIR/config.json.
+      workdir: made where it is missing.
+      stage: one of `STAGES`.
+      tokenizer: a workdir whose tokenizer is copied.
+
+    Returns:
+      False where SIGTERM stopped it; what was done is saved.
+    """
+    workdir = pathlib.Path(workdir).expanduser()
+    config = prepare(config, workdir)
+    if tokenizer:
+        copy_tokenizer(config, pathlib.Path(tokenizer).expanduser(), workdir)
+    if stage in ("all", "tokenizer") and not train_tokenizer(config, workdir):
+        return False
+    return stage == "tokenizer" or train_generator(config, workdir)
+
+
+def prepare(config: ConfigDict, workdir: pathlib.Path) -> ConfigDict:
+    """Builds everything once, to fail early; writes config.json and classes.json.
+
+    Returns:
+      The config with `data.num_classes` filled in where it is 0.
+    """
+    import jax
+
+    from vargen import data
+    from vargen.config import override, to_json
+    from vargen.models import build_generator, build_tokenizer
+
+    classes = data.load(config.data, "train").classes
+    config = override(config, [("data.num_classes", len(classes))])
+    build_generator(config, build_tokenizer(config))
+    if jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / "config.json").write_text(to_json(config))
+        (workdir / "classes.json").write_text(json.dumps(classes) + "\n")
+    return config
+
+
+def copy_tokenizer(config: ConfigDict, source: pathlib.Path, workdir: pathlib.Path) -> None:
+    """Copies another workdir's trained tokenizer, so that this one is whole by itself.
+
+    Raises:
+      UserError: no tokenizer there, or not the one that the config describes.
+    """
+    from vargen.training import checkpoints
+
+    theirs, _, _ = checkpoints.load_params(source / "tokenizer")
+    for field in ("tokenizer", "data.image_size", "data.channels"):
+        mine, other = _json_field(config, field), _json_field(theirs, field)
+        if mine != other:
+            raise UserError(f"tokenizer {source}: expected {field} {mine}, found {other}")
+    if (workdir / "tokenizer").exists():
+        origin = workdir / "tokenizer" / ORIGIN
+        if origin.is_file() and origin.read_text().strip() == str(source.resolve()):
+            return
+        raise UserError(
+            f"workdir {workdir}: has a tokenizer already, expected none where --tokenizer is given"
+        )
+    partial = workdir / ".tokenizer.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source / "tokenizer", partial)
+    (partial / ORIGIN).write_text(f"{source.resolve()}\n")
+    partial.rename(workdir / "tokenizer")
+
+
+def _json_field(config: ConfigDict, field: str):
+    value = config
+    for key in field.split("."):
+        value = value[key]
+    return json.loads(json.dumps(value.to_dict() if hasattr(value, "to_dict") else value))
+
+
+def complete(directory: pathlib.Path, steps: int) -> bool:
+    """Whether the run in `directory` reached `steps`, or was copied from elsewhere."""
+    from vargen.training import checkpoints
+
+    if (directory / ORIGIN).is_file():
+        return True
+    saved = checkpoints.saved_steps(directory / checkpoints.FOLDER)
+    return (
+        bool(saved)
+        and saved[-1] >= steps
+        and checkpoints.last_whole(directory / checkpoints.FOLDER) is not None
+    )
+
+
+def train_tokenizer(config: ConfigDict, workdir: pathlib.Path) -> bool:
+    """Trains WORKDIR/tokenizer; False where it was stopped before its end."""
+    import jax
+
+    from vargen import data
+    from vargen.models import build_tokenizer
+    from vargen.training.loop import train as loop
+    from vargen.training.tasks import TokenizerTask
+
+    settings, directory = config.tokenizer_training, workdir / "tokenizer"
+    if complete(directory, settings.steps):
+        return True
+    tokenizer = build_tokenizer(config)
+    source = data.load(config.data, "train")
+    held_out = data.to_float(data.arrays(data.load(config.data, "test"), config.evaluation.samples)[0])
+
+    def mse(params, images):
+        decoded = tokenizer.decode(params, tokenizer.encode(params, images))
+        return ((decoded - images) ** 2).mean(axis=(1, 2, 3))
+
+    mse = jax.jit(mse)
+    reconstruct = jax.jit(lambda params, x: tokenizer.decode(params, tokenizer.encode(params, x)))
+
+    def validate(state):
+        errors = common.in_batches(lambda x: mse(state.ema, x), held_out, config.evaluation.batch_size)
+        return dict(loss=float(errors.mean()), psnr_db=float(common.psnr_db(errors).mean()))
+
+    def pictures(state):
+        return dict(originals=held_out[:16], reconstructions=reconstruct(state.ema, held_out[:16]))
+
+    return loop(
+        TokenizerTask(tokenizer, settings),
+        {},
+        lambda start: _batches(source, config, settings.batch_size, start),
+        directory,
+        config,
+        settings,
+        seed=config.seed,
+        on_images=pictures,
+        validate=validate,
+        title="tokenizer",
+    ).finished
+
+
+def train_generator(config: ConfigDict, workdir: pathlib.Path) -> bool:
+    """Trains WORKDIR/generator over the workdir's tokenizer; False where it was stopped before its end."""
+    import functools
+
+    import jax
+    import numpy as np
+
+    from vargen import data
+    from vargen.cli import tokenize
+    from vargen.data import codes
+    from vargen.models import Model, build_generator, build_tokenizer
+    from vargen.samplers import Sampling, decode
+    from vargen.training import checkpoints
+    from vargen.training.loop import train as loop
+    from vargen.training.tasks import GeneratorTask
+
+    settings, directory = config.training, workdir / "generator"
+    if complete(directory, settings.steps):
+        return True
+    _, tokenizer_params, _ = checkpoints.load_params(workdir / "tokenizer")
+    tokenizer = build_tokenizer(config)
+    generator = build_generator(config, tokenizer)
+    if settings.codes:
+        if jax.process_index() == 0:
+            tokenize.store(config, workdir, again=False)
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            multihost_utils.sync_global_devices("codes_stored")
+        source = codes.load(workdir / tokenize.FOLDER)
+        frozen = dict(quantizer=tokenizer_params["quantizer"])
+    else:
+        source, frozen = data.load(config.data, "train"), tokenizer_params
+
+    images, labels = data.arrays(data.load(config.data, "test"), config.evaluation.samples)
+    model = Model(config, tokenizer_params)
+    held_out = common.in_batches(model.encode, data.to_float(images), config.evaluation.batch_size)
+    batch_size = min(config.evaluation.batch_size, len(labels))
+    quantizer = tokenizer_params["quantizer"]
+    loss = jax.jit(lambda params, q, x, y, key: generator.loss(params, q, x, y, key, train=False)[0])
+    sample = jax.jit(functools.partial(decode, generator))
+
+    def validate(state):
+        """The loss on held-out images, with the same randomness each time."""
+        losses = [
+            loss(
+                state.ema,
+                quantizer,
+                held_out[i : i + batch_size],
+                labels[i : i + batch_size],
+                jax.random.key(i),
+            )
+            for i in range(0, len(labels) - batch_size + 1, batch_size)
+        ]
+        return dict(loss=float(np.mean(jax.device_get(losses))))
+
+    def pictures(state):
+        classes = np.arange(16, dtype=np.int32) % config.data.num_classes
+        content, _ = sample(
+            state.ema, quantizer, classes, jax.random.key(0), Sampling.make(**config.sampling)
+        )
+        return dict(samples=model.decode(content))
+
+    return loop(
+        GeneratorTask(generator, tokenizer),
+        frozen,
+        lambda start: _batches(source, config, settings.batch_size, start),
+        directory,
+        config,
+        settings,
+        seed=config.seed + 1,
+        on_images=pictures,
+        validate=validate,
+        title="generator",
+    ).finished
+
+
+def _batches(source, config: ConfigDict, batch_size: int, start: int) -> Iterator[dict]:
+    import jax
+
+    from vargen import data
+
+    return data.batches(
+        source,
+        batch_size=batch_size,
+        seed=config.seed,
+        start_step=start,
+        settings=config.data,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+@contextlib.contextmanager
+def save_when_interrupted() -> Iterator[None]:
+    """Ctrl-C during training finishes the step and saves, as SIGTERM does; a second Ctrl-C stops at once."""
+
+    def handle(number, frame):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if not callable(signal.getsignal(signal.SIGTERM)):  # not in the training loop
+            raise KeyboardInterrupt
+        print("\nsaving (Ctrl-C again: stop at once)", flush=True)
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
