@@ -1,7 +1,8 @@
 """Tables that carry arrays with an authors' names over to our parameters.
 
-A table is a list of `Entry(target, sources, transform)`. The helpers below make the entries of the usual layers, and
-`apply` runs a table and checks that nothing is missing, left over or of the wrong shape. Everything is NumPy.
+A table is a list of `Entry(target, sources, transform)`. The helpers below make the entries of the usual
+layers, and `apply` runs a table and checks that nothing is missing, left over or of the wrong shape.
+Everything is NumPy.
 """
 
 from __future__ import annotations

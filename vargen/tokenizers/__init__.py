@@ -92,8 +92,8 @@ def multiscale_vq(
 ) -> MultiScaleVQ:
     """The part "multiscale_vq": codes at several resolutions; options as `MultiScaleVQ`'s attributes.
 
-    `levels` are sides, or (height, width) pairs, coarse to fine; the last is the encoder's grid. The defaults are
-    VAR's.
+    `levels` are sides, or (height, width) pairs, coarse to fine; the last is the encoder's grid. The defaults
+    are VAR's.
 
     Raises:
       UserError: the last level is not the encoder's grid, or a level is larger than it.

@@ -104,7 +104,8 @@ class Tokenizer:
           step: int32 [], when the adversarial part begins.
           settings: weights l1, l2, perceptual, adversarial, and adversarial_start, adaptive (all optional).
           perceptual: (images, reconstruction) -> [B]; needed where its weight is not 0.
-          adversarial: reconstruction -> [], the generator's side of the discriminator's loss; left out where None.
+          adversarial: reconstruction -> [], the generator's side of the discriminator's loss; left out where
+            None.
 
         Returns:
           loss [], (stats, metrics: dict of scalars, reconstruction [B, H, W, C_image]).
@@ -152,7 +153,7 @@ class Tokenizer:
     def revive(
         self, params: dict, stats: dict, images: jax.Array | None, key: jax.Array
     ) -> tuple[dict, dict]:
-        """What is done to the parameters after an update (jittable; call it after every one): params, stats."""
+        """What is done to parameters and statistics after each update (jittable): params, stats."""
         return params, stats
 
 

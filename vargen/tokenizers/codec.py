@@ -1,4 +1,4 @@
-"""What every encoder part gives: an encoder, a decoder whose last layer stands apart, and the latents' grid."""
+"""What every encoder part gives: an encoder, a decoder with its last layer apart, and the latents' grid."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Codec:
 
     Attributes:
       encoder: module, images [B, H, W, C_image] -> float32 [B, h, w, moments * C].
-      decoder: module, latents [B, h, w, C] -> float32 images; its methods `features` and `last` are the two parts of
-        that: `last` alone is what the adaptive adversarial weight is measured on.
+      decoder: module, latents [B, h, w, C] -> float32 images; its methods `features` and `last` are the two
+        parts of that: `last` alone is what the adaptive adversarial weight is measured on.
       grid: (h, w) of the latents.
       latent_channels: C.
       last_name: the name of the decoder's last layer among its parameters.

@@ -1,8 +1,10 @@
 """The convolutional autoencoder of VQGAN (arXiv 2012.09841), which latent diffusion and most visual
 autoregressive models inherited. One implementation; the published ones are sizes:
 
-- VAR: width 160, multipliers (1, 1, 2, 2, 4), attention at the lowest resolution, 3x3 convolutions at the latents
-- LlamaGen: width 128, (1, 1, 2, 2, 4) or (1, 2, 2, 4), the same attention, 256 channels before the 1x1 projections
+- VAR: width 160, multipliers (1, 1, 2, 2, 4), attention at the lowest resolution, 3x3 convolutions at the
+  latents
+- LlamaGen: width 128, (1, 1, 2, 2, 4) or (1, 2, 2, 4), the same attention, 256 channels before the 1x1
+  projections
 - MAR: width 128, (1, 1, 2, 2, 4), no attention at the decoder's lowest resolution, 1x1 projections
 """
 
@@ -124,7 +126,7 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """Latents to images: the encoder mirrored, one more residual block per level. Attributes as `ConvEncoder`'s."""
+    """Latents to images: the encoder mirrored, one more residual block per level; the same attributes."""
 
     out_channels: int
     hidden: int
@@ -192,9 +194,11 @@ def build(
       width: channels of the first level.
       multipliers: of the width, one per level; each level but the last halves the resolution.
       blocks: residual blocks per level of the encoder (the decoder has one more).
-      hidden: channels between the convolutions and the projections to and from the latents; 0 for the latents' own.
+      hidden: channels between the convolutions and the projections to and from the latents; 0 for the
+        latents' own.
       projection: kernel size of those projections, 1 or 3.
-      encoder_attention, decoder_attention: attention after the blocks of the lowest level (the middle has it always).
+      encoder_attention, decoder_attention: attention after the blocks of the lowest level (the middle has it
+        always).
       groups: of the group normalisation.
 
     Raises:

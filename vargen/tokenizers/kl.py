@@ -1,4 +1,4 @@
-"""Continuous latents with a Gaussian posterior (arXiv 1312.6114, in the form of latent diffusion, 2112.10752)."""
+"""Continuous latents with a Gaussian posterior (arXiv 1312.6114, as latent diffusion has it, 2112.10752)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class KL(Tokenizer):
     """Latents, scaled to about unit variance.
 
     Attributes:
-      kl_weight: weight of the divergence from N(0, I), summed over the latents and divided by the number of values
-        in an image, so that it stands to a mean reconstruction loss as in a likelihood.
+      kl_weight: weight of the divergence from N(0, I), summed over the latents and divided by the number of
+        values in an image, so that it stands to a mean reconstruction loss as in a likelihood.
       scale: the latents are the encoder's multiplied by this; parameter "scale" of the quantiser.
       measure: in training, the scale follows the inverse standard deviation of the encoder's samples.
     """

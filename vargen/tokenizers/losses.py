@@ -73,8 +73,8 @@ def adaptive_weight(
 ) -> jax.Array:
     """The weight that balances the adversarial gradient (VQGAN, arXiv 2012.09841, eq. 7).
 
-    |d fit / d w| / (|d fool / d w| + 1e-4), clipped to 1e4, w the kernel of the decoder's last layer. Costs two
-    pullbacks of that layer alone.
+    |d fit / d w| / (|d fool / d w| + 1e-4), clipped to 1e4, w the kernel of the decoder's last layer. Costs
+    two pullbacks of that layer alone.
 
     Args:
       last_layer: (kernel -> images, kernel).

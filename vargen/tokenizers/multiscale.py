@@ -1,7 +1,8 @@
 """Multi-scale residual quantisation (VAR, arXiv 2404.02905, algorithms 1 and 2).
 
-Every level quantises what the levels before it left of the latents, averaged down to its own grid; its codes are
-spread over the full grid by cubic interpolation and a convolution phi, and added to the running sum f_hat.
+Every level quantises what the levels before it left of the latents, averaged down to its own grid; its codes
+are spread over the full grid by cubic interpolation and a convolution phi, and added to the running sum
+f_hat.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class MultiScaleVQ(Tokenizer):
     revive_threshold: float
 
     def init_quantizer(self, key: jax.Array) -> dict:
-        """dict(codebook float32 [K, C], and unless phi_ratio is 0 phi_kernel [P, 3, 3, C, C], phi_bias [P, C])."""
+        """dict(codebook [K, C], and unless phi_ratio is 0 phi_kernel [P, 3, 3, C, C], phi_bias [P, C])."""
         key_codebook, key_phi = jax.random.split(key)
         codebook = boxed(jax.nn.initializers.normal(self.channels**-0.5), ("vocab", "latent"))
         params = dict(codebook=codebook(key_codebook, (self.vocab, self.channels), jnp.float32))
@@ -135,8 +136,10 @@ class MultiScaleVQ(Tokenizer):
     def revive(
         self, params: dict, stats: dict, images: jax.Array | None, key: jax.Array
     ) -> tuple[dict, dict]:
-        """Every `revive_every` updates, moves dead codes onto residuals of `images`, of any level, that are far from
-        their codes."""
+        """Every `revive_every` updates, moves dead codes onto badly served residuals of `images`.
+
+        Residuals of all levels are candidates.
+        """
         if images is None or not self.revive_every:
             return params, stats
 
@@ -197,8 +200,8 @@ class MultiScaleVQ(Tokenizer):
 def phi_table(levels: int, count: int) -> tuple[int, ...]:
     """Which phi each level uses.
 
-    The level's place in [0, 1] goes to the nearest of `count` ticks, as the published models were trained. There are
-    exact ties, so this must be float64: float32 decides some of them otherwise.
+    The level's place in [0, 1] goes to the nearest of `count` ticks, as the published models were trained.
+    There are exact ties, so this must be float64: float32 decides some of them otherwise.
 
     Args:
       levels: number of levels.

@@ -1,8 +1,8 @@
 """Resampling of latent grids between levels, as matrices.
 
-Published multi-scale tokenizers resample with PyTorch's `area` (adaptive average pooling, whose windows overlap
-where sizes do not divide) and `bicubic` (a = -0.75, borders clamped, no antialiasing). `jax.image.resize` computes
-something else, so both are built here in float64 and applied separably.
+Published multi-scale tokenizers resample with PyTorch's `area` (adaptive average pooling, whose windows
+overlap where sizes do not divide) and `bicubic` (a = -0.75, borders clamped, no antialiasing).
+`jax.image.resize` computes something else, so both are built here in float64 and applied separably.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 CUBIC_A = -0.75
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def area_matrix(source: int, target: int) -> np.ndarray:
     """float32 [target, source]: output i averages inputs floor(i s/t) up to ceil((i+1) s/t)."""
     matrix = np.zeros((target, source))
@@ -26,7 +26,7 @@ def area_matrix(source: int, target: int) -> np.ndarray:
     return matrix.astype(np.float32)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def bicubic_matrix(source: int, target: int) -> np.ndarray:
     """float32 [target, source]: Keys' cubic convolution with half-pixel centres (align_corners=False)."""
     if source == target:

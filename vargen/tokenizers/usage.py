@@ -1,9 +1,10 @@
 """How often codes are used, and what becomes of those that are not.
 
-A codebook trained by gradients alone collapses: a code that wins no vector gets no gradient and never moves. Here the
-share of hits of every code is followed by a moving average, and codes whose share has all but vanished are moved onto
-vectors that the codebook serves badly (as in Jukebox, arXiv 2005.00341, with the candidates drawn by their error, as
-k-means++ draws its seeds). The first such round is at the same time an initialisation from data.
+A codebook trained by gradients alone collapses: a code that wins no vector gets no gradient and never moves.
+Here the share of hits of every code is followed by a moving average, and codes whose share has all but
+vanished are moved onto vectors that the codebook serves badly (as in Jukebox, arXiv 2005.00341, with the
+candidates drawn by their error, as k-means++ draws its seeds). The first such round is at the same time an
+initialisation from data.
 """
 
 from __future__ import annotations

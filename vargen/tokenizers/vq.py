@@ -84,7 +84,7 @@ class VQ(Tokenizer):
     def revive(
         self, params: dict, stats: dict, images: jax.Array | None, key: jax.Array
     ) -> tuple[dict, dict]:
-        """Every `revive_every` updates, moves dead codes onto latents of `images` that are far from their codes."""
+        """Every `revive_every` updates, moves dead codes onto badly served latents of `images`."""
         if images is None or not self.revive_every:
             return params, stats
 
