@@ -1,4 +1,4 @@
-"""LlamaGen's tokenizers (FoundationVision/LlamaGen, vq_ds16_c2i.pt, vq_ds8_c2i.pt): the authors' names beside ours."""
+"""LlamaGen's tokenizers (FoundationVision/LlamaGen, vq_ds16_c2i.pt): the authors' names beside ours."""
 
 from __future__ import annotations
 

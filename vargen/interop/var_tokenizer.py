@@ -1,4 +1,4 @@
-"""VAR's multi-scale tokenizer (FoundationVision/VAR, vae_ch160v4096z32.pth): the authors' names beside ours."""
+"""VAR's tokenizer (FoundationVision/VAR, vae_ch160v4096z32.pth): the authors' names beside ours."""
 
 from __future__ import annotations
 

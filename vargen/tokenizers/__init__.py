@@ -11,7 +11,8 @@ from vargen import parts
 from vargen.errors import UserError
 from vargen.orders import Grid
 from vargen.tokenizers import conv, patch
-from vargen.tokenizers.base import Tokenizer, latent_grid
+from vargen.tokenizers.base import Tokenizer as Tokenizer
+from vargen.tokenizers.base import latent_grid
 from vargen.tokenizers.kl import KL
 from vargen.tokenizers.multiscale import MultiScaleVQ
 from vargen.tokenizers.vq import VQ
@@ -141,7 +142,7 @@ def kl(
     scale: float = 0.2325,
     measure: bool = False,
 ) -> KL:
-    """The part "kl": continuous latents; options as `KL`'s attributes (the scale is that of MAR's published one)."""
+    """The part "kl": continuous latents; options as `KL`'s attributes (the defaults are MAR's)."""
     _positive("kl", channels=channels, scale=scale)
     codec = _codec(encoder, image_size, image_channels, channels, 2, dtype)
     return KL(
