@@ -78,7 +78,7 @@ def training(**changes: Any) -> ConfigDict:
             learning_rate=1e-3,
             min_learning_rate=0.0,
             warmup_steps=100,
-            schedule="cosine",  # or "constant"
+            schedule="cosine",  # or "linear", "constant"
             optimizer="adamw",
             b1=0.9,
             b2=0.95,
@@ -225,7 +225,7 @@ def override(c: ConfigDict, overrides: Iterable[tuple[str, Any]]) -> ConfigDict:
         if isinstance(node, ConfigDict) and field in node:
             with node.ignore_type():
                 node[field] = _typed(dotted, node[field], value)
-        elif isinstance(node, ConfigDict) and len(parents) == 1 and parents[0] in AXES:
+        elif isinstance(node, ConfigDict) and parents and parents[0] in AXES:
             node[field] = _literal(value)
         else:
             raise _unknown(c, dotted, node, field, ".".join(parents))

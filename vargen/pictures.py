@@ -57,6 +57,7 @@ def grid(
     rows, columns, height, width, _ = images.shape
     scale = scale or display_scale(height)
     cell_height, cell_width = height * scale, width * scale
+    row_labels, column_labels = ([_drawable(x) for x in labels] for labels in (row_labels, column_labels))
     gap = max(4, cell_height // 16)
     font = ImageFont.load_default(size=max(14, min(20, cell_height // 4)))
     margin = 3 * gap
@@ -80,3 +81,8 @@ def grid(
             (left + c * (cell_width + gap) + cell_width // 2, top - gap), label, _INK, font, anchor="ms"
         )
     return sheet
+
+
+def _drawable(label: str) -> str:
+    """Pillow's own font knows little beyond ASCII."""
+    return label.replace("×", "x").encode("ascii", "replace").decode()

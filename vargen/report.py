@@ -28,7 +28,13 @@ class Metric:
     meaning: str
     reference: str = ""
 
+    def beside_real(self, key: str, metrics: Mapping[str, float]) -> str:
+        """The metric `key` and, where there is one, its reference, in words."""
+        real = metrics.get(self.reference)
+        return self.show(metrics[key]) + ("" if real is None else f" (real images: {self.show(real)})")
+
     def show(self, value: float) -> str:
+        """The value with its unit."""
         if self.format == _PERCENT:
             return f"{100 * value:.1f} %"
         if self.format == _TIME:
@@ -42,19 +48,21 @@ _PERCENT, _TIME = "percent", "seconds"
 METRICS = {
     "label_accuracy": Metric("Label accuracy", _PERCENT,
         "samples that a classifier gives the class they were asked for", "real_label_accuracy"),
-    "frechet_distance": Metric("Fréchet distance", "{:.2f}",
-        "on the classifier's features, against held-out images; lower is closer", "real_frechet_distance"),
+    "frechet_distance_classifier": Metric("Fréchet distance", "{:.2f}",
+        "on the classifier's features, to held-out images; lower is closer",
+        "real_frechet_distance_classifier"),
     "precision": Metric("Precision", _PERCENT, "samples that lie among the real images", "real_precision"),
     "recall": Metric("Recall", _PERCENT, "real images that lie among the samples", "real_recall"),
     "psnr_db": Metric("Reconstruction PSNR", "{:.2f} dB",
-        "held-out images through the tokenizer and back; higher is closer"),
+        "held-out images through the tokenizer and back, mean; higher is closer"),
     "ssim": Metric("Reconstruction SSIM", "{:.3f}", "structural similarity, 1 for identical"),
     "mse": Metric("Reconstruction MSE", "{:.4f}", "mean squared error, pixels in [-1, 1]"),
     "codebook_use": Metric("Codebook use", _PERCENT, "codes that the held-out images use at all"),
     "codebook_perplexity": Metric("Codebook perplexity", "{:.1f}",
         "codes in even use that would carry as much"),
     "bits_per_dimension": Metric("Bits per dimension", "{:.3f}",
-        "of the held-out codes under the model, per pixel value"),
+        "held-out codes under the model, per pixel value"),
+    "bits_per_code": Metric("Bits per code", "{:.2f}", "likewise, per slot"),
     "train_seconds": Metric("Training time", _TIME, "tokenizer and generator together"),
     "tokenizer_train_seconds": Metric("… tokenizer", _TIME, ""),
     "generator_train_seconds": Metric("… generator", _TIME, ""),

@@ -157,20 +157,25 @@ def progress(batches: Iterable, total: int, name: str, size: Callable[[Any], int
             bar.update(size(batch))
 
 
-def step_names(model: Model, pictures: int = 10, steps: int | None = None) -> list[str]:
-    """Captions for `Model.sample_steps`: the grids of the levels, or how much is known after the step.
+def step_sizes(model: Model, steps: int | None = None) -> np.ndarray:
+    """int [T]: how many slots each step of generation fills; `steps` as for `Model.sample`.
 
-    Args:
-      model: with a generator.
-      pictures: as for `sample_steps`.
-      steps: of decoding; the config's where None or 0.
+    Raises:
+      UserError: the order has no such number of steps.
     """
     import jax
+
+    try:
+        return model.generator.order.decoding(jax.random.key(0), 1, model.sampling(steps=steps).steps).sizes
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def step_names(model: Model, pictures: int = 10, steps: int | None = None) -> list[str]:
+    """Captions for `Model.sample_steps`: the grids of the levels, or how much is known after the step."""
     import numpy as np
 
-    order = model.generator.order.decoding(jax.random.key(0), 1, model.sampling(steps=steps).steps)
-    sizes = np.bincount(np.asarray(order.steps))
-    grid = model.tokenizer.grid
+    sizes, grid = step_sizes(model, steps), model.tokenizer.grid
     if len(sizes) == len(grid.levels) > 1:
         names = [f"{h}×{w}" for h, w in grid.levels]
     else:

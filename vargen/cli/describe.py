@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import pathlib
 import platform
 from typing import TYPE_CHECKING, Any
+
+from vargen.cli import common
 
 if TYPE_CHECKING:
     from vargen.models import Model
@@ -14,20 +15,11 @@ if TYPE_CHECKING:
 DATA_TITLES = {"digits": "Handwritten digits", "emoji": "Emoji"}
 
 
-def steps_of(model: Model) -> int:
-    """How many steps the model takes to generate an image."""
-    import jax
-    import numpy as np
-
-    order = model.generator.order.decoding(jax.random.key(0), 1, model.sampling().steps)
-    return int(np.asarray(order.steps)[-1]) + 1
-
-
 def title(model: Model) -> str:
     """The headline of the report."""
     settings = model.config.data
     named = settings.dataset or pathlib.Path(settings.path).name or settings.source
-    return f"{DATA_TITLES.get(settings.source, named)}, drawn in {steps_of(model)} steps"
+    return f"{DATA_TITLES.get(settings.source, named)}, drawn in {len(common.step_sizes(model))} steps"
 
 
 def summary(model: Model, metrics: dict[str, float]) -> str:
@@ -36,21 +28,25 @@ def summary(model: Model, metrics: dict[str, float]) -> str:
     from vargen.report import duration
 
     c, grid = model.config, model.tokenizer.grid
-    content = (
-        f"one of {model.tokenizer.vocab} codes" if model.tokenizer.vocab else "numbers without a codebook"
-    )
+    content = f"one of {model.tokenizer.vocab} codes" if model.tokenizer.vocab else "a continuous vector"
     millions = parameter_count(model.generator) / 1e6
     sentence = (
         f"{c.name or 'vargen'}: a tokenizer turns {c.data.image_size}×{c.data.image_size} pixels into "
-        f"{grid.size} slots, each holding {content}; a transformer of {millions:.1f} M parameters learns to write them."
+        f"{grid.size} slots, each holding {content}; a generator of {millions:.1f} M parameters writes them, "
+        "class by class."
     )
     if metrics.get("train_seconds"):
-        sentence += f" Both were trained from nothing in {duration(metrics['train_seconds'])} on {machine()}."
+        sentence += f" Both were trained from scratch in {duration(metrics['train_seconds'])} on {machine()}."
     return sentence
 
 
 def facts(model: Model) -> dict[str, str]:
     """What else to say about a run: the six choices, sizes, machine and versions."""
+    import flax
+    import jax
+    import numpy
+
+    import vargen
     from vargen.config import AXES
     from vargen.models import parameter_count
 
@@ -63,15 +59,15 @@ def facts(model: Model) -> dict[str, str]:
     told["Model"] = ", ".join(f"{k} {v}" for k, v in sorted(c.model.items()))
     told["Sampling"] = ", ".join(f"{k} {v}" for k, v in sorted(c.sampling.items()))
     told["Machine"] = machine()
-    packages = ("vargen", "jax", "flax", "numpy")
-    versions = [f"{p} {importlib.metadata.version(p)}" for p in packages]
+    versions = [f"{module.__name__} {module.__version__}" for module in (vargen, jax, flax, numpy)]
     told["Versions"] = ", ".join([*versions, f"Python {platform.python_version()}"])
     return told
 
 
 def part_text(part: Any) -> str:
     """A part on one line: its name and options."""
-    options = ", ".join(f"{k} {v}" for k, v in sorted(part.items()) if k != "name")
+    shown = {k: part_text(v) if hasattr(v, "items") else v for k, v in sorted(part.items()) if k != "name"}
+    options = ", ".join(f"{k} {v}" for k, v in shown.items())
     return f"{part['name']} ({options})" if options else part["name"]
 
 

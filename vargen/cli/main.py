@@ -31,6 +31,7 @@ A command's own help: vargen COMMAND --help
 class _Help(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=24, width=100)
+        self._action_max_length = 16  # argparse forgets that names of commands are indented twice
 
 
 class Parser(argparse.ArgumentParser):

@@ -38,26 +38,15 @@ def run(args: argparse.Namespace) -> None:
     print("2/2 sampling and measuring", flush=True)
     model = vargen.load(workdir)
     command = f"vargen quickstart --config {args.config} --workdir {args.workdir}"
-    metrics = evaluate.measure_and_report(model, workdir, workdir, None, config.evaluation.seed, command)
-
-    def line(text: str, key: str) -> None:
-        if key in metrics:
-            metric = report.METRICS[key]
-            real = (
-                f" (real images: {metric.show(metrics[metric.reference])})"
-                if metric.reference in metrics
-                else ""
-            )
-            print(f"  {text}: {metric.show(metrics[key])}{real}")
+    metrics = evaluate.evaluate(
+        model, workdir, workdir, config.evaluation.samples, config.evaluation.seed, command
+    )
 
     print()
-    line(
-        "samples that show the digit asked for" if config.data.source == "digits" else "label accuracy",
-        "label_accuracy",
-    )
-    line("reconstruction", "psnr_db")
-    line("codebook in use", "codebook_use")
-    line("training took", "train_seconds")
+    for key in ("label_accuracy", "psnr_db", "codebook_use", "train_seconds"):
+        if key in metrics:
+            metric = report.METRICS[key]
+            print(f"{metric.label:20} {metric.beside_real(key, metrics)}")
     print(f"\nLook at   {workdir / 'report.html'}    everything on one page, open it in a browser")
     print(f"          {workdir / 'samples.png'}    the samples")
     print(f"          {workdir / 'metrics.json'}   the numbers")

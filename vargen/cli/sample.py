@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> None:
     classes = common.parse_classes(args.classes, names)
     labels = np.repeat(classes, args.count)
     options = common.sampling_options(args)
+    captions = common.step_names(model, steps=args.steps)
     out = pathlib.Path(args.out or pathlib.Path(args.workdir) / "samples")
     out.mkdir(parents=True, exist_ok=True)
 
@@ -60,7 +61,6 @@ def run(args: argparse.Namespace) -> None:
 
     first = classes[:8]
     steps = np.asarray(model.sample_steps(first, jax.random.key(args.seed), **options))
-    captions = common.step_names(model, steps=args.steps)
     if len(captions) > 1:
         table = np.clip(steps.swapaxes(0, 1), -1, 1)
         sheet = pictures.grid(table, row_labels=[names[c] for c in first], column_labels=captions)

@@ -160,6 +160,7 @@ def train_tokenizer(config: ConfigDict, workdir: pathlib.Path) -> bool:
 
     from vargen import data
     from vargen.models import build_tokenizer
+    from vargen.tokenizers.perceptual import load_perceptual
     from vargen.training.loop import train as loop
     from vargen.training.tasks import TokenizerTask
 
@@ -184,9 +185,16 @@ def train_tokenizer(config: ConfigDict, workdir: pathlib.Path) -> bool:
     def pictures(state):
         return dict(originals=held_out[:16], reconstructions=reconstruct(state.ema, held_out[:16]))
 
+    perceptual, frozen = None, {}
+    if settings.losses.perceptual:
+        loaded = load_perceptual(settings.losses.perceptual_weights)
+        if loaded is None:
+            raise UserError("losses.perceptual: expected weights in losses.perceptual_weights, found none")
+        perceptual, frozen["perceptual"] = loaded
+
     return loop(
-        TokenizerTask(tokenizer, settings),
-        {},
+        TokenizerTask(tokenizer, settings, perceptual),
+        frozen,
         lambda start: _batches(source, config, settings.batch_size, start),
         directory,
         config,

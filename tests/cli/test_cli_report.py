@@ -1,0 +1,142 @@
+"""The report: whole in one file, with everything that it was given."""
+
+import html.parser
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vargen import charts, pictures, report
+
+RNG = np.random.default_rng(0)
+
+
+def fake(**changes):
+    images = RNG.uniform(-1, 1, (12, 8, 8, 3)).astype(np.float32)
+    arguments = dict(
+        title="Cats <& dogs>",
+        summary="A summary.",
+        config_json='{"name": "<tiny>"}',
+        metrics=dict(
+            label_accuracy=0.9, real_label_accuracy=0.99, psnr_db=21.5, train_seconds=75.0, extra=float("nan")
+        ),
+        samples=images,
+        labels=np.arange(12) % 3,
+        class_names=["cat", "dog", "<cow>"],
+        originals=images[:4],
+        reconstructions=images[4:8],
+        steps=images.reshape(3, 4, 8, 8, 3),
+        step_names=["1×1", "2×2", "4×4"],
+        curves={"Tokenizer": {"training": ([1, 2, 3], [3.0, 2.0, float("nan")])}},
+        facts={"Order": "levels"},
+        command="make quickstart",
+    )
+    return arguments | changes
+
+
+class Page(html.parser.HTMLParser):
+    """Open tags, and every address that the page refers to."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.addresses = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.addresses += [v for k, v in attributes if k in ("src", "href", "srcset", "data")]
+        if tag not in ("meta", "img", "line", "polyline", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attributes):
+        pass
+
+
+def test_report_is_one_whole_file(tmp_path):
+    path = report.write(tmp_path / "new", **fake())
+    text = path.read_text()
+    page = Page(text)
+    assert page.open == []
+    assert page.addresses and all(a.startswith("data:image/png;base64,") for a in page.addresses)
+    assert not re.search(r"https?:|url\(|@import|<script", text)
+    for words in (
+        "Cats &lt;&amp; dogs&gt;",
+        "&lt;cow&gt;",
+        "90.0 %",
+        "99.0 %",
+        "1 min 15 s",
+        "4×4",
+        "make quickstart",
+    ):
+        assert words in text
+    assert len(page.addresses) == 12 + 12 + 8  # samples, steps, pairs
+
+
+def test_metrics_and_samples_beside_it(tmp_path):
+    report.write(tmp_path, **fake())
+    stored = json.loads((tmp_path / "metrics.json").read_text())
+    assert stored["label_accuracy"] == 0.9 and stored["extra"] is None
+    with Image.open(tmp_path / "samples.png") as sheet:
+        assert sheet.mode == "RGB" and min(sheet.size) > 3 * 64  # three rows, enlarged
+
+
+def test_report_without_steps_and_curves(tmp_path):
+    text = report.write(tmp_path, **fake(steps=None, curves=None, facts=None, command="")).read_text()
+    assert Page(text).open == [] and "<svg" not in text
+
+
+def test_rows_hold_the_asked_class():
+    samples = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1)
+    rows = report.by_class(samples, [1, 0, 1, 0, 1, 4], most=2)
+    assert {c: images.ravel().tolist() for c, images in rows.items()} == {0: [1, 3], 1: [0, 2], 4: [5]}
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [(3.21, "3.2 s"), (42, "42 s"), (59.7, "1 min 0 s"), (312, "5 min 12 s"), (7500, "2 h 5 min")],
+)
+def test_durations(seconds, text):
+    assert report.duration(seconds) == text
+
+
+def points(svg):
+    return [
+        [tuple(map(float, p.split(","))) for p in line.split()]
+        for line in re.findall(r'points="([^"]*)"', svg)
+    ]
+
+
+def test_chart_is_linear_or_logarithmic():
+    x = [0, 1, 2]
+    for y, logarithmic in (([3, 2, 1], False), ([100, 10, 1], True)):
+        raw = points(charts.chart("t", {"loss": (x, y)}))[0]
+        assert raw[0][0] < raw[1][0] < raw[2][0] and raw[0][1] < raw[1][1] < raw[2][1]  # y grows downwards
+        assert raw[1][1] - raw[0][1] == pytest.approx(raw[2][1] - raw[1][1], abs=0.2), logarithmic
+
+
+@pytest.mark.parametrize("y", [[5.0, 5.0], [0.0, 0.0], [-1.0, 2.0], [1e-9, 1e9], [7.0]])
+def test_chart_of_odd_values_stays_inside(y):
+    for line in points(charts.chart("t", {"loss": (range(len(y)), y)})):
+        assert all(0 <= a <= 460 and 0 <= b <= 260 for a, b in line)
+
+
+def test_chart_of_nothing_is_empty():
+    assert charts.chart("t", {"loss": ([], [])}) == charts.chart("t", {"loss": ([1], [float("nan")])}) == ""
+
+
+def test_to_uint8_rounds_and_clips():
+    values = np.array([-2, -1, 0, 1, 2, 1 / 127.5]).reshape(1, 1, 6, 1)
+    assert pictures.to_uint8(values).ravel().tolist() == [0, 0, 128, 255, 255, 128]
+    kept = np.array([7], np.uint8)
+    assert pictures.to_uint8(kept) is kept
+
+
+def test_grid_places_images_and_grey_works():
+    images = np.zeros((2, 3, 4, 4, 1), np.uint8)
+    images[1, 2] = 255
+    sheet = np.asarray(pictures.grid(images, scale=2))
+    assert (sheet == 255).all(-1).sum() == 64 and (sheet == 0).all(-1).sum() == 5 * 64

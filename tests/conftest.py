@@ -1,0 +1,12 @@
+"""Tests run on the CPU, with caches of compiled programs and classifiers inside the repository."""
+
+import os
+import pathlib
+
+CACHE = pathlib.Path(__file__).parent.parent / ".cache"
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("XDG_CACHE_HOME", str(CACHE))  # where the commands keep classifiers
+os.environ.setdefault("TQDM_DISABLE", "1")
