@@ -1,0 +1,199 @@
+"""One dictionary of numbers for a trained model: samples, reconstructions, likelihood, speed."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from vargen.data import pipeline
+from vargen.data.sources import Source
+from vargen.errors import UserError
+from vargen.evaluation import metrics
+from vargen.evaluation.classifier import Classifier
+
+NEIGHBOURS = 3  # of precision and recall
+Progress = Callable[[Iterable[np.ndarray], int, str], Iterable[np.ndarray]]
+
+
+@dataclasses.dataclass
+class Measured:
+    """Numbers, and some of the images that they were taken on: float32 [M, H, W, C] in [-1, 1].
+
+    Attributes:
+      metrics: as `evaluate` returns them.
+      originals, reconstructions: held-out images, and what the tokenizer makes of them.
+      samples, labels: drawn images and the labels int32 [M] asked for; None without a generator.
+    """
+
+    metrics: dict[str, float]
+    originals: np.ndarray
+    reconstructions: np.ndarray
+    samples: np.ndarray | None = None
+    labels: np.ndarray | None = None
+
+
+def evaluate(
+    model: Any, source_train: Source, source_test: Source, classifier: Classifier | None, **options: Any
+) -> dict[str, float]:
+    """Measures a model against held-out images; arguments as for `measure`.
+
+    Returns:
+      Of the tokenizer, on held-out images, `psnr_db`, `ssim`, `mse` (means over images; images in [-1, 1],
+      outputs clipped to that), and for codes `codebook_use`, `codebook_perplexity`.
+      Of the samples, `label_accuracy` (the classifier sees the label asked for); `precision`, `recall` and
+      `frechet_distance_classifier` against held-out images; `images_per_second` after warm-up; their number,
+      `samples`.
+      Where there is an explicit likelihood, of the held-out images' codes, `bits_per_dimension` (per image
+      value) and `bits_per_code`.
+      For comparison, `real_precision`, `real_recall` and `real_frechet_distance_classifier` with as many
+      training images in the samples' place, and `real_label_accuracy` of held-out images.
+    """
+    return measure(model, source_train, source_test, classifier, **options).metrics
+
+
+def measure(
+    model: Any,
+    source_train: Source,
+    source_test: Source,
+    classifier: Classifier | None,
+    *,
+    samples: int = 500,
+    batch_size: int = 100,
+    key: jax.Array | int = 0,
+    limit: int = 10_000,
+    keep: int = 500,
+    progress: Progress = lambda batches, total, name: batches,
+    **sampling: Any,
+) -> Measured:
+    """As `evaluate`, with pictures.
+
+    Every call into the model has `batch_size` images (the last batch is padded): each function compiles once.
+
+    Args:
+      model: what `vargen.load` returns; without a generator, only the tokenizer is measured.
+      source_train, source_test: the data, un-augmented.
+      classifier: of the same data; judges labels and gives the features (penultimate layer). None leaves out
+        what needs one.
+      samples: how many images to draw, with the labels of the test set in its proportions.
+      batch_size: images at once.
+      key: PRNG key, or an int seed.
+      limit: the most held-out images that are used.
+      keep: how many images of each kind to return.
+      progress: wraps an iterable of batches, given also their total length and a name: a progress bar.
+      **sampling: for `model.sample`: guidance, temperature, top_k, top_p, steps.
+
+    Raises:
+      UserError: too few samples or held-out images for these metrics.
+    """
+    key = jax.random.key(key) if isinstance(key, int) else key
+    images, labels = pipeline.arrays(source_test, limit)
+    for name, count in (("held-out images", len(images)), ("samples", samples)):
+        if count <= NEIGHBOURS:
+            raise UserError(f"evaluation: expected more than {NEIGHBOURS} {name}, found {count}")
+    found, reconstructions = _tokenizer(model, images, labels, batch_size, keep, progress)
+    measured = Measured(found, pipeline.to_float(images[:keep]), reconstructions)
+    if classifier is not None:
+        real, real_logits = classifier.features_and_logits(images)
+        found["real_label_accuracy"] = _accuracy(real_logits, labels)
+    if model.generator is None:
+        return measured
+
+    # The same labels for every model: the test set's, shuffled, over and over.
+    asked = np.resize(np.random.default_rng(0).permutation(labels), samples)
+    timer = _Timer()
+    drawn = progress(_draw(model, asked, batch_size, key, sampling, timer), samples, "sampling")
+    kept, features, logits = [], [], []
+    for batch in drawn:
+        kept.append(batch[: max(0, keep - sum(len(k) for k in kept))])
+        if classifier is not None:
+            for values, batches in zip(classifier.features_and_logits(batch), (features, logits)):
+                batches.append(values)
+    measured.samples, measured.labels = np.concatenate(kept), asked[:keep]
+    if classifier is not None:
+        training, _ = pipeline.arrays(source_train, samples)
+        found["label_accuracy"] = _accuracy(np.concatenate(logits), asked)
+        found |= _compare(real, np.concatenate(features), "")
+        found |= _compare(real, classifier.features(training), "real_")
+    found |= dict(images_per_second=timer.images / max(timer.seconds, 1e-9), samples=samples)
+    return measured
+
+
+def _accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.mean(logits.argmax(axis=-1) == labels))
+
+
+def _compare(real: np.ndarray, features: np.ndarray, prefix: str) -> dict[str, float]:
+    precision, recall = metrics.precision_recall(real, features, NEIGHBOURS)
+    return {
+        f"{prefix}frechet_distance_classifier": metrics.frechet_distance(real, features),
+        f"{prefix}precision": precision,
+        f"{prefix}recall": recall,
+    }
+
+
+def _tokenizer(
+    model: Any, images: np.ndarray, labels: np.ndarray, batch_size: int, keep: int, progress: Progress
+) -> tuple[dict[str, float], np.ndarray]:
+    """What reconstructions and codes of uint8 images [M, H, W, C] show, and `keep` of the former."""
+    measured: dict[str, list[np.ndarray]] = dict(psnr_db=[], ssim=[], mse=[])
+    codes, nats, kept = [], [], []
+    explicit = model.generator is not None and model.tokenizer.kind == "codes"
+    split = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
+    for i, batch in enumerate(progress(split, len(images), "reconstructing")):
+        real, count = pipeline.to_float(batch), len(batch)
+        content = model.encode(_padded(real, batch_size))
+        reconstruction = np.clip(np.asarray(model.decode(content))[:count], -1, 1)
+        for name, metric in (("psnr_db", metrics.psnr), ("ssim", metrics.ssim), ("mse", metrics.mse)):
+            measured[name].append(metric(real, reconstruction))
+        kept.append(reconstruction[: max(0, keep - i * batch_size)])
+        if model.tokenizer.kind == "codes":
+            codes.append(np.asarray(content)[:count])
+        if explicit:
+            try:
+                given = _padded(labels[i * batch_size :][:count], batch_size)
+                nats.append(-np.asarray(model.log_likelihood(content, given), np.float64)[:count])
+            except UserError:  # the head or the order has no explicit likelihood
+                explicit = False
+    result = {name: float(np.mean(np.concatenate(values))) for name, values in measured.items()}
+    if codes:
+        statistics = metrics.codebook_statistics(np.concatenate(codes), model.tokenizer.vocab)
+        result |= {f"codebook_{name}": value for name, value in statistics.items()}
+    if explicit:
+        mean = float(np.mean(np.concatenate(nats)))
+        result["bits_per_dimension"] = metrics.bits(mean, images[0].size)
+        result["bits_per_code"] = metrics.bits(mean, codes[0][0].size)
+    return result, np.concatenate(kept)
+
+
+@dataclasses.dataclass
+class _Timer:
+    images: int = 0
+    seconds: float = 0.0
+
+
+def _draw(
+    model: Any, labels: np.ndarray, batch_size: int, key: jax.Array, sampling: dict[str, Any], timer: _Timer
+) -> Iterator[np.ndarray]:
+    """Samples float32 [b, H, W, C], clipped to [-1, 1], for labels int [M]; all but the first batch timed."""
+    starts = list(range(0, len(labels), batch_size))
+    # The first batch compiles and is not timed; where it is the only one, it is drawn once more for the time.
+    for i, start in enumerate(starts if len(starts) > 1 else starts * 2):
+        asked = labels[start : start + batch_size]
+        began = time.perf_counter()
+        batch_key = jax.random.fold_in(key, start)
+        drawn = np.asarray(model.sample(_padded(asked, batch_size), batch_key, **sampling), np.float32)
+        if i > 0:
+            timer.seconds += time.perf_counter() - began
+            timer.images += batch_size
+        if i < len(starts):
+            yield np.clip(drawn[: len(asked)], -1, 1)
+
+
+def _padded(array: np.ndarray, size: int) -> np.ndarray:
+    """`array` with its last row repeated up to `size` rows."""
+    return np.pad(array, [(0, size - len(array)), *[(0, 0)] * (array.ndim - 1)], mode="edge")
