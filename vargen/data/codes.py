@@ -19,6 +19,7 @@ from vargen.errors import UserError
 
 INDEX = "index.json"
 FORMAT = 1
+SHARD_FIELDS = ("content", "content_bytes", "labels", "labels_bytes", "shape", "dtype")
 SHARD_BYTES = 256 * 2**20
 
 
@@ -185,6 +186,7 @@ def load(directory: str | os.PathLike) -> Codes:
     try:
         index = json.loads(path.read_text())
         shards, meta, version = index["shards"], index["meta"], index["format"]
+        fields = [[shard[name] for name in SHARD_FIELDS] for shard in shards]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"codes {path}: expected an index of shards, found a broken file") from error
     if version != FORMAT:
@@ -192,13 +194,14 @@ def load(directory: str | os.PathLike) -> Codes:
     if not shards:
         raise UserError(f"codes {directory}: expected items, found none")
     content, labels = [], []
-    for shard in shards:
-        content.append(_open(directory / shard["content"], shard["content_bytes"]))
-        labels.append(np.asarray(_open(directory / shard["labels"], shard["labels_bytes"])))
-        if list(content[-1].shape) != shard["shape"] or str(content[-1].dtype) != shard["dtype"]:
+    for content_name, content_bytes, labels_name, labels_bytes, shape, dtype in fields:
+        content.append(_open(directory / content_name, content_bytes))
+        labels.append(np.asarray(_open(directory / labels_name, labels_bytes)))
+        found = content[-1]
+        if list(found.shape) != shape or str(found.dtype) != dtype:
             raise UserError(
-                f"codes {directory / shard['content']}: expected {shard['shape']} {shard['dtype']}, "
-                f"found {list(content[-1].shape)} {content[-1].dtype}"
+                f"codes {directory / content_name}: expected {shape} {dtype}, "
+                f"found {list(found.shape)} {found.dtype}"
             )
     return Codes(directory, meta, content, labels)
 

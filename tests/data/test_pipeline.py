@@ -1,0 +1,191 @@
+"""Batches: a pure function of (seed, step), whichever source, wherever started, however sharded."""
+
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vargen import config, data
+from vargen.data import codes, transforms
+from vargen.errors import UserError
+
+
+class Files(data.Source):
+    """Items read one by one, as files are, at different sizes."""
+
+    def __init__(self, count):
+        super().__init__("files", ["a", "b", "c"], 8, 1)
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        noise = np.random.default_rng(index).integers(0, 255, (10 + index % 3, 12, 1), np.uint8)
+        return dict(image=noise, label=index % 3)
+
+
+def in_memory(count=23):
+    images = np.random.default_rng(0).integers(0, 255, (count, 8, 8, 1), np.uint8)
+    return data.ArraySource("noise", ["a", "b", "c"], images, np.arange(count) % 3)
+
+
+def stored(tmp_path, count=23):
+    codes.store(tmp_path / "codes", np.arange(count * 5).reshape(count, 5), np.arange(count) % 3, {})
+    return codes.load(tmp_path / "codes")
+
+
+@pytest.fixture(params=["memory", "files", "codes"])
+def source(request, tmp_path):
+    return {"memory": in_memory, "files": lambda: Files(23), "codes": lambda: stored(tmp_path)}[
+        request.param
+    ]()
+
+
+AUGMENTED = dict(shift=1, flip=True, crop="random")
+
+
+def take(source, steps, batch_size=6, settings=AUGMENTED, **options):
+    iterator = data.batches(source, batch_size=batch_size, settings=settings, **options)
+    return list(itertools.islice(iterator, steps))
+
+
+def same(a, b):
+    assert len(a) == len(b)
+    for x, y in zip(a, b):
+        assert x.keys() == y.keys()
+        for name in x:
+            np.testing.assert_array_equal(x[name], y[name])
+
+
+def test_two_runs_are_equal_and_seeds_differ(source):
+    first = take(source, 9, seed=3)
+    same(first, take(source, 9, seed=3))
+    other = take(source, 9, seed=4)
+    assert any((a[name] != b[name]).any() for a, b in zip(first, other) for name in a)
+
+
+@pytest.mark.parametrize("start", (1, 4, 7))
+def test_resuming_in_the_middle_of_an_epoch(source, start):
+    """23 items in batches of 6: steps 3 and 7 straddle epochs."""
+    same(take(source, 10, seed=1)[start:], take(source, 10 - start, seed=1, start_step=start))
+
+
+def test_shards_make_up_the_batch(source):
+    name = next(iter(take(source, 1)[0].keys() - {"label"}))
+    for whole, *parts in zip(
+        take(source, 8, seed=2),
+        *(take(source, 8, seed=2, process_index=i, process_count=3) for i in range(3)),
+    ):
+        assert [len(p["label"]) for p in parts] == [2, 2, 2]
+        together = [x.tobytes() for p in parts for x in p[name]]
+        assert sorted(together) == sorted(x.tobytes() for x in whole[name])
+
+
+def test_every_item_once_an_epoch_in_a_new_order():
+    count = 20
+    images = np.zeros((count, 8, 8, 1), np.uint8)
+    source = data.ArraySource("numbered", [str(i) for i in range(count)], images, np.arange(count))
+    labels = np.concatenate([b["label"] for b in take(source, 10, batch_size=4)]).reshape(2, count)
+    assert (np.sort(labels, axis=1) == np.arange(count)).all()
+    assert (labels[0] != labels[1]).any()
+    assert (labels[0] != np.arange(count)).any()
+
+
+def test_augmentation_changes_from_epoch_to_epoch():
+    source = in_memory(1)
+    images = np.concatenate([b["image"] for b in take(source, 8, batch_size=4, settings=dict(shift=2))])
+    assert len({image.tobytes() for image in images}) > 10
+
+
+def test_in_order_without_changes_once():
+    source = in_memory(23)
+    found = take(source, 100, train=False)
+    assert [len(b["label"]) for b in found] == [6, 6, 6, 5]
+    images = np.concatenate([b["image"] for b in found])
+    assert images.dtype == np.float32
+    np.testing.assert_array_equal(images, source.images.astype(np.float32) / np.float32(127.5) - 1)
+    assert images.min() >= -1 and images.max() <= 1
+    assert (np.concatenate([b["label"] for b in found]) == source.labels).all()
+
+
+def test_augmented_passes_in_order():
+    source = in_memory(7)
+    found = take(source, 100, train=False, augment=True, epochs=3)
+    labels = np.concatenate([b["label"] for b in found])
+    assert (labels == np.tile(source.labels, 3)).all()
+
+
+def test_codes_keep_content_and_label_together(tmp_path):
+    for batch in take(stored(tmp_path), 5):
+        assert batch["content"].dtype == np.int32
+        assert (batch["content"][:, 0] // 5 % 3 == batch["label"]).all()
+
+
+def test_sizes_that_do_not_fit():
+    with pytest.raises(UserError, match="multiple of 4"):
+        data.batches(in_memory(), batch_size=6, process_count=4)
+    with pytest.raises(UserError, match="process_index"):
+        data.batches(in_memory(), batch_size=6, process_count=2, process_index=2)
+    with pytest.raises(UserError, match="data.crop"):
+        data.batches(in_memory(), batch_size=6, settings=dict(crop="middle"))
+
+
+def test_config_settings_are_taken():
+    settings = config.digits()
+    batch = next(data.batches(data.load(settings), batch_size=5, settings=settings))
+    assert batch["image"].shape == (5, 16, 16, 1) and batch["label"].dtype == np.int32
+
+
+def test_shift_repeats_the_edge():
+    image = np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1)
+    draws = np.zeros((1, transforms.DRAWS))
+    draws[0, :2] = 0.99, 0.5  # one row on, no columns
+    moved = transforms.augment(image, draws, shift=1)[0, :, :, 0]
+    np.testing.assert_array_equal(moved, image[0, [1, 2, 3, 3], :, 0])
+
+
+def test_flip_mirrors_half():
+    image = np.arange(4, dtype=np.uint8).reshape(1, 1, 4, 1)
+    draws = np.full((1, transforms.DRAWS), 0.4)
+    assert transforms.augment(image, draws, flip=True).ravel().tolist() == [3, 2, 1, 0]
+    draws[:] = 0.6
+    assert transforms.augment(image, draws, flip=True).ravel().tolist() == [0, 1, 2, 3]
+
+
+def test_draws_are_uniform_and_independent_of_their_company():
+    draws = transforms.uniform_draws(5, np.arange(20_000))
+    assert draws.min() >= 0 and draws.max() < 1
+    np.testing.assert_allclose(draws.mean(axis=0), 0.5, atol=0.01)
+    np.testing.assert_allclose(draws.var(axis=0), 1 / 12, atol=0.003)
+    assert np.abs(np.corrcoef(draws.T) - np.eye(transforms.DRAWS)).max() < 0.03
+    np.testing.assert_array_equal(transforms.uniform_draws(5, np.array([77])), draws[77:78])
+
+
+def test_center_crop_is_central():
+    image = np.zeros((8, 16, 1), np.uint8)
+    image[:, 4:12] = 200
+    assert (transforms.fit(image, 8) == 200).all()
+
+
+def test_large_images_are_averaged():
+    """A checkerboard of single pixels becomes grey instead of aliasing."""
+    image = (np.indices((64, 64)).sum(axis=0) % 2 * 254).astype(np.uint8)[..., None]
+    assert (transforms.fit(image, 8) == 127).all()
+
+
+def test_random_crops_stay_inside_and_vary():
+    image = np.asarray(Image.linear_gradient("L"))[..., None]
+    draws = np.random.default_rng(0).random((30, transforms.DRAWS))
+    draws[0, 3:], draws[1, 3:] = 0, 1 - 2**-53
+    crops = [transforms.fit(image, 32, "random", d) for d in draws]
+    assert all(c.shape == (32, 32, 1) for c in crops)
+    assert len({c.tobytes() for c in crops}) > 15
+
+
+def test_grey_and_colour():
+    red = np.zeros((2, 2, 3), np.uint8)
+    red[..., 0] = 100
+    assert (transforms.to_channels(red, 1) == 30).all()
+    assert transforms.to_channels(red[..., 0], 3).shape == (2, 2, 3)
