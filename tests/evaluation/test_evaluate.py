@@ -1,0 +1,139 @@
+"""The whole evaluation, on models whose numbers are known."""
+
+import types
+
+import numpy as np
+import pytest
+from easy_images import QUICK, bars
+
+from vargen import data
+from vargen.errors import UserError
+from vargen.evaluation import classifier, evaluate, measure, metrics
+
+VOCAB = 32
+TEST = bars(60, 1)
+TRAIN = bars(90)
+NATS = 7.0
+
+
+class Known:
+    """Codes are indices of stored images; decoding adds a constant; samples are real images."""
+
+    def __init__(self, error=0.0, mistakes=0.0, explicit=True, kind="codes", generator=True):
+        self.tokenizer = types.SimpleNamespace(kind=kind, vocab=VOCAB)
+        self.generator = object() if generator else None
+        self.error, self.mistakes, self.explicit = error, mistakes, explicit
+        self.real = data.to_float(TEST.images)
+        self.shapes, self.calls, self.options = set(), 0, []
+
+    def encode(self, images):
+        self.shapes.add(("encode", images.shape))
+        index = np.array([np.abs(self.real - image).sum(axis=(1, 2, 3)).argmin() for image in images])
+        return np.stack([index // VOCAB, index % VOCAB], axis=1)
+
+    def decode(self, content):
+        return self.real[content[:, 0] * VOCAB + content[:, 1]] + self.error
+
+    def sample(self, labels, key, **options):
+        self.shapes.add(("sample", labels.shape))
+        self.options.append(options)
+        rng = np.random.default_rng(self.calls)
+        self.calls += 1
+        wrong = rng.random(len(labels)) < self.mistakes
+        labels = np.where(wrong, (labels + 1) % 3, labels)
+        return np.stack([self.real[rng.choice(np.flatnonzero(TEST.labels == label))] for label in labels])
+
+    def log_likelihood(self, content, labels):
+        if not self.explicit:
+            raise UserError("log_likelihood: none")
+        self.shapes.add(("likelihood", content.shape))
+        return np.full(len(content), -NATS)
+
+
+@pytest.fixture(scope="module")
+def judge():
+    return classifier.fit(TRAIN, TEST, None, QUICK)
+
+
+def run(model, judge, **options):
+    return evaluate(model, TRAIN, TEST, judge, **dict(samples=90, batch_size=16) | options)
+
+
+def test_a_perfect_model(judge):
+    model = Known()
+    found = run(model, judge)
+    assert found["psnr_db"] == pytest.approx(10 * np.log10(4e10))
+    assert found["ssim"] == pytest.approx(1) and found["mse"] == 0
+    assert found["real_label_accuracy"] == judge.accuracy
+    assert found["label_accuracy"] >= judge.accuracy - 0.05
+    assert found["precision"] == 1
+    assert found["recall"] > 0.9
+    assert found["frechet_distance_classifier"] < found["real_frechet_distance_classifier"]
+    assert found["codebook_use"] == 1  # indices 0 to 31 occur as second codes
+    assert found["codebook_perplexity"] == pytest.approx(
+        metrics.codebook_statistics(model.encode(model.real), VOCAB)["perplexity"]
+    )
+    assert found["bits_per_dimension"] == pytest.approx(NATS / np.log(2) / 64)
+    assert found["bits_per_code"] == pytest.approx(NATS / np.log(2) / 2)
+    assert found["images_per_second"] > 0 and found["samples"] == 90
+    assert all(type(value) in (int, float) and np.isfinite(value) for value in found.values())
+
+
+def test_one_shape_for_each_function(judge):
+    model = Known()
+    run(model, judge)
+    assert model.shapes == {("encode", (16, 8, 8, 1)), ("sample", (16,)), ("likelihood", (16, 2))}
+
+
+def test_errors_show(judge):
+    model = Known(error=0.5, mistakes=0.5)
+    found = run(model, judge)
+    clipped = np.clip(model.real + 0.5, -1, 1)
+    assert found["mse"] == pytest.approx(np.mean((clipped - model.real) ** 2))
+    assert 0.35 < found["label_accuracy"] < 0.65
+    assert found["ssim"] < 1
+
+
+def test_latents_have_no_codes_and_no_bits(judge):
+    found = run(Known(kind="latents"), judge)
+    assert not any(name.startswith(("codebook", "bits")) for name in found)
+    assert "bits_per_code" not in run(Known(explicit=False), judge)
+
+
+def test_a_tokenizer_alone(judge):
+    found = run(Known(generator=False), judge)
+    assert set(found) == {
+        "psnr_db", "ssim", "mse", "codebook_use", "codebook_perplexity", "real_label_accuracy",
+    }  # fmt: skip
+
+
+def test_pictures_and_options(judge):
+    model = Known(error=0.1)
+    names = []
+
+    def progress(batches, total, name):
+        names.append((name, total))
+        return batches
+
+    found = measure(
+        model, TRAIN, TEST, judge, samples=10, batch_size=16, keep=20, progress=progress, temperature=0.5
+    )
+    assert found.originals.shape == found.reconstructions.shape == (20, 8, 8, 1)
+    np.testing.assert_allclose(found.reconstructions, np.clip(found.originals + 0.1, -1, 1))
+    assert found.samples.shape == (10, 8, 8, 1) and found.labels.shape == (10,)
+    assert names == [("reconstructing", 60), ("sampling", 10)]
+    # One batch is enough for ten samples: it is drawn again for the time.
+    assert model.options == [dict(temperature=0.5)] * 2
+
+
+def test_without_a_classifier():
+    found = evaluate(Known(), TRAIN, TEST, None, samples=20, batch_size=16)
+    assert "images_per_second" in found and "psnr_db" in found
+    assert not any("label" in name or "frechet" in name for name in found)
+
+
+def test_too_few(judge):
+    with pytest.raises(UserError, match="more than 3 samples, found 2"):
+        run(Known(), judge, samples=2)
+    with pytest.raises(UserError, match="held-out images, found 3"):
+        run(Known(), judge, limit=3)
