@@ -1,0 +1,204 @@
+"""The loop: resuming bit for bit after any death, SIGTERM, NaN, what is recorded."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+
+import jax
+import numpy as np
+import pytest
+from training_fakes import CONFIG, FROZEN, FakeTask, batch_at, batches, settings
+
+from vargen import sharding
+from vargen.errors import UserError
+from vargen.training import metrics
+from vargen.training.checkpoints import load_params, saved_steps
+from vargen.training.loop import TrainingError, train
+
+
+def go(workdir, task=None, stream=batches, **changes):
+    options = {k: changes.pop(k) for k in ("on_images", "validate") if k in changes}
+    s = settings(**changes)
+    return train(task or FakeTask(), FROZEN, stream, workdir, CONFIG, s, progress=False, **options)
+
+
+def assert_same(a, b):
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), a, b)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    return workdir, go(workdir, steps=22)
+
+
+def worker(workdir, moment, steps):
+    command = [
+        sys.executable,
+        str(pathlib.Path(__file__).parent / "training_worker.py"),
+        str(workdir),
+        moment,
+        str(steps),
+    ]
+    return subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, JAX_PLATFORMS="cpu"))
+
+
+def same_run(workdir, uninterrupted):
+    """The run in `workdir`, finished, equals the uninterrupted one: state and records."""
+    other, expected = uninterrupted
+    again = go(workdir, steps=22)  # nothing is left to train: the state as it was saved
+    assert_same(again.state, expected.state)
+    rows, expected_rows = (metrics.read(path / metrics.FILE) for path in (workdir, other))
+    varying = ("seconds", "images_per_second")
+    strip = [[{k: v for k, v in row.items() if k not in varying} for row in r] for r in (rows, expected_rows)]
+    assert strip[0] == strip[1]
+    assert all(a["seconds"] <= b["seconds"] for a, b in zip(rows, rows[1:]))
+
+
+def test_killed_runs_resume_bit_for_bit(tmp_path, uninterrupted):
+    """Killed three times on its way: between steps, while a checkpoint is written, before its manifest."""
+    for moment in ("batch:7", "writing:8", "manifest:16"):
+        assert worker(tmp_path, moment, 22).returncode == -signal.SIGKILL
+    done = worker(tmp_path, "never", 22)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "checkpoints/16 is not whole (no manifest.json, it was not finished): using 12" in done.stdout
+    same_run(tmp_path, uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "moment", ["batch:1", "batch:4", "batch:5", "batch:6", "writing:4", "manifest:4", "discard:12"]
+)
+def test_killed_at_any_moment(tmp_path, uninterrupted, moment):
+    assert worker(tmp_path, moment, 22).returncode == -signal.SIGKILL
+    done = worker(tmp_path, "never", 22)
+    assert done.returncode == 0, done.stderr[-3000:]
+    same_run(tmp_path, uninterrupted)
+
+
+@pytest.mark.skipif(
+    threading.current_thread() is not threading.main_thread(), reason="signals need the main thread"
+)
+def test_sigterm_saves_and_a_later_run_goes_on(tmp_path, uninterrupted, capsys):
+    def stream(start):
+        for k, batch in enumerate(batches(start), start):
+            if k + 1 == 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    before = signal.getsignal(signal.SIGTERM)
+    stopped = go(tmp_path, stream=stream, steps=22)
+    assert not stopped.finished and int(stopped.state.step) == 6
+    assert "stopped at step 6 of 22, saved: run again to go on" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert saved_steps(tmp_path / "checkpoints") == [4, 6]
+    seen = []
+
+    def rest(start):
+        seen.append(start)
+        return batches(start)
+
+    done = go(tmp_path, stream=rest, steps=22)
+    assert seen == [6] and done.finished
+    assert_same(done.state, uninterrupted[1].state)
+
+
+def test_records(uninterrupted):
+    workdir, done = uninterrupted
+    rows = metrics.read(workdir / metrics.FILE)
+    assert [row["step"] for row in rows] == list(range(2, 23, 2))
+    assert {"loss", "grad_norm", "learning_rate", "images_per_second", "seconds", "mse"} <= set(rows[0])
+    assert rows[-1]["loss"] < rows[0]["loss"] and rows[-1]["seconds"] == pytest.approx(done.seconds, abs=1e-3)
+    assert list((workdir / metrics.BOARD).glob("events*"))
+
+
+def test_a_finished_run_is_not_trained_again(uninterrupted):
+    def stream(start):
+        raise AssertionError("no batch is needed")
+
+    again = go(uninterrupted[0], stream=stream, steps=22)
+    assert again.finished and again.seconds > 0
+    assert_same(again.state, uninterrupted[1].state)
+
+
+@pytest.mark.parametrize("nan_at, good", [(5, "checkpoints/4"), (3, "none yet")])
+def test_nan_stops_the_run(tmp_path, nan_at, good):
+    """Steps count from 1: index 5 is the 6th. At the 4th, the save itself must refuse."""
+    with pytest.raises(
+        TrainingError, match=f"step {nan_at + 1}: loss is nan; the last good checkpoint is .*{good}"
+    ):
+        go(tmp_path, task=FakeTask(nan_at=nan_at), log_every=100)
+    assert saved_steps(tmp_path / "checkpoints") == ([4] if nan_at > 4 else [])
+
+
+def test_images_and_validation(tmp_path):
+    seen = []
+
+    def on_images(train_state):
+        seen.append(int(train_state.step))
+        return dict(samples=np.zeros((5, 4, 4, 1)))
+
+    losses = iter([3.0, 1.0, 2.0, 2.5])
+    done = go(
+        tmp_path,
+        steps=16,
+        keep=1,
+        image_every=6,
+        on_images=on_images,
+        validate=lambda _: dict(loss=next(losses)),
+    )
+    assert seen == [6, 12, 16] and done.finished
+    assert saved_steps(tmp_path / "checkpoints") == [8, 16]  # the best, and the last one
+    _, params, step = load_params(tmp_path, "params", "best")
+    assert step == 8
+    rows = {row["step"]: row for row in metrics.read(tmp_path / metrics.FILE)}
+    assert rows[8]["validation_loss"] == 1.0 and "validation_loss" not in rows[6]
+    with pytest.raises(UserError, match=r"expected params\['model'\]\['bias'\] none, found"):
+        go(tmp_path, task=OtherTask(), steps=20)
+
+
+class OtherTask(FakeTask):
+    """Has a parameter less."""
+
+    def init_boxed(self, key):
+        params = super().init_boxed(key)
+        return dict(params, model={k: v for k, v in params["model"].items() if k != "bias"})
+
+
+def test_user_mistakes(tmp_path):
+    with pytest.raises(UserError, match="batch_size: expected a multiple of 3 .*found 16"):
+        go(tmp_path, accumulate=3, mesh=dict(data=1, fsdp=1, tensor=1)) if len(jax.devices()) == 1 else go(
+            tmp_path, accumulate=3
+        )
+    with pytest.raises(UserError, match="data: expected a batch for step 2, found the end of the data"):
+        go(tmp_path, stream=lambda start: iter([batch_at(0)]))
+    with pytest.raises(UserError, match="keep: expected at least 1"):
+        go(tmp_path, keep=0)
+
+
+def test_metrics_file_survives_a_cut_line(tmp_path):
+    (tmp_path / metrics.FILE).write_text(
+        '{"step": 2, "seconds": 1.5}\n{"step": 4, "seconds": 3}\n{"step": 6, "sec'
+    )
+    with metrics.Metrics(tmp_path, steps=9, batch_size=2, start_step=2, progress=True) as record:
+        record.advance(3)
+        record.write(3, dict(loss=1.0))
+    rows = metrics.read(tmp_path / metrics.FILE)
+    assert [row["step"] for row in rows] == [2, 3] and rows[1]["seconds"] >= 1.5
+
+
+def test_grid():
+    images = np.stack([np.full((2, 3, 1), v) for v in (-1.0, 0.0, 1.0, 2.0, np.nan)])
+    picture = metrics.grid(images)
+    assert picture.shape == (4, 9, 3) and picture.dtype == np.uint8
+    assert [int(picture[0, x, 0]) for x in (0, 3, 6)] == [0, 128, 255]
+    assert [int(picture[2, x, 2]) for x in (0, 3, 6)] == [255, 128, 0]
+
+
+def test_put_batch_keeps_rows_in_order():
+    mesh = sharding.make_mesh()
+    batch = batch_at(0)
+    np.testing.assert_array_equal(sharding.put_batch(batch, mesh)["image"], batch["image"])

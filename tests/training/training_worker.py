@@ -1,0 +1,83 @@
+"""Trains the fake task in a process of its own, which may kill itself: WORKDIR MOMENT STEPS.
+
+MOMENT: "never"; "batch:K", before step K; "writing:K", while orbax writes the checkpoint of step K;
+"manifest:K", when the checkpoint lies there without its manifest; "discard:K", when an old checkpoint is half
+deleted after step K.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import sys
+
+HERE = pathlib.Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
+
+from training_fakes import CONFIG, FROZEN, FakeTask, batches, settings  # noqa: E402
+
+from vargen.training import checkpoints  # noqa: E402
+from vargen.training.loop import train  # noqa: E402
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stream(start, fatal):
+    for k, batch in enumerate(batches(start), start):
+        if k + 1 == fatal:
+            die()
+        yield batch
+
+
+def main(workdir, moment, steps):
+    kind, _, at = moment.partition(":")
+    fatal = int(at) if kind == "batch" else -1
+    if kind == "manifest":
+        write = checkpoints._write
+
+        def fatal_write(file, text):
+            if file.name == checkpoints.MANIFEST and json.loads(text)["step"] == int(at):
+                die()
+            write(file, text)
+
+        checkpoints._write = fatal_write
+    if kind == "discard":
+        remove = checkpoints._remove
+
+        def fatal_remove(path):
+            if checkpoints.saved_steps(path.parent)[-1:] == [int(at)] and path.is_dir():
+                (path / checkpoints.MANIFEST).unlink()
+                shutil.rmtree(path / "params")
+                die()
+            remove(path)
+
+        checkpoints._remove = fatal_remove
+    if kind == "writing":
+        from orbax.checkpoint import v1 as ocp
+
+        save = ocp.save_checkpointables_async
+
+        def fatal_save(path, items):
+            response = save(path, items)
+            if path.name == at:
+                die()  # the state is copied, its files are being written
+            return response
+
+        ocp.save_checkpointables_async = fatal_save
+    done = train(
+        FakeTask(),
+        FROZEN,
+        lambda start: stream(start, fatal),
+        workdir,
+        CONFIG,
+        settings(steps=steps),
+        progress=False,
+    )
+    assert done.finished
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

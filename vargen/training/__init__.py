@@ -1,0 +1,1 @@
+"""Training: tasks, the jitted step, optimizers, checkpoints and the loop."""

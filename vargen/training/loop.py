@@ -1,0 +1,223 @@
+"""The training loop, top to bottom."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import pathlib
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from vargen import sharding
+from vargen.errors import UserError
+from vargen.training import optimizer, state
+from vargen.training.checkpoints import Checkpoints, last_whole
+from vargen.training.metrics import Metrics
+from vargen.training.state import TrainState
+from vargen.training.step import make_step
+from vargen.training.tasks import Task
+
+
+class TrainingError(UserError):
+    """The run cannot go on: one line that names the step, the metric and the last good checkpoint."""
+
+
+class Trained(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+      state: the last state, on the mesh.
+      finished: whether it reached `settings.steps`; False after SIGTERM (the state is saved: run again to
+        go on).
+      seconds: of training, over all restarts.
+    """
+
+    state: TrainState
+    finished: bool
+    seconds: float
+
+
+def train(
+    task: Task,
+    frozen: Any,
+    batches: Callable[[int], Iterator[dict[str, np.ndarray]]],
+    workdir: str | os.PathLike,
+    config: Mapping[str, Any],
+    settings: Any,
+    *,
+    seed: int = 0,
+    mesh: jax.sharding.Mesh | None = None,
+    on_images: Callable[[TrainState], Mapping[str, np.ndarray]] | None = None,
+    validate: Callable[[TrainState], Mapping[str, float]] | None = None,
+    title: str = "training",
+    progress: bool = True,
+) -> Trained:
+    """Trains `task` in `workdir`, going on from the last whole checkpoint there.
+
+    A run that is killed and started again gives, bit for bit on the same devices, what an uninterrupted one
+    gives. Writes `checkpoints/`, `metrics.jsonl` and `tb/`.
+
+    Args:
+      task: see `vargen.training.tasks`.
+      frozen: parameters that the task uses but doesn't train; {} for none.
+      batches: start step -> endless iterator of this process's share of each batch, dict of arrays
+        [batch_size / processes, ...]; batch k must be a function of k alone.
+      workdir: for instance `WORKDIR/tokenizer`.
+      config: stored in every checkpoint.
+      settings: `config.tokenizer_training` or `config.training`.
+      seed: of the initial parameters and of every step's randomness.
+      mesh: by default `make_mesh(**settings.mesh)`.
+      on_images: state -> name -> float [M, H, W, C] in [-1, 1]; shown every `settings.image_every` steps.
+      validate: state -> metrics; called before each save, recorded with the prefix "validation_". A "loss"
+        among them decides which checkpoint is the best one.
+      title: of the progress bar.
+      progress: whether there is one.
+
+    Raises:
+      UserError: sizes that don't fit each other, or a checkpoint made by another config.
+      TrainingError: a metric is no longer finite.
+    """
+    if mesh is None:
+        mesh = sharding.make_mesh(**settings.mesh)
+    _check_sizes(settings, mesh)
+    workdir = pathlib.Path(workdir)
+
+    with contextlib.ExitStack() as stack:
+        # ---- SIGTERM is remembered, and acted upon between two steps ---------------------------------------
+        asked_to_stop = stack.enter_context(_termination())
+
+        # ---- Resume ----------------------------------------------------------------------------------------
+        # The order matters:
+        # 1. Shapes and shardings of the state, from the task, the optimizers and the mesh.
+        # 2. The last whole checkpoint is read straight into that layout; where there is none, a fresh state.
+        # 3. The step in that state says where everything else goes on: what was recorded later is dropped,
+        #    batches start there, and each step's key is made from the run's key and the step.
+        optimizers = optimizer.build(settings, jax.eval_shape(task.init_boxed, jax.random.key(0)))
+        init_key, run_key = jax.random.split(jax.random.key(seed))
+        checkpoints = Checkpoints(workdir, config, keep=settings.keep)
+        stack.callback(checkpoints.wait)
+        train_state = checkpoints.restore(state.abstract(task, optimizers, mesh))
+        if train_state is None:
+            train_state = state.create(task, optimizers, mesh, init_key)
+        start = int(train_state.step)
+        metrics = stack.enter_context(
+            Metrics(
+                workdir,
+                steps=settings.steps,
+                batch_size=settings.batch_size,
+                start_step=start,
+                title=title,
+                enabled=jax.process_index() == 0,
+                progress=progress and start < settings.steps,
+            )
+        )
+        if start >= settings.steps:
+            return Trained(train_state, True, metrics.seconds)
+
+        # ---- Everything the step needs, where it needs it --------------------------------------------------
+        step_fn = make_step(task, settings, mesh)
+        whole = sharding.replicated(mesh)
+        frozen, run_key = jax.device_put((frozen, run_key), whole)
+        stream = batches(start)
+        pending: list[dict[str, jax.Array]] = []  # metrics since the last record, still on the device
+
+        # ---- The loop --------------------------------------------------------------------------------------
+        for step in range(start + 1, settings.steps + 1):  # `step` counts the updates, this one included
+            batch = sharding.put_batch(_next(stream, step), mesh)
+            with jax.transfer_guard("disallow"):
+                train_state, new = step_fn(train_state, frozen, batch, run_key)
+            # One step late: the device is busy with this step while the host waits for the one before.
+            if pending:
+                _check_finite(pending[-1], step - 1, workdir, checkpoints)
+            pending.append(new)
+            metrics.advance(step)
+
+            last = step == settings.steps
+            stopping = asked_to_stop(step)
+            saving = last or stopping or step % settings.save_every == 0
+            if last or saving or step % settings.log_every == 0:
+                _check_finite(new, step, workdir, checkpoints)
+                record = _mean(pending)
+                pending.clear()
+                if saving and validate is not None:
+                    with metrics.paused():
+                        record |= {f"validation_{k}": float(v) for k, v in validate(train_state).items()}
+                metrics.write(step, record)
+            if saving:
+                with metrics.paused():
+                    checkpoints.save(train_state, record)
+            if on_images is not None and settings.image_every and (last or step % settings.image_every == 0):
+                with metrics.paused():
+                    metrics.images(step, on_images(train_state))
+            if stopping:
+                break
+
+        # ---- The end ---------------------------------------------------------------------------------------
+        checkpoints.wait()
+        if not last:
+            metrics.say(f"stopped at step {step} of {settings.steps}, saved: run again to go on")
+        return Trained(train_state, last, metrics.seconds)
+
+
+def _check_sizes(settings: Any, mesh: jax.sharding.Mesh) -> None:
+    pieces = sharding.batch_devices(mesh) * settings.accumulate
+    if settings.accumulate < 1 or settings.batch_size % pieces:
+        raise UserError(
+            f"batch_size: expected a multiple of {pieces} (devices that split the batch x accumulate), "
+            f"found {settings.batch_size}"
+        )
+    if settings.steps < 1 or settings.log_every < 1 or settings.save_every < 1:
+        raise UserError("steps, log_every, save_every: expected at least 1 each")
+
+
+@contextlib.contextmanager
+def _termination() -> Iterator[Callable[[int], bool]]:
+    """A function of the step: whether SIGTERM has come. Many processes agree on the step at which it has."""
+    came = threading.Event()
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        # jax.distributed catches the signal and makes the processes agree on a step.
+        yield multihost_utils.reached_preemption_sync_point
+    elif threading.current_thread() is not threading.main_thread():
+        yield lambda step: False  # signals go to the main thread, which isn't ours
+    else:
+        before = signal.signal(signal.SIGTERM, lambda *_: came.set())
+        try:
+            yield lambda step: came.is_set()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _next(stream: Iterator[dict], step: int) -> dict:
+    try:
+        return next(stream)
+    except StopIteration:
+        raise UserError(f"data: expected a batch for step {step}, found the end of the data") from None
+
+
+def _check_finite(step_metrics: dict, step: int, workdir: pathlib.Path, checkpoints: Checkpoints) -> None:
+    """Stops the run at the first step whose metrics are not all finite."""
+    if bool(jax.device_get(step_metrics["finite"])):
+        return
+    checkpoints.wait()
+    found = {k: float(v) for k, v in jax.device_get(step_metrics).items() if k != "finite"}
+    wrong = [k for k in ("loss", *found) if not math.isfinite(found[k])]
+    good = last_whole(checkpoints.folder)
+    raise TrainingError(
+        f"step {step}: {wrong[0]} is {found[wrong[0]]}; the last good checkpoint is {good or 'none yet'}; "
+        "a lower learning_rate or clip_norm, or compute_dtype=float32, may help"
+    )
+
+
+def _mean(pending: list[dict[str, jax.Array]]) -> dict[str, float]:
+    """Metrics averaged over steps; the learning rate as it is now."""
+    rows = jax.device_get(pending)
+    mean = {k: float(np.mean([row[k] for row in rows])) for k in rows[-1] if k != "finite"}
+    return mean | dict(learning_rate=float(rows[-1]["learning_rate"]))

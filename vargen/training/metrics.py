@@ -1,0 +1,164 @@
+"""Where a run's numbers go: the progress bar, `metrics.jsonl` and TensorBoard."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+FILE, BOARD = "metrics.jsonl", "tb"
+
+
+class Metrics:
+    """The record of one run, continued across restarts.
+
+    Each line of `metrics.jsonl` is an object with `step`, `images_per_second`, `seconds` (of training so far,
+    over all restarts; pauses for checkpoints, images and validation left out) and the scalars given.
+    TensorBoard's files lie in `tb/`. Use as a context manager.
+
+    Args:
+      directory: where both lie.
+      steps: the length of the run.
+      batch_size: images per step, over all processes.
+      start_step: updates already done; whatever an interrupted run recorded past them is dropped.
+      title: what the progress bar says.
+      enabled: False in all processes but one: nothing is written or shown.
+      progress: whether there is a progress bar.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        *,
+        steps: int,
+        batch_size: int,
+        start_step: int = 0,
+        title: str = "training",
+        enabled: bool = True,
+        progress: bool = True,
+    ):
+        self.path = pathlib.Path(directory) / FILE
+        self.batch_size = batch_size
+        self.enabled = enabled
+        self.seconds = 0.0  # of training before the current interval
+        self._board = self._file = self._bar = None
+        if not enabled:
+            return
+        from tensorboardX import SummaryWriter
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [row for row in read(self.path) if row["step"] <= start_step]
+        self.seconds = rows[-1]["seconds"] if rows else 0.0
+        temporary = self.path.with_suffix(".partial")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        temporary.replace(self.path)
+        self._file = self.path.open("a")
+        board = self.path.parent / BOARD
+        self._board = SummaryWriter(str(board), purge_step=start_step + 1 if start_step else None)
+        if progress:
+            self._bar = _bar(title, start_step, steps)
+        self._begin(start_step)
+
+    def advance(self, step: int) -> None:
+        """Moves the progress bar to `step` updates."""
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Records scalars after update number `step`; the rate is over the steps since the last call."""
+        if not self.enabled:
+            return
+        now = time.perf_counter()
+        elapsed, done = now - self._since, step - self._since_step
+        self.seconds += elapsed
+        rate = self.batch_size * done / elapsed if done and elapsed > 0 else 0.0
+        self._begin(step)
+        row = dict(step=step, **{k: float(f"{v:.7g}") for k, v in scalars.items()})
+        row |= dict(images_per_second=round(rate, 3), seconds=round(self.seconds, 3))
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        for name, value in row.items():
+            if name != "step":
+                self._board.add_scalar(name, value, step)
+        if self._bar is not None:
+            shown = {"loss": f"{row['loss']:.4g}"} if "loss" in row else {}
+            self._bar.set_postfix_str(
+                ", ".join([f"{k} {v}" for k, v in shown.items()] + [f"{rate:.0f} images/s"])
+            )
+
+    def images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Shows each of `pictures`, float [M, H, W, C] in [-1, 1], as a grid in TensorBoard."""
+        if not self.enabled:
+            return
+        for name, images in pictures.items():
+            self._board.add_image(name, grid(np.asarray(images)), step, dataformats="HWC")
+
+    def say(self, text: str) -> None:
+        """Prints a line, above the progress bar where there is one."""
+        if not self.enabled:
+            return
+        if self._bar is None:
+            print(text, flush=True)
+        else:
+            self._bar.write(text)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent inside is not training time."""
+        start = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - start
+
+    def _begin(self, step: int) -> None:
+        self._since, self._since_step = time.perf_counter(), step
+
+    _since, _since_step = 0.0, 0
+
+    def __enter__(self) -> Metrics:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for thing in (self._bar, self._board, self._file):
+            if thing is not None:
+                thing.close()
+
+
+def read(path: str | os.PathLike) -> list[dict]:
+    """The rows of a `metrics.jsonl`, [] where there is no file; a last line cut short is left out."""
+    path = pathlib.Path(path)
+    rows = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def grid(images: np.ndarray) -> np.ndarray:
+    """float [M, H, W, C] in [-1, 1] to one uint8 picture [rows H, columns W, 3], about square, row by row."""
+    count, height, width, channels = images.shape
+    columns = int(np.ceil(np.sqrt(count)))
+    rows = -(-count // columns)
+    canvas = np.full((rows * columns, height, width, channels), -1.0, np.float32)
+    canvas[:count] = np.clip(np.nan_to_num(images.astype(np.float32)), -1, 1)
+    canvas = canvas.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
+    canvas = canvas.reshape(rows * height, columns * width, channels)
+    canvas = np.round((canvas + 1) * 127.5).astype(np.uint8)
+    return np.repeat(canvas, 3, axis=-1) if channels == 1 else canvas
+
+
+def _bar(title: str, start: int, steps: int):
+    from tqdm import tqdm
+
+    form = "{desc}: step {n_fmt}/{total_fmt} |{bar:20}| {postfix}, {elapsed} gone, {remaining} left"
+    pace = 0.2 if sys.stderr.isatty() else 10.0  # a log file needs no animation
+    bar = tqdm(desc=title, initial=start, total=steps, bar_format=form, mininterval=pace, smoothing=0.05)
+    bar.set_postfix_str("compiling")
+    return bar

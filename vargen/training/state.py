@@ -1,0 +1,81 @@
+"""The whole state of a training run as one frozen struct, born sharded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from flax.core import meta
+from jax.sharding import Mesh
+
+from vargen import sharding
+from vargen.training.tasks import Task
+
+Optimizers = dict[str, optax.GradientTransformation]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What a step reads and writes, and what a checkpoint holds.
+
+    Attributes:
+      step: int32 [], updates done so far.
+      params: float32 parameters of the networks by name: "model", and "discriminator" where there is one.
+      opt_state: optimizer states by the same names.
+      ema: exponential moving average of `params["model"]`.
+      stats: what is tracked but not trained (codebook usage and the like).
+    """
+
+    step: jax.Array
+    params: dict[str, Any]
+    opt_state: dict[str, Any]
+    ema: Any
+    stats: Any
+
+
+def initial(task: Task, optimizers: Optimizers, key: jax.Array) -> TrainState:
+    """The state before the first step; pure. `create` calls it sharded."""
+    params = meta.unbox(task.init_boxed(key))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state={name: tx.init(params[name]) for name, tx in optimizers.items()},
+        ema=jax.tree.map(jnp.copy, params["model"]),
+        stats=task.init_stats(),
+    )
+
+
+def shardings(task: Task, optimizers: Optimizers, mesh: Mesh) -> TrainState:
+    """The sharding of every array of the state: moments lie like their parameters, the rest is replicated."""
+    boxed = jax.eval_shape(task.init_boxed, jax.random.key(0))
+    of_params = sharding.param_shardings(boxed, mesh)
+    whole = sharding.replicated(mesh)
+    of_opt = {}
+    for name, tx in optimizers.items():
+        shapes = jax.eval_shape(tx.init, meta.unbox(boxed)[name])
+        # jit would leave the moments replicated until the first step, so their place is said here.
+        of_opt[name] = optax.tree_map_params(
+            tx, lambda _, s: s, shapes, of_params[name], transform_non_params=lambda _: whole
+        )
+    stats = jax.tree.map(lambda _: whole, jax.eval_shape(task.init_stats))
+    return TrainState(whole, of_params, of_opt, of_params["model"], stats)
+
+
+def abstract(task: Task, optimizers: Optimizers, mesh: Mesh) -> TrainState:
+    """Shapes, dtypes and shardings of the state; nothing is allocated. What a checkpoint is restored into."""
+    shapes = jax.eval_shape(lambda key: initial(task, optimizers, key), jax.random.key(0))
+    where = shardings(task, optimizers, mesh)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, where)
+
+
+def create(task: Task, optimizers: Optimizers, mesh: Mesh, key: jax.Array) -> TrainState:
+    """A fresh state on `mesh`.
+
+    Shapes first, shardings from the rules, then one jitted initialisation that writes every array where it
+    belongs: no parameter ever exists unsharded. The values don't depend on the mesh.
+    """
+    init = jax.jit(lambda k: initial(task, optimizers, k), out_shardings=shardings(task, optimizers, mesh))
+    return init(key)

@@ -1,0 +1,169 @@
+"""What is trained: a task gives the step its parameters, its losses and what happens after an update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from vargen.tokenizers import losses
+
+Params = dict[str, Any]
+Metrics = dict[str, jax.Array]
+
+
+class Task(Protocol):
+    """Pure functions over explicit parameters; an object of this kind holds static configuration only.
+
+    `params` is dict(model=..., [discriminator=...]); `frozen` is what the task uses without training it,
+    always an argument and never a constant of the compiled step; `batch` is a dict of arrays [B, ...].
+    """
+
+    def init_boxed(self, key: jax.Array) -> Params:
+        """Fresh float32 parameters in their logical boxes."""
+
+    def init_stats(self) -> Any:
+        """Fresh statistics; {} for none."""
+
+    def loss(
+        self, params: Params, stats: Any, frozen: Any, batch: dict, key: jax.Array, step: jax.Array
+    ) -> tuple[jax.Array, tuple[Any, Metrics, Any]]:
+        """The mean loss over the batch [], and (stats, metrics, aux); aux goes to `discriminator_loss`."""
+
+    def discriminator_loss(
+        self, params: Params, aux: Any, batch: dict, step: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """The discriminator's mean loss [] and metrics; called only where there is a discriminator."""
+
+    def after_update(
+        self, params: Params, stats: Any, frozen: Any, batch: dict, key: jax.Array, step: jax.Array
+    ) -> tuple[Params, Any]:
+        """Changes to parameters and statistics that no gradient makes; called after each update."""
+
+
+class TokenizerTask:
+    """Trains a tokenizer on batches dict(image=float32 [B, H, W, C], ...).
+
+    Reconstruction, the quantiser's own losses, and where `losses.adversarial` isn't 0 a patch discriminator
+    with an optimizer of its own (VQGAN, arXiv 2012.09841), from step `losses.adversarial_start` on. Both
+    sides of the game learn from one forward pass.
+
+    Args:
+      tokenizer: see `vargen.tokenizers`.
+      settings: `config.tokenizer_training`.
+      perceptual: (frozen["perceptual"], images, reconstruction) -> distances [B]; needed where
+        `losses.perceptual` isn't 0.
+    """
+
+    def __init__(self, tokenizer: Any, settings: Any, perceptual: Callable | None = None):
+        self.tokenizer = tokenizer
+        self.losses = settings.losses
+        self.perceptual = perceptual
+        self.discriminator = None
+        if self.losses.adversarial:
+            from vargen.tokenizers.discriminator import Discriminator
+
+            self.discriminator = Discriminator(
+                width=self.losses.discriminator_width, layers=self.losses.discriminator_layers
+            )
+
+    def init_boxed(self, key: jax.Array) -> Params:
+        """Fresh parameters of the tokenizer, and of the discriminator where there is one."""
+        params = dict(model=self.tokenizer.init_boxed(key))
+        if self.discriminator is not None:
+            t = self.tokenizer
+            images = jnp.zeros((1, *t.image_size, t.image_channels))
+            variables = self.discriminator.init(jax.random.fold_in(key, 1), images)
+            params["discriminator"] = variables["params"]
+        return params
+
+    def init_stats(self) -> Any:
+        """Fresh statistics of the quantiser."""
+        return self.tokenizer.init_stats()
+
+    def loss(
+        self, params: Params, stats: Any, frozen: Any, batch: dict, key: jax.Array, step: jax.Array
+    ) -> tuple[jax.Array, tuple[Any, Metrics, jax.Array]]:
+        """The tokenizer's loss on `batch["image"]`; aux is the reconstruction [B, H, W, C]."""
+        extra = {}
+        if self.losses.perceptual and self.perceptual is not None:
+            extra["perceptual"] = lambda x, y: self.perceptual(frozen["perceptual"], x, y)
+        if self.discriminator is not None:
+            extra["adversarial"] = lambda images: losses.generator(
+                self.losses.adversarial_kind, self._judge(params, images)
+            )
+        return self.tokenizer.loss(params["model"], stats, batch["image"], key, step, self.losses, **extra)
+
+    def discriminator_loss(
+        self, params: Params, aux: jax.Array, batch: dict, step: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """Real against decoded images; 0 before `losses.adversarial_start`."""
+        real, fake = self._judge(params, batch["image"]), self._judge(params, aux)
+        loss = losses.discriminator(self.losses.adversarial_kind, real, fake)
+        metrics = dict(discriminator_loss=loss, logits_real=jnp.mean(real), logits_fake=jnp.mean(fake))
+        return loss * (step >= self.losses.adversarial_start), metrics
+
+    def after_update(
+        self, params: Params, stats: Any, frozen: Any, batch: dict, key: jax.Array, step: jax.Array
+    ) -> tuple[Params, Any]:
+        """Re-seeds dead codes."""
+        model, stats = self.tokenizer.revive(params["model"], stats, batch["image"], key)
+        return dict(params, model=model), stats
+
+    def _judge(self, params: Params, images: jax.Array) -> jax.Array:
+        return self.discriminator.apply({"params": params["discriminator"]}, images)
+
+
+class GeneratorTask:
+    """Trains a generator on batches dict(label=int32 [B], and content or image).
+
+    `frozen` is the tokenizer's parameters. `content` is what `vargen tokenize` stored: codes int32 [B, N],
+    latents float32 [B, N, C], or moments float32 [B, N, 2C], sampled anew at every visit; with it, `frozen`
+    needs the "quantizer" alone. `image` (float32 [B, H, W, C]) is encoded on the fly.
+
+    Args:
+      generator: see `vargen.generator`; it drops labels itself.
+      tokenizer: see `vargen.tokenizers`.
+    """
+
+    def __init__(self, generator: Any, tokenizer: Any):
+        self.generator = generator
+        self.tokenizer = tokenizer
+
+    def init_boxed(self, key: jax.Array) -> Params:
+        """Fresh parameters of the generator."""
+        return dict(model=self.generator.init_boxed(key))
+
+    def init_stats(self) -> Any:
+        """None are kept."""
+        return {}
+
+    def loss(
+        self, params: Params, stats: Any, frozen: Any, batch: dict, key: jax.Array, step: jax.Array
+    ) -> tuple[jax.Array, tuple[Any, Metrics, None]]:
+        """The generator's loss; there is no aux."""
+        content_key, loss_key = jax.random.split(key)
+        content = self.content(frozen, batch, content_key)
+        loss, metrics = self.generator.loss(
+            params["model"], frozen.get("quantizer"), content, batch["label"], loss_key, train=True
+        )
+        return loss, (stats, metrics, None)
+
+    def content(self, frozen: Any, batch: dict, key: jax.Array) -> jax.Array:
+        """What the slots of the batch hold: codes int32 [B, N] or latents float32 [B, N, C]."""
+        latents = self.tokenizer.kind == "latents"
+        if "content" not in batch:
+            content = self.tokenizer.encode(frozen, batch["image"], key if latents else None)
+            return jax.lax.stop_gradient(content)
+        content = batch["content"]
+        if latents and content.shape[-1] == 2 * self.tokenizer.channels:
+            return self.tokenizer.sample_moments(content, key)
+        return content
+
+    def after_update(
+        self, params: Params, stats: Any, frozen: Any, batch: dict, key: jax.Array, step: jax.Array
+    ) -> tuple[Params, Any]:
+        """Nothing to do."""
+        return params, stats
