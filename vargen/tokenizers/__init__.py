@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from vargen.tokenizers.multiscale import MultiScaleVQ
 from vargen.tokenizers.vq import VQ
 
 ENCODERS = dict(conv=conv.build, patch=patch.build)
+CONV = types.MappingProxyType(dict(name="conv"))  # the encoder where a config names none
 
 
 def build(
@@ -38,11 +40,11 @@ def build(
     return parts.build(TOKENIZERS, part, "tokenizer", image_size=size, image_channels=channels, dtype=dtype)
 
 
-def vq(
+def build_vq(
     image_size: tuple[int, int],
     image_channels: int,
     dtype: Any,
-    encoder: Mapping[str, Any],
+    encoder: Mapping[str, Any] = CONV,
     vocab: int = 16384,
     channels: int = 8,
     normalise: bool = True,
@@ -73,11 +75,11 @@ def vq(
     )
 
 
-def multiscale_vq(
+def build_multiscale_vq(
     image_size: tuple[int, int],
     image_channels: int,
     dtype: Any,
-    encoder: Mapping[str, Any],
+    encoder: Mapping[str, Any] = CONV,
     levels: tuple = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
     vocab: int = 4096,
     channels: int = 32,
@@ -132,11 +134,11 @@ def multiscale_vq(
     )
 
 
-def kl(
+def build_kl(
     image_size: tuple[int, int],
     image_channels: int,
     dtype: Any,
-    encoder: Mapping[str, Any],
+    encoder: Mapping[str, Any] = CONV,
     channels: int = 16,
     kl_weight: float = 1e-6,
     scale: float = 0.2325,
@@ -158,7 +160,7 @@ def kl(
     )
 
 
-TOKENIZERS = dict(vq=vq, multiscale_vq=multiscale_vq, kl=kl)
+TOKENIZERS = dict(vq=build_vq, multiscale_vq=build_multiscale_vq, kl=build_kl)
 
 
 def _codec(encoder, image_size, image_channels, channels, moments, dtype):

@@ -1,0 +1,48 @@
+"""Tiny tokenizers and goldens for the tests of this folder."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import numpy as np
+
+from vargen import tokenizers
+from vargen.config import part
+
+FOLDER = pathlib.Path(__file__).parent.parent / "goldens"
+PATCH = part("patch", patch=4, width=32, blocks=1, token_width=16, channel_width=32)
+PARTS = dict(
+    vq=part("vq", vocab=32, channels=4, revive_every=5, encoder=PATCH),
+    multiscale_vq=part(
+        "multiscale_vq", vocab=128, channels=4, levels=(1, 2, 4), revive_every=5, encoder=PATCH
+    ),
+    kl=part("kl", channels=4, measure=True, encoder=PATCH),
+)
+
+
+def tiny(name: str, image_size: int = 16, **options):
+    """A tokenizer of grey 16x16 images with a 4x4 latent grid."""
+    return tokenizers.build(part(**{**PARTS[name], **options}), image_size, 1)
+
+
+def golden(name: str) -> tuple[dict, dict, dict]:
+    """Arrays, the authors' weights, meta; images as NHWC."""
+    arrays = np.load(FOLDER / f"{name}.npz")
+    weights = {k.removeprefix("sd/"): arrays[k] for k in arrays.files if k.startswith("sd/")}
+    rest = {k: nhwc(arrays[k]) for k in arrays.files if not k.startswith("sd/") and k != "meta"}
+    return rest, weights, json.loads(str(arrays["meta"]))
+
+
+def nhwc(x: np.ndarray) -> np.ndarray:
+    """Images and latents are NCHW in the goldens."""
+    return x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
+
+
+def digits(split: str = "train") -> np.ndarray:
+    """float32 [n, 16, 16, 1] in [-1, 1]."""
+    from vargen.config import digits as settings
+    from vargen.data.digits import load
+
+    source = load(settings(), split)
+    return np.stack([source[i]["image"] for i in range(256)]).astype(np.float32) / 127.5 - 1

@@ -1,0 +1,110 @@
+"""Building tokenizers: sizes as published, and what is refused."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from common import PARTS, PATCH, tiny
+
+from vargen import tokenizers
+from vargen.config import part
+from vargen.errors import UserError
+
+
+@pytest.mark.parametrize(
+    "published, options, count",
+    [
+        # Counted in the authors' code; the KL's 16 more are the scale of the latents, a parameter here.
+        ("VAR", part("multiscale_vq", encoder=part("conv", width=160, projection=3)), 108_948_355),
+        ("LlamaGen VQ-16", part("vq", encoder=part("conv", hidden=256)), 71_883_403),
+        ("LlamaGen VQ-8", part("vq", encoder=part("conv", hidden=256, multipliers=(1, 2, 2, 4))), 70_109_835),
+        ("MAR KL-16", part("kl", encoder=part("conv", decoder_attention=False)), 66_456_019 + 16),
+    ],
+)
+def test_published_sizes(published, options, count):
+    t = tokenizers.build(options, 256, 3)
+    params = jax.eval_shape(t.init, jax.random.key(0))
+    assert sum(a.size for a in jax.tree.leaves(params)) == count, published
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_interface(name):
+    t = tiny(name)
+    boxed = jax.eval_shape(t.init_boxed, jax.random.key(0))
+    boxes = jax.tree.leaves(boxed, is_leaf=lambda x: isinstance(x, nn.Partitioned))
+    assert all(isinstance(b, nn.LogicallyPartitioned) for b in boxes)
+    names = {n for b in boxes for n in b.names}
+    assert names <= {None, "embed", "mlp", "heads", "vocab", "layers", "latent", "conv"}
+    for b in boxes:
+        used = [n for n in b.names if n is not None]
+        assert len(used) == len(set(used)), "one mesh axis cannot split two axes of an array"
+        assert len(b.names) == len(b.value.shape)
+
+    params = jax.jit(t.init)(jax.random.key(0))
+    assert set(params) == {"encoder", "decoder", "quantizer"}
+    assert all(a.dtype == jnp.float32 for a in jax.tree.leaves(params))
+    images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 1))
+    content = jax.jit(t.encode)(params, images)
+    if t.kind == "codes":
+        assert content.shape == (2, t.grid.size) and content.dtype == jnp.int32
+        assert t.vocab == PARTS[name].vocab
+    else:
+        assert content.shape == (2, t.grid.size, t.channels) and t.vocab == 0
+        assert jax.eval_shape(t.moments, params, images).shape == (2, t.grid.size, 2 * t.channels)
+    decoded = jax.eval_shape(t.decode, params, content)
+    assert decoded.shape == images.shape and decoded.dtype == jnp.float32
+    none = jnp.zeros((2, t.grid.size), bool)
+    latents = jax.jit(t.latents)
+    np.testing.assert_array_equal(latents(params["quantizer"], content, none), 0)
+    whole = latents(params["quantizer"], content)
+    np.testing.assert_array_equal(latents(params["quantizer"], content, ~none), whole)
+    assert hash(t) == hash(tiny(name)) and t == tiny(name)
+
+
+@pytest.mark.parametrize("encoder", [PATCH, part("conv", width=8, multipliers=(1, 1), blocks=1, groups=4)])
+def test_bfloat16_computes_about_the_same(encoder):
+    options = part(**{**PARTS["vq"], "encoder": encoder})
+    images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 1))
+    wide, narrow = (tokenizers.build(options, 16, 1, dtype=d) for d in (jnp.float32, jnp.bfloat16))
+
+    @jax.jit
+    def run(key):
+        params = wide.init(key)
+        codes = wide.encode(params, images)
+        return narrow.init(key), wide.decode(params, codes), narrow.decode(params, codes)
+
+    params, expected, found = run(jax.random.key(0))
+    assert all(a.dtype == jnp.float32 for a in jax.tree.leaves(params))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (part("vqq"), "tokenizer: expected one of kl, multiscale_vq, vq, found 'vqq'"),
+        (part("vq", encoder=part("cnn")), "encoder: expected one of conv, patch, found 'cnn'"),
+        (part("vq", encoder=part("patch", size=4)), "encoder patch: unknown option 'size'"),
+        (
+            part("vq", encoder=part("patch", patch=5)),
+            "patch=5 needs an image size divisible by it, found 16x16",
+        ),
+        (part("vq", encoder=part("conv", multipliers=(1,) * 6)), "divisible by 32, found 16x16"),
+        (part("vq", encoder=part("conv", width=48)), "divisible by groups=32, found 48"),
+        (part("vq", vocab=0, encoder=PATCH), "vq: expected vocab above 0, found 0"),
+        (part("multiscale_vq", levels=(1, 2, 3), encoder=PATCH), "must be the latent grid 4x4, found 3x3"),
+        (part("multiscale_vq", levels=(), encoder=PATCH), "must be the latent grid 4x4, found none"),
+        (part("multiscale_vq", levels=(1, 5, 4), encoder=PATCH), "levels from 1x1 to 4x4, found 5x5"),
+    ],
+)
+def test_refused(options, message):
+    with pytest.raises(UserError) as error:
+        tokenizers.build(options, 16, 1)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_images_of_another_size_are_refused():
+    t = tiny("vq")
+    with pytest.raises(UserError, match=r"images: expected \[B, 16, 16, 1\], found \[2, 8, 8, 1\]"):
+        t.encode(t.init(jax.random.key(0)), jnp.zeros((2, 8, 8, 1)))

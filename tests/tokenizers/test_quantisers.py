@@ -1,0 +1,155 @@
+"""Gradients through the bottlenecks, statistics of use, revival, and training on digits."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from common import PARTS, digits, tiny
+
+from vargen.tokenizers import usage
+from vargen.tokenizers.vq import nearest
+
+
+@pytest.mark.parametrize("name", ["vq", "multiscale_vq"])
+def test_gradients_pass_straight_through(name):
+    t = tiny(name)
+    params = jax.jit(t.init)(jax.random.key(0))
+    images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 1))
+    weight = jax.random.normal(jax.random.key(2), (2, 4, 4, t.channels))
+
+    def through(params):
+        return jnp.sum(weight * t.bottleneck(params, t.init_stats(), images, None)[0])
+
+    def around(params):
+        latents = t.codec.encode(params, images)
+        if name == "vq":
+            latents = latents / jnp.linalg.norm(latents, axis=-1, keepdims=True)
+        return jnp.sum(weight * latents)
+
+    found, expected = jax.jit(lambda p: (jax.grad(through)(p), jax.grad(around)(p)))(params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found["encoder"], expected["encoder"]
+    )
+    assert all(not np.any(g) for g in jax.tree.leaves(found["quantizer"]))
+
+
+@pytest.mark.parametrize("name", ["vq", "multiscale_vq"])
+def test_training_and_encoding_agree(name):
+    """What the decoder is trained on is what the codes decode to."""
+    t = tiny(name)
+    params = jax.jit(t.init)(jax.random.key(0))
+    images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 1))
+    latents, again = jax.jit(
+        lambda p: (
+            t.bottleneck(p, t.init_stats(), images, None)[0],
+            t.latents(p["quantizer"], t.encode(p, images)),
+        )
+    )(params)
+    np.testing.assert_allclose(latents, again, atol=1e-5)
+
+
+def test_multiscale_levels_refine():
+    """absorb level by level is `latents`; every level is chosen on what the ones before it left."""
+    t = tiny("multiscale_vq")
+    params = jax.jit(t.init)(jax.random.key(0))
+    latents = jax.random.normal(jax.random.key(1), (2, 4, 4, t.channels))
+    codes, f_hat = t.quantise(params["quantizer"], latents)
+    again = t.start(2)
+    for level, level_codes in enumerate(t.split(codes)):
+        rest = t.resample(latents - again, level)
+        chosen = nearest(rest.reshape(-1, t.channels), params["quantizer"]["codebook"])
+        np.testing.assert_array_equal(chosen.reshape(level_codes.shape), level_codes)
+        again = t.absorb(params["quantizer"], again, level_codes, level)
+    np.testing.assert_allclose(again, f_hat, atol=1e-5)
+
+
+def test_usage_by_hand():
+    stats = usage.init(1, 4)
+    stats = usage.update(stats, usage.hits(jnp.array([[0, 0, 1, 2]]), 4)[None])
+    np.testing.assert_allclose(stats["share"], [[0.5, 0.25, 0.25, 0]])
+    stats = usage.update(stats, usage.hits(jnp.array([[0, 0, 0, 0]]), 4)[None])
+    np.testing.assert_allclose(stats["share"], [[0.75, 0.125, 0.125, 0]])  # a mean of two at first
+    found = usage.summary(stats, (7,), 0.1)
+    assert found["codebook_use"] == 0.75
+    np.testing.assert_allclose(
+        found["perplexity"], np.exp(-0.75 * np.log(0.75) - 0.25 * np.log(0.125)), rtol=1e-5
+    )
+
+
+def test_revival_moves_dead_codes_onto_badly_served_vectors():
+    codebook = jnp.array([[0.0, 0.0], [9.0, 9.0], [8.0, 8.0]])
+    stats = dict(share=jnp.array([[1.0, 0.0, 0.0]]), updates=jnp.array(5))
+    vectors = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])  # the first is served perfectly
+    moved, after = usage.revive(
+        codebook, stats, vectors, jnp.array([0.0, 1.0, 1.0]), jax.random.key(0), (1,), 0.1
+    )
+    np.testing.assert_array_equal(moved[0], codebook[0])
+    assert {tuple(map(float, v)) for v in moved[1:]} == {(1.0, 0.0), (0.0, 1.0)}
+    np.testing.assert_allclose(after["share"], [[1.0, 1 / 3, 1 / 3]])
+
+
+def test_more_dead_codes_than_vectors():
+    codebook, vectors = jnp.zeros((8, 2)), jnp.ones((3, 2))
+    moved, _ = usage.revive(codebook, usage.init(1, 8), vectors, jnp.ones(3), jax.random.key(0), (1,), 0.1)
+    assert int(jnp.sum(moved[:, 0])) == 3
+
+
+@functools.cache
+def train(name, steps=100, **options):
+    """Tokenizer, parameters, the metrics of every step, and the codes of the images at the end."""
+    images = digits()
+    t = tiny(name, **options)
+    optimizer = optax.adam(3e-3)
+
+    @jax.jit
+    def run(key):
+        params, stats = t.init(key), t.init_stats()
+
+        def step(carry, i):
+            params, stats, state = carry
+            key = jax.random.fold_in(jax.random.key(1), i)
+            batch = jnp.asarray(images)[jax.random.randint(key, (32,), 0, len(images))]
+            grad = jax.value_and_grad(t.loss, has_aux=True)
+            (_, (stats, metrics, _)), gradient = grad(params, stats, batch, key, i, dict(l2=1.0))
+            updates, state = optimizer.update(gradient, state)
+            params, stats = t.revive(optax.apply_updates(params, updates), stats, batch, key)
+            return (params, stats, state), metrics
+
+        carry, metrics = jax.lax.scan(step, (params, stats, optimizer.init(params)), jnp.arange(steps))
+        return carry[0], metrics, t.encode(carry[0], jnp.asarray(images))
+
+    return t, *run(jax.random.key(0))
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_learns_digits(name):
+    images = digits()
+    t, params, metrics, content = train(name)
+    assert np.isfinite(metrics["loss"]).all()
+    assert metrics["l2"][-10:].mean() < 0.5 * metrics["l2"][:5].mean()
+    assert metrics["l2"][-10:].mean() < 0.8 * np.var(images)  # better than the mean image would be, in part
+    if name == "kl":
+        scaled = t.sample_moments(t.moments(params, jnp.asarray(images)), jax.random.key(3))
+        assert 0.7 < np.std(scaled) < 1.4
+        assert set(t.init_stats()) == {"variance", "updates"}
+
+
+def test_revival_uses_more_codes():
+    without, revived = (len(np.unique(train("multiscale_vq", **o)[3])) for o in (dict(revive_every=0), {}))
+    assert revived > 1.2 * without and revived >= 100, (without, revived)
+
+
+def test_revival_waits_for_its_turn():
+    t = tiny("vq", revive_every=5)
+    params, stats = jax.jit(t.init)(jax.random.key(0)), t.init_stats()
+    images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 1))
+    run = jax.jit(t.revive)
+    same, _ = run(params, dict(stats, updates=jnp.array(4)), images, jax.random.key(2))
+    np.testing.assert_array_equal(same["quantizer"]["codebook"], params["quantizer"]["codebook"])
+    other, after = run(params, dict(stats, updates=jnp.array(5)), images, jax.random.key(2))
+    assert np.any(other["quantizer"]["codebook"] != params["quantizer"]["codebook"])
+    assert jax.tree.structure(after) == jax.tree.structure(stats)
+    assert t.revive(params, stats, None, jax.random.key(2)) == (params, stats)
