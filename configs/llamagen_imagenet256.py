@@ -2,8 +2,8 @@
 
     vargen train --config configs/llamagen_imagenet256.py:b --workdir runs/llamagen_b --config.data.path /data/tfds
 
-Published (trained at 256x256): FID 5.46 (B), 3.80 (L), 3.39 (XL), 3.09 (XXL at 384) with guidance 2.0 for B and L and 1.75
-for the larger; VQ-16 has rFID 2.19 at 256. Not trained by us. Parameters of the generator: B 110.9 M, L 343 M,
+Published: FID 5.46 (B) and 3.80 (L) with guidance 2.0, 3.39 (XL) with 1.75, trained at 256x256; 3.09 (XXL) at
+384x384. VQ-16 has rFID 2.19 at 256x256. Not trained by us. Parameters of the generator: B 110.9 M, L 343 M,
 XL 775 M, XXL 1.4 G.
 """
 
@@ -37,9 +37,18 @@ def get_config(size="b"):
     )
     c.sampling.update(dict(guidance=guidance))
     c.tokenizer_training.update(
-        dict(steps=400_000, batch_size=128, learning_rate=1e-4, warmup_steps=0, schedule="constant", ema_decay=0.9999)
+        dict(
+            steps=400_000,
+            batch_size=128,
+            learning_rate=1e-4,
+            warmup_steps=0,
+            schedule="constant",
+            ema_decay=0.9999,
+        )
     )
-    c.tokenizer_training.losses.update(dict(l2=1.0, perceptual=1.0, adversarial=0.5, adversarial_start=20_000))
+    c.tokenizer_training.losses.update(
+        dict(l2=1.0, perceptual=1.0, adversarial=0.5, adversarial_start=20_000)
+    )
     c.training.update(
         dict(
             steps=1_501_200,  # 300 epochs

@@ -20,7 +20,13 @@ def get_config():
     c.mixer = part("attention", heads=4, qk_norm="l2", bias="qv")
     c.head = part("categorical", init_std=0.001)
     c.model = dict(
-        layers=4, width=128, adaptive="adaln", affine=False, init_std=-1.0, depth_scaled_init=True, dropout=0.1
+        layers=4,
+        width=128,
+        adaptive="adaln",
+        affine=False,
+        init_std=-1.0,
+        depth_scaled_init=True,
+        dropout=0.1,
     )
     c.sampling.update(dict(guidance=1.5, guidance_schedule="var"))
     c.tokenizer_training.update(dict(steps=2000, batch_size=128, learning_rate=2e-3, warmup_steps=50))

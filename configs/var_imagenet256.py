@@ -51,7 +51,9 @@ def get_config(size="d16"):
     c.tokenizer_training.update(
         dict(steps=400_000, batch_size=768, learning_rate=1e-4, warmup_steps=5_000, weight_decay=0.05)
     )
-    c.tokenizer_training.losses.update(dict(l2=1.0, perceptual=1.0, adversarial=0.5, adversarial_start=20_000))
+    c.tokenizer_training.losses.update(
+        dict(l2=1.0, perceptual=1.0, adversarial=0.5, adversarial_start=20_000)
+    )
     c.training.update(
         dict(
             steps=epochs * epoch,

@@ -89,7 +89,13 @@ class Generator:
         hidden, rows = self.hidden(params, quantizer, content, labels, order, key_rows if train else None)
         target = take_slots(content, rows.slots)
         return self.head.apply(
-            {"params": params["head"]}, hidden, target, rows.weight, train, method="loss", rngs={"head": key_head}
+            {"params": params["head"]},
+            hidden,
+            target,
+            rows.weight,
+            train,
+            method="loss",
+            rngs={"head": key_head},
         )
 
     def log_likelihood(self, params, quantizer, content, labels) -> jax.Array:
@@ -146,7 +152,9 @@ class Generator:
         one = self.block.mixer.init_cache(batch, length)
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.layers, *x.shape)), one)
 
-    def step(self, params, quantizer, state, cache, content, condition, modulations, order, step, layers=None):
+    def step(
+        self, params, quantizer, state, cache, content, condition, modulations, order, step, layers=None
+    ):
         """One step of decoding.
 
         Args:

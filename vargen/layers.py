@@ -129,7 +129,9 @@ class Embed(nn.Module):
 
     @nn.compact
     def __call__(self, index):
-        table = self.param("table", logical(self.table_init, self.name_axis, "embed"), (self.size, self.width))
+        table = self.param(
+            "table", logical(self.table_init, self.name_axis, "embed"), (self.size, self.width)
+        )
         return jnp.take(table, index, axis=0).astype(self.dtype)
 
 

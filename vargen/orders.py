@@ -173,7 +173,9 @@ class RandomSets:
         """Slots [B, N] at random; steps [N] by the cosine schedule."""
         steps = steps or self.steps
         if not 1 <= steps <= self.grid.size:
-            raise ValueError(f"sampling.steps: expected 1 to {self.grid.size} (one slot a step), found {steps}")
+            raise ValueError(
+                f"sampling.steps: expected 1 to {self.grid.size} (one slot a step), found {steps}"
+            )
         sizes = cosine_sizes(self.grid.size, steps)
         return Order(random_slots(self.grid, key, batch), np.repeat(np.arange(steps), sizes))
 

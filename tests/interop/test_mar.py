@@ -126,9 +126,7 @@ def test_whole_sampler_with_recorded_noise():
     denoise = jax.jit(functools.partial(generator.head.apply, method="denoise"))
     for s, (start, size) in enumerate(zip(order.starts, order.sizes, strict=True)):
         step = Step(s, int(start), int(size), int(size), int(start))
-        hidden, _ = generator.step(
-            params, None, (), None, content, condition, modulations, order, step
-        )
+        hidden, _ = generator.step(params, None, (), None, content, condition, modulations, order, step)
         # Their rows lie in canonical order.
         chosen = np.asarray(order.slots)[:, start : start + size]
         rank = np.argsort(chosen, axis=1)

@@ -90,7 +90,12 @@ def test_var_transformer(name):
 
         x = feed.apply({"params": params["feed"]}, method=rows)
         template = generator.feed.apply(
-            {"params": params["feed"]}, codes["0.0"], condition, generator.order.order, quantizer, method="inputs"
+            {"params": params["feed"]},
+            codes["0.0"],
+            condition,
+            generator.order.order,
+            quantizer,
+            method="inputs",
         )
         given = type(template)(x, template.layout, template.slots)
         hidden, _ = generator._through(params, given, condition, generator.modulations(params, condition))

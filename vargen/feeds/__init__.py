@@ -1,9 +1,10 @@
 """Feeds: how the known slots reach a prediction.
 
 A feed is a Linen module. `inputs` makes the rows of a whole (training) pass; `begin`, `step_inputs` and
-`absorb` make those of one decoding step; `outputs` says which of the blocks' results predict. Its `stacks` name
-the stacks of blocks that it drives (with `between` where there are two), `cached` says whether known rows can be
-remembered in a cache, `by_level` whether every step has arithmetic of its own, and `check` refuses an order that it can't honour.
+`absorb` make those of one decoding step; `outputs` says which of the blocks' results predict. Its `stacks`
+name the stacks of blocks that it drives (with `between` where there are two), `cached` says whether known rows
+can be remembered in a cache, `by_level` whether every step has arithmetic of its own, and `check` refuses an
+order that it can't honour.
 """
 
 from vargen.feeds.mask import Mask

@@ -81,7 +81,9 @@ class Mask(nn.Module):
         known = jnp.sum(order.steps == 0, axis=-1, keepdims=True)
         rows = self._rows(content, condition, order.slots, known, self.most_known)
         asked = jnp.zeros(order.steps.shape, jnp.float32)
-        asked = jax.vmap(lambda w, s, v: w.at[s].set(v))(asked, order.slots, (order.steps > 0).astype(jnp.float32))
+        asked = jax.vmap(lambda w, s, v: w.at[s].set(v))(
+            asked, order.slots, (order.steps > 0).astype(jnp.float32)
+        )
         return Rows(rows.x, rows.layout, np.arange(self.grid.size), asked, rows.memory)
 
     def begin(self, batch: int):

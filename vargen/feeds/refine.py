@@ -66,7 +66,9 @@ class Refine(nn.Module):
             state = self._absorb(state, content, level - 1, quantizer)
             x.append(self._level(state, condition, level))
         coords = self.grid.coords
-        return Rows(jnp.concatenate(x, axis=1), Layout(coords[:, 0], coords[:, 2:]), np.arange(self.grid.size))
+        return Rows(
+            jnp.concatenate(x, axis=1), Layout(coords[:, 0], coords[:, 2:]), np.arange(self.grid.size)
+        )
 
     def begin(self, batch: int):
         """The image so far: latents of zeros [B, h, w, C]."""

@@ -107,7 +107,9 @@ class Shift(nn.Module):
         x = jnp.where(jnp.asarray(first)[:, None], condition[:, None].astype(x.dtype), x)
         targets = _at(slots, at)
         if self.target_positions:
-            x = x + repeat_to(jnp.broadcast_to(self.targets(targets), (content.shape[0], *x.shape[1:])), x.shape[0])
+            x = x + repeat_to(
+                jnp.broadcast_to(self.targets(targets), (content.shape[0], *x.shape[1:])), x.shape[0]
+            )
         where = jnp.asarray(self.grid.coords[:, 2:])[carried]
         coords = jnp.where(jnp.asarray(first)[:, None], -1, where)
         if coords.ndim == 3:

@@ -39,7 +39,9 @@ class Denoiser(nn.Module):
         y = nn.silu(time + self._dense(self.width, "hidden")(hidden))
         x = self._dense(self.width, "content", None, ("latent", "embed"))(x)
         for i in range(self.depth):
-            shift, scale, gate = jnp.split(self._dense(3 * self.width, f"modulation_{i}", zero)(y), 3, axis=-1)
+            shift, scale, gate = jnp.split(
+                self._dense(3 * self.width, f"modulation_{i}", zero)(y), 3, axis=-1
+            )
             h = Norm(name=f"norm_{i}")(x) * (1 + scale) + shift
             h = nn.silu(self._dense(self.width, f"inner_{i}")(h))
             x = x + gate * self._dense(self.width, f"outer_{i}", None, ("mlp", "embed"))(h)

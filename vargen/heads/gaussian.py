@@ -59,7 +59,9 @@ class Process:
             "mean_content": self.betas * np.sqrt(before) / (1 - bar),
             "mean_noisy": (1 - before) * np.sqrt(alpha) / (1 - bar),
             # The posterior's variance is 0 at the first step: its neighbour's stands in.
-            "log_least": np.log(np.concatenate([variance[1:2], variance[1:]]) if len(bar) > 1 else self.betas),
+            "log_least": np.log(
+                np.concatenate([variance[1:2], variance[1:]]) if len(bar) > 1 else self.betas
+            ),
             "log_most": np.log(self.betas),
         }
         object.__setattr__(self, "_tables", {k: v.astype(np.float32) for k, v in tables.items()})

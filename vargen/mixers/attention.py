@@ -78,7 +78,9 @@ class Attention(nn.Module):
 
         def project(name, heads):
             bias = name[0] in self.bias if self.bias != "none" else False
-            y = Dense(heads * self.head_dim, ("embed", "heads"), self.kernel_init, bias, self.dtype, name=name)(x)
+            y = Dense(
+                heads * self.head_dim, ("embed", "heads"), self.kernel_init, bias, self.dtype, name=name
+            )(x)
             return y.reshape(*x.shape[:-1], heads, self.head_dim)
 
         q, k, v = project("query", self.heads), project("key", groups), project("value", groups)

@@ -47,10 +47,15 @@ class Block(nn.Module):
         self.norm_1 = Norm(self.norm, self.affine, self.eps)
         self.norm_2 = Norm(self.norm, self.affine, self.eps)
         init = initializer(self.init_std, self.width)
-        self.feed_forward = Mlp(self.mlp_width, self.mlp, init, self.out_init, self.bias, self.dropout, self.dtype)
+        self.feed_forward = Mlp(
+            self.mlp_width, self.mlp, init, self.out_init, self.bias, self.dropout, self.dtype
+        )
         if self.adaptive == "adaln":
             self.modulation = Dense(
-                MODULATIONS * self.width, ("embed", "mlp"), _adaptive_init(self.init_std, self.width), dtype=self.dtype
+                MODULATIONS * self.width,
+                ("embed", "mlp"),
+                _adaptive_init(self.init_std, self.width),
+                dtype=self.dtype,
             )
         elif self.adaptive == "shared":
             self.offset = self.param(
@@ -116,7 +121,9 @@ class FinalNorm(nn.Module):
         if not self.adaptive:
             return y
         init = initializer(self.init_std, self.width, gain=0.5)
-        both = Dense(2 * self.width, ("embed", "mlp"), init, dtype=self.dtype, name="modulation")(nn.silu(condition))
+        both = Dense(2 * self.width, ("embed", "mlp"), init, dtype=self.dtype, name="modulation")(
+            nn.silu(condition)
+        )
         scale, shift = jnp.split(both[:, None], 2, axis=-1)
         return _adapt(y, scale, shift)
 
@@ -131,7 +138,9 @@ class SharedModulation(nn.Module):
     @nn.compact
     def __call__(self, condition):
         init = initializer(self.init_std, self.width)
-        y = Dense(MODULATIONS * self.width, ("embed", "mlp"), init, dtype=self.dtype, name="map")(nn.silu(condition))
+        y = Dense(MODULATIONS * self.width, ("embed", "mlp"), init, dtype=self.dtype, name="map")(
+            nn.silu(condition)
+        )
         return y.reshape(-1, MODULATIONS, self.width)
 
 

@@ -40,7 +40,11 @@ def decode(generator, params, quantizer, labels, key, sampling):
         labels = jnp.concatenate([labels, jnp.full_like(labels, generator.condition.null)])
     condition = generator.condition.apply({"params": params["condition"]}, labels)
     modulations = generator.modulations(params, condition)
-    shape = (batch, grid.size) if generator.head.kind == "codes" else (batch, grid.size, generator.tokenizer.channels)
+    shape = (
+        (batch, grid.size)
+        if generator.head.kind == "codes"
+        else (batch, grid.size, generator.tokenizer.channels)
+    )
     content = jnp.zeros(shape, jnp.int32 if generator.head.kind == "codes" else jnp.float32)
     keys = _slot_keys(key_slots, batch, grid.size)
     sample = functools.partial(
@@ -84,7 +88,9 @@ def decode(generator, params, quantizer, labels, key, sampling):
             stack = (params[generator.feed.stacks[0]], modulations[generator.feed.stacks[0]])
             cache, layers = (_unstack(t, generator.layers) for t in (cache, stack))
             carry = (content, state, cache)
-        table = {name: jnp.asarray([getattr(p, name) for p in pieces]) for name in ("index", "start", "count")}
+        table = {
+            name: jnp.asarray([getattr(p, name) for p in pieces]) for name in ("index", "start", "count")
+        }
         rows, most_known = pieces[0].rows, pieces[0].most_known
 
         def body(carry, at, rows=rows, most_known=most_known, layers=layers):
@@ -129,7 +135,9 @@ def _slot_keys(key, batch: int, slots: int):
 
 def _lengthen(cache, length: int):
     """Caches [L, B, M, ...] padded to `length` rows."""
-    return jax.tree.map(lambda x: jnp.pad(x, [(0, length - x.shape[2] if i == 2 else 0) for i in range(x.ndim)]), cache)
+    return jax.tree.map(
+        lambda x: jnp.pad(x, [(0, length - x.shape[2] if i == 2 else 0) for i in range(x.ndim)]), cache
+    )
 
 
 def _unstack(tree, layers: int) -> list:

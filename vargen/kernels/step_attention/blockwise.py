@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,21 +48,32 @@ def step_attention(q, k, v, q_step, k_step, *, strict=False, window=None, scale=
 
 
 def _static_blocks(q, k, v, q_step, k_step, *, strict, window, scale):
+    def run(queries, keys, values, q_step, k_step, masked):
+        mask = visible(q_step, k_step, strict=strict, window=window) if masked else None
+        return attend(queries, keys, values, mask, scale)
+
     bounds = query_bounds(q_step)
-    # One block is kept for the backward pass as it is; of several, each is computed again there.
-    run = functools.partial(attend, scale=scale)
-    run = run if len(bounds) == 2 else jax.checkpoint(run)
+    if len(bounds) > 2:
+        # A block alone is kept for the backward pass as it is; of several, each is computed again there.
+        run = jax.checkpoint(run, static_argnums=5)
+    # Masks are computed block by block from the steps: hidden behind a barrier, or the compiler folds them
+    # into constants that together are the N x M mask.
+    q_steps, k_steps = jax.lax.optimization_barrier((jnp.asarray(q_step), jnp.asarray(k_step)))
     out = []
     for start, end in zip(bounds[:-1], bounds[1:], strict=True):
         mask = visible(q_step[start:end], k_step, strict=strict, window=window)
         seen = np.flatnonzero(mask.any(axis=0))
+        queries = q[..., start:end, :]
         if not len(seen):
-            out.append(jnp.zeros_like(q[..., start:end, :]))
+            out.append(jnp.zeros_like(queries))
             continue
         low, high = int(seen[0]), int(seen[-1]) + 1
-        mask = mask[:, low:high]
-        keys, values = k[:, :, low:high], v[:, :, low:high]
-        out.append(run(q[..., start:end, :], keys, values, None if mask.all() else jnp.asarray(mask)))
+        if out:
+            # One block after another (a sum with zero is no barrier that a compiler drops), or the logits
+            # of all blocks live at once.
+            queries = queries + 0 * jax.lax.stop_gradient(out[-1][..., -1:, :1]).astype(q.dtype)
+        steps = (q_steps[start:end], k_steps[low:high])
+        out.append(run(queries, k[:, :, low:high], v[:, :, low:high], *steps, not mask[:, low:high].all()))
     return out[0] if len(out) == 1 else jnp.concatenate(out, axis=-2)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from vargen.config import config, part
 
-FOLDER = pathlib.Path(__file__).parent.parent / "goldens"
+FOLDER = pathlib.Path(__file__).parent / "goldens"
 
 
 class Golden:

@@ -1,0 +1,61 @@
+"""Filters and draws of the categorical head."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vargen.heads.categorical import Categorical, draw, filter_logits
+
+
+def by_definition(logits, top_k, top_p):
+    """Probabilities after top-k, then top-p (keep the likeliest until their mass reaches top_p), float64."""
+    logits = logits.astype(np.float64)
+    if top_k:
+        logits = np.where(logits < np.sort(logits)[-top_k], -np.inf, logits)
+    p = np.exp(logits - logits.max())
+    p /= p.sum()
+    kept, mass = np.zeros(len(p), bool), 0.0
+    for i in np.argsort(-p):
+        if mass < top_p or not kept.any():
+            kept[i] = True
+        mass += p[i]
+    p = p * kept
+    return p / p.sum()
+
+
+@pytest.mark.parametrize("top_k", [0, 1, 5, 50])
+@pytest.mark.parametrize("top_p", [0.05, 0.6, 0.95, 1.0])
+def test_filters(top_k, top_p):
+    logits = np.random.default_rng(0).normal(size=(3, 20)).astype(np.float32) * 2
+    found = jax.nn.softmax(filter_logits(jnp.asarray(logits), top_k, top_p))
+    expected = np.stack([by_definition(row, min(top_k, 20), top_p) for row in logits])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_draws_follow_the_distribution():
+    logits = jnp.log(jnp.array([0.5, 0.3, 0.15, 0.05]))
+    keys = jax.random.split(jax.random.key(0), (1, 4000))
+    codes = draw(jnp.broadcast_to(logits, (1, 4000, 4)), keys, temperature=0.5)
+    expected = np.array([0.25, 0.09, 0.0225, 0.0025]) / 0.365
+    np.testing.assert_allclose(np.bincount(codes[0], minlength=4) / 4000, expected, atol=0.025)
+    assert (draw(jnp.broadcast_to(logits, (1, 4000, 4)), keys, temperature=0.0) == 0).all()
+    assert (draw(jnp.broadcast_to(logits, (1, 4000, 4)), keys, top_p=0.79) <= 1).all()
+
+
+def test_loss_and_log_prob():
+    head = Categorical(vocab=5, init_std=1.0)
+    hidden = jax.random.normal(jax.random.key(0), (2, 3, 4))
+    variables = head.init(jax.random.key(1), hidden)
+    target, weight = jnp.array([[0, 1, 2], [4, 3, 2]]), jnp.array([[1.0, 0, 1], [0, 0, 1]])
+    logits = np.asarray(head.apply(variables, hidden), np.float64)
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    picked = np.take_along_axis(log_p, np.asarray(target)[..., None], axis=-1)[..., 0]
+    loss, metrics = head.apply(variables, hidden, target, weight, method="loss")
+    np.testing.assert_allclose(loss, -(picked * weight).sum() / 3, rtol=1e-5)
+    hit = (logits.argmax(-1) == target) * weight
+    np.testing.assert_allclose(metrics["accuracy"], hit.sum() / 3, rtol=1e-6)
+    np.testing.assert_allclose(head.apply(variables, hidden, target, method="log_prob"), picked, rtol=1e-4)
+    smooth = Categorical(vocab=5, label_smoothing=0.1)
+    loss, _ = smooth.apply({"params": variables["params"]}, hidden, target, method="loss")
+    np.testing.assert_allclose(loss, -(0.9 * picked + 0.1 * log_p.mean(-1)).mean(), rtol=1e-5)

@@ -1,0 +1,122 @@
+"""The decode engine against the parallel pass, which knows nothing of caches, steps in scans or padding."""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from systems import SYSTEMS, make
+
+from vargen import models
+from vargen.feeds.rows import take_slots
+from vargen.samplers import Sampling, decode
+from vargen.samplers.engine import _slot_keys, segments
+
+
+def uncached(generator, params, quantizer, labels, key, sampling):
+    """Generation by a whole parallel pass for every step."""
+    batch, n = len(labels), generator.tokenizer.grid.size
+    key_order, key_slots = jax.random.split(key)
+    order = generator.order.decoding(key_order, batch, sampling.steps)
+    keys, scales = _slot_keys(key_slots, batch, n), sampling.scales(order.sizes)
+    if generator.order.random:
+        generator = dataclasses.replace(generator, feed=generator.feed.clone(most_known=n))
+    codes = generator.head.kind == "codes"
+    content = jnp.zeros((batch, n) if codes else (batch, n, generator.tokenizer.channels))
+    content = content.astype(jnp.int32) if codes else content
+
+    @jax.jit
+    def hidden_of(content, labels, steps):
+        order_now = dataclasses.replace(order, steps=steps) if generator.order.random else order
+        hidden, rows = generator.hidden(params, quantizer, content, labels, order_now)
+        slots = jnp.broadcast_to(jnp.asarray(rows.slots), content.shape[:2])
+        # From the feed's rows to canonical slots.
+        return jax.vmap(lambda h, s: jnp.zeros_like(h).at[s].set(h))(hidden, slots)
+
+    for s, (start, size) in enumerate(zip(order.starts, order.sizes, strict=True)):
+        slots = np.broadcast_to(np.asarray(order.slots), (batch, n))[:, start : start + size]
+        steps = jnp.broadcast_to((np.asarray(order.steps) >= s).astype(np.int32), (batch, n))
+        hidden = [take_slots(hidden_of(content, labels, steps), jnp.asarray(slots))]
+        if sampling.guided:
+            null = jnp.full_like(labels, generator.condition.null)
+            hidden.append(take_slots(hidden_of(content, null, steps), jnp.asarray(slots)))
+        drawn = generator.head.apply(
+            {"params": params["head"]},
+            jnp.concatenate(hidden),
+            jnp.take_along_axis(keys, jnp.asarray(slots), axis=1),
+            guidance=scales[s] if sampling.guided else None,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p if sampling.nucleus else None,
+            method="sample",
+        )
+        content = content.at[np.arange(batch)[:, None], slots].set(drawn)
+    return content
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_cached_equals_uncached(name):
+    _, generator, params, tokenizer_params = make(name)
+    filters = dict(top_k=9, top_p=0.9) if generator.head.kind == "codes" else {}
+    schedule = "var" if name == "var" else "linear"
+    sampling = Sampling.make(guidance=2.0, guidance_schedule=schedule, temperature=0.9, **filters)
+    labels, quantizer = jnp.array([3, 10, 7]), tokenizer_params["quantizer"]
+    args = (params, quantizer, labels, jax.random.key(5), sampling)
+    found, order = jax.jit(functools.partial(decode, generator))(*args)
+    expected = uncached(generator, *args)
+    assert len(np.unique(np.asarray(found).reshape(3, -1), axis=0)) == 3
+    chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(
+        np.sort(np.broadcast_to(order.slots, found.shape[:2])),
+        np.arange(found.shape[1])[None] * np.ones((3, 1)),
+    )
+
+
+@pytest.mark.parametrize("name", ["var", "llamagen", "mar"])
+def test_no_recompilation_and_independence_of_the_batch(name):
+    config, generator, params, tokenizer_params = make(name)
+    model = models.Model(config, tokenizer_params, params)
+    labels = jnp.array([1, 2])
+    first = model.generate(labels, 0, guidance=1.5, temperature=1.0)[0]
+    for seed, options in ((1, dict(guidance=3.0)), (2, dict(guidance=1.5, temperature=0.7))):
+        other = model.generate(labels[::-1], seed, **{"temperature": 1.0, **options})[0]
+        assert not np.array_equal(first, other)
+    assert model._generate._cache_size() == 1
+    # An image depends on the seed, its place and its label, not on what else is in the batch.
+    alone = model.generate(jnp.array([1, 9]), 0, guidance=1.5, temperature=1.0)[0]
+    chex.assert_trees_all_equal(alone[0], first[0])
+    pictures = model.sample_steps(labels, 0, guidance=1.5, temperature=1.0)
+    chex.assert_trees_all_close(pictures[-1], model.decode(first), atol=1e-5)
+
+
+def test_guidance_schedules():
+    sizes = np.array([1, 3, 4, 8])
+
+    def scales(**options):
+        return np.asarray(Sampling.make(guidance=3.0, **options).scales(sizes))
+
+    np.testing.assert_allclose(scales(), 3.0)
+    np.testing.assert_allclose(scales(guidance_schedule="var"), [1, 2, 3, 4], rtol=1e-6)
+    np.testing.assert_allclose(
+        scales(guidance_schedule="linear"), 1 + 2 * np.array([1, 4, 8, 15]) / 16, rtol=1e-6
+    )
+    expected = 1 + 2 * (1 - np.cos(np.pi * (np.arange(4) / 4) ** 2)) / 2
+    np.testing.assert_allclose(scales(guidance_schedule="cosine", guidance_power=2.0), expected, rtol=1e-6)
+    np.testing.assert_allclose(scales(guidance_steps=2), [3, 3, 1, 1])
+
+
+def test_segments():
+    raster = segments(np.ones(5, int), cached=True)
+    assert [len(g) for g in raster] == [5] and raster[0][3].start == 3 and raster[0][0].rows == 1
+    levels = segments(np.array([1, 4, 16]), cached=True)
+    assert [(g[0].start, g[0].rows) for g in levels] == [(0, 1), (1, 4), (5, 16)]
+    assert [len(g) for g in segments(np.array([4, 4]), cached=True, by_level=True)] == [1, 1]
+    sizes = np.array([1, 1, 2, 3, 4, 5])
+    masked = segments(sizes, cached=False)
+    assert sum(len(g) for g in masked) == 6
+    for group in masked:
+        assert group[0].rows == max(s.count for s in group)
+        assert group[0].most_known == max(s.start for s in group)

@@ -1,0 +1,87 @@
+"""The systems of the README at tiny sizes: tests take them from here, so that a new one inherits them all."""
+
+from __future__ import annotations
+
+import jax
+
+from vargen import models
+from vargen.config import config, part
+
+
+def var():
+    c = _base("var")
+    c.tokenizer = part("multiscale_vq", encoder=_encoder(), levels=(1, 2, 4), vocab=16, channels=4)
+    c.order, c.feed = part("levels"), part("refine")
+    c.mixer = part("attention", heads=2, qk_norm="l2", bias="qv")
+    c.head = part("categorical")
+    c.model = dict(layers=2, width=16, adaptive="adaln", affine=False, drop_path=0.1)
+    return c
+
+
+def var_shared():
+    c = var()
+    c.mixer = part("attention", heads=2, scale=0.25, bias="qv")
+    c.model.adaptive = "shared"
+    return c
+
+
+def llamagen():
+    c = _base("llamagen")
+    c.tokenizer = part("vq", encoder=_encoder(), vocab=16, channels=4)
+    c.order, c.feed = part("raster"), part("shift", dropout=0.1)
+    c.mixer = part("attention", heads=4, kv_heads=2, rope=True, out_bias=False)
+    c.head = part("categorical", bias=False)
+    c.model = dict(layers=2, width=16, mlp="swiglu", norm="rms", eps=1e-5, bias=False, dropout=0.1)
+    return c
+
+
+def mar():
+    c = _base("mar")
+    c.tokenizer = part("kl", encoder=_encoder(), channels=4)
+    c.order, c.feed = part("random_sets", steps=5), part("mask", buffer=2)
+    c.mixer = part("attention", heads=2, bias="qkv")
+    c.head = part("diffusion", depth=1, width=8, sample_steps=3, train_steps=10, repeat=2)
+    c.model = dict(layers=2, width=16, mlp="gelu", init_std=0.0)
+    return c
+
+
+def maskgit():
+    c = _base("maskgit")
+    c.tokenizer = llamagen().tokenizer
+    c.order, c.feed = part("random_sets", steps=4), part("mask", buffer=1, encoder_decoder=False)
+    c.mixer = part("attention", heads=2, bias="qkv")
+    c.head = part("categorical")
+    c.model = dict(layers=2, width=16)
+    return c
+
+
+SYSTEMS = dict(var=var, var_shared=var_shared, llamagen=llamagen, mar=mar, maskgit=maskgit)
+
+
+def make(name: str, seed: int = 0):
+    """Config, generator, its parameters and the tokenizer's, none of them near zero."""
+    c = SYSTEMS[name]()
+    tokenizer = models.build_tokenizer(c)
+    generator = models.build_generator(c, tokenizer)
+    keys = jax.random.split(jax.random.key(seed), 4)
+
+    def disturb(params, key):
+        leaves, tree = jax.tree.flatten(params)
+        noise = jax.random.split(key, len(leaves))
+        moved = [x + 0.2 * jax.random.normal(k, x.shape) for x, k in zip(leaves, noise, strict=True)]
+        return jax.tree.unflatten(tree, moved)
+
+    params = jax.jit(lambda a, b: disturb(generator.init(a), b))(keys[0], keys[1])
+    tokenizer_params = jax.jit(lambda a, b: disturb(tokenizer.init(a), b))(keys[2], keys[3])
+    return c, generator, params, tokenizer_params
+
+
+def _base(name):
+    c = config()
+    c.name = name
+    c.compute_dtype = "float32"
+    return c
+
+
+def _encoder():
+    return part("patch", patch=4, width=8, blocks=1, token_width=8, channel_width=8)
