@@ -134,6 +134,19 @@ def sample_batches(
         yield np.clip(images[: len(some)], -1, 1)
 
 
+def sample_steps(
+    model: Model, labels: Sequence[int], seed: int, batch_size: int, **options: Any
+) -> np.ndarray:
+    """`Model.sample_steps` for few labels, in a batch of a size that is compiled: float32 [P, B, H, W, C]."""
+    import jax
+    import numpy as np
+
+    labels = np.asarray(labels, np.int32)[:batch_size]
+    padded = np.pad(labels, (0, batch_size - len(labels)), mode="edge")
+    steps = np.asarray(model.sample_steps(padded, jax.random.key(seed), **options), np.float32)
+    return np.clip(steps[:, : len(labels)], -1, 1)
+
+
 def in_batches(function: Any, items: np.ndarray, batch_size: int) -> np.ndarray:
     """`function` over the leading axis in batches of one shape; the results joined."""
     import numpy as np

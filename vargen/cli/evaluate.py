@@ -87,7 +87,7 @@ def evaluate(
     reconstructions = np.clip(common.in_batches(model.reconstruct, originals, size), -1, 1)
     labels = np.repeat(np.arange(min(c.data.num_classes, 20), dtype=np.int32), 12)
     drawn = np.concatenate(list(common.sample_batches(model, labels, seed, size)))
-    steps = np.clip(np.asarray(model.sample_steps(labels[::12][:6], jax.random.key(seed))), -1, 1)
+    steps = common.sample_steps(model, labels[::12][:6], seed, min(size, len(labels)))
     report.write(
         out,
         title=describe.title(model),

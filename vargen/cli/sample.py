@@ -37,7 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draws and writes the images."""
-    import jax
     import numpy as np
 
     from vargen import pictures
@@ -60,9 +59,10 @@ def run(args: argparse.Namespace) -> None:
     pictures.grid(rows, row_labels=[names[c] for c in classes]).save(out / "grid.png")
 
     first = classes[:8]
-    steps = np.asarray(model.sample_steps(first, jax.random.key(args.seed), **options))
+    size = min(args.batch_size, len(labels))
+    steps = common.sample_steps(model, first, args.seed, size, **options)
     if len(captions) > 1:
-        table = np.clip(steps.swapaxes(0, 1), -1, 1)
-        sheet = pictures.grid(table, row_labels=[names[c] for c in first], column_labels=captions)
+        row_labels = [names[c] for c in first[: steps.shape[1]]]
+        sheet = pictures.grid(steps.swapaxes(0, 1), row_labels=row_labels, column_labels=captions)
         sheet.save(out / "steps.png")
     print(f"{len(images)} images in {out}; all of them in {out / 'grid.png'}")

@@ -1,0 +1,124 @@
+"""Every system that trains on the digits, through all commands, at a tiny size."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vargen.cli import main
+
+ROOT = pathlib.Path(__file__).parents[2]
+SYSTEMS = sorted(path.stem for path in (ROOT / "configs").glob("*_digits.py"))
+
+TINY = """
+model.layers=2 model.width=32 mixer.heads=2 tokenizer.encoder.width=16 tokenizer.encoder.blocks=1
+evaluation.samples=40 evaluation.batch_size=40 tokenizer_training.steps=4 tokenizer_training.save_every=4
+tokenizer_training.batch_size=16 tokenizer_training.warmup_steps=2 tokenizer_training.log_every=2
+training.steps=4 training.save_every=4 training.batch_size=16 training.warmup_steps=2 training.log_every=2
+training.augmented_copies=1
+""".split()
+OPTIONS = {"diffusion": ["head.sample_steps=4", "head.width=16", "head.depth=1"]}
+
+
+def run(*arguments):
+    assert main.main([str(a) for a in arguments]) == 0
+
+
+def tiny(system):
+    from vargen import config
+
+    head = config.load(ROOT / "configs" / f"{system}.py").head.name
+    return [f"--config.{field}" for field in TINY + OPTIONS.get(head, [])]
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_all_commands(system, tmp_path, capsys):
+    config = ROOT / "configs" / f"{system}.py"
+    run("train", "--config", config, "--workdir", tmp_path, *tiny(system))
+    for part in ("tokenizer", "generator"):
+        rows = [json.loads(line) for line in (tmp_path / part / "metrics.jsonl").read_text().splitlines()]
+        assert rows[-1]["step"] == 4 and np.isfinite(rows[-1]["validation_loss"])
+
+    # Complete stages are skipped, and codes that fit are kept.
+    before = (tmp_path / "codes" / "index.json").stat().st_mtime_ns
+    run("train", "--config", config, "--workdir", tmp_path, *tiny(system))
+    assert (tmp_path / "codes" / "index.json").stat().st_mtime_ns == before
+
+    # As many as evaluation draws at once, so that both run the same compiled program.
+    run("sample", "--workdir", tmp_path, "--classes", "7,2-3,9", "--count", 10, "--seed", 5)
+    names = sorted(path.name for path in (tmp_path / "samples").iterdir())
+    assert names == [
+        *(f"{c:04d}-{i:03d}.png" for c in (2, 3, 7, 9) for i in range(10)),
+        "grid.png",
+        "steps.png",
+    ]
+    with Image.open(tmp_path / "samples" / "0007-001.png") as image:
+        assert image.size == (16, 16)
+    first = (tmp_path / "samples" / "grid.png").read_bytes()
+    out = tmp_path / "again"
+    run("sample", "--workdir", tmp_path, "--classes", "7,2,3,9", "--count", 10, "--seed", 5, "--out", out)
+    assert (out / "grid.png").read_bytes() == first
+
+    run("reconstruct", "--workdir", tmp_path, "--count", 3)
+    run("reconstruct", "--workdir", tmp_path, "--input", tmp_path / "samples", "--out", tmp_path / "mine")
+    assert (tmp_path / "mine" / "reconstructions.png").is_file()
+
+    capsys.readouterr()
+    run("quickstart", "--config", config, "--workdir", tmp_path, *tiny(system))
+    printed = capsys.readouterr().out
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert "Label accuracy" in printed and str(tmp_path / "report.html") in printed
+    expected = {"label_accuracy", "real_label_accuracy", "psnr_db", "train_seconds", "images_per_second"}
+    assert expected <= set(metrics)
+    assert metrics["real_label_accuracy"] > 0.9 and metrics["train_seconds"] > 0
+    assert (tmp_path / "report.html").is_file() and (tmp_path / "samples.png").is_file()
+
+    for wrong in (["--classes", "10"], ["--steps", "1000"]):
+        assert main.main(["sample", "--workdir", str(tmp_path), *wrong]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_another_workdirs_tokenizer_and_no_stored_codes(tmp_path, capsys):
+    config, options = ROOT / "configs" / "var_digits.py", tiny("var_digits")
+    run("train", "--config", config, "--workdir", tmp_path / "a", "--stage", "tokenizer", *options)
+    assert not (tmp_path / "a" / "generator").exists()
+    options += ["--config.training.codes=false", "--config.tokenizer_training.steps=100"]
+    run("train", "--config", config, "--workdir", tmp_path / "b", "--tokenizer", tmp_path / "a", *options)
+    assert not (tmp_path / "b" / "codes").exists()
+    run(
+        "evaluate",
+        "--workdir",
+        tmp_path / "b",
+        "--samples",
+        40,
+        "--temperature",
+        0.9,
+        "--out",
+        tmp_path / "out",
+    )
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["samples"] == 40
+    assert (tmp_path / "out" / "report.html").is_file()
+
+    capsys.readouterr()
+    other = ["--config.tokenizer.vocab=16", "--tokenizer", str(tmp_path / "a")]
+    code = main.main(["train", "--config", str(config), "--workdir", str(tmp_path / "c"), *options, *other])
+    assert code == 2 and "vocab" in capsys.readouterr().err
+
+
+def test_a_folder_of_pictures(tmp_path):
+    """One's own pictures: the classes are the folder's."""
+    rng = np.random.default_rng(0)
+    for name in ("bright", "dark"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for i in range(12):
+            pixels = rng.integers(0, 128, (20, 24, 3)) + (127 if name == "bright" else 0)
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "pictures" / name / f"{i}.png")
+    source = ["source=folder", f"path={tmp_path / 'pictures'}", "num_classes=0", "channels=3"]
+    arguments = [f"--config.data.{field}" for field in [*source, "test_fraction=0.4"]]
+    config, workdir = ROOT / "configs" / "var_digits.py", tmp_path / "w"
+    run("train", "--config", config, "--workdir", workdir, *tiny("var_digits"), *arguments)
+    run("sample", "--workdir", workdir, "--classes", "dark", "--count", "1")
+    with Image.open(workdir / "samples" / "0001-000.png") as image:
+        assert image.size == (16, 16) and image.mode == "RGB"
