@@ -52,7 +52,8 @@ notebook: $(VENV)/.installed-test
 	cd notebooks && ../$(BIN)/jupyter-execute quickstart.ipynb
 
 benchmarks: $(VENV)/.installed-test
-	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" $(ARGS); done
+	@set -e; for file in $$(grep -l __main__ benchmarks/*.py); do \
+	  name=benchmarks.$$(basename "$$file" .py); echo "== $$name"; $(BIN)/python -m "$$name" $(ARGS); done
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache build *.egg-info
