@@ -15,7 +15,7 @@ PATCH = part("patch", patch=4, width=32, blocks=1, token_width=16, channel_width
 PARTS = dict(
     vq=part("vq", vocab=32, channels=4, revive_every=5, encoder=PATCH),
     multiscale_vq=part(
-        "multiscale_vq", vocab=128, channels=4, levels=(1, 2, 4), revive_every=5, encoder=PATCH
+        "multiscale_vq", vocab=32, channels=4, levels=(1, 2, 4), revive_every=5, encoder=PATCH
     ),
     kl=part("kl", channels=4, measure=True, encoder=PATCH),
 )

@@ -53,6 +53,7 @@ def build_vq(
     entropy_weight: float = 0.0,
     entropy_temperature: float = 0.01,
     revive_every: int = 100,
+    revive_until: int = 0,
     revive_threshold: float = 0.03,
 ) -> VQ:
     """The part "vq": one code per latent; options as `VQ`'s attributes (the defaults are LlamaGen's)."""
@@ -71,6 +72,7 @@ def build_vq(
         entropy_weight=entropy_weight,
         entropy_temperature=entropy_temperature,
         revive_every=revive_every,
+        revive_until=revive_until,
         revive_threshold=revive_threshold,
     )
 
@@ -91,6 +93,7 @@ def build_multiscale_vq(
     phi: int = 4,
     phi_ratio: float = 0.5,
     revive_every: int = 100,
+    revive_until: int = 0,
     revive_threshold: float = 0.03,
 ) -> MultiScaleVQ:
     """The part "multiscale_vq": codes at several resolutions; options as `MultiScaleVQ`'s attributes.
@@ -130,6 +133,7 @@ def build_multiscale_vq(
         phi=phi,
         phi_ratio=phi_ratio,
         revive_every=revive_every,
+        revive_until=revive_until,
         revive_threshold=revive_threshold,
     )
 

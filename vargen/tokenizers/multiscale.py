@@ -30,7 +30,8 @@ class MultiScaleVQ(Tokenizer):
       entropy_weight, entropy_temperature: of the entropy loss.
       phi: number of convolutions: 1 for all levels, 0 for one per level, else shared by neighbouring levels.
       phi_ratio: phi(x) = (1 - ratio) x + ratio conv(x); 0 for the identity.
-      revive_every: updates between two rounds of revival; 0 for never.
+      revive_every, revive_until: updates between two rounds of revival (0 for never), and the last update
+        that may end with one (0 for no end).
       revive_threshold: codes below this fraction of the uniform share are dead.
     """
 
@@ -42,6 +43,7 @@ class MultiScaleVQ(Tokenizer):
     phi: int
     phi_ratio: float
     revive_every: int
+    revive_until: int
     revive_threshold: float
 
     def init_quantizer(self, key: jax.Array) -> dict:
@@ -136,7 +138,7 @@ class MultiScaleVQ(Tokenizer):
     def revive(
         self, params: dict, stats: dict, images: jax.Array | None, key: jax.Array
     ) -> tuple[dict, dict]:
-        """Every `revive_every` updates, moves dead codes onto badly served residuals of `images`.
+        """Every `revive_every` updates, moves dead codes onto residuals of `images`.
 
         Residuals of all levels are candidates.
         """
@@ -144,26 +146,23 @@ class MultiScaleVQ(Tokenizer):
             return params, stats
 
         def move(params, stats):
-            qparams, latents = params["quantizer"], self.codec.encode(params, images)
-            f_hat, vectors, errors = jnp.zeros_like(latents), [], []
+            quantizer, latents = params["quantizer"], self.codec.encode(params, images)
+            f_hat, vectors = jnp.zeros_like(latents), []
             for level in range(len(self.grid.levels)):
                 rest = self.resample(latents - f_hat, level)
-                codes = self._search(qparams, rest)
                 vectors.append(rest.reshape(-1, self.channels))
-                errors.append(jnp.sum(jnp.square(rest - qparams["codebook"][codes]), axis=-1).reshape(-1))
-                f_hat = self.absorb(qparams, f_hat, codes, level)
-            codebook, moved = usage.revive(
-                qparams["codebook"],
+                f_hat = self.absorb(quantizer, f_hat, self._search(quantizer, rest), level)
+            codebook, stats = usage.revive(
+                quantizer["codebook"],
                 stats,
                 jnp.concatenate(vectors),
-                jnp.concatenate(errors),
                 key,
                 self.grid.level_sizes,
                 self.revive_threshold,
             )
-            return dict(params, quantizer=dict(qparams, codebook=codebook)), moved
+            return dict(params, quantizer=dict(quantizer, codebook=codebook)), stats
 
-        due = (stats["updates"] > 0) & (stats["updates"] % self.revive_every == 0)
+        due = usage.due(stats, self.revive_every, self.revive_until)
         return jax.lax.cond(due, move, lambda *same: same, params, stats)
 
     def _search(self, qparams, rest):

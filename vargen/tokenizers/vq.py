@@ -22,7 +22,8 @@ class VQ(Tokenizer):
       beta: weight of the commitment loss, mean (sg codes - latents)^2.
       codebook_weight: weight of the codebook loss, mean (codes - sg latents)^2.
       entropy_weight, entropy_temperature: of the entropy loss.
-      revive_every: updates between two rounds of revival; 0 for never.
+      revive_every, revive_until: updates between two rounds of revival (0 for never), and the last update
+        that may end with one (0 for no end).
       revive_threshold: codes below this fraction of the uniform share are dead.
     """
 
@@ -32,6 +33,7 @@ class VQ(Tokenizer):
     entropy_weight: float
     entropy_temperature: float
     revive_every: int
+    revive_until: int
     revive_threshold: float
 
     def init_quantizer(self, key: jax.Array) -> dict:
@@ -84,20 +86,18 @@ class VQ(Tokenizer):
     def revive(
         self, params: dict, stats: dict, images: jax.Array | None, key: jax.Array
     ) -> tuple[dict, dict]:
-        """Every `revive_every` updates, moves dead codes onto badly served latents of `images`."""
+        """Every `revive_every` updates, moves dead codes onto latents of `images`."""
         if images is None or not self.revive_every:
             return params, stats
 
         def move(params, stats):
-            codes = self.codes(params["quantizer"])
-            vectors = self._vectors(params, images)
-            error = jnp.sum(jnp.square(vectors - codes[nearest(vectors, codes)]), axis=-1)
-            codebook, moved = usage.revive(
-                params["quantizer"]["codebook"], stats, vectors, error, key, (1,), self.revive_threshold
+            quantizer, vectors = params["quantizer"], self._vectors(params, images)
+            codebook, stats = usage.revive(
+                quantizer["codebook"], stats, vectors, key, self.grid.level_sizes, self.revive_threshold
             )
-            return dict(params, quantizer=dict(params["quantizer"], codebook=codebook)), moved
+            return dict(params, quantizer=dict(quantizer, codebook=codebook)), stats
 
-        due = (stats["updates"] > 0) & (stats["updates"] % self.revive_every == 0)
+        due = usage.due(stats, self.revive_every, self.revive_until)
         return jax.lax.cond(due, move, lambda *same: same, params, stats)
 
     def _vectors(self, params, images):
