@@ -128,5 +128,12 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
 
 
+def put_whole(tree: Any, mesh: Mesh) -> Any:
+    """Arrays that every process has alike, whole on every device of the mesh."""
+    if jax.process_count() > 1:  # an array that lies on this process's devices can't be moved to others'
+        tree = jax.tree.map(np.asarray, tree)
+    return jax.device_put(tree, replicated(mesh))
+
+
 def _is_box(leaf: Any) -> bool:
     return isinstance(leaf, meta.AxisMetadata)

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -79,18 +80,24 @@ def test_killed_at_any_moment(tmp_path, uninterrupted, moment):
     same_run(tmp_path, uninterrupted)
 
 
+def sigterm_at(step):
+    """Batches; before that step, the process gets SIGTERM."""
+
+    def stream(start):
+        for k, batch in enumerate(batches(start), start):
+            if k + 1 == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    return stream
+
+
 @pytest.mark.skipif(
     threading.current_thread() is not threading.main_thread(), reason="signals need the main thread"
 )
 def test_sigterm_saves_and_a_later_run_goes_on(tmp_path, uninterrupted, capsys):
-    def stream(start):
-        for k, batch in enumerate(batches(start), start):
-            if k + 1 == 6:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield batch
-
     before = signal.getsignal(signal.SIGTERM)
-    stopped = go(tmp_path, stream=stream, steps=22)
+    stopped = go(tmp_path, stream=sigterm_at(6), steps=22)
     assert not stopped.finished and int(stopped.state.step) == 6
     assert "stopped at step 6 of 22, saved: run again to go on" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGTERM) is before
@@ -202,3 +209,38 @@ def test_put_batch_keeps_rows_in_order():
     mesh = sharding.make_mesh()
     batch = batch_at(0)
     np.testing.assert_array_equal(sharding.put_batch(batch, mesh)["image"], batch["image"])
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(tmp_path):
+    """They stop together when one gets SIGTERM, go on together, and give what one process gives."""
+
+    def both(steps, sigterm_at):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        script = pathlib.Path(__file__).parent / "two_process_worker.py"
+        environment = dict(os.environ, JAX_PLATFORMS="cpu", XLA_FLAGS="")
+        commands = [
+            [sys.executable, str(script), str(tmp_path / "two"), *map(str, (port, i, steps, sigterm_at))]
+            for i in range(2)
+        ]
+        pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        processes = [subprocess.Popen(command, **pipes) for command in commands]
+        outputs = [process.communicate(timeout=200) for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], outputs
+        return [out.split("\n")[-2] for out, _ in outputs]
+
+    first, second = both(steps=400, sigterm_at=20)
+    assert first == second and first.startswith("stopped")
+    step = int(first.split()[1])
+    assert 20 <= step < 400
+    assert both(steps=step + 2, sigterm_at=0) == ["finished", "finished"]
+    rows = metrics.read(tmp_path / "two" / metrics.FILE)
+    assert rows[-1]["step"] == step + 2
+    # The schedule depends on the number of steps, so both runs are given the same ones as far as they compare.
+    alone = go(tmp_path / "one", task=FakeTask(noise=0.0), steps=400, stream=sigterm_at(19))
+    others = metrics.read(tmp_path / "one" / metrics.FILE)
+    for row, other in zip(rows[:9], others[:9], strict=True):
+        np.testing.assert_allclose(row["loss"], other["loss"], rtol=1e-4)
+    assert not alone.finished

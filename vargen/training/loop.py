@@ -122,8 +122,8 @@ def train(
 
         # ---- Everything the step needs, where it needs it --------------------------------------------------
         step_fn = make_step(task, settings, mesh)
-        whole = sharding.replicated(mesh)
-        frozen, run_key = jax.device_put((frozen, run_key), whole)
+        frozen = sharding.put_whole(frozen, mesh)
+        run_key = jax.random.wrap_key_data(sharding.put_whole(jax.random.key_data(run_key), mesh))
         stream = batches(start)
         pending: list[dict[str, jax.Array]] = []  # metrics since the last record, still on the device
 
