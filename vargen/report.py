@@ -223,11 +223,11 @@ def _samples(rows: Mapping[int, np.ndarray], class_names: Sequence[str]) -> str:
 def _steps(steps: np.ndarray, names: Sequence[str]) -> str:
     chosen = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), 10)).round().astype(int))
     captions = "".join(f"<span>{html.escape(names[t]) if len(names) else t + 1}</span>" for t in chosen)
-    lines = [
-        "".join(_image(steps[t, e], f"sample {e + 1} after step {t + 1}") for t in chosen)
-        for e in range(min(steps.shape[1], 6))
-    ]
-    return f'<div class="steps" style="--columns:{len(chosen)}">{captions}{"".join(lines)}</div>'
+    strips = []
+    for e in range(min(steps.shape[1], 12 if len(chosen) <= 5 else 6)):
+        cells = "".join(_image(steps[t, e], f"sample {e + 1} after step {t + 1}") for t in chosen)
+        strips.append(f'<div class="steps">{cells}{captions}</div>')
+    return f'<div class="growth" style="--columns:{len(chosen)}">{"".join(strips)}</div>'
 
 
 def _pairs(originals: np.ndarray, reconstructions: np.ndarray) -> str:

@@ -27,6 +27,7 @@ img { display:block; width:100%; aspect-ratio:1; object-fit:cover; image-renderi
 .name { color:var(--soft); font-variant-numeric:tabular-nums; text-align:right; overflow-wrap:anywhere; line-height:1.2; }
 .strip { display:grid; grid-template-columns:repeat(var(--columns),1fr); gap:6px; }
 .steps { display:grid; grid-template-columns:repeat(var(--columns),1fr); gap:6px; }
+.growth { display:grid; gap:18px 32px; grid-template-columns:repeat(auto-fit,minmax(min(100%,calc(var(--columns)*72px)),1fr)); }
 .steps span { text-align:center; color:var(--soft); font-size:14px; font-variant-numeric:tabular-nums; white-space:nowrap; }
 .pairs { display:grid; grid-template-columns:repeat(10,1fr); gap:18px 6px; }
 figure img + img { margin-top:4px; }
@@ -60,6 +61,6 @@ footer { margin-top:72px; padding-top:20px; border-top:1px solid var(--rule); co
   .strip,.steps { gap:3px; } .row { gap:8px; } img { border-radius:2px; }
   .pairs { grid-template-columns:repeat(5,1fr); gap:14px 4px; } .pairs figure:nth-child(n+11) { display:none; }
   .tiles { grid-template-columns:1fr 1fr; } .tiles div { padding:14px; } .tiles strong { font-size:23px; }
-  .steps span { font-size:11px; }
+  .steps span { font-size:11px; } .steps:nth-child(n+7) { display:none; }
 }
 """  # noqa: E501

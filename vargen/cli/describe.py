@@ -29,10 +29,10 @@ def summary(model: Model, metrics: dict[str, float]) -> str:
 
     c, grid = model.config, model.tokenizer.grid
     content = f"one of {model.tokenizer.vocab} codes" if model.tokenizer.vocab else "a continuous vector"
-    millions = parameter_count(model.generator) / 1e6
+    size = count_text(parameter_count(model.generator))
     sentence = (
         f"{c.name or 'vargen'}: a tokenizer turns {c.data.image_size}×{c.data.image_size} pixels into "
-        f"{grid.size} slots, each holding {content}; a generator of {millions:.1f} M parameters writes them, "
+        f"{grid.size} slots, each holding {content}; a generator of {size} parameters writes them, "
         "class by class."
     )
     if metrics.get("train_seconds"):
@@ -53,8 +53,8 @@ def facts(model: Model) -> dict[str, str]:
     c = model.config
     told = {axis.capitalize(): part_text(c[axis]) for axis in AXES}
     told["Parameters"] = (
-        f"tokenizer {parameter_count(model.tokenizer) / 1e6:.2f} M, "
-        f"generator {parameter_count(model.generator) / 1e6:.2f} M"
+        f"tokenizer {count_text(parameter_count(model.tokenizer))}, "
+        f"generator {count_text(parameter_count(model.generator))}"
     )
     told["Model"] = ", ".join(f"{k} {v}" for k, v in sorted(c.model.items()))
     told["Sampling"] = ", ".join(f"{k} {v}" for k, v in sorted(c.sampling.items()))
@@ -62,6 +62,13 @@ def facts(model: Model) -> dict[str, str]:
     versions = [f"{module.__name__} {module.__version__}" for module in (vargen, jax, flax, numpy)]
     told["Versions"] = ", ".join([*versions, f"Python {platform.python_version()}"])
     return told
+
+
+def count_text(count: int) -> str:
+    """A number of parameters for a person: "52 thousand", "1.5 million", "310 million"."""
+    if count < 1e6:
+        return f"{count / 1e3:.0f} thousand"
+    return f"{count / 1e6:.3g} million"
 
 
 def part_text(part: Any) -> str:

@@ -87,7 +87,7 @@ def evaluate(
     reconstructions = np.clip(common.in_batches(model.reconstruct, originals, size), -1, 1)
     labels = np.repeat(np.arange(min(c.data.num_classes, 20), dtype=np.int32), 12)
     drawn = np.concatenate(list(common.sample_batches(model, labels, seed, size)))
-    steps = common.sample_steps(model, labels[::12][:6], seed, min(size, len(labels)))
+    steps = common.sample_steps(model, labels[::12][:12], seed, min(size, len(labels)))
     report.write(
         out,
         title=describe.title(model),
@@ -118,9 +118,13 @@ def training_record(workdir: pathlib.Path) -> dict[str, Any]:
         if not rows:
             continue
         metrics[f"{name}_train_seconds"] = rows[-1]["seconds"]
-        curves[name.capitalize()] = {
+        # A tokenizer's loss has more terms than its error, which is what is measured on held-out images.
+        title, loss = (
+            ("Tokenizer: squared error", "l2") if name == "tokenizer" else ("Generator: loss", "loss")
+        )
+        curves[title] = {
             label: ([r["step"] for r in rows if key in r], [r[key] for r in rows if key in r])
-            for label, key in (("training", "loss"), ("held out", "validation_loss"))
+            for label, key in (("training", loss), ("held out", "validation_loss"))
         }
         if name == "generator":
             rates = sorted(r["images_per_second"] for r in rows)
