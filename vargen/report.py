@@ -48,7 +48,7 @@ _PERCENT, _TIME = "percent", "seconds"
 METRICS = {
     "label_accuracy": Metric("Label accuracy", _PERCENT,
         "samples that a classifier gives the class they were asked for", "real_label_accuracy"),
-    "frechet_distance_classifier": Metric("Fréchet distance", "{:.2f}",
+    "frechet_distance_classifier": Metric("Fréchet distance (classifier)", "{:.2f}",
         "on the classifier's features, to held-out images; lower is closer",
         "real_frechet_distance_classifier"),
     "precision": Metric("Precision", _PERCENT, "samples that lie among the real images", "real_precision"),

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     metrics = evaluate(model, args.workdir, out, samples, seed, command)
     for key, metric in report.METRICS.items():
         if key in metrics:
-            print(f"{metric.label:24} {metric.beside_real(key, metrics)}")
+            print(f"{metric.label:30} {metric.beside_real(key, metrics)}")
     print(f"see {out / 'report.html'}")
 
 
