@@ -54,16 +54,26 @@ def test_training_and_encoding_agree(name):
 def test_multiscale_levels_refine():
     """absorb level by level is `latents`; every level is chosen on what the ones before it left."""
     t = tiny("multiscale_vq")
-    params = jax.jit(t.init)(jax.random.key(0))
-    latents = jax.random.normal(jax.random.key(1), (2, 4, 4, t.channels))
-    codes, f_hat = t.quantise(params["quantizer"], latents)
-    again = t.start(2)
-    for level, level_codes in enumerate(t.split(codes)):
-        rest = t.resample(latents - again, level)
-        chosen = nearest(rest.reshape(-1, t.channels), params["quantizer"]["codebook"])
-        np.testing.assert_array_equal(chosen.reshape(level_codes.shape), level_codes)
-        again = t.absorb(params["quantizer"], again, level_codes, level)
+
+    @jax.jit
+    def run(key):
+        params = t.init_quantizer(key)
+        params = {name: box.value for name, box in params.items()}
+        latents = jax.random.normal(key, (2, 4, 4, t.channels))
+        codes, f_hat = t.quantise(params, latents)
+        again, chosen = t.start(2), []
+        for level, level_codes in enumerate(t.split(codes)):
+            rest = t.resample(latents - again, level)
+            chosen.append(
+                nearest(rest.reshape(-1, t.channels), params["codebook"]).reshape(level_codes.shape)
+            )
+            again = t.absorb(params, again, level_codes, level)
+        return codes, jnp.concatenate(chosen, axis=1), f_hat, again, t.latents(params, codes)
+
+    codes, chosen, f_hat, again, latents = run(jax.random.key(0))
+    np.testing.assert_array_equal(chosen, codes)
     np.testing.assert_allclose(again, f_hat, atol=1e-5)
+    np.testing.assert_allclose(latents, f_hat, atol=1e-5)
 
 
 def test_usage_by_hand():
