@@ -12,7 +12,16 @@ from vargen.config import part
 def get_config():
     c = base.config()
     c.name = "LlamaGen-digits"
-    c.tokenizer = part("vq", encoder=part("patch", patch=4), vocab=256, channels=8)
+    c.tokenizer = part(
+        "vq",
+        encoder=part("patch", patch=4, blocks=1),
+        vocab=256,
+        channels=8,
+        codebook_weight=0.1,
+        beta=0.02,
+        revive_every=25,
+        revive_until=1600,
+    )
     c.order = part("raster")
     c.feed = part("shift", dropout=0.1)
     c.mixer = part("attention", heads=4, rope=True, out_bias=False, dropout=0.1)
@@ -21,6 +30,6 @@ def get_config():
         layers=4, width=128, mlp="swiglu", mlp_width=384, norm="rms", eps=1e-5, bias=False, dropout=0.1
     )
     c.sampling.update(dict(guidance=1.5))
-    c.tokenizer_training.update(dict(steps=2000, batch_size=128, learning_rate=2e-3, warmup_steps=50))
-    c.training.update(dict(steps=1000, batch_size=128, learning_rate=2e-3, augmented_copies=8))
+    c.tokenizer_training.update(dict(steps=2400, batch_size=64, learning_rate=6e-3, warmup_steps=50))
+    c.training.update(dict(steps=2000, batch_size=64, learning_rate=2e-3, augmented_copies=8))
     return c

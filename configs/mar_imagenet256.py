@@ -24,7 +24,7 @@ def get_config(size="b"):
     c = base.config()
     c.name = f"MAR-{size.upper()}"
     c.data = base.imagenet(256)
-    c.tokenizer = part("kl", encoder=part("conv", hidden=0), channels=16, scale=0.2325)
+    c.tokenizer = part("kl", encoder=part("conv", decoder_attention=False), channels=16, scale=0.2325)
     c.order = part("random_sets", steps=256)
     c.feed = part("mask", buffer=64)
     c.mixer = part("attention", heads=heads, bias="qkv", dropout=0.1)

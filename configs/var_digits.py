@@ -13,7 +13,15 @@ def get_config():
     c = base.config()
     c.name = "VAR-digits"
     c.tokenizer = part(
-        "multiscale_vq", encoder=part("patch", patch=4), levels=(1, 2, 3, 4), vocab=128, channels=8
+        "multiscale_vq",
+        encoder=part("patch", patch=4, blocks=1),
+        levels=(1, 2, 3, 4),
+        vocab=128,
+        channels=16,
+        codebook_weight=0.1,
+        beta=0.02,
+        revive_every=25,
+        revive_until=1600,
     )
     c.order = part("levels")
     c.feed = part("refine")
@@ -29,6 +37,6 @@ def get_config():
         dropout=0.1,
     )
     c.sampling.update(dict(guidance=1.5, guidance_schedule="var"))
-    c.tokenizer_training.update(dict(steps=2000, batch_size=128, learning_rate=2e-3, warmup_steps=50))
-    c.training.update(dict(steps=1000, batch_size=128, learning_rate=2e-3, augmented_copies=8))
+    c.tokenizer_training.update(dict(steps=2400, batch_size=64, learning_rate=4e-3, warmup_steps=50))
+    c.training.update(dict(steps=1000, batch_size=64, learning_rate=2e-3, augmented_copies=8))
     return c
