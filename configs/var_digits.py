@@ -36,7 +36,7 @@ def get_config():
         depth_scaled_init=True,
         dropout=0.1,
     )
-    c.sampling.update(dict(guidance=1.5, guidance_schedule="var"))
+    c.sampling.update(dict(guidance=1.5, guidance_schedule="ramp"))
     c.tokenizer_training.update(dict(steps=2400, batch_size=64, learning_rate=4e-3, warmup_steps=50))
     c.training.update(dict(steps=1000, batch_size=64, learning_rate=2e-3, augmented_copies=8))
     return c

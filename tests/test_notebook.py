@@ -17,11 +17,11 @@ def test_quickstart_notebook(monkeypatch):
     NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": NOTEBOOK.parent}}
     ).execute()
-    text = "".join(
-        output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])
-    )
+    text = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
     assert float(re.search(r"reconstruction: ([\d.]+) dB", text).group(1)) > 18
     found, uniform = re.search(r"codes: ([\d.]+) bits each \(uniform: (\d+)\)", text).groups()
     assert float(found) < 0.8 * float(uniform)
-    pictures = [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+    pictures = [
+        o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})
+    ]
     assert len(pictures) == 1

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Dtype = Any
+KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
 def initializer(std: float, width: int = 0, gain: float = 1.0):
@@ -42,7 +43,7 @@ class Dense(nn.Module):
 
     features: int
     names: tuple[str | None, str | None]
-    kernel_init: Any
+    kernel_init: Any = KERNEL_INIT
     bias: bool = True
     dtype: Dtype = jnp.float32
 

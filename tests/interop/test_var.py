@@ -129,7 +129,7 @@ def test_var_transformer(name):
     # Greedy decoding: tokens exact, and the guided logits at them.
     greedy = jax.jit(functools.partial(decode, generator))
     for cfg, expected in codes.items():
-        sampling = Sampling.make(guidance=float(cfg), guidance_schedule="var", temperature=0.0)
+        sampling = Sampling.make(guidance=float(cfg), guidance_schedule="ramp", temperature=0.0)
         found, _ = greedy(params, quantizer, labels, jax.random.key(0), sampling)
         chex.assert_trees_all_equal(np.asarray(found), expected.astype(np.int32))
         null = jnp.full_like(labels, generator.condition.null)

@@ -61,7 +61,7 @@ def uncached(generator, params, quantizer, labels, key, sampling):
 def test_cached_equals_uncached(name):
     _, generator, params, tokenizer_params = make(name)
     filters = dict(top_k=9, top_p=0.9) if generator.head.kind == "codes" else {}
-    schedule = "var" if name == "var" else "linear"
+    schedule = "ramp" if name == "var" else "linear"
     sampling = Sampling.make(guidance=2.0, guidance_schedule=schedule, temperature=0.9, **filters)
     labels, quantizer = jnp.array([3, 10, 7]), tokenizer_params["quantizer"]
     args = (params, quantizer, labels, jax.random.key(5), sampling)
@@ -99,7 +99,7 @@ def test_guidance_schedules():
         return np.asarray(Sampling.make(guidance=3.0, **options).scales(sizes))
 
     np.testing.assert_allclose(scales(), 3.0)
-    np.testing.assert_allclose(scales(guidance_schedule="var"), [1, 2, 3, 4], rtol=1e-6)
+    np.testing.assert_allclose(scales(guidance_schedule="ramp"), [1, 2, 3, 4], rtol=1e-6)
     np.testing.assert_allclose(
         scales(guidance_schedule="linear"), 1 + 2 * np.array([1, 4, 8, 15]) / 16, rtol=1e-6
     )

@@ -31,7 +31,9 @@ def main():
         for sizes in ((1, 1, 1), (2, 2, 2)):
             mesh = make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
             now = state.create(task, optimizer.build(config.training, ["model"]), mesh, jax.random.key(1))
-            frozen = jax.device_put(tokenizer_params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+            frozen = jax.device_put(
+                tokenizer_params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+            )
             step = make_step(task, config.training, mesh)
             losses = []
             for _ in range(2):

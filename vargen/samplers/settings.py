@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SCHEDULES = ("constant", "linear", "cosine", "var")
+SCHEDULES = ("constant", "linear", "cosine", "ramp")
 
 
 @jax.tree_util.register_dataclass
@@ -19,13 +19,13 @@ class Sampling:
 
     Attributes:
       guidance: scale of classifier-free guidance (arXiv 2207.12598): w in u + w (c - u); for the schedule
-        "var" its own t.
+        "ramp" its own t.
       temperature: divides logits, or multiplies the diffusion head's noise.
       top_p: mass of the nucleus; only looked at where `nucleus`.
       guided: whether there is guidance at all (static).
       nucleus: whether top_p filters (static).
       guidance_schedule: "constant"; "linear", from 1 by the share of slots that are known after the step (MAR,
-        official code); "cosine", 1 + (w - 1)(1 - cos(pi (s/T)^power))/2 (RAR, arXiv 2411.00776); "var",
+        official code); "cosine", 1 + (w - 1)(1 - cos(pi (s/T)^power))/2 (RAR, arXiv 2411.00776); "ramp",
         1 + t s/(T - 1) (VAR, official code).
       guidance_power: power of "cosine".
       guidance_steps: steps with guidance, counted from the first; 0 means all.
@@ -64,7 +64,7 @@ class Sampling:
         for name, low, high in (("temperature", 0, np.inf), ("top_p", 0, 1), ("top_k", 0, np.inf)):
             if not low <= getattr(s, name) <= high:
                 raise ValueError(f"sampling.{name}: expected {low} to {high}, found {getattr(s, name)}")
-        neutral = 0.0 if s.guidance_schedule == "var" else 1.0
+        neutral = 0.0 if s.guidance_schedule == "ramp" else 1.0
         return dataclasses.replace(
             s,
             guided=float(s.guidance) != neutral,
@@ -78,7 +78,7 @@ class Sampling:
         """float32 [T]: the guidance scale of each step, for steps of `sizes` [T] slots."""
         steps, known = len(sizes), np.cumsum(sizes)
         s = np.arange(steps)
-        if self.guidance_schedule == "var":
+        if self.guidance_schedule == "ramp":
             scale = 1.0 + self.guidance * jnp.asarray(s / max(steps - 1, 1), jnp.float32)
         else:
             share = {

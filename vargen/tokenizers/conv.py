@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from vargen.errors import UserError
+from vargen.layers import Dense
 from vargen.tokenizers.codec import Codec
-from vargen.tokenizers.layers import Dense, GroupNorm, conv
+from vargen.tokenizers.layers import GroupNorm, conv
 
 
 class ResidualBlock(nn.Module):
@@ -38,7 +39,7 @@ class ResidualBlock(nn.Module):
             nn.silu(GroupNorm(self.groups, name="norm2")(h))
         )
         if x.shape[-1] != self.features:
-            x = Dense(self.features, dtype=self.dtype, name="shortcut")(x)
+            x = Dense(self.features, (None, "conv"), dtype=self.dtype, name="shortcut")(x)
         return x + h
 
 
@@ -53,11 +54,11 @@ class Attention(nn.Module):
         """[B, H, W, C] -> [B, H, W, C]."""
         batch, height, width, channels = x.shape
         h = GroupNorm(self.groups, name="norm")(x).reshape(batch, height * width, channels)
-        q, k, v = jnp.split(Dense(3 * channels, dtype=self.dtype, name="qkv")(h), 3, axis=-1)
+        q, k, v = jnp.split(Dense(3 * channels, (None, "conv"), dtype=self.dtype, name="qkv")(h), 3, axis=-1)
         weights = jnp.einsum("bqc,bkc->bqk", q, k, preferred_element_type=jnp.float32) * channels**-0.5
         weights = nn.softmax(weights, axis=-1).astype(v.dtype)  # the softmax itself in float32
         h = jnp.einsum("bqk,bkc->bqc", weights, v)
-        return x + Dense(channels, dtype=self.dtype, name="out")(h).reshape(x.shape)
+        return x + Dense(channels, (None, "conv"), dtype=self.dtype, name="out")(h).reshape(x.shape)
 
 
 class Middle(nn.Module):

@@ -7,8 +7,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from vargen.layers import logical
 from vargen.tokenizers.base import Tokenizer, check_images, flat
-from vargen.tokenizers.layers import boxed
 from vargen.tokenizers.usage import DECAY
 
 
@@ -29,7 +29,7 @@ class KL(Tokenizer):
 
     def init_quantizer(self, key: jax.Array) -> dict:
         """dict(scale float32 [C])."""
-        init = boxed(jax.nn.initializers.constant(self.scale), ("latent",))
+        init = logical(jax.nn.initializers.constant(self.scale), "latent")
         return dict(scale=init(key, (self.channels,), jnp.float32))
 
     def init_stats(self) -> dict:

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen.layers import logical
 from vargen.tokenizers import resample, usage
 from vargen.tokenizers.base import Tokenizer, check_images, flat
-from vargen.tokenizers.layers import boxed
 from vargen.tokenizers.vq import distances, entropy_loss, nearest, normalised
 
 
@@ -49,15 +49,15 @@ class MultiScaleVQ(Tokenizer):
     def init_quantizer(self, key: jax.Array) -> dict:
         """dict(codebook [K, C], and unless phi_ratio is 0 phi_kernel [P, 3, 3, C, C], phi_bias [P, C])."""
         key_codebook, key_phi = jax.random.split(key)
-        codebook = boxed(jax.nn.initializers.normal(self.channels**-0.5), ("vocab", "latent"))
+        codebook = logical(jax.nn.initializers.normal(self.channels**-0.5), "vocab", "latent")
         params = dict(codebook=codebook(key_codebook, (self.vocab, self.channels), jnp.float32))
         if self.phi_ratio:
             count = self.phi or len(self.grid.levels)
             kernel = jax.nn.initializers.variance_scaling(
                 1 / 3, "fan_in", "uniform", in_axis=(1, 2, 3), batch_axis=0
             )
-            kernel = boxed(kernel, (None, None, None, None, "latent"))
-            bias = boxed(jax.nn.initializers.zeros, (None, "latent"))
+            kernel = logical(kernel, None, None, None, None, "latent")
+            bias = logical(jax.nn.initializers.zeros, None, "latent")
             params["phi_kernel"] = kernel(key_phi, (count, 3, 3, self.channels, self.channels), jnp.float32)
             params["phi_bias"] = bias(key_phi, (count, self.channels), jnp.float32)
         return params

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from vargen.errors import UserError
+from vargen.layers import Dense, Norm
 from vargen.tokenizers.codec import Codec
-from vargen.tokenizers.layers import Dense, LayerNorm
 
 
 class MixerBlock(nn.Module):
@@ -28,13 +28,17 @@ class MixerBlock(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, P, D] -> [B, P, D]."""
         small = nn.initializers.variance_scaling(0.1, "fan_in", "normal")
-        h = LayerNorm(name="norm_tokens")(x).swapaxes(1, 2)
-        h = nn.gelu(Dense(self.token_width, dtype=self.dtype, axes=(None, "mlp"), name="tokens_in")(h))
-        h = Dense(x.shape[1], dtype=self.dtype, axes=("mlp", None), init=small, name="tokens_out")(h)
+        h = Norm(name="norm_tokens")(x).swapaxes(1, 2)
+        h = nn.gelu(Dense(self.token_width, dtype=self.dtype, names=(None, "mlp"), name="tokens_in")(h))
+        h = Dense(x.shape[1], dtype=self.dtype, names=("mlp", None), kernel_init=small, name="tokens_out")(h)
         x = x + h.swapaxes(1, 2)
-        h = LayerNorm(name="norm_channels")(x)
-        h = nn.gelu(Dense(self.channel_width, dtype=self.dtype, axes=("embed", "mlp"), name="channels_in")(h))
-        h = Dense(x.shape[2], dtype=self.dtype, axes=("mlp", "embed"), init=small, name="channels_out")(h)
+        h = Norm(name="norm_channels")(x)
+        h = nn.gelu(
+            Dense(self.channel_width, dtype=self.dtype, names=("embed", "mlp"), name="channels_in")(h)
+        )
+        h = Dense(
+            x.shape[2], dtype=self.dtype, names=("mlp", "embed"), kernel_init=small, name="channels_out"
+        )(h)
         return x + h
 
 
@@ -56,13 +60,13 @@ class PatchEncoder(nn.Module):
         p = self.patch
         h, w = height // p, width // p
         x = images.astype(self.dtype).reshape(batch, h, p, w, p, channels).swapaxes(2, 3)
-        x = Dense(self.width, dtype=self.dtype, axes=(None, "embed"), name="patch_in")(
+        x = Dense(self.width, dtype=self.dtype, names=(None, "embed"), name="patch_in")(
             x.reshape(batch, h * w, -1)
         )
         for i in range(self.blocks):
             x = MixerBlock(self.token_width, self.channel_width, self.dtype, name=f"block{i}")(x)
-        x = Dense(self.out_channels, dtype=self.dtype, axes=("embed", "latent"), name="projection")(
-            LayerNorm(name="norm")(x)
+        x = Dense(self.out_channels, dtype=self.dtype, names=("embed", "latent"), name="projection")(
+            Norm(name="norm")(x)
         )
         return x.reshape(batch, h, w, -1).astype(jnp.float32)
 
@@ -80,20 +84,20 @@ class PatchDecoder(nn.Module):
 
     def setup(self) -> None:
         size = self.patch**2 * self.out_channels
-        self.patch_out = Dense(size, dtype=self.dtype, axes=("embed", None))
+        self.patch_out = Dense(size, dtype=self.dtype, names=("embed", None))
 
     @nn.compact
     def features(self, latents: jax.Array) -> jax.Array:
         """[B, h, w, C] -> [B, h, w, D], all but the last layer."""
         batch, h, w, channels = latents.shape
         x = latents.astype(self.dtype).reshape(batch, h * w, channels)
-        x = Dense(self.width, dtype=self.dtype, axes=("latent", "embed"), name="projection")(x)
+        x = Dense(self.width, dtype=self.dtype, names=("latent", "embed"), name="projection")(x)
         # Latents know nothing of their place but by the token mixing; a learned offset tells them at once.
         place = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, "embed"))
         x = x + self.param("place", place, (h * w, self.width)).astype(self.dtype)
         for i in range(self.blocks):
             x = MixerBlock(self.token_width, self.channel_width, self.dtype, name=f"block{i}")(x)
-        return LayerNorm(name="norm")(x).reshape(batch, h, w, -1)
+        return Norm(name="norm")(x).reshape(batch, h, w, -1)
 
     def last(self, features: jax.Array) -> jax.Array:
         """The last layer: [B, h, w, D] -> float32 [B, H, W, out_channels]."""

@@ -8,9 +8,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from vargen.layers import logical
 from vargen.tokenizers import usage
 from vargen.tokenizers.base import Tokenizer, check_images, flat
-from vargen.tokenizers.layers import boxed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class VQ(Tokenizer):
 
     def init_quantizer(self, key: jax.Array) -> dict:
         """dict(codebook float32 [K, C])."""
-        init = boxed(jax.nn.initializers.normal(self.channels**-0.5), ("vocab", "latent"))
+        init = logical(jax.nn.initializers.normal(self.channels**-0.5), "vocab", "latent")
         return dict(codebook=init(key, (self.vocab, self.channels), jnp.float32))
 
     def init_stats(self) -> dict:

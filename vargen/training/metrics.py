@@ -67,8 +67,11 @@ class Metrics:
 
     def advance(self, step: int) -> None:
         """Moves the progress bar to `step` updates."""
-        if self._bar is not None:
-            self._bar.update(step - self._bar.n)
+        if self._bar is None:
+            return
+        if self._bar.n == self._bar.initial:
+            self._bar.unpause()  # the first step compiled: its time says nothing of what is left
+        self._bar.update(step - self._bar.n)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Records scalars after update number `step`; the rate is over the steps since the last call."""

@@ -1,0 +1,68 @@
+"""Every config builds; the full-size ones have the authors' numbers of parameters, without allocating any."""
+
+import pathlib
+
+import pytest
+
+from vargen import config, models
+
+FOLDER = pathlib.Path(__file__).parent.parent / "configs"
+
+# Counted on the authors' own modules; MAR's by their names and shapes (tests/interop/test_mar.py uses every one).
+COUNTS = {
+    "var_imagenet256.py:d16": (310_283_520, 108_948_355),
+    "var_imagenet256.py:d20": (600_917_136, 108_948_355),
+    "var_imagenet256.py:d24": (1_033_399_360, 108_948_355),
+    "var_imagenet256.py:d30": (2_010_020_356, 108_948_355),
+    "llamagen_imagenet256.py:b": (110_888_448, 71_883_403),
+    "llamagen_imagenet256.py:l": (342_910_976, 71_883_403),
+    "llamagen_imagenet256.py:xl": (774_699_520, 71_883_403),
+    "llamagen_imagenet256.py:xxl": (1_410_972_672, 71_883_403),
+    "mar_imagenet256.py:b": (None, 66_456_019 + 16),  # and our scale per channel
+    "mar_imagenet256.py:l": (None, 66_456_019 + 16),
+    "mar_imagenet256.py:h": (None, 66_456_019 + 16),
+}
+
+
+def mar_count(layers, width, depth, denoiser, slots=256, buffer=64, channels=16, classes=1000):
+    """Parameters of the authors' module, added up by hand from its layers."""
+
+    def linear(i, o):
+        return i * o + o
+
+    block = 4 * width + linear(width, 3 * width) + linear(width, width) + 8 * width * width + 5 * width
+    stack = layers * block + 2 * width
+    embeddings = (classes + 1) * width + 2 * (slots + buffer) * width + slots * width + width
+    around = linear(channels, width) + 2 * width + linear(width, width)
+    residual = 2 * denoiser + 2 * linear(denoiser, denoiser) + linear(denoiser, 3 * denoiser)
+    head = (
+        linear(256, denoiser)
+        + linear(denoiser, denoiser)
+        + linear(width, denoiser)
+        + linear(channels, denoiser)
+    )
+    head += depth * residual + linear(denoiser, 2 * denoiser) + linear(denoiser, 2 * channels)
+    return 2 * stack + embeddings + around + head
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_full_size(name):
+    c = config.load(FOLDER / name)
+    tokenizer = models.build_tokenizer(c)
+    generator = models.build_generator(c, tokenizer)
+    expected, of_tokenizer = COUNTS[name]
+    if expected is None:
+        expected = mar_count(generator.layers, c.model.width, c.head.depth, c.head.width)
+    assert models.parameter_count(generator) == expected
+    assert models.parameter_count(tokenizer) == of_tokenizer
+    assert tokenizer.grid.size == (680 if "var" in name else 256)
+
+
+def test_all_configs_are_known():
+    found = {p.name for p in FOLDER.glob("*.py")}
+    full = {name.split(":")[0] for name in COUNTS}
+    assert found == full | {"var_digits.py", "llamagen_digits.py", "mar_digits.py"}
+    for name in found:
+        assert "vargen " in (FOLDER / name).read_text().split('"""')[1], (
+            f"{name}: the docstring gives the command"
+        )

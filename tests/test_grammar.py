@@ -1,0 +1,108 @@
+"""Parts that don't fit each other are refused when the config is built, in one line."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from systems import SYSTEMS, llamagen, make, mar, var
+
+from vargen import models, orders
+from vargen.config import part
+from vargen.errors import UserError
+
+
+def build(c):
+    return models.build_generator(c, models.build_tokenizer(c))
+
+
+@pytest.mark.parametrize(
+    "base, change, message",
+    [
+        (llamagen, dict(feed=part("refine")), "refine: needs a tokenizer with levels"),
+        (var, dict(order=part("raster")), "refine: needs the order levels"),
+        (llamagen, dict(order=part("random_sets", steps=4)), "a random order needs target_positions"),
+        (mar, dict(order=part("raster")), "mask: needs a random order"),
+        (
+            mar,
+            dict(head=part("categorical")),
+            "head categorical: expected a tokenizer of codes, found latents",
+        ),
+        (llamagen, dict(head=part("diffusion")), "head diffusion: expected a tokenizer of latents"),
+        (
+            llamagen,
+            dict(order=part("spiral")),
+            "order: expected one of levels, random_sets, raster, found 'spiral'",
+        ),
+        (llamagen, dict(mixer=part("attention", heads=2, ropes=True)), "unknown option 'ropes'"),
+        (llamagen, dict(model=dict(layers=2, width=16, deep=3)), "model: unknown field 'deep'"),
+        (mar, dict(model=dict(layers=3, width=16)), "a multiple of 2 layers, found 16 and 3"),
+    ],
+)
+def test_misfits(base, change, message):
+    c = base()
+    for axis, value in change.items():
+        c[axis] = value
+    with pytest.raises(UserError, match=message.replace("(", r"\(")) as error:
+        build(c)
+    assert "\n" not in str(error.value)
+
+
+def test_sampling_mistakes():
+    config, generator, params, tokenizer_params = make("mar")
+    model = models.Model(config, tokenizer_params, params)
+    for options, message in (
+        (dict(top_p=1.5), "sampling.top_p: expected 0 to 1, found 1.5"),
+        (dict(steps=99), "sampling.steps: expected 1 to 16"),
+        (dict(top_k=5), "need a categorical head"),
+        (dict(guidance_schedule="quadratic"), "guidance_schedule: expected constant, linear"),
+    ):
+        with pytest.raises(UserError, match=message):
+            model.sample([1], 0, **options)
+    with pytest.raises(UserError, match="class: expected 0 to 9, found 11"):
+        model.sample([1, 11], 0)
+    with pytest.raises(UserError, match="explicit likelihood"):
+        model.log_likelihood(jnp.zeros((1, 16, 4)), [1])
+
+
+def test_orders():
+    grid = orders.Grid(((1, 1), (2, 3)))
+    np.testing.assert_array_equal(grid.coords[3], [1, 0, 0, 2])
+    assert grid.size == 7 and grid.level_starts == (0, 1)
+    np.testing.assert_array_equal(orders.levels(grid).sizes, [1, 6])
+    np.testing.assert_array_equal(orders.levels(grid).starts, [0, 1])
+    slots = orders.random_slots(orders.Grid(((4, 4),)), jax.random.key(0), 3)
+    np.testing.assert_array_equal(np.sort(slots, axis=1), np.tile(np.arange(16), (3, 1)))
+    assert not np.array_equal(slots[0], slots[1])
+    for n, steps in ((256, 64), (16, 16), (16, 1), (7, 5)):
+        sizes = orders.cosine_sizes(n, steps)
+        assert len(sizes) == steps and sizes.sum() == n and sizes.min() >= 1
+
+
+def test_masked_training_order():
+    order = orders.RandomSets(orders.Grid(((16, 16),)), steps=8).training(jax.random.key(0), 4000)
+    masked = np.asarray(order.steps).sum(axis=1)
+    # The mean of a Gaussian around 1 with deviation 0.25, cut to [0.7, 1]; rounding up adds half a slot.
+    assert masked.min() >= 180 and masked.max() <= 256
+    assert abs((masked.mean() - 0.5) / 256 - 0.8670) < 0.005
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_loss_and_likelihood(name):
+    """At the start of training a categorical head is uniform; the likelihood is the loss without dropout."""
+    c, generator, params, tokenizer_params = make(name)
+    images = jax.random.uniform(jax.random.key(1), (4, 16, 16, 1), minval=-1)
+    content = jax.jit(generator.tokenizer.encode)(tokenizer_params, images)
+    labels, quantizer = jnp.arange(4), tokenizer_params["quantizer"]
+    key = jax.random.key(2)
+    loss = jax.jit(
+        lambda p, train: generator.loss(p, quantizer, content, labels, key, train), static_argnums=1
+    )
+    value, metrics = loss(params, False)
+    assert np.isfinite(value) and np.isfinite(list(metrics.values())).all()
+    assert not np.allclose(value, loss(params, True)[0])
+    if generator.head.kind == "codes":
+        params["head"] = jax.tree.map(jnp.zeros_like, params["head"])
+        np.testing.assert_allclose(loss(params, False)[0], np.log(16), rtol=1e-5)
+    if not generator.order.random:
+        nats = jax.jit(generator.log_likelihood)(params, quantizer, content, labels)
+        np.testing.assert_allclose(-nats.mean() / generator.tokenizer.grid.size, np.log(16), rtol=1e-5)
