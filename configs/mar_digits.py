@@ -13,7 +13,7 @@ def get_config():
     c = base.config()
     c.name = "MAR-digits"
     c.tokenizer = part(
-        "kl", encoder=part("patch", patch=4, blocks=1), channels=8, kl_weight=1e-4, measure=True
+        "kl", encoder=part("patch", patch=4, blocks=1), channels=8, kl_weight=5e-3, measure=True
     )
     c.order = part("random_sets", steps=8, mask_ratio_min=0.5)
     c.feed = part("mask", buffer=4)
@@ -22,5 +22,5 @@ def get_config():
     c.model = dict(layers=4, width=128, mlp="gelu", init_std=0.0, dropout=0.1)
     c.sampling.update(dict(guidance=2.0, guidance_schedule="linear"))
     c.tokenizer_training.update(dict(steps=1200, batch_size=64, learning_rate=4e-3, warmup_steps=50))
-    c.training.update(dict(steps=1200, batch_size=64, learning_rate=1e-3, augmented_copies=8))
+    c.training.update(dict(steps=1200, batch_size=64, learning_rate=2e-3, augmented_copies=8))
     return c

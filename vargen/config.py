@@ -85,7 +85,7 @@ def training(**changes: Any) -> ConfigDict:
             weight_decay=0.05,
             clip_norm=1.0,
             ema_decay=0.99,
-            accumulate=1,  # batches whose gradients are averaged before one update
+            accumulate=1,  # micro-batches that a batch is cut into, one after the other
             remat=False,
             log_every=10,
             save_every=500,

@@ -13,6 +13,7 @@ import numpy as np
 
 from vargen.feeds.rows import take_slots
 from vargen.mixers.block import Block, FinalNorm, SharedModulation
+from vargen.mixers.layout import Layout
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -235,8 +236,6 @@ def _touch_feed(feed, generator):
 
 def _touch_block(block):
     """Runs every parameter of a block once, for its initialisation."""
-    from vargen.mixers.layout import Layout
-
     x = jnp.zeros((1, 1, block.width))
     condition = jnp.zeros((1, 6, block.width) if block.adaptive == "shared" else (1, block.width))
     coords = np.zeros((1, 2), np.int32)
