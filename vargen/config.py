@@ -153,9 +153,8 @@ def digits() -> ConfigDict:
 
 def imagenet(image_size: int, **changes: Any) -> ConfigDict:
     """ImageNet-1k, prepared by TensorFlow Datasets (`--config.data.path` names its directory)."""
-    return images(
-        "tfds", image_size, 3, 1000, dataset="imagenet2012", **dict(flip=True, crop="center") | changes
-    )
+    fields: dict[str, Any] = dict(dataset="imagenet2012", flip=True, crop="center") | changes
+    return images("tfds", image_size, 3, 1000, **fields)
 
 
 def load(path: str | pathlib.Path, overrides: Iterable[tuple[str, Any]] = ()) -> ConfigDict:

@@ -23,7 +23,7 @@ def build(registry: Mapping[str, Callable], part: Mapping[str, Any], axis: str, 
       UserError: the name or an option is unknown; the message lists the known ones.
     """
     options = {k: _plain(v) for k, v in dict(part).items() if k != "name"}
-    name = part.get("name")
+    name: Any = part.get("name")
     if name not in registry:
         raise UserError(f"{axis}: expected one of {', '.join(sorted(registry))}, found {name!r}")
     constructor = registry[name]

@@ -133,10 +133,10 @@ def apply(
         values = [np.asarray(arrays[s]) for s in entry.sources]
         try:
             value = entry.transform(*values)
-            found = tuple(value.shape)
+            found = str(tuple(value.shape))
         except ValueError:
             found = " and ".join(str(tuple(v.shape)) for v in values)
-        if found != tuple(expected.shape):
+        if found != str(tuple(expected.shape)):
             wrong.append(
                 f"{entry.sources[0]} (expected {tuple(expected.shape)} after conversion, found {found})"
             )

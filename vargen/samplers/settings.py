@@ -51,8 +51,7 @@ class Sampling:
         Raises:
           ValueError: an unknown option or a value out of range.
         """
-        known = ("guidance", "temperature", "top_p", "guidance_schedule", "guidance_power", "guidance_steps")
-        known += ("top_k", "steps")
+        known = [f.name for f in dataclasses.fields(cls) if f.name not in ("guided", "nucleus")]
         for name in options:
             if name not in known:
                 raise ValueError(f"sampling: unknown option {name!r}, expected among {', '.join(known)}")
