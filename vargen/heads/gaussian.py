@@ -79,9 +79,13 @@ class Process:
         mean = self._at("mean_content", t) * content + self._at("mean_noisy", t) * noisy
         return mean, self._at("log_least", t)
 
-    def predict(self, noisy, t, eps, spread):
-        """Mean and log-variance of p(x_(t-1) | x_t) from predicted noise and interpolation in [-1, 1]."""
+    def predict(self, noisy, t, eps, spread, clip: float = 0.0):
+        """Mean and log-variance of p(x_(t-1) | x_t) from predicted noise and interpolation in [-1, 1].
+
+        With `clip`, the content that they imply is kept within [-clip, clip].
+        """
         content = self._at("inverse_signal", t) * noisy - self._at("inverse_noise", t) * eps
+        content = jnp.clip(content, -clip, clip) if clip else content
         share = (spread + 1) / 2
         log_variance = share * self._at("log_most", t) + (1 - share) * self._at("log_least", t)
         return self.posterior(content, noisy, t)[0], log_variance
@@ -105,9 +109,9 @@ class Process:
         bound = jnp.mean(jnp.where((t == 0)[:, None], nll, kl), axis=-1) / math.log(2.0)
         return jnp.mean((noise - eps) ** 2, axis=-1), bound
 
-    def reverse(self, noisy, t, eps, spread, noise, temperature=1.0):
+    def reverse(self, noisy, t, eps, spread, noise, temperature=1.0, clip: float = 0.0):
         """One step back; adds no noise at t = 0."""
-        mean, log_variance = self.predict(noisy, t, eps, spread)
+        mean, log_variance = self.predict(noisy, t, eps, spread, clip)
         return mean + jnp.where(t > 0, temperature * jnp.exp(0.5 * log_variance), 0.0) * noise
 
 
