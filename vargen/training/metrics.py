@@ -45,6 +45,7 @@ class Metrics:
     ):
         self.path = pathlib.Path(directory) / FILE
         self.batch_size = batch_size
+        self._start = start_step
         self.enabled = enabled
         self.seconds = 0.0  # of training before the current interval
         self._board = self._file = self._bar = None
@@ -69,7 +70,7 @@ class Metrics:
         """Moves the progress bar to `step` updates."""
         if self._bar is None:
             return
-        if self._bar.n == self._bar.initial:
+        if self._bar.n == self._start:
             self._bar.unpause()  # the first step compiled: its time says nothing of what is left
         self._bar.update(step - self._bar.n)
 
