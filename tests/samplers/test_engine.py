@@ -13,7 +13,7 @@ from systems import SYSTEMS, make
 from vargen import models
 from vargen.feeds.rows import take_slots
 from vargen.samplers import Sampling, decode
-from vargen.samplers.engine import _slot_keys, segments
+from vargen.samplers.engine import segments, slot_keys
 
 
 def uncached(generator, params, quantizer, labels, key, sampling):
@@ -21,7 +21,7 @@ def uncached(generator, params, quantizer, labels, key, sampling):
     batch, n = len(labels), generator.tokenizer.grid.size
     key_order, key_slots = jax.random.split(key)
     order = generator.order.decoding(key_order, batch, sampling.steps)
-    keys, scales = _slot_keys(key_slots, batch, n), sampling.scales(order.sizes)
+    keys, scales = slot_keys(key_slots, batch, n), sampling.scales(order.sizes)
     if generator.order.random:
         generator = dataclasses.replace(generator, feed=generator.feed.clone(most_known=n))
     codes = generator.head.kind == "codes"

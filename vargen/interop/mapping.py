@@ -59,6 +59,16 @@ def dense(target: str, source: str, bias: bool = True) -> list[Entry]:
     return _layer(target, source, dense_kernel, bias)
 
 
+def third(index: int) -> Callable[..., np.ndarray]:
+    """A transform: the query (0), key (1) or value (2) of a fused weight [3 D, I] -> [I, D], or bias [3 D] -> [D]."""
+
+    def cut(x: np.ndarray) -> np.ndarray:
+        part = np.split(x, 3)[index]
+        return dense_kernel(part) if part.ndim > 1 else part
+
+    return cut
+
+
 def norm(target: str, source: str, bias: bool = True) -> list[Entry]:
     """An affine normalisation: source.weight, source.bias -> target/scale, target/bias."""
     entries = array(f"{target}/scale", f"{source}.weight")

@@ -20,14 +20,10 @@ def table(layers: int, depth: int) -> list[m.Entry]:
             b = f"{theirs}_blocks.{i}"
             entries = []
             for j, name in enumerate(("query", "key", "value")):
-                entries += m.array(
-                    f"{ours}/mixer/{name}/kernel",
-                    f"{b}.attn.qkv.weight",
-                    lambda w, j=j: m.dense_kernel(np.split(w, 3)[j]),
-                )
-                entries += m.array(
-                    f"{ours}/mixer/{name}/bias", f"{b}.attn.qkv.bias", lambda w, j=j: np.split(w, 3)[j]
-                )
+                for kind in ("kernel", "bias"):
+                    theirs_kind = "weight" if kind == "kernel" else kind
+                    source = f"{b}.attn.qkv.{theirs_kind}"
+                    entries += m.array(f"{ours}/mixer/{name}/{kind}", source, m.third(j))
             entries += m.dense(f"{ours}/mixer/out", f"{b}.attn.proj")
             entries += m.dense(f"{ours}/feed_forward/up", f"{b}.mlp.fc1")
             entries += m.dense(f"{ours}/feed_forward/down", f"{b}.mlp.fc2")

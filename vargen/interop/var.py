@@ -18,15 +18,11 @@ IGNORED = ("lvl_1L", "attn_bias_for_masking", "*.zero_k_bias", "vae_proxy.*", "v
 def table(layers: int, adaptive: str, l2_norm: bool) -> list[m.Entry]:
     """Entries for a generator of `layers` blocks with modulation "adaln" or "shared"."""
 
-    def split(source: str, axis: int = 0):
-        """Query, key and value lie one after another along the first axis."""
-        return [lambda w, i=i: m.dense_kernel(np.split(w, 3, axis=axis)[i]) for i in range(3)]
-
     def block(i: int) -> list[m.Entry]:
         b = f"blocks.{i}"
         entries = []
-        for name, cut in zip(("query", "key", "value"), split(b), strict=True):
-            entries += m.array(f"blocks/mixer/{name}/kernel", f"{b}.attn.mat_qkv.weight", cut)
+        for j, name in enumerate(("query", "key", "value")):
+            entries += m.array(f"blocks/mixer/{name}/kernel", f"{b}.attn.mat_qkv.weight", m.third(j))
         entries += m.array("blocks/mixer/query/bias", f"{b}.attn.q_bias")
         entries += m.array("blocks/mixer/value/bias", f"{b}.attn.v_bias")
         if l2_norm:

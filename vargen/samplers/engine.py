@@ -46,7 +46,7 @@ def decode(generator, params, quantizer, labels, key, sampling):
         else (batch, grid.size, generator.tokenizer.channels)
     )
     content = jnp.zeros(shape, jnp.int32 if generator.head.kind == "codes" else jnp.float32)
-    keys = _slot_keys(key_slots, batch, grid.size)
+    keys = slot_keys(key_slots, batch, grid.size)
     sample = functools.partial(
         generator.head.apply,
         {"params": params["head"]},
@@ -127,7 +127,7 @@ def segments(sizes: np.ndarray, cached: bool, by_level: bool = False) -> list[li
     ]
 
 
-def _slot_keys(key, batch: int, slots: int):
+def slot_keys(key, batch: int, slots: int):
     """PRNG keys [B, N]."""
     fold = jax.random.fold_in
     return jax.vmap(lambda b: jax.vmap(lambda s: fold(fold(key, b), s))(jnp.arange(slots)))(jnp.arange(batch))
