@@ -190,8 +190,9 @@ class Generator:
             stack_key = None if key is None else jax.random.fold_in(key, i)
             if layers is not None:
                 caches = []
-                for (p, m), c in zip(layers, cache, strict=True):
-                    hidden, c = self.block.apply({"params": p}, hidden, m, rows.layout, c)
+                for layer, ((p, m), c) in enumerate(zip(layers, cache, strict=True)):
+                    layout = dataclasses.replace(rows.layout, layer=layer)
+                    hidden, c = self.block.apply({"params": p}, hidden, m, layout, c)
                     caches.append(c)
                 cache = caches
             else:
@@ -206,12 +207,13 @@ class Generator:
         keys = jax.random.split(key, self.layers) if train else None
 
         def body(x, inputs):
-            params, modulation, cache, rate, key = inputs
+            params, modulation, cache, rate, key, layer = inputs
             rngs = {"dropout": key} if train else None
-            return self.block.apply({"params": params}, x, modulation, layout, cache, train, rate, rngs=rngs)
+            here = dataclasses.replace(layout, layer=layer)
+            return self.block.apply({"params": params}, x, modulation, here, cache, train, rate, rngs=rngs)
 
         body = jax.checkpoint(body) if self.remat and train else body
-        return jax.lax.scan(body, x, (*stack, cache, rates, keys))
+        return jax.lax.scan(body, x, (*stack, cache, rates, keys, np.arange(self.layers)))
 
 
 def _touch_feed(feed, generator):

@@ -100,9 +100,16 @@ def build_generator(config, tokenizer) -> Generator:
         gain = 1 / math.sqrt(m["layers"] * 2) if m["depth_scaled_init"] else 1.0
         init, out_init = initializer(std, width), initializer(std, width, gain)
         mixer = parts.build(
-            MIXERS, config.mixer, "mixer", width=width, kernel_init=init, out_init=out_init, dtype=dtype
+            MIXERS,
+            config.mixer,
+            "mixer",
+            grid=grid,
+            width=width,
+            kernel_init=init,
+            out_init=out_init,
+            dtype=dtype,
         )
-        mixer.check(order)
+        mixer.check(order, feed)
         block = Block(
             mixer=mixer,
             width=width,

@@ -54,6 +54,11 @@ class Grid:
             rows.append(np.concatenate([np.full((len(index), 1), level), index], axis=1))
         return np.concatenate(rows).astype(np.int32)
 
+    @property
+    def places(self) -> np.ndarray:
+        """int32 [N, A]: where every slot lies within its level: ([frame,] row, column)."""
+        return self.coords[:, 2:] if self.frames == 1 else self.coords[:, 1:]
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)

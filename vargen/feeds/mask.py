@@ -48,6 +48,10 @@ class Mask(nn.Module):
     by_level = False
 
     @property
+    def visibility(self):
+        return "some" if self.encoder_decoder else "all"
+
+    @property
     def stacks(self):
         return ("encoder", "decoder") if self.encoder_decoder else ("blocks",)
 
@@ -112,7 +116,12 @@ class Mask(nn.Module):
         x = jnp.concatenate([x[:, : self.buffer], canvas], axis=1)
         size = self.buffer + self.grid.size
         x = x + self.decoder_positions(np.arange(size))
-        return Rows(x, Layout(np.zeros(size, np.int32)), rows.slots, rows.weight)
+        return Rows(
+            x,
+            Layout(np.zeros(size, np.int32), self._places(np.arange(self.grid.size))),
+            rows.slots,
+            rows.weight,
+        )
 
     def outputs(self, hidden, rows: Rows):
         """[B, M, D] -> [B, N, D], canonical, each with its slot's embedding added (MAR's before the head)."""
@@ -132,11 +141,21 @@ class Mask(nn.Module):
                 steps = np.zeros(self.buffer + most_known, np.int32)
             else:
                 steps = jnp.pad(1 - valid.astype(jnp.int32), ((0, 0), (self.buffer, 0)))
-            return Rows(self.content_norm(x), Layout(steps), np.arange(n), memory=(slots, valid))
+            return Rows(
+                self.content_norm(x), Layout(steps, self._places(slots)), np.arange(n), memory=(slots, valid)
+            )
         seen = jnp.zeros((batch, n), bool)
         seen = jax.vmap(lambda w, s, v: w.at[s].set(v))(
             seen, slots, jnp.broadcast_to(np.arange(most_known) < known, slots.shape)
         )
         x = jnp.where(seen[..., None], self.content(content), self.mask.astype(self.dtype))
         x = jnp.concatenate([first, x], axis=1) + self.positions(np.arange(self.buffer + n))
-        return Rows(self.content_norm(x), Layout(np.zeros(self.buffer + n, np.int32)), np.arange(n))
+        layout = Layout(np.zeros(self.buffer + n, np.int32), self._places(np.arange(n)))
+        return Rows(self.content_norm(x), layout, np.arange(n))
+
+    def _places(self, slots):
+        """int [.., buffer + n, A]: where the slots [.., n] lie, after the buffer's rows, which lie nowhere."""
+        module = np if isinstance(slots, np.ndarray) else jnp
+        places = module.asarray(self.grid.places)[slots]
+        pad = [(0, 0)] * (places.ndim - 2) + [(self.buffer, 0), (0, 0)]
+        return module.pad(places, pad, constant_values=-1)

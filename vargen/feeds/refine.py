@@ -34,6 +34,7 @@ class Refine(nn.Module):
     stacks = ("blocks",)
     cached = True
     by_level = True
+    visibility = "steps"
 
     def check(self, order) -> None:
         """Raises ValueError for an order whose steps are not the levels, or a tokenizer without them."""
@@ -67,7 +68,7 @@ class Refine(nn.Module):
             x.append(self._level(state, condition, level))
         coords = self.grid.coords
         return Rows(
-            jnp.concatenate(x, axis=1), Layout(coords[:, 0], coords[:, 2:]), np.arange(self.grid.size)
+            jnp.concatenate(x, axis=1), Layout(coords[:, 0], self.grid.places), np.arange(self.grid.size)
         )
 
     def begin(self, batch: int):
@@ -78,7 +79,7 @@ class Refine(nn.Module):
         """Rows of the level `step.index`; condition [R B, D] may hold several for each example."""
         slots = step.positions()
         coords = self.grid.coords
-        layout = Layout(coords[slots, 0], coords[slots, 2:], step.start, coords[:, 0])
+        layout = Layout(coords[slots, 0], self.grid.places[slots], step.start, coords[:, 0])
         return Rows(self._level(state, condition, int(step.index)), layout, slots)
 
     def absorb(self, state, content, step: Step, quantizer=None):

@@ -52,6 +52,7 @@ class Shift(nn.Module):
     stacks = ("blocks",)
     cached = True
     by_level = False
+    visibility = "steps"
 
     def check(self, order) -> None:
         """Raises ValueError for an order that this feed can't honour."""
@@ -110,8 +111,9 @@ class Shift(nn.Module):
             x = x + repeat_to(
                 jnp.broadcast_to(self.targets(targets), (content.shape[0], *x.shape[1:])), x.shape[0]
             )
-        where = jnp.asarray(self.grid.coords[:, 2:])[carried]
-        coords = jnp.where(jnp.asarray(first)[:, None], -1, where)
+        module = np if isinstance(carried, np.ndarray) and isinstance(first, np.ndarray) else jnp
+        places = module.asarray(self.grid.places)[carried]
+        coords = module.where(module.asarray(first)[:, None], -1, places)
         if coords.ndim == 3:
             coords = repeat_to(coords, x.shape[0])
         layout = Layout(_at(steps, at), coords, step.start, steps)

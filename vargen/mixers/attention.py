@@ -51,8 +51,8 @@ class Attention(nn.Module):
     def head_dim(self) -> int:
         return self.width // self.heads
 
-    def check(self, order) -> None:
-        """Raises ValueError for an order that this mixer can't honour: attention honours all."""
+    def check(self, order, feed) -> None:
+        """Raises ValueError for an order or a feed that this mixer can't honour: attention honours all."""
 
     def init_cache(self, batch: int, length: int) -> dict[str, jax.Array]:
         """An empty cache for `length` rows: key and value [B, M, G, D/H]."""

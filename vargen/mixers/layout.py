@@ -12,13 +12,15 @@ class Layout:
 
     Attributes:
       steps: int [N] or [B, N]: the step of each row; NumPy where known before tracing.
-      coords: int [N, A] or [B, N, A]: where each row's content lies, for rotary positions; negative for rows
-        that lie nowhere (a condition). None where positions enter otherwise.
+      coords: int [N, A] or [B, N, A]: where each row's content lies: ([frame,] row, column); negative for rows
+        that lie nowhere (a condition).
       start: in the cached form, the row of the cache at which these rows begin (int, or traced in a scan).
       cache_steps: in the cached form, int [M]: the step of every row of the cache.
+      layer: which layer of its stack is at work (int, or traced under a scan over layers).
     """
 
     steps: Any
-    coords: Any = None
+    coords: Any
     start: Any = None
     cache_steps: Any = None
+    layer: Any = 0

@@ -84,7 +84,7 @@ def decode(generator, params, quantizer, labels, key, sampling):
         if generator.feed.cached:
             # Layers are cut out of their stack once, before the loop: inside it that would be a copy each step.
             content, state, cache = carry
-            cache = _lengthen(cache, grid.size)
+            cache = _lengthen(cache, jax.eval_shape(lambda: generator.init_cache(len(labels), grid.size)))
             stack = (params[generator.feed.stacks[0]], modulations[generator.feed.stacks[0]])
             cache, layers = (_unstack(t, generator.layers) for t in (cache, stack))
             carry = (content, state, cache)
@@ -133,10 +133,10 @@ def slot_keys(key, batch: int, slots: int):
     return jax.vmap(lambda b: jax.vmap(lambda s: fold(fold(key, b), s))(jnp.arange(slots)))(jnp.arange(batch))
 
 
-def _lengthen(cache, length: int):
-    """Caches [L, B, M, ...] padded to `length` rows."""
+def _lengthen(cache, full):
+    """A cache padded to the shapes of one of full length."""
     return jax.tree.map(
-        lambda x: jnp.pad(x, [(0, length - x.shape[2] if i == 2 else 0) for i in range(x.ndim)]), cache
+        lambda x, y: jnp.pad(x, [(0, b - a) for a, b in zip(x.shape, y.shape, strict=True)]), cache, full
     )
 
 

@@ -1,0 +1,72 @@
+"""Which implementation of a kernel runs: chosen when a program is lowered, for the platform it is lowered for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
+
+# Name of an implementation -> the platform that runs it; those not listed run anywhere.
+PLATFORM = {"tpu": "tpu", "gpu": "cuda", "cudnn": "cuda"}
+
+
+def check(kernel: str, implementation: str | None, known: Mapping[str, Callable]) -> None:
+    """Raises ValueError for an implementation that doesn't exist."""
+    if implementation is not None and implementation not in known:
+        raise ValueError(
+            f"{kernel}: implementation: expected None (chosen by platform) or one of "
+            f"{', '.join(known)}, found {implementation!r}"
+        )
+
+
+def run(kernel: str, implementation: str | None, known: Mapping[str, Callable], *args):
+    """Calls one of `known` on arrays.
+
+    With None that is "tpu" or "gpu" where the program is lowered for one and the kernel has it, else "xla":
+    decided at lowering (`jax.lax.platform_dependent`), so that compiling for another platform than this
+    machine's picks that platform's. Differentiate around it (`jax.custom_vjp`), not through it: the branches'
+    residuals would be kept side by side.
+
+    Args:
+      kernel: the kernel's name, for messages.
+      implementation: a name in `known`, or None.
+      known: functions of the same arrays by name; "xla" must be among them, "tpu" and "gpu" may.
+      *args: arrays.
+
+    Raises:
+      ValueError: an unknown name; or, at lowering, a named one that the platform can't run.
+    """
+    check(kernel, implementation, known)
+    if implementation is None:
+        branches = {
+            platform: known[name] for name, platform in (("tpu", "tpu"), ("gpu", "cuda")) if name in known
+        }
+        return jax.lax.platform_dependent(*args, **branches, default=known["xla"])
+    if implementation in PLATFORM:
+        args = (_only_on(args[0], kernel, implementation), *args[1:])
+    return known[implementation](*args)
+
+
+# An identity that only the platform of `implementation` lowers: elsewhere its lowering says why not.
+_guard = Primitive("runs_only_on")
+_guard.def_abstract_eval(lambda x, **_: x)
+batching.defvectorized(_guard)
+
+
+def _only_on(x, kernel: str, implementation: str):
+    return jax.jit(lambda x: _guard.bind(x, kernel=kernel, implementation=implementation))(x)
+
+
+def _lower(ctx, x, *, kernel, implementation):
+    found, wanted = ctx.module_context.platforms, PLATFORM[implementation]
+    if tuple(found) != (wanted,):
+        raise ValueError(
+            f"{kernel}: implementation {implementation!r} needs a program lowered for {wanted}, found "
+            f"{', '.join(found)}; expected 'xla', or None to choose by platform"
+        )
+    return [x]
+
+
+mlir.register_lowering(_guard, _lower)
