@@ -95,6 +95,11 @@ def levels(grid: Grid) -> Order:
     return Order(np.arange(grid.size), grid.coords[:, 0])
 
 
+def frames(grid: Grid) -> Order:
+    """All slots of a frame in one step, frame after frame (single-level grids)."""
+    return Order(np.arange(grid.size), grid.coords[:, 1])
+
+
 def random_slots(grid: Grid, key: jax.Array, batch: int) -> jax.Array:
     """int32 [B, N]: an independent random permutation of the slots for every example."""
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(batch))
@@ -187,6 +192,7 @@ class RandomSets:
 
 ORDERS = {
     "raster": lambda grid: Fixed(raster(grid)),
+    "frames": lambda grid: Fixed(frames(grid)),
     "levels": lambda grid: Fixed(levels(grid)),
     "random_sets": lambda grid, steps, mask_ratio_min=0.7: RandomSets(grid, steps, mask_ratio_min),
 }

@@ -1,0 +1,160 @@
+"""What every mixer must show under every order that it accepts; a new mixer adds one line to a table and inherits it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vargen.layers import KERNEL_INIT
+from vargen.mixers.layout import Layout
+from vargen.orders import Fixed, Grid, Order, RandomSets, frames, levels, raster
+
+BATCH, WIDTH = 2, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """An order as a feed lays it out: what `check` is asked, and the rows that come of it."""
+
+    grid: Grid
+    order: object
+    visibility: str
+    layout: Layout
+
+
+def _steps(grid: Grid, sizes) -> Fixed:
+    return Fixed(Order(np.arange(grid.size), np.repeat(np.arange(len(sizes)), sizes)))
+
+
+def _shifted(grid: Grid, order: Fixed) -> Case:
+    places = np.concatenate([np.full((1, grid.places.shape[1]), -1), grid.places[:-1]])
+    return Case(grid, order, "steps", Layout(np.asarray(order.order.steps), places))
+
+
+def _whole(grid: Grid, order, prefix: int) -> Case:
+    places = np.concatenate([np.full((prefix, grid.places.shape[1]), -1), grid.places])
+    return Case(grid, order, "all", Layout(np.zeros(len(places), np.int32), places))
+
+
+PLAIN = Grid(((3, 4),))
+LEVELS = Grid(((1, 1), (2, 2), (3, 3)))
+VIDEO = Grid(((2, 3),), frames=3)
+
+CASES = {
+    # One slot a step, each row carrying the content before it.
+    "raster": _shifted(PLAIN, Fixed(raster(PLAIN))),
+    # All of a level at once, each row lying where its slot does.
+    "levels": Case(LEVELS, Fixed(levels(LEVELS)), "steps", Layout(LEVELS.coords[:, 0], LEVELS.places)),
+    # A random order in steps of unequal sizes, the same rows for all examples.
+    "groups": Case(
+        PLAIN,
+        _steps(PLAIN, (1, 2, 4, 5)),
+        "steps",
+        Layout(
+            np.repeat(np.arange(4), (1, 2, 4, 5)),
+            PLAIN.places[np.random.default_rng(0).permutation(PLAIN.size)],
+        ),
+    ),
+    # Everyone sees everyone, after two rows of the condition.
+    "all": _whole(PLAIN, RandomSets(PLAIN, 4), 2),
+    # A frame at a time.
+    "frames": Case(VIDEO, Fixed(frames(VIDEO)), "steps", Layout(VIDEO.coords[:, 1], VIDEO.places)),
+}
+
+
+class Feed:
+    """As much of a feed as `check` looks at."""
+
+    def __init__(self, visibility):
+        self.visibility = visibility
+
+
+def make(mixer_class, case: Case, **options):
+    """The mixer, checked against the case's order; raises what `check` raises."""
+    fields = mixer_class.__dataclass_fields__
+    known = dict(
+        grid=case.grid, width=WIDTH, kernel_init=KERNEL_INIT, out_init=KERNEL_INIT, dtype=jnp.float32
+    )
+    mixer = mixer_class(**{k: v for k, v in known.items() if k in fields}, **options)
+    mixer.check(case.order, Feed(case.visibility))
+    return mixer
+
+
+def init(mixer, case: Case, seed: int = 0):
+    """Parameters none of which is zero, and rows [B, N, D]."""
+    keys = jax.random.split(jax.random.key(seed), 3)
+    x = jax.random.normal(keys[0], (BATCH, len(case.layout.steps), WIDTH))
+    one = Layout(np.zeros(1, np.int32), np.zeros((1, case.grid.places.shape[1]), np.int32))
+    params = nn.meta.unbox(jax.jit(lambda k: mixer.init(k, x[:, :1], one))(keys[1])["params"])
+    leaves, tree = jax.tree.flatten(params)
+    noise = jax.random.split(keys[2], len(leaves))
+    leaves = [a + 0.3 * jax.random.normal(k, a.shape) for a, k in zip(leaves, noise, strict=True)]
+    return jax.tree.unflatten(tree, leaves), x
+
+
+def parallel(mixer, params, x, layout):
+    return mixer.apply({"params": params}, x, layout)[0]
+
+
+def by_steps(mixer, params, x, layout):
+    """The cached form, a step at a time with its place known before tracing."""
+    steps, cache, out = layout.steps, mixer.init_cache(len(x), 0), []
+    for step in np.unique(steps):
+        (at,) = np.nonzero(steps == step)
+        low, high = int(at[0]), int(at[-1]) + 1
+        here = dataclasses.replace(
+            layout, steps=steps[low:high], coords=layout.coords[low:high], start=low, cache_steps=steps
+        )
+        y, cache = mixer.apply({"params": params}, x[:, low:high], here, cache)
+        out.append(y)
+    return jnp.concatenate(out, axis=1)
+
+
+def scanned(mixer, params, x, layout):
+    """The cached form under `lax.scan`, everything about a row traced; for orders of one slot a step."""
+    steps, coords = jnp.asarray(layout.steps), jnp.asarray(layout.coords)
+
+    def body(cache, i):
+        here = dataclasses.replace(
+            layout, steps=steps[i][None], coords=coords[i][None], start=i, cache_steps=layout.steps
+        )
+        row = jax.lax.dynamic_slice_in_dim(x, i, 1, axis=1)
+        y, new = mixer.apply({"params": params}, row, here, cache)
+        return jax.tree.map(lambda a, b: b.astype(a.dtype), cache, new), y[:, 0]
+
+    cache = mixer.init_cache(len(x), x.shape[1])
+    return jnp.moveaxis(jax.lax.scan(body, cache, jnp.arange(x.shape[1]))[1], 0, 1)
+
+
+def check_mixer(mixer_class, case_name: str, tolerance: float = 2e-5, **options):
+    """Parallel = cached = scanned; no row sees a later step; gradients are finite and reach every parameter."""
+    case = CASES[case_name]
+    mixer = make(mixer_class, case, **options)
+    params, x = init(mixer, case)
+    layout = case.layout
+    run = jax.jit(lambda p, x: parallel(mixer, p, x, layout))
+    expected = run(params, x)
+    assert expected.shape == x.shape and np.isfinite(expected).all() and np.ptp(expected) > 1e-3
+    if case.visibility == "steps":
+        found = jax.jit(lambda p, x: by_steps(mixer, p, x, layout))(params, x)
+        np.testing.assert_allclose(found, expected, atol=tolerance, rtol=tolerance)
+        if np.all(np.diff(layout.steps) == 1):
+            found = jax.jit(lambda p, x: scanned(mixer, p, x, layout))(params, x)
+            np.testing.assert_allclose(found, expected, atol=tolerance, rtol=tolerance)
+        for step in np.unique(layout.steps)[1:]:
+            later = jnp.asarray(layout.steps >= step)[:, None]
+            changed = run(params, jnp.where(later, x + 1.0, x))
+            earlier = layout.steps < step
+            np.testing.assert_allclose(
+                np.asarray(changed)[:, earlier], np.asarray(expected)[:, earlier], atol=1e-6, err_msg="leak"
+            )
+    weight = jax.random.normal(jax.random.key(9), x.shape)
+    grads = jax.jit(jax.grad(lambda p: jnp.sum(weight * parallel(mixer, p, x, layout))))(params)
+    for path, g in jax.tree_util.tree_leaves_with_path(grads):
+        assert np.isfinite(g).all(), path
+        assert np.abs(g).max() > 0, f"no gradient reaches {jax.tree_util.keystr(path)}"
+    return mixer, params, x, expected
