@@ -29,6 +29,7 @@ $(VENV)/.installed: pyproject.toml setup.py .ci/install
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	@bash .ci/install $(VENV) '.[test,emoji]'
+	@bash .ci/install-libtpu $(VENV)
 	@touch $@
 
 quickstart: install

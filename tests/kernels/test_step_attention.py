@@ -1,5 +1,8 @@
-"""Step-masked attention against a dense float64 formula."""
+"""Step-masked attention: every implementation against a dense float64 formula, forward and gradient."""
 
+import functools
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,123 +10,326 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vargen.kernels.step_attention import blockwise, step_attention
+from vargen.kernels.step_attention import merge, shapes, step_attention, xla
+from vargen.kernels.step_attention.spans import edges, spans, visits
+
+IMPLEMENTATIONS = ("reference", "xla", "tpu_interpret", "gpu_interpret")
+LEVELS = shapes.levels((1, 2, 3, 4, 5))
 
 
-def dense(q, k, v, q_step, k_step, strict=False, window=None, scale=None):
-    """The definition, in float64 NumPy."""
-    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
-    batch, n, heads, dim = q.shape
-    out = np.zeros((batch, n, heads, v.shape[-1]))
-    q_step, k_step = (np.broadcast_to(s, (batch, s.shape[-1])) for s in (q_step, k_step))
-    for b in range(batch):
-        for h in range(heads):
-            g = h * k.shape[2] // heads
-            logits = q[b, :, h] @ k[b, :, g].T * (dim**-0.5 if scale is None else scale)
-            qs, ks = q_step[b][:, None], k_step[b][None]
-            seen = (ks < qs) if strict else (ks <= qs)
-            if window is not None:
-                seen &= ks >= qs - window
-            for i in range(n):
-                if seen[i].any():
-                    w = np.exp(logits[i][seen[i]] - logits[i][seen[i]].max())
-                    out[b, i, h] = w / w.sum() @ v[b, :, g][seen[i]]
-    return out
+def see(q_step, k_step, strict=False, window=None):
+    """bool [.., N, M], by the definition."""
+    q, k = np.asarray(q_step)[..., :, None], np.asarray(k_step)[..., None, :]
+    seen = (k < q) if strict else (k <= q)
+    return seen if window is None else seen & (k >= q - window)
 
 
-def inputs(rng, batch, n, m, heads, groups, dim):
-    shapes = ((batch, n, heads, dim), (batch, m, groups, dim), (batch, m, groups, dim))
-    return [jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes]
+def dense(q, k, v, seen, scale=None, d_out=None, d_lse=None):
+    """The definition in float64 NumPy: output and log-sum-exp, and with cotangents the gradients of q, k, v."""
+    q, k, v = (np.asarray(x, np.float64).swapaxes(1, 2) for x in (q, k, v))
+    repeat = q.shape[1] // k.shape[1]
+    k, v = np.repeat(k, repeat, axis=1), np.repeat(v, repeat, axis=1)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    seen = seen if seen.ndim == 2 else seen[:, None]
+    weights = np.exp(scale * q @ k.swapaxes(-1, -2)) * seen
+    total = weights.sum(-1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        lse = np.log(total[..., 0])
+    weights = weights / np.where(total > 0, total, 1.0)
+    out = weights @ v
+    if d_out is None:
+        return out.swapaxes(1, 2), lse.swapaxes(1, 2)
+    d_out, d_lse = (np.asarray(x, np.float64).swapaxes(1, 2) for x in (d_out, d_lse))
+    d_weights = d_out @ v.swapaxes(-1, -2)
+    d_logits = weights * (d_weights - (d_out * out).sum(-1, keepdims=True) + d_lse[..., None])
+    grads = scale * d_logits @ k, scale * d_logits.swapaxes(-1, -2) @ q, weights.swapaxes(-1, -2) @ d_out
+    fold = lambda x: x.reshape(x.shape[0], -1, repeat, *x.shape[2:]).sum(2)  # noqa: E731
+    return tuple(x.swapaxes(1, 2) for x in (grads[0], fold(grads[1]), fold(grads[2])))
 
 
-@settings(max_examples=12, deadline=None)
+def inputs(seed, batch, n, m, heads, groups, dim, dtype=jnp.float32):
+    rng = np.random.default_rng(seed)
+    sizes = ((batch, n, heads, dim), (batch, m, groups, dim), (batch, m, groups, dim))
+    sizes += ((batch, n, heads, dim), (batch, n, heads))
+    return [jnp.asarray(rng.normal(size=s), dtype) for s in sizes]
+
+
+def check(q_step, k_step, implementation, *, batch=2, heads=2, groups=1, dim=16, tolerance=1e-5, **options):
+    """Forward, log-sum-exp and gradients; errors relative to the largest value."""
+    n, m = q_step.shape[-1], k_step.shape[-1]
+    q, k, v, d_out, d_lse = inputs(0, batch, n, m, heads, groups, dim, options.pop("dtype", jnp.float32))
+    seen = see(q_step, k_step, options.get("strict", False), options.get("window"))
+    d_lse = jnp.where(seen.any(-1)[..., None], d_lse, 0.0)
+
+    @jax.jit
+    def run(q, k, v):
+        call = functools.partial(
+            step_attention,
+            q_step=q_step,
+            k_step=k_step,
+            return_lse=True,
+            implementation=implementation,
+            **options,
+        )
+        (out, lse), pull = jax.vjp(call, q, k, v)
+        return out, lse, pull((d_out.astype(out.dtype), d_lse.astype(jnp.float32)))
+
+    out, lse, grads = run(q, k, v)
+    scale = options.get("scale")
+    expected_out, expected_lse = dense(q, k, v, seen, scale)
+    close = lambda a, b: np.testing.assert_allclose(  # noqa: E731
+        np.asarray(a, np.float64),
+        b,
+        rtol=0,
+        atol=tolerance * max(1.0, np.abs(b[np.isfinite(b)]).max(initial=0)),
+    )
+    assert out.dtype == v.dtype and lse.dtype == jnp.float32
+    close(out, expected_out)
+    close(lse, expected_lse)
+    for found, wanted in zip(grads, dense(q, k, v, seen, scale, d_out, d_lse), strict=True):
+        close(found, wanted)
+
+
+CASES = {
+    "levels": dict(q_step=LEVELS, k_step=LEVELS),
+    "causal": dict(q_step=np.arange(37), k_step=np.arange(37)),
+    "bidirectional": dict(q_step=np.zeros(20, int), k_step=np.zeros(33, int), groups=2),
+    "strict_window": dict(q_step=LEVELS, k_step=LEVELS, strict=True, window=2),
+    "cached": dict(q_step=np.arange(30, 37), k_step=np.arange(37), scale=0.7),
+    "unsorted": dict(q_step=np.arange(37)[::-1] // 3, k_step=np.random.default_rng(1).permutation(37) // 3),
+}
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("name", CASES)
+def test_static_steps(name, implementation, small_blocks):
+    check(implementation=implementation, **CASES[name])
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("options", [{}, dict(strict=True, window=3)])
+def test_steps_of_each_example(implementation, options, small_blocks):
+    rng = np.random.default_rng(2)
+    steps = jnp.asarray(np.stack([rng.permutation(37), rng.permutation(37) // 4]))
+    check(steps, steps, implementation, **options)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_bfloat16(implementation):
+    """Rounding of inputs is shared; weights, outputs and gradients are rounded to 8 bits: 2e-2 of the largest."""
+    check(LEVELS, LEVELS, implementation, dtype=jnp.bfloat16, tolerance=2e-2)
+
+
+@pytest.mark.parametrize("implementation", ["tpu_interpret", "gpu_interpret"])
+@pytest.mark.parametrize("dim", [40, 256])
+def test_head_sizes(implementation, dim):
+    check(np.arange(20) // 3, np.arange(20) // 3, implementation, dim=dim, batch=1)
+
+
+@pytest.mark.parametrize("implementation", ["tpu_interpret", "gpu_interpret"])
+def test_many_blocks(implementation):
+    """Several real blocks of queries and keys, whole and partial ones."""
+    steps = np.sort(np.random.default_rng(0).integers(0, 9, 300))
+    check(steps, steps, implementation, batch=1, groups=2)
+    traced = jnp.asarray(np.random.default_rng(1).permutation(steps))
+    check(traced, traced, implementation, batch=1, groups=2)
+
+
+@settings(max_examples=10, deadline=None)
 @given(
-    seed=st.integers(0, 2**16),
-    steps=st.lists(st.integers(0, 4), min_size=1, max_size=9),
-    groups=st.sampled_from([1, 2]),
+    q_step=st.lists(st.integers(0, 4), min_size=1, max_size=9),
+    k_step=st.lists(st.integers(0, 4), min_size=1, max_size=9),
     strict=st.booleans(),
     window=st.sampled_from([None, 0, 1]),
     static=st.booleans(),
+    implementation=st.sampled_from(IMPLEMENTATIONS[1:]),
 )
-def test_drawn_steps(seed, steps, groups, strict, window, static):
-    rng = np.random.default_rng(seed)
-    q, k, v = inputs(rng, 2, len(steps), len(steps), 2, groups, 4)
-    steps = np.asarray(steps)
-    given_steps = steps if static else jnp.asarray(np.stack([steps, steps[::-1]]))
-    found = step_attention(q, k, v, given_steps, given_steps, strict=strict, window=window)
-    np.testing.assert_allclose(
-        found, dense(q, k, v, np.asarray(given_steps), np.asarray(given_steps), strict, window), atol=1e-5
-    )
+def test_drawn_steps(q_step, k_step, strict, window, static, implementation):
+    q_step, k_step = np.asarray(q_step), np.asarray(k_step)
+    if not static:
+        q_step, k_step = jnp.asarray(np.stack([q_step, q_step[::-1]])), jnp.asarray(k_step)
+    check(q_step, k_step, implementation, strict=strict, window=window)
 
 
-@pytest.mark.parametrize("case", ["levels", "causal", "bidirectional", "traced", "cross"])
-def test_blocks_forward_and_gradient(case, monkeypatch):
-    # Small blocks, so that small inputs are cut as large ones are.
-    monkeypatch.setattr(blockwise, "SMALLEST", 3)
-    monkeypatch.setattr(blockwise, "LARGEST", 5)
-    rng = np.random.default_rng(0)
-    steps = {
-        "levels": np.repeat(np.arange(4), (1, 4, 9, 7)),
-        "bidirectional": np.zeros(13, int),
-    }.get(case, np.arange(13))
-    q_step, k_step = steps, steps
-    if case == "cross":
-        q_step = steps[5:]
-    if case == "traced":
-        q_step = k_step = jnp.asarray(rng.permuted(np.tile(steps, (2, 1)), axis=1))
-    q, k, v = inputs(rng, 2, q_step.shape[-1], k_step.shape[-1], 2, 1, 4)
-    weight = jnp.asarray(rng.normal(size=q.shape), jnp.float32)
-    expected = dense(q, k, v, np.asarray(q_step), np.asarray(k_step))
-    np.testing.assert_allclose(step_attention(q, k, v, q_step, k_step), expected, atol=1e-5)
-
-    def by_definition(q, k, v):
-        mask = jnp.asarray(k_step)[..., None, :] <= jnp.asarray(q_step)[..., :, None]
-        mask = mask if mask.ndim == 2 else mask[:, None]
-        k, v = jnp.repeat(k, 2, axis=2), jnp.repeat(v, 2, axis=2)
-        logits = jnp.einsum("bnhd,bmhd->bhnm", q, k) / 2.0
-        weights = jax.nn.softmax(jnp.where(mask, logits, -jnp.inf))
-        return jnp.sum(weight * jnp.einsum("bhnm,bmhd->bnhd", weights, v))
-
-    found = jax.jit(jax.grad(lambda *a: jnp.sum(weight * step_attention(*a, q_step, k_step)), (0, 1, 2)))(
-        q, k, v
-    )
-    for a, b in zip(found, jax.grad(by_definition, (0, 1, 2))(q, k, v), strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-5)
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks so small that small inputs are cut as large ones are."""
+    monkeypatch.setattr(xla, "SMALLEST", 3)
+    monkeypatch.setattr(xla, "LARGEST", 8)
+    monkeypatch.setattr(xla, "KEYS", 10)
+    monkeypatch.setattr(xla, "WRITTEN_OUT", 5)
 
 
-def test_a_query_that_sees_nothing():
-    q, k, v = inputs(np.random.default_rng(0), 1, 3, 2, 1, 1, 4)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_query_that_sees_nothing(implementation):
+    q, k, v, *_ = inputs(0, 1, 3, 2, 1, 1, 16)
     for wrap in (np.asarray, jnp.asarray):
         q_step, k_step = wrap(np.array([0, 1, 5])), wrap(np.array([1, 2]))
-        grad = jax.grad(lambda q, s=q_step, t=k_step: jnp.sum(step_attention(q, k, v, s, t)))(q)
-        assert np.isfinite(grad).all()
-        np.testing.assert_array_equal(step_attention(q, k, v, q_step, k_step)[0, 0], 0)
+        run = functools.partial(
+            step_attention, q_step=q_step, k_step=k_step, return_lse=True, implementation=implementation
+        )
+        out, lse = run(q, k, v)
+        np.testing.assert_array_equal(out[0, 0], 0)
+        assert lse[0, 0, 0] == -np.inf and np.isfinite(lse[0, 1:]).all()
+        grads = jax.grad(lambda *a, run=run: jnp.sum(run(*a)[0]) + jnp.sum(run(*a)[1][:, 1:]), (0, 1, 2))(
+            q, k, v
+        )
+        assert all(np.isfinite(g).all() for g in grads)
+        np.testing.assert_array_equal(grads[0][0, 0], 0)
 
 
-def test_blocks_touch_no_more_than_the_visible_keys():
-    levels = np.repeat(np.arange(10), np.array([1, 2, 3, 4, 5, 6, 8, 10, 13, 16]) ** 2)
-    bounds = blockwise.query_bounds(levels)
-    visited = sum(
-        (end - start) * np.flatnonzero(levels <= levels[end - 1]).size
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True)
-    )
-    least = sum(np.sum(levels <= s) for s in levels)
-    assert bounds[0] == 0 and bounds[-1] == 680 and max(np.diff(bounds)) <= blockwise.LARGEST
-    assert visited <= 1.05 * least
+def test_merge_is_the_union():
+    """ACDiT's visibility: earlier clean blocks, and the own noisy one; with a query that sees neither."""
+    n = 12
+    step = np.arange(n) // 3
+    q, clean, value, d_out, d_lse = inputs(3, 2, n, n, 2, 2, 8)
+    noisy, noisy_value, *_ = inputs(4, 2, n, n, 2, 2, 8)
+    clean_step = step + 1  # the first block of clean keys is hidden from the first queries
+
+    def union(q, clean, noisy):
+        parts = (
+            step_attention(q, clean, value, step, clean_step, return_lse=True),
+            step_attention(q, noisy[:, 3:], noisy_value[:, 3:], step, step[3:], window=0, return_lse=True),
+        )
+        return merge(*zip(*parts))
+
+    seen = np.concatenate([see(step, clean_step), see(step, step[3:], window=0)], axis=1)
+    keys = jnp.concatenate([clean, noisy[:, 3:]], axis=1)
+    values = jnp.concatenate([value, noisy_value[:, 3:]], axis=1)
+    out, lse = union(q, clean, noisy)
+    expected = dense(q, keys, values, seen)
+    np.testing.assert_allclose(out, expected[0], atol=1e-5)
+    np.testing.assert_allclose(lse, expected[1], atol=1e-5)
+    assert not seen[0].any() and (lse[:, 0] == -np.inf).all()
+    d_lse = d_lse.at[:, :3].set(0.0)
+    found = jax.vjp(union, q, clean, noisy)[1]((d_out, d_lse))
+    dq, dk, _ = dense(q, keys, values, seen, None, d_out, d_lse)
+    np.testing.assert_allclose(found[0], dq, atol=1e-5)
+    np.testing.assert_allclose(jnp.concatenate([found[1], found[2][:, 3:]], axis=1), dk, atol=1e-5)
 
 
-def test_no_mask_of_all_pairs_is_kept():
-    """Temporaries at N = 2048 stay under a third of what the logits of all pairs would take."""
+@pytest.mark.parametrize("implementation", ["xla", "tpu_interpret", "gpu_interpret"])
+def test_transformations(implementation):
+    """vmap, jit, remat and a scan over layers give what plain calls give, forward and gradient."""
+    steps = np.arange(10) // 2
+    attend = functools.partial(step_attention, q_step=steps, k_step=steps, implementation=implementation)
+    q, k, v, d_out, _ = inputs(5, 3, 10, 10, 2, 1, 16)
+
+    def loss(q, k, v):
+        return jnp.sum(d_out * attend(attend(q, k, v), k, v))
+
+    def layers(q, k, v):
+        body = jax.checkpoint(lambda x, _: (attend(x, k, v), None))
+        return jnp.sum(d_out * jax.lax.scan(body, q, None, length=2)[0])
+
+    def mapped(q, k, v):
+        one = jax.vmap(lambda q, k, v: attend(attend(q[None], k[None], v[None]), k[None], v[None])[0])
+        return jnp.sum(d_out * one(q, k, v))
+
+    expected = jax.value_and_grad(loss, (0, 1, 2))(q, k, v)
+    for other in (layers, mapped):
+        chex.assert_trees_all_close(
+            jax.jit(jax.value_and_grad(other, (0, 1, 2)))(q, k, v), expected, atol=2e-5
+        )
+
+
+def test_visits_are_the_visible_blocks():
+    """Blocks visited, counted one by one, for static and traced steps, by queries and by keys."""
+    rng = np.random.default_rng(0)
+    for window in (None, 1):
+        step = np.sort(rng.integers(0, 6, 48))
+        s = spans(step, step, strict=False, window=window, sorted_already=True)
+        seen = see(step, step, window=window).reshape(6, 8, 12, 4).swapaxes(1, 2)
+        for of_keys in (False, True):
+            some, full = seen.any((2, 3)), seen.all((2, 3))
+            some, full = (some.T, full.T) if of_keys else (some, full)
+            table = edges(s.low, s.high, 8, 4, 12, of_keys=of_keys)
+            walk = visits(table)
+            wanted = np.argwhere(some)
+            np.testing.assert_array_equal(walk[:2].T, wanted)
+            np.testing.assert_array_equal((walk[2] & 8) == 0, full[tuple(wanted.T)])
+            ends = np.diff(wanted[:, 0], prepend=-1) > 0
+            np.testing.assert_array_equal((walk[2] & 1) != 0, ends)
+            np.testing.assert_array_equal((walk[2] & 2) != 0, np.append(ends[1:], True))
+            traced = jax.jit(functools.partial(visits, most=72))(jnp.asarray(table))
+            np.testing.assert_array_equal(traced[:, : walk.shape[1]], walk)
+            assert not (np.asarray(traced[2, walk.shape[1] :])).any()
+
+
+def test_xla_blocks_are_nearly_the_least():
+    """VAR's 680 slots: key blocks visited within 5 % of the visible pairs."""
+    steps = shapes.levels(shapes.VAR_256)
+    s = spans(steps, steps, strict=False, window=None, sorted_already=True)
+    found = xla.blocks(s.low, s.high)
+    visited = sum((b.rows.stop - b.rows.start) * (b.keys.stop - b.keys.start) for b in found)
+    assert found[0].rows.start == 0 and found[-1].rows.stop == 680
+    assert all(a.rows.stop == b.rows.start for a, b in zip(found, found[1:]))
+    assert max(b.rows.stop - b.rows.start for b in found) <= xla.LARGEST
+    assert visited <= 1.05 * see(steps, steps).sum()
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_no_matrix_of_all_pairs_is_kept(gradient):
+    """Temporaries at N = 2048 stay under a quarter of what the logits of all pairs would take, by either route."""
     n, heads = 2048, 4
     shape = jax.ShapeDtypeStruct((1, n, heads, 16), jnp.float32)
-    run = jax.jit(lambda q, k, v: step_attention(q, k, v, np.arange(n), np.arange(n)))
-    memory = run.lower(shape, shape, shape).compile().memory_analysis()
-    assert memory.temp_size_in_bytes < 4 * heads * n * n / 3
+    for traced in (False, True):
+
+        def run(q, k, v, traced=traced):
+            steps = jnp.arange(n) if traced else np.arange(n)
+            return jnp.sum(step_attention(q, k, v, steps, steps))
+
+        run = jax.jit(jax.grad(run, (0, 1, 2)) if gradient else run)
+        memory = run.lower(shape, shape, shape).compile().memory_analysis()
+        assert memory.temp_size_in_bytes < 4 * heads * n * n / 4
 
 
-def test_wrong_shapes():
-    q, k, v = inputs(np.random.default_rng(0), 1, 3, 2, 3, 2, 4)
+@pytest.mark.parametrize("name", ["var_256", "causal_4096", "random_1024"])
+def test_compiles_for_tpu(name, compile_for_tpu):
+    """Forward and backward in bfloat16: three kernels, and no matrix of all pairs."""
+    shape = shapes.SHAPES[name]
+    arrays = [jax.ShapeDtypeStruct(s, jnp.bfloat16) for s in shape.shapes]
+    traced = shape.steps.ndim == 2
+    steps = [jax.ShapeDtypeStruct(shape.steps.shape, jnp.int32)] if traced else []
+
+    def run(q, k, v, steps=shape.steps):
+        return jnp.sum(step_attention(q, k, v, steps, steps).astype(jnp.float32))
+
+    program = compile_for_tpu(jax.grad(run, (0, 1, 2)), *arrays, *steps)
+    assert program.as_text().count('custom_call_target="tpu_custom_call"') == 3
+    pairs = 2 * shape.batch * shape.heads * shape.slots**2
+    assert program.memory_analysis().temp_size_in_bytes < pairs
+
+
+def test_lowers_for_cuda(lower_for_cuda):
+    for name in ("var_256", "random_1024"):
+        shape = shapes.SHAPES[name]
+        arrays = [jax.ShapeDtypeStruct(s, jnp.bfloat16) for s in shape.shapes]
+        steps = [jax.ShapeDtypeStruct(shape.steps.shape, jnp.int32)] if shape.steps.ndim == 2 else []
+
+        def run(q, k, v, steps=shape.steps):
+            return jnp.sum(step_attention(q, k, v, steps, steps).astype(jnp.float32))
+
+        assert lower_for_cuda(jax.grad(run, (0, 1, 2)), *arrays, *steps).count("triton") >= 3
+
+
+def test_what_cannot_run_says_why():
+    q, k, v, *_ = inputs(0, 1, 3, 2, 3, 2, 16)
     with pytest.raises(ValueError, match="does not fit"):
         step_attention(q, k, v, np.arange(3), np.arange(2))
-    with pytest.raises(ValueError, match="steps"):
+    with pytest.raises(ValueError, match=r"k_step: expected shape \(2,\) or \(1, 2\), found \(3,\)"):
         step_attention(q, k[:, :, :1], v[:, :, :1], np.arange(3), np.arange(3))
+    call = functools.partial(
+        step_attention, q, k[:, :, :1], v[:, :, :1], q_step=np.arange(3), k_step=np.arange(2)
+    )
+    with pytest.raises(ValueError, match="one of xla, tpu, gpu.*found 'triton'"):
+        call(implementation="triton")
+    with pytest.raises(ValueError, match="'tpu' needs a program lowered for tpu, found cpu"):
+        call(implementation="tpu")
+    with pytest.raises(ValueError, match="'gpu' needs a program lowered for cuda, found cpu"):
+        jax.jit(functools.partial(call, implementation="gpu"))()
+    with pytest.raises(ValueError, match="'cudnn': expected bfloat16 or float16"):
+        call(implementation="cudnn")
+    half = (q.astype(jnp.bfloat16),) + (k[:, :, :1].astype(jnp.bfloat16),) * 2
+    with pytest.raises(ValueError, match="'cudnn': expected static steps"):
+        step_attention(*half, np.arange(3), np.arange(2), implementation="cudnn")

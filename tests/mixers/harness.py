@@ -1,4 +1,4 @@
-"""What every mixer must show under every order that it accepts; a new mixer adds one line to a table and inherits it."""
+"""What every mixer must show under every order that it accepts: a new one adds a line to a table and inherits it."""
 
 from __future__ import annotations
 

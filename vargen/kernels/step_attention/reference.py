@@ -1,35 +1,54 @@
-"""Step-masked attention by its definition, dense: for tests and for shapes too small to cut."""
+"""Step-masked attention by its definition, dense: the truth for every other implementation."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 
-
-def visible(q_step, k_step, *, strict: bool, window: int | None):
-    """bool [..., N, M]: whether query i sees key j, from steps [..., N] and [..., M]."""
-    q, k = q_step[..., :, None], k_step[..., None, :]
-    seen = (k < q) if strict else (k <= q)
-    return seen if window is None else seen & (k >= q - window)
+PRECISE = jax.lax.Precision.HIGHEST
 
 
-def attend(q, k, v, mask, scale: float) -> jax.Array:
-    """softmax(scale q k^T) v over the visible keys; zeros where a query sees nothing.
+def attend(q, k, v, low, high, *, scale: float):
+    """softmax(scale q k^T) v over the keys low <= j < high; zeros where a query sees nothing.
 
     Args:
-      q: [B, G, R, N, D], R query heads to each of G key heads.
-      k, v: [B, G, M, D].
-      mask: bool, broadcastable to [B, G, R, N, M], or None where everything is visible.
+      q: [B, N, H, D].
+      k, v: [B, M, G, D], H a multiple of G.
+      low, high: int [N] or [1 or B, N].
       scale: factor on the logits.
 
     Returns:
-      [B, G, R, N, D] in v's dtype; logits and softmax are float32.
+      [B, N, H, D] in v's dtype, and the log-sum-exp of the scaled logits float32 [B, H, N] (-inf where a query
+      sees nothing); logits and softmax are float32.
     """
-    logits = jnp.einsum("bgrnd,bgmd->bgrnm", q, k, preferred_element_type=jnp.float32) * scale
-    if mask is not None:
-        logits = jnp.where(mask, logits, -jnp.inf)
-    peak = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    (batch, n, heads, dim), (m, groups) = q.shape, k.shape[1:3]
+    q = q.reshape(batch, n, groups, heads // groups, dim)
+    logits = scale * product("bngrd,bmgd->bgrnm", q, k)
+    logits = jnp.where(visible(low, high, 0, m)[:, None, None], logits, -jnp.inf)
+    peak = jnp.max(logits, axis=-1, keepdims=True)
     weights = jnp.exp(logits - jnp.where(jnp.isfinite(peak), peak, 0.0))
     total = jnp.sum(weights, axis=-1, keepdims=True)
-    out = jnp.einsum("bgrnm,bgmd->bgrnd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
-    return (out / jnp.where(total > 0, total, 1.0)).astype(v.dtype)
+    weights = weights / jnp.where(total > 0, total, 1.0)
+    out = product("bgrnm,bmgd->bngrd", weights.astype(v.dtype), v)
+    lse = jnp.where(total > 0, peak + jnp.log(jnp.where(total > 0, total, 1.0)), -jnp.inf)
+    return out.reshape(batch, n, heads, dim).astype(v.dtype), lse.reshape(batch, heads, n)
+
+
+def backward(q, k, v, out, lse, d_out, d_lse, low, high, *, scale: float):
+    """Gradients of `attend` with respect to q, k and v, from the definition."""
+    del out, lse
+    _, pull = jax.vjp(lambda q, k, v: attend(q, k, v, low, high, scale=scale), q, k, v)
+    return pull((d_out, d_lse))
+
+
+def visible(low, high, start, size: int):
+    """bool [1 or B, N, size]: whether query i sees key start + j."""
+    index = start + jnp.arange(size)
+    low, high = jnp.atleast_2d(low)[..., None], jnp.atleast_2d(high)[..., None]
+    return (low <= index) & (index < high)
+
+
+def product(formula: str, a, b):
+    """An einsum in float32: exact products of float32 inputs, float32 sums of bfloat16 ones."""
+    precision = PRECISE if a.dtype == b.dtype == jnp.float32 else None
+    return jnp.einsum(formula, a, b, precision=precision, preferred_element_type=jnp.float32)

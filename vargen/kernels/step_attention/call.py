@@ -1,0 +1,169 @@
+"""The public calls: step-masked attention, and the union of several."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vargen.kernels import dispatch
+from vargen.kernels.step_attention import cudnn, gpu, reference, tpu, xla
+from vargen.kernels.step_attention.spans import arrange, spans
+
+NAME = "step_attention"
+FORWARD = {
+    "xla": xla.attend,
+    "tpu": tpu.attend,
+    "gpu": gpu.attend,
+    "tpu_interpret": functools.partial(tpu.attend, interpret=True),
+    "gpu_interpret": functools.partial(gpu.attend, interpret=True),
+    "reference": reference.attend,
+}
+BACKWARD = {
+    "xla": xla.backward,
+    "tpu": tpu.backward,
+    "gpu": gpu.backward,
+    "tpu_interpret": functools.partial(tpu.backward, interpret=True),
+    "gpu_interpret": functools.partial(gpu.backward, interpret=True),
+    "reference": reference.backward,
+}
+
+
+def step_attention(
+    q,
+    k,
+    v,
+    q_step,
+    k_step,
+    *,
+    strict: bool = False,
+    window: int | None = None,
+    scale: float | None = None,
+    return_lse: bool = False,
+    steps_are_sorted: bool = False,
+    implementation: str | None = None,
+):
+    """Attention in which query i sees key j iff `k_step[j] <= q_step[i]`.
+
+    Causal, block-causal, prefix, random-order, windowed and bidirectional attention are all step vectors.
+    Rows are brought into the order of their steps, so that a query sees one contiguous range of keys; blocks
+    that nobody sees are skipped, and memory is O(N): the backward pass computes the weights again from the
+    log-sum-exp. Where steps are NumPy arrays they are known before tracing, and only visible blocks are
+    walked; traced steps skip blocks when the program runs.
+
+    Args:
+      q: [B, N, H, D], float32 or bfloat16.
+      k, v: [B, M, G, D], H a multiple of G (grouped-query heads).
+      q_step, k_step: int [N], [M], or per example [B, N], [B, M].
+      strict: a query sees earlier steps only (`<`).
+      window: a query sees no key more than this many steps before it.
+      scale: factor on the logits, 1/sqrt(D) by default.
+      return_lse: also return the log-sum-exp of the scaled logits that a query sees, for `merge`.
+      steps_are_sorted: promises that both step vectors are non-decreasing, which saves traced ones a sort.
+      implementation: None chooses when the program is lowered: the Pallas kernels on TPU ("tpu") and on CUDA
+        ("gpu"), "xla" elsewhere. By name also "reference" (dense), "tpu_interpret" and "gpu_interpret" (the
+        kernels' values on any platform, slowly), and "cudnn" (CUDA, bfloat16 or float16, static steps that
+        come to full, padded or causal attention, no log-sum-exp).
+
+    Returns:
+      [B, N, H, D] in v's dtype (logits, softmax and sums in float32); zeros for a query that sees nothing.
+      With `return_lse` also float32 [B, N, H], -inf for such a query. Differentiable (reverse mode) in q, k
+      and v, through both results.
+
+    Raises:
+      ValueError: shapes that don't fit, or an implementation that can't run this (or, at lowering, here).
+    """
+    (batch, n, heads, dim), (m, groups) = q.shape, k.shape[1:3]
+    if heads % groups or k.shape != v.shape or k.shape[0] != batch or k.shape[3] != dim:
+        raise ValueError(f"{NAME}: q {q.shape} does not fit k {k.shape} and v {v.shape}")
+    for name, step, wanted in (("q_step", q_step, n), ("k_step", k_step, m)):
+        if step.shape not in ((wanted,), (batch, wanted)):
+            raise ValueError(
+                f"{NAME}: {name}: expected shape {(wanted,)} or {(batch, wanted)}, found {step.shape}"
+            )
+    dispatch.check(NAME, implementation, {**FORWARD, "cudnn": None})
+    scale = dim**-0.5 if scale is None else scale
+    s = spans(q_step, k_step, strict=strict, window=window, sorted_already=steps_are_sorted)
+    q, k, v = arrange(q, s.q_order), arrange(k, s.k_order), arrange(v, s.k_order)
+    if implementation == "cudnn":
+        if return_lse:
+            raise ValueError(f"{NAME}: implementation 'cudnn' returns no log-sum-exp")
+        return arrange(cudnn.attend(q, k, v, s.low, s.high, scale=scale), s.q_order, back=True)
+    fixed = _Fixed(s.low, s.high) if s.static else None
+    low, high = (None, None) if s.static else (s.low, s.high)
+    out, lse = _attend(q, k, v, low, high, fixed, scale, implementation)
+    out = arrange(out, s.q_order, back=True)
+    return (out, arrange(lse.swapaxes(1, 2), s.q_order, back=True)) if return_lse else out
+
+
+def merge(outs, lses):
+    """The attention over a union of disjoint sets of keys, from the attention over each.
+
+    For visibilities that are unions (skip-causal, ACDiT, arXiv 2412.07720) and for keys spread over devices.
+
+    Args:
+      outs: results of `step_attention`, each [B, N, H, D].
+      lses: their log-sum-exps, float32 [B, N, H].
+
+    Returns:
+      [B, N, H, D] in the first's dtype and float32 [B, N, H]; zeros and -inf where no part sees anything.
+    """
+    lses = jnp.stack(lses)
+    peak = jax.lax.stop_gradient(jnp.max(lses, axis=0))
+    peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
+    seen = jnp.isfinite(lses)
+    weights = jnp.where(seen, jnp.exp(jnp.where(seen, lses - peak, 0.0)), 0.0)
+    total = jnp.sum(weights, axis=0)
+    some = total > 0
+    out = sum(w[..., None] * o.astype(jnp.float32) for w, o in zip(weights, outs, strict=True))
+    out = out / jnp.where(some, total, 1.0)[..., None]
+    return out.astype(outs[0].dtype), jnp.where(some, peak + jnp.log(jnp.where(some, total, 1.0)), -jnp.inf)
+
+
+class _Fixed:
+    """Spans known before tracing, comparable so that `jax.custom_vjp` can take them as static."""
+
+    def __init__(self, low: np.ndarray, high: np.ndarray):
+        self.low, self.high = low, high
+        self._key = (low.tobytes(), high.tobytes())
+
+    def __eq__(self, other):
+        return isinstance(other, _Fixed) and self._key == other._key
+
+    def __hash__(self):
+        return hash(self._key)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
+def _attend(q, k, v, low, high, fixed, scale, implementation):
+    return _run(FORWARD, (q, k, v), low, high, fixed, scale, implementation)
+
+
+def _forward(q, k, v, low, high, fixed, scale, implementation):
+    out, lse = _attend(q, k, v, low, high, fixed, scale, implementation)
+    return (out, lse), (q, k, v, out, lse, low, high)
+
+
+def _backward(fixed, scale, implementation, saved, grads):
+    *arrays, low, high = saved
+    d_out, d_lse = grads
+    # A query that sees nothing has a constant -inf, whatever asks for its gradient.
+    d_lse = jnp.where(jnp.isfinite(arrays[4]), d_lse, 0.0)
+    return *_run(BACKWARD, (*arrays, d_out, d_lse), low, high, fixed, scale, implementation), None, None
+
+
+_attend.defvjp(_forward, _backward)
+
+
+def _run(table, arrays, low, high, fixed, scale, implementation):
+    if fixed is None:
+        known = {name: functools.partial(f, scale=scale) for name, f in table.items()}
+        return dispatch.run(NAME, implementation, known, *arrays, low, high)
+    known = {name: functools.partial(_with, f, fixed, scale) for name, f in table.items()}
+    return dispatch.run(NAME, implementation, known, *arrays)
+
+
+def _with(function, fixed, scale, *arrays):
+    return function(*arrays, fixed.low, fixed.high, scale=scale)
