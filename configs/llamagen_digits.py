@@ -24,7 +24,7 @@ def get_config():
     )
     c.order = part("raster")
     c.feed = part("shift", dropout=0.1)
-    c.mixer = part("attention", heads=4, rope=True, out_bias=False, dropout=0.1)
+    c.mixer = part("attention", heads=4, rope="places", out_bias=False, dropout=0.1)
     c.head = part("categorical", bias=False)
     c.model = dict(
         layers=4, width=128, mlp="swiglu", mlp_width=384, norm="rms", eps=1e-5, bias=False, dropout=0.1

@@ -22,7 +22,7 @@ def get_config(size="b"):
     c.tokenizer = part("vq", encoder=part("conv", hidden=256), vocab=16384, channels=8)
     c.order = part("raster")
     c.feed = part("shift", dropout=0.1)
-    c.mixer = part("attention", heads=heads, rope=True, out_bias=False, dropout=0.1)
+    c.mixer = part("attention", heads=heads, rope="places", out_bias=False, dropout=0.1)
     c.head = part("categorical", bias=False)
     c.model = dict(
         layers=layers,

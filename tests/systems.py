@@ -29,7 +29,7 @@ def llamagen():
     c = _base("llamagen")
     c.tokenizer = part("vq", encoder=_encoder(), vocab=16, channels=4)
     c.order, c.feed = part("raster"), part("shift", dropout=0.1)
-    c.mixer = part("attention", heads=4, kv_heads=2, rope=True, out_bias=False)
+    c.mixer = part("attention", heads=4, kv_heads=2, rope="places", out_bias=False)
     c.head = part("categorical", bias=False)
     c.model = dict(layers=2, width=16, mlp="swiglu", norm="rms", eps=1e-5, bias=False, dropout=0.1)
     return c

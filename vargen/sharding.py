@@ -7,7 +7,7 @@ Models never mention devices. They box each parameter with the names of its axes
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -67,7 +67,7 @@ def make_mesh(
     return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=auto, devices=devices)
 
 
-def spec(names: Sequence[str | None], shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
+def spec(names: Sequence[str | None], shape: Sequence[int], mesh: Any) -> PartitionSpec:
     """The partition of an array of `shape` whose axes have the logical `names`.
 
     An axis is replicated where its length isn't divisible by the mesh axes of its rule, and a mesh axis
@@ -83,6 +83,36 @@ def spec(names: Sequence[str | None], shape: Sequence[int], mesh: Mesh) -> Parti
         used.update(axes)
         parts.append(axes if len(axes) > 1 else axes[0])
     return PartitionSpec(*parts)
+
+
+def per_shard(function: Callable, arrays: Sequence[jax.Array], names: Sequence, out_names: Any) -> Any:
+    """`function(*arrays)`, under a mesh (`jax.set_mesh`) on every device with the part of the arrays that it has.
+
+    Args:
+      function: of arrays, the same along the axes that are split.
+      arrays: its arguments.
+      names: for each, the logical names of its axes.
+      out_names: likewise for the results, in their structure (names are tuples of str and None).
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    # Inside a shard_map arrays are parts already.
+    if mesh.empty or mesh.size == 1 or mesh.manual_axes:
+        return function(*arrays)
+    out = jax.eval_shape(function, *arrays)
+    out_names = (out_names,) if isinstance(out, jax.ShapeDtypeStruct) else out_names
+    outs = [spec(n, o.shape, mesh) for n, o in zip(out_names, jax.tree.leaves(out), strict=True)]
+    return jax.shard_map(
+        function,
+        in_specs=tuple(spec(n, x.shape, mesh) for n, x in zip(names, arrays, strict=True)),
+        out_specs=jax.tree.unflatten(jax.tree.structure(out), outs),
+        check_vma=False,
+    )(*arrays)
+
+
+def splits(name: str, length: int) -> bool:
+    """Whether the mesh at hand splits an axis of this name and length, or there is nothing to split it."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.empty or spec((name,), (length,), mesh)[0] is not None or _pieces(name, mesh) == 1
 
 
 def axis_names(boxed: Any) -> Any:
@@ -133,6 +163,10 @@ def put_whole(tree: Any, mesh: Mesh) -> Any:
     if jax.process_count() > 1:  # an array that lies on this process's devices can't be moved to others'
         tree = jax.tree.map(np.asarray, tree)
     return jax.device_put(tree, replicated(mesh))
+
+
+def _pieces(name: str, mesh: Any) -> int:
+    return math.prod(mesh.shape[axis] for axis in RULES.get(name) or ())
 
 
 def _is_box(leaf: Any) -> bool:

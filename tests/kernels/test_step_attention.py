@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vargen.kernels.step_attention import merge, shapes, step_attention, xla
+from vargen.kernels.step_attention import call, merge, shapes, step_attention, xla
 from vargen.kernels.step_attention.spans import edges, spans, visits
 
 IMPLEMENTATIONS = ("reference", "xla", "tpu_interpret", "gpu_interpret")
@@ -158,6 +158,9 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(xla, "LARGEST", 8)
     monkeypatch.setattr(xla, "KEYS", 10)
     monkeypatch.setattr(xla, "WRITTEN_OUT", 5)
+    call._run.clear_cache()
+    yield
+    call._run.clear_cache()
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

@@ -1,1 +1,7 @@
 """Primitives of the numerical core, each with an XLA form that is the truth for every other."""
+
+from vargen.kernels.linear_attention import linear_attention
+from vargen.kernels.linear_scan import grid_scan, linear_scan
+from vargen.kernels.step_attention import merge, step_attention
+
+__all__ = ["grid_scan", "linear_attention", "linear_scan", "merge", "step_attention"]

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.kernels.step_attention import step_attention
-from vargen.layers import Dense, logical
+from vargen.layers import Dense, Norm, logical
 from vargen.mixers.layout import Layout
+from vargen.mixers.primitives import step_attention
 from vargen.mixers.rope import rotate
 
 
@@ -23,12 +23,16 @@ class Attention(nn.Module):
       width: D, size of input and output.
       heads: H, query heads.
       kv_heads: G, key and value heads (0: as many as heads).
-      qk_norm: "none", or "l2": unit queries and keys, logits scaled by a learned factor per head of at most
-        100 (VAR's larger models).
+      qk_norm: "none"; "layer" or "rms": norms of queries and keys per head, with a learned scale (and bias for
+        "layer"); "l2": unit queries and keys, logits scaled by a learned factor per head of at most 100 (VAR's
+        larger models).
       bias: biases of the projections in: "none", "qv" or "qkv".
       out_bias: whether the projection out has a bias.
-      rope: rotary positions from `layout.coords`.
+      rope: rotary positions: "none", "sequence" (the place in the generation sequence) or "places" (2-D, or 3-D
+        where there are frames: from `layout.coords`).
+      window: sees no more than this many steps back (0: its own step alone); None sees all.
       scale: factor on the logits over 1/sqrt(D/H); ignored with qk_norm "l2".
+      eps: of the norms of queries and keys.
       kernel_init, out_init: kernel initialisers.
       dropout: rate on the result.
       dtype: compute dtype.
@@ -42,8 +46,10 @@ class Attention(nn.Module):
     qk_norm: str = "none"
     bias: str = "none"
     out_bias: bool = True
-    rope: bool = False
+    rope: str = "none"
+    window: int | None = None
     scale: float = 1.0
+    eps: float = 1e-6
     dropout: float = 0.0
     dtype: Any = jnp.float32
 
@@ -52,7 +58,21 @@ class Attention(nn.Module):
         return self.width // self.heads
 
     def check(self, order, feed) -> None:
-        """Raises ValueError for an order or a feed that this mixer can't honour: attention honours all."""
+        """Raises ValueError for options that don't exist or fit; attention honours every order and feed."""
+        for name, found, known in (
+            ("qk_norm", self.qk_norm, ("none", "layer", "rms", "l2")),
+            ("rope", self.rope, ("none", "sequence", "places")),
+        ):
+            if found not in known:
+                raise ValueError(
+                    f"mixer attention: {name}: expected one of {', '.join(known)}, found {found!r}"
+                )
+        groups = self.kv_heads or self.heads
+        if self.width % self.heads or self.heads % groups:
+            raise ValueError(
+                f"mixer attention: expected heads that divide the width {self.width} and a number of kv_heads that "
+                f"divides them, found {self.heads} and {groups}"
+            )
 
     def init_cache(self, batch: int, length: int) -> dict[str, jax.Array]:
         """An empty cache for `length` rows: key and value [B, M, G, D/H]."""
@@ -91,14 +111,22 @@ class Attention(nn.Module):
             )
             factor = jnp.exp(jnp.minimum(log_scale, math.log(100.0)))[:, None]
             q, k, scale = _unit(q) * factor.astype(q.dtype), _unit(k), 1.0
-        if self.rope:
-            q, k = rotate(q, layout.coords), rotate(k, layout.coords)
+        elif self.qk_norm != "none":
+            q = Norm(self.qk_norm, eps=self.eps, name="query_norm")(q)
+            k = Norm(self.qk_norm, eps=self.eps, name="key_norm")(k)
+        if self.rope != "none":
+            coords = layout.coords
+            if self.rope == "sequence":
+                coords = (np.arange(x.shape[1]) + (0 if cache is None else layout.start))[:, None]
+            q, k = rotate(q, coords), rotate(k, coords)
         key_steps = layout.steps
         if cache is not None:
             cache = {n: _append(cache[n], new, layout.start) for n, new in (("key", k), ("value", v))}
             k, v = cache["key"], cache["value"]
             key_steps = layout.cache_steps[: k.shape[1]]
-        y = step_attention(q, k, v, layout.steps, key_steps, scale=scale)
+        y = step_attention(
+            q, k, v, layout.steps, key_steps, window=self.window, scale=scale, steps_are_sorted=True
+        )
         y = y.reshape(*x.shape[:-1], self.width)
         y = Dense(self.width, ("heads", "embed"), self.out_init, self.out_bias, self.dtype, name="out")(y)
         return nn.Dropout(self.dropout, deterministic=not train)(y), cache

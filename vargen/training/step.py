@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -53,12 +54,20 @@ def make_step(task: Task, settings: Any, mesh: Mesh) -> Step:
         return TrainState(state.step + 1, params, opt_state, ema, stats), metrics
 
     where, whole = shardings(task, optimizers, mesh), sharding.replicated(mesh)
-    return jax.jit(
+    jitted = jax.jit(
         step,
         donate_argnums=0,
         in_shardings=(where, None, sharding.batch_sharding(mesh), None),
         out_shardings=(where, whole),
     )
+
+    @functools.wraps(step)
+    def on_mesh(*args):
+        # Mixers look here for the mesh on which their kernels run (`sharding.per_shard`).
+        with jax.set_mesh(mesh):
+            return jitted(*args)
+
+    return on_mesh
 
 
 def average(ema: Any, params: Any, decay: float, step: jax.Array) -> Any:

@@ -13,6 +13,8 @@ from vargen.kernels.step_attention import cudnn, gpu, reference, tpu, xla
 from vargen.kernels.step_attention.spans import arrange, spans
 
 NAME = "step_attention"
+# So few queries (a step of decoding) are no work for blocks: the dense form reads the keys once as well.
+FEW = 16
 FORWARD = {
     "xla": xla.attend,
     "tpu": tpu.attend,
@@ -63,9 +65,9 @@ def step_attention(
       return_lse: also return the log-sum-exp of the scaled logits that a query sees, for `merge`.
       steps_are_sorted: promises that both step vectors are non-decreasing, which saves traced ones a sort.
       implementation: None chooses when the program is lowered: the Pallas kernels on TPU ("tpu") and on CUDA
-        ("gpu"), "xla" elsewhere. By name also "reference" (dense), "tpu_interpret" and "gpu_interpret" (the
-        kernels' values on any platform, slowly), and "cudnn" (CUDA, bfloat16 or float16, static steps that
-        come to full, padded or causal attention, no log-sum-exp).
+        ("gpu"), "xla" elsewhere; "reference" (dense) for at most 16 queries. By name also "tpu_interpret" and
+        "gpu_interpret" (the kernels' values on any platform, slowly), and "cudnn" (CUDA, bfloat16 or float16,
+        static steps that come to full, padded or causal attention, no log-sum-exp).
 
     Returns:
       [B, N, H, D] in v's dtype (logits, softmax and sums in float32); zeros for a query that sees nothing.
@@ -91,6 +93,8 @@ def step_attention(
         if return_lse:
             raise ValueError(f"{NAME}: implementation 'cudnn' returns no log-sum-exp")
         return arrange(cudnn.attend(q, k, v, s.low, s.high, scale=scale), s.q_order, back=True)
+    if implementation is None and n <= FEW:
+        implementation = "reference"
     fixed = _Fixed(s.low, s.high) if s.static else None
     low, high = (None, None) if s.static else (s.low, s.high)
     out, lse = _attend(q, k, v, low, high, fixed, scale, implementation)
@@ -138,7 +142,7 @@ class _Fixed:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
 def _attend(q, k, v, low, high, fixed, scale, implementation):
-    return _run(FORWARD, (q, k, v), low, high, fixed, scale, implementation)
+    return _run("forward", (q, k, v), low, high, fixed, scale, implementation)
 
 
 def _forward(q, k, v, low, high, fixed, scale, implementation):
@@ -151,13 +155,15 @@ def _backward(fixed, scale, implementation, saved, grads):
     d_out, d_lse = grads
     # A query that sees nothing has a constant -inf, whatever asks for its gradient.
     d_lse = jnp.where(jnp.isfinite(arrays[4]), d_lse, 0.0)
-    return *_run(BACKWARD, (*arrays, d_out, d_lse), low, high, fixed, scale, implementation), None, None
+    return *_run("backward", (*arrays, d_out, d_lse), low, high, fixed, scale, implementation), None, None
 
 
 _attend.defvjp(_forward, _backward)
 
 
-def _run(table, arrays, low, high, fixed, scale, implementation):
+@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))  # layers that are alike are traced once
+def _run(direction, arrays, low, high, fixed, scale, implementation):
+    table = {"forward": FORWARD, "backward": BACKWARD}[direction]
     if fixed is None:
         known = {name: functools.partial(f, scale=scale) for name, f in table.items()}
         return dispatch.run(NAME, implementation, known, *arrays, low, high)

@@ -190,8 +190,8 @@ def _walk_backward(q, k, v, lse, delta, d_out, low, high, scale):
 
 
 def _cut(of_keys, of_rows, spans, keys: int):
-    """Keys padded to blocks of `keys`; what belongs to rows [B, G, R, N, ...] and the spans as blocks along a new first axis;
-    per block of queries the first block of keys and the one after the last."""
+    """Keys padded to blocks of `keys`; what belongs to rows [B, G, R, N, ...] and the spans as blocks along a new
+    first axis; per block of queries the first block of keys and the one after the last."""
     n, m = of_rows[0].shape[3], of_keys[0].shape[2]
     size = min(LARGEST, n)
     of_keys = [_pad(x, 2, -m % keys) for x in of_keys]

@@ -1,0 +1,169 @@
+"""Scan paths: the sequence in which a recurrent mixer visits its rows, and rows laid out on their grid.
+
+Rows are sorted by step first, and within a step by the path's key, a function of where they lie. So every path is
+legal under every order: the recurrence runs forward across steps whatever it does within one, nothing leaks, and
+a cached form hands each path's state on from step to step. Rows that lie nowhere (a condition) come first within
+their step, on paths that run backwards too. Rows that the key doesn't tell apart keep their sequence.
+
+The paths, of which all but "forward" need steps of several slots:
+
+  forward, reverse                    row by row, and backwards (Vim, arXiv 2401.09417);
+  columns, columns_reverse            column by column: with the two above the cross-scan of VMamba, 2401.10166;
+  zigzag_0 ... zigzag_7               to and fro from each corner, by rows (even) or by columns (odd), no two
+                                      neighbours apart (ZigMa, arXiv 2403.13802, in its authors' numbering);
+  windows_W, windows_W_columns,       W x W windows one after another, by rows or by columns within and between
+  and either with _reverse            (LocalMamba, arXiv 2403.09338).
+
+Frames come one after another, backwards on the paths named reverse.
+"""
+
+from __future__ import annotations
+
+import re
+
+import jax.numpy as jnp
+import numpy as np
+
+from vargen.orders import Grid
+
+CROSS_SCAN = ("forward", "columns", "reverse", "columns_reverse")
+ZIGZAG = tuple(f"zigzag_{i}" for i in range(8))
+_WINDOWS = re.compile(r"windows_([1-9]\d*)(_columns)?(_reverse)?")
+
+
+def check_paths(mixer: str, paths, grid: Grid, order, feed) -> None:
+    """Raises ValueError for a path that doesn't exist, or can't do what its name says under the order."""
+    if not paths:
+        raise ValueError(f"mixer {mixer}: expected at least one path, found none")
+    steps = None
+    if feed.visibility == "steps" and not order.random:
+        steps = np.asarray(order.decoding(None, 1).steps)
+    for path in paths:
+        if path not in ("forward", "reverse", *CROSS_SCAN, *ZIGZAG) and not _WINDOWS.fullmatch(path):
+            known = "forward, reverse, columns, columns_reverse, zigzag_0 to zigzag_7, windows_W[_columns][_reverse]"
+            raise ValueError(f"mixer {mixer}: expected paths among {known}, found {path!r}")
+        if path != "forward" and steps is not None and np.bincount(steps).max() == 1:
+            raise ValueError(
+                f"mixer {mixer}: path {path} needs steps of several slots, found an order of one slot a step"
+            )
+        levels = len(grid.levels)
+        if path in ZIGZAG and levels > 1 and (steps is None or np.any(steps != grid.coords[:, 0])):
+            raise ValueError(
+                f"mixer {mixer}: path {path} needs one level, or the order levels, found {levels} levels in "
+                "another order"
+            )
+
+
+def sequence(path: str, steps, coords, grid: Grid):
+    """The rows in the sequence in which a path visits them.
+
+    Args:
+      path: its name.
+      steps: int [N] or [B, N]: the rows' steps.
+      coords: int [N, A] or [B, N, A]: where they lie, ([frame,] row, column); negative for nowhere.
+      grid: the slots.
+
+    Returns:
+      int [N] or [B, N], a permutation: NumPy where `steps` and `coords` are, or where no step has two rows.
+    """
+    if steps.shape[-1] == 1 or (isinstance(steps, np.ndarray) and np.all(np.diff(steps) > 0)):
+        return np.arange(steps.shape[-1])
+    static = isinstance(steps, np.ndarray) and isinstance(coords, np.ndarray)
+    module = np if static else jnp
+    steps, coords = module.asarray(steps), module.asarray(coords)
+    # On a grid of several levels a step is a level (`check_paths`); elsewhere there is one level.
+    level = module.minimum(steps, len(grid.levels) - 1)
+    extent = module.asarray(np.asarray(grid.levels))[level]
+    placed = module.all(coords >= 0, axis=-1)
+    keys = [module.where(placed, key, 0) for key in _keys(path, coords, extent, module)]
+    keys = module.broadcast_arrays(steps, placed, *keys)
+    return module.lexsort(tuple(reversed(keys)))
+
+
+def inverse(permutation):
+    """Where each row is in a sequence; NumPy where that is."""
+    if isinstance(permutation, np.ndarray):
+        return np.argsort(permutation)
+    return jnp.argsort(permutation, axis=-1)
+
+
+def take_rows(x, permutation):
+    """x [B, N, D] at rows [N] or [B, N]: [B, N, D]."""
+    if isinstance(permutation, np.ndarray) and np.array_equal(permutation, np.arange(x.shape[1])):
+        return x
+    if permutation.ndim == 1:
+        return jnp.take(x, permutation, axis=1)
+    return jnp.take_along_axis(x, permutation[..., None], axis=1)
+
+
+def _keys(path, coords, extent, module):
+    """The path's keys, the most important first."""
+    row, column = coords[..., -2], coords[..., -1]
+    frame = (coords[..., 0],) if coords.shape[-1] > 2 else ()
+    if windows := _WINDOWS.fullmatch(path):
+        size = int(windows[1])
+        keys = (row // size, column // size, row % size, column % size)
+        keys = (keys[1], keys[0], keys[3], keys[2]) if windows[2] else keys
+    elif path in ZIGZAG:
+        corner, by_columns = divmod(ZIGZAG.index(path), 2)
+        row = extent[..., 0] - 1 - row if corner >= 2 else row
+        column = extent[..., 1] - 1 - column if corner % 2 else column
+        slow, fast = (column, row) if by_columns else (row, column)
+        keys = (slow, module.where(slow % 2, -fast, fast))
+    else:
+        keys = (column, row) if path.startswith("columns") else (row, column)
+    keys = (*frame, *keys)
+    return tuple(-k for k in keys) if path.endswith("reverse") else keys
+
+
+# Rows on the grid, for mixers that work in two dimensions.
+
+
+def one_level(mixer: str, grid: Grid) -> None:
+    """Raises ValueError for a grid of several levels."""
+    if len(grid.levels) > 1:
+        raise ValueError(f"mixer {mixer}: needs a grid of one level, found {len(grid.levels)} levels")
+
+
+def whole_frames(order, grid: Grid) -> bool:
+    """Whether every step of the order is one whole frame, row by row (one level)."""
+    if order.random or len(grid.levels) > 1:
+        return False
+    fixed = order.decoding(None, 1)
+    return np.array_equal(fixed.slots, np.arange(grid.size)) and np.array_equal(
+        fixed.steps, grid.coords[:, 1]
+    )
+
+
+def to_grid(x, coords, grid: Grid):
+    """Rows [B, N, D] laid out on a grid of one level, zeros where no row lies.
+
+    Args:
+      x: [B, N, D].
+      coords: int [N, A]; rows of negative coordinates lie nowhere. Several rows may not lie at one place.
+      grid: the slots. In a cached form, where the rows are of one frame, pass it with `frames` 1.
+
+    Returns:
+      [B, F, H, W, D], and int [N]: the index of each row's place among F H W, which is F H W for nowhere.
+    """
+    (height, width), n = grid.levels[0], x.shape[1]
+    size = grid.frames * height * width
+    module = np if isinstance(coords, np.ndarray) else jnp
+    index = coords[..., -2] * width + coords[..., -1]
+    if grid.frames > 1 and coords.shape[-1] > 2:
+        index = index + coords[..., 0] * height * width
+    index = module.where(module.all(coords >= 0, axis=-1), index, size)
+    if module is np:
+        rows = np.full(size + 1, n)
+        rows[index] = np.arange(n)
+    else:
+        rows = jnp.full(size + 1, n).at[index].set(jnp.arange(n))
+    cells = jnp.take(x, rows[:size], axis=1, mode="fill", fill_value=0)
+    return cells.reshape(x.shape[0], grid.frames, height, width, x.shape[-1]), index
+
+
+def from_grid(cells, index, elsewhere=0.0):
+    """The way back: cells [B, F, H, W, D] at `index` [N]; `elsewhere` ([B, N, D]) for rows that lie nowhere."""
+    flat = cells.reshape(cells.shape[0], -1, cells.shape[-1])
+    found = jnp.take(flat, index, axis=1, mode="clip")
+    return jnp.where(jnp.asarray(index < flat.shape[1])[:, None], found, elsewhere)

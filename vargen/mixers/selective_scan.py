@@ -1,0 +1,92 @@
+"""The selective state-space recurrence (Mamba, arXiv 2312.00752)."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from vargen.kernels.linear_scan import linear_scan
+
+# Rows whose states [B, rows, C, S] are held at once.
+CHUNK = 64
+
+
+def selective_scan(x, dt, a, b, c, d=None, initial=None, chunk: int = CHUNK) -> tuple[jax.Array, jax.Array]:
+    """h_n = exp(dt_n A) h_(n-1) + dt_n B_n x_n;  y_n = C_n h_n + D x_n, each channel with S states of its own.
+
+    Equations 2a, 2b and 4 of the paper, with the discretisation of its authors' code: A by zero-order hold, B by
+    Euler's rule. Chunks of rows follow one another and are computed again in the backward pass, so that states
+    of more than `chunk` rows are never held.
+
+    Args:
+      x: [B, N, C], the input.
+      dt: [B, N, C], positive: the step sizes.
+      a: [C, S], negative: the diagonal of A.
+      b, c: [B, N, S]: B and C, which all channels share.
+      d: [C] or None: the skip.
+      initial: h before the first row, [B, C, S]; zeros by default.
+      chunk: rows per chunk.
+
+    Returns:
+      y [B, N, C] and h after the last row [B, C, S], both float32, as everything inside.
+    """
+    x, dt, a, b, c = (t.astype(jnp.float32) for t in (x, dt, a, b, c))
+    (batch, n, channels), states = x.shape, a.shape[1]
+    if initial is None:
+        initial = jnp.zeros((batch, channels, states), jnp.float32)
+
+    @jax.checkpoint
+    def rows(h, xs):
+        x, dt, b, c = xs
+        decay = jnp.exp(dt[..., None] * a)
+        h = linear_scan(decay, (dt * x)[..., None] * b[:, :, None], axis=1, initial=h)
+        return h[:, -1], jnp.sum(h * c[:, :, None], axis=-1)
+
+    initial = initial.astype(jnp.float32)
+    if n <= chunk:
+        final, y = rows(initial, (x, dt, b, c))
+    else:
+        # Rows of dt = 0 leave the state as it is.
+        pad = -n % chunk
+
+        def split(t):
+            t = jnp.pad(t, ((0, 0), (0, pad), (0, 0)))
+            return jnp.moveaxis(t.reshape(batch, -1, chunk, t.shape[-1]), 1, 0)
+
+        final, y = jax.lax.scan(rows, initial, tuple(split(t) for t in (x, dt, b, c)))
+        y = jnp.moveaxis(y, 0, 1).reshape(batch, n + pad, channels)[:, :n]
+    return (y if d is None else y + d.astype(jnp.float32) * x), final
+
+
+# Initialisers, as in the authors' code.
+
+
+def each(init):
+    """An initialiser of a set for each path: each as if alone."""
+
+    def initialise(key, shape, dtype=jnp.float32):
+        return jax.vmap(lambda k: init(k, shape[1:], dtype))(jax.random.split(key, shape[0]))
+
+    return initialise
+
+
+def uniform(fan: int):
+    """Uniform within 1 / sqrt(fan)."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -1.0, 1.0) / math.sqrt(fan)
+
+    return init
+
+
+def dt_bias_init(key, shape, dtype=jnp.float32):
+    """softplus of it is log-uniform in [0.001, 0.1]."""
+    dt = jnp.exp(jax.random.uniform(key, shape, dtype, math.log(1e-3), math.log(1e-1)))
+    return dt + jnp.log(-jnp.expm1(-dt))
+
+
+def log_a_init(key, shape, dtype=jnp.float32):
+    """A = -(1, ..., S) in every channel (S4D-Real)."""
+    return jnp.broadcast_to(jnp.log(jnp.arange(1, shape[1] + 1, dtype=dtype)), shape)
