@@ -55,7 +55,59 @@ def maskgit():
     return c
 
 
-SYSTEMS = dict(var=var, var_shared=var_shared, llamagen=llamagen, mar=mar, maskgit=maskgit)
+def mamba():
+    c = llamagen()
+    c.name, c.mixer = "mamba", part("mamba", state=4)
+    return c
+
+
+def axial():
+    c = llamagen()
+    c.name, c.mixer = "axial", part("axial", heads=2)
+    return c
+
+
+def gla_chain():
+    c = llamagen()
+    c.name = "gla_chain"
+    c.mixer = part("chain", mixers=[part("ssm_2d", state=2), part("gla", heads=2)])
+    return c
+
+
+def var_cross_scan():
+    c = var()
+    c.name = "var_cross_scan"
+    paths = ["forward", "reverse", "columns", "columns_reverse"]
+    c.mixer = part("mamba", state=2, paths=paths, conv="2d", out_norm=True)
+    return c
+
+
+def mar_zigzag():
+    c = mar()
+    c.name = "mar_zigzag"
+    c.mixer = part("mamba", state=4, paths=["zigzag_0", "zigzag_3"], alternate=True)
+    return c
+
+
+def maskgit_vssd():
+    c = maskgit()
+    c.name, c.mixer = "maskgit_vssd", part("vssd", heads=2, state_size=4)
+    return c
+
+
+SYSTEMS = dict(
+    var=var,
+    var_shared=var_shared,
+    llamagen=llamagen,
+    mar=mar,
+    maskgit=maskgit,
+    mamba=mamba,
+    axial=axial,
+    gla_chain=gla_chain,
+    var_cross_scan=var_cross_scan,
+    mar_zigzag=mar_zigzag,
+    maskgit_vssd=maskgit_vssd,
+)
 
 
 def make(name: str, seed: int = 0):

@@ -24,7 +24,9 @@ def build(name):
         tokenizer=part("vq", encoder=part("patch", patch=1, width=8, blocks=1), vocab=m["vocab"], channels=4),
         order=part("raster"),
         feed=part("shift"),
-        mixer=part("attention", heads=m["n_head"], kv_heads=m.get("n_kv_head", 0), rope="places", out_bias=False),
+        mixer=part(
+            "attention", heads=m["n_head"], kv_heads=m.get("n_kv_head", 0), rope="places", out_bias=False
+        ),
         head=part("categorical", bias=False),
         model=dict(
             layers=m["n_layer"],

@@ -13,11 +13,13 @@ from harness import CASES, check_mixer, init, make, parallel
 
 from vargen.layers import KERNEL_INIT
 from vargen.mixers.conv_s5 import ConvS5
+from vargen.mixers.hippo import hippo_n
 from vargen.mixers.layout import Layout
-from vargen.mixers.mamba import Mamba, conv_2d
+from vargen.mixers.mamba import Mamba
 from vargen.mixers.mamba_2d import Mamba2D
 from vargen.mixers.paths import CROSS_SCAN, inverse, sequence
-from vargen.mixers.s5 import S5, hippo_n
+from vargen.mixers.place_conv import place_conv, whole_grids
+from vargen.mixers.s5 import S5
 from vargen.mixers.selective_scan import selective_scan
 from vargen.mixers.ssm_2d import SSM2D
 from vargen.orders import Grid
@@ -88,6 +90,7 @@ def test_cross_scan_forms_agree(case):
 
 def test_convolution_on_the_grid_forms_agree():
     check_mixer(Mamba, "frames", paths=("reverse",), conv="2d", state=3)
+    check_mixer(Mamba, "groups", paths=("columns",), conv="2d", state=3)
 
 
 def test_paths_add_up():
@@ -132,10 +135,6 @@ def test_layers_take_turns_at_the_paths():
 def test_refused_orders_are_named():
     with pytest.raises(ValueError, match="mixer mamba: path reverse needs steps of several slots"):
         make(Mamba, CASES["raster"], paths=("forward", "reverse"))
-    with pytest.raises(ValueError, match="conv 2d needs whole frames in every step"):
-        make(Mamba, CASES["groups"], conv="2d")
-    with pytest.raises(ValueError, match="needs a grid of one level, found 3 levels"):
-        make(Mamba, CASES["levels"], conv="2d")
     with pytest.raises(ValueError, match="expected 1d or 2d, found '3d'"):
         make(Mamba, CASES["all"], conv="3d")
 
@@ -257,18 +256,23 @@ def test_ssm_2d_refuses_other_orders():
         make(SSM2D, CASES["all"], directions=3)
 
 
-def test_convolution_of_the_grid_is_a_loop():
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_convolution_of_places_is_a_loop(shuffled):
+    """Rows of a whole grid as they come, and (by gathering neighbours) in any sequence."""
     case = CASES["all"]
     rng = np.random.default_rng(0)
     n, channels = len(case.layout.steps), 2
     u, kernel, bias = (
         rng.normal(size=s).astype(np.float32) for s in ((1, n, channels), (3, 3, channels), (2,))
     )
-    found = conv_2d(jnp.asarray(u), jnp.asarray(kernel), jnp.asarray(bias), case.layout.coords, case.grid)
+    order = rng.permutation(n) if shuffled else np.arange(n)
+    layout = dataclasses.replace(case.layout, coords=case.layout.coords[order])
+    assert (whole_grids(layout) is None) == shuffled
+    found = place_conv(*(jnp.asarray(y) for y in (u[:, order], kernel, bias)), layout)
     full = np.einsum("hwc,cd->hwcd", kernel, np.eye(channels))
     cells = convolve(u[:, 2:].reshape(1, 3, 4, channels), full).real.reshape(1, -1, channels)
     expected = np.concatenate([u[:, :2] * kernel[1, 1], cells], axis=1) + bias
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found, expected[:, order], atol=1e-5)
 
 
 def test_mamba_2d_is_a_loop_over_places():

@@ -9,11 +9,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vargen.kernels.linear_scan import linear_scan
 from vargen.layers import logical
+from vargen.mixers.hippo import as_complex, check_options, discretised, hippo_n
 from vargen.mixers.layout import Layout
 from vargen.mixers.paths import whole_frames
-from vargen.mixers.s5 import as_complex, check_options, discretised, hippo_n
+from vargen.mixers.primitives import linear_scan
 from vargen.orders import Grid
 
 ACTIVATIONS = ("none", "gelu")

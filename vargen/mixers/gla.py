@@ -7,9 +7,9 @@ import math
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vargen.kernels.linear_attention import linear_attention
 from vargen.layers import Norm, logical
 from vargen.mixers.layout import Layout
+from vargen.mixers.primitives import linear_attention
 from vargen.mixers.recurrent import Recurrent
 
 

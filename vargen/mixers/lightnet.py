@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.kernels.linear_attention import linear_attention
 from vargen.layers import Norm
 from vargen.mixers.layout import Layout
+from vargen.mixers.primitives import linear_attention
 from vargen.mixers.recurrent import Recurrent, needs_whole_steps, segments
 
 # The logarithm of an empty sum: finite, so that differences of two stay numbers.

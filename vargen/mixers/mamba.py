@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
@@ -13,16 +12,8 @@ import numpy as np
 
 from vargen.layers import Dense, Norm, logical
 from vargen.mixers.layout import Layout
-from vargen.mixers.paths import (
-    check_paths,
-    from_grid,
-    inverse,
-    one_level,
-    sequence,
-    take_rows,
-    to_grid,
-    whole_frames,
-)
+from vargen.mixers.paths import check_paths, inverse, sequence, take_rows
+from vargen.mixers.place_conv import place_conv
 from vargen.mixers.selective_scan import dt_bias_init, each, log_a_init, selective_scan, uniform
 from vargen.mixers.short_conv import short_conv
 from vargen.orders import Grid
@@ -48,8 +39,8 @@ class Mamba(nn.Module):
       expand: C / D, inner channels per channel.
       state: S, states per inner channel.
       rank: rank of the map to the step sizes (0: D / 16, rounded up).
-      conv: "1d", the causal depthwise convolution along each path; "2d", one depthwise 3 x 3 convolution of the
-        grid before all paths (VMamba), which needs whole frames in every step.
+      conv: "1d", the causal depthwise convolution along each path; "2d", one depthwise 3 x 3 convolution
+        over the places of each step's rows before all paths (VMamba).
       conv_width: rows that the convolution along a path sees, itself included.
       out_norm: layer normalisation of the paths' sum, before the gate (VMamba).
       dtype: compute dtype; convolution, step sizes and scan are float32 inside.
@@ -83,12 +74,6 @@ class Mamba(nn.Module):
         check_paths("mamba", self.paths, self.grid, order, feed)
         if self.conv not in ("1d", "2d"):
             raise ValueError(f"mixer mamba: conv: expected 1d or 2d, found {self.conv!r}")
-        if self.conv == "2d":
-            one_level("mamba", self.grid)
-            if feed.visibility != "all" and not (
-                feed.visibility == "steps" and whole_frames(order, self.grid)
-            ):
-                raise ValueError("mixer mamba: conv 2d needs whole frames in every step, found parts of them")
 
     def init_cache(self, batch: int, length: int) -> dict[str, jax.Array]:
         """Before the first row: states [B, P, C, S] and the convolutions' last rows [B, P, W-1, C]."""
@@ -113,7 +98,7 @@ class Mamba(nn.Module):
         u = Dense(self.inner, ("embed", "mlp"), self.kernel_init, False, self.dtype, name="in")(x)
         gate = Dense(self.inner, ("embed", "mlp"), self.kernel_init, False, self.dtype, name="gate")(x)
         if self.conv == "2d":
-            u = nn.silu(self._conv_2d(u, layout.coords, cache is not None))
+            u = nn.silu(self._conv_2d(u, layout))
         sequences = self._sequences(layout)
         rows = jnp.stack([take_rows(u, there) for there, _ in sequences])
         before = self.init_cache(len(x), 0) if cache is None else cache
@@ -175,33 +160,8 @@ class Mamba(nn.Module):
             )
         ]
 
-    def _conv_2d(self, u, coords, cached: bool):
+    def _conv_2d(self, u, layout):
         init, shape = uniform(CONV_2D**2), (CONV_2D, CONV_2D, self.inner)
         kernel = self.param("grid_kernel", logical(init, None, None, "mlp"), shape)
         bias = self.param("grid_bias", logical(init, "mlp"), (self.inner,))
-        grid = dataclasses.replace(self.grid, frames=1) if cached else self.grid
-        return conv_2d(u, kernel.astype(u.dtype), bias.astype(u.dtype), coords, grid)
-
-
-def conv_2d(u, kernel, bias, coords, grid: Grid):
-    """A depthwise convolution within frames, zeros around them.
-
-    Args:
-      u: [B, N, C].
-      kernel: [K, K, C], K odd; bias: [C].
-      coords, grid: as for `to_grid`; a row that lies nowhere has no neighbours.
-
-    Returns:
-      [B, N, C].
-    """
-    cells, index = to_grid(u, coords, grid)
-    y = jax.lax.conv_general_dilated(
-        cells.reshape(-1, *cells.shape[2:]),
-        kernel[:, :, None],
-        (1, 1),
-        "SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=u.shape[-1],
-    )
-    middle = kernel[kernel.shape[0] // 2, kernel.shape[1] // 2]
-    return from_grid(y.reshape(cells.shape), index, u * middle) + bias
+        return place_conv(u, kernel, bias, layout)

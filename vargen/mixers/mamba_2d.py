@@ -10,10 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vargen.kernels.linear_scan import linear_scan
 from vargen.layers import Dense, logical
 from vargen.mixers.layout import Layout
 from vargen.mixers.paths import from_grid, to_grid
+from vargen.mixers.primitives import linear_scan
 from vargen.mixers.selective_scan import dt_bias_init, each, log_a_init, uniform
 from vargen.mixers.ssm_2d import check_grid_order
 from vargen.orders import Grid

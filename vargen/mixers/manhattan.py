@@ -12,7 +12,7 @@ import numpy as np
 
 from vargen.layers import logical
 from vargen.mixers.layout import Layout
-from vargen.mixers.place_conv import place_conv
+from vargen.mixers.place_conv import place_conv, whole_grids
 from vargen.mixers.recurrent import Recurrent
 from vargen.mixers.retention import turn
 
@@ -58,7 +58,7 @@ class Manhattan(Recurrent):
     @nn.compact
     def __call__(self, x, layout: Layout, cache=None, train: bool = False):
         """[B, N, D] -> [B, N, D], and the cache as it came."""
-        prefix, height, width = _shape(layout.coords)
+        prefix, height, width = _shape(layout)
         q, k, v = (self.project(n, x, self.width, bias=True) for n in ("query", "key", "value"))
         local = self.param(
             "local", logical(nn.initializers.lecun_normal(), None, None, "heads"), (5, 5, self.width)
@@ -104,12 +104,9 @@ def _distance(length: int) -> np.ndarray:
     return np.abs(index[:, None] - index)
 
 
-def _shape(coords) -> tuple[int, int, int]:
+def _shape(layout: Layout) -> tuple[int, int, int]:
     """Rows that lie nowhere, then height and width of the grid that the others fill."""
-    if isinstance(coords, np.ndarray) and coords.ndim == 2:
-        prefix = int(np.sum(coords.min(axis=-1) < 0))
-        height, width = (int(c) + 1 for c in coords.max(axis=0))
-        whole = np.indices((height, width)).reshape(2, -1).T
-        if np.array_equal(coords[prefix:], whole):
-            return prefix, height, width
-    raise ValueError("mixer manhattan: expected the condition's rows, then a whole grid, row by row")
+    grids = whole_grids(layout)
+    if grids is None or grids[1] != 1:
+        raise ValueError("mixer manhattan: expected the condition's rows, then a whole grid, row by row")
+    return grids[0], *grids[2:]

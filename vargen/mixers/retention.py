@@ -8,9 +8,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.kernels.linear_attention import linear_attention
 from vargen.layers import Norm
 from vargen.mixers.layout import Layout
+from vargen.mixers.primitives import linear_attention
 from vargen.mixers.recurrent import Recurrent
 from vargen.mixers.rope import rotate
 

@@ -7,7 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from vargen.kernels.linear_scan import linear_scan
+from vargen.mixers.primitives import linear_scan
 
 # Rows whose states [B, rows, C, S] are held at once.
 CHUNK = 64

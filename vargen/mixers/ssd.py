@@ -8,10 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vargen.kernels.linear_attention import linear_attention
 from vargen.layers import Norm, logical
 from vargen.mixers.layout import Layout
 from vargen.mixers.place_conv import place_conv
+from vargen.mixers.primitives import linear_attention
 from vargen.mixers.recurrent import Recurrent, needs_whole_steps, sum_visible
 from vargen.mixers.short_conv import short_conv
 

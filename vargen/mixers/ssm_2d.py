@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.kernels.linear_scan import linear_scan
 from vargen.layers import logical
 from vargen.mixers.layout import Layout
 from vargen.mixers.paths import from_grid, one_level, to_grid, whole_frames
+from vargen.mixers.primitives import linear_scan
 from vargen.orders import Grid
 
 # Axes of the frame turned round: the corner from which a direction starts.

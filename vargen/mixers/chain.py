@@ -1,0 +1,37 @@
+"""Mixers one after another in one block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+
+from vargen.mixers.layout import Layout
+
+
+class Chain(nn.Module):
+    """x -> mixers[0](x) -> mixers[1](...) -> ...: the 2-D SSM before a block's attention (arXiv 2306.06635).
+
+    Attributes:
+      mixers: already built.
+    """
+
+    mixers: tuple[nn.Module, ...]
+
+    def check(self, order, feed) -> None:
+        """Raises ValueError for an order or a feed that one of them can't honour."""
+        for mixer in self.mixers:
+            mixer.check(order, feed)
+
+    def init_cache(self, batch: int, length: int) -> list[Any]:
+        """Theirs, in a list."""
+        return [mixer.init_cache(batch, length) for mixer in self.mixers]
+
+    @nn.compact
+    def __call__(self, x, layout: Layout, cache=None, train: bool = False):
+        """[B, N, D] -> [B, N, D] and the caches (None in the parallel form)."""
+        caches = []
+        for i, mixer in enumerate(self.mixers):
+            x, after = mixer(x, layout, None if cache is None else cache[i], train)
+            caches.append(after)
+        return x, None if cache is None else caches
