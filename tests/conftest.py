@@ -12,3 +12,5 @@ os.environ.setdefault("XDG_CACHE_HOME", str(CACHE))  # where the commands keep c
 # Tiny programs run for less time than LLVM would spend on making them fast.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
+
+pytest_plugins = ["accelerators"]

@@ -34,9 +34,29 @@ def build(c):
         (
             llamagen,
             dict(order=part("spiral")),
-            "order: expected one of levels, random_sets, raster, found 'spiral'",
+            "order: expected one of frames, levels, random_sets, raster, found 'spiral'",
         ),
         (llamagen, dict(mixer=part("attention", heads=2, ropes=True)), "unknown option 'ropes'"),
+        (
+            llamagen,
+            dict(mixer=part("mamba", paths=["forward", "reverse"])),
+            "mixer mamba: path reverse needs steps of several slots",
+        ),
+        (
+            llamagen,
+            dict(mixer=part("manhattan", heads=2)),
+            "mixer manhattan: expected a feed whose rows all see",
+        ),
+        (
+            mar,
+            dict(mixer=part("linear", heads=2)),
+            "mixer linear: expected a feed whose rows see whole steps",
+        ),
+        (
+            llamagen,
+            dict(mixer=part("chain", mixers=[part("ssm_2d"), part("atention")])),
+            "mixer: expected one of attention, axial, .* found 'atention'",
+        ),
         (llamagen, dict(model=dict(layers=2, width=16, deep=3)), "model: unknown field 'deep'"),
         (mar, dict(model=dict(layers=3, width=16)), "a multiple of 2 layers, found 16 and 3"),
     ],

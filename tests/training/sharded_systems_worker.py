@@ -18,7 +18,7 @@ from vargen.training.tasks import GeneratorTask
 
 def main():
     out = {}
-    for name in ("var", "llamagen", "mar"):
+    for name in ("var", "llamagen", "mar", "gla_chain"):
         config, generator, _, tokenizer_params = make(name)
         config.training.update(dict(batch_size=8, warmup_steps=0, learning_rate=1e-2))
         tokenizer = generator.tokenizer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -61,13 +61,25 @@ def make_step(task: Task, settings: Any, mesh: Mesh) -> Step:
         out_shardings=(where, whole),
     )
 
-    @functools.wraps(step)
-    def on_mesh(*args):
-        # Mixers look here for the mesh on which their kernels run (`sharding.per_shard`).
-        with jax.set_mesh(mesh):
-            return jitted(*args)
+    return OnMesh(jitted, mesh)
 
-    return on_mesh
+
+@dataclasses.dataclass(frozen=True)
+class OnMesh:
+    """A jitted function whose mesh is at hand while it is traced: mixers run their kernels on it
+    (`sharding.per_shard`)."""
+
+    jitted: Any
+    mesh: Mesh
+
+    def __call__(self, *args):
+        with jax.set_mesh(self.mesh):
+            return self.jitted(*args)
+
+    def lower(self, *args):
+        """As `jax.jit(...).lower`, for compiling ahead of time."""
+        with jax.set_mesh(self.mesh):
+            return self.jitted.lower(*args)
 
 
 def average(ema: Any, params: Any, decay: float, step: jax.Array) -> Any:

@@ -24,8 +24,8 @@ def _libtpu() -> str | None:
 
 
 @pytest.fixture(scope="session")
-def compile_for_tpu():
-    """(function, *shapes) -> the program compiled for one TPU v5e core, without one."""
+def tpu_devices():
+    """Four TPU v5e cores to compile for."""
     library = _libtpu()
     if library is None:
         pytest.skip("libtpu is not installed; make test does that on Linux x86-64")
@@ -34,8 +34,13 @@ def compile_for_tpu():
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     from jax.experimental import topologies
 
-    topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
-    sharding = NamedSharding(Mesh(np.array(topology.devices[:1]), ("x",)), PartitionSpec())
+    return topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
+
+
+@pytest.fixture(scope="session")
+def compile_for_tpu(tpu_devices):
+    """(function, *shapes) -> the program compiled for one TPU core."""
+    sharding = NamedSharding(Mesh(np.array(tpu_devices[:1]), ("x",)), PartitionSpec())
 
     def run(function, *shapes):
         shapes = [jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding) for s in shapes]

@@ -1,0 +1,84 @@
+"""Runs in a process of its own with eight devices: kernels split by examples and heads, against whole ones."""
+
+import functools
+import json
+import os
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+from vargen import kernels, sharding
+from vargen.mixers import primitives
+
+ROWS = P(("fsdp", "data"), None, "tensor", None)
+STEPS = np.repeat(np.arange(4), (1, 3, 5, 9))
+
+
+def cases():
+    """Name -> the kernel, its arrays, their partition."""
+    rng = np.random.default_rng(0)
+    rows = [jnp.asarray(rng.normal(size=(4, 18, 4, 16)), jnp.float32) for _ in range(3)]
+    of_example = jnp.asarray(np.stack([rng.permutation(18) for _ in range(4)]))
+    for name in ("xla", "tpu_interpret", "gpu_interpret"):
+        options = dict(implementation=name)
+        attend = functools.partial(kernels.step_attention, q_step=STEPS, k_step=STEPS, **options)
+        yield f"static steps, {name}", attend, rows, [ROWS] * 3
+        attend = lambda q, k, v, s, o=options: kernels.step_attention(q, k, v, s, s, **o)  # noqa: E731
+        yield f"traced steps, {name}", attend, [*rows, of_example], [ROWS] * 3 + [P(("fsdp", "data"))]
+        linear = functools.partial(kernels.linear_attention, scale=0.1, **options)
+        yield f"linear attention, {name}", linear, [*rows, -jnp.abs(rows[0])], [ROWS] * 4
+        scan = functools.partial(kernels.linear_scan, **options)
+        yield f"linear scan, {name}", scan, [jnp.tanh(rows[0]), rows[1]], [ROWS] * 2
+
+
+def main():
+    mesh = sharding.make_mesh(2, 2, 2)
+    errors = {}
+
+    def compare(name, whole, split, arrays):
+        def of(function):
+            def loss(*floats):
+                y = function(*floats, *arrays[len(floats) :])
+                return jnp.sum(jnp.sin(y)), y
+
+            floats = [x for x in arrays if jnp.issubdtype(x.dtype, jnp.floating)]
+            grad = jax.jit(jax.value_and_grad(loss, tuple(range(len(floats))), has_aux=True))
+            (_, y), grads = grad(*floats)
+            return [np.asarray(y), *map(np.asarray, grads)]
+
+        pairs = zip(of(whole), of(split), strict=True)
+        errors[name] = max(float(np.abs(a - b).max() / max(1.0, np.abs(a).max())) for a, b in pairs)
+
+    for name, kernel, arrays, specs in cases():
+        split = jax.shard_map(kernel, mesh=mesh, in_specs=tuple(specs), out_specs=ROWS, check_vma=False)
+        compare(f"shard_map, {name}", kernel, split, arrays)
+
+    # As mixers call them: the mesh is found, heads that can't be split stay whole.
+    q, k, v = (
+        jnp.asarray(np.random.default_rng(1).normal(size=(4, 18, 4, 8)), jnp.float32) for _ in range(3)
+    )
+    with jax.set_mesh(mesh):
+        for groups in (4, 1):
+            run = functools.partial(step_attention_of, STEPS)
+            compare(
+                f"mixers, {groups} key heads",
+                functools.partial(run, kernels.step_attention),
+                functools.partial(run, primitives.step_attention),
+                [q, k[:, :, :groups], v[:, :, :groups]],
+            )
+        decay = -jnp.abs(q[..., 0])
+        compare("mixers, linear", kernels.linear_attention, primitives.linear_attention, [q, k, v, decay])
+        compare("mixers, scan", kernels.linear_scan, primitives.linear_scan, [jnp.tanh(q[:1]), k])
+    print(json.dumps(errors))
+
+
+def step_attention_of(steps, kernel, q, k, v):
+    return kernel(q, k, v, steps, steps)
+
+
+if __name__ == "__main__":
+    main()
