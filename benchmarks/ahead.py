@@ -9,8 +9,11 @@ import sys
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from vargen.kernels.step_attention import step_attention
 
 
 def compiler(topology: str = "v5e:2x2") -> Callable:
@@ -38,3 +41,47 @@ def compiler(topology: str = "v5e:2x2") -> Callable:
         return jax.jit(function).lower(*shapes).compile()
 
     return run
+
+
+def attention_for_tpu(shapes: dict) -> dict:
+    """What the TPU compiler says of step attention and of the dense form at `shapes` (by name); nothing is run."""
+    try:
+        compile_for_tpu = compiler()
+    except RuntimeError as error:
+        return dict(skipped=str(error))
+    note = "The compiler counts no FLOPs or bytes inside a kernel: ours' are those around it. Compare memory."
+    out = dict(device="v5e", dtype="bfloat16", note=note)
+    for name, shape in shapes.items():
+        q, k, v = (jax.ShapeDtypeStruct(s, jnp.bfloat16) for s in shape.shapes)
+        mask = jax.ShapeDtypeStruct((1, 1, shape.slots, shape.slots), bool)
+        systems = dict(
+            ours=(lambda q, k, v, s=shape.steps: step_attention(q, k, v, s, s), (q, k, v)),
+            dense=(lambda q, k, v, m: jax.nn.dot_product_attention(q, k, v, mask=m), (q, k, v, mask)),
+        )
+        useful = 4.0 * shape.batch * shape.heads * shape.dim * shape.visible
+        out[name] = dict(sizes=dict(batch=shape.batch, slots=shape.slots, heads=shape.heads, dim=shape.dim))
+        for direction, factor in (("forward", 1.0), ("forward_backward", 3.5)):
+            found = dict(useful_gflop=factor * useful / 1e9)
+            for who, (function, args) in systems.items():
+
+                def both(grad, q, k, v, *m, function=function):
+                    result, pull = jax.vjp(lambda q, k, v: function(q, k, v, *m), q, k, v)
+                    return result, pull(grad)
+
+                program = compile_for_tpu(function, *args) if factor == 1 else compile_for_tpu(both, q, *args)
+                memory, cost = program.memory_analysis(), program.cost_analysis() or {}
+                found[who] = dict(
+                    temporary_mib=memory.temp_size_in_bytes / 2**20,
+                    argument_mib=memory.argument_size_in_bytes / 2**20,
+                    output_mib=memory.output_size_in_bytes / 2**20,
+                    compiler_gflop=cost.get("flops", 0.0) / 1e9,
+                    compiler_gbytes=cost.get("bytes accessed", 0.0) / 1e9,
+                    custom_calls=program.as_text().count('custom_call_target="tpu_custom_call"'),
+                )
+            both_sizes = [found[who]["temporary_mib"] for who in systems]
+            found["dense_temporaries_over_ours"] = both_sizes[1] / max(both_sizes[0], 1 / 2**20)
+            print(
+                f"tpu {name} {direction}: temporaries {both_sizes[0]:.2f} MiB, dense {both_sizes[1]:.2f} MiB"
+            )
+            out[name][direction] = found
+    return out

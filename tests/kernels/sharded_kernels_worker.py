@@ -73,6 +73,21 @@ def main():
         decay = -jnp.abs(q[..., 0])
         compare("mixers, linear", kernels.linear_attention, primitives.linear_attention, [q, k, v, decay])
         compare("mixers, scan", kernels.linear_scan, primitives.linear_scan, [jnp.tanh(q[:1]), k])
+
+    # Keys spread over devices: each attends to its own, and the parts are merged.
+    def spread(q, k, v, k_step):
+        parts = kernels.step_attention(q, k, v, jnp.asarray(STEPS[2:]), k_step, return_lse=True)
+        return kernels.merge(*(jax.lax.all_gather(x, "tensor") for x in parts))[0]
+
+    keys, queries = P("data", "tensor"), P("data")
+    specs = (queries, keys, keys, P("tensor"))
+    split = jax.shard_map(spread, mesh=mesh, in_specs=specs, out_specs=queries, check_vma=False)
+    compare(
+        "keys spread over devices",
+        lambda q, k, v: kernels.step_attention(q, k, v, STEPS[2:], STEPS),
+        lambda q, k, v: split(q, k, v, jnp.asarray(STEPS)),
+        [q[:, 2:], k, v],
+    )
     print(json.dumps(errors))
 
 

@@ -1,0 +1,47 @@
+"""One model, any mixer: LlamaGen's grid of codes in raster order on the digits, 16x16. Default: GLA, arXiv 2312.06635.
+
+    vargen quickstart --config configs/mixers_digits.py:mamba --workdir runs/mamba_digits
+
+The rows of `MIXERS` are what can follow the colon; the README has times and numbers measured.
+"""
+
+from vargen import config as base
+from vargen.config import part
+
+MIXERS = dict(
+    attention=part("attention", heads=4, dropout=0.1),
+    axial=part("axial", heads=4),
+    linear=part("linear", heads=4),
+    gla=part("gla", heads=4),
+    retention=part("retention", heads=4),
+    lightnet=part("lightnet", heads=4),
+    ssd=part("ssd", heads=4, state_size=32),
+    mamba=part("mamba"),
+    s5=part("s5", state=64),
+)
+
+
+def get_config(mixer="gla"):
+    c = base.config()
+    c.name = f"{mixer}-digits"
+    c.tokenizer = part(
+        "vq",
+        encoder=part("patch", patch=4, blocks=1),
+        vocab=256,
+        channels=8,
+        codebook_weight=0.1,
+        beta=0.02,
+        revive_every=25,
+        revive_until=1600,
+    )
+    c.order = part("raster")
+    c.feed = part("shift", dropout=0.1, target_positions=True)
+    c.mixer = MIXERS[mixer]
+    c.head = part("categorical", bias=False)
+    c.model = dict(
+        layers=4, width=128, mlp="swiglu", mlp_width=384, norm="rms", eps=1e-5, bias=False, dropout=0.1
+    )
+    c.sampling.update(dict(guidance=1.5))
+    c.tokenizer_training.update(dict(steps=2400, batch_size=64, learning_rate=6e-3, warmup_steps=50))
+    c.training.update(dict(steps=2000, batch_size=64, learning_rate=2e-3, augmented_copies=8))
+    return c
