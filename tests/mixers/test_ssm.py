@@ -12,6 +12,7 @@ from golden import Golden
 from harness import CASES, check_mixer, init, make, parallel
 
 from vargen.layers import KERNEL_INIT
+from vargen.mixers import selective_scan as module
 from vargen.mixers.conv_s5 import ConvS5
 from vargen.mixers.hippo import hippo_n
 from vargen.mixers.layout import Layout
@@ -27,9 +28,12 @@ from vargen.orders import Grid
 SMALL = dict(state=3, conv_width=3)
 
 
-@pytest.mark.parametrize("chunk", [4, 64])
-def test_selective_scan_is_its_authors(chunk):
-    """Values and every gradient, in chunks (the last of them padded) and whole."""
+@pytest.mark.parametrize("chunk,accelerated", [(4, False), (64, False), (4, True)])
+def test_selective_scan_is_its_authors(chunk, accelerated, monkeypatch):
+    """Values and every gradient, in chunks (the last of them padded) and whole; also in accelerators' form."""
+    if accelerated:
+        for table in (module.FORWARD, module.BACKWARD):
+            monkeypatch.setitem(table, "xla", table["tpu"])
     golden = Golden("mamba")
     g = {k: jnp.asarray(golden[f"scan/{k}"]) for k in ("u", "delta", "A", "B", "C", "D", "bias", "w", "wl")}
     turn = lambda x: jnp.moveaxis(x, 1, 2)  # noqa: E731
