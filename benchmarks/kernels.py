@@ -182,7 +182,7 @@ def attention(bench: Bench) -> dict:
     out = {}
     for name, shape in bench.chosen(ATTENTION).items():
         n, orders = shape.slots, shape.steps.ndim == 2
-        each, target = 4.0 * n * n * shape.dim, bench.target(9e9, 2e11)
+        each, target = 4.0 * n * n * shape.dim, bench.target(5e9, 2e11)
         batch, heads = fit(shape.batch, shape.heads, each, target, 2 if orders else 1)
         groups = max(1, shape.groups * heads // shape.heads)
         steps = random_orders(batch, n) if orders else shape.steps

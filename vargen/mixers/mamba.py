@@ -100,15 +100,21 @@ class Mamba(nn.Module):
         if self.conv == "2d":
             u = nn.silu(self._conv_2d(u, layout))
         sequences = self._sequences(layout)
-        rows = jnp.stack([take_rows(u, there) for there, _ in sequences])
         before = self.init_cache(len(x), 0) if cache is None else cache
-        y, new = jax.vmap(self._scan, in_axes=(0, 0, 1), out_axes=(0, 1))(self._parameters(), rows, before)
-        y = sum(take_rows(y[i], back) for i, (_, back) in enumerate(sequences))
+        parameters, y, after = self._parameters(), 0.0, []
+        for i, (there, back) in enumerate(sequences):
+            # One after another: mapped together, their states are too many for a processor's cache.
+            of_path = jax.tree.map(lambda p, i=i: p[i], parameters)
+            scanned, new = self._scan(
+                of_path, take_rows(u, there), jax.tree.map(lambda c, i=i: c[:, i], before)
+            )
+            y = y + take_rows(scanned, back)
+            after.append(new)
         if self.out_norm:
             y = Norm(name="norm")(y)
         y = y.astype(self.dtype) * nn.silu(gate)
         y = Dense(self.width, ("mlp", "embed"), self.out_init, False, self.dtype, name="out")(y)
-        return y, None if cache is None else new
+        return y, None if cache is None else jax.tree.map(lambda *c: jnp.stack(c, axis=1), *after)
 
     def _parameters(self) -> dict[str, jax.Array]:
         """One set for each path, [P, ...]."""
