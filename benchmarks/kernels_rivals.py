@@ -20,8 +20,9 @@ from vargen.kernels.linear_scan.reference import linear_scan_reference
 from vargen.kernels.step_attention import step_attention
 
 DIRECTIONS = ("forward", "forward_backward")
-# States that the sequential reference may keep for its gradient.
-STATES = 2**29
+# The longest rows of which the sequential reference is differentiated (it keeps every state), and the bytes that the
+# quadratic form's pairs may take on a CPU: beyond, they only take long.
+LONGEST, PAIRS = 1024, 2**27
 
 
 class Absent(Exception):
@@ -209,6 +210,7 @@ def _flex(case: Case) -> Entry:
         return steps[b if examples > 1 else 0, i] >= steps[b if examples > 1 else 0, j]
 
     blocks = flex.create_block_mask(sees, examples if examples > 1 else None, None, n, n, device="cuda")
+    torch.compiler.reset()  # or the limit of recompilations is met, and the slow form runs
     attend = torch.compile(flex.flex_attention, dynamic=False)
     return in_torch(lambda q, k, v: attend(q, k, v, block_mask=blocks), case, by_head=True)
 
@@ -233,7 +235,7 @@ def _linear(implementation):
     def build(case: Case) -> Entry:
         batch, n, heads, keys = case.arrays[0].shape
         states = 4 * batch * n * heads * keys * case.arrays[2].shape[-1]
-        backward = implementation != "reference" or states <= STATES
+        backward = implementation != "reference" or n <= LONGEST
 
         def attend(q, k, v, g=None):
             return linear_attention(q, k, v, g, implementation=implementation)
@@ -249,8 +251,11 @@ def _quadratic(case: Case) -> Entry:
     """All pairs of positions at once, masked."""
     if case.decay == "channel":
         raise Absent("the plain quadratic form overflows with decays per channel")
-    if case.arrays[0].shape[1] > 4096:
+    batch, n, heads, _ = case.arrays[0].shape
+    if n > 4096:
         raise Absent("N > 4096")
+    if not case.gpu and (pairs := 4 * batch * heads * n * n) > PAIRS:
+        raise Absent(f"its pairs would take {pairs / 2**20:.0f} MiB")
 
     def attend(q, k, v, g=None):
         n = q.shape[1]

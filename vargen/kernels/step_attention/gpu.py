@@ -161,7 +161,8 @@ def _logits(a, b, low, high, first, scale, masked, axis: int = 1):
 
 def _dot(a, b):
     """Product in float32; of float32 inputs exact (no TF32)."""
-    return pl.dot(a, b, precision=jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None)
+    precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
+    return jnp.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
 
 
 class _Plan:
