@@ -59,7 +59,7 @@ def _size(chunk, q, v, log_decay) -> int:
 def forward(q, k, v, log_decay, state, *, scale, diagonal, dtype, chunk):
     """See `reference.forward`; `chunk` positions at a time, a power of 2, or as many as suit the shape."""
     chunk = _size(chunk, q, v, log_decay)
-    compute = jnp.result_type(q, k, v)
+    compute = jnp.float32  # a CPU gains nothing from shorter products, and lacks some of them (jax 0.12)
 
     @jax.vmap
     def step(state, q, k, v, g):
@@ -75,7 +75,7 @@ def forward(q, k, v, log_decay, state, *, scale, diagonal, dtype, chunk):
 def backward(q, k, v, log_decay, state, out_grad, state_grad, *, scale, diagonal, dtype, chunk):
     """See `reference.backward`: the chunks' first states once more, then the chunks in reverse."""
     chunk = _size(chunk, q, v, log_decay)
-    compute = jnp.result_type(q, k, v)
+    compute = jnp.float32  # a CPU gains nothing from shorter products, and lacks some of them (jax 0.12)
 
     @jax.vmap
     def again(state, k, v, g):

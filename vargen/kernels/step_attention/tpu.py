@@ -21,8 +21,10 @@ from vargen.kernels.step_attention.spans import ACTIVE, FIRST, LAST, PARTIAL, ed
 
 LANES = 128
 NEVER = -1e30  # below every logit, and finite: differences with it stay numbers
-# What a visit costs beside its work, in pairs of query and key: a choice between many small and few large blocks.
-VISIT = 128 * 128
+SIZES = (128, 256, 384, 512)
+# What a visit costs beside its work, in pairs of query and key: an estimate (a grid step's third of a microsecond,
+# at the speed of a v5e's vector unit) that chooses between many small and few large blocks.
+VISIT = 256 * 256
 
 
 def attend(q, k, v, low, high, *, scale: float, interpret: bool = False):
@@ -285,14 +287,13 @@ class _Plan:
 
 def block_sizes(low, high, n: int, m: int) -> tuple[int, int]:
     """Sizes of the blocks of queries and keys, multiples of 128: the cheapest of a few by the area visited."""
-    sizes = [s for s in (128, 256, 512) if s < 2 * max(n, LANES)]
+    fits = lambda length: [s for s in SIZES if s < length + LANES]  # noqa: E731
     if not isinstance(low, np.ndarray):
-        sizes = sizes[-1:]
-        return sizes[-1], min(512, m + -m % LANES)
+        return fits(n)[-1], fits(m)[-1]
 
     def cost(q_block, k_block):
         pad = -n % q_block
         table = edges(np.pad(low, (0, pad)), np.pad(high, (0, pad)), q_block, k_block, math.ceil(m / k_block))
         return (table[:, 3] - table[:, 0]).sum() * (q_block * k_block + VISIT)
 
-    return min(((a, b) for a in sizes for b in (128, 256, 512)), key=lambda s: cost(*s))
+    return min(((a, b) for a in fits(n) for b in fits(m)), key=lambda s: cost(*s))
