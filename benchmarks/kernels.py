@@ -221,7 +221,7 @@ def visited(shape, dtype) -> dict:
     tables = dict(
         xla=(min(xla.LARGEST, n), min(xla.KEYS, n)),
         tpu=tpu.block_sizes(s.low, s.high, n, n),
-        gpu=gpu.block_sizes(n, n, shape.dim, dtype),
+        gpu=gpu.blocks("forward", shape.dim, dtype)[:2],
     )
     for name, (q_block, k_block) in tables.items():
         if name in out:

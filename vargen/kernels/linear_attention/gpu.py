@@ -2,8 +2,9 @@
 
 One kernel that carries the state would keep only B H V / 64 programs busy, 16 on 132 multiprocessors for four heads
 of width 256. So the recurrence alone runs in sequence, over tiles of the state that don't need each other, and the
-rest, most of the arithmetic, is one program per chunk. The states between are float32 [chunks, B H, V, K] in HBM
-and are computed again for the gradient.
+rest, most of the arithmetic, is one program per chunk and tile of values or (gradients of q, k and decays) of keys.
+The states between are [chunks, B H, V, K] in HBM and are computed again for the gradient. Sizes, warps and stages
+are what an H100's registers hold (compiled for sm_90a).
 """
 
 from __future__ import annotations
@@ -18,14 +19,21 @@ from jax.experimental.pallas import triton as plgpu
 from vargen.kernels.linear_attention import chunk as one
 from vargen.kernels.linear_attention.xla import cut, cut_decay, fold, join, join_decay, unfold
 
-TILE = 64  # of keys and of values
+
+def _per_channel(g) -> bool:
+    return g is not None and g.ndim == 4
 
 
 def _size(chunk, q, log_decay) -> int:
-    """Positions per chunk: what fits the registers with the decays' matrices."""
-    if chunk is None:
-        return 64 if q.shape[-1] <= 128 and (log_decay is None or log_decay.ndim == 3) else 32
-    return max(chunk, 16)
+    """Positions per chunk: what fits the registers, with the decays' matrices or without tensor cores."""
+    if chunk is not None:
+        return max(chunk, 16)
+    return 16 if q.dtype == jnp.float32 else 32 if _per_channel(log_decay) else 64
+
+
+def _tile(width: int, keys: int, dtype) -> int:
+    """Keys or values per tile."""
+    return min(width, 32 if dtype == jnp.float32 and keys > 64 else 64)
 
 
 def _whole(x, axes=(-1,)):
@@ -39,11 +47,11 @@ def _whole(x, axes=(-1,)):
 def _prepare(q, k, v, log_decay, state, chunk):
     size = _size(chunk, q, log_decay)
     g = cut_decay(log_decay, size)
-    g = _whole(g) if g is not None and log_decay.ndim == 4 else g
+    g = _whole(g) if _per_channel(log_decay) else g
     return (*(_whole(cut(x, size)) for x in (q, k, v)), g, _whole(fold(state), (-1, -2)))
 
 
-def _call(body, grid, arrays, outputs, interpret):
+def _call(body, grid, arrays, outputs, interpret, num_warps: int, num_stages: int = 2):
     """`arrays` and `outputs` are pairs (array, BlockSpec); an absent decay is (None, None)."""
     return pl.pallas_call(
         body,
@@ -51,16 +59,21 @@ def _call(body, grid, arrays, outputs, interpret):
         in_specs=[spec for _, spec in arrays],
         out_specs=[spec for _, spec in outputs],
         out_shape=[shape for shape, _ in outputs],
-        compiler_params=plgpu.CompilerParams(num_warps=8, num_stages=2),
+        compiler_params=plgpu.CompilerParams(num_warps=num_warps, num_stages=num_stages),
         interpret=interpret,
     )(*(x for x, _ in arrays))
+
+
+def _warps(size: int, log_decay) -> int:
+    """Of a program per chunk: few, so that two share a multiprocessor, unless the decays' matrices fill it."""
+    return 8 if _per_channel(log_decay) and size > 16 else 4
 
 
 def _read(ref, *index):
     return None if ref is None else ref[index or ...]
 
 
-def _states(x, y, g, first, *, scale, reverse, dtype, interpret):
+def _states(x, y, g, first, *, scale, reverse, dtype, states_dtype, interpret):
     """All states that chunks meet, [chunks, B H, V, K], and the one after the last (of gradients, in reverse).
 
     Args:
@@ -69,14 +82,16 @@ def _states(x, y, g, first, *, scale, reverse, dtype, interpret):
       g: log-decays or None.
       first: [B H, V, K].
       scale: factor on x.
+      dtype: of products.
+      states_dtype: of the states met.
     """
     (chunks, heads, size, width), depth = x.shape, y.shape[-1]
-    tile_k, tile_v = min(width, TILE), min(depth, TILE)
+    tile_k, tile_v = _tile(width, width, dtype), _tile(depth, width, dtype)
 
-    def body(x, y, g, first, states, last):
+    def recurrence(x, y, g, first, states, last):
         def step(n, state):
             c = chunks - 1 - n if reverse else n
-            states[c] = state
+            states[c] = state.astype(states.dtype)
             prefix, suffix, total = one.ends(_read(g, c), size, dtype)
             weighted = x[c].astype(jnp.float32) * scale * (prefix if reverse else suffix)
             return one.advance(weighted, total, y[c], state, dtype)
@@ -96,14 +111,16 @@ def _states(x, y, g, first, *, scale, reverse, dtype, interpret):
     tile = pl.BlockSpec((None, tile_v, tile_k), lambda b, i, j: (b, i, j))
     tiles = pl.BlockSpec((chunks, None, tile_v, tile_k), lambda b, i, j: (0, b, i, j))
     return _call(
-        body,
+        recurrence,
         (heads, depth // tile_v, width // tile_k),
         [rows(x, tile_k, per_key), rows(y, tile_v, lambda b, i, j: (0, b, 0, i)), decay, (first, tile)],
         [
-            (jax.ShapeDtypeStruct((chunks, *first.shape), jnp.float32), tiles),
+            (jax.ShapeDtypeStruct((chunks, *first.shape), states_dtype), tiles),
             (jax.ShapeDtypeStruct(first.shape, jnp.float32), tile),
         ],
         interpret,
+        num_warps=8,
+        num_stages=4,  # Nothing else hides the wait for memory.
     )
 
 
@@ -123,22 +140,34 @@ def forward(q, k, v, log_decay, state, *, scale, diagonal, dtype, chunk, interpr
     """See `reference.forward`."""
     compute = jnp.result_type(q, k, v)
     q_, k_, v_, g_, first = _prepare(q, k, v, log_decay, state, chunk)
-    states, last = _states(k_, v_, g_, first, scale=1.0, reverse=False, dtype=compute, interpret=interpret)
+    states, last = _states(
+        # The output rounds them to this type in any case.
+        k_,
+        v_,
+        g_,
+        first,
+        scale=1.0,
+        reverse=False,
+        dtype=compute,
+        states_dtype=compute,
+        interpret=interpret,
+    )
 
-    def body(q, k, v, g, before, out):
+    def output(q, k, v, g, before, out):
         a, inward, _, _ = one.factors(q[...], k[...], _read(g), scale=scale, diagonal=diagonal, dtype=compute)
         out[...] = one.output(a, inward, v[...], before[...], compute).astype(out.dtype)
 
-    (chunks, heads), depth = q_.shape[:2], v_.shape[-1]
-    tile = min(depth, TILE)
+    (chunks, heads, size, width), depth = q_.shape, v_.shape[-1]
+    tile = _tile(depth, width, compute)
     rows = [_per_chunk(x) for x in (q_, k_, g_)]
     out = jax.ShapeDtypeStruct(v_.shape, dtype)
     (out,) = _call(
-        body,
+        output,
         (heads, chunks, depth // tile),
         [*rows[:2], _per_chunk(v_, tile), rows[2], _per_chunk(states, tile, -2)],
         [_per_chunk(out, tile)],
         interpret,
+        num_warps=_warps(size, log_decay),
     )
     out = join(out[..., : v.shape[-1]], jax.ShapeDtypeStruct(v.shape, dtype))
     return out, unfold(last[:, : v.shape[-1], : k.shape[-1]], state)
@@ -151,44 +180,70 @@ def backward(
     compute = jnp.result_type(q, k, v)
     q_, k_, v_, g_, first = _prepare(q, k, v, log_decay, state, chunk)
     grad = _whole(cut(out_grad, q_.shape[2]))
-    run = functools.partial(_states, dtype=compute, interpret=interpret)
+    # The decay's gradient multiplies them before any rounding.
+    states_dtype = compute if g_ is None else jnp.float32
+    run = functools.partial(_states, dtype=compute, states_dtype=states_dtype, interpret=interpret)
     states, _ = run(k_, v_, g_, first, scale=1.0, reverse=False)
     afters, ds = run(q_, grad, g_, _whole(fold(state_grad), (-1, -2)), scale=scale, reverse=True)
     (chunks, heads, size, width), depth = q_.shape, v_.shape[-1]
-    tile = min(depth, TILE if width <= 128 else TILE // 2)
+    tile_k, tile_v = _tile(width, width, compute), _tile(depth, width, compute)
+    num_warps = _warps(size, log_decay)
+    options = dict(scale=scale, diagonal=diagonal, dtype=compute)
 
-    def body(q, k, v, g, before, grad, after, dq, dk, dv, dg):
-        options = dict(scale=scale, diagonal=diagonal, dtype=compute)
-        rows = (q[...], k[...], _read(g))
-        a, _, outward, _ = one.factors(*rows, **options)
+    def values(q, k, g, grad, after, dv):
+        a, _, outward, _ = one.factors(q[...], k[...], _read(g), **options)
+        dv[...] = one.value_backward(a, outward, grad[...], after[...], compute).astype(dv.dtype)
+
+    (dv,) = _call(
+        values,
+        (heads, chunks, depth // tile_v),
+        [*(_per_chunk(x) for x in (q_, k_, g_)), _per_chunk(grad, tile_v), _per_chunk(afters, tile_v, -2)],
+        [_per_chunk(jax.ShapeDtypeStruct(v_.shape, v_.dtype), tile_v)],
+        interpret,
+        num_warps,
+    )
+
+    def keys(q, k, v, g, before, grad, after, dq, dk, dg):
+        decay = _read(g)
 
         def part(i, sums):
-            at = pl.ds(i * tile, tile)
-            v_part, out_part, after_part = v[:, at], grad[:, at], after[at]
-            dv[:, at] = one.value_backward(a, outward, out_part, after_part, compute).astype(dv.dtype)
-            new = one.products_backward(v_part, before[at], out_part, after_part, rows[2], compute)
+            at = pl.ds(i * tile_v, tile_v)
+            new = one.products_backward(v[:, at], before[at], grad[:, at], after[at], decay, compute)
             return jax.tree.map(jnp.add, sums, new)
 
-        shapes = [
-            (size, size),
-            (size, width),
-            (size, width),
-            (1, 1 if dg is None or dg.shape[0] == 1 else width),
-        ]
+        shapes = [(size, size), (size, tile_k), (size, tile_k)]
         sums = [jnp.zeros(shape, jnp.float32) for shape in shapes]
-        sums = (*sums[:3], None if dg is None else sums[3])
-        sums = jax.lax.fori_loop(0, depth // tile, part, sums)
-        for ref, x in zip((dq, dk, dg), one.factors_backward(*rows, sums, **options), strict=True):
+        total = None if dg is None else jnp.zeros((1, 1 if dg.shape[0] == 1 else tile_k), jnp.float32)
+        sums = jax.lax.fori_loop(0, depth // tile_v, part, (*sums, total))
+        for ref, x in zip((dq, dk, dg), one.factors_backward(q[...], k[...], decay, sums, **options)):
             if ref is not None:
                 ref[...] = x.astype(ref.dtype)
 
-    arrays = [_per_chunk(x) for x in (q_, k_, v_, g_, states, grad, afters)]
+    rows = [_per_chunk(x, tile_k) for x in (q_, k_)]
+    decay = d_decay = None, None
+    if _per_channel(log_decay):
+        decay = d_decay = _per_chunk(g_, tile_k)
+    elif g_ is not None:
+        # Every tile of keys has its share.
+        decay, shape = _per_chunk(g_), (width // tile_k, *g_.shape)
+        d_decay = (
+            jax.ShapeDtypeStruct(shape, jnp.float32),
+            pl.BlockSpec((None, None, None, 1, size), lambda b, c, i: (i, c, b, 0, 0)),
+        )
     outputs = [
-        (None, None) if x is None else (jax.ShapeDtypeStruct(x.shape, x.dtype), spec)
-        for x, spec in arrays[:4]
+        (None if x is None else jax.ShapeDtypeStruct(x.shape, x.dtype), spec) for x, spec in (*rows, d_decay)
     ]
-    dq, dk, dv, dg = _call(body, (heads, chunks), arrays, outputs, interpret)
-    dg = dg if log_decay is None or log_decay.ndim == 3 else dg[..., : k.shape[-1]]
+    states, afters = (_per_chunk(x, tile_k) for x in (states, afters))
+    dq, dk, dg = _call(
+        keys,
+        (heads, chunks, width // tile_k),
+        [*rows, _per_chunk(v_), decay, states, _per_chunk(grad), afters],
+        outputs,
+        interpret,
+        num_warps,
+    )
+    if g_ is not None:
+        dg = dg[..., : k.shape[-1]] if _per_channel(log_decay) else jnp.sum(dg, axis=0)
     ds = unfold(ds[:, : v.shape[-1], : k.shape[-1]], state)
     dq, dk, dv = (x[..., : y.shape[-1]] for x, y in ((dq, q), (dk, k), (dv, v)))
     return join(dq, q), join(dk, k), join(dv, v), join_decay(dg, log_decay), ds

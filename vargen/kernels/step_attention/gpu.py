@@ -19,22 +19,33 @@ from vargen.kernels.step_attention.spans import edges
 
 LOG2_E = 1.4426950408889634  # the hardware's exponential has base 2
 
+# Queries and keys per block, warps and stages, by bytes per number and the largest head dimension: what an H100's
+# registers hold without spilling (compiled for sm_90a) and, but for the gradients of heads above 128, the 99 KB of
+# shared memory of smaller GPUs.
+BLOCKS = {
+    ("forward", 2): {64: (128, 64, 4, 3), 128: (128, 64, 8, 2), 256: (64, 32, 4, 2)},
+    ("query", 2): {64: (64, 64, 4, 3), 128: (64, 64, 4, 2), 256: (64, 32, 8, 2)},
+    ("key", 2): {64: (64, 64, 4, 3), 128: (64, 64, 4, 2), 256: (32, 64, 8, 2)},
+    ("forward", 4): {64: (64, 32, 4, 2), 128: (32, 32, 4, 2), 256: (16, 16, 8, 2)},
+    ("query", 4): {64: (64, 32, 4, 2), 128: (16, 32, 4, 2), 256: (16, 16, 8, 2)},
+    ("key", 4): {64: (32, 32, 4, 2), 128: (32, 16, 4, 2), 256: (16, 16, 8, 2)},
+}
+
 
 def attend(q, k, v, low, high, *, scale: float, interpret: bool = False):
     """As `reference.attend`."""
     batch, n, heads, dim = q.shape
-    plan = _Plan(low, high, q, k, interpret)
+    plan = _Plan("forward", low, high, q, k, interpret)
     out, lse = plan.call(
         functools.partial(_forward_kernel, scale=scale, k_block=plan.k_block),
-        grid=(batch, heads, plan.n // plan.q_block),
+        grid=(batch, heads, plan.q_blocks),
         in_specs=[
-            plan.table(axis=2),
-            plan.spans(block=True),
-            plan.queries(block=True),
-            plan.keys(block=False),
-            plan.keys(block=False),
+            plan.query_edges(),
+            plan.query_spans(),
+            plan.queries(),
+            *[plan.all_keys()] * 2,
         ],
-        out_specs=[plan.queries(block=True), plan.stats(block=True)],
+        out_specs=[plan.queries(), plan.stats()],
         out_shape=[
             jax.ShapeDtypeStruct((batch, plan.n, heads, plan.dim), v.dtype),
             jax.ShapeDtypeStruct((batch, heads, plan.n), jnp.float32),
@@ -46,79 +57,88 @@ def attend(q, k, v, low, high, *, scale: float, interpret: bool = False):
 def backward(q, k, v, out, lse, d_out, d_lse, low, high, *, scale: float, interpret: bool = False):
     """Gradients with respect to q, k and v: one walk by queries, one by keys (FlashAttention-2, arXiv 2307.08691)."""
     (batch, n, heads, dim), (m, groups) = q.shape, k.shape[1:3]
-    plan = _Plan(low, high, q, k, interpret)
     delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1).swapaxes(1, 2) - d_lse
     lse = LOG2_E * jnp.where(jnp.isfinite(lse), lse, 0.0)
-    lse, delta = (jnp.pad(x, ((0, 0), (0, 0), (0, plan.n - n))) for x in (lse, delta))
-    arrays = plan.bounds, lse, delta, plan.pad_q(q), plan.pad_q(d_out), plan.pad_k(k), plan.pad_k(v)
+
+    def arrays(plan):
+        stats = (jnp.pad(x, ((0, 0), (0, 0), (0, plan.n - n))) for x in (lse, delta))
+        return plan.bounds, *stats, plan.pad_q(q), plan.pad_q(d_out), plan.pad_k(k), plan.pad_k(v)
+
+    plan = _Plan("query", low, high, q, k, interpret)
     dq = plan.call(
         functools.partial(_query_kernel, scale=scale, k_block=plan.k_block),
-        grid=(batch, heads, plan.n // plan.q_block),
+        grid=(batch, heads, plan.q_blocks),
         in_specs=[
-            plan.table(axis=2),
-            plan.spans(block=True),
-            *[plan.stats(block=True)] * 2,
-            *[plan.queries(block=True)] * 2,
-            *[plan.keys(block=False)] * 2,
+            plan.query_edges(),
+            plan.query_spans(),
+            *[plan.stats()] * 2,
+            *[plan.queries()] * 2,
+            *[plan.all_keys()] * 2,
         ],
-        out_specs=plan.queries(block=True),
+        out_specs=plan.queries(),
         out_shape=jax.ShapeDtypeStruct((batch, plan.n, heads, plan.dim), q.dtype),
-    )(plan.edges(of_keys=False), *arrays)
-    repeat = heads // groups
+    )(plan.edges(of_keys=False), *arrays(plan))
+    plan, repeat = _Plan("key", low, high, q, k, interpret), heads // groups
     dk, dv = plan.call(
         functools.partial(_key_kernel, scale=scale, q_block=plan.q_block, repeat=repeat),
-        grid=(batch, groups, plan.m // plan.k_block),
+        grid=(batch, groups, plan.k_blocks),
         in_specs=[
-            plan.table(axis=2),
-            plan.spans(block=False),
+            plan.key_edges(),
+            plan.all_spans(),
             *[plan.group_stats(repeat)] * 2,
             *[plan.group_queries(repeat)] * 2,
-            *[plan.group_keys()] * 2,
+            *[plan.keys()] * 2,
         ],
-        out_specs=[plan.group_keys()] * 2,
+        out_specs=[plan.keys()] * 2,
         out_shape=[jax.ShapeDtypeStruct((batch, plan.m, groups, plan.dim), x.dtype) for x in (k, v)],
-    )(plan.edges(of_keys=True), *arrays)
+    )(plan.edges(of_keys=True), *arrays(plan))
     return dq[:, :n, :, :dim], dk[:, :m, :, :dim], dv[:, :m, :, :dim]
 
 
-def _forward_kernel(edges, bounds, q, k, v, out, lse, *, scale, k_block):
-    queries, low, high = q[...], bounds[0][:, None], bounds[1][:, None]
+def _forward_kernel(edges, bounds, q, k, v, out, lse, *, scale, k_block, interpret):
+    # The largest logit is found before they are scaled: a sign goes with the queries.
+    queries, scale = q[...] if scale >= 0 else -q[...], max(abs(scale), 1e-30) * LOG2_E
+    low, high = bounds[0][:, None], bounds[1][:, None]
     rows = queries.shape[0]
 
     def visit(j, carry, masked):
         acc, peak, total = carry
         keys = pl.ds(j * k_block, k_block)
-        logits = _logits(queries, k[keys, :], low, high, j * k_block, scale * LOG2_E, masked)
-        new = jnp.maximum(peak, jnp.max(logits, axis=1))
-        weights = jnp.exp2(logits - new[:, None])
-        keep = jnp.exp2(peak - new)
-        acc = acc * keep[:, None] + _dot(weights.astype(v.dtype), v[keys, :])
+        logits = _dot(queries, k[keys, :].T, interpret)
+        if masked:
+            logits = jnp.where(_seen(low, high, j * k_block, logits.shape, 1), logits, -jnp.inf)
+        new = jnp.maximum(peak, scale * jnp.max(logits, axis=1))
+        weights = _exp2(logits, scale, new[:, None], interpret)
+        keep = _exp2(peak, 1.0, new, interpret)
+        acc = acc * keep[:, None] + _dot(weights.astype(v.dtype), v[keys, :], interpret)
         return acc, new, total * keep + jnp.sum(weights, axis=1)
 
     empty = jnp.full((rows,), -1e30, jnp.float32), jnp.zeros((rows,), jnp.float32)
     acc, peak, total = _stretches(edges, visit, (jnp.zeros(queries.shape, jnp.float32), *empty))
     some = total > 0
     total = jnp.where(some, total, 1.0)
-    out[...] = (acc / total[:, None]).astype(out.dtype)
+    out[...] = (acc * (1.0 / total)[:, None]).astype(out.dtype)
     lse[...] = jnp.where(some, (peak + jnp.log2(total)) / LOG2_E, -jnp.inf)
 
 
-def _query_kernel(edges, bounds, lse, delta, q, d_out, k, v, dq, *, scale, k_block):
+def _query_kernel(edges, bounds, lse, delta, q, d_out, k, v, dq, *, scale, k_block, interpret):
     queries, d_rows, low, high = q[...], d_out[...], bounds[0][:, None], bounds[1][:, None]
     lse, delta = lse[...][:, None], delta[...][:, None]
 
     def visit(j, acc, masked):
         keys = pl.ds(j * k_block, k_block)
         k_j = k[keys, :]
-        logits = _logits(queries, k_j, low, high, j * k_block, scale * LOG2_E, masked)
-        d_logits = jnp.exp2(logits - lse) * (_dot(d_rows, v[keys, :].T) - delta)
-        return acc + _dot(d_logits.astype(k_j.dtype), k_j)
+        weights = _exp2(_dot(queries, k_j.T, interpret), scale * LOG2_E, lse, interpret)
+        if masked:
+            weights = jnp.where(_seen(low, high, j * k_block, weights.shape, 1), weights, 0.0)
+        d_logits = weights * (_dot(d_rows, v[keys, :].T, interpret) - delta)
+        return acc + _dot(d_logits.astype(k_j.dtype), k_j, interpret)
 
     acc = _stretches(edges, visit, jnp.zeros(queries.shape, jnp.float32))
     dq[...] = (scale * acc).astype(dq.dtype)
 
 
-def _key_kernel(edges, bounds, lse, delta, q, d_out, k, v, dk, dv, *, scale, q_block, repeat):
+def _key_kernel(edges, bounds, lse, delta, q, d_out, k, v, dk, dv, *, scale, q_block, repeat, interpret):
     keys, values = k[...], v[...]
     first = pl.program_id(2) * keys.shape[0]
     zeros = jnp.zeros(keys.shape, jnp.float32)
@@ -128,12 +148,14 @@ def _key_kernel(edges, bounds, lse, delta, q, d_out, k, v, dk, dv, *, scale, q_b
             acc_k, acc_v = carry
             rows = pl.ds(i * q_block, q_block)
             queries, d_rows = q[rows, r, :], d_out[rows, r, :]
-            low, high = bounds[0, rows][None], bounds[1, rows][None]
-            logits = _logits(keys, queries, low, high, first, scale * LOG2_E, masked, axis=0)
-            weights = jnp.exp2(logits - lse[r, rows][None])
-            d_logits = weights * (_dot(values, d_rows.T) - delta[r, rows][None])
-            acc_v = acc_v + _dot(weights.astype(d_rows.dtype), d_rows)
-            return acc_k + _dot(d_logits.astype(queries.dtype), queries), acc_v
+            weights = _dot(keys, queries.T, interpret)
+            weights = _exp2(weights, scale * LOG2_E, lse[r, rows][None], interpret)
+            if masked:
+                low, high = bounds[0, rows][None], bounds[1, rows][None]
+                weights = jnp.where(_seen(low, high, first, weights.shape, 0), weights, 0.0)
+            acc_v = acc_v + _dot(weights.astype(d_rows.dtype), d_rows, interpret)
+            d_logits = weights * (_dot(values, d_rows.T, interpret) - delta[r, rows][None])
+            return acc_k + _dot(d_logits.astype(queries.dtype), queries, interpret), acc_v
 
         return _stretches(edges, visit, carry)
 
@@ -150,29 +172,51 @@ def _stretches(edges, visit, carry):
     return carry
 
 
-def _logits(a, b, low, high, first, scale, masked, axis: int = 1):
-    """scale a b^T, float32; the keys, numbered from `first`, lie along `axis`."""
-    logits = scale * _dot(a, b.T)
-    if not masked:
-        return logits
-    index = first + jax.lax.broadcasted_iota(jnp.int32, logits.shape, axis)
-    return jnp.where((low <= index) & (index < high), logits, -jnp.inf)
+def _seen(low, high, first, shape, axis: int):
+    """Which of the keys, numbered from `first` along `axis`, the queries see."""
+    index = first + jax.lax.broadcasted_iota(jnp.int32, shape, axis)
+    return (low <= index) & (index < high)
 
 
-def _dot(a, b):
-    """Product in float32; of float32 inputs exact (no TF32)."""
-    precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
-    return jnp.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
+def _exp2(x, scale: float, shift, interpret):
+    """2^(scale x - shift), float32, in two instructions; results below 2^-126 are 0.
+
+    jnp's, exact there too, takes six, a third of the forward kernel's loop.
+    """
+    if interpret:
+        return jnp.exp2(scale * x - shift)
+    factor = np.float32(scale).view(np.uint32)
+    (y,) = plgpu.elementwise_inline_asm(
+        f"{{ .reg .f32 y; fma.rn.f32 y, $1, 0f{factor:08X}, $2; ex2.approx.ftz.f32 $0, y; }}",
+        args=[x, jnp.broadcast_to(-shift, x.shape)],
+        constraints="=f,f,f",
+        pack=1,
+        result_shape_dtypes=[jax.ShapeDtypeStruct(x.shape, jnp.float32)],
+    )
+    return y
+
+
+def _dot(a, b, interpret):
+    """Product, float32; of float32 inputs as three TF32 products, which keep 21 bits of every factor."""
+    precision = None
+    if a.dtype == jnp.float32:
+        # Plain float32 products have no tensor cores, and Triton unrolls them until nothing fits the registers.
+        precision = jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3
+        precision = jax.lax.Precision.HIGHEST if interpret else precision
+    return jax.lax.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
 
 
 class _Plan:
-    """Padded sizes, blocks and block specifications of one call."""
+    """Padded sizes, blocks and block specifications of one kernel's call."""
 
-    def __init__(self, low, high, q, k, interpret):
+    def __init__(self, kernel, low, high, q, k, interpret):
         n, m, dim = q.shape[1], k.shape[1], q.shape[3]
         self.dim = max(16, 1 << (dim - 1).bit_length())  # powers of two alone
-        self.q_block, self.k_block = block_sizes(n, m, self.dim, q.dtype)
-        self.n, self.m = n + -n % self.q_block, m + -m % self.k_block
+        q_block, k_block, self.num_warps, self.num_stages = blocks(kernel, self.dim, q.dtype)
+        shrink = lambda size, of: min(size, max(16, 1 << (of - 1).bit_length()))  # noqa: E731
+        self.q_block, self.k_block = shrink(q_block, n), shrink(k_block, m)
+        self.q_blocks, self.k_blocks = pl.cdiv(n, self.q_block), pl.cdiv(m, self.k_block)
+        self.n, self.m = self.q_blocks * self.q_block, self.k_blocks * self.k_block
         self.heads_per_group = q.shape[2] // k.shape[2]
         module = np if isinstance(low, np.ndarray) else jnp
         pad = ((0, 0), (0, self.n - n))
@@ -182,14 +226,14 @@ class _Plan:
         self.interpret = interpret
 
     def call(self, kernel, **options):
-        # Large heads keep more of the accumulators in registers: more warps share them.
-        params = plgpu.CompilerParams(num_warps=4 if self.dim <= 64 else 8, num_stages=2)
+        params = plgpu.CompilerParams(num_warps=self.num_warps, num_stages=self.num_stages)
+        kernel = functools.partial(kernel, interpret=self.interpret)
         return pl.pallas_call(kernel, compiler_params=params, interpret=self.interpret, **options)
 
     def edges(self, of_keys: bool):
         """int32 [1 or B, blocks, 4]: see `spans.edges`."""
-        blocks = self.m // self.k_block
-        return jnp.asarray(edges(self.low, self.high, self.q_block, self.k_block, blocks, of_keys=of_keys))
+        found = edges(self.low, self.high, self.q_block, self.k_block, self.k_blocks, of_keys=of_keys)
+        return jnp.asarray(found)
 
     def pad_q(self, x):
         return jnp.pad(x, ((0, 0), (0, self.n - x.shape[1]), (0, 0), (0, self.dim - x.shape[3])))
@@ -197,44 +241,52 @@ class _Plan:
     def pad_k(self, x):
         return jnp.pad(x, ((0, 0), (0, self.m - x.shape[1]), (0, 0), (0, self.dim - x.shape[3])))
 
-    # Block specifications, of grids (batch, query head, block) or (batch, key head, block).
+    # Block specifications: of grids (batch, query head, block of queries) ...
 
     def _example(self, b):
         return b if self.examples > 1 else 0
 
-    def table(self, axis):
-        return pl.BlockSpec((None, None, 4), lambda *i: (self._example(i[0]), i[axis], 0))
+    def _last_first(self, i):
+        # The last queries see most keys: they start first, so that no multiprocessor ends long after the rest.
+        return self.q_blocks - 1 - i
 
-    def spans(self, block):
-        size = self.q_block if block else self.n
-        return pl.BlockSpec((None, 2, size), lambda b, h, i: (self._example(b), 0, i if block else 0))
+    def query_edges(self):
+        return pl.BlockSpec((None, None, 4), lambda b, h, i: (self._example(b), self._last_first(i), 0))
 
-    def queries(self, block):
-        size = self.q_block if block else self.n
-        return pl.BlockSpec((None, size, None, self.dim), lambda b, h, i: (b, i if block else 0, h, 0))
+    def query_spans(self):
+        at = lambda b, h, i: (self._example(b), 0, self._last_first(i))  # noqa: E731
+        return pl.BlockSpec((None, 2, self.q_block), at)
 
-    def stats(self, block):
-        size = self.q_block if block else self.n
-        return pl.BlockSpec((None, None, size), lambda b, h, i: (b, h, i if block else 0))
+    def queries(self):
+        shape = (None, self.q_block, None, self.dim)
+        return pl.BlockSpec(shape, lambda b, h, i: (b, self._last_first(i), h, 0))
 
-    def keys(self, block):
-        size = self.k_block if block else self.m
-        of = self.heads_per_group
-        return pl.BlockSpec((None, size, None, self.dim), lambda b, h, i: (b, i if block else 0, h // of, 0))
+    def stats(self):
+        return pl.BlockSpec((None, None, self.q_block), lambda b, h, i: (b, h, self._last_first(i)))
+
+    def all_keys(self):
+        shape = (None, self.m, None, self.dim)
+        return pl.BlockSpec(shape, lambda b, h, i: (b, 0, h // self.heads_per_group, 0))
+
+    # ... and of grids (batch, key head, block of keys), where the first keys are seen most.
+
+    def key_edges(self):
+        return pl.BlockSpec((None, None, 4), lambda b, g, j: (self._example(b), j, 0))
+
+    def all_spans(self):
+        return pl.BlockSpec((None, 2, self.n), lambda b, g, j: (self._example(b), 0, 0))
 
     def group_queries(self, repeat):
-        return pl.BlockSpec((None, self.n, repeat, self.dim), lambda b, g, i: (b, 0, g, 0))
+        return pl.BlockSpec((None, self.n, repeat, self.dim), lambda b, g, j: (b, 0, g, 0))
 
     def group_stats(self, repeat):
-        return pl.BlockSpec((None, repeat, self.n), lambda b, g, i: (b, g, 0))
+        return pl.BlockSpec((None, repeat, self.n), lambda b, g, j: (b, g, 0))
 
-    def group_keys(self):
-        return pl.BlockSpec((None, self.k_block, None, self.dim), lambda b, g, i: (b, i, g, 0))
+    def keys(self):
+        return pl.BlockSpec((None, self.k_block, None, self.dim), lambda b, g, j: (b, j, g, 0))
 
 
-def block_sizes(n: int, m: int, dim: int, dtype) -> tuple[int, int]:
-    """Sizes of the blocks of queries and keys: less of each where rows are wide, so that two stages fit on chip."""
-    wide = dim * jnp.dtype(dtype).itemsize
-    q_block, k_block = (128, 64) if wide <= 256 else (64, 32)
-    shrink = lambda size, of: min(size, max(16, 1 << (of - 1).bit_length()))  # noqa: E731
-    return shrink(q_block, n), shrink(k_block, m)
+def blocks(kernel: str, dim: int, dtype) -> tuple[int, int, int, int]:
+    """Of BLOCKS: queries and keys per block, warps and stages of a kernel."""
+    table = BLOCKS[kernel, min(jnp.dtype(dtype).itemsize, 4)]
+    return table[min((d for d in table if dim <= d), default=256)]
