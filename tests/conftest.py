@@ -13,4 +13,14 @@ os.environ.setdefault("XDG_CACHE_HOME", str(CACHE))  # where the commands keep c
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
+import jax  # noqa: E402  (after the settings above)
+import pytest  # noqa: E402
+
 pytest_plugins = ["accelerators"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """Compiled programs of a module are not needed by the next: a worker would grow to gigabytes."""
+    yield
+    jax.clear_caches()

@@ -61,8 +61,21 @@ def test_full_size(name):
 def test_all_configs_are_known():
     found = {p.name for p in FOLDER.glob("*.py")}
     full = {name.split(":")[0] for name in COUNTS}
-    assert found == full | {"var_digits.py", "llamagen_digits.py", "mar_digits.py"}
+    assert found == full | {"var_digits.py", "llamagen_digits.py", "mar_digits.py", "mixers_digits.py"}
+
     for name in found:
         assert "vargen " in (FOLDER / name).read_text().split('"""')[1], (
             f"{name}: the docstring gives the command"
         )
+
+
+@pytest.mark.parametrize(
+    "mixer", ["attention", "axial", "linear", "gla", "retention", "lightnet", "ssd", "mamba", "s5"]
+)
+def test_mixers_on_the_digits(mixer):
+    """Each builds, with 0.7 to 1.5 million parameters."""
+    c = config.load(FOLDER / f"mixers_digits.py:{mixer}")
+    assert c.mixer.name == mixer
+    c.data.num_classes = 10
+    generator = models.build_generator(c, models.build_tokenizer(c))
+    assert 0.7e6 < models.parameter_count(generator) < 1.5e6
