@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vargen.kernels.step_attention import call, merge, shapes, step_attention, xla
+from vargen.kernels import dispatch
+from vargen.kernels.step_attention import call as core
+from vargen.kernels.step_attention import merge, shapes, step_attention, xla
 from vargen.kernels.step_attention.spans import edges, spans, visits
 
 IMPLEMENTATIONS = ("reference", "xla", "tpu_interpret", "gpu_interpret")
@@ -158,9 +160,9 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(xla, "LARGEST", 8)
     monkeypatch.setattr(xla, "KEYS", 10)
     monkeypatch.setattr(xla, "WRITTEN_OUT", 5)
-    call._run.clear_cache()
+    core._run.clear_cache()
     yield
-    call._run.clear_cache()
+    core._run.clear_cache()
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -314,6 +316,27 @@ def test_lowers_for_cuda(lower_for_cuda):
             return jnp.sum(step_attention(q, k, v, steps, steps).astype(jnp.float32))
 
         assert lower_for_cuda(jax.grad(run, (0, 1, 2)), *arrays, *steps).count("triton") >= 3
+
+
+def test_old_gpus_run_without_kernels(lower_for_cuda, monkeypatch):
+    """A T4 can't run Pallas: there the XLA form is chosen."""
+
+    class Device:
+        compute_capability = "7.5"
+
+    shape = jax.ShapeDtypeStruct((1, 32, 1, 16), jnp.float32)
+    call = functools.partial(step_attention, q_step=np.arange(32), k_step=np.arange(32))
+
+    def kernels():
+        for cached in (dispatch._old_gpu.cache_clear, core._run.clear_cache):
+            cached()
+        return lower_for_cuda(lambda *a: call(*a), shape, shape, shape).count("triton")
+
+    assert kernels() > 0
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "local_devices", lambda: [Device()])
+        assert kernels() == 0
+    assert kernels() > 0
 
 
 def test_what_cannot_run_says_why():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 
 import jax
@@ -26,8 +27,8 @@ def run(kernel: str, implementation: str | None, known: Mapping[str, Callable], 
 
     With None that is "tpu" or "gpu" where the program is lowered for one and the kernel has it, else "xla":
     decided at lowering (`jax.lax.platform_dependent`), so that compiling for another platform than this
-    machine's picks that platform's. Differentiate around it (`jax.custom_vjp`), not through it: the branches'
-    residuals would be kept side by side.
+    machine's picks that platform's. With a GPU older than compute capability 8.0 it is "xla". Differentiate
+    around it (`jax.custom_vjp`), not through it: the branches' residuals would be kept side by side.
 
     Args:
       kernel: the kernel's name, for messages.
@@ -40,13 +41,19 @@ def run(kernel: str, implementation: str | None, known: Mapping[str, Callable], 
     """
     check(kernel, implementation, known)
     if implementation is None:
-        branches = {
-            platform: known[name] for name, platform in (("tpu", "tpu"), ("gpu", "cuda")) if name in known
-        }
+        names = ("tpu",) if _old_gpu() else ("tpu", "gpu")
+        branches = {PLATFORM[name]: known[name] for name in names if name in known}
         return jax.lax.platform_dependent(*args, **branches, default=known["xla"])
     if implementation in PLATFORM:
         args = (_only_on(args[0], kernel, implementation), *args[1:])
     return known[implementation](*args)
+
+
+@functools.cache
+def _old_gpu() -> bool:
+    """Whether a GPU of this machine is too old for Pallas (compute capability below 8.0, such as a T4)."""
+    found = (getattr(device, "compute_capability", None) for device in jax.local_devices())
+    return any(c is not None and float(c) < 8.0 for c in found)
 
 
 # An identity that only the platform of `implementation` lowers: elsewhere its lowering says why not.

@@ -42,7 +42,7 @@ def linear_scan(
       initial: h before the first: b's shape without `axis`; zeros by default.
       implementation: None chooses by platform; "sequential", "associative" and "chunked" (XLA; "xla" is the
         fastest of them on the CPU), "tpu" and "gpu" (Pallas), "tpu_interpret" and "gpu_interpret" (the same
-        on any platform, slowly). "gpu" needs compute capability 8.0; "chunked" is for GPUs below.
+        on any platform, slowly). "gpu" needs compute capability 8.0.
 
     Returns:
       h, b's shape, in the dtype a and b promote to; carried in float32 (complex64) or wider.
