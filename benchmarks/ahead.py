@@ -50,7 +50,7 @@ def attention_for_tpu(shapes: dict) -> dict:
     except RuntimeError as error:
         return dict(skipped=str(error))
     note = (
-        "The compiler sees no FLOPs or bytes inside a kernel: ours' are those around it, none where it can't say. "
+        "Inside a kernel the compiler counts what the kernel says: the blocks that it visits, padding included. "
         "Temporaries are those in HBM; what fits lies in on-chip memory and isn't counted."
     )
     out = dict(device="v5e", dtype="bfloat16", note=note)

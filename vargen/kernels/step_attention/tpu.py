@@ -57,6 +57,7 @@ def attend(q, k, v, low, high, *, scale: float, interpret: bool = False):
             + [pltpu.VMEM((1, plan.q_block), jnp.float32)] * 2,
         ),
         compiler_params=_PARAMS,
+        cost_estimate=plan.cost(walk, q, products=2),
         interpret=interpret,
     )(walk, plan.bounds, plan.queries(q), plan.keys(k), plan.keys(v))
     return out[..., :n].transpose(0, 3, 1, 2), lse[:, :, 0, :n]
@@ -107,6 +108,7 @@ def backward(q, k, v, out, lse, d_out, d_lse, low, high, *, scale: float, interp
             scratch_shapes=[pltpu.VMEM((dim, plan.q_block), jnp.float32)],
         ),
         compiler_params=_PARAMS,
+        cost_estimate=plan.cost(walk, q, products=3),
         interpret=interpret,
     )(walk, *arrays)
 
@@ -132,6 +134,7 @@ def backward(q, k, v, out, lse, d_out, d_lse, low, high, *, scale: float, interp
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "parallel", "arbitrary", "arbitrary")
         ),
+        cost_estimate=plan.cost(walk, q, products=4),
         interpret=interpret,
     )(walk, *arrays)
     return dq[..., :n].transpose(0, 3, 1, 2), dk[:, :, :m].swapaxes(1, 2), dv[:, :, :m].swapaxes(1, 2)
@@ -272,6 +275,15 @@ class _Plan:
         if isinstance(table, np.ndarray):
             return jnp.asarray(visits(table[0])[None])
         return jax.vmap(lambda t: visits(t, blocks * (self.n // self.q_block)))(table)
+
+    def cost(self, walk, q, products: int) -> pl.CostEstimate:
+        """For the compiler's plans: of a walk with so many products of matrices at every visit, at the most."""
+        batch, _, heads, dim = q.shape
+        pairs = batch * heads * walk.shape[-1] * self.q_block * self.k_block
+        rows = 2 * batch * heads * (self.n + self.m) * dim
+        return pl.CostEstimate(
+            flops=2 * products * dim * pairs, transcendentals=pairs, bytes_accessed=rows * q.dtype.itemsize
+        )
 
     def bounds_at(self, b, walk, p):
         return (_of(self.bounds, b), 0, walk[_of(walk, b), 0, p])
