@@ -215,7 +215,7 @@ def visited(shape, dtype) -> dict:
     low, high = (np.atleast_2d(np.asarray(x)) for x in (s.low, s.high))
     visible = shape.visible
     out = dict(visible_pairs=visible, dense_over_visible=n * n / visible)
-    if written_out := xla._few_blocks(s.low, s.high):
+    if written_out := xla.few_blocks(s.low, s.high):
         pairs = sum((b.rows.stop - b.rows.start) * (b.keys.stop - b.keys.start) for b in written_out)
         out["xla"] = dict(blocks=len(written_out), visited_over_visible=pairs / visible)
     tables = dict(

@@ -110,9 +110,9 @@ def per_shard(function: Callable, arrays: Sequence[jax.Array], names: Sequence, 
 
 
 def splits(name: str, length: int) -> bool:
-    """Whether the mesh at hand splits an axis of this name and length, or there is nothing to split it."""
+    """Whether an axis of this length divides evenly among the devices that its name is split by, if any."""
     mesh = jax.sharding.get_abstract_mesh()
-    return mesh.empty or spec((name,), (length,), mesh)[0] is not None or _pieces(name, mesh) == 1
+    return mesh.empty or length % _pieces(name, mesh) == 0
 
 
 def axis_names(boxed: Any) -> Any:
@@ -144,7 +144,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 def batch_devices(mesh: Mesh) -> int:
     """In how many pieces the mesh splits a batch."""
-    return math.prod(mesh.shape[axis] for axis in RULES["batch"] or ())
+    return _pieces("batch", mesh)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

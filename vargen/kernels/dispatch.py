@@ -13,6 +13,14 @@ from jax.interpreters import batching, mlir
 PLATFORM = {"tpu": "tpu", "gpu": "cuda", "cudnn": "cuda"}
 
 
+def kernels(tpu: Callable, gpu: Callable) -> dict[str, Callable]:
+    """The entries of a table for Pallas kernels: as they run, and in interpret mode."""
+    interpreted = {"tpu_interpret": tpu, "gpu_interpret": gpu}
+    return dict(tpu=tpu, gpu=gpu) | {
+        name: functools.partial(f, interpret=True) for name, f in interpreted.items()
+    }
+
+
 def check(kernel: str, implementation: str | None, known: Mapping[str, Callable]) -> None:
     """Raises ValueError for an implementation that doesn't exist."""
     if implementation is not None and implementation not in known:

@@ -115,9 +115,7 @@ class Attention(nn.Module):
             q = Norm(self.qk_norm, eps=self.eps, name="query_norm")(q)
             k = Norm(self.qk_norm, eps=self.eps, name="key_norm")(k)
         if self.rope != "none":
-            coords = layout.coords
-            if self.rope == "sequence":
-                coords = (np.arange(x.shape[1]) + (0 if cache is None else layout.start))[:, None]
+            coords = layout.sequence if self.rope == "sequence" else layout.coords
             q, k = rotate(q, coords), rotate(k, coords)
         key_steps = layout.steps
         if cache is not None:

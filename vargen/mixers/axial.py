@@ -11,6 +11,7 @@ import numpy as np
 
 from vargen.layers import Dense
 from vargen.mixers.layout import Layout
+from vargen.mixers.paths import is_raster, one_level
 from vargen.mixers.primitives import step_attention
 from vargen.orders import Grid
 
@@ -51,20 +52,12 @@ class Axial(nn.Module):
 
     def check(self, order, feed) -> None:
         """Raises ValueError where the rows aren't the grid's, in the sequence or the visibility needed."""
-        if len(self.grid.levels) > 1:
-            raise ValueError(f"mixer axial: expected a grid of one level, found {len(self.grid.levels)}")
+        one_level("axial", self.grid)
         if not self.causal:
             if feed.visibility != "all":
                 raise ValueError("mixer axial: causal=False needs a feed in which all slots see one another")
             return
-        fixed = None if order.random else order.decoding(None, 1)
-        slots = np.arange(self.grid.size)
-        if (
-            feed.visibility != "steps"
-            or len(self.shape) != 2
-            or fixed is None
-            or not (np.array_equal(fixed.slots, slots) and np.array_equal(fixed.steps, slots))
-        ):
+        if feed.visibility != "steps" or len(self.shape) != 2 or not is_raster(order, self.grid):
             raise ValueError(
                 "mixer axial: needs the order raster over one frame, and a feed whose rows see earlier steps"
             )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
@@ -24,3 +26,8 @@ class Layout:
     start: Any = None
     cache_steps: Any = None
     layer: Any = 0
+
+    @property
+    def sequence(self):
+        """int [N, 1]: the place of each row in the generation sequence."""
+        return np.arange(self.steps.shape[-1])[:, None] + (0 if self.start is None else self.start)

@@ -14,8 +14,9 @@ from vargen.layers import Dense, Norm, logical
 from vargen.mixers.layout import Layout
 from vargen.mixers.paths import check_paths, inverse, sequence, take_rows
 from vargen.mixers.place_conv import place_conv
-from vargen.mixers.selective_scan import dt_bias_init, each, log_a_init, selective_scan, uniform
+from vargen.mixers.selective_scan import selective_scan
 from vargen.mixers.short_conv import short_conv
+from vargen.mixers.ssm_init import dt_bias_init, each, log_a_init, uniform
 from vargen.orders import Grid
 
 CONV_2D = 3

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 
 from vargen.layers import Dense, logical
 from vargen.mixers.layout import Layout
-from vargen.mixers.paths import from_grid, to_grid
+from vargen.mixers.paths import by_places, from_grid, to_grid
 from vargen.mixers.primitives import linear_scan
-from vargen.mixers.selective_scan import dt_bias_init, each, log_a_init, uniform
 from vargen.mixers.ssm_2d import check_grid_order
+from vargen.mixers.ssm_init import dt_bias_init, each, log_a_init, uniform
 from vargen.orders import Grid
 
 
@@ -174,19 +174,13 @@ def by_rows(inputs, coords, cache, a):
       float32 [B, N, C], and the new cache.
     """
 
-    def place(cache, xs):
-        at, x, dt, b, c = xs
-        placed, column = jnp.all(at >= 0), jnp.maximum(at[-1], 0)
+    def place(above, left, row, at):
+        x, dt, b, c = row
         decays, drive = _step(x, dt, b, a, _weights(at[-2] == 0, at[-1] == 0))
-        left = jnp.where(at[-1] == 0, 0.0, cache["left"])
-        h = decays[0] * cache["above"][:, column] + decays[1] * left + drive
-        new = {"above": cache["above"].at[:, column].set(h), "left": h}
-        new = jax.tree.map(lambda new, old: jnp.where(placed, new, old), new, cache)
-        return new, jnp.where(placed, jnp.sum(h * c[:, None], axis=-1), 0.0)
+        h = decays[0] * above + decays[1] * left + drive
+        return h, h, jnp.sum(h * c[:, None], axis=-1)
 
-    xs = (jnp.asarray(coords), *(jnp.moveaxis(t, 1, 0) for t in inputs))
-    cache, y = jax.lax.scan(place, cache, xs)
-    return jnp.moveaxis(y, 0, 1), cache
+    return by_places(place, cache, inputs, coords)
 
 
 def _weights(first_row, first_column):

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -135,6 +136,14 @@ def whole_frames(order, grid: Grid) -> bool:
     )
 
 
+def is_raster(order, grid: Grid) -> bool:
+    """Whether the order is one slot a step in the canonical sequence."""
+    if order.random:
+        return False
+    fixed, every = order.decoding(None, 1), np.arange(grid.size)
+    return np.array_equal(fixed.slots, every) and np.array_equal(fixed.steps, every)
+
+
 def to_grid(x, coords, grid: Grid):
     """Rows [B, N, D] laid out on a grid of one level, zeros where no row lies.
 
@@ -160,6 +169,35 @@ def to_grid(x, coords, grid: Grid):
         rows = jnp.full(size + 1, n).at[index].set(jnp.arange(n))
     cells = jnp.take(x, rows[:size], axis=1, mode="fill", fill_value=0)
     return cells.reshape(x.shape[0], grid.frames, height, width, x.shape[-1]), index
+
+
+def by_places(place, cache, rows, coords):
+    """Rows one at a time in raster order, for mixers whose places hear the one above and the one to the left.
+
+    Args:
+      place: (above, left, row, at) -> (what goes down, what goes right, y), at one place.
+      cache: "above" [B, W, ...], what every column has sent down, and "left" [B, ...]; zero around a frame.
+      rows: a tree of arrays [B, N, ...].
+      coords: int [N, A]; a row of negative coordinates changes nothing and reads zeros.
+
+    Returns:
+      y [B, N, ...] and the new cache.
+    """
+
+    def body(cache, xs):
+        row, at = xs
+        placed, column = jnp.all(at >= 0), jnp.maximum(at[-1], 0)
+        above = jnp.where(jnp.all(at[-2:] == 0), 0.0, cache["above"])
+        left = jnp.where(at[-1] == 0, 0.0, cache["left"])
+        down, right, y = place(above[:, column], left, row, at)
+        new = {"above": above.at[:, column].set(down), "left": right}
+        return jax.tree.map(lambda new, old: jnp.where(placed, new, old), new, cache), jnp.where(
+            placed, y, 0.0
+        )
+
+    rows = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), rows)
+    cache, y = jax.lax.scan(body, cache, (rows, jnp.asarray(coords)))
+    return jnp.moveaxis(y, 0, 1), cache
 
 
 def from_grid(cells, index, elsewhere=0.0):

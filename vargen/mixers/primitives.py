@@ -5,7 +5,6 @@ A compiler that splits programs over devices can't look into a kernel; without a
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 import numpy as np
 
 from vargen import kernels, sharding
@@ -53,8 +52,9 @@ def linear_attention(q, k, v, log_decay=None, *, initial=None, return_state: boo
 
 def linear_scan(a, b, *, axis: int = 1, initial=None, **options):
     """`kernels.linear_scan` over [B, ...], split by examples; `axis` is not the first."""
-    a = jnp.broadcast_to(a, (a.shape[0], *b.shape[1:])) if a.ndim == b.ndim else a
-    names = [_first(a, b), ("batch",) + (None,) * (b.ndim - 1)]
+    # Coefficients that examples share stay whole.
+    first = "batch" if a.ndim == b.ndim and a.shape[0] == b.shape[0] else None
+    names = [(first, *[None] * (a.ndim - 1))[: a.ndim], ("batch",) + (None,) * (b.ndim - 1)]
     arrays = (a, b) if initial is None else (a, b, initial)
     names += [] if initial is None else [("batch",) + (None,) * (initial.ndim - 1)]
 
@@ -66,9 +66,3 @@ def linear_scan(a, b, *, axis: int = 1, initial=None, **options):
 
 def _of_steps(steps):
     return ("batch", None) if steps.ndim == 2 else (None,)
-
-
-def _first(a, b):
-    """The names of a's axes: split by examples where it has them."""
-    whole = (None,) * jnp.ndim(a)
-    return ("batch", *whole[1:]) if a.ndim == b.ndim and a.shape[0] == b.shape[0] else whole

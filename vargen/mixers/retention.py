@@ -40,8 +40,7 @@ class Retention(Recurrent):
         """[B, N, D] -> [B, N, D] and the cache after these rows (None in the parallel form)."""
         q, k, v = (self.split(self.project(n, x, self.width)) for n in ("query", "key", "value"))
         if self.rotary:
-            index = np.arange(x.shape[1])[:, None] + (0 if cache is None else layout.start)
-            q, k = turn(q, index), turn(k, index)
+            q, k = turn(q, layout.sequence), turn(k, layout.sequence)
         y, state = linear_attention(
             q,
             k,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,6 +12,7 @@ from vargen.mixers.place_conv import place_conv
 from vargen.mixers.primitives import linear_attention
 from vargen.mixers.recurrent import Recurrent, needs_whole_steps, sum_visible
 from vargen.mixers.short_conv import short_conv
+from vargen.mixers.ssm_init import dt_bias_init, uniform
 
 
 class SSD(Recurrent):
@@ -60,7 +59,7 @@ class SSD(Recurrent):
         bc = self.groups * self.state_size
         z = self.project("gate", x, self.inner).astype(jnp.float32)
         parts = [self.project(n, x, f) for n, f in (("value", self.inner), ("key", bc), ("query", bc))]
-        dt_bias = self.param("dt_bias", logical(_dt_bias_init, "heads"), (self.heads,))
+        dt_bias = self.param("dt_bias", logical(dt_bias_init, "heads"), (self.heads,))
         a_log = self.param("a_log", logical(_a_log_init, "heads"), (self.heads,))
         skip = self.param("skip", logical(nn.initializers.ones, "heads"), (self.heads,))
         dt = jax.nn.softplus(self.project("dt", x, self.heads).astype(jnp.float32) + dt_bias)
@@ -77,7 +76,7 @@ class SSD(Recurrent):
         return self.out(y), cache and {"state": state} | remembered
 
     def _convolve(self, x, layout, cache):
-        kernel = self.param("conv", logical(_conv_init, None, "heads"), (self.conv, self.channels))
+        kernel = self.param("conv", logical(uniform(self.conv), None, "heads"), (self.conv, self.channels))
         bias = self.param("conv_bias", logical(nn.initializers.zeros, "heads"), (self.channels,))
         y, tail = short_conv(x, kernel, bias, cache and cache["tail"])
         return y, {"tail": tail}
@@ -116,7 +115,7 @@ class VSSD(SSD):
 
     def _convolve(self, x, layout, cache):
         shape = (self.conv, self.conv, self.channels)
-        kernel = self.param("conv", logical(_conv_init, None, None, "heads"), shape)
+        kernel = self.param("conv", logical(uniform(self.conv**2), None, None, "heads"), shape)
         bias = self.param("conv_bias", logical(nn.initializers.zeros, "heads"), (self.channels,))
         return place_conv(x, kernel, bias, layout), {}
 
@@ -126,18 +125,6 @@ class VSSD(SSD):
 
     def _gated(self, y, z):
         return Norm("layer", eps=1e-5, name="norm")(y) * z
-
-
-def _conv_init(key, shape, dtype=jnp.float32):
-    """Uniform within 1/sqrt(taps): the usual start of a depthwise convolution."""
-    bound = 1 / math.sqrt(math.prod(shape[:-1]))
-    return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-
-def _dt_bias_init(key, shape, dtype=jnp.float32):
-    """softplus(bias) is log-uniform in 0.001 to 0.1."""
-    dt = jnp.exp(jax.random.uniform(key, shape, dtype, math.log(1e-3), math.log(1e-1)))
-    return dt + jnp.log(-jnp.expm1(-dt))
 
 
 def _a_log_init(key, shape, dtype=jnp.float32):

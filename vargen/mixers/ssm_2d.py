@@ -13,7 +13,7 @@ import numpy as np
 
 from vargen.layers import logical
 from vargen.mixers.layout import Layout
-from vargen.mixers.paths import from_grid, one_level, to_grid, whole_frames
+from vargen.mixers.paths import by_places, from_grid, is_raster, one_level, to_grid, whole_frames
 from vargen.mixers.primitives import linear_scan
 from vargen.orders import Grid
 
@@ -119,9 +119,7 @@ def check_grid_order(mixer: str, grid: Grid, order, feed, causal: bool) -> None:
     if feed.visibility == "steps" and not order.random:
         if whole_frames(order, grid):
             return
-        fixed = order.decoding(None, 1)
-        every = np.arange(grid.size)
-        if causal and np.array_equal(fixed.slots, every) and np.array_equal(fixed.steps, every):
+        if causal and is_raster(order, grid):
             return
     expected = "the order raster or whole frames" if causal else "whole frames"
     raise ValueError(
@@ -165,21 +163,11 @@ def by_rows(u, coords, cache, a, b, c):
     """
     along, across, read = _equations(a, b, c)
 
-    def place(cache, xs):
-        u, at = xs
-        placed, column = jnp.all(at >= 0), jnp.maximum(at[-1], 0)
-        above_all = jnp.where(jnp.all(at[-2:] == 0), 0.0, cache["above"])
-        left = jnp.where(at[-1] == 0, 0.0, cache["left"])
-        above = above_all[:, column]
-        new = {
-            "above": above_all.at[:, column].set(along[1] * above + across(u, left, 1)),
-            "left": along[0] * left + across(u, above, 0),
-        }
-        new = jax.tree.map(lambda new, old: jnp.where(placed, new, old), new, cache)
-        return new, jnp.where(placed, read(u, left, above), 0.0)
+    def place(above, left, u, at):
+        down, right = along[1] * above + across(u, left, 1), along[0] * left + across(u, above, 0)
+        return down, right, read(u, left, above)
 
-    cache, y = jax.lax.scan(place, cache, (jnp.moveaxis(u, 1, 0), jnp.asarray(coords)))
-    return jnp.moveaxis(y, 0, 1), cache
+    return by_places(place, cache, u, coords)
 
 
 def _equations(a, b, c):

@@ -11,17 +11,16 @@ from vargen.kernels import dispatch
 from vargen.kernels.linear_attention import gpu, reference, tpu, xla
 
 NAME = "linear_attention"
-
-
-def _implementations(name: str):
-    known = {"xla": getattr(xla, name), "reference": getattr(reference, name)}
-    for platform, module in (("tpu", tpu), ("gpu", gpu)):
-        known[platform] = getattr(module, name)
-        known[f"{platform}_interpret"] = functools.partial(known[platform], interpret=True)
-    return known
-
-
-FORWARD, BACKWARD = _implementations("forward"), _implementations("backward")
+FORWARD = {
+    "xla": xla.forward,
+    **dispatch.kernels(tpu.forward, gpu.forward),
+    "reference": reference.forward,
+}
+BACKWARD = {
+    "xla": xla.backward,
+    **dispatch.kernels(tpu.backward, gpu.backward),
+    "reference": reference.backward,
+}
 
 
 def linear_attention(

@@ -16,10 +16,7 @@ IMPLEMENTATIONS = {
     "sequential": xla.sequential,
     "associative": xla.associative,
     "chunked": xla.chunked,
-    "tpu": tpu.scan,
-    "gpu": gpu.scan,
-    "tpu_interpret": functools.partial(tpu.scan, interpret=True),
-    "gpu_interpret": functools.partial(gpu.scan, interpret=True),
+    **dispatch.kernels(tpu.scan, gpu.scan),
 }
 # What the Pallas kernels take; the rest goes through XLA everywhere.
 KERNEL_DTYPES = ("float32", "bfloat16", "complex64")

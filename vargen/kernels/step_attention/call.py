@@ -17,18 +17,12 @@ NAME = "step_attention"
 FEW = 16
 FORWARD = {
     "xla": xla.attend,
-    "tpu": tpu.attend,
-    "gpu": gpu.attend,
-    "tpu_interpret": functools.partial(tpu.attend, interpret=True),
-    "gpu_interpret": functools.partial(gpu.attend, interpret=True),
+    **dispatch.kernels(tpu.attend, gpu.attend),
     "reference": reference.attend,
 }
 BACKWARD = {
     "xla": xla.backward,
-    "tpu": tpu.backward,
-    "gpu": gpu.backward,
-    "tpu_interpret": functools.partial(tpu.backward, interpret=True),
-    "gpu_interpret": functools.partial(gpu.backward, interpret=True),
+    **dispatch.kernels(tpu.backward, gpu.backward),
     "reference": reference.backward,
 }
 

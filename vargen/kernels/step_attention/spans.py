@@ -12,6 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# Flags of a visit: see `visits`.
+FIRST, LAST, ACTIVE, PARTIAL = 1, 2, 4, 8
+
 
 @dataclasses.dataclass(frozen=True)
 class Spans:
@@ -155,6 +158,3 @@ def visits(edges, most: int | None = None):
     first, last = inside & (column == start[row]), inside & (index == ends[row] - 1)
     flags = first * FIRST + last * LAST + active * ACTIVE + (active & partial) * PARTIAL
     return module.stack([row, column, flags]).astype(np.int32)
-
-
-FIRST, LAST, ACTIVE, PARTIAL = 1, 2, 4, 8

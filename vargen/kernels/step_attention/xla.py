@@ -22,7 +22,7 @@ def attend(q, k, v, low, high, *, scale: float):
     """As `reference.attend`. A few blocks of queries with spans known before tracing each meet the keys that some
     query of theirs sees in one product; else keys are walked in blocks, from the first to the last that is seen."""
     q, k, v = _by_head(q, k.shape[2]), _by_head(k), _by_head(v)
-    if written_out := _few_blocks(low, high):
+    if written_out := few_blocks(low, high):
         out, lse = [], []
         for block in written_out:
             keys, values = (x[..., block.keys, :] for x in (k, v))
@@ -45,7 +45,7 @@ def backward(q, k, v, out, lse, d_out, d_lse, low, high, *, scale: float):
     delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1).swapaxes(1, 2) - d_lse
     lse, delta = (x.reshape(x.shape[0], groups, -1, x.shape[-1]) for x in (lse, delta))
     q, d_out, k, v = _by_head(q, groups), _by_head(d_out, groups), _by_head(k), _by_head(v)
-    if written_out := _few_blocks(low, high):
+    if written_out := few_blocks(low, high):
         grads = _backward_of_blocks(written_out, q, k, v, lse, delta, d_out, low, high, scale)
     else:
         grads = _walk_backward(q, k, v, lse, delta, d_out, low, high, scale)
@@ -72,7 +72,7 @@ class Block:
         return visible(low, high, self.keys.start, self.keys.stop - self.keys.start)[:, None, None]
 
 
-def _few_blocks(low, high) -> list[Block]:
+def few_blocks(low, high) -> list[Block]:
     """The blocks of queries where they are known and few; else none."""
     if not isinstance(low, np.ndarray) or len(low) > WRITTEN_OUT * LARGEST:
         return []
