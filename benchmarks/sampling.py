@@ -1,22 +1,42 @@
 """Seconds per image at 256x256 with random weights: ours, and the authors' code where a checkout is given.
 
-    python -m benchmarks.sampling --var-checkout ~/VAR --llamagen-checkout ~/LlamaGen --rounds 2
+    python -m benchmarks.sampling --var-checkout ~/VAR --llamagen-checkout ~/LlamaGen \\
+        --mar-checkout ~/mar --rar-checkout ~/1d-tokenizer
 
-Writes results/sampling_<backend>.json. On a CPU: float32, as many threads as cores. The floor stated is what the
-matrix products of transformer and decoder need at the rate of a large matrix product measured beside.
+Writes results/sampling_<backend>.json after every system and batch. VAR-d16, LlamaGen-B, MAR-B and RAR-B with the
+guidance of their papers, ours and theirs interleaved in one process. On a CPU: float32, as many threads as cores, MAR
+in 16 steps instead of 256. On a GPU: bfloat16 (TF32 where float32 is asked for), batches 1, 8 and 64. Peak memory on a
+CPU is that of a fresh process with one call in it; on a GPU that of the framework's allocator. The floor: `floors`.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import json
+import os
+import pathlib
+import resource
+import subprocess
+import sys
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import references, timing
+from benchmarks import floors, references, timing
 from vargen import config, models
+
+SIDES = ("vargen", "authors")
+# By system: the config, and the batch on a CPU.
+SYSTEMS = dict(
+    var=("configs/var_imagenet256.py:d16", 4),
+    llamagen=("configs/llamagen_imagenet256.py:b", 2),
+    mar=("configs/mar_imagenet256.py:b", 1),
+    rar=("configs/rar_imagenet256.py:b", 2),
+)
+GPU_BATCHES = (1, 8, 64)
+CPU_MAR_STEPS = 16
 
 
 def build(name: str, dtype: str) -> models.Model:
@@ -29,65 +49,207 @@ def build(name: str, dtype: str) -> models.Model:
     return models.Model(c, jax.jit(tokenizer.init)(jax.random.key(1)), params)
 
 
-def ours(model: models.Model, batch: int, options: dict) -> tuple:
-    """A function that samples, and the seconds of its two halves the last time."""
+def ours(model: models.Model, batch: int, sampling: dict) -> references.Reference:
+    """Our sampler, in the form in which the authors' come."""
     labels, split = np.arange(batch), {}
 
-    def run():
-        start = time.perf_counter()
-        content, _ = model.generate(labels, 0, **options)
+    def sample():
+        content, _ = model.generate(labels, 0, **sampling)
         jax.block_until_ready(content)
-        middle = time.perf_counter()
-        jax.block_until_ready(model.decode(content))
-        split.update(transformer=middle - start, decoder=time.perf_counter() - middle)
-
-    return run, split
-
-
-def matmul_rate() -> float:
-    """FLOP/s of a 2048 x 1024 x 4096 product in float32."""
-    a, b = jnp.ones((2048, 1024)), jnp.ones((1024, 4096))
-    product = jax.jit(jnp.matmul)
-    product(a, b).block_until_ready()
-    seconds = []
-    for _ in range(10):
         start = time.perf_counter()
-        product(a, b).block_until_ready()
-        seconds.append(time.perf_counter() - start)
-    return 2 * 2048 * 1024 * 4096 / min(seconds)
+        jax.block_until_ready(model.decode(content))
+        split["decoder"] = time.perf_counter() - start
+
+    params = jax.tree.leaves((model.tokenizer_params, model.generator_params))
+    return references.Reference(sample, split, sum(x.nbytes for x in params))
+
+
+def theirs(args: argparse.Namespace, system: str, batch: int, sampling: dict) -> references.Reference:
+    """The authors' sampler."""
+    build_it = getattr(references, system)
+    return build_it(checkout_of(args, system), batch, sampling, args.device, args.dtype)
+
+
+def settings(system: str, mar_steps: int) -> dict:
+    """The paper's sampling settings."""
+    sampling = config.load(SYSTEMS[system][0]).presets.paper.sampling.to_dict()
+    return {**sampling, "steps": mar_steps} if system == "mar" else sampling
+
+
+def measure(sides: dict[str, references.Reference], batch: int, rounds: int) -> dict:
+    """Times of all sides interleaved; their halves as they were in each side's best round."""
+    decoders: dict[str, list[float]] = {who: [] for who in sides}
+
+    def run(who):
+        sides[who].sample()
+        decoders[who].append(sides[who].split["decoder"])
+
+    times = timing.interleaved({who: lambda who=who: run(who) for who in sides}, rounds)
+    for who, t in times.items():
+        decoder = decoders[who][1 + t["all"].index(t["warm"])]
+        t.update(
+            seconds_per_image=t["warm"] / batch,
+            images_per_second=batch / t["warm"],
+            transformer=t["warm"] - decoder,
+            decoder=decoder,
+        )
+    if "authors" in times:
+        times["ratio_to_authors"] = times["vargen"]["warm"] / times["authors"]["warm"]
+    return times
+
+
+def peak_memory() -> int:
+    """Bytes that this process has taken at most."""
+    # ru_maxrss of a child begins at what its parent had: Linux's own count of this program comes first.
+    status = pathlib.Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.exists() else []:
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def memory_of_one_call(args: argparse.Namespace, system: str, batch: int, side: str) -> dict:
+    """What `--side` prints in a fresh process."""
+    command = [sys.executable, "-m", "benchmarks.sampling", "--side", side, "--systems", system]
+    command += ["--batches", str(batch), "--dtype", args.dtype, "--mar-steps", str(args.mar_steps)]
+    command += [f"--{system}-checkout", checkout_of(args, system)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def one_call(side: references.Reference) -> dict:
+    """Peak memory of this process, before and after its only call, and the parameters' size in it."""
+    before = peak_memory()
+    side.sample()
+    return dict(peak_bytes=peak_memory(), peak_bytes_before=before, parameter_bytes=side.parameter_bytes)
+
+
+def gpu_memory(sides: dict[str, references.Reference], before: int) -> dict:
+    """Peaks of both allocators since `before`, JAX's peak as it was then: where it hasn't risen, it is a bound."""
+    peak = jax.devices()[0].memory_stats()["peak_bytes_in_use"]
+    found = dict(vargen=dict(peak_bytes=peak, risen=peak > before))
+    if "authors" in sides:
+        import torch
+
+        found["authors"] = dict(peak_bytes=torch.cuda.max_memory_allocated())
+    return {who: dict(m, parameter_bytes=sides[who].parameter_bytes) for who, m in found.items()}
+
+
+def checkout_of(args: argparse.Namespace, system: str) -> str:
+    """The path given for a system's checkout, or ""."""
+    return getattr(args, f"{system}_checkout")
+
+
+def parse() -> argparse.Namespace:
+    """The flags, with this backend's defaults."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--systems", default=",".join(SYSTEMS))
+    for system, repository in dict(
+        var="FoundationVision/VAR",
+        llamagen="FoundationVision/LlamaGen",
+        mar="LTH14/mar",
+        rar="bytedance/1d-tokenizer",
+    ).items():
+        parser.add_argument(f"--{system}-checkout", default="", help=f"a checkout of {repository}")
+    parser.add_argument(
+        "--batches", default="", help="comma-separated; default: one per system, on a GPU 1,8,64"
+    )
+    parser.add_argument("--rounds", type=int, default=2, help="timed rounds after the first")
+    parser.add_argument("--dtype", default="", help="float32 or bfloat16; default by backend")
+    parser.add_argument("--mar-steps", type=int, default=0, help="steps of MAR; default 256, on a CPU 16")
+    parser.add_argument(
+        "--memory", action=argparse.BooleanOptionalAction, default=True, help="measure peak memory"
+    )
+    parser.add_argument("--append", action="store_true", help="keep the other systems that the file holds")
+    parser.add_argument("--out", default="", help="the file; default results/sampling_<backend>.json")
+    parser.add_argument("--side", choices=SIDES, help="make one call of this side and print its memory")
+    args = parser.parse_args()
+    cpu = jax.default_backend() == "cpu"
+    args.dtype = args.dtype or ("float32" if cpu else "bfloat16")
+    args.mar_steps = args.mar_steps or (CPU_MAR_STEPS if cpu else 256)
+    args.device = "cpu" if cpu else "cuda"
+    args.out = pathlib.Path(args.out or timing.RESULTS / f"sampling_{jax.default_backend()}.json").absolute()
+    unknown = sorted(set(args.systems.split(",")) - set(SYSTEMS))
+    if unknown:
+        parser.error(f"--systems: expected {', '.join(SYSTEMS)}, found {unknown[0]}")
+    return args
+
+
+def batches_of(args: argparse.Namespace, system: str) -> list[int]:
+    """The batches to measure."""
+    if args.batches:
+        return [int(b) for b in args.batches.split(",")]
+    return [SYSTEMS[system][1]] if args.device == "cpu" else list(GPU_BATCHES)
+
+
+def run_system(args: argparse.Namespace, system: str, rates: dict[str, float], save) -> None:
+    """Measures one system; `save(entry)` after each batch."""
+    name, sampling = SYSTEMS[system][0], settings(system, args.mar_steps)
+    model = build(name, args.dtype)
+    entry = dict(config=name, dtype=args.dtype, sampling=sampling, rounds=args.rounds)
+    entry["images_per_second"] = {who: {} for who in SIDES}
+    entry["batches"] = {}
+    for batch in batches_of(args, system):
+        sides = {"vargen": ours(model, batch, sampling)}
+        checkout = checkout_of(args, system)
+        if checkout:
+            sides["authors"] = theirs(args, system, batch, sampling)
+        if args.device == "cuda":
+            before = jax.devices()[0].memory_stats()["peak_bytes_in_use"]
+            if checkout:
+                import torch
+
+                torch.cuda.reset_peak_memory_stats()
+        found = measure(sides, batch, args.rounds)
+        # The device's best may have been hidden by others at work on it: the faster of before and after counts.
+        again = floors.measured_rates(args.dtype)
+        rates = {name: max(rate, again[name]) for name, rate in rates.items()}
+        found["measured"] = dict(matmul_gflops=rates["flops"] / 1e9, read_gbytes=rates["bytes"] / 1e9)
+        work = floors.sampling(model.generator, model.tokenizer, batch, model.sampling(**sampling))
+        found.update(floors.report(work, rates))
+        found["ours_to_floor"] = found["vargen"]["warm"] / found["floor_seconds"]["total"]
+        if args.memory:
+            if args.device == "cuda":
+                found["memory"] = gpu_memory(sides, before)
+            else:
+                found["memory"] = {who: memory_of_one_call(args, system, batch, who) for who in sides}
+        for who in sides:
+            entry["images_per_second"][who][str(batch)] = found[who]["images_per_second"]
+        entry["batches"][str(batch)] = found
+        save(entry)
+        del sides
+        gc.collect()
+        if args.device == "cuda" and checkout:
+            torch.cuda.empty_cache()
 
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--var-checkout", default="", help="a checkout of FoundationVision/VAR")
-    parser.add_argument("--llamagen-checkout", default="", help="a checkout of FoundationVision/LlamaGen")
-    parser.add_argument("--rounds", type=int, default=2, help="timed rounds after the first")
-    parser.add_argument("--systems", default="var,llamagen")
-    parser.add_argument("--dtype", default="float32")
-    args = parser.parse_args()
-    result = dict(matmul_gflops=matmul_rate() / 1e9)
-    cases = dict(
-        var=("configs/var_imagenet256.py:d16", 4, dict(guidance=1.5, top_k=900, top_p=0.95)),
-        llamagen=("configs/llamagen_imagenet256.py:b", 2, dict(guidance=2.0)),
-    )
-    for system in args.systems.split(","):
-        name, batch, options = cases[system]
-        run, split = ours(build(name, args.dtype), batch, options)
-        runs, splits = {"vargen": run}, {"vargen": split}
-        checkout = getattr(args, f"{system}_checkout")
-        if checkout:
-            reference = getattr(references, system)(checkout, batch, **options)
-            runs["authors"], splits["authors"] = reference.sample, reference.split
-        times = timing.interleaved(runs, args.rounds)
-        for who, t in times.items():
-            t["seconds_per_image"] = t["warm"] / batch
-            t["last_decoder"] = splits[who]["decoder"]
-            t["last_transformer"] = t["all"][-1] - splits[who]["decoder"]
-        result[system] = dict(config=name, batch=batch, dtype=args.dtype, options=options, **times)
-        if checkout:
-            result[system]["ratio_to_authors"] = times["vargen"]["warm"] / times["authors"]["warm"]
-    timing.save(f"sampling_{jax.default_backend()}", result)
+    # Two frameworks share the device.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    args = parse()
+    systems = args.systems.split(",")
+    if args.side:
+        (system,), (batch,) = systems, batches_of(args, systems[0])
+        sampling = settings(system, args.mar_steps)
+        if args.side == "vargen":
+            side = ours(build(SYSTEMS[system][0], args.dtype), batch, sampling)
+        else:
+            side = theirs(args, system, batch, sampling)
+        print(json.dumps(one_call(side)))
+        return
+    result = {}
+    if args.append and args.out.exists():
+        result = json.loads(args.out.read_text())
+        del result["environment"]
+    rates = floors.measured_rates(args.dtype)
+    for system in systems:
+
+        def save(entry, system=system):
+            result[system] = entry
+            timing.save(str(args.out.with_suffix("")), result)
+
+        run_system(args, system, rates, save)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ def get_config(size="b"):
         dropout=0.1,
     )
     c.sampling.update(dict(guidance=guidance))
+    c.presets.paper = base.preset(count=50, guidance=guidance)
+    c.presets.demo = base.preset(guidance=4.0, top_k=2000)
     c.tokenizer_training.update(
         dict(
             steps=400_000,

@@ -30,7 +30,9 @@ def get_config(size="b"):
     c.mixer = part("attention", heads=heads, bias="qkv", dropout=0.1)
     c.head = part("diffusion", depth=depth, width=denoiser, sample_steps=100, repeat=4)
     c.model = dict(layers=2 * layers, width=width, mlp="gelu", init_std=0.0, dropout=0.1)
-    c.sampling.update(dict(guidance=guidance, guidance_schedule="linear"))
+    paper = dict(guidance=guidance, guidance_schedule="linear")
+    c.sampling.update(paper)
+    c.presets.paper = base.preset(count=50, steps=256, **paper)
     c.tokenizer_training.update(dict(steps=400_000, batch_size=128, learning_rate=1e-4, schedule="constant"))
     c.tokenizer_training.losses.update(
         dict(l1=1.0, l2=0.0, perceptual=1.0, adversarial=0.5, adversarial_start=50_000, adaptive=True)

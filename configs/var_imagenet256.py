@@ -47,7 +47,10 @@ def get_config(size="d16"):
         depth_scaled_init=True,
         drop_path=0.1 * depth / 24,
     )
-    c.sampling.update(dict(guidance=1.5, guidance_schedule="ramp", top_k=900, top_p=0.96))
+    paper = dict(guidance=1.5, guidance_schedule="ramp", top_k=900, top_p=0.96)
+    c.sampling.update(paper)
+    c.presets.paper = base.preset(count=50, **paper)
+    c.presets.demo = base.preset(guidance=4.0, guidance_schedule="ramp", top_k=900, top_p=0.95)
     c.tokenizer_training.update(
         dict(steps=400_000, batch_size=768, learning_rate=1e-4, warmup_steps=5_000, weight_decay=0.05)
     )

@@ -7,8 +7,6 @@ import pathlib
 
 import numpy as np
 
-from vargen.config import config, part
-
 FOLDER = pathlib.Path(__file__).parent / "goldens"
 
 
@@ -27,18 +25,3 @@ class Golden:
         """By the authors' parameter names."""
         names = [k for k in self.arrays.files if k.startswith("out/gradnorm/")]
         return {k.removeprefix("out/gradnorm/"): float(self.arrays[k]) for k in names}
-
-
-def tiny(tokenizer, order, feed, mixer, head, model, num_classes=10, image_size=64):
-    """A config of given parts."""
-    c = config()
-    c.compute_dtype = "float32"
-    c.data.update(dict(image_size=image_size, channels=3, num_classes=num_classes))
-    c.tokenizer, c.order, c.feed, c.mixer, c.head = tokenizer, order, feed, mixer, head
-    c.model = model
-    return c
-
-
-def conv(width: int = 32):
-    """A small convolutional encoder part, sixteen pixels to a slot."""
-    return part("conv", width=width)

@@ -35,6 +35,24 @@ def llamagen():
     return c
 
 
+def llamagen_text():
+    c = llamagen()
+    c.name, c.conditioning = "llamagen_text", part("caption", tokens=3, channels=8)
+    return c
+
+
+def rar():
+    c = _base("rar")
+    c.tokenizer = llamagen().tokenizer
+    c.conditioning = part("label", lead=1)
+    c.order = part("random_to_raster", start=2, end=4)
+    c.feed = part("shift", positions=True, target_positions=True, step_condition=True)
+    c.mixer = part("attention", heads=2, qk_norm="layer", bias="qkv")
+    c.head = part("categorical")
+    c.model = dict(layers=2, width=16, mlp="gelu", adaptive="adaln", adaln_zero=True)
+    return c
+
+
 def mar():
     c = _base("mar")
     c.tokenizer = part("kl", encoder=_encoder(), channels=4)
@@ -99,6 +117,8 @@ SYSTEMS = dict(
     var=var,
     var_shared=var_shared,
     llamagen=llamagen,
+    llamagen_text=llamagen_text,
+    rar=rar,
     mar=mar,
     maskgit=maskgit,
     mamba=mamba,
@@ -126,6 +146,16 @@ def make(name: str, seed: int = 0):
     params = jax.jit(lambda a, b: disturb(generator.init(a), b))(keys[0], keys[1])
     tokenizer_params = jax.jit(lambda a, b: disturb(tokenizer.init(a), b))(keys[2], keys[3])
     return c, generator, params, tokenizer_params
+
+
+def labels_for(generator, batch: int):
+    """Some labels: classes 1, 2, ..., or captions of different lengths."""
+    if not generator.condition.hides:
+        return jax.numpy.arange(1, batch + 1)
+    shape = (batch, generator.condition.tokens)
+    states = jax.random.normal(jax.random.key(7), (*shape, generator.condition.channels))
+    mask = jax.numpy.arange(shape[1]) < jax.numpy.arange(1, batch + 1)[:, None] % shape[1] + 1
+    return jax.tree.map(jax.numpy.asarray, generator.condition.parse((states, mask)))
 
 
 def _base(name):

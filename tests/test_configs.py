@@ -21,6 +21,11 @@ COUNTS = {
     "mar_imagenet256.py:b": (None, 66_456_019 + 16),  # and our scale per channel
     "mar_imagenet256.py:l": (None, 66_456_019 + 16),
     "mar_imagenet256.py:h": (None, 66_456_019 + 16),
+    # Their tables of positions have 1022 + 1024 + 99 rows to spare, that of codes one.
+    "rar_imagenet256.py:b": (260_923_648 - 2146 * 768, 54_515_587),
+    "rar_imagenet256.py:l": (461_668_352 - 2146 * 1024, 54_515_587),
+    "rar_imagenet256.py:xl": (955_425_024 - 2146 * 1280, 54_515_587),
+    "rar_imagenet256.py:xxl": (1_498_520_704 - 2146 * 1408, 54_515_587),
 }
 
 
@@ -61,7 +66,13 @@ def test_full_size(name):
 def test_all_configs_are_known():
     found = {p.name for p in FOLDER.glob("*.py")}
     full = {name.split(":")[0] for name in COUNTS}
-    assert found == full | {"var_digits.py", "llamagen_digits.py", "mar_digits.py", "mixers_digits.py"}
+    assert found == full | {
+        "var_digits.py",
+        "llamagen_digits.py",
+        "mar_digits.py",
+        "mixers_digits.py",
+        "rar_digits.py",
+    }
 
     for name in found:
         assert "vargen " in (FOLDER / name).read_text().split('"""')[1], (

@@ -48,6 +48,8 @@ def config() -> ConfigDict:
             steps=0,
         )
     )
+    # Named settings, for --preset: images of each class (`count`), their size if scaled (`resize`), `sampling`.
+    c.presets = ConfigDict()
     c.tokenizer_training = training(b2=0.95, weight_decay=0.0)
     c.tokenizer_training.losses = ConfigDict(
         dict(
@@ -67,6 +69,17 @@ def config() -> ConfigDict:
     c.training = training()
     c.evaluation = ConfigDict(dict(samples=500, batch_size=100, seed=0))
     return c
+
+
+def preset(count: int = 0, resize: int = 0, **sampling: Any) -> ConfigDict:
+    """Named settings for `config.presets`.
+
+    Args:
+      count: images drawn of each class; 0: as always.
+      resize: side in pixels to which samples are scaled; 0: not.
+      **sampling: fields of `config.sampling`; those not given have their defaults.
+    """
+    return ConfigDict(dict(count=count, resize=resize, sampling=_changed(config().sampling, sampling)))
 
 
 def training(**changes: Any) -> ConfigDict:

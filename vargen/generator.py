@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen.conditioning import Condition
 from vargen.feeds.rows import take_slots
 from vargen.mixers.block import Block, FinalNorm, SharedModulation
 from vargen.mixers.layout import Layout
@@ -48,9 +49,9 @@ class Generator:
     def init_boxed(self, key: jax.Array):
         """Parameters, each boxed with its logical axis names."""
         keys = dict(zip(("condition", "feed", "head", "modulation"), jax.random.split(key, 4), strict=True))
-        labels = jnp.zeros(1, jnp.int32)
+        labels = self.condition.example()
         params = {"condition": self.condition.init(keys["condition"], labels)["params"]}
-        condition = jnp.zeros((1, self.block.width))
+        condition = jnp.zeros((1, 1, self.block.width))
         if self.modulation is not None:
             params["modulation"] = self.modulation.init(keys["modulation"], condition)["params"]
         params["feed"] = self.feed.init(keys["feed"], self, method=_touch_feed)["params"]
@@ -60,7 +61,7 @@ class Generator:
             init = functools.partial(self.block.init, method=_touch_block)
             boxed = jax.vmap(lambda k, init=init: init(k)["params"])(jax.random.split(stack_key, self.layers))
             params[name] = jax.tree.map(_add_layers_axis, boxed, is_leaf=_is_box)
-            params[f"{name}_norm"] = self.norm.init(norm_key, condition[:, None], condition).get("params", {})
+            params[f"{name}_norm"] = self.norm.init(norm_key, condition, condition).get("params", {})
         return params
 
     def init(self, key: jax.Array):
@@ -69,16 +70,17 @@ class Generator:
 
     # Training.
 
-    def loss(self, params, quantizer, content, labels, key, train: bool = True):
+    def loss(self, params, quantizer, content, labels, key, train: bool = True, step=None):
         """The training loss.
 
         Args:
           params: parameters.
           quantizer: the tokenizer's quantiser parameters (which feeds with levels need).
           content: codes [B, N] or latents [B, N, C].
-          labels: int32 [B].
+          labels: int32 [B], or whatever the conditioning's `parse` gives.
           key: PRNG key.
           train: label dropout, dropout and stochastic depth on.
+          step: int32 [], the training step, which orders may depend on; None for the order that they end with.
 
         Returns:
           A float32 scalar, and the head's metrics.
@@ -86,7 +88,7 @@ class Generator:
         key_order, key_labels, key_rows, key_head = jax.random.split(key, 4)
         if train:
             labels = self.condition.drop(labels, key_labels)
-        order = self.order.training(key_order, len(labels))
+        order = self.order.training(key_order, len(content), step)
         hidden, rows = self.hidden(params, quantizer, content, labels, order, key_rows if train else None)
         target = take_slots(content, rows.slots)
         return self.head.apply(
@@ -100,14 +102,14 @@ class Generator:
         )
 
     def log_likelihood(self, params, quantizer, content, labels) -> jax.Array:
-        """float32 [B], nats: log p(codes [B, N] | labels [B]), exact for orders that are the same for all.
+        """float32 [B], nats: log p(codes [B, N] | labels [B]) in the order of generation.
 
         Raises:
-          ValueError: the head has no explicit likelihood, or the order is random.
+          ValueError: the head has no explicit likelihood, or generation is in random order.
         """
-        if not hasattr(self.head, "log_prob") or self.order.random:
+        if not hasattr(self.head, "log_prob") or self.order.random_decoding:
             raise ValueError("log_likelihood: needs a head with an explicit likelihood and a fixed order")
-        order = self.order.decoding(None, len(labels))
+        order = self.order.decoding(None, len(content))
         hidden, rows = self.hidden(params, quantizer, content, labels, order)
         target = take_slots(content, rows.slots)
         return jnp.sum(self.head.apply({"params": params["head"]}, hidden, target, method="log_prob"), axis=1)
@@ -129,22 +131,35 @@ class Generator:
             method="inputs",
             rngs=rngs,
         )
-        return self._through(params, rows, condition, self.modulations(params, condition), key=key)[0], rows
+        modulations = self.modulations(params, condition)
+        return self.through(params, rows, condition, modulations, key=key)[0], rows
 
     # Decoding.
 
     def modulations(self, params, condition):
-        """Every block's modulations for condition [B, D]: per stack [L, B, 6, D], or None."""
-        shared = condition
-        if self.modulation is not None:
-            shared = self.modulation.apply({"params": params["modulation"]}, condition)
-        modulate = functools.partial(self.block.apply, method="modulate")
+        """Every block's modulations by the condition's vector: per stack [L, B, 1, 6, D].
+
+        None where blocks have none, or where rows bring conditions of their own (`Rows.condition`).
+        """
+        if self.block.adaptive == "none" or self._own_conditions:
+            return dict.fromkeys(self.feed.stacks)
+        shared = self._shared(params, condition.vector[:, None])
         return {
-            name: jax.lax.map(lambda p: modulate({"params": p}, shared), params[name])
-            if self.block.adaptive != "none"
-            else None
-            for name in self.feed.stacks
+            name: jax.lax.map(lambda p: self._modulate(p, shared), params[name]) for name in self.feed.stacks
         }
+
+    @property
+    def _own_conditions(self) -> bool:
+        return getattr(self.feed, "step_condition", False)
+
+    def _shared(self, params, condition):
+        """[B, M, D], or through the map that all blocks share [B, M, 6, D]."""
+        if self.modulation is None:
+            return condition
+        return self.modulation.apply({"params": params["modulation"]}, condition)
+
+    def _modulate(self, params, shared):
+        return self.block.apply({"params": params}, shared, method="modulate")
 
     def init_cache(self, batch: int, length: int):
         """Empty caches of all layers, [L, ...] per leaf; None for feeds that remember nothing."""
@@ -163,7 +178,7 @@ class Generator:
           state: the feed's state.
           cache: all layers' caches, stacked, or with `layers` a list of them.
           content: the contents so far, [B, N] or [B, N, C], canonical.
-          condition: [R B, D]: R conditions per example (with and without label under guidance).
+          condition: `Condition` with R conditions per example (with and without label under guidance).
           modulations: what `modulations` gave for it.
           order: the order; slots may differ per example.
           step: the step.
@@ -174,15 +189,18 @@ class Generator:
         """
         args = (state, content, condition, order, step, quantizer)
         rows = self.feed.apply({"params": params["feed"]}, *args, method="step_inputs")
-        hidden, cache = self._through(params, rows, condition, modulations, cache, layers=layers)
+        hidden, cache = self.through(params, rows, condition, modulations, cache, layers=layers)
         if not self.feed.cached:
             slots = jnp.take(order.slots, jnp.minimum(step.positions(), order.slots.shape[-1] - 1), axis=-1)
             hidden = take_slots(hidden, jnp.tile(slots, (len(hidden) // len(slots), 1)))
         return hidden, cache
 
-    def _through(self, params, rows, condition, modulations, cache=None, key=None, layers=None):
+    def through(self, params, rows, condition, modulations, cache=None, key=None, layers=None):
         """Rows through all stacks and norms to hidden vectors, and the cache."""
-        hidden = rows.x
+        hidden, own = rows.x, None
+        vector = None if condition.vector is None else condition.vector[:, None]
+        if rows.condition is not None:
+            vector, own = rows.condition, self._shared(params, rows.condition)
         for i, name in enumerate(self.feed.stacks):
             if i:
                 rows = self.feed.apply({"params": params["feed"]}, hidden, rows, method="between")
@@ -192,16 +210,17 @@ class Generator:
                 caches = []
                 for layer, ((p, m), c) in enumerate(zip(layers, cache, strict=True)):
                     layout = dataclasses.replace(rows.layout, layer=layer)
+                    m = m if own is None else self._modulate(p, own)
                     hidden, c = self.block.apply({"params": p}, hidden, m, layout, c)
                     caches.append(c)
                 cache = caches
             else:
                 stack = (params[name], modulations[name])
-                hidden, cache = self._scan(stack, hidden, rows.layout, cache, stack_key)
-            hidden = self.norm.apply({"params": params[f"{name}_norm"]}, hidden, condition)
+                hidden, cache = self._scan(stack, hidden, rows.layout, cache, stack_key, own)
+            hidden = self.norm.apply({"params": params[f"{name}_norm"]}, hidden, vector)
         return self.feed.apply({"params": params["feed"]}, hidden, rows, method="outputs"), cache
 
-    def _scan(self, stack, x, layout, cache, key):
+    def _scan(self, stack, x, layout, cache, key, own):
         train = key is not None
         rates = np.linspace(0.0, self.drop_path, self.layers).astype(np.float32)
         keys = jax.random.split(key, self.layers) if train else None
@@ -210,6 +229,7 @@ class Generator:
             params, modulation, cache, rate, key, layer = inputs
             rngs = {"dropout": key} if train else None
             here = dataclasses.replace(layout, layer=layer)
+            modulation = modulation if own is None else self._modulate(params, own)
             return self.block.apply({"params": params}, x, modulation, here, cache, train, rate, rngs=rngs)
 
         body = jax.checkpoint(body) if self.remat and train else body
@@ -222,7 +242,10 @@ def _touch_feed(feed, generator):
     tokenizer = generator.tokenizer
     shape = (batch, tokenizer.grid.size)
     content = jnp.zeros(shape, jnp.int32) if tokenizer.vocab else jnp.zeros((*shape, tokenizer.channels))
-    condition = jnp.zeros((batch, generator.block.width))
+    vector = jnp.zeros((batch, generator.block.width))
+    condition = Condition(jnp.zeros((batch, generator.condition.rows, generator.block.width)), vector)
+    if generator.condition.hides:
+        condition = dataclasses.replace(condition, hidden=jnp.zeros(condition.rows.shape[:2], bool))
     order = generator.order.training(jax.random.key(0), batch)
     quantizer = None
     if hasattr(tokenizer, "resample"):
@@ -239,7 +262,7 @@ def _touch_feed(feed, generator):
 def _touch_block(block):
     """Runs every parameter of a block once, for its initialisation."""
     x = jnp.zeros((1, 1, block.width))
-    condition = jnp.zeros((1, 6, block.width) if block.adaptive == "shared" else (1, block.width))
+    condition = jnp.zeros((1, 1, 6, block.width) if block.adaptive == "shared" else (1, 1, block.width))
     coords = np.zeros((1, 2), np.int32)
     return block(x, block.modulate(condition), Layout(np.zeros(1, np.int32), coords))
 

@@ -141,6 +141,7 @@ def sinusoid(t, dim: int, period: float = 10000.0) -> jax.Array:
     """float32 [..., dim]: cosines, then sines of t [...] at geometric frequencies (DiT's time embedding)."""
     half = dim // 2
     # At t = 1000 one rounding of a frequency is 6e-5 of an angle: rounded in the order of the published code.
-    frequencies = np.exp(np.float32(-math.log(period)) * np.arange(half, dtype=np.float32) / np.float32(half))
+    exponent = np.float32(-math.log(period)) * np.arange(half, dtype=np.float32) / np.float32(half)
+    frequencies = np.exp(exponent.astype(np.float64)).astype(np.float32)
     angles = t[..., None].astype(jnp.float32) * frequencies
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)

@@ -35,6 +35,7 @@ MODEL = dict(
     eps=1e-6,
     bias=True,
     adaptive="none",
+    adaln_zero=False,
     init_std=0.02,
     depth_scaled_init=False,  # projections out of a residual branch start smaller by sqrt(2 L)
     dropout=0.0,
@@ -78,6 +79,15 @@ def build_generator(config, tokenizer) -> Generator:
     grid = tokenizer.grid
     try:
         order = parts.build(ORDERS, config.order, "order", grid=grid)
+        condition = parts.build(
+            CONDITIONINGS,
+            config.conditioning,
+            "conditioning",
+            num_classes=config.data.num_classes,
+            width=width,
+            init_std=std,
+            dtype=dtype,
+        )
         feed = parts.build(
             FEEDS,
             config.feed,
@@ -89,9 +99,12 @@ def build_generator(config, tokenizer) -> Generator:
             width=width,
             init_std=std,
             most_known=getattr(order, "most_known", grid.size),
+            condition_rows=condition.rows,
+            hides=condition.hides,
             dtype=dtype,
         )
         feed.check(order)
+        _check_condition(config, condition, feed, m["adaptive"])
         stacks = len(feed.stacks)
         if not width or not m["layers"] or m["layers"] % stacks:
             raise UserError(
@@ -110,6 +123,11 @@ def build_generator(config, tokenizer) -> Generator:
             dtype=dtype,
         )
         mixer.check(order, feed)
+        if condition.hides and not getattr(mixer, "honours_hidden", False):
+            raise UserError(
+                f"conditioning {config.conditioning.name}: hides its padding, which needs the mixer attention, found "
+                f"{config.mixer.name}"
+            )
         block = Block(
             mixer=mixer,
             width=width,
@@ -117,19 +135,12 @@ def build_generator(config, tokenizer) -> Generator:
             init_std=std,
             out_init=out_init,
             dtype=dtype,
-            **{k: m[k] for k in ("mlp", "norm", "affine", "eps", "bias", "adaptive", "dropout")},
+            **{
+                k: m[k] for k in ("mlp", "norm", "affine", "eps", "bias", "adaptive", "adaln_zero", "dropout")
+            },
         )
         head = parts.build(
             HEADS, config.head, "head", vocab=tokenizer.vocab, channels=tokenizer.channels, dtype=dtype
-        )
-        condition = parts.build(
-            CONDITIONINGS,
-            config.conditioning,
-            "conditioning",
-            num_classes=config.data.num_classes,
-            width=width,
-            init_std=std,
-            dtype=dtype,
         )
     except ValueError as error:
         raise error if isinstance(error, UserError) else UserError(str(error)) from error
@@ -144,13 +155,32 @@ def build_generator(config, tokenizer) -> Generator:
         condition=condition,
         feed=feed,
         block=block,
-        norm=FinalNorm(width, std, m["norm"], m["affine"], m["eps"], m["adaptive"] != "none", dtype),
+        norm=FinalNorm(
+            width, std, m["norm"], m["affine"], m["eps"], m["adaptive"] != "none", m["adaln_zero"], dtype
+        ),
         head=head,
         layers=m["layers"] // stacks,
         modulation=SharedModulation(width, std, dtype) if m["adaptive"] == "shared" else None,
         drop_path=m["drop_path"],
         remat=config.training.remat,
     )
+
+
+def _check_condition(config, condition, feed, adaptive: str) -> None:
+    name = config.conditioning.name
+    if condition.rows > 1 and not hasattr(feed, "condition_rows"):
+        raise UserError(
+            f"conditioning {name}: makes {condition.rows} rows, which needs the feed shift, found {config.feed.name}"
+        )
+    own = getattr(feed, "step_condition", False)
+    if not condition.pooled and (adaptive != "none" or own or not hasattr(feed, "condition_rows")):
+        raise UserError(
+            f"conditioning {name}: has no vector, expected model.adaptive none, the feed shift, no step_condition"
+        )
+    if own and adaptive == "none":
+        raise UserError(
+            "feed shift: step_condition modulates blocks, expected model.adaptive adaln or shared, found none"
+        )
 
 
 def parameter_count(module, *, skip: tuple[str, ...] = ()) -> int:
@@ -213,7 +243,8 @@ class Model:
         """Contents for labels int32 [B], and the order in which they came.
 
         Args:
-          labels: int32 [B], 0 to the number of classes - 1; the number of classes stands for no label.
+          labels: int32 [B], 0 to the number of classes - 1, the number of classes stands for no label; for
+            captions the embeddings float [B, T, E] and their mask [B, T].
           key: PRNG key, or an int seed.
           **options: as in `Sampling`: guidance, temperature, top_k, top_p, steps, ...
 
@@ -221,18 +252,14 @@ class Model:
           UserError: no generator here, a label or an option out of range.
         """
         generator = self._needs_generator()
-        labels = np.asarray(labels, np.int32).reshape(-1)
-        most = self.config.data.num_classes
-        if labels.size and not (0 <= labels.min() and labels.max() <= most):
-            wrong = labels[(labels < 0) | (labels > most)][0]
-            raise UserError(f"class: expected 0 to {most - 1}, found {wrong}")
         sampling = self.sampling(**options)
         if generator.head.kind == "latents" and (sampling.top_k or sampling.nucleus):
             raise UserError(f"top-k and top-p: need a categorical head, found {self.config.head.name}")
         key = jax.random.key(key) if isinstance(key, int) else key
         quantizer = self.tokenizer_params["quantizer"]
         try:
-            return self._generate(self.generator_params, quantizer, jnp.asarray(labels), key, sampling)
+            labels = jax.tree.map(jnp.asarray, generator.condition.parse(labels))
+            return self._generate(self.generator_params, quantizer, labels, key, sampling)
         except ValueError as error:
             raise UserError(str(error)) from error
 
@@ -240,18 +267,21 @@ class Model:
         """Images float32 [B, H, W, C], about [-1, 1], for labels int32 [B]; arguments as for `generate`."""
         return self.decode(self.generate(labels, key, **options)[0])
 
-    def sample_steps(self, labels, key, pictures: int = 10, **options) -> jax.Array:
+    def sample_steps(self, labels, key, pictures: int = 10, keep: int = 0, **options) -> jax.Array:
         """The images as they grow: float32 [P, B, H, W, C], the last one finished.
 
         Args:
           labels, key, **options: as for `generate`.
           pictures: the most pictures; evenly spaced where there are more steps.
+          keep: of how many examples, the first ones; 0: of all.
         """
         content, order = self.generate(labels, key, **options)
+        keep = keep or len(content)
         steps = np.asarray(order.steps)
         count = int(steps[-1]) + 1
         chosen = np.unique(np.linspace(0, count - 1, min(pictures, count)).round().astype(int))
-        slots = jnp.broadcast_to(jnp.asarray(order.slots), content.shape[:2])
+        slots = jnp.broadcast_to(jnp.asarray(order.slots), content.shape[:2])[:keep]
+        content = content[:keep]
         step_of = jax.vmap(lambda s: jnp.zeros(len(steps), jnp.int32).at[s].set(steps))(slots)
         return jnp.stack([self._decode_known(self.tokenizer_params, content, step_of <= s) for s in chosen])
 
@@ -264,7 +294,8 @@ class Model:
         self._needs_generator()
         try:
             quantizer = self.tokenizer_params["quantizer"]
-            return self._log_likelihood(self.generator_params, quantizer, content, jnp.asarray(labels))
+            labels = jax.tree.map(jnp.asarray, self.generator.condition.parse(labels))
+            return self._log_likelihood(self.generator_params, quantizer, content, labels)
         except ValueError as error:
             raise UserError(str(error)) from error
 
@@ -275,7 +306,7 @@ class Model:
 
 
 def load(path: str | pathlib.Path, which: str = "ema") -> Model:
-    """A model from a working directory of `vargen train`; the config lies inside.
+    """A model from a working directory of `vargen train` or a directory of `vargen import`; the config lies inside.
 
     Args:
       path: the directory.
@@ -285,11 +316,11 @@ def load(path: str | pathlib.Path, which: str = "ema") -> Model:
       UserError: no checkpoint there.
     """
     from vargen.config import from_json
-    from vargen.training.checkpoints import load_params
+    from vargen.training.checkpoints import FOLDER, WEIGHTS, load_params
 
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).expanduser()
     config, tokenizer_params, _ = load_params(path / "tokenizer", which)
     generator_params = None
-    if (path / "generator" / "checkpoints").is_dir():
+    if (path / "generator" / FOLDER).is_dir() or (path / "generator" / WEIGHTS).is_file():
         config, generator_params, _ = load_params(path / "generator", which)
     return Model(from_json(config) if isinstance(config, str) else config, tokenizer_params, generator_params)

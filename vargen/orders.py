@@ -126,15 +126,17 @@ class Fixed:
 
     Attributes:
       order: the order itself.
-      random: False.
+      random: False; whether examples have different orders in training.
+      random_decoding: False; whether they have in generation.
     """
 
     order: Order
     random: bool = False
+    random_decoding: bool = False
 
-    def training(self, key: jax.Array | None, batch: int) -> Order:
+    def training(self, key: jax.Array | None, batch: int, step: Any = None) -> Order:
         """The order of a training pass: what is predicted from what."""
-        del key, batch
+        del key, batch, step
         return self.order
 
     def decoding(self, key: jax.Array | None, batch: int, steps: int = 0) -> Order:
@@ -157,21 +159,23 @@ class RandomSets:
       grid: the slots.
       steps: steps of generation unless the sampling settings name another number.
       mask_ratio_min: the least masked ratio in training.
-      random: True.
+      random, random_decoding: True.
     """
 
     grid: Grid
     steps: int
     mask_ratio_min: float = 0.7
     random: bool = True
+    random_decoding: bool = True
 
     @property
     def most_known(self) -> int:
         """The most slots that can be known in a training pass."""
         return self.grid.size - math.ceil(self.grid.size * self.mask_ratio_min)
 
-    def training(self, key: jax.Array, batch: int) -> Order:
+    def training(self, key: jax.Array, batch: int, step: Any = None) -> Order:
         """Slots [B, N]; steps [B, N] are 0 where known and 1 where predicted."""
+        del step
         key_slots, key_ratio = jax.random.split(key)
         n = self.grid.size
         low = (self.mask_ratio_min - 1.0) / 0.25
@@ -190,9 +194,47 @@ class RandomSets:
         return Order(random_slots(self.grid, key, batch), np.repeat(np.arange(steps), sizes))
 
 
+@dataclasses.dataclass(frozen=True)
+class RandomToRaster:
+    """Random sequences in training that become the raster one (RAR, arXiv 2411.00776, section 3.3).
+
+    An example's sequence is random with a probability that is 1 before the training step `start`, falls linearly
+    to 0 at `end`, and stays there. Generation is in raster order.
+
+    Attributes:
+      grid: the slots.
+      start, end: training steps.
+      random: True.
+      random_decoding: False.
+    """
+
+    grid: Grid
+    start: int
+    end: int
+    random: bool = True
+    random_decoding: bool = False
+
+    def training(self, key: jax.Array, batch: int, step: Any = None) -> Order:
+        """Slots [B, N], one a step; without a training step those of generation."""
+        n = self.grid.size
+        if step is None:
+            return raster(self.grid)
+        share = 1.0 - (step - self.start) / max(self.end - self.start, 1)
+        key_slots, key_share = jax.random.split(key)
+        shuffled = jax.random.uniform(key_share, (batch, 1)) < share
+        return Order(
+            jnp.where(shuffled, random_slots(self.grid, key_slots, batch), np.arange(n)), np.arange(n)
+        )
+
+    def decoding(self, key: jax.Array | None, batch: int, steps: int = 0) -> Order:
+        """The raster order; `steps` must be 0 or the number of slots."""
+        return Fixed(raster(self.grid)).decoding(key, batch, steps)
+
+
 ORDERS = {
     "raster": lambda grid: Fixed(raster(grid)),
     "frames": lambda grid: Fixed(frames(grid)),
     "levels": lambda grid: Fixed(levels(grid)),
+    "random_to_raster": lambda grid, start, end: RandomToRaster(grid, start, end),
     "random_sets": lambda grid, steps, mask_ratio_min=0.7: RandomSets(grid, steps, mask_ratio_min),
 }

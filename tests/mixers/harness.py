@@ -107,7 +107,7 @@ def by_steps(mixer, params, x, layout):
         (at,) = np.nonzero(steps == step)
         low, high = int(at[0]), int(at[-1]) + 1
         here = dataclasses.replace(
-            layout, steps=steps[low:high], coords=layout.coords[low:high], start=low, cache_steps=steps
+            layout, steps=steps[low:high], coords=layout.coords[low:high], start=low, key_steps=steps
         )
         y, cache = mixer.apply({"params": params}, x[:, low:high], here, cache)
         out.append(y)
@@ -120,7 +120,7 @@ def scanned(mixer, params, x, layout):
 
     def body(cache, i):
         here = dataclasses.replace(
-            layout, steps=steps[i][None], coords=coords[i][None], start=i, cache_steps=layout.steps
+            layout, steps=steps[i][None], coords=coords[i][None], start=i, key_steps=layout.steps
         )
         row = jax.lax.dynamic_slice_in_dim(x, i, 1, axis=1)
         y, new = mixer.apply({"params": params}, row, here, cache)

@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
+import types
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from systems import SYSTEMS, make
+from systems import SYSTEMS, labels_for, make
 
 from vargen import models
 from vargen.feeds.rows import take_slots
@@ -18,11 +19,11 @@ from vargen.samplers.engine import segments, slot_keys
 
 def uncached(generator, params, quantizer, labels, key, sampling):
     """Generation by a whole parallel pass for every step."""
-    batch, n = len(labels), generator.tokenizer.grid.size
+    batch, n = jax.tree.leaves(labels)[0].shape[0], generator.tokenizer.grid.size
     key_order, key_slots = jax.random.split(key)
     order = generator.order.decoding(key_order, batch, sampling.steps)
     keys, scales = slot_keys(key_slots, batch, n), sampling.scales(order.sizes)
-    if generator.order.random:
+    if generator.order.random_decoding:
         generator = dataclasses.replace(generator, feed=generator.feed.clone(most_known=n))
     codes = generator.head.kind == "codes"
     content = jnp.zeros((batch, n) if codes else (batch, n, generator.tokenizer.channels))
@@ -30,7 +31,7 @@ def uncached(generator, params, quantizer, labels, key, sampling):
 
     @jax.jit
     def hidden_of(content, labels, steps):
-        order_now = dataclasses.replace(order, steps=steps) if generator.order.random else order
+        order_now = dataclasses.replace(order, steps=steps) if generator.order.random_decoding else order
         hidden, rows = generator.hidden(params, quantizer, content, labels, order_now)
         slots = jnp.broadcast_to(jnp.asarray(rows.slots), content.shape[:2])
         # From the feed's rows to canonical slots.
@@ -41,7 +42,7 @@ def uncached(generator, params, quantizer, labels, key, sampling):
         steps = jnp.broadcast_to((np.asarray(order.steps) >= s).astype(np.int32), (batch, n))
         hidden = [take_slots(hidden_of(content, labels, steps), jnp.asarray(slots))]
         if sampling.guided:
-            null = jnp.full_like(labels, generator.condition.null)
+            null = generator.condition.without(labels)
             hidden.append(take_slots(hidden_of(content, null, steps), jnp.asarray(slots)))
         drawn = generator.head.apply(
             {"params": params["head"]},
@@ -63,7 +64,7 @@ def test_cached_equals_uncached(name):
     filters = dict(top_k=9, top_p=0.9) if generator.head.kind == "codes" else {}
     schedule = "ramp" if name == "var" else "linear"
     sampling = Sampling.make(guidance=2.0, guidance_schedule=schedule, temperature=0.9, **filters)
-    labels, quantizer = jnp.array([3, 10, 7]), tokenizer_params["quantizer"]
+    labels, quantizer = labels_for(generator, 3), tokenizer_params["quantizer"]
     args = (params, quantizer, labels, jax.random.key(5), sampling)
     found, order = jax.jit(functools.partial(decode, generator))(*args)
     expected = uncached(generator, *args)
@@ -109,13 +110,17 @@ def test_guidance_schedules():
 
 
 def test_segments():
-    raster = segments(np.ones(5, int), cached=True)
+    cached = types.SimpleNamespace(cached=True, by_level=False, lead=0)
+    by_level = types.SimpleNamespace(cached=True, by_level=True, lead=0)
+    led = types.SimpleNamespace(cached=True, by_level=False, lead=2)
+    raster = segments(np.ones(5, int), cached)
     assert [len(g) for g in raster] == [5] and raster[0][3].start == 3 and raster[0][0].rows == 1
-    levels = segments(np.array([1, 4, 16]), cached=True)
+    levels = segments(np.array([1, 4, 16]), cached)
     assert [(g[0].start, g[0].rows) for g in levels] == [(0, 1), (1, 4), (5, 16)]
-    assert [len(g) for g in segments(np.array([4, 4]), cached=True, by_level=True)] == [1, 1]
+    assert [len(g) for g in segments(np.array([4, 4]), by_level)] == [1, 1]
+    assert [len(g) for g in segments(np.ones(5, int), led)] == [1, 4]
     sizes = np.array([1, 1, 2, 3, 4, 5])
-    masked = segments(sizes, cached=False)
+    masked = segments(sizes, types.SimpleNamespace(cached=False, by_level=False, lead=0))
     assert sum(len(g) for g in masked) == 6
     for group in masked:
         assert group[0].rows == max(s.count for s in group)

@@ -84,7 +84,7 @@ def test_bfloat16_computes_about_the_same(encoder):
     "options, message",
     [
         (part("vqq"), "tokenizer: expected one of kl, multiscale_vq, vq, found 'vqq'"),
-        (part("vq", encoder=part("cnn")), "encoder: expected one of conv, patch, found 'cnn'"),
+        (part("vq", encoder=part("cnn")), "encoder: expected one of conv, patch, pooled, found 'cnn'"),
         (part("vq", encoder=part("patch", size=4)), "encoder patch: unknown option 'size'"),
         (
             part("vq", encoder=part("patch", patch=5)),

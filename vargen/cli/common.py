@@ -34,7 +34,13 @@ def add_config(parser: argparse.ArgumentParser, *, required: bool) -> None:
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """The flags that change how samples are drawn; the config's values where they are not given."""
     parser.add_argument("--seed", type=number(int, 0), default=0, metavar="N", help="random seed (0)")
-    group = parser.add_argument_group("sampling", "the config's values where not given")
+    group = parser.add_argument_group("sampling", "the preset's or the config's values where not given")
+    group.add_argument(
+        "--preset",
+        default="",
+        metavar="NAME",
+        help="named settings of the config, such as paper: those of its FID",
+    )
     group.add_argument(
         "--guidance", type=number(float, 0), metavar="X", help="classifier-free guidance scale"
     )
@@ -55,6 +61,26 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
     """The sampling flags by the names that `Model.sample` knows; None where not given."""
     return {name: getattr(args, name) for name in ("guidance", "temperature", "top_k", "top_p", "steps")}
+
+
+def apply_preset(model: Model, name: str) -> dict[str, int]:
+    """Puts a preset's settings into the model's config.
+
+    Returns:
+      Its `count` (images of each class) and `resize` (pixels); zeros without a preset.
+
+    Raises:
+      UserError: the config has no such preset.
+    """
+    if not name:
+        return dict(count=0, resize=0)
+    presets = model.config.get("presets", {})
+    if name not in presets:
+        raise UserError(
+            f"preset: expected one of {', '.join(presets) or 'none (the config has no presets)'}, found {name!r}"
+        )
+    model.config.sampling.update(presets[name].sampling)
+    return dict(count=presets[name].count, resize=presets[name].resize)
 
 
 def number(kind: type, low: float, high: float = float("inf")):
@@ -114,9 +140,17 @@ def load_model(args: argparse.Namespace) -> Model:
 
 
 def sample_batches(
-    model: Model, labels: Sequence[int], seed: int, batch_size: int, **options: Any
+    model: Model, labels: Any, seed: int, batch_size: int, resize: int = 0, **options: Any
 ) -> Iterator[np.ndarray]:
     """Draws samples for labels in batches of one shape, so that all run the same compiled program.
+
+    Args:
+      model: the model.
+      labels: int [M], or (embedding [M, T, E], mask [M, T]) of captions.
+      seed: with a batch's place, the key of its samples.
+      batch_size: samples drawn at once.
+      resize: side in pixels to which samples are scaled (bicubic, as the authors that do it); 0: not.
+      **options: of `Model.sample`.
 
     Yields:
       float32 [b, H, W, C] in [-1, 1], in the order of `labels`; the last may be short.
@@ -124,27 +158,39 @@ def sample_batches(
     import jax
     import numpy as np
 
-    labels = np.asarray(labels, np.int32)
-    batch_size = min(batch_size, len(labels))
-    for start in range(0, len(labels), batch_size):
-        some = labels[start : start + batch_size]
-        padded = np.pad(some, (0, batch_size - len(some)), mode="edge")
+    from vargen.tokenizers import resample
+
+    count = len(jax.tree.leaves(labels)[0])
+    batch_size = min(batch_size, count)
+    for start in range(0, count, batch_size):
+        some = jax.tree.map(lambda x, start=start: x[start : start + batch_size], labels)
         key = jax.random.fold_in(jax.random.key(seed), start)
-        images = np.asarray(model.sample(padded, key, **options), np.float32)
-        yield np.clip(images[: len(some)], -1, 1)
+        images = model.sample(_padded(some, batch_size), key, **options)
+        images = resample.bicubic(images, (resize, resize)) if resize else images
+        yield np.clip(np.asarray(images, np.float32)[: min(batch_size, count - start)], -1, 1)
 
 
-def sample_steps(
-    model: Model, labels: Sequence[int], seed: int, batch_size: int, **options: Any
-) -> np.ndarray:
+def sample_steps(model: Model, labels: Any, seed: int, batch_size: int, **options: Any) -> np.ndarray:
     """`Model.sample_steps` for few labels, in a batch of a size that is compiled: float32 [P, B, H, W, C]."""
     import jax
     import numpy as np
 
-    labels = np.asarray(labels, np.int32)[:batch_size]
-    padded = np.pad(labels, (0, batch_size - len(labels)), mode="edge")
-    steps = np.asarray(model.sample_steps(padded, jax.random.key(seed), **options), np.float32)
-    return np.clip(steps[:, : len(labels)], -1, 1)
+    labels = jax.tree.map(lambda x: x[:batch_size], labels)
+    keep = min(batch_size, len(jax.tree.leaves(labels)[0]))
+    key = jax.random.key(seed)
+    steps = model.sample_steps(_padded(labels, batch_size), key, keep=keep, **options)
+    return np.clip(np.asarray(steps, np.float32), -1, 1)
+
+
+def _padded(labels: Any, batch_size: int) -> Any:
+    """Every array's first axis filled up to `batch_size` with its last row."""
+    import jax
+    import numpy as np
+
+    def pad(x):
+        return np.pad(x, [(0, batch_size - len(x))] + [(0, 0)] * (np.ndim(x) - 1), mode="edge")
+
+    return jax.tree.map(pad, labels)
 
 
 def in_batches(function: Any, items: np.ndarray, batch_size: int) -> np.ndarray:

@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> None:
     from vargen import report
 
     model = common.load_model(args)
+    common.apply_preset(model, args.preset)
     given = {k: v for k, v in common.sampling_options(args).items() if v is not None}
     model.config.sampling.update(given)
     out = pathlib.Path(args.out or args.workdir)

@@ -1,10 +1,11 @@
-"""`vargen train | sample | reconstruct | evaluate | tokenize | quickstart`."""
+"""`vargen train | sample | reconstruct | evaluate | tokenize | import | export | quickstart`."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import importlib
+import keyword
 import os
 import sys
 from typing import Any, NoReturn
@@ -14,7 +15,7 @@ from vargen.errors import UserError
 
 # Each command is a module of vargen.cli with SUMMARY, DESCRIPTION, add_arguments(parser) and run(args). They
 # import JAX inside run, so that help is instant.
-COMMANDS = ("quickstart", "train", "tokenize", "sample", "reconstruct", "evaluate")
+COMMANDS = ("quickstart", "train", "tokenize", "sample", "reconstruct", "evaluate", "import", "export")
 
 EPILOG = """\
 Any field of the config can be set with --config.FIELD=VALUE:
@@ -54,7 +55,8 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
     for name in COMMANDS:
-        module = importlib.import_module(f"vargen.cli.{name}")
+        # "import" is no name for a module.
+        module = importlib.import_module(f"vargen.cli.{name}{'_' if keyword.iskeyword(name) else ''}")
         command = commands.add_parser(
             name,
             help=module.SUMMARY,

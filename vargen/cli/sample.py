@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+from typing import TYPE_CHECKING
 
 from vargen.cli import common
+from vargen.errors import UserError
 
-SUMMARY = "draw images from a trained model"
+if TYPE_CHECKING:
+    from vargen.conditioning import CaptionEmbedding, Captions
+    from vargen.models import Model
+
+SUMMARY = "draw images from a trained or imported model"
 DESCRIPTION = """
-Draws images of the classes asked for and writes each as a PNG, all of them in grid.png, and in steps.png how
-the first of each class came about, step by step.
+Draws images of the classes (or captions) asked for and writes each as a PNG, a choice of them in grid.png,
+and in steps.png how the first of each class came about, step by step.
 """
 EXAMPLES = """\
   vargen sample --workdir runs/quickstart
   vargen sample --workdir runs/quickstart --classes 3,5-7 --count 16 --guidance 2 --seed 1
-  vargen sample --workdir runs/mar --steps 16 --temperature 0.95 --out pictures
+  vargen sample --workdir models/var_d16 --preset paper --out samples
+  vargen sample --workdir models/llamagen_text --captions captions.npz
+  vargen sample --workdir models/var_d16 --codes tokens.npy
 """
+# What fits on a sheet.
+GRID_ROWS, GRID_COLUMNS, STEPS_ROWS = 20, 16, 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +36,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classes", default="", metavar="LIST", help="numbers, ranges or names: 0,3-5,cat (every class)"
     )
     parser.add_argument(
-        "--count", type=common.number(int, 1), default=8, metavar="N", help="images of each class (8)"
+        "--captions",
+        metavar="FILE",
+        help="for models of text: an .npz of `embedding` [B, T, E], the text encoder's states, and `mask` [B, T]",
+    )
+    parser.add_argument(
+        "--codes",
+        metavar="FILE",
+        help="an .npy of codes or latents [B, N]: decode these instead of drawing any",
+    )
+    parser.add_argument(
+        "--count", type=common.number(int, 1), metavar="N", help="images of each class (the preset's, or 8)"
     )
     parser.add_argument("--out", metavar="DIR", help="where to write (WORKDIR/samples)")
     parser.add_argument(
@@ -37,32 +57,114 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draws and writes the images."""
+    model = common.load_model(args)
+    preset = common.apply_preset(model, args.preset)
+    out = pathlib.Path(args.out or pathlib.Path(args.workdir) / "samples")
+    if args.codes:
+        decode(model, args.codes, out, args.batch_size)
+    else:
+        draw(model, args, out, args.count or preset["count"] or 8, preset["resize"])
+
+
+def draw(model: Model, args: argparse.Namespace, out: pathlib.Path, count: int, resize: int) -> None:
+    """Draws `count` images of each class or caption into `out`, scaled to `resize` pixels where not 0."""
+    import jax
+    import numpy as np
+
+    from vargen import pictures
+    from vargen.conditioning import CaptionEmbedding
+
+    names = common.class_names(model.config, args.workdir)
+    of_text = isinstance(model.generator.condition, CaptionEmbedding)
+    if of_text != bool(args.captions):
+        expected, found = ("--captions", "none") if of_text else ("--classes", "--captions")
+        raise UserError(f"{model.config.name}: expected {expected}, found {found}")
+    if args.captions:
+        captions, names = read_captions(args.captions, model.generator.condition)
+        wanted = list(range(len(names)))
+        labels = jax.tree.map(lambda x: np.repeat(x, count, axis=0), captions)
+    else:
+        wanted = common.parse_classes(args.classes, names)
+        labels = np.repeat(np.asarray(wanted, np.int32), count)
+    options = common.sampling_options(args)
+    captions = common.step_names(model, steps=args.steps)
+    total = len(wanted) * count
+    batch_size = min(args.batch_size, total)
+
+    drawn = common.sample_batches(model, labels, args.seed, batch_size, resize=resize, **options)
+    kept: dict[int, list] = {c: [] for c in wanted[:GRID_ROWS]}
+    done = 0
+    for images in common.progress(drawn, total, "sampling"):
+        out.mkdir(parents=True, exist_ok=True)
+        for image in pictures.to_uint8(images):
+            label, number = wanted[done // count], done % count
+            pictures.to_pil(image).save(out / f"{label:04d}-{number:03d}.png")
+            if label in kept and number < GRID_COLUMNS:
+                kept[label].append(image)
+            done += 1
+    rows = np.stack([np.stack(images) for images in kept.values()])
+    pictures.grid(rows, row_labels=[names[c] for c in kept]).save(out / "grid.png")
+
+    if len(captions) > 1:
+        # One large image takes as long to decode as many small ones.
+        size = model.config.data.image_size
+        first = wanted[: max(1, STEPS_ROWS * 64 // max(size, 64))]
+        some = jax.tree.map(lambda x: x[: len(first) * count : count], labels)
+        steps = common.sample_steps(model, some, args.seed, batch_size, **options)
+        row_labels = [names[c] for c in first[: steps.shape[1]]]
+        sheet = pictures.grid(steps.swapaxes(0, 1), row_labels=row_labels, column_labels=captions)
+        sheet.save(out / "steps.png")
+    print(f"{total} images in {out}; look at {out / 'grid.png'}")
+
+
+def decode(model: Model, path: str, out: pathlib.Path, batch_size: int) -> None:
+    """Writes the images of given contents.
+
+    Raises:
+      UserError: not an .npy of the tokenizer's slots.
+    """
     import numpy as np
 
     from vargen import pictures
 
-    model = common.load_model(args)
-    names = common.class_names(model.config, args.workdir)
-    classes = common.parse_classes(args.classes, names)
-    labels = np.repeat(classes, args.count)
-    options = common.sampling_options(args)
-    captions = common.step_names(model, steps=args.steps)
-    out = pathlib.Path(args.out or pathlib.Path(args.workdir) / "samples")
+    try:
+        content = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"codes {path}: expected an .npy, found {error}") from error
+    t = model.tokenizer
+    slots = (t.grid.size,) if t.vocab else (t.grid.size, t.channels)
+    expected = "B, " + ", ".join(map(str, slots))
+    if content.shape[1:] != slots or not len(content):
+        raise UserError(f"codes {path}: expected shape [{expected}], found {list(content.shape)}")
+    if t.vocab and not (content.dtype.kind in "iu" and content.min() >= 0 and content.max() < t.vocab):
+        raise UserError(
+            f"codes {path}: expected whole numbers from 0 to {t.vocab - 1}, found {content.dtype} "
+            f"from {content.min()} to {content.max()}"
+        )
+    content = content.astype(np.int32 if t.vocab else np.float32)
+    images = pictures.to_uint8(np.clip(common.in_batches(model.decode, content, batch_size), -1, 1))
     out.mkdir(parents=True, exist_ok=True)
+    for i, image in enumerate(images):
+        pictures.to_pil(image).save(out / f"{i:06d}.png")
+    print(f"{len(images)} images in {out}")
 
-    drawn = common.sample_batches(model, labels, args.seed, args.batch_size, **options)
-    images = np.concatenate(list(common.progress(drawn, len(labels), "sampling")))
-    images = pictures.to_uint8(images)
-    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-        pictures.to_pil(image).save(out / f"{label:04d}-{i % args.count:03d}.png")
-    rows = images.reshape(len(classes), args.count, *images.shape[1:])
-    pictures.grid(rows, row_labels=[names[c] for c in classes]).save(out / "grid.png")
 
-    first = classes[:8]
-    size = min(args.batch_size, len(labels))
-    steps = common.sample_steps(model, first, args.seed, size, **options)
-    if len(captions) > 1:
-        row_labels = [names[c] for c in first[: steps.shape[1]]]
-        sheet = pictures.grid(steps.swapaxes(0, 1), row_labels=row_labels, column_labels=captions)
-        sheet.save(out / "steps.png")
-    print(f"{len(images)} images in {out}; all of them in {out / 'grid.png'}")
+def read_captions(path: str, condition: CaptionEmbedding) -> tuple[Captions, list[str]]:
+    """Captions as a model of text takes them, and names for them.
+
+    Raises:
+      UserError: not an .npz with `embedding` and `mask`, or of another shape than the model's.
+    """
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            embedding, mask = file["embedding"], file["mask"]
+            names = [str(x) for x in file["text"]] if "text" in file.files else None
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"captions {path}: expected an .npz of embedding and mask, found {error}") from error
+    try:
+        captions = condition.parse((embedding, mask))
+    except ValueError as error:
+        raise UserError(f"{error} in {path}") from error
+    return captions, names or [str(i) for i in range(len(embedding))]

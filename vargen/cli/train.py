@@ -29,6 +29,8 @@ EXAMPLES = """\
   vargen train --config configs/var_digits.py --workdir runs/mine \\
       --config.data.source=folder --config.data.path=~/pictures --config.data.num_classes=0
   vargen train --config configs/var_digits.py --workdir runs/b --tokenizer runs/digits --stage generator
+  vargen train --from models/rar_b --workdir runs/flowers --config.training.learning_rate=1e-5 \\
+      --config.data.source=folder --config.data.path=flowers
 """
 
 STAGES = ("all", "tokenizer", "generator")
@@ -37,10 +39,16 @@ ORIGIN = "origin.txt"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
-    common.add_config(parser, required=True)
+    common.add_config(parser, required=False)
     parser.add_argument("--stage", choices=STAGES, default="all", help="what to train (all)")
     parser.add_argument(
         "--tokenizer", metavar="DIR", help="take the trained tokenizer of another workdir; it is copied"
+    )
+    parser.add_argument(
+        "--from",
+        dest="origin",
+        metavar="DIR",
+        help="fine-tune the model of another workdir or of `vargen import`; its config, where --config is not given",
     )
     parser.add_argument(
         "--distributed",
@@ -55,14 +63,22 @@ def run(args: argparse.Namespace) -> None:
         import jax
 
         jax.distributed.initialize()
+    if args.origin and not args.config:
+        args.config = str(pathlib.Path(args.origin).expanduser() / "config.json")
+    config = common.read_config(args)
     with save_when_interrupted():
-        finished = train(common.read_config(args), args.workdir, stage=args.stage, tokenizer=args.tokenizer)
+        finished = train(config, args.workdir, stage=args.stage, tokenizer=args.tokenizer, origin=args.origin)
     if finished and args.stage != "tokenizer":
         print(f"trained; next: vargen sample --workdir {args.workdir}")
 
 
 def train(
-    config: ConfigDict, workdir: str | pathlib.Path, *, stage: str = "all", tokenizer: str | None = None
+    config: ConfigDict,
+    workdir: str | pathlib.Path,
+    *,
+    stage: str = "all",
+    tokenizer: str | None = None,
+    origin: str | None = None,
 ) -> bool:
     """Runs the stages that are not complete.
 
@@ -71,14 +87,19 @@ def train(
       workdir: made where it is missing.
       stage: one of `STAGES`.
       tokenizer: a workdir whose tokenizer is copied.
+      origin: a workdir whose tokenizer is copied and with whose generator training starts.
 
     Returns:
       False where SIGTERM stopped it; what was done is saved.
     """
     workdir = pathlib.Path(workdir).expanduser()
     config = prepare(config, workdir)
-    if tokenizer:
-        copy_tokenizer(config, pathlib.Path(tokenizer).expanduser(), workdir)
+    if origin and tokenizer:
+        raise UserError("train: expected --from or --tokenizer, found both")
+    if origin or tokenizer:
+        copy_tokenizer(config, pathlib.Path(origin or tokenizer).expanduser(), workdir)
+    if origin:
+        copy_generator(pathlib.Path(origin).expanduser(), workdir)
     if stage in ("all", "tokenizer") and not train_tokenizer(config, workdir):
         return False
     return stage == "tokenizer" or train_generator(config, workdir)
@@ -133,6 +154,33 @@ def copy_tokenizer(config: ConfigDict, source: pathlib.Path, workdir: pathlib.Pa
     partial.rename(workdir / "tokenizer")
 
 
+def copy_generator(source: pathlib.Path, workdir: pathlib.Path) -> None:
+    """Copies another workdir's (averaged) generator to where training starts.
+
+    Raises:
+      UserError: no generator there.
+    """
+    import jax
+    import numpy as np
+
+    from vargen import weights_file
+    from vargen.training import checkpoints
+
+    directory = workdir / "generator"
+    if (directory / ORIGIN).is_file() and (directory / ORIGIN).read_text().strip() == str(source.resolve()):
+        return
+    if directory.exists():
+        raise UserError(f"workdir {workdir}: has a generator already, expected none where --from is given")
+    _, params, _ = checkpoints.load_params(source / "generator")
+    partial = workdir / ".generator.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    weights_file.write(partial / checkpoints.WEIGHTS, jax.tree.map(np.asarray, params))
+    shutil.copy(workdir / "config.json", partial / checkpoints.CONFIG)
+    (partial / ORIGIN).write_text(f"{source.resolve()}\n")
+    partial.rename(directory)
+
+
 def _json_field(config: ConfigDict, field: str):
     value = config
     for key in field.split("."):
@@ -141,11 +189,9 @@ def _json_field(config: ConfigDict, field: str):
 
 
 def complete(directory: pathlib.Path, steps: int) -> bool:
-    """Whether the run in `directory` reached `steps`, or was copied from elsewhere."""
+    """Whether the run in `directory` reached `steps`."""
     from vargen.training import checkpoints
 
-    if (directory / ORIGIN).is_file():
-        return True
     saved = checkpoints.saved_steps(directory / checkpoints.FOLDER)
     return (
         bool(saved)
@@ -161,12 +207,17 @@ def train_tokenizer(config: ConfigDict, workdir: pathlib.Path) -> bool:
     from vargen import data
     from vargen.models import build_tokenizer
     from vargen.tokenizers.perceptual import load_perceptual
+    from vargen.training.checkpoints import WEIGHTS
     from vargen.training.loop import train as loop
     from vargen.training.tasks import TokenizerTask
 
     settings, directory = config.tokenizer_training, workdir / "tokenizer"
-    if complete(directory, settings.steps):
-        return True
+    if (
+        (directory / ORIGIN).is_file()
+        or (directory / WEIGHTS).is_file()
+        or complete(directory, settings.steps)
+    ):
+        return True  # copied, imported or trained
     tokenizer = build_tokenizer(config)
     source = data.load(config.data, "train")
     held_out = data.to_float(data.arrays(data.load(config.data, "test"), config.evaluation.samples)[0])
@@ -213,7 +264,7 @@ def train_generator(config: ConfigDict, workdir: pathlib.Path) -> bool:
     import jax
     import numpy as np
 
-    from vargen import data
+    from vargen import data, weights_file
     from vargen.cli import tokenize
     from vargen.data import codes
     from vargen.models import Model, build_generator, build_tokenizer
@@ -248,6 +299,10 @@ def train_generator(config: ConfigDict, workdir: pathlib.Path) -> bool:
     loss = jax.jit(lambda params, q, x, y, key: generator.loss(params, q, x, y, key, train=False)[0])
     sample = jax.jit(functools.partial(decode, generator))
 
+    # Where an imported or copied generator lies, training starts with it.
+    start = directory / checkpoints.WEIGHTS
+    initial = weights_file.read(start) if start.is_file() else None
+
     def validate(state):
         """The loss on held-out images, with the same randomness each time."""
         losses = [
@@ -279,6 +334,7 @@ def train_generator(config: ConfigDict, workdir: pathlib.Path) -> bool:
         seed=config.seed + 1,
         on_images=pictures,
         validate=validate,
+        initial=initial,
         title="generator",
     ).finished
 

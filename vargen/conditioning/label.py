@@ -7,8 +7,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from vargen.layers import Embed, initializer
+from vargen.conditioning.condition import Condition
+from vargen.layers import Embed, initializer, logical
 
 
 class LabelEmbedding(nn.Module):
@@ -19,18 +21,48 @@ class LabelEmbedding(nn.Module):
       width: D.
       init_std: see `initializer`.
       dropout: probability with which `drop` takes the label away (arXiv 2207.12598).
+      lead: learned rows before the label's own (RAR, arXiv 2411.00776, has one).
     """
 
     num_classes: int
     width: int
     init_std: float
     dropout: float = 0.1
+    lead: int = 0
     dtype: Any = jnp.float32
+
+    hides = False
+    pooled = True
+
+    @property
+    def rows(self) -> int:
+        """P, the rows that it makes."""
+        return self.lead + 1
 
     @property
     def null(self) -> int:
         """The index that stands for no condition."""
         return self.num_classes
+
+    def parse(self, labels) -> np.ndarray:
+        """int32 [B] from what a user gave: class numbers; the number of classes stands for no label.
+
+        Raises:
+          ValueError: a label out of range.
+        """
+        labels = np.asarray(labels, np.int32).reshape(-1)
+        if labels.size and not (0 <= labels.min() and labels.max() <= self.num_classes):
+            wrong = labels[(labels < 0) | (labels > self.num_classes)][0]
+            raise ValueError(f"class: expected 0 to {self.num_classes - 1}, found {wrong}")
+        return labels
+
+    def example(self):
+        """int32 [1]: labels as `parse` gives them, for initialisation."""
+        return jnp.zeros(1, jnp.int32)
+
+    def without(self, labels):
+        """int32 [B]: as many null classes as there are labels."""
+        return jnp.full_like(labels, self.null)
 
     def drop(self, labels, key):
         """int32 [B]: labels [B], each replaced by the null class with probability `dropout`."""
@@ -38,7 +70,13 @@ class LabelEmbedding(nn.Module):
         return jnp.where(gone, self.null, labels)
 
     @nn.compact
-    def __call__(self, labels):
-        """int32 [B] -> [B, D]."""
+    def __call__(self, labels) -> Condition:
+        """int32 [B] -> a condition of lead + 1 rows, the last of which is its vector."""
         init = initializer(self.init_std or 0.02, self.width)
-        return Embed(self.num_classes + 1, self.width, init, dtype=self.dtype, name="classes")(labels)
+        vector = Embed(self.num_classes + 1, self.width, init, dtype=self.dtype, name="classes")(labels)
+        rows = vector[:, None]
+        if self.lead:
+            lead = self.param("lead", logical(init, None, "embed"), (self.lead, self.width))
+            lead = jnp.broadcast_to(lead.astype(self.dtype), (len(labels), *lead.shape))
+            rows = jnp.concatenate([lead, rows], axis=1)
+        return Condition(rows, vector)

@@ -46,6 +46,7 @@ class Mask(nn.Module):
 
     cached = False
     by_level = False
+    lead = 0
 
     @property
     def visibility(self):
@@ -78,7 +79,7 @@ class Mask(nn.Module):
 
         Args:
           content: codes [B, N] or latents [B, N, C], canonical.
-          condition: [B, D].
+          condition: `Condition`, of which the vector is used.
           order: slots [B, N], steps [B, N] of 0 (known) and 1 (predicted).
           quantizer, train: unused here.
         """
@@ -96,9 +97,8 @@ class Mask(nn.Module):
 
     def step_inputs(self, state, content, condition, order: Order, step: Step, quantizer=None) -> Rows:
         """Rows of one step: the whole picture, with the slots before `step.start` known."""
-        times = condition.shape[0] // content.shape[0]
-        slots = repeat_to(order.slots, condition.shape[0])
-        content = repeat_to(content, condition.shape[0]) if times > 1 else content
+        conditions = condition.vector.shape[0]
+        slots, content = repeat_to(order.slots, conditions), repeat_to(content, conditions)
         return self._rows(content, condition, slots, step.start, step.most_known)
 
     def absorb(self, state, content, step: Step, quantizer=None):
@@ -130,7 +130,8 @@ class Mask(nn.Module):
     def _rows(self, content, condition, slots, known, most_known):
         """Rows with the first `known` slots of each sequence known ([B, 1] or int, at most `most_known`)."""
         batch, n = slots.shape
-        first = jnp.broadcast_to(condition[:, None].astype(self.dtype), (batch, self.buffer, self.width))
+        first = condition.vector[:, None].astype(self.dtype)
+        first = jnp.broadcast_to(first, (batch, self.buffer, self.width))
         slots = slots[:, :most_known]
         if self.encoder_decoder:
             valid = jnp.broadcast_to(np.arange(most_known) < known, (batch, most_known))

@@ -34,6 +34,7 @@ class Refine(nn.Module):
     stacks = ("blocks",)
     cached = True
     by_level = True
+    lead = 0
     visibility = "steps"
 
     def check(self, order) -> None:
@@ -56,31 +57,43 @@ class Refine(nn.Module):
 
         Args:
           content: codes [B, N], canonical.
-          condition: [B, D].
+          condition: `Condition`, of which the vector is used.
           order: `levels`.
           quantizer: the tokenizer's quantiser parameters.
           train: unused here.
         """
-        state = self.begin(content.shape[0])
-        x = [self._level(state, condition, 0)]
+        batch = content.shape[0]
+        state, latents = self.begin(batch), [jnp.zeros((batch, 0, self.tokenizer.channels))]
         for level in range(1, len(self.grid.levels)):
             state = self._absorb(state, content, level - 1, quantizer)
-            x.append(self._level(state, condition, level))
-        coords = self.grid.coords
-        return Rows(
-            jnp.concatenate(x, axis=1), Layout(coords[:, 0], self.grid.places), np.arange(self.grid.size)
-        )
+            latents.append(self.tokenizer.resample(state, level))
+        return self.rows_from_latents(jnp.concatenate(latents, axis=1), condition)
+
+    def rows_from_latents(self, latents, condition) -> Rows:
+        """Rows of a whole pass, where what the content adds up to is known already.
+
+        Args:
+          latents: float32 [B, N - n_0, C]: the image so far, resampled to every level after the first.
+          condition: as of `inputs`.
+        """
+        slots, coords = np.arange(self.grid.size), self.grid.coords
+        x = jnp.concatenate([self._first(condition), self.content(latents)], axis=1)
+        return Rows(self._placed(x, slots), Layout(coords[:, 0], self.grid.places), slots)
 
     def begin(self, batch: int):
         """The image so far: latents of zeros [B, h, w, C]."""
         return self.tokenizer.start(batch)
 
     def step_inputs(self, state, content, condition, order: Order, step: Step, quantizer=None) -> Rows:
-        """Rows of the level `step.index`; condition [R B, D] may hold several for each example."""
-        slots = step.positions()
+        """Rows of the level `step.index`; the condition may hold several for each example."""
+        slots, level = step.positions(), int(step.index)
         coords = self.grid.coords
+        if level == 0:
+            x = self._first(condition)
+        else:
+            x = repeat_to(self.content(self.tokenizer.resample(state, level)), condition.vector.shape[0])
         layout = Layout(coords[slots, 0], self.grid.places[slots], step.start, coords[:, 0])
-        return Rows(self._level(state, condition, int(step.index)), layout, slots)
+        return Rows(self._placed(x, slots), layout, slots)
 
     def absorb(self, state, content, step: Step, quantizer=None):
         """The image so far with the level `step.index` of `content` [B, N] added."""
@@ -94,10 +107,9 @@ class Refine(nn.Module):
         start, size = self.grid.level_starts[level], self.grid.level_sizes[level]
         return self.tokenizer.absorb(quantizer, state, content[:, start : start + size], level)
 
-    def _level(self, state, condition, level):
-        start, size = self.grid.level_starts[level], self.grid.level_sizes[level]
-        if level == 0:
-            x = condition[:, None].astype(self.dtype) + self.first.astype(self.dtype)
-        else:
-            x = repeat_to(self.content(self.tokenizer.resample(state, level)), condition.shape[0])
-        return x + self.levels(np.asarray(level)) + self.positions(np.arange(start, start + size))
+    def _first(self, condition):
+        return condition.vector[:, None].astype(self.dtype) + self.first.astype(self.dtype)
+
+    def _placed(self, x, slots):
+        """Rows [B, n, D] of slots int [n], with their levels and positions added."""
+        return x + self.levels(self.grid.coords[slots, 0]) + self.positions(slots)

@@ -24,6 +24,7 @@ class Rows:
       slots: int [N] or [B, N]: the slot that each row of the feed's `outputs` predicts.
       weight: None (all predictions count), or float32 [B, N]: 1 where the prediction is asked for.
       memory: what the feed needs again between two stacks.
+      condition: None (every row is modulated by the condition's vector), or [B, M, D]: each by its own.
     """
 
     x: jax.Array
@@ -31,6 +32,7 @@ class Rows:
     slots: Any
     weight: Any = None
     memory: Any = None
+    condition: Any = None
 
 
 @dataclasses.dataclass(frozen=True)

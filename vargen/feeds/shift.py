@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -29,13 +30,20 @@ def sources(steps: np.ndarray) -> np.ndarray:
 class Shift(nn.Module):
     """Rows carry the contents one step late; the first step's rows carry the condition.
 
+    Where the condition has more rows than one, all but its last come before those that predict.
+
     Attributes:
       grid: the slots.
       vocab, channels: the tokenizer's: codes where vocab > 0, else latents.
       width: D.
       init_std: see `initializer`.
+      condition_rows: P, rows of the condition.
+      hides: whether the condition can hide rows.
+      positions: adds a learned embedding of the slot whose content a row carries, or of the condition's row.
       target_positions: adds a learned embedding of the slot to be predicted, which orders other than the
         canonical one need (RAR, arXiv 2411.00776).
+      step_condition: rows are modulated by the condition's vector plus a learned embedding of their place in the
+        sequence (RAR, official code), instead of the vector alone.
       dropout: rate on the rows.
       dtype: compute dtype.
     """
@@ -45,14 +53,25 @@ class Shift(nn.Module):
     channels: int
     width: int
     init_std: float
+    condition_rows: int = 1
+    hides: bool = False
+    positions: bool = False
     target_positions: bool = False
+    step_condition: bool = False
     dropout: float = 0.0
     dtype: Any = jnp.float32
 
     stacks = ("blocks",)
     cached = True
     by_level = False
-    visibility = "steps"
+
+    @property
+    def lead(self):
+        return self.condition_rows - 1
+
+    @property
+    def visibility(self):
+        return "led" if self.lead else "steps"
 
     def check(self, order) -> None:
         """Raises ValueError for an order that this feed can't honour."""
@@ -61,33 +80,39 @@ class Shift(nn.Module):
 
     def setup(self):
         self.content = Content(self.vocab, self.width, self.init_std, self.dtype)
+        init = initializer(self.init_std or 0.02, self.width)
+        size = self.grid.size
+        if self.positions:
+            self.places = Embed(self.condition_rows + size, self.width, init, dtype=self.dtype)
         if self.target_positions:
-            init = initializer(self.init_std or 0.02, self.width)
-            self.targets = Embed(self.grid.size, self.width, init, dtype=self.dtype)
+            self.targets = Embed(size, self.width, init, dtype=self.dtype)
+        if self.step_condition:
+            self.steps = Embed(self.lead + size, self.width, init, dtype=self.dtype)
         self.drop = nn.Dropout(self.dropout)
 
     def inputs(self, content, condition, order: Order, quantizer=None, train: bool = False) -> Rows:
-        """Rows of a whole pass, in generation sequence.
+        """Rows of a whole pass, in generation sequence, after the condition's first rows.
 
         Args:
           content: codes [B, N] or latents [B, N, C], canonical.
-          condition: [B, D].
+          condition: `Condition`.
           order: the order.
           quantizer: unused here.
           train: whether dropout is on.
         """
-        source = sources(np.asarray(order.steps))
-        step = Step(0, 0, len(source), len(source), 0)
-        rows = self._rows(content, condition, order, step)
-        layout = Layout(np.asarray(order.steps), rows.layout.coords)
-        return Rows(self.drop(rows.x, deterministic=not train), layout, rows.slots)
+        size = order.steps.shape[-1]
+        rows = self._rows(content, condition, order, Step(0, 0, size, size, 0))
+        layout = rows.layout
+        if not self.hides:  # the rows see themselves, all of them
+            layout = Layout(layout.steps, layout.coords)
+        return dataclasses.replace(rows, x=self.drop(rows.x, deterministic=not train), layout=layout)
 
     def begin(self, batch: int):
         """The state of decoding: none."""
         return ()
 
     def step_inputs(self, state, content, condition, order: Order, step: Step, quantizer=None) -> Rows:
-        """Rows of one step; condition [R B, D] may hold several conditions for each example."""
+        """Rows of one step, the first with the condition's rows; there may be several conditions an example."""
         return self._rows(content, condition, order, step)
 
     def absorb(self, state, content, step: Step, quantizer=None):
@@ -95,29 +120,51 @@ class Shift(nn.Module):
         return state
 
     def outputs(self, hidden, rows: Rows):
-        """[B, M, D] -> [B, N, D]: every row predicts."""
-        return hidden
+        """[B, M, D] -> [B, n, D]: every row predicts but those in the lead."""
+        return hidden[:, hidden.shape[1] - rows.slots.shape[-1] :]
 
     def _rows(self, content, condition, order, step):
         at = step.positions()
         steps = np.asarray(order.steps)
         source = _at(sources(steps), at)
         slots, first = order.slots, source < 0
-        carried = _at(slots, source * (source > 0))
-        x = repeat_to(self.content(take_slots(content, carried)), condition.shape[0])
-        x = jnp.where(jnp.asarray(first)[:, None], condition[:, None].astype(x.dtype), x)
-        targets = _at(slots, at)
-        if self.target_positions:
-            x = x + repeat_to(
-                jnp.broadcast_to(self.targets(targets), (content.shape[0], *x.shape[1:])), x.shape[0]
-            )
+        carried, targets = _at(slots, source * (source > 0)), _at(slots, at)
+        batch = condition.rows.shape[0]
+        x = repeat_to(self.content(take_slots(content, carried)), batch)
+        x = jnp.where(jnp.asarray(first)[:, None], condition.rows[:, -1:].astype(x.dtype), x)
         module = np if isinstance(carried, np.ndarray) and isinstance(first, np.ndarray) else jnp
         places = module.asarray(self.grid.places)[carried]
         coords = module.where(module.asarray(first)[:, None], -1, places)
-        if coords.ndim == 3:
-            coords = repeat_to(coords, x.shape[0])
-        layout = Layout(_at(steps, at), coords, step.start, steps)
-        return Rows(x, layout, targets)
+        if self.positions:
+            place = module.where(module.asarray(first), self.lead, self.condition_rows + carried)
+            x = x + self._each(self.places(place), batch)
+        if self.target_positions:
+            x = x + self._each(self.targets(targets), batch)
+        coords = repeat_to(coords, batch) if coords.ndim == 3 else coords
+        row = at + self.lead
+        begins = isinstance(step.start, (int, np.integer)) and step.start == 0
+        if begins and self.lead:
+            ahead = condition.rows[:, :-1].astype(x.dtype)
+            if self.positions:
+                ahead = ahead + self.places(np.arange(self.lead))
+            x = jnp.concatenate([ahead, x], axis=1)
+            pad = [(0, 0)] * (coords.ndim - 2) + [(self.lead, 0), (0, 0)]
+            coords = module.pad(coords, pad, constant_values=-1)
+            row = np.arange(self.lead + step.rows)
+        every = np.concatenate([np.arange(self.lead), self.lead + steps])
+        keys = every
+        if self.hides:
+            hidden = jnp.pad(condition.hidden, ((0, 0), (0, len(every) - self.condition_rows)))
+            keys = jnp.where(hidden, len(every), every)
+        own = None
+        if self.step_condition:
+            own = condition.vector[:, None] + self.steps(row)
+        start = 0 if begins else step.start + self.lead
+        return Rows(x, Layout(_at(every, row), coords, start, keys), targets, condition=own)
+
+    def _each(self, x, batch):
+        """[n, D] or [b, n, D] for every one of a batch that is a multiple of b."""
+        return repeat_to(x, batch) if x.ndim == 3 else x
 
 
 def _at(table, index):

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
+from ml_collections import ConfigDict
+
+from vargen.config import part
 from vargen.errors import UserError
 from vargen.interop import mapping as m
 from vargen.tokenizers.base import Tokenizer
@@ -35,6 +40,43 @@ VAR = dataclasses.replace(DIFFUSION, fused=True)
 LLAMAGEN = Names("conv_blocks", "conv_blocks", True, "res", ("mid.0", "mid.1", "mid.2"), False)
 
 
+def encoder_part(arrays: Mapping[str, Any], names: Names, what: str) -> ConfigDict:
+    """The encoder's part with the sizes of the arrays; options at their defaults are left out.
+
+    Raises:
+      UserError: arrays that tell sizes are missing.
+    """
+    width = m.shape(arrays, "encoder.conv_in.weight", what)[0]
+    block = f"encoder.{names.down}.{{}}.{names.block}.{{}}.conv1.weight"
+    depth = m.count(arrays, block.format("{}", 0), what)
+    multipliers = tuple(m.shape(arrays, block.format(i, 0), what)[0] // width for i in range(depth))
+    lowest = {
+        "encoder": f"{names.down}.{depth - 1}",
+        "decoder": f"{names.up}.{0 if names.reversed_up else depth - 1}",
+    }
+    latents = m.shape(arrays, "post_quant_conv.weight", what)
+    found = dict(
+        width=width,
+        multipliers=multipliers,
+        blocks=m.count(arrays, block.format(0, "{}"), what),
+        hidden=latents[0] if latents[0] != latents[1] else 0,
+        projection=latents[2],
+        **{
+            f"{end}_attention": f"{end}.{level}.attn.0.norm.weight" in arrays for end, level in lowest.items()
+        },
+    )
+    usual = dict(
+        width=128,
+        multipliers=(1, 1, 2, 2, 4),
+        blocks=2,
+        hidden=0,
+        projection=1,
+        encoder_attention=True,
+        decoder_attention=True,
+    )
+    return part("conv", **{k: v for k, v in found.items() if v != usual[k]})
+
+
 def table(tokenizer: Tokenizer, names: Names) -> list[m.Entry]:
     """Entries of encoder and decoder, with the projections that the authors keep beside them.
 
@@ -52,9 +94,10 @@ def table(tokenizer: Tokenizer, names: Names) -> list[m.Entry]:
     ):
         entries += m.conv(f"{end}/conv_in", f"{end}.conv_in") + m.conv(f"{end}/conv_out", f"{end}.conv_out")
         entries += m.norm(f"{end}/norm_out", f"{end}.norm_out")
+        lowest = module.width * module.multipliers[-1]
         first, attention, second = (f"{end}.{name}" for name in names.middle)
         entries += _block(f"{end}/middle/block0", first, False)
-        entries += _attention(f"{end}/middle/attention", attention, names.fused)
+        entries += _attention(f"{end}/middle/attention", attention, lowest, names.fused)
         entries += _block(f"{end}/middle/block1", second, False)
         for level in range(levels):
             if end == "encoder":
@@ -68,7 +111,7 @@ def table(tokenizer: Tokenizer, names: Names) -> list[m.Entry]:
                 widens = b == 0 and before != module.multipliers[level]
                 entries += _block(f"{ours}_block{b}", f"{source}.{names.block}.{b}", widens)
                 if module.attention and level == levels - 1:
-                    entries += _attention(f"{ours}_attention{b}", f"{source}.attn.{b}", names.fused)
+                    entries += _attention(f"{ours}_attention{b}", f"{source}.attn.{b}", lowest, names.fused)
             if end == "encoder" and level < levels - 1:
                 entries += m.conv(f"{ours}_down", f"{source}.downsample.conv")
             if end == "decoder" and level > 0:
@@ -82,11 +125,13 @@ def _block(target: str, source: str, widens: bool) -> list[m.Entry]:
         entries += m.norm(f"{target}/norm{i}", f"{source}.norm{i}") + m.conv(
             f"{target}/conv{i}", f"{source}.conv{i}"
         )
-    return entries + (m.dense(f"{target}/shortcut", f"{source}.nin_shortcut") if widens else [])
+    return entries + (m.pointwise(f"{target}/shortcut", f"{source}.nin_shortcut") if widens else [])
 
 
-def _attention(target: str, source: str, fused: bool) -> list[m.Entry]:
-    entries = m.norm(f"{target}/norm", f"{source}.norm") + m.dense(f"{target}/out", f"{source}.proj_out")
+def _attention(target: str, source: str, channels: int, fused: bool) -> list[m.Entry]:
+    entries = m.norm(f"{target}/norm", f"{source}.norm") + m.pointwise(f"{target}/out", f"{source}.proj_out")
     if fused:
-        return entries + m.dense(f"{target}/qkv", f"{source}.qkv")
-    return entries + m.fused_dense(f"{target}/qkv", [f"{source}.{name}" for name in "qkv"])
+        return entries + m.pointwise(f"{target}/qkv", f"{source}.qkv")
+    names, sizes = [f"{source}.{name}" for name in "qkv"], [channels] * 3
+    entries += m.joined(f"{target}/qkv/kernel", [f"{n}.weight" for n in names], sizes, m.POINTWISE)
+    return entries + m.joined(f"{target}/qkv/bias", [f"{n}.bias" for n in names], sizes)

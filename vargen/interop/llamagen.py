@@ -1,54 +1,93 @@
-"""LlamaGen's transformer (FoundationVision/LlamaGen): the authors' parameter names beside ours."""
+"""LlamaGen's transformer (FoundationVision/LlamaGen, c2i_B_256.pt, t2i_XL_stage1_256.pt ...): the authors'
+parameter names beside ours."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import numpy as np
-from flax import linen as nn
+from ml_collections import ConfigDict
 
+from vargen.config import part, preset
+from vargen.errors import UserError
 from vargen.interop import mapping as m
 
+WHAT = "LlamaGen"
 IGNORED = ("freqs_cis", "causal_mask", "*.kv_cache.*")
+# By width: the name, and the guidance of the paper's FID. Heads are 64 wide but for those of HEADS.
+SIZES = {768: ("B", 2.0), 1024: ("L", 2.0), 1280: ("XL", 1.75), 1536: ("XXL", 1.75), 3200: ("3B", 1.65)}
+HEADS = {3200: 32, 4096: 32}
+PROJECTION = "cls_embedding.cap_proj.fc1.weight"  # of captions
 
 
-def table(layers: int, query: int, key: int) -> list[m.Entry]:
-    """Entries for `layers` blocks, with projections of `query` and `key` features."""
-    bounds = np.cumsum([0, query, key, key])
+def levels(arrays: Mapping[str, Any]) -> None:
+    """The arrays don't tell how many slots there are: positions are rotary."""
 
-    def block(i: int) -> list[m.Entry]:
+
+def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
+    """Writes the generator's parts and sizes into a config; `heads` where the authors' rule isn't followed."""
+    width = m.shape(arrays, "norm.weight", WHAT)[0]
+    layers = m.count(arrays, "layers.{}.attention.wo.weight", WHAT)
+    heads = heads or HEADS.get(width, width // 64)
+    if not heads or width % heads:
+        raise UserError(f"{WHAT}: expected a number of heads that divides the width {width}, found {heads}")
+    groups = (m.shape(arrays, "layers.0.attention.wqkv.weight", WHAT)[0] * heads // width - heads) // 2
+    name, guidance = SIZES.get(width, (str(width), 2.0))
+    c.name = f"LlamaGen-{name}"
+    if PROJECTION in arrays:
+        tokens, channels = m.shape(arrays, "cls_embedding.uncond_embedding", WHAT)
+        c.conditioning = part("caption", tokens=tokens, channels=channels, dropout=0.1)
+        c.name += "-text"
+        c.data.num_classes = 1
+    else:
+        c.data.num_classes = m.shape(arrays, "cls_embedding.embedding_table.weight", WHAT)[0] - 1
+    c.order, c.feed = part("raster"), part("shift", dropout=0.1)
+    grouped = dict(kv_heads=groups) if groups != heads else {}
+    c.mixer = part("attention", heads=heads, rope="places", out_bias=False, dropout=0.1, **grouped)
+    c.head = part("categorical", bias=False)
+    c.model = dict(
+        layers=layers,
+        width=width,
+        mlp="swiglu",
+        mlp_width=m.shape(arrays, "layers.0.feed_forward.w1.weight", WHAT)[0],
+        norm="rms",
+        eps=1e-5,
+        bias=False,
+        init_std=0.02,
+        dropout=0.1,
+    )
+    if PROJECTION in arrays:
+        c.sampling.update(dict(guidance=7.5, top_k=1000))
+        c.presets.demo = preset(guidance=7.5, top_k=1000)
+    else:
+        c.sampling.update(dict(guidance=guidance))
+        resize = 256 if c.data.image_size > 256 else 0
+        c.presets.paper = preset(count=50, resize=resize, guidance=guidance)
+        c.presets.demo = preset(guidance=4.0, top_k=2000)
+
+
+def table(generator: Any) -> list[m.Entry]:
+    """All entries for a generator of these sizes."""
+    mixer = generator.block.mixer
+    query, key = (n * mixer.head_dim for n in (mixer.heads, mixer.kv_heads or mixer.heads))
+    ours = [f"blocks/mixer/{name}" for name in ("query", "key", "value")]
+
+    def layer(i: int) -> list[m.Entry]:
         b = f"layers.{i}"
-        entries = []
-        for j, name in enumerate(("query", "key", "value")):
-            low, high = bounds[j : j + 2]
-            entries += m.array(
-                f"blocks/mixer/{name}/kernel",
-                f"{b}.attention.wqkv.weight",
-                lambda w, low=low, high=high: m.dense_kernel(w[low:high]),
-            )
+        entries = m.split_dense(ours, f"{b}.attention.wqkv", (query, key, key), bias=False)
         entries += m.dense("blocks/mixer/out", f"{b}.attention.wo", bias=False)
-        for ours, theirs in (("gate", "w1"), ("up", "w3"), ("down", "w2")):
-            entries += m.dense(f"blocks/feed_forward/{ours}", f"{b}.feed_forward.{theirs}", bias=False)
+        for name, theirs in (("gate", "w1"), ("up", "w3"), ("down", "w2")):
+            entries += m.dense(f"blocks/feed_forward/{name}", f"{b}.feed_forward.{theirs}", bias=False)
         entries += m.norm("blocks/norm_1", f"{b}.attention_norm", bias=False)
         return entries + m.norm("blocks/norm_2", f"{b}.ffn_norm", bias=False)
 
-    entries = m.array("condition/classes/table", "cls_embedding.embedding_table.weight")
+    if generator.condition.pooled:
+        entries = m.array("condition/classes/table", "cls_embedding.embedding_table.weight")
+    else:
+        entries = m.array("condition/null", "cls_embedding.uncond_embedding")
+        entries += m.dense("condition/inner", "cls_embedding.cap_proj.fc1", bias=False)
+        entries += m.dense("condition/outer", "cls_embedding.cap_proj.fc2", bias=False)
     entries += m.array("feed/content/codes/table", "tok_embeddings.weight")
-    entries += m.stacked(layers, block)
+    entries += m.stacked(generator.layers, layer)
     entries += m.norm("blocks_norm/norm", "norm", bias=False)
     return entries + m.dense("head/out", "output", bias=False)
-
-
-def from_torch(arrays: Mapping[str, np.ndarray], generator: Any) -> dict:
-    """Parameters of `generator` from the authors' arrays.
-
-    Raises:
-      UserError: arrays are missing, left over or of the wrong shape.
-    """
-    like = nn.meta.unbox(jax.eval_shape(generator.init_boxed, jax.random.key(0)))
-    mixer = generator.block.mixer
-    groups = mixer.kv_heads or mixer.heads
-    entries = table(generator.layers, mixer.heads * mixer.head_dim, groups * mixer.head_dim)
-    return m.apply(entries, arrays, like, ignore=IGNORED, what="LlamaGen")

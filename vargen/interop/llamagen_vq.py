@@ -1,31 +1,36 @@
-"""LlamaGen's tokenizers (FoundationVision/LlamaGen, vq_ds16_c2i.pt): the authors' names beside ours."""
+"""LlamaGen's tokenizers (FoundationVision/LlamaGen, vq_ds16_c2i.pt, vq_ds8_c2i.pt): the authors' names beside ours."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-import jax
 import numpy as np
+from ml_collections import ConfigDict
 
+from vargen.config import part as config_part
 from vargen.interop import autoencoder
 from vargen.interop import mapping as m
 from vargen.tokenizers.vq import VQ
 
-# The last codes seen in training: a statistic, no parameter.
-IGNORED = ("quantize.codebook_used",)
+WHAT = "LlamaGen tokenizer"
+IGNORED = ()
+
+
+def part(arrays: Mapping[str, Any], levels: tuple[int, ...] | None = None) -> ConfigDict:
+    """The tokenizer's part.
+
+    Raises:
+      UserError: arrays that tell sizes are missing.
+    """
+    vocab, channels = m.shape(arrays, "quantize.embedding.weight", WHAT)
+    encoder = autoencoder.encoder_part(arrays, autoencoder.LLAMAGEN, WHAT)
+    return config_part("vq", encoder=encoder, vocab=vocab, channels=channels)
 
 
 def table(tokenizer: VQ) -> list[m.Entry]:
     """All entries for a tokenizer of these sizes."""
     entries = autoencoder.table(tokenizer, autoencoder.LLAMAGEN)
-    return entries + m.array("quantizer/codebook", "quantize.embedding.weight")
-
-
-def from_torch(arrays: Mapping[str, np.ndarray], tokenizer: VQ) -> dict:
-    """Parameters of `tokenizer` from the authors' arrays.
-
-    Raises:
-      UserError: arrays are missing, left over or of the wrong shape.
-    """
-    like = jax.eval_shape(tokenizer.init, jax.random.key(0))
-    return m.apply(table(tokenizer), arrays, like, ignore=IGNORED, what="LlamaGen tokenizer")
+    entries += m.array("quantizer/codebook", "quantize.embedding.weight")
+    # The last codes seen in training: a statistic, no parameter.
+    return entries + m.buffer("quantize.codebook_used", lambda: np.zeros(65536, np.float32))

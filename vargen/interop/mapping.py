@@ -1,8 +1,8 @@
-"""Tables that carry arrays with an authors' names over to our parameters.
+"""Tables that carry arrays between the authors' names and our parameters, both ways.
 
-A table is a list of `Entry(target, sources, transform)`. The helpers below make the entries of the usual
-layers, and `apply` runs a table and checks that nothing is missing, left over or of the wrong shape.
-Everything is NumPy.
+A table is a list of `Entry(targets, sources, read, write)`: some of our arrays, and the authors' arrays that hold
+the same numbers. The helpers below make the entries of the usual layers; `read` and `write` run a table, and
+check that nothing is missing, left over or of the wrong shape. Everything is NumPy.
 """
 
 from __future__ import annotations
@@ -15,105 +15,168 @@ from typing import Any
 import numpy as np
 
 from vargen.errors import UserError
+from vargen.weights_file import flatten, unflatten
 
 SHOWN = 8  # names listed in one error before "and n more"
+
+Arrays = Sequence[np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One of our arrays, and what it is made of.
+    """Some of our arrays, and the authors' that hold the same numbers.
 
     Attributes:
-      target: path of our parameter, "/" between the keys ("encoder/conv_in/kernel").
-      sources: the authors' names, in the order in which `transform` takes them.
-      transform: NumPy arrays -> NumPy array.
+      targets: paths of our parameters, "/" between the keys ("encoder/conv_in/kernel").
+      sources: the authors' names.
+      read: the sources' arrays -> the targets'.
+      write: the targets' arrays -> the sources'.
+      optional: whether the sources may be missing (a buffer that the authors compute anyway).
+      rows: where not 0, how many of the source's rows (its second axis) are used: it may have more or fewer spare
+        ones behind them than are written.
     """
 
-    target: str
+    targets: tuple[str, ...]
     sources: tuple[str, ...]
-    transform: Callable[..., np.ndarray] = lambda x: x
+    read: Callable[..., Arrays]
+    write: Callable[..., Arrays]
+    optional: bool = False
+    rows: int = 0
 
 
-def conv_kernel(weight: np.ndarray) -> np.ndarray:
-    """[O, I, h, w] -> [h, w, I, O]."""
-    return weight.transpose(2, 3, 1, 0)
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """How one array looks there and here.
+
+    Attributes:
+      read: theirs -> ours.
+      write: ours -> theirs.
+    """
+
+    read: Callable[[np.ndarray], np.ndarray]
+    write: Callable[[np.ndarray], np.ndarray]
 
 
-def dense_kernel(weight: np.ndarray) -> np.ndarray:
-    """[O, I], or a 1x1 convolution's [O, I, 1, 1] -> [I, O]."""
-    return weight.reshape(weight.shape[:2]).T
+SAME = Form(lambda w: w, lambda w: w)
+CONV = Form(
+    lambda w: w.transpose(2, 3, 1, 0), lambda w: w.transpose(3, 2, 0, 1)
+)  # [O, I, h, w], [h, w, I, O]
+DENSE = Form(lambda w: w.T, lambda w: w.T)  # [O, I], [I, O]
+POINTWISE = Form(lambda w: w[:, :, 0, 0].T, lambda w: w.T[:, :, None, None])  # [O, I, 1, 1], [I, O]
+LEADING = Form(lambda w: w[0], lambda w: w[None])  # [1, ...], [...]
 
 
-def array(target: str, source: str, transform: Callable[..., np.ndarray] | None = None) -> list[Entry]:
-    """One array as it is, or through `transform`."""
-    return [Entry(target, (source,), transform or (lambda x: x))]
+def array(target: str, source: str, form: Form = SAME) -> list[Entry]:
+    """One array, as it is or in another form."""
+    return [Entry((target,), (source,), lambda w: (form.read(w),), lambda w: (form.write(w),))]
 
 
 def conv(target: str, source: str, bias: bool = True) -> list[Entry]:
-    """A convolution: source.weight [O, I, h, w], source.bias -> target/kernel, target/bias."""
-    return _layer(target, source, conv_kernel, bias)
+    """A convolution: source.weight [O, I, h, w], source.bias; target/kernel [h, w, I, O], target/bias."""
+    return _layer(target, source, CONV, bias)
 
 
 def dense(target: str, source: str, bias: bool = True) -> list[Entry]:
-    """A linear layer or a 1x1 convolution -> target/kernel [I, O], target/bias."""
-    return _layer(target, source, dense_kernel, bias)
+    """A linear layer: source.weight [O, I], source.bias; target/kernel [I, O], target/bias."""
+    return _layer(target, source, DENSE, bias)
 
 
-def third(index: int) -> Callable[..., np.ndarray]:
-    """A transform: the query (0), key (1) or value (2) of a fused weight [3 D, I] -> [I, D], or bias [3 D] -> [D]."""
-
-    def cut(x: np.ndarray) -> np.ndarray:
-        part = np.split(x, 3)[index]
-        return dense_kernel(part) if part.ndim > 1 else part
-
-    return cut
+def pointwise(target: str, source: str, bias: bool = True) -> list[Entry]:
+    """A 1x1 convolution, which is a linear layer here: source.weight [O, I, 1, 1]; target/kernel [I, O]."""
+    return _layer(target, source, POINTWISE, bias)
 
 
 def norm(target: str, source: str, bias: bool = True) -> list[Entry]:
-    """An affine normalisation: source.weight, source.bias -> target/scale, target/bias."""
+    """An affine normalisation: source.weight, source.bias; target/scale, target/bias."""
     entries = array(f"{target}/scale", f"{source}.weight")
     return entries + (array(f"{target}/bias", f"{source}.bias") if bias else [])
 
 
-def fused_dense(target: str, sources: Sequence[str], bias: bool = True) -> list[Entry]:
-    """Linear layers of one input side by side -> target/kernel [I, sum of O], target/bias."""
-    names = tuple(f"{s}.weight" for s in sources)
-    entries = [
-        Entry(f"{target}/kernel", names, lambda *w: np.concatenate([dense_kernel(x) for x in w], axis=1))
+def split(targets: Sequence[str], source: str, sizes: Sequence[int], form: Form = SAME) -> list[Entry]:
+    """Ours one after the other along the source's first axis, of `sizes` each, then every one in its form."""
+    bounds = np.cumsum(sizes)[:-1]
+
+    def write(*parts: np.ndarray) -> Arrays:
+        return (np.concatenate([form.write(p) for p in parts]),)
+
+    # With `sizes`, their sum must be the axis: np.split gives the rest to the last part.
+    return [
+        Entry(tuple(targets), (source,), lambda w: [form.read(p) for p in np.split(w, bounds)], write),
     ]
-    if bias:
-        names = tuple(f"{s}.bias" for s in sources)
-        entries.append(Entry(f"{target}/bias", names, lambda *b: np.concatenate(b)))
-    return entries
 
 
-def stacked(count: int, make: Callable[[int], Iterable[Entry]], axis: int = 0) -> list[Entry]:
-    """Layers 0..count-1 stacked along a new axis, as `nn.scan` keeps them.
+def split_dense(targets: Sequence[str], source: str, sizes: Sequence[int], bias: bool = True) -> list[Entry]:
+    """Linear layers that the authors keep as one of sum(sizes) outputs, as query, key and value often are."""
+    entries = split([f"{t}/kernel" for t in targets], f"{source}.weight", sizes, DENSE)
+    return entries + (split([f"{t}/bias" for t in targets], f"{source}.bias", sizes) if bias else [])
+
+
+def joined(target: str, sources: Sequence[str], sizes: Sequence[int], form: Form = SAME) -> list[Entry]:
+    """The sources one after the other along their first axis, of `sizes` each, then in our form."""
+    bounds = np.cumsum(sizes)[:-1]
+    return [
+        Entry(
+            (target,),
+            tuple(sources),
+            lambda *w: (form.read(np.concatenate(w)),),
+            lambda w: np.split(form.write(w), bounds),
+        )
+    ]
+
+
+def permuted(target: str, source: str, order: Sequence[int], form: Form = SAME) -> list[Entry]:
+    """The source's first axis cut into len(order) equal parts; ours are its parts number `order`."""
+    back = list(np.argsort(order))
+
+    def reorder(w: np.ndarray, parts: Sequence[int]) -> np.ndarray:
+        cut = np.split(w, len(parts))
+        return np.concatenate([cut[i] for i in parts])
+
+    moved = Form(lambda w: form.read(reorder(w, order)), lambda w: reorder(form.write(w), back))
+    return array(target, source, moved)
+
+
+def some_rows(target: str, source: str, start: int, size: int, total: int) -> list[Entry]:
+    """A table [1, total, D] of which `size` rows from `start` are used; the others are written as zeros."""
+
+    def write(w: np.ndarray) -> Arrays:
+        return (np.pad(w, [(start, total - start - size), (0, 0)])[None],)
+
+    return [Entry((target,), (source,), lambda w: (w[0, start : start + size],), write, rows=start + size)]
+
+
+def constant(target: str, make: Callable[[], np.ndarray]) -> list[Entry]:
+    """A parameter of ours that the authors keep in their program and not in their files."""
+    return [Entry((target,), (), lambda: (make(),), lambda w: ())]
+
+
+def buffer(source: str, make: Callable[[], np.ndarray]) -> list[Entry]:
+    """An array of the authors' that says nothing new: passed over when read, made anew when written."""
+    return [Entry((), (source,), lambda w: (), lambda: (make(),), optional=True)]
+
+
+def stacked(count: int, make: Callable[[int], Iterable[Entry]]) -> list[Entry]:
+    """Layers 0..count-1 stacked along a new first axis, as `nn.scan` keeps them.
 
     `make(i)` gives the entries of layer i; its targets are the same for every i.
     """
     layers = [list(make(i)) for i in range(count)]
-    entries = []
-    for same in zip(*layers, strict=True):
-        if len({e.target for e in same}) != 1:
-            raise ValueError(f"stacked layers differ in their targets: {[e.target for e in same]}")
-        entries.append(Entry(same[0].target, sum((e.sources for e in same), ()), _Stack(same, axis)))
-    return entries
+    return [_stack(same) for same in zip(*layers, strict=True)]
 
 
-def apply(
-    entries: Iterable[Entry],
+def read(
+    table: Iterable[Entry],
     arrays: Mapping[str, Any],
     like: Any,
     *,
     ignore: Sequence[str] = (),
     what: str = "checkpoint",
 ) -> dict:
-    """Runs a table.
+    """Our parameters from the authors' arrays.
 
     Args:
-      entries: the table; every leaf of `like` once.
-      arrays: the authors' arrays by name (anything that `np.asarray` takes).
+      table: every leaf of `like` once.
+      arrays: the authors' arrays by name (anything that `np.asarray` takes; each is asked for once).
       like: nested dict of arrays or ShapeDtypeStructs: our parameters' shapes and dtypes.
       ignore: patterns (as of `fnmatch`) of the authors' names that may be left over.
       what: the name of the thing in error messages.
@@ -122,78 +185,125 @@ def apply(
       Nested dict of NumPy arrays with the structure, shapes and dtypes of `like`.
 
     Raises:
-      UserError: arrays are missing, left over or of the wrong shape; all of them are named.
+      UserError: arrays are missing, left over or of the wrong shape; they are named, with what was expected.
     """
-    entries = list(entries)
-    shapes = dict(flatten(like))
-    targets = [e.target for e in entries]
-    if set(targets) != set(shapes) or len(targets) != len(set(targets)):
-        unfilled, unknown = sorted(set(shapes) - set(targets)), sorted(set(targets) - set(shapes))
-        raise UserError(
-            f"{what}: the model's sizes differ: unfilled {_names(unfilled)}, unknown {_names(unknown)}"
-        )
-    used = {s for e in entries for s in e.sources}
-    missing = sorted(used - set(arrays))
-    extra = sorted(n for n in set(arrays) - used if not any(fnmatch.fnmatchcase(n, p) for p in ignore))
+    table = list(table)
+    ours = dict(flatten(like))
+    _check_targets(table, ours, what)
+    expected = source_shapes(table, ours)
+    optional = {s for e in table if e.optional for s in e.sources}
+    missing = [n for n in expected if n not in arrays and n not in optional]
+    extra = [n for n in arrays if n not in expected and not any(fnmatch.fnmatchcase(n, p) for p in ignore)]
     if missing or extra:
-        raise UserError(f"{what}: missing arrays: {_names(missing)}; unexpected arrays: {_names(extra)}")
-    flat, wrong = {}, []
-    for entry in entries:
-        expected = shapes[entry.target]
-        values = [np.asarray(arrays[s]) for s in entry.sources]
-        try:
-            value = entry.transform(*values)
-            found = str(tuple(value.shape))
-        except ValueError:
-            found = " and ".join(str(tuple(v.shape)) for v in values)
-        if found != str(tuple(expected.shape)):
-            wrong.append(
-                f"{entry.sources[0]} (expected {tuple(expected.shape)} after conversion, found {found})"
-            )
-        else:
-            flat[entry.target] = np.ascontiguousarray(value, dtype=expected.dtype)
+        named = [f"{n} {expected[n]}" for n in sorted(missing)]
+        raise UserError(
+            f"{what}: missing arrays: {_names(named)}; unexpected arrays: {_names(sorted(extra))}"
+        )
+    rows = {s: e.rows for e in table for s in e.sources}
+    wrong = [
+        f"{n} (expected {expected[n]}, found {found})"
+        for n in expected
+        if n not in optional and not _fits(found := shape(arrays, n), expected[n], rows[n])
+    ]
     if wrong:
         raise UserError(f"{what}: wrong shapes: {_names(wrong)}")
+    flat = {}
+    for entry in table:
+        if not entry.targets:
+            continue
+        values = entry.read(*(np.asarray(arrays[s]) for s in entry.sources))
+        for target, value in zip(entry.targets, values, strict=True):
+            flat[target] = np.asarray(value, dtype=ours[target].dtype, order="C")
     return unflatten(flat)
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """("a/b/c", leaf) for every leaf of a nested dict."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}/")
-        else:
-            yield f"{prefix}{key}", value
+def write(table: Iterable[Entry], params: Any, *, what: str = "checkpoint") -> dict[str, np.ndarray]:
+    """The authors' arrays from our parameters (or from gradients with respect to them).
+
+    Raises:
+      UserError: the parameters are not those that the table describes.
+    """
+    table = list(table)
+    ours = {name: np.asarray(value) for name, value in flatten(params)}
+    _check_targets(table, ours, what)
+    arrays: dict[str, np.ndarray] = {}
+    for entry in table:
+        values = entry.write(*(ours[t] for t in entry.targets))
+        arrays |= {s: np.asarray(v, order="C") for s, v in zip(entry.sources, values, strict=True)}
+    return arrays
 
 
-def unflatten(flat: Mapping[str, Any]) -> dict:
-    """The inverse of `flatten`."""
-    tree: dict = {}
-    for path, value in flat.items():
-        *parents, last = path.split("/")
-        node = tree
-        for key in parents:
-            node = node.setdefault(key, {})
-        node[last] = value
-    return tree
+def shape(arrays: Mapping[str, Any], name: str, what: str = "checkpoint") -> tuple[int, ...]:
+    """The shape of an array, which is not converted for it where the mapping knows shapes.
+
+    Raises:
+      UserError: there is no such array.
+    """
+    if name not in arrays:
+        first = ", ".join(list(arrays)[:3])
+        raise UserError(f"{what}: expected the array {name}, found {len(arrays)} others ({first} ...)")
+    known = getattr(arrays, "shape", None)
+    return tuple(known(name) if known else np.shape(arrays[name]))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Stack:
-    entries: tuple[Entry, ...]
-    axis: int
+def count(arrays: Mapping[str, Any], pattern: str, what: str = "") -> int:
+    """How many of pattern.format(0), pattern.format(1), ... there are, without a gap.
 
-    def __call__(self, *values: np.ndarray) -> np.ndarray:
-        out, at = [], 0
-        for entry in self.entries:
-            out.append(entry.transform(*values[at : at + len(entry.sources)]))
-            at += len(entry.sources)
-        return np.stack(out, axis=self.axis)
+    Raises:
+      UserError: none, where `what` names whose first is expected.
+    """
+    if what:
+        shape(arrays, pattern.format(0), what)
+    n = 0
+    while pattern.format(n) in arrays:
+        n += 1
+    return n
 
 
-def _layer(target: str, source: str, kernel: Callable[..., np.ndarray], bias: bool) -> list[Entry]:
+def _layer(target: str, source: str, kernel: Form, bias: bool) -> list[Entry]:
     entries = array(f"{target}/kernel", f"{source}.weight", kernel)
     return entries + (array(f"{target}/bias", f"{source}.bias") if bias else [])
+
+
+def _stack(layers: Sequence[Entry]) -> Entry:
+    if len({e.targets for e in layers}) != 1:
+        raise ValueError(f"stacked layers differ in their targets: {[e.targets for e in layers]}")
+    width = len(layers[0].sources)
+
+    def read(*values: np.ndarray) -> Arrays:
+        each = [e.read(*values[i * width : (i + 1) * width]) for i, e in enumerate(layers)]
+        return [np.stack(same) for same in zip(*each, strict=True)]
+
+    def write(*values: np.ndarray) -> Arrays:
+        return [w for i, e in enumerate(layers) for w in e.write(*(v[i] for v in values))]
+
+    sources = tuple(s for e in layers for s in e.sources)
+    return Entry(layers[0].targets, sources, read, write, layers[0].optional)
+
+
+def _check_targets(table: Sequence[Entry], ours: Mapping[str, Any], what: str) -> None:
+    targets = [t for e in table for t in e.targets]
+    if set(targets) != set(ours) or len(targets) != len(set(targets)):
+        unfilled, unknown = sorted(set(ours) - set(targets)), sorted(set(targets) - set(ours))
+        raise UserError(
+            f"{what}: the model's parts differ: unfilled {_names(unfilled)}, unknown {_names(unknown)}"
+        )
+
+
+def source_shapes(table: Sequence[Entry], ours: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shape of every source, from what a model of our shapes would write."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for entry in table:
+        # Zeros without memory of their own.
+        zeros = (np.broadcast_to(np.zeros((), np.float32), ours[t].shape) for t in entry.targets)
+        shapes |= {s: w.shape for s, w in zip(entry.sources, entry.write(*zeros), strict=True)}
+    return shapes
+
+
+def _fits(found: tuple[int, ...], expected: tuple[int, ...], rows: int) -> bool:
+    if not rows or len(found) != len(expected):
+        return found == expected
+    return (found[0], *found[2:]) == (expected[0], *expected[2:]) and found[1] >= rows
 
 
 def _names(names: Sequence[str]) -> str:

@@ -1,49 +1,91 @@
-"""MAR's transformer and denoiser (LTH14/mar): the authors' parameter names beside ours."""
+"""MAR's transformer and denoiser (LTH14/mar, checkpoint-last.pth): the authors' parameter names beside ours."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import numpy as np
-from flax import linen as nn
+from ml_collections import ConfigDict
 
+from vargen.config import part, preset
+from vargen.errors import UserError
 from vargen.interop import mapping as m
 
+WHAT = "MAR"
+IGNORED = ()
+# By width: the name, the heads, and the guidance of the paper's FID.
+SIZES = {768: ("B", 12, 2.9), 1024: ("L", 16, 3.0), 1280: ("H", 16, 3.2)}
 
-def table(layers: int, depth: int) -> list[m.Entry]:
-    """Entries for `layers` blocks in each of encoder and decoder, and a denoiser of `depth` blocks."""
+
+def levels(arrays: Mapping[str, Any]) -> tuple[int]:
+    """The side of the grid."""
+    return (math.isqrt(m.shape(arrays, "diffusion_pos_embed_learned", WHAT)[1]),)
+
+
+def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
+    """Writes the generator's parts and sizes into a config; `heads` for widths that the authors don't have (64 wide).
+
+    Raises:
+      UserError: encoder and decoder of different depth, or slots of several latents.
+    """
+    classes, width = m.shape(arrays, "class_emb.weight", WHAT)
+    layers, other = (
+        m.count(arrays, f"{name}_blocks.{{}}.attn.proj.weight", WHAT) for name in ("encoder", "decoder")
+    )
+    if layers != other:
+        raise UserError(
+            f"{WHAT}: expected as many blocks in the decoder as in the encoder, {layers}, found {other}"
+        )
+    channels = m.shape(arrays, "z_proj.weight", WHAT)[1]
+    if channels != c.tokenizer.channels:
+        raise UserError(
+            f"{WHAT}: expected slots of the tokenizer's {c.tokenizer.channels} channels, found {channels}"
+        )
+    name, known, guidance = SIZES.get(width, (str(width), width // 64, 3.0))
+    slots = m.shape(arrays, "diffusion_pos_embed_learned", WHAT)[1]
+    c.name = f"MAR-{name}"
+    c.data.num_classes = classes
+    c.order = part("random_sets", steps=min(256, slots))
+    c.feed = part("mask", buffer=m.shape(arrays, "encoder_pos_embed_learned", WHAT)[1] - slots)
+    c.mixer = part("attention", heads=heads or known, bias="qkv", dropout=0.1)
+    c.head = part(
+        "diffusion",
+        depth=m.count(arrays, "diffloss.net.res_blocks.{}.in_ln.weight", WHAT),
+        width=m.shape(arrays, "diffloss.net.input_proj.weight", WHAT)[0],
+        sample_steps=100,
+        repeat=4,
+    )
+    c.model = dict(layers=2 * layers, width=width, mlp="gelu", init_std=0.0, dropout=0.1)
+    paper: dict[str, Any] = dict(guidance=guidance, guidance_schedule="linear")
+    c.sampling.update(paper)
+    c.presets.paper = preset(count=50, steps=256, **paper)
+
+
+def table(generator: Any) -> list[m.Entry]:
+    """All entries for a generator of these sizes."""
+    width = generator.block.width
 
     def stack(ours: str, theirs: str) -> list[m.Entry]:
-        def block(i: int) -> list[m.Entry]:
+        def layer(i: int) -> list[m.Entry]:
             b = f"{theirs}_blocks.{i}"
-            entries = []
-            for j, name in enumerate(("query", "key", "value")):
-                for kind in ("kernel", "bias"):
-                    theirs_kind = "weight" if kind == "kernel" else kind
-                    source = f"{b}.attn.qkv.{theirs_kind}"
-                    entries += m.array(f"{ours}/mixer/{name}/{kind}", source, m.third(j))
+            names = [f"{ours}/mixer/{name}" for name in ("query", "key", "value")]
+            entries = m.split_dense(names, f"{b}.attn.qkv", [width] * 3)
             entries += m.dense(f"{ours}/mixer/out", f"{b}.attn.proj")
             entries += m.dense(f"{ours}/feed_forward/up", f"{b}.mlp.fc1")
             entries += m.dense(f"{ours}/feed_forward/down", f"{b}.mlp.fc2")
             return entries + m.norm(f"{ours}/norm_1", f"{b}.norm1") + m.norm(f"{ours}/norm_2", f"{b}.norm2")
 
-        return m.stacked(layers, block) + m.norm(f"{ours}_norm/norm", f"{theirs}_norm")
+        return m.stacked(generator.layers, layer) + m.norm(f"{ours}_norm/norm", f"{theirs}_norm")
 
     # The condition that stands for no class is an array of its own.
-    entries = [
-        m.Entry(
-            "condition/classes/table",
-            ("class_emb.weight", "fake_latent"),
-            lambda classes, none: np.concatenate([classes, none]),
-        )
-    ]
+    table, sources = "condition/classes/table", ("class_emb.weight", "fake_latent")
+    entries = m.joined(table, sources, (generator.condition.num_classes, 1))
     entries += m.dense("feed/content/latents", "z_proj") + m.norm("feed/content_norm", "z_proj_ln")
-    entries += m.array("feed/positions/table", "encoder_pos_embed_learned", lambda w: w[0])
-    entries += m.array("feed/decoder_positions/table", "decoder_pos_embed_learned", lambda w: w[0])
-    entries += m.array("feed/targets/table", "diffusion_pos_embed_learned", lambda w: w[0])
-    entries += m.array("feed/mask", "mask_token", lambda w: w[0])
+    entries += m.array("feed/positions/table", "encoder_pos_embed_learned", m.LEADING)
+    entries += m.array("feed/decoder_positions/table", "decoder_pos_embed_learned", m.LEADING)
+    entries += m.array("feed/targets/table", "diffusion_pos_embed_learned", m.LEADING)
+    entries += m.array("feed/mask", "mask_token", m.LEADING)
     entries += m.dense("feed/bridge", "decoder_embed")
     entries += stack("encoder", "encoder") + stack("decoder", "decoder")
     net, ours = "diffloss.net", "head/denoiser"
@@ -51,7 +93,7 @@ def table(layers: int, depth: int) -> list[m.Entry]:
     entries += m.dense(f"{ours}/time_2", f"{net}.time_embed.mlp.2")
     entries += m.dense(f"{ours}/hidden", f"{net}.cond_embed")
     entries += m.dense(f"{ours}/content", f"{net}.input_proj")
-    for i in range(depth):
+    for i in range(generator.head.depth):
         b = f"{net}.res_blocks.{i}"
         entries += m.norm(f"{ours}/norm_{i}", f"{b}.in_ln")
         entries += m.dense(f"{ours}/inner_{i}", f"{b}.mlp.0")
@@ -59,13 +101,3 @@ def table(layers: int, depth: int) -> list[m.Entry]:
         entries += m.dense(f"{ours}/modulation_{i}", f"{b}.adaLN_modulation.1")
     entries += m.dense(f"{ours}/modulation_out", f"{net}.final_layer.adaLN_modulation.1")
     return entries + m.dense(f"{ours}/out", f"{net}.final_layer.linear")
-
-
-def from_torch(arrays: Mapping[str, np.ndarray], generator: Any) -> dict:
-    """Parameters of `generator` from the authors' arrays.
-
-    Raises:
-      UserError: arrays are missing, left over or of the wrong shape.
-    """
-    like = nn.meta.unbox(jax.eval_shape(generator.init_boxed, jax.random.key(0)))
-    return m.apply(table(generator.layers, generator.head.depth), arrays, like, what="MAR")

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-import jax
 import numpy as np
+from ml_collections import ConfigDict
 
+from vargen.config import part as config_part
 from vargen.interop import autoencoder
 from vargen.interop import mapping as m
 from vargen.tokenizers.kl import KL
 
+WHAT = "MAR tokenizer"
 # A checkpoint of latent diffusion's trainer also holds its losses' networks.
 IGNORED = ("loss.*",)
+SCALE = 0.2325  # in the authors' training script, not in their files
+
+
+def part(arrays: Mapping[str, Any], levels: tuple[int, ...] | None = None) -> ConfigDict:
+    """The tokenizer's part.
+
+    Raises:
+      UserError: arrays that tell sizes are missing.
+    """
+    channels = m.shape(arrays, "post_quant_conv.weight", WHAT)[1]
+    encoder = autoencoder.encoder_part(arrays, autoencoder.DIFFUSION, WHAT)
+    return config_part("kl", encoder=encoder, channels=channels, scale=SCALE)
 
 
 def table(tokenizer: KL) -> list[m.Entry]:
     """All entries for a tokenizer of these sizes."""
-    # The authors keep the scale of the latents in their training script.
-    scale = m.Entry("quantizer/scale", (), lambda: np.full((tokenizer.channels,), tokenizer.scale))
-    return [*autoencoder.table(tokenizer, autoencoder.DIFFUSION), scale]
-
-
-def from_torch(arrays: Mapping[str, np.ndarray], tokenizer: KL) -> dict:
-    """Parameters of `tokenizer` from the authors' arrays.
-
-    Raises:
-      UserError: arrays are missing, left over or of the wrong shape.
-    """
-    like = jax.eval_shape(tokenizer.init, jax.random.key(0))
-    return m.apply(table(tokenizer), arrays, like, ignore=IGNORED, what="MAR tokenizer")
+    scale = m.constant("quantizer/scale", lambda: np.full(tokenizer.channels, tokenizer.scale, np.float32))
+    return autoencoder.table(tokenizer, autoencoder.DIFFUSION) + scale

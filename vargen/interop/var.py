@@ -1,59 +1,108 @@
-"""VAR's transformer (FoundationVision/VAR): the authors' parameter names beside ours."""
+"""VAR's transformer (FoundationVision/VAR, var_d16.pth ...): the authors' parameter names beside ours."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
-from flax import linen as nn
+from ml_collections import ConfigDict
 
+from vargen.config import part, preset
+from vargen.errors import UserError
 from vargen.interop import mapping as m
 
-# Buffers of the authors' module that are no parameters.
-IGNORED = ("lvl_1L", "attn_bias_for_masking", "*.zero_k_bias", "vae_proxy.*", "vae_quant_proxy.*")
+WHAT = "VAR"
+IGNORED = ("vae_proxy.*", "vae_quant_proxy.*")
+# Sides of the levels that the authors published, by their number and the number of slots.
+PUBLISHED = {
+    (10, 680): (1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
+    (10, 2240): (1, 2, 3, 4, 6, 9, 13, 18, 24, 32),
+}
 
 
-def table(layers: int, adaptive: str, l2_norm: bool) -> list[m.Entry]:
-    """Entries for a generator of `layers` blocks with modulation "adaln" or "shared"."""
+def levels(arrays: Mapping[str, Any]) -> tuple[int, ...]:
+    """Sides of the levels, coarse to fine.
 
-    def block(i: int) -> list[m.Entry]:
+    Raises:
+      UserError: they can't be told from the arrays.
+    """
+    if "lvl_1L" in arrays:
+        sizes = np.bincount(np.asarray(arrays["lvl_1L"], np.int64).ravel())
+        return tuple(math.isqrt(n) for n in sizes)
+    key = (m.shape(arrays, "lvl_embed.weight", WHAT)[0], m.shape(arrays, "pos_1LC", WHAT)[1])
+    if key not in PUBLISHED:
+        raise UserError(
+            f"{WHAT}: expected the array lvl_1L to tell {key[0]} levels of {key[1]} slots, found none"
+        )
+    return PUBLISHED[key]
+
+
+def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
+    """Writes the generator's parts and sizes into a config; `heads` where the arrays don't tell (64 wide)."""
+    classes, width = m.shape(arrays, "class_emb.weight", WHAT)
+    depth = m.count(arrays, "blocks.{}.attn.proj.weight", WHAT)
+    scales = "blocks.0.attn.scale_mul_1H11"
+    l2 = scales in arrays
+    heads = m.shape(arrays, scales, WHAT)[1] if l2 else heads or width // 64
+    c.name = f"VAR-d{depth}"
+    c.data.num_classes = classes - 1
+    c.order, c.feed = part("levels"), part("refine")
+    c.mixer = part("attention", heads=heads, **(dict(qk_norm="l2") if l2 else dict(scale=0.25)), bias="qv")
+    c.head = part("categorical", init_std=0.02 * (1 / (3 * width)) ** 0.5)
+    c.model = dict(
+        layers=depth,
+        width=width,
+        adaptive="shared" if "shared_ada_lin.1.weight" in arrays else "adaln",
+        affine=False,
+        init_std=-1.0,
+        depth_scaled_init=True,
+        drop_path=0.1 * depth / 24,
+    )
+    paper: dict[str, Any] = dict(guidance=1.5, guidance_schedule="ramp", top_k=900, top_p=0.96)
+    c.sampling.update(paper)
+    c.presets.paper = preset(count=50, **paper)
+    c.presets.demo = preset(guidance=4.0, guidance_schedule="ramp", top_k=900, top_p=0.95)
+
+
+def table(generator: Any) -> list[m.Entry]:
+    """All entries for a generator of these sizes."""
+    block, grid = generator.block, generator.tokenizer.grid
+    width, heads = block.width, block.mixer.heads
+    ours = [f"blocks/mixer/{name}/kernel" for name in ("query", "key", "value")]
+
+    def layer(i: int) -> list[m.Entry]:
         b = f"blocks.{i}"
-        entries = []
-        for j, name in enumerate(("query", "key", "value")):
-            entries += m.array(f"blocks/mixer/{name}/kernel", f"{b}.attn.mat_qkv.weight", m.third(j))
+        entries = m.split(ours, f"{b}.attn.mat_qkv.weight", [width] * 3, m.DENSE)
         entries += m.array("blocks/mixer/query/bias", f"{b}.attn.q_bias")
         entries += m.array("blocks/mixer/value/bias", f"{b}.attn.v_bias")
-        if l2_norm:
-            entries += m.array("blocks/mixer/log_scale", f"{b}.attn.scale_mul_1H11", np.ravel)
+        entries += m.buffer(f"{b}.attn.zero_k_bias", lambda: np.zeros(width, np.float32))
+        if block.mixer.qk_norm == "l2":
+            shape = (1, heads, 1, 1)
+            per_head = m.Form(np.ravel, lambda w: w.reshape(shape))
+            entries += m.array("blocks/mixer/log_scale", f"{b}.attn.scale_mul_1H11", per_head)
         entries += m.dense("blocks/mixer/out", f"{b}.attn.proj")
         entries += m.dense("blocks/feed_forward/up", f"{b}.ffn.fc1")
         entries += m.dense("blocks/feed_forward/down", f"{b}.ffn.fc2")
-        if adaptive == "shared":
-            return entries + m.array("blocks/offset", f"{b}.ada_gss", lambda w: w[0, 0])
+        if block.adaptive == "shared":
+            form = m.Form(lambda w: w[0, 0], lambda w: w[None, None])
+            return entries + m.array("blocks/offset", f"{b}.ada_gss", form)
         return entries + m.dense("blocks/modulation", f"{b}.ada_lin.1")
 
     entries = m.array("condition/classes/table", "class_emb.weight")
-    entries += m.array("feed/first", "pos_start", lambda w: w[0])
-    entries += m.array("feed/positions/table", "pos_1LC", lambda w: w[0])
+    entries += m.array("feed/first", "pos_start", m.LEADING)
+    entries += m.array("feed/positions/table", "pos_1LC", m.LEADING)
     entries += m.array("feed/levels/table", "lvl_embed.weight")
     entries += m.dense("feed/content/latents", "word_embed")
-    entries += m.stacked(layers, block)
+    entries += m.stacked(generator.layers, layer)
     entries += m.dense("blocks_norm/modulation", "head_nm.ada_lin.1")
     entries += m.dense("head/out", "head")
-    if adaptive == "shared":
+    if block.adaptive == "shared":
         entries += m.dense("modulation/map", "shared_ada_lin.1")
-    return entries
-
-
-def from_torch(arrays: Mapping[str, np.ndarray], generator: Any) -> dict:
-    """Parameters of `generator` from the authors' arrays.
-
-    Raises:
-      UserError: arrays are missing, left over or of the wrong shape.
-    """
-    like = nn.meta.unbox(jax.eval_shape(generator.init_boxed, jax.random.key(0)))
-    block = generator.block
-    entries = table(generator.layers, block.adaptive, block.mixer.qk_norm == "l2")
-    return m.apply(entries, arrays, like, ignore=IGNORED, what="VAR")
+    level = grid.coords[:, 0]
+    entries += m.buffer("lvl_1L", lambda: level[None].astype(np.int64))
+    return entries + m.buffer(
+        "attn_bias_for_masking",
+        lambda: np.where(level[:, None] >= level, 0.0, -np.inf)[None, None].astype(np.float32),
+    )

@@ -3,41 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-import jax
 import numpy as np
+from ml_collections import ConfigDict
 
+from vargen.config import part as config_part
+from vargen.errors import UserError
 from vargen.interop import autoencoder
 from vargen.interop import mapping as m
+from vargen.interop.var import PUBLISHED
 from vargen.tokenizers.multiscale import MultiScaleVQ
 
-# Counts of hits from training: statistics, no parameter.
-IGNORED = ("quantize.ema_vocab_hit_SV",)
+WHAT = "VAR tokenizer"
+IGNORED = ()
+HITS = "quantize.ema_vocab_hit_SV"
+
+
+def part(arrays: Mapping[str, Any], levels: tuple[int, ...] | None = None) -> ConfigDict:
+    """The tokenizer's part; `levels` are those of the generator (by default those of 256 pixels).
+
+    Raises:
+      UserError: arrays that tell sizes are missing.
+    """
+    vocab, channels = m.shape(arrays, "quantize.embedding.weight", WHAT)
+    if levels is None:
+        levels = PUBLISHED[10, 680]
+        if HITS in arrays and m.shape(arrays, HITS, WHAT)[0] != len(levels):
+            raise UserError(
+                f"{WHAT}: expected {len(levels)} levels, found another number; import its generator with it"
+            )
+    encoder = autoencoder.encoder_part(arrays, autoencoder.VAR, WHAT)
+    # The authors' class differs with the degree of sharing, and with it the names.
+    shared = m.count(arrays, "quantize.quant_resi.qresi_ls.{}.weight")
+    phi = 1 if "quantize.quant_resi.qresi.weight" in arrays else shared
+    options: dict[str, Any] = {} if phi == 4 else dict(phi=phi)
+    return config_part(
+        "multiscale_vq", encoder=encoder, levels=levels, vocab=vocab, channels=channels, **options
+    )
 
 
 def table(tokenizer: MultiScaleVQ) -> list[m.Entry]:
     """All entries for a tokenizer of these sizes."""
     entries = autoencoder.table(tokenizer, autoencoder.VAR)
     entries += m.array("quantizer/codebook", "quantize.embedding.weight")
+    levels = len(tokenizer.grid.levels)
+    # Counts of hits from training: statistics, no parameter.
+    entries += m.buffer(HITS, lambda: np.zeros((levels, tokenizer.vocab), np.float32))
     if tokenizer.phi_ratio:
-        # The authors' class differs with the degree of sharing, and with it the names.
         place = {0: "quantize.quant_resi.{}", 1: "quantize.quant_resi.qresi"}
         name = place.get(tokenizer.phi, "quantize.quant_resi.qresi_ls.{}")
-        count = tokenizer.phi or len(tokenizer.grid.levels)
 
         def phi(i):
-            entries = m.array("quantizer/phi_kernel", name.format(i) + ".weight", m.conv_kernel)
+            entries = m.array("quantizer/phi_kernel", name.format(i) + ".weight", m.CONV)
             return entries + m.array("quantizer/phi_bias", name.format(i) + ".bias")
 
-        entries += m.stacked(count, phi)
+        entries += m.stacked(tokenizer.phi or levels, phi)
     return entries
-
-
-def from_torch(arrays: Mapping[str, np.ndarray], tokenizer: MultiScaleVQ) -> dict:
-    """Parameters of `tokenizer` from the authors' arrays.
-
-    Raises:
-      UserError: arrays are missing, left over or of the wrong shape.
-    """
-    like = jax.eval_shape(tokenizer.init, jax.random.key(0))
-    return m.apply(table(tokenizer), arrays, like, ignore=IGNORED, what="VAR tokenizer")

@@ -53,6 +53,8 @@ class Attention(nn.Module):
     dropout: float = 0.0
     dtype: Any = jnp.float32
 
+    honours_hidden = True  # rows that a condition hides
+
     @property
     def head_dim(self) -> int:
         return self.width // self.heads
@@ -117,13 +119,15 @@ class Attention(nn.Module):
         if self.rope != "none":
             coords = layout.sequence if self.rope == "sequence" else layout.coords
             q, k = rotate(q, coords), rotate(k, coords)
-        key_steps = layout.steps
+        key_steps = layout.steps if layout.key_steps is None else layout.key_steps
         if cache is not None:
             cache = {n: _append(cache[n], new, layout.start) for n, new in (("key", k), ("value", v))}
             k, v = cache["key"], cache["value"]
-            key_steps = layout.cache_steps[: k.shape[1]]
+            key_steps = key_steps[..., : k.shape[1]]
+        # Rows that are hidden have the last of all steps, wherever they lie.
+        in_sequence = layout.key_steps is None or isinstance(key_steps, np.ndarray)
         y = step_attention(
-            q, k, v, layout.steps, key_steps, window=self.window, scale=scale, steps_are_sorted=True
+            q, k, v, layout.steps, key_steps, window=self.window, scale=scale, steps_are_sorted=in_sequence
         )
         y = y.reshape(*x.shape[:-1], self.width)
         y = Dense(self.width, ("heads", "embed"), self.out_init, self.out_bias, self.dtype, name="out")(y)

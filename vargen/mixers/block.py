@@ -22,6 +22,7 @@ class Block(nn.Module):
       width: D.
       mlp: kind of the position-wise network (`Mlp`), of inner width `mlp_width`.
       norm, affine, eps: the norms (`Norm`).
+      adaln_zero: modulations start at zero, and so every block as the identity (DiT's adaLN-Zero).
       adaptive: "none"; "adaln": the six modulations are a linear map of silu(condition) per block
         (DiT, arXiv 2212.09748); "shared": that map is shared by all blocks, and each adds a learned offset.
       init_std, out_init: initialisers; see `initializer`.
@@ -40,6 +41,7 @@ class Block(nn.Module):
     eps: float = 1e-6
     bias: bool = True
     adaptive: str = "none"
+    adaln_zero: bool = False
     dropout: float = 0.0
     dtype: Any = jnp.float32
 
@@ -54,7 +56,7 @@ class Block(nn.Module):
             self.modulation = Dense(
                 MODULATIONS * self.width,
                 ("embed", "mlp"),
-                _adaptive_init(self.init_std, self.width),
+                nn.initializers.zeros if self.adaln_zero else _adaptive_init(self.init_std, self.width),
                 dtype=self.dtype,
             )
         elif self.adaptive == "shared":
@@ -63,13 +65,15 @@ class Block(nn.Module):
             )
 
     def modulate(self, condition) -> jax.Array | None:
-        """The block's modulations [B, 6, D]; None where it has none.
+        """The block's modulations [B, M, 6, D]; None where it has none.
 
         Args:
-          condition: [B, D] ("adaln"), [B, 6, D] ("shared": the shared map's result).
+          condition: [B, M, D] ("adaln"), [B, M, 6, D] ("shared": the shared map's result); M is 1 for a condition
+            that all rows share.
         """
         if self.adaptive == "adaln":
-            return self.modulation(nn.silu(condition)).reshape(-1, MODULATIONS, self.width)
+            y = self.modulation(nn.silu(condition))
+            return y.reshape(*y.shape[:-1], MODULATIONS, self.width)
         if self.adaptive == "shared":
             return condition + self.offset.astype(self.dtype)
         return None
@@ -89,7 +93,7 @@ class Block(nn.Module):
         if modulation is None:
             gamma = scale = shift = (None, None)
         else:
-            parts = [modulation[:, i : i + 1] for i in range(MODULATIONS)]
+            parts = [modulation[..., i, :] for i in range(MODULATIONS)]
             gamma, scale, shift = parts[0:2], parts[2:4], parts[4:6]
         y, cache = self.mixer(_adapt(self.norm_1(x), scale[0], shift[0]), layout, cache, train)
         x = x + self._branch(y, gamma[0], train, drop_path)
@@ -105,7 +109,10 @@ class Block(nn.Module):
 
 
 class FinalNorm(nn.Module):
-    """The norm before a head: plain, or modulated by a condition [B, D] (scale, then shift)."""
+    """The norm before a head: plain, or modulated by a condition [B, M, D] (scale, then shift), M rows or 1.
+
+    A modulated one has no learned scale of its own.
+    """
 
     width: int
     init_std: float
@@ -113,23 +120,26 @@ class FinalNorm(nn.Module):
     affine: bool = True
     eps: float = 1e-6
     adaptive: bool = False
+    adaln_zero: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x, condition):
-        y = Norm(self.norm, self.affine, self.eps, name="norm")(x)
+        y = Norm(self.norm, self.affine and not self.adaptive, self.eps, name="norm")(x)
         if not self.adaptive:
             return y
-        init = initializer(self.init_std, self.width, gain=0.5)
+        init = nn.initializers.zeros
+        if not self.adaln_zero:
+            init = initializer(self.init_std, self.width, gain=0.5)
         both = Dense(2 * self.width, ("embed", "mlp"), init, dtype=self.dtype, name="modulation")(
             nn.silu(condition)
         )
-        scale, shift = jnp.split(both[:, None], 2, axis=-1)
+        scale, shift = jnp.split(both, 2, axis=-1)
         return _adapt(y, scale, shift)
 
 
 class SharedModulation(nn.Module):
-    """The map shared by all blocks under adaptive "shared": [B, D] -> [B, 6, D]."""
+    """The map shared by all blocks under adaptive "shared": [B, M, D] -> [B, M, 6, D]."""
 
     width: int
     init_std: float
@@ -141,7 +151,7 @@ class SharedModulation(nn.Module):
         y = Dense(MODULATIONS * self.width, ("embed", "mlp"), init, dtype=self.dtype, name="map")(
             nn.silu(condition)
         )
-        return y.reshape(-1, MODULATIONS, self.width)
+        return y.reshape(*y.shape[:-1], MODULATIONS, self.width)
 
 
 def _adapt(x, scale, shift):

@@ -17,14 +17,15 @@ class Layout:
       coords: int [N, A] or [B, N, A]: where each row's content lies: ([frame,] row, column); negative for rows
         that lie nowhere (a condition).
       start: in the cached form, the row of the cache at which these rows begin (int, or traced in a scan).
-      cache_steps: in the cached form, int [M]: the step of every row of the cache.
+      key_steps: int [M] or [B, M]: the step of every row that can be seen, those of the cache in the cached form;
+        None where it is `steps` itself.
       layer: which layer of its stack is at work (int, or traced under a scan over layers).
     """
 
     steps: Any
     coords: Any
     start: Any = None
-    cache_steps: Any = None
+    key_steps: Any = None
     layer: Any = 0
 
     @property

@@ -37,7 +37,7 @@ def check_paths(mixer: str, paths, grid: Grid, order, feed) -> None:
     if not paths:
         raise ValueError(f"mixer {mixer}: expected at least one path, found none")
     steps = None
-    if feed.visibility == "steps" and not order.random:
+    if feed.visibility in ("steps", "led") and not order.random:
         steps = np.asarray(order.decoding(None, 1).steps)
     for path in paths:
         if path not in ("forward", "reverse", *CROSS_SCAN, *ZIGZAG) and not _WINDOWS.fullmatch(path):

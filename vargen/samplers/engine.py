@@ -25,19 +25,20 @@ def decode(generator, params, quantizer, labels, key, sampling):
       generator: a `Generator`.
       params: its parameters.
       quantizer: the tokenizer's quantiser parameters.
-      labels: int32 [B].
+      labels: int32 [B], or whatever the conditioning's `parse` gives.
       key: PRNG key.
       sampling: `Sampling`.
 
     Returns:
       Codes int32 [B, N] or latents float32 [B, N, C], canonical, and the `Order` in which they came.
     """
-    batch, grid = len(labels), generator.tokenizer.grid
+    batch, grid = jax.tree.leaves(labels)[0].shape[0], generator.tokenizer.grid
     key_order, key_slots = jax.random.split(key)
     order = generator.order.decoding(key_order, batch, sampling.steps)
     scales = sampling.scales(order.sizes)
     if sampling.guided:
-        labels = jnp.concatenate([labels, jnp.full_like(labels, generator.condition.null)])
+        without = generator.condition.without(labels)
+        labels = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), labels, without)
     condition = generator.condition.apply({"params": params["condition"]}, labels)
     modulations = generator.modulations(params, condition)
     shape = (
@@ -75,8 +76,9 @@ def decode(generator, params, quantizer, labels, key, sampling):
         return content, state, cache
 
     state = generator.feed.apply({"params": params["feed"]}, batch, method="begin")
-    carry = (content, state, generator.init_cache(len(labels), 0))
-    for pieces in segments(order.sizes, generator.feed.cached, generator.feed.by_level):
+    conditions, length = condition.rows.shape[0], generator.feed.lead + grid.size
+    carry = (content, state, generator.init_cache(conditions, 0))
+    for pieces in segments(order.sizes, generator.feed):
         if len(pieces) == 1:
             carry = run(carry, pieces[0])
             continue
@@ -84,7 +86,7 @@ def decode(generator, params, quantizer, labels, key, sampling):
         if generator.feed.cached:
             # Layers are cut out of their stack once, before the loop: inside it that would be a copy each step.
             content, state, cache = carry
-            cache = _lengthen(cache, jax.eval_shape(lambda: generator.init_cache(len(labels), grid.size)))
+            cache = _lengthen(cache, jax.eval_shape(lambda: generator.init_cache(conditions, length)))
             stack = (params[generator.feed.stacks[0]], modulations[generator.feed.stacks[0]])
             cache, layers = (_unstack(t, generator.layers) for t in (cache, stack))
             carry = (content, state, cache)
@@ -103,18 +105,21 @@ def decode(generator, params, quantizer, labels, key, sampling):
     return carry[0], order
 
 
-def segments(sizes: np.ndarray, cached: bool, by_level: bool = False) -> list[list[Step]]:
+def segments(sizes: np.ndarray, feed) -> list[list[Step]]:
     """Groups of steps that one scan can run.
 
-    With a cache, neighbours of equal size (each alone where every level has its own arithmetic); a group of
-    one runs with its place known before tracing, and touches no row that doesn't exist yet. Without, up to
-    `PIECES` groups padded to their longest step.
+    With a cache, neighbours of equal size (each alone where every level has its own arithmetic, and the first
+    where rows of the condition lead it); a group of one runs with its place known before tracing, and touches no
+    row that doesn't exist yet. Without, up to `PIECES` groups padded to their longest step.
     """
     starts = np.cumsum(sizes) - sizes
-    if by_level:
+    if feed.by_level:
         cuts = np.arange(1, len(sizes))
-    elif cached:
-        cuts = np.flatnonzero(np.diff(sizes)) + 1
+    elif feed.cached:
+        apart = np.diff(sizes) != 0
+        if feed.lead:
+            apart[:1] = True
+        cuts = np.flatnonzero(apart) + 1
     else:
         cuts = np.unique(np.linspace(0, len(sizes), PIECES + 1).round().astype(int))[1:-1]
     groups = np.split(np.arange(len(sizes)), cuts)

@@ -11,14 +11,14 @@ import jax.numpy as jnp
 from vargen import parts
 from vargen.errors import UserError
 from vargen.orders import Grid
-from vargen.tokenizers import conv, patch
+from vargen.tokenizers import conv, patch, pooled
 from vargen.tokenizers.base import Tokenizer as Tokenizer
 from vargen.tokenizers.base import latent_grid
 from vargen.tokenizers.kl import KL
 from vargen.tokenizers.multiscale import MultiScaleVQ
 from vargen.tokenizers.vq import VQ
 
-ENCODERS = dict(conv=conv.build, patch=patch.build)
+ENCODERS = dict(conv=conv.build, patch=patch.build, pooled=pooled.build)
 CONV = types.MappingProxyType(dict(name="conv"))  # the encoder where a config names none
 
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from vargen.errors import UserError
 from vargen.layers import Dense
 from vargen.tokenizers.codec import Codec
-from vargen.tokenizers.layers import GroupNorm, conv
+from vargen.tokenizers.layers import GroupNorm, conv, double
 
 
 class ResidualBlock(nn.Module):
@@ -158,7 +158,7 @@ class ConvDecoder(nn.Module):
                 if level == lowest and self.attention:
                     h = Attention(self.groups, self.dtype, name=f"level{level}_attention{block}")(h)
             if level != 0:
-                h = conv(h.shape[-1], dtype=self.dtype, name=f"level{level}_up")(_double(h))
+                h = conv(h.shape[-1], dtype=self.dtype, name=f"level{level}_up")(double(h))
         return nn.silu(GroupNorm(self.groups, name="norm_out")(h))
 
     def last(self, features: jax.Array) -> jax.Array:
@@ -205,17 +205,7 @@ def build(
     Raises:
       UserError: the image does not divide by the downsampling, or a width by the groups.
     """
-    down = 2 ** (len(multipliers) - 1)
-    if any(side % down for side in image_size):
-        sizes = "x".join(map(str, image_size))
-        raise UserError(
-            f"encoder conv: {len(multipliers)} levels need an image size divisible by {down}, found {sizes}"
-        )
-    for multiplier in multipliers:
-        if width * multiplier % min(groups, width * multiplier):
-            raise UserError(
-                f"encoder conv: expected widths divisible by groups={groups}, found {width * multiplier}"
-            )
+    grid = latent_size("conv", image_size, width, multipliers, groups)
     shared = dict(
         width=width,
         multipliers=tuple(multipliers),
@@ -237,14 +227,32 @@ def build(
             attention=decoder_attention,
             **shared,
         ),
-        grid=(image_size[0] // down, image_size[1] // down),
+        grid=grid,
         latent_channels=latent_channels,
         last_name="conv_out",
     )
 
 
-def _double(x: jax.Array) -> jax.Array:
-    """Each pixel repeated twice along H and W: [B, H, W, C] -> [B, 2H, 2W, C]."""
-    batch, height, width, channels = x.shape
-    x = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
-    return x.reshape(batch, 2 * height, 2 * width, channels)
+def latent_size(
+    name: str, image_size: tuple[int, int], width: int, multipliers: tuple[int, ...], groups: int
+) -> tuple[int, int]:
+    """(h, w) of the latents where each of the levels but the last halves the resolution.
+
+    Args:
+      name: of the encoder, for the messages.
+      image_size: (H, W).
+      width, multipliers, groups: as of `build`.
+
+    Raises:
+      UserError: the image does not divide by the downsampling, or a width by the groups.
+    """
+    down = 2 ** (len(multipliers) - 1)
+    if any(side % down for side in image_size):
+        sizes = "x".join(map(str, image_size))
+        raise UserError(
+            f"encoder {name}: {len(multipliers)} levels need an image size divisible by {down}, found {sizes}"
+        )
+    for channels in (width, *(width * m for m in multipliers)):
+        if channels % min(groups, channels):
+            raise UserError(f"encoder {name}: expected widths divisible by groups={groups}, found {channels}")
+    return image_size[0] // down, image_size[1] // down

@@ -19,14 +19,16 @@ def conv(
     padding: Any = None,
     dtype: Any,
     name: str | None = None,
+    bias: bool = True,
     init=KERNEL_INIT,
 ):
-    """A square convolution over NHWC with bias; padding keeps the size unless given."""
+    """A square convolution over NHWC; padding keeps the size unless given."""
     return nn.Conv(
         features,
         (size, size),
         strides=(stride, stride),
         padding=[(size // 2, size // 2)] * 2 if padding is None else padding,
+        use_bias=bias,
         dtype=dtype,
         kernel_init=logical(init, None, None, None, "conv"),
         bias_init=logical(nn.initializers.zeros, "conv"),
@@ -55,3 +57,10 @@ class GroupNorm(nn.Module):
         variance = jnp.square(grouped - mean).mean(axis=(1, 3), keepdims=True)
         normal = ((grouped - mean) * jax.lax.rsqrt(variance + 1e-6)).reshape(x.shape)
         return (normal * scale + bias).astype(x.dtype)
+
+
+def double(x: jax.Array) -> jax.Array:
+    """Each pixel repeated twice along H and W: [B, H, W, C] -> [B, 2H, 2W, C]."""
+    batch, height, width, channels = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
+    return x.reshape(batch, 2 * height, 2 * width, channels)

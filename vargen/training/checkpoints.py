@@ -25,6 +25,7 @@ from vargen.errors import UserError
 from vargen.training.state import TrainState
 
 FOLDER, CONFIG, MANIFEST = "checkpoints", "config.json", "manifest.json"
+WEIGHTS = "params.safetensors"  # beside `checkpoints/`: what was imported, or where training starts
 
 
 class Checkpoints:
@@ -195,7 +196,8 @@ def load_params(
     """Parameters of a trained model; the path is all that is needed, on any number of devices.
 
     Args:
-      directory: what `Checkpoints` was given (`WORKDIR/tokenizer`, `WORKDIR/generator`).
+      directory: what `Checkpoints` was given (`WORKDIR/tokenizer`, `WORKDIR/generator`). Where it has no
+        checkpoint but `params.safetensors`, those are taken, as of step 0.
       which: "ema" (averaged) or "params" (as of the last step).
       step: a step, "best", or None for the last whole checkpoint.
       sharding: where every array goes; by default the first local device.
@@ -208,7 +210,7 @@ def load_params(
     """
     from orbax.checkpoint import v1 as ocp
 
-    from vargen import config
+    from vargen import config, weights_file
 
     if which not in ("ema", "params"):
         raise UserError(f"which: expected 'ema' or 'params', found {which!r}")
@@ -220,11 +222,14 @@ def load_params(
         path = None if wanted is None else folder / str(wanted)
         if path is not None and path.is_dir() and (found := problem(path)) is not None:
             raise UserError(f"checkpoint {path}: expected a whole one, but {found}")
+    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    if path is None and step is None and (weights := folder.parent / WEIGHTS).is_file():
+        params = jax.tree.map(lambda x: jax.device_put(x, sharding), weights_file.read(weights))
+        return config.from_json((folder.parent / CONFIG).read_text()), params, 0
     if path is None or not path.is_dir():
         found = ", ".join(map(str, saved_steps(folder))) or "none"
         wanted = "" if step is None else f" of step {step}"
         raise UserError(f"checkpoint {directory}: expected one{wanted} in {folder}, found {found}")
-    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     metadata = ocp.checkpointables_metadata(path).metadata[which]
     abstract = jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=sharding), metadata)
     loaded = ocp.load_checkpointables(path, {which: abstract})[which]

@@ -55,6 +55,7 @@ def train(
     mesh: jax.sharding.Mesh | None = None,
     on_images: Callable[[TrainState], Mapping[str, np.ndarray]] | None = None,
     validate: Callable[[TrainState], Mapping[str, float]] | None = None,
+    initial: Any = None,
     title: str = "training",
     progress: bool = True,
 ) -> Trained:
@@ -76,6 +77,7 @@ def train(
       on_images: state -> name -> float [M, H, W, C] in [-1, 1]; shown every `settings.image_every` steps.
       validate: state -> metrics; called before each save, recorded with the prefix "validation_". A "loss"
         among them decides which checkpoint is the best one.
+      initial: parameters of the model to start with, a nested dict of NumPy arrays; see `state.start_from`.
       title: of the progress bar.
       progress: whether there is one.
 
@@ -95,7 +97,8 @@ def train(
         # ---- Resume ----------------------------------------------------------------------------------------
         # The order matters:
         # 1. Shapes and shardings of the state, from the task, the optimizers and the mesh.
-        # 2. The last whole checkpoint is read straight into that layout; where there is none, a fresh state.
+        # 2. The last whole checkpoint is read straight into that layout; where there is none, a fresh state, with
+        #    the initial parameters where some are given.
         # 3. The step in that state says where everything else goes on: what was recorded later is dropped,
         #    batches start there, and each step's key is made from the run's key and the step.
         optimizers = optimizer.build(settings, jax.eval_shape(task.init_boxed, jax.random.key(0)))
@@ -105,6 +108,8 @@ def train(
         train_state = checkpoints.restore(state.abstract(task, optimizers, mesh))
         if train_state is None:
             train_state = state.create(task, optimizers, mesh, init_key)
+            if initial is not None:
+                train_state = state.start_from(train_state, initial)
         start = int(train_state.step)
         metrics = stack.enter_context(
             Metrics(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.core import meta
 from jax.sharding import Mesh
 
-from vargen import sharding
+from vargen import sharding, weights_file
+from vargen.errors import UserError
 from vargen.training.tasks import Task
 
 Optimizers = dict[str, optax.GradientTransformation]
@@ -79,3 +82,44 @@ def create(task: Task, optimizers: Optimizers, mesh: Mesh, key: jax.Array) -> Tr
     """
     init = jax.jit(lambda k: initial(task, optimizers, k), out_shardings=shardings(task, optimizers, mesh))
     return init(key)
+
+
+def start_from(state: TrainState, params: Any) -> TrainState:
+    """A fresh state with given parameters of the model, and the same as their average.
+
+    Parameters of the condition that have other shapes (another number of classes) start anew, with a line that
+    says so.
+
+    Args:
+      state: of `create`.
+      params: nested dict of NumPy arrays.
+
+    Raises:
+      UserError: other parameters than the model's.
+    """
+    ours, given = (dict(weights_file.flatten(tree)) for tree in (state.params["model"], params))
+    differ = [
+        f"{name} (expected {_shape(ours, name)}, found {_shape(given, name)})"
+        for name in sorted(ours.keys() | given.keys())
+        if _shape(ours, name) != _shape(given, name)
+    ]
+    serious = [d for d in differ if not d.startswith("condition/")]
+    if serious:
+        more = f" and {len(serious) - 4} more" if len(serious) > 4 else ""
+        raise UserError(f"initial parameters: {', '.join(serious[:4])}{more}")
+    if differ and jax.process_index() == 0:
+        print(f"starts anew: {', '.join(differ)}", flush=True)
+
+    def put(path, old):
+        name = "/".join(key.key for key in path)
+        if _shape(given, name) != _shape(ours, name):
+            return old
+        new = np.asarray(given[name], old.dtype)
+        return jax.make_array_from_callback(new.shape, old.sharding, lambda index: new[index])
+
+    model = functools.partial(jax.tree_util.tree_map_with_path, put)
+    return state.replace(params=dict(state.params, model=model(state.params["model"])), ema=model(state.ema))
+
+
+def _shape(arrays: dict[str, Any], name: str) -> tuple[int, ...] | str:
+    return tuple(arrays[name].shape) if name in arrays else "none"

@@ -147,7 +147,7 @@ class GeneratorTask:
         content_key, loss_key = jax.random.split(key)
         content = self.content(frozen, batch, content_key)
         loss, metrics = self.generator.loss(
-            params["model"], frozen.get("quantizer"), content, batch["label"], loss_key, train=True
+            params["model"], frozen.get("quantizer"), content, batch["label"], loss_key, True, step
         )
         return loss, (stats, metrics, None)
 

@@ -1,0 +1,236 @@
+"""Published files through `vargen import`, every command after it, and back through `vargen export`."""
+
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import vargen
+from vargen import config, models
+from vargen.cli import main
+from vargen.config import part
+from vargen.interop import files, mapping, systems
+
+ROOT = pathlib.Path(__file__).parents[2]
+IMAGE = 8  # two levels: a grid of 4x4
+
+
+def run(*arguments):
+    assert main.main([str(a) for a in arguments]) == 0
+
+
+def conv(**options):
+    return part("conv", width=32, multipliers=(1, 1), **options)
+
+
+def tiny(system):
+    """The published config at a tiny size."""
+    c = config.load(f"{ROOT / 'configs' / system}_imagenet256.py")
+    c.compute_dtype = "float32"
+    c.data.image_size, c.data.num_classes = IMAGE, 5
+    c.model.layers = 4 if system == "mar" else 2
+    c.model.width = 128
+    c.mixer.heads = 2
+    c.model.mlp_width = 64 if "mlp_width" in c.model else 512
+    if system == "var":
+        c.head.init_std = 0.02 * (1 / (3 * 128)) ** 0.5
+        c.tokenizer = part(
+            "multiscale_vq", encoder=conv(projection=3), levels=(1, 2, 4), vocab=16, channels=4
+        )
+    elif system == "mar":
+        encoder = conv(decoder_attention=False)
+        c.tokenizer = part("kl", encoder=encoder, channels=4, scale=0.2325)
+        c.feed.buffer, c.order.steps = 3, 16
+        c.head.update(dict(depth=2, width=16))
+    elif system == "llamagen":
+        c.tokenizer = part("vq", encoder=conv(hidden=8), vocab=16, channels=4)
+    else:
+        encoder = part("pooled", width=32, multipliers=(1, 1))
+        c.tokenizer.encoder, c.tokenizer.vocab, c.tokenizer.channels = encoder, 16, 4
+    return c
+
+
+def disturbed(x):
+    rng = np.random.default_rng(x.size)
+    return x + 0.1 * rng.normal(size=x.shape).astype(np.float32)
+
+
+def publish(system, folder, c=None):
+    """Files as the authors would publish them, of random parameters; returns those parameters."""
+    folder.mkdir(exist_ok=True)
+    s, c = systems.system(system), c or tiny(system)
+    found = {}
+    for name, built in zip(("tokenizer", "generator"), systems.build(c), strict=True):
+        module = getattr(s, name)
+        params = jax.tree.map(np.asarray, built.init(jax.random.key(len(found))))
+        if name == "generator":  # not the zeros of a start
+            params = jax.tree.map(disturbed, params)
+        arrays = mapping.write(module.table(built), params)
+        files.write(folder / f"{name}.npz", {k: v for k, v in arrays.items() if "ema_vocab" not in k})
+        found[name] = params
+    return found
+
+
+def imported(system, folder, *options):
+    both = ("--generator", folder / "generator.npz", "--tokenizer", folder / "tokenizer.npz")
+    run("import", system, *both, "--image-size", IMAGE, "--out", folder / "model", *options)
+    return folder / "model"
+
+
+@pytest.mark.parametrize("system", ["var", "llamagen", "mar", "rar"])
+def test_import_and_export(system, tmp_path, capsys):
+    params = publish(system, tmp_path)
+    out = imported(system, tmp_path, "--heads", 2)
+    assert f"8x8: tokenizer {models.parameter_count(systems.build(tiny(system))[0]) / 1e6:.1f} M" in (
+        capsys.readouterr().out
+    )
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["generator.npz", "model", "tokenizer.npz"]
+    model = vargen.load(out)
+    jax.tree.map(np.testing.assert_array_equal, model.tokenizer_params, params["tokenizer"])
+    jax.tree.map(np.testing.assert_array_equal, model.generator_params, params["generator"])
+    expected = tiny(system)
+    for axis in ("conditioning", "order", "feed", "mixer", "head"):
+        assert model.config[axis] == expected[axis], axis
+
+    # Back under the authors' names, in another format: the same arrays; imported again: the same parameters.
+    exported = {name: tmp_path / f"{name}.safetensors" for name in ("generator", "tokenizer")}
+    run("export", system, "--workdir", out, *(x for n, f in exported.items() for x in (f"--{n}", f)))
+    for name, file in exported.items():
+        first, again = files.read(tmp_path / f"{name}.npz"), files.read(file)
+        assert set(first) <= set(again)
+        for array in first:
+            np.testing.assert_array_equal(again[array], first[array], strict=True)
+    exported["out"] = tmp_path / "again"
+    run(
+        "import",
+        system,
+        *(x for n, f in exported.items() for x in (f"--{n}", f)),
+        "--heads",
+        2,
+        "--image-size",
+        8,
+    )
+    again = vargen.load(tmp_path / "again")
+    jax.tree.map(np.testing.assert_array_equal, again.generator_params, params["generator"])
+    jax.tree.map(np.testing.assert_array_equal, again.tokenizer_params, params["tokenizer"])
+
+
+def test_commands_after_an_import(tmp_path, capsys):
+    publish("rar", tmp_path)
+    out = imported("rar", tmp_path)
+    run("sample", "--workdir", out, "--classes", "1,4", "--preset", "paper", "--count", 2, "--batch-size", 4)
+    names = sorted(p.name for p in (out / "samples").iterdir())
+    assert names == ["0001-000.png", "0001-001.png", "0004-000.png", "0004-001.png", "grid.png", "steps.png"]
+
+    # The preset's numbers are the paper's: without it the samples are others.
+    model = vargen.load(out)
+    paper = model.config.presets.paper.sampling.to_dict()
+    assert (paper["guidance"], paper["guidance_power"], paper["guidance_schedule"]) == (16.0, 2.75, "cosine")
+    labels = np.repeat([1, 4], 2)
+    key = jax.random.fold_in(jax.random.key(0), 0)
+    pixels = np.asarray(Image.open(out / "samples" / "0004-001.png"))
+    for options, same in ((paper, True), ({}, False)):
+        image = np.asarray(model.sample(labels, key, **options))[3]
+        found = np.abs(pixels - (np.clip(image, -1, 1) + 1) * 127.5).max() < 1
+        assert found == same
+
+    # Given codes become the images that the tokenizer makes of them.
+    codes = np.asarray(model.generate([1, 2], 3)[0])
+    np.save(tmp_path / "codes.npy", codes)
+    run("sample", "--workdir", out, "--codes", tmp_path / "codes.npy", "--out", tmp_path / "decoded")
+    image = (np.clip(model.decode(codes)[1], -1, 1) + 1) * 127.5
+    pixels = np.asarray(Image.open(tmp_path / "decoded" / "000001.png"))
+    assert np.abs(pixels - image).max() < 1
+    capsys.readouterr()
+    np.save(tmp_path / "wrong.npy", codes + 16)
+    for flags, words in (
+        (["--codes", tmp_path / "wrong.npy"], "whole numbers from 0 to 15, found int32 from 16 to 31"),
+        (["--codes", tmp_path / "none.npy"], "expected an .npy"),
+        (["--preset", "papers"], "preset: expected one of demo, paper, found 'papers'"),
+    ):
+        assert main.main(["sample", "--workdir", str(out), *map(str, flags)]) == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1
+
+
+def test_fine_tuning(tmp_path, capsys):
+    """On a folder with another number of classes: their table starts anew, all else where the import left it."""
+    published = tmp_path / "published"
+    params = publish("rar", published)["generator"]
+    out = imported("rar", published)
+    for name in ("cats", "dogs", "birds"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(8):
+            Image.new("RGB", (IMAGE, IMAGE), (30 * i, 100, 7)).save(tmp_path / "images" / name / f"{i}.png")
+    settings = dict(
+        steps=2, batch_size=8, learning_rate=0.0, warmup_steps=0, save_every=2, log_every=1, ema_decay=0.9
+    )
+    overrides = [f"--config.training.{k}={v}" for k, v in settings.items()]
+    overrides += ["--config.data.source=folder", f"--config.data.path={tmp_path / 'images'}"]
+    overrides += ["--config.data.num_classes=0", "--config.evaluation.batch_size=2"]
+    run("train", "--from", out, "--workdir", tmp_path / "fine", *overrides)
+    assert (
+        "starts anew: condition/classes/table (expected (4, 128), found (6, 128))" in capsys.readouterr().out
+    )
+    tuned = vargen.load(tmp_path / "fine")
+    assert tuned.config.data.num_classes == 3
+    found, given = dict(mapping.flatten(tuned.generator_params)), dict(mapping.flatten(params))
+    for name in given:
+        if name == "condition/classes/table":
+            assert found[name].shape == (4, 128)
+        else:  # a rate of 0
+            np.testing.assert_allclose(found[name], given[name], atol=1e-6)
+    run("sample", "--workdir", tmp_path / "fine", "--classes", "dogs", "--count", 2)
+    assert (tmp_path / "fine" / "samples" / "grid.png").is_file()
+    assert main.main(["train", "--from", str(tmp_path), "--workdir", str(tmp_path / "b")]) == 2
+
+
+def test_text(tmp_path, capsys):
+    c = tiny("llamagen")
+    c.conditioning, c.data.num_classes = part("caption", tokens=4, channels=6, dropout=0.1), 1
+    publish("llamagen", tmp_path, c)
+    out = imported("llamagen", tmp_path, "--heads", 2)
+    assert vargen.load(out).config.conditioning == c.conditioning
+    rng = np.random.default_rng(0)
+    captions = dict(
+        embedding=rng.normal(size=(2, 4, 6)).astype(np.float16),
+        mask=[[1, 1, 0, 0], [1, 1, 1, 1]],
+        text=["a", "b c"],
+    )
+    np.savez(tmp_path / "captions.npz", **captions)
+    run("sample", "--workdir", out, "--captions", tmp_path / "captions.npz", "--count", 2)
+    names = sorted(p.name for p in (out / "samples").glob("0*.png"))
+    assert names == ["0000-000.png", "0000-001.png", "0001-000.png", "0001-001.png"]
+    np.savez(tmp_path / "short.npz", embedding=np.zeros((2, 3, 6)), mask=np.ones((2, 3)))
+    capsys.readouterr()
+    assert main.main(["sample", "--workdir", str(out), "--captions", str(tmp_path / "short.npz")]) == 2
+    assert "expected embeddings [B, 4, 6], found [2, 3, 6]" in capsys.readouterr().err
+
+
+def test_mistakes_leave_nothing(tmp_path, capsys):
+    publish("rar", tmp_path)
+    out = tmp_path / "model"
+    generator = dict(files.read(tmp_path / "generator.npz"))
+    generator["lm_head.bias"] = generator.pop("lm_head.bias")[:-1]
+    files.write(tmp_path / "misshapen.npz", generator)
+    del generator["lm_head.bias"]
+    generator["extra"] = np.zeros(1)
+    files.write(tmp_path / "other.npz", generator)
+    (tmp_path / "text.npz").write_text("404 not found")
+    for file, words in (
+        ("misshapen.npz", "RAR: wrong shapes: lm_head.bias (expected (16,), found (15,))"),
+        ("other.npz", "RAR: missing arrays: lm_head.bias (16,); unexpected arrays: extra"),
+        ("tokenizer.npz", "RAR: expected the array"),
+        ("text.npz", "expected a npz file, found text that starts '404 not found'"),
+        ("none.npz", "expected a file, found none"),
+    ):
+        flags = ["--generator", str(tmp_path / file), "--tokenizer", str(tmp_path / "tokenizer.npz")]
+        assert main.main(["import", "rar", *flags, "--out", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1
+        assert not out.exists() and not list(tmp_path.glob(".*"))
+    out.mkdir()
+    assert main.main(["import", "rar", *flags, "--out", str(out)]) == 2
+    assert "expected a new directory" in capsys.readouterr().err

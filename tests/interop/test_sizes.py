@@ -1,0 +1,120 @@
+"""Sizes that the importer reads off the published arrays, for every published size, against the configs."""
+
+import functools
+import pathlib
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+import pytest
+
+from vargen import config, models
+from vargen.errors import UserError
+from vargen.interop import mapping, systems
+from vargen.interop.rar import SPARE, SPARE_STEPS
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+PUBLISHED = [
+    *(("var", size) for size in ("d16", "d20", "d24", "d30")),
+    *(("llamagen", size) for size in ("b", "l", "xl", "xxl")),
+    *(("mar", size) for size in "blh"),
+    *(("rar", size) for size in ("b", "l", "xl", "xxl")),
+]
+
+
+class Shapes(Mapping):
+    """Arrays of zeros that take no memory."""
+
+    def __init__(self, shapes):
+        self.shapes = shapes
+
+    def __getitem__(self, name):
+        return np.broadcast_to(np.float32(0), self.shapes[name])
+
+    def __iter__(self):
+        return iter(self.shapes)
+
+    def __len__(self):
+        return len(self.shapes)
+
+    def shape(self, name):
+        return self.shapes[name]
+
+
+def published(module, part):
+    """What the authors' file of a model of these sizes holds."""
+    like = jax.eval_shape(part.init, jax.random.key(0))
+    shapes = mapping.source_shapes(module.table(part), dict(mapping.flatten(like)))
+    return Shapes({name: s for name, s in shapes.items() if name != "lvl_1L"})
+
+
+@functools.cache
+def tokenizer_arrays(system):
+    c = config.load(f"{CONFIGS / system}_imagenet256.py")
+    return published(systems.system(system).tokenizer, models.build_tokenizer(c))
+
+
+@pytest.mark.parametrize("system, size", PUBLISHED)
+def test_published_sizes(system, size):
+    expected = config.load(f"{CONFIGS / system}_imagenet256.py:{size}")
+    _, generator = systems.build(expected)
+    s = systems.system(system)
+    arrays = published(s.generator, generator)
+    found = systems.infer(s, tokenizer_arrays(system), arrays)
+    for field in (
+        "name",
+        "tokenizer",
+        "conditioning",
+        "order",
+        "feed",
+        "mixer",
+        "head",
+        "model",
+        "sampling",
+        "presets",
+    ):
+        want = expected[field]
+        assert found[field] == want, f"{field}: {found[field]} is not {want}"
+    assert (found.data.image_size, found.data.num_classes) == (256, 1000)
+    if system == "rar":
+        # Theirs has places for more rows than 256 slots and the condition, and a code that stands for no code.
+        width = generator.block.width
+        spare = (SPARE - 2) + SPARE + (SPARE_STEPS - 1) + 1
+        extra = sum(np.prod(x) for x in arrays.shapes.values()) - models.parameter_count(generator)
+        assert extra == spare * width
+
+
+def test_512_pixels():
+    """VAR-d36: modulations shared, levels of 512 pixels."""
+    c = config.load(f"{CONFIGS}/var_imagenet256.py:d16")
+    c.data.image_size, c.model.adaptive, c.model.layers = 512, "shared", 2
+    c.tokenizer.levels = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
+    s = systems.system("var")
+    tokenizer, generator = systems.build(c)
+    found = systems.infer(s, published(s.tokenizer, tokenizer), published(s.generator, generator))
+    assert (
+        found.tokenizer == c.tokenizer and found.model.adaptive == "shared" and found.data.image_size == 512
+    )
+
+
+def test_hints_and_contradictions():
+    s = systems.system("llamagen")
+    c = config.load(f"{CONFIGS}/llamagen_imagenet256.py:b")
+    arrays = published(s.generator, systems.build(c)[1])
+    found = systems.infer(s, tokenizer_arrays("llamagen"), arrays, image_size=384)
+    assert found.data.image_size == 384 and found.presets.paper.resize == 256
+    assert systems.infer(s, tokenizer_arrays("llamagen"), arrays, heads=6).mixer.heads == 6
+    with pytest.raises(UserError, match="heads that divides the width 768, found 7"):
+        systems.infer(s, tokenizer_arrays("llamagen"), arrays, heads=7)
+    with pytest.raises(UserError, match=r"LlamaGen: expected the array norm\.weight, found .* others"):
+        systems.infer(s, tokenizer_arrays("llamagen"), tokenizer_arrays("llamagen"))
+    with pytest.raises(UserError, match=r"VAR: expected the array"):
+        systems.infer(systems.system("var"), tokenizer_arrays("var"), arrays)
+    rar = systems.system("rar")
+    c = config.load(f"{CONFIGS}/rar_imagenet256.py:b")
+    with pytest.raises(UserError, match="image size: expected 256 as the generator's arrays tell, found 512"):
+        systems.infer(
+            rar, tokenizer_arrays("rar"), published(rar.generator, systems.build(c)[1]), image_size=512
+        )
+    with pytest.raises(UserError, match="system: expected one of var, llamagen, mar, rar, found 'sd'"):
+        systems.system("sd")

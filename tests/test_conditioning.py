@@ -1,0 +1,85 @@
+"""Captions as a condition: how they are read, taken away and embedded."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vargen.conditioning import CaptionEmbedding
+
+TOKENS, CHANNELS, WIDTH = 3, 4, 8
+EMBEDDING = np.random.default_rng(0).normal(size=(2, TOKENS, CHANNELS))
+MASK = np.array([[1, 1, 0], [0, 1, 1]])  # padded on the right, and on the left
+
+
+def part(**options):
+    return CaptionEmbedding(width=WIDTH, init_std=0.5, tokens=TOKENS, channels=CHANNELS, **options)
+
+
+def test_parse_moves_padding_to_the_left():
+    captions = part().parse((EMBEDDING, MASK))
+    first, second = EMBEDDING.astype(np.float32)
+    zero = np.zeros(CHANNELS, np.float32)
+    np.testing.assert_array_equal(
+        captions.embedding, [[zero, first[0], first[1]], [zero, second[1], second[2]]]
+    )
+    np.testing.assert_array_equal(captions.mask, [[False, True, True]] * 2)
+    assert captions.embedding.dtype == np.float32 and captions.mask.dtype == bool
+    assert not captions.dropped.any()
+    assert part().parse(captions) is captions
+
+
+@pytest.mark.parametrize(
+    "captions, message",
+    [
+        ((EMBEDDING[0], MASK[0]), "captions: expected embeddings [B, 3, 4], found [3, 4]"),
+        ((EMBEDDING[:, :2], MASK[:, :2]), "captions: expected embeddings [B, 3, 4], found [2, 2, 4]"),
+        ((EMBEDDING[..., :3], MASK), "captions: expected embeddings [B, 3, 4], found [2, 3, 3]"),
+        ((EMBEDDING, MASK[:1]), "captions: expected a mask [2, 3], found [1, 3]"),
+        ((EMBEDDING, MASK[:, :2]), "captions: expected a mask [2, 3], found [2, 2]"),
+        ([1], "captions: expected a pair of embeddings and mask, found list"),
+        (7, "captions: expected a pair of embeddings and mask, found int"),
+    ],
+)
+def test_other_captions_are_refused(captions, message):
+    with pytest.raises(ValueError) as error:
+        part().parse(captions)
+    assert str(error.value) == message
+
+
+def test_drop_takes_a_share_of_the_captions_away():
+    many = part().parse((np.ones((4000, TOKENS, CHANNELS)), np.ones((4000, TOKENS))))
+    dropped = part(dropout=0.25).drop(many, jax.random.key(0))
+    assert abs(np.mean(dropped.dropped) - 0.25) < 0.03  # four standard deviations
+    np.testing.assert_array_equal(dropped.embedding, many.embedding)
+    np.testing.assert_array_equal(dropped.mask, many.mask)
+    assert not np.any(part(dropout=0.0).drop(many, jax.random.key(0)).dropped)
+    # What is gone stays so.
+    assert np.all(part(dropout=0.0).drop(part().without(many), jax.random.key(0)).dropped)
+
+
+def test_rows_of_captions_and_of_none():
+    condition, captions = part(), part().parse((EMBEDDING, MASK))
+    params = nn.meta.unbox(condition.init(jax.random.key(0), condition.example()))["params"]
+
+    def expected(x):
+        x = x @ params["inner"]["kernel"]
+        x = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+        return x @ params["outer"]["kernel"]
+
+    found = condition.apply({"params": params}, captions)
+    assert condition.rows == TOKENS and found.vector is None
+    np.testing.assert_allclose(found.rows, expected(captions.embedding), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(found.hidden, ~captions.mask)
+
+    none = condition.apply({"params": params}, condition.without(captions))
+    null = np.broadcast_to(expected(params["null"]), none.rows.shape)
+    np.testing.assert_allclose(none.rows, null, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(none.hidden, ~captions.mask)  # the padding stays
+
+    def total(params):
+        return jnp.sum(condition.apply({"params": params}, condition.without(captions)).rows)
+
+    gradient = jax.grad(total)(params)
+    assert not np.any(gradient["null"]) and np.any(gradient["inner"]["kernel"])

@@ -1,0 +1,81 @@
+"""`vargen import`: published checkpoints of other programs."""
+
+from __future__ import annotations
+
+import argparse
+
+from vargen.cli import common
+
+SUMMARY = "turn a published PyTorch checkpoint into a vargen model"
+DESCRIPTION = """
+Reads the authors' files (.safetensors, .npz, or PyTorch's .pth .pt .bin .ckpt, which need the extra
+vargen[torch]; a file that would run code is refused) and writes a directory with config.json and the
+parameters as safetensors, on which every other command works. Sizes are inferred from the arrays.
+"""
+EXAMPLES = """\
+  vargen import var --generator var_d16.pth --tokenizer vae_ch160v4096z32.pth --out models/var_d16
+  vargen import llamagen --generator c2i_L_384.pt --tokenizer vq_ds16_c2i.pt --image-size 384 \\
+      --out models/llamagen_l
+  vargen import mar --generator mar_base/checkpoint-last.pth --tokenizer kl16.ckpt --out models/mar_b
+  vargen import rar --generator rar_b.bin --tokenizer maskgit-vqgan-imagenet-f16-256.bin \\
+      --out models/rar_b
+"""
+SYSTEMS = ("var", "llamagen", "mar", "rar")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags."""
+    parser.add_argument("system", choices=SYSTEMS, help="whose files they are")
+    parser.add_argument("--tokenizer", metavar="FILE", required=True, help="the tokenizer's weights")
+    parser.add_argument(
+        "--generator", metavar="FILE", help="the generator's weights; none: the tokenizer alone"
+    )
+    parser.add_argument("--out", metavar="DIR", required=True, help="the directory to make")
+    parser.add_argument(
+        "--weights",
+        choices=("auto", "ema", "plain"),
+        default="auto",
+        help="which of several sets in a file: averaged ones where there are (auto), or insist",
+    )
+    parser.add_argument(
+        "--image-size",
+        type=common.number(int, 1),
+        default=0,
+        metavar="N",
+        help="pixels, where arrays don't tell (256)",
+    )
+    parser.add_argument(
+        "--heads",
+        type=common.number(int, 1),
+        default=0,
+        metavar="H",
+        help="attention heads of sizes never published",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Imports, and says what came out."""
+    from vargen import models
+    from vargen.interop import checkpoint, systems
+
+    c = checkpoint.import_checkpoint(
+        args.system,
+        args.out,
+        tokenizer=args.tokenizer,
+        generator=args.generator,
+        weights=args.weights,
+        image_size=args.image_size,
+        heads=args.heads,
+    )
+    tokenizer, generator = systems.build(c)
+    sizes = [f"tokenizer {models.parameter_count(tokenizer) / 1e6:.1f} M"]
+    if generator is not None:
+        sizes.append(f"generator {models.parameter_count(generator) / 1e6:.1f} M parameters")
+    size = c.data.image_size
+    print(f"{c.name or args.system}, {size}x{size}: {', '.join(sizes)}, in {args.out}")
+    if generator is None:
+        print(f"next: vargen reconstruct --workdir {args.out}")
+    elif generator.condition.hides:
+        print(f"next: vargen sample --workdir {args.out} --captions FILE.npz")
+    else:
+        print(f"next: vargen sample --workdir {args.out} --classes 207,360,387 --count 4")

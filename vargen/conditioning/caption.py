@@ -1,0 +1,115 @@
+"""Captions as a text encoder embeds them (LlamaGen, arXiv 2406.06525): rows before the image's."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vargen.conditioning.condition import Condition
+from vargen.layers import Dense, initializer, logical
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Captions:
+    """Captions of a batch.
+
+    Attributes:
+      embedding: float32 [B, T, E]: the text encoder's states, padded on the left.
+      mask: bool [B, T]: which of them are text.
+      dropped: bool [B]: captions that are taken away.
+    """
+
+    embedding: jax.Array
+    mask: jax.Array
+    dropped: jax.Array
+
+
+class CaptionEmbedding(nn.Module):
+    """A row per token of the text encoder, through a small network.
+
+    Attributes:
+      width: D.
+      init_std: see `initializer`.
+      tokens: T, the longest caption; also the number of rows.
+      channels: E, the text encoder's width.
+      dropout: probability with which `drop` takes a caption away (arXiv 2207.12598).
+    """
+
+    width: int
+    init_std: float
+    tokens: int = 120
+    channels: int = 2048
+    dropout: float = 0.1
+    dtype: Any = jnp.float32
+
+    hides = True
+    pooled = False
+
+    @property
+    def rows(self) -> int:
+        """P, the rows that it makes."""
+        return self.tokens
+
+    def parse(self, captions) -> Captions:
+        """Captions from what a user gave: (embedding float [B, T, E], mask [B, T]), or `Captions`.
+
+        Padding is moved to the left, where the model expects it.
+
+        Raises:
+          ValueError: another shape than the model's.
+        """
+        if isinstance(captions, Captions):
+            return captions
+        try:
+            embedding, mask = (np.asarray(x) for x in captions)
+        except (TypeError, ValueError) as error:
+            found = type(captions).__name__
+            raise ValueError(f"captions: expected a pair of embeddings and mask, found {found}") from error
+        if embedding.ndim != 3 or embedding.shape[1:] != (self.tokens, self.channels):
+            raise ValueError(
+                f"captions: expected embeddings [B, {self.tokens}, {self.channels}], found {list(embedding.shape)}"
+            )
+        if mask.shape != embedding.shape[:2]:
+            raise ValueError(
+                f"captions: expected a mask {list(embedding.shape[:2])}, found {list(mask.shape)}"
+            )
+        mask = mask.astype(bool)
+        order = np.argsort(mask, axis=1, kind="stable")
+        mask = np.take_along_axis(mask, order, axis=1)
+        embedding = np.take_along_axis(embedding, order[..., None], axis=1) * mask[..., None]
+        return Captions(embedding.astype(np.float32), mask, np.zeros(len(mask), bool))
+
+    def example(self) -> Captions:
+        """One caption, for initialisation."""
+        return Captions(
+            jnp.zeros((1, self.tokens, self.channels)), jnp.ones((1, self.tokens), bool), jnp.zeros(1, bool)
+        )
+
+    def without(self, captions: Captions) -> Captions:
+        """The same captions, taken away; the padding stays, as in the authors' sampler."""
+        return dataclasses.replace(captions, dropped=jnp.ones_like(captions.dropped))
+
+    def drop(self, captions: Captions, key) -> Captions:
+        """Each taken away with probability `dropout`."""
+        gone = jax.random.bernoulli(key, self.dropout, captions.dropped.shape)
+        return dataclasses.replace(captions, dropped=captions.dropped | gone)
+
+    @nn.compact
+    def __call__(self, captions: Captions) -> Condition:
+        """A condition of T rows and no vector."""
+        normal = nn.initializers.normal(self.channels**-0.5)
+        shape = (self.tokens, self.channels)
+        # Not trained by the authors: a fixed random stand-in for an encoder's states.
+        null = jax.lax.stop_gradient(self.param("null", logical(normal, None, "embed"), shape))
+        x = jnp.where(captions.dropped[:, None, None], null, captions.embedding)
+        init = initializer(self.init_std, self.width)
+        for name in ("inner", "outer"):
+            x = Dense(self.width, ("embed", "mlp"), init, bias=False, dtype=self.dtype, name=name)(x)
+            x = nn.gelu(x, approximate=True) if name == "inner" else x
+        return Condition(x, hidden=~captions.mask)

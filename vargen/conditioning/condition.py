@@ -1,0 +1,25 @@
+"""What a conditioning part hands to the generator."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """A condition, in the two ways in which it can enter.
+
+    Attributes:
+      rows: [B, P, D]: rows before the slots' rows; the last of them predicts the first step.
+      vector: [B, D], which modulates blocks and norms and fills the rows of feeds that take no more than one
+        vector; None for conditions that are rows alone.
+      hidden: bool [B, P], rows that nobody may look at (padding), or None.
+    """
+
+    rows: jax.Array
+    vector: Any = None
+    hidden: Any = None

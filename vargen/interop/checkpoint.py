@@ -1,0 +1,114 @@
+"""Whole checkpoints: the authors' files to a directory that every command works on, and back."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from vargen import config, weights_file
+from vargen.errors import UserError
+from vargen.interop import files, mapping, systems
+from vargen.training import checkpoints
+
+Path = str | os.PathLike[str]
+
+
+def import_checkpoint(
+    name: str,
+    out: Path,
+    *,
+    tokenizer: Path,
+    generator: Path | None = None,
+    weights: Literal["auto", "ema", "plain"] = "auto",
+    image_size: int = 0,
+    heads: int = 0,
+) -> ConfigDict:
+    """Writes a directory for `vargen.load` from the authors' files.
+
+    Args:
+      name: of the system, see `systems.MODULES`.
+      out: the directory; made, and must not be there yet.
+      tokenizer: the file of the tokenizer's weights.
+      generator: the file of the generator's; None for the tokenizer alone.
+      weights: "auto", "ema" or "plain": which of several sets in the files, as for `files.read`.
+      image_size, heads: as for `systems.infer`.
+
+    Returns:
+      The config, sizes inferred from the arrays.
+
+    Raises:
+      UserError: a file is missing, broken or of another kind, arrays don't fit, or `out` is there. Nothing is left.
+    """
+    out = pathlib.Path(out).expanduser()
+    if out.exists():
+        raise UserError(f"{out}: expected a new directory, found one that is there already")
+    s = systems.system(name)
+    arrays: dict[str, Any] = {"tokenizer": files.read(tokenizer, _lenient(weights), "tokenizer")}
+    if generator is not None:
+        arrays["generator"] = files.read(generator, weights, "generator")
+    c = systems.infer(s, arrays["tokenizer"], arrays.get("generator"), image_size=image_size, heads=heads)
+    parts = dict(zip(("tokenizer", "generator"), systems.build(c), strict=True))
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        for part, found in arrays.items():
+            (partial / part).mkdir(parents=True)
+            params = systems.read(getattr(s, part), parts[part], found)
+            weights_file.write(partial / part / checkpoints.WEIGHTS, params)
+            (partial / part / checkpoints.CONFIG).write_text(config.to_json(c))
+        (partial / checkpoints.CONFIG).write_text(config.to_json(c))
+        partial.rename(out)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return c
+
+
+def export_checkpoint(
+    name: str,
+    workdir: Path,
+    *,
+    tokenizer: Path | None = None,
+    generator: Path | None = None,
+    which: str = "ema",
+) -> None:
+    """Writes a model's parameters under the authors' names, as they load them.
+
+    Args:
+      name: of the system whose names are wanted.
+      workdir: a trained or imported model.
+      tokenizer, generator: the files to write; the suffix says the format (`files.write`). None: not written.
+      which: "ema" or "params": averaged or last parameters.
+
+    Raises:
+      UserError: no model there, or one with parts or values that the system's files have no place for.
+    """
+    s, workdir = systems.system(name), pathlib.Path(workdir).expanduser()
+    for part, file in (("tokenizer", tokenizer), ("generator", generator)):
+        if file is None:
+            continue
+        c, params, _ = checkpoints.load_params(workdir / part, which)
+        built = dict(zip(("tokenizer", "generator"), systems.build(c), strict=True))[part]
+        module = getattr(s, part)
+        params = jax.tree.map(np.asarray, params)
+        arrays = mapping.write(module.table(built), params, what=module.WHAT)
+        # What their files have no place for would be lost without a word.
+        again = dict(weights_file.flatten(systems.read(module, built, arrays)))
+        lost = [k for k, v in weights_file.flatten(params) if not np.array_equal(again[k], v, equal_nan=True)]
+        if lost:
+            raise UserError(
+                f"{module.WHAT}: expected values that its files can hold, found others in {', '.join(lost)}"
+            )
+        files.write(file, arrays)
+
+
+def _lenient(weights: str) -> Any:
+    """Tokenizers are published without averages beside them: what is insisted on is the generator's."""
+    return "auto" if weights == "ema" else weights

@@ -1,0 +1,100 @@
+"""MaskGIT's VQGAN as RAR carries it (bytedance/1d-tokenizer, maskgit-vqgan-imagenet-f16-256.bin): the authors'
+names beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vargen import config
+from vargen.errors import UserError
+from vargen.interop import mapping as m
+from vargen.tokenizers.base import Tokenizer
+from vargen.tokenizers.pooled import PooledEncoder
+from vargen.tokenizers.vq import VQ
+
+WHAT = "MaskGIT VQGAN"
+IGNORED = ()
+USUAL: dict[str, Any] = dict(
+    width=128, multipliers=(1, 1, 2, 2, 4), blocks=2
+)  # defaults, left out of the part
+GROUPS = 32  # in the authors' program, whatever the width
+
+
+def part(arrays: Mapping[str, Any], levels: tuple | None = None) -> ConfigDict:
+    """The tokenizer that the arrays are of: the part "vq" with the encoder "pooled".
+
+    The authors' quantiser adds mean (sg codes - latents)^2 and 0.25 mean (codes - sg latents)^2: beta is 1, and
+    the 0.25 is the codebook's weight.
+
+    Args:
+      arrays: the authors', by name; only their shapes are looked at.
+      levels: not used; one level always.
+
+    Raises:
+      UserError: an array that tells a size is missing.
+    """
+
+    width = m.shape(arrays, "encoder.conv_in.weight", WHAT)[0]
+    first = "encoder.down.{}.block.0.conv1.weight"
+    multipliers = tuple(
+        m.shape(arrays, first.format(i))[0] // width for i in range(m.count(arrays, first, WHAT))
+    )
+    blocks = m.count(arrays, "encoder.down.0.block.{}.conv1.weight", WHAT)
+    found = dict(width=width, multipliers=multipliers, blocks=blocks)
+    vocab, channels = m.shape(arrays, "quantize.embedding.weight", WHAT)
+    return config.part(
+        "vq",
+        vocab=vocab,
+        channels=channels,
+        normalise=False,
+        beta=1.0,
+        codebook_weight=0.25,
+        encoder=config.part("pooled", **{k: v for k, v in found.items() if v != USUAL[k]}),
+    )
+
+
+def table(tokenizer: Tokenizer) -> list[m.Entry]:
+    """All entries for a tokenizer of these sizes.
+
+    Raises:
+      UserError: the tokenizer is another than the authors' program computes.
+    """
+    encoder = tokenizer.codec.encoder
+    if not isinstance(encoder, PooledEncoder) or encoder.groups != GROUPS:
+        found = f"groups={encoder.groups}" if isinstance(encoder, PooledEncoder) else type(encoder).__name__
+        raise UserError(f"{WHAT}: expected the encoder pooled with groups={GROUPS}, found {found}")
+    if not isinstance(tokenizer, VQ) or tokenizer.normalise:
+        found = "normalise=True" if isinstance(tokenizer, VQ) else type(tokenizer).__name__
+        raise UserError(f"{WHAT}: expected the tokenizer vq with normalise=False, found {found}")
+    multipliers, levels = encoder.multipliers, range(len(encoder.multipliers))
+    entries = m.array("quantizer/codebook", "quantize.embedding.weight")
+    entries += m.conv("encoder/conv_in", "encoder.conv_in", bias=False)
+    entries += m.conv("decoder/conv_in", "decoder.conv_in")
+    # What a level's first block takes: the level above it in the encoder, the one below in the decoder.
+    ends = (
+        ("encoder", "down", (1, *multipliers[:-1])),
+        ("decoder", "up", (*multipliers[1:], multipliers[-1])),
+    )
+    for end, name, before in ends:
+        entries += m.norm(f"{end}/norm_out", f"{end}.norm_out") + m.conv(f"{end}/conv_out", f"{end}.conv_out")
+        for b in range(encoder.blocks):
+            entries += _block(f"{end}/middle/block{b}", f"{end}.mid.{b}", False)
+            for i in levels:
+                changes = b == 0 and before[i] != multipliers[i]
+                entries += _block(f"{end}/level{i}_block{b}", f"{end}.{name}.{i}.block.{b}", changes)
+    for i in levels[1:]:
+        entries += m.conv(f"decoder/level{i}_up", f"decoder.up.{i}.upsample_conv")
+    return entries
+
+
+def _block(target: str, source: str, changes: bool) -> list[m.Entry]:
+    entries = []
+    for i in (1, 2):
+        entries += m.norm(f"{target}/norm{i}", f"{source}.norm{i}")
+        entries += m.conv(f"{target}/conv{i}", f"{source}.conv{i}", bias=False)
+    if changes:
+        entries += m.pointwise(f"{target}/shortcut", f"{source}.nin_shortcut", bias=False)
+    return entries

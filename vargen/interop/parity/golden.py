@@ -1,0 +1,126 @@
+"""Reading goldens, and what a comparison with one of their outputs came to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from vargen.config import config, images, part
+from vargen.errors import UserError
+from vargen.interop import mapping
+
+# Relative to an output's largest value, in float32: where the authors' outputs were reproduced independently, and
+# for other single passes.
+REPRODUCED, SINGLE = 2e-5, 1e-4
+
+
+class Golden:
+    """One file: `weights` by the authors' names, `[...]` for inputs and outputs, `meta`.
+
+    Raises:
+      UserError: not an .npz with weights, outputs and a JSON `meta`.
+    """
+
+    def __init__(self, path: str | pathlib.Path):
+        self.path = pathlib.Path(path)
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                self.arrays = {name: file[name] for name in file.files}
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"golden {path}: expected an .npz, found {error or 'a broken file'}") from error
+        try:
+            self.meta: dict[str, Any] = json.loads(str(self.arrays["meta"])) if "meta" in self.arrays else {}
+        except ValueError as error:
+            raise UserError(f"golden {path}: expected JSON in meta, found {error}") from error
+        self.weights = {k.removeprefix("sd/"): v for k, v in self.arrays.items() if k.startswith("sd/")}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.arrays:
+            raise UserError(f"golden {self.path}: expected the array {name}, found none of that name")
+        return self.arrays[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.arrays
+
+    def outputs(self, prefix: str = "") -> list[str]:
+        """Names of the outputs that start with `out/` and `prefix`."""
+        return [name for name in self.arrays if name.startswith(f"out/{prefix}")]
+
+    def beside(self, name: str) -> Golden | None:
+        """Another golden in the same folder, or None."""
+        path = self.path.parent / name
+        return Golden(path) if path.is_file() else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One comparison.
+
+    Attributes:
+      output: the output's name in the golden.
+      error: the largest absolute difference.
+      tolerance: the largest that is allowed.
+    """
+
+    output: str
+    error: float
+    tolerance: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the outputs agree; not where either is not a number."""
+        return bool(self.error <= self.tolerance)
+
+
+def close(output: str, found: Any, expected: np.ndarray, relative: float) -> Result:
+    """Agreement up to `relative` times the largest value expected."""
+    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    if found.shape != expected.shape:
+        raise UserError(f"{output}: expected shape {expected.shape}, found {found.shape}")
+    return Result(output, _largest(found - expected), relative * _largest(expected))
+
+
+def exact(output: str, found: Any, expected: np.ndarray) -> Result:
+    """The same integers."""
+    return dataclasses.replace(close(output, found, expected, 0.0), tolerance=0.0)
+
+
+def gradient_norms(
+    golden: Golden, table: list[mapping.Entry], gradients: Any, relative: float
+) -> Iterator[Result]:
+    """The norm of every gradient in the golden, ours carried to the authors' names by the table."""
+    theirs = mapping.write(table, gradients)
+    outputs = golden.outputs("gradnorm/")
+    # Some gradients vanish in exact arithmetic (of a bias that all keys share): theirs and ours are rounding.
+    least = 1e-4 * max((float(golden[o]) for o in outputs), default=0.0)
+    for output in outputs:
+        found = np.linalg.norm(theirs[output.removeprefix("out/gradnorm/")].astype(np.float64))
+        error = abs(float(found) - float(golden[output]))
+        yield Result(output, error, relative * max(float(golden[output]), least))
+
+
+def stand_in(side: int | tuple[int, int], classes: int = 10, **tokenizer: Any) -> ConfigDict:
+    """A float32 config whose tokenizer has a slot for every pixel, for goldens of a generator alone.
+
+    Args:
+      side: of the grid of slots, or (height, width).
+      classes: number of classes.
+      **tokenizer: `name` and options of the tokenizer; its encoder plays no role.
+    """
+    c = config()
+    c.compute_dtype = "float32"
+    c.data = images("folder", 8, 3, classes)
+    with c.data.ignore_type():
+        c.data.image_size = side
+    c.tokenizer = part(encoder=part("patch", patch=1, width=8, blocks=1), **tokenizer)
+    return c
+
+
+def _largest(x: np.ndarray) -> float:
+    return float(np.abs(x).max(initial=0.0))

@@ -1,0 +1,130 @@
+"""MAR's whole samplers against its authors' outputs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vargen.feeds import Step
+from vargen.interop.parity.golden import SINGLE, Golden, Result, close
+from vargen.orders import Order, cosine_sizes
+from vargen.samplers import Sampling
+from vargen.tokenizers.base import flat
+
+
+def content(latents: np.ndarray) -> jax.Array:
+    """[B, C, h, w] -> [B, N, C]."""
+    return flat(jnp.asarray(latents).transpose(0, 2, 3, 1))
+
+
+def results(golden: Golden, generator, params) -> Iterator[Result]:
+    """Whole samplers with the recorded noise."""
+    if "in/orders" not in golden:
+        return
+    linear = dataclasses.replace(generator, head=generator.head.clone(schedule="linear"))
+    for output in dict.fromkeys(o.removesuffix("_float64run") for o in golden.outputs("sample_")):
+        settings = re.fullmatch(
+            r"out/sample_(?:cfg([\d.]+)|uncond)(?:_(linear|constant))?(?:_T([\d.]+))?(_LINBETA)?", output
+        )
+        name = output.removeprefix("out/")
+        if not settings or f"in/{name}/init_0" not in golden:
+            continue
+        scale = float(settings[1] or 1)
+        order, sizes, noise = _recorded(golden, name)
+        sampling = Sampling.make(guidance=scale, guidance_schedule=settings[2] or "constant")
+        labels = golden["in/label"] if settings[1] else np.full(len(order.slots), generator.condition.null)
+        found = _sample(
+            linear if settings[4] else generator,
+            params,
+            jnp.asarray(labels),
+            order,
+            sizes,
+            noise,
+            sampling.scales(sizes) if sampling.guided else None,
+            # As they were recorded, where the name doesn't say.
+            float(settings[3] or (0.95 if sampling.guided else 1.0)),
+        )
+        relative = max(SINGLE, 4 * _rounding(golden, output))
+        for name in (output, f"{output}_float64run"):
+            if name in golden:
+                yield _by_slot(name, found, content(golden[name]), relative)
+
+
+def _recorded(golden: Golden, name: str) -> tuple[Order, np.ndarray, np.ndarray]:
+    """A sampler's order, the sizes of its T steps, and its noise.
+
+    Returns:
+      The order, in which the slots of one step are in canonical sequence; int [T]; float32 [T, 1 + S, B, rows, C]:
+      where each step's reverse process starts and what its S steps add, padded to the longest step.
+    """
+    steps = len([a for a in golden.arrays if a.startswith(f"in/{name}/init_")])
+    # Their order is masked from the front: generation runs through it backwards.
+    slots = golden["in/orders"][:, ::-1]
+    batch, n = slots.shape
+    sizes = cosine_sizes(n, steps)
+    slots = np.concatenate(
+        [np.sort(s, axis=1) for s in np.split(slots, np.cumsum(sizes)[:-1], axis=1)], axis=1
+    )
+    noise = []
+    for s, size in enumerate(sizes):
+        start, added = golden[f"in/{name}/init_{s}"], golden[f"in/{name}/steps_{s}"]
+        # With guidance theirs draws noise for both halves and uses the first.
+        each = np.concatenate([start[None], added[:, : len(start)]]).reshape(-1, batch, size, start.shape[-1])
+        noise.append(np.pad(each, [(0, 0), (0, 0), (0, max(sizes) - size), (0, 0)]))
+    return Order(jnp.asarray(slots), np.repeat(np.arange(steps), sizes)), sizes, np.stack(noise)
+
+
+@functools.partial(jax.jit, static_argnames="generator")
+def _sample(generator, params, labels, order, sizes, noise, scales, temperature):
+    """The engine's loop with given noise and, where `scales` [T] isn't None, guidance: latents [B, N, C]."""
+    batch, n = order.slots.shape
+    _, _, _, rows, channels = noise.shape
+    if scales is not None:
+        labels = jnp.concatenate([labels, generator.condition.without(labels)])
+    condition = generator.condition.apply({"params": params["condition"]}, labels)
+    modulations = generator.modulations(params, condition)
+
+    def body(content, inputs):
+        start, count, noise, scale = inputs
+        step = Step(0, start, count, rows, n)
+        hidden, _ = generator.step(params, None, (), None, content, condition, modulations, order, step)
+        hidden, noise = hidden.reshape(-1, hidden.shape[-1]), noise.reshape(-1, batch * rows, channels)
+        drawn = generator.head.apply(
+            {"params": params["head"]}, noise[0], hidden, noise[1:], scale, temperature, method="denoise"
+        )
+        at = step.positions()
+        slots = jnp.where(at < start + count, order.slots[:, jnp.minimum(at, n - 1)], n)
+        drawn = drawn.reshape(batch, rows, channels)
+        return jax.vmap(lambda c, s, d: c.at[s].set(d, mode="drop"))(content, slots, drawn), None
+
+    table = (jnp.cumsum(sizes) - sizes, sizes, noise, scales)
+    return jax.lax.scan(body, jnp.zeros((batch, n, channels)), table)[0]
+
+
+def _rounding(golden: Golden, output: str) -> float:
+    """How far the authors' own float32 and float64 runs lie apart, as `_by_slot` measures it.
+
+    The first step of the cosine process multiplies an error of the predicted noise by 2e4, and later slots are made
+    from what follows: all that can be asked of another float32 run is to lie not much farther away. (The two runs
+    share the times' float32 frequencies, which in ours may differ in the last digit.) 1e-4 where one is missing.
+    """
+    double = f"{output}_float64run"
+    if output not in golden or double not in golden:
+        return 1e-4
+    return _by_slot(output, content(golden[output]), content(golden[double]), 0.0).error
+
+
+def _by_slot(output: str, found, expected, relative: float) -> Result:
+    """Agreement of every slot's latent, of [B, N, C], up to `relative` times its largest value.
+
+    The largest of the slots are a thousand times the others.
+    """
+    expected = np.asarray(expected, np.float64)
+    scale = np.abs(expected).max(axis=-1, keepdims=True)
+    return close(output, np.asarray(found, np.float64) / scale, expected / scale, relative)

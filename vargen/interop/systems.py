@@ -1,0 +1,96 @@
+"""The published systems that can be carried over, and their configs as their arrays tell them."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from vargen import config, models
+from vargen.errors import UserError
+from vargen.interop import mapping
+
+# By name: the modules of the generator and of its tokenizer.
+MODULES = {
+    "var": ("var", "var_tokenizer"),
+    "llamagen": ("llamagen", "llamagen_vq"),
+    "mar": ("mar", "mar_kl"),
+    "rar": ("rar", "maskgit_vqgan"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """A published system.
+
+    Attributes:
+      generator: module with `WHAT`, `IGNORED`, `levels(arrays)`, `fill(config, arrays, heads)` and
+        `table(generator)`.
+      tokenizer: module with `WHAT`, `IGNORED`, `part(arrays, levels)` and `table(tokenizer)`.
+    """
+
+    generator: Any
+    tokenizer: Any
+
+
+def system(name: str) -> System:
+    """A system by its name.
+
+    Raises:
+      UserError: an unknown name.
+    """
+    if name not in MODULES:
+        raise UserError(f"system: expected one of {', '.join(MODULES)}, found {name!r}")
+    return System(*(importlib.import_module(f"vargen.interop.{module}") for module in MODULES[name]))
+
+
+def infer(
+    s: System,
+    tokenizer: Mapping[str, Any],
+    generator: Mapping[str, Any] | None = None,
+    *,
+    image_size: int = 0,
+    heads: int = 0,
+) -> ConfigDict:
+    """The config of published arrays.
+
+    Args:
+      s: the system.
+      tokenizer, generator: the authors' arrays by name; without a generator the config describes none.
+      image_size: side in pixels, where the arrays don't tell; 0: 256.
+      heads: of attention, where the arrays don't tell and the authors' rule isn't followed.
+
+    Raises:
+      UserError: arrays that tell sizes are missing, or sizes contradict each other.
+    """
+    c = config.config()
+    sides = s.generator.levels(generator) if generator is not None else None
+    c.tokenizer = s.tokenizer.part(tokenizer, sides)
+    per_slot = 2 ** (len(c.tokenizer.encoder.get("multipliers", (1, 1, 2, 2, 4))) - 1)
+    told = sides[-1] * per_slot if sides else 0
+    if told and image_size not in (0, told):
+        raise UserError(f"image size: expected {told} as the generator's arrays tell, found {image_size}")
+    c.data = config.imagenet(told or image_size or 256)
+    if generator is not None:
+        s.generator.fill(c, generator, heads)
+    return c
+
+
+def read(module: Any, part: Any, arrays: Mapping[str, Any]) -> dict:
+    """Parameters of a tokenizer or a generator (`part`) from the authors' arrays.
+
+    Raises:
+      UserError: arrays are missing, left over or of the wrong shape.
+    """
+    like = jax.eval_shape(part.init, jax.random.key(0))
+    return mapping.read(module.table(part), arrays, like, ignore=module.IGNORED, what=module.WHAT)
+
+
+def build(c: ConfigDict) -> tuple[Any, Any]:
+    """The tokenizer and the generator (or None) of a config."""
+    tokenizer = models.build_tokenizer(c)
+    return tokenizer, models.build_generator(c, tokenizer) if "feed" in c else None
