@@ -68,7 +68,7 @@ def report(work: dict[str, Work], rates: dict[str, float]) -> dict[str, Any]:
 
 
 def _transformer(generator, params, sizes, times, itemsize) -> Work:
-    feed, layers = generator.feed, generator.layers
+    feed, depths = generator.feed, dict(zip(generator.feed.stacks, generator.layers))
     before = np.cumsum(sizes) - sizes
     if feed.cached:
         # The first step brings the condition's rows that come before those that predict.
@@ -85,6 +85,7 @@ def _transformer(generator, params, sizes, times, itemsize) -> Work:
     flops = 2.0 * times * passes[feed.stacks[0]][0] * _kernels(params["feed"])
     numbers = np.full(len(sizes), 1.0 * _kernels(params["feed"]))
     for name, (rows, keys) in passes.items():
+        layers = depths[name]
         query, key = (params[name]["mixer"][k]["kernel"].shape[-1] for k in ("query", "key"))
         inside = {k: v for k, v in params[name].items() if k != "modulation"}
         flops += 2.0 * times * rows * _kernels(inside)
@@ -92,7 +93,7 @@ def _transformer(generator, params, sizes, times, itemsize) -> Work:
         numbers += _size(inside) + 2.0 * times * cached * key * layers
         # Modulations follow from the condition (and the place): all of them are made before the first step.
         modulation = [t["modulation"] for t in (params[name], params[f"{name}_norm"]) if "modulation" in t]
-        each = rows if getattr(feed, "step_condition", False) else np.ones(1)
+        each = rows if feed.step_condition else np.ones(1)
         flops[0] += 2.0 * times * each.sum() * _kernels(modulation)
         numbers[0] += _size(modulation)
         numbers += times * each * sum(_size(t["bias"]) for t in modulation)

@@ -24,12 +24,12 @@ def get_config():
         revive_until=1600,
     )
     c.conditioning = part("label", dropout=0.1, lead=1)
-    c.order = part("random_to_raster", start=1000, end=1500)
+    c.order = part("random_to_raster", start=750, end=1125)
     c.feed = part("shift", positions=True, target_positions=True, step_condition=True)
     c.mixer = part("attention", heads=4, qk_norm="layer", bias="qkv", dropout=0.1)
     c.head = part("categorical", init_std=0.02)
     c.model = dict(layers=4, width=128, mlp="gelu", adaptive="adaln", adaln_zero=True, dropout=0.1)
     c.sampling.update(dict(guidance=1.5))
     c.tokenizer_training.update(dict(steps=2400, batch_size=64, learning_rate=6e-3, warmup_steps=50))
-    c.training.update(dict(steps=2000, batch_size=64, learning_rate=2e-3, augmented_copies=8))
+    c.training.update(dict(steps=1500, batch_size=64, learning_rate=2e-3, augmented_copies=8))
     return c

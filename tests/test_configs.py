@@ -57,7 +57,7 @@ def test_full_size(name):
     generator = models.build_generator(c, tokenizer)
     expected, of_tokenizer = COUNTS[name]
     if expected is None:
-        expected = mar_count(generator.layers, c.model.width, c.head.depth, c.head.width)
+        expected = mar_count(generator.layers[0], c.model.width, c.head.depth, c.head.width)
     assert models.parameter_count(generator) == expected
     assert models.parameter_count(tokenizer) == of_tokenizer
     assert tokenizer.grid.size == (680 if "var" in name else 256)

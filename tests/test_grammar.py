@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from systems import SYSTEMS, labels_for, llamagen, make, mar, var
+from systems import SYSTEMS, labels_for, llamagen, llamagen_text, make, mar, rar, var
 
 from vargen import models, orders
 from vargen.config import part
@@ -23,8 +23,14 @@ def build(c):
     [
         (llamagen, dict(feed=part("refine")), "refine: needs a tokenizer with levels"),
         (var, dict(order=part("raster")), "refine: needs the order levels"),
-        (llamagen, dict(order=part("random_sets", steps=4)), "a random order needs target_positions"),
-        (mar, dict(order=part("raster")), "mask: needs a random order"),
+        (llamagen, dict(order=part("random_sets", steps=4)), "shift: needs steps that are the same for all"),
+        (
+            llamagen,
+            dict(order=part("random_to_raster", start=0, end=1)),
+            "random order needs target_positions",
+        ),
+        (mar, dict(order=part("raster")), "mask: needs an order of random sets"),
+        (mar, dict(order=part("random_to_raster", start=0, end=1)), "mask: needs an order of random sets"),
         (
             mar,
             dict(head=part("categorical")),
@@ -58,6 +64,28 @@ def build(c):
             "mixer: expected one of attention, axial, .* found 'atention'",
         ),
         (llamagen, dict(model=dict(layers=2, width=16, deep=3)), "model: unknown field 'deep'"),
+        (
+            llamagen_text,
+            dict(mixer=part("gla", heads=2)),
+            "caption: hides its padding, which needs the mixer attention",
+        ),
+        (
+            var,
+            dict(conditioning=part("caption", tokens=3)),
+            "caption: makes 3 rows, which needs the feed shift",
+        ),
+        (
+            llamagen_text,
+            dict(model=dict(layers=2, width=16, adaptive="adaln")),
+            "conditioning caption: has no vector, expected model.adaptive none",
+        ),
+        (
+            rar,
+            dict(model=dict(layers=2, width=16)),
+            "step_condition modulates blocks, expected model.adaptive adaln",
+        ),
+        (rar, dict(mixer=part("axial", heads=2)), "mixer axial: needs"),
+        (mar, dict(conditioning=part("label", lead=1)), "label: makes 2 rows, which needs the feed shift"),
         (mar, dict(model=dict(layers=3, width=16)), "a multiple of 2 layers, found 16 and 3"),
     ],
 )
@@ -107,6 +135,19 @@ def test_masked_training_order():
     # The mean of a Gaussian around 1 with deviation 0.25, cut to [0.7, 1]; rounding up adds half a slot.
     assert masked.min() >= 180 and masked.max() <= 256
     assert abs((masked.mean() - 0.5) / 256 - 0.8670) < 0.005
+
+
+def test_random_orders_become_raster():
+    order = orders.RandomToRaster(orders.Grid(((4, 4),)), start=100, end=200)
+    for step, share in ((0, 1.0), (100, 1.0), (150, 0.5), (175, 0.25), (200, 0.0), (1000, 0.0)):
+        slots = np.asarray(order.training(jax.random.key(step), 2000, jnp.int32(step)).slots)
+        np.testing.assert_array_equal(np.sort(slots, axis=1), np.broadcast_to(np.arange(16), slots.shape))
+        assert abs(np.mean((slots != np.arange(16)).any(axis=1)) - share) < 0.04
+        # Where random, any slot may come first.
+        first = np.bincount(slots[(slots != np.arange(16)).any(axis=1), 0], minlength=16)
+        assert share == 0.0 or first.min() > 0.5 * first.mean()
+    for fixed in (order.training(None, 3), order.decoding(None, 3)):
+        np.testing.assert_array_equal(fixed.slots, np.arange(16))
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -28,7 +28,7 @@ class Generator:
     Attributes:
       tokenizer: whose slots it generates.
       order, condition, feed, block, norm, head: the parts.
-      layers: L of each stack.
+      layers: L of each stack of the feed.
       modulation: the shared modulation, or None.
       drop_path: stochastic depth of the last layer, growing linearly from 0.
       remat: whether training recomputes each block in the backward pass.
@@ -41,7 +41,7 @@ class Generator:
     block: Block
     norm: FinalNorm
     head: nn.Module
-    layers: int
+    layers: tuple[int, ...]
     modulation: SharedModulation | None = None
     drop_path: float = 0.0
     remat: bool = False
@@ -56,10 +56,10 @@ class Generator:
             params["modulation"] = self.modulation.init(keys["modulation"], condition)["params"]
         params["feed"] = self.feed.init(keys["feed"], self, method=_touch_feed)["params"]
         params["head"] = self.head.init(keys["head"], jnp.zeros((1, 1, self.block.width)))["params"]
-        for i, name in enumerate(self.feed.stacks):
+        for i, (name, layers) in enumerate(zip(self.feed.stacks, self.layers, strict=True)):
             stack_key, norm_key = jax.random.split(jax.random.fold_in(key, i))
             init = functools.partial(self.block.init, method=_touch_block)
-            boxed = jax.vmap(lambda k, init=init: init(k)["params"])(jax.random.split(stack_key, self.layers))
+            boxed = jax.vmap(lambda k, init=init: init(k)["params"])(jax.random.split(stack_key, layers))
             params[name] = jax.tree.map(_add_layers_axis, boxed, is_leaf=_is_box)
             params[f"{name}_norm"] = self.norm.init(norm_key, condition, condition).get("params", {})
         return params
@@ -141,16 +141,12 @@ class Generator:
 
         None where blocks have none, or where rows bring conditions of their own (`Rows.condition`).
         """
-        if self.block.adaptive == "none" or self._own_conditions:
+        if self.block.adaptive == "none" or self.feed.step_condition:
             return dict.fromkeys(self.feed.stacks)
         shared = self._shared(params, condition.vector[:, None])
         return {
             name: jax.lax.map(lambda p: self._modulate(p, shared), params[name]) for name in self.feed.stacks
         }
-
-    @property
-    def _own_conditions(self) -> bool:
-        return getattr(self.feed, "step_condition", False)
 
     def _shared(self, params, condition):
         """[B, M, D], or through the map that all blocks share [B, M, 6, D]."""
@@ -166,7 +162,7 @@ class Generator:
         if not self.feed.cached:
             return None
         one = self.block.mixer.init_cache(batch, length)
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.layers, *x.shape)), one)
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.layers[0], *x.shape)), one)
 
     def step(
         self, params, quantizer, state, cache, content, condition, modulations, order, step, layers=None
@@ -222,8 +218,9 @@ class Generator:
 
     def _scan(self, stack, x, layout, cache, key, own):
         train = key is not None
-        rates = np.linspace(0.0, self.drop_path, self.layers).astype(np.float32)
-        keys = jax.random.split(key, self.layers) if train else None
+        layers = len(jax.tree.leaves(stack)[0])
+        rates = np.linspace(0.0, self.drop_path, layers).astype(np.float32)
+        keys = jax.random.split(key, layers) if train else None
 
         def body(x, inputs):
             params, modulation, cache, rate, key, layer = inputs
@@ -233,7 +230,7 @@ class Generator:
             return self.block.apply({"params": params}, x, modulation, here, cache, train, rate, rngs=rngs)
 
         body = jax.checkpoint(body) if self.remat and train else body
-        return jax.lax.scan(body, x, (*stack, cache, rates, keys, np.arange(self.layers)))
+        return jax.lax.scan(body, x, (*stack, cache, rates, keys, np.arange(layers)))
 
 
 def _touch_feed(feed, generator):

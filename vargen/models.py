@@ -26,7 +26,7 @@ from vargen.samplers import Sampling, decode
 
 # What `config.model` may hold: the sizes, and what a block is made of (`Block`).
 MODEL = dict(
-    layers=0,
+    layers=0,  # of all stacks together, which share them evenly; or of each, as a tuple
     width=0,
     mlp_width=0,  # 0: four times the width
     mlp="gelu_tanh",
@@ -106,11 +106,14 @@ def build_generator(config, tokenizer) -> Generator:
         feed.check(order)
         _check_condition(config, condition, feed, m["adaptive"])
         stacks = len(feed.stacks)
-        if not width or not m["layers"] or m["layers"] % stacks:
+        layers = m["layers"]
+        if isinstance(layers, int) and layers % stacks == 0:
+            layers = (layers // stacks,) * stacks
+        if not width or not isinstance(layers, tuple) or len(layers) != stacks or not all(layers):
             raise UserError(
                 f"model: expected a width and a multiple of {stacks} layers, found {width} and {m['layers']}"
             )
-        gain = 1 / math.sqrt(m["layers"] * 2) if m["depth_scaled_init"] else 1.0
+        gain = 1 / math.sqrt(sum(layers) * 2) if m["depth_scaled_init"] else 1.0
         init, out_init = initializer(std, width), initializer(std, width, gain)
         mixer = parts.build(
             MIXERS,
@@ -159,7 +162,7 @@ def build_generator(config, tokenizer) -> Generator:
             width, std, m["norm"], m["affine"], m["eps"], m["adaptive"] != "none", m["adaln_zero"], dtype
         ),
         head=head,
-        layers=m["layers"] // stacks,
+        layers=layers,
         modulation=SharedModulation(width, std, dtype) if m["adaptive"] == "shared" else None,
         drop_path=m["drop_path"],
         remat=config.training.remat,
@@ -168,16 +171,15 @@ def build_generator(config, tokenizer) -> Generator:
 
 def _check_condition(config, condition, feed, adaptive: str) -> None:
     name = config.conditioning.name
-    if condition.rows > 1 and not hasattr(feed, "condition_rows"):
+    if condition.rows > 1 and not feed.takes_rows:
         raise UserError(
             f"conditioning {name}: makes {condition.rows} rows, which needs the feed shift, found {config.feed.name}"
         )
-    own = getattr(feed, "step_condition", False)
-    if not condition.pooled and (adaptive != "none" or own or not hasattr(feed, "condition_rows")):
+    if not condition.pooled and (adaptive != "none" or feed.step_condition or not feed.takes_rows):
         raise UserError(
             f"conditioning {name}: has no vector, expected model.adaptive none, the feed shift, no step_condition"
         )
-    if own and adaptive == "none":
+    if feed.step_condition and adaptive == "none":
         raise UserError(
             "feed shift: step_condition modulates blocks, expected model.adaptive adaln or shared, found none"
         )
@@ -215,6 +217,10 @@ class Model:
             self._generate = jax.jit(functools.partial(decode, self.generator))
             self._log_likelihood = jax.jit(self.generator.log_likelihood)
 
+    def with_config(self, config) -> Model:
+        """The same parameters under another config (another compute dtype, other sampling settings)."""
+        return Model(config, self.tokenizer_params, self.generator_params)
+
     def encode(self, images) -> jax.Array:
         """Images float32 [B, H, W, C] in [-1, 1] -> codes int32 [B, N] or latents float32 [B, N, C]."""
         return self._encode(self.tokenizer_params, jnp.asarray(images))
@@ -251,7 +257,7 @@ class Model:
         Raises:
           UserError: no generator here, a label or an option out of range.
         """
-        generator = self._needs_generator()
+        generator = self.needs_generator()
         sampling = self.sampling(**options)
         if generator.head.kind == "latents" and (sampling.top_k or sampling.nucleus):
             raise UserError(f"top-k and top-p: need a categorical head, found {self.config.head.name}")
@@ -291,7 +297,7 @@ class Model:
         Raises:
           UserError: no generator here, or one without an explicit likelihood.
         """
-        self._needs_generator()
+        self.needs_generator()
         try:
             quantizer = self.tokenizer_params["quantizer"]
             labels = jax.tree.map(jnp.asarray, self.generator.condition.parse(labels))
@@ -299,7 +305,12 @@ class Model:
         except ValueError as error:
             raise UserError(str(error)) from error
 
-    def _needs_generator(self) -> Generator:
+    def needs_generator(self) -> Generator:
+        """The generator.
+
+        Raises:
+          UserError: there is none.
+        """
         if self.generator is None:
             raise UserError("model: expected a trained generator, found a tokenizer alone")
         return self.generator
@@ -315,7 +326,6 @@ def load(path: str | pathlib.Path, which: str = "ema") -> Model:
     Raises:
       UserError: no checkpoint there.
     """
-    from vargen.config import from_json
     from vargen.training.checkpoints import FOLDER, WEIGHTS, load_params
 
     path = pathlib.Path(path).expanduser()
@@ -323,4 +333,4 @@ def load(path: str | pathlib.Path, which: str = "ema") -> Model:
     generator_params = None
     if (path / "generator" / FOLDER).is_dir() or (path / "generator" / WEIGHTS).is_file():
         config, generator_params, _ = load_params(path / "generator", which)
-    return Model(from_json(config) if isinstance(config, str) else config, tokenizer_params, generator_params)
+    return Model(config, tokenizer_params, generator_params)

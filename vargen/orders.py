@@ -219,7 +219,7 @@ class RandomToRaster:
         n = self.grid.size
         if step is None:
             return raster(self.grid)
-        share = 1.0 - (step - self.start) / max(self.end - self.start, 1)
+        share = (self.end - step) / max(self.end - self.start, 1)
         key_slots, key_share = jax.random.split(key)
         shuffled = jax.random.uniform(key_share, (batch, 1)) < share
         return Order(

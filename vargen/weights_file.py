@@ -44,7 +44,7 @@ def read(path: Path) -> dict:
             return unflatten({name: file.get_tensor(name) for name in file.keys()})
     except (SafetensorError, OSError) as error:
         raise UserError(
-            f"{path}: expected parameters written by vargen, found a broken file ({_line(error)})"
+            f"{path}: expected parameters written by vargen, found a broken file ({line(error)})"
         ) from error
     raise UserError(f"{path}: expected parameters written by vargen, found safetensors of format {found!r}")
 
@@ -81,7 +81,7 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         temporary.chmod(mode)  # safetensors would keep others from reading it
         os.replace(temporary, path)
     except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError is PyTorch's
-        reason = getattr(error, "strerror", None) or _line(error)  # without the temporary name
+        reason = getattr(error, "strerror", None) or line(error)  # without the temporary name
         raise UserError(f"{path}: cannot be written: {reason}") from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -101,6 +101,7 @@ def write_safetensors(path: pathlib.Path, arrays: Mapping[str, Any], format: str
     save_file({k: numbers(k, v) for k, v in arrays.items()}, path, metadata={"format": format})
 
 
-def _line(error: BaseException) -> str:
+def line(error: BaseException) -> str:
+    """The first line of an error's text."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__

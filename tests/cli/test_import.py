@@ -9,7 +9,7 @@ from PIL import Image
 
 import vargen
 from vargen import config, models
-from vargen.cli import main
+from vargen.cli import main, train
 from vargen.config import part
 from vargen.interop import files, mapping, systems
 
@@ -91,6 +91,8 @@ def test_import_and_export(system, tmp_path, capsys):
     jax.tree.map(np.testing.assert_array_equal, model.tokenizer_params, params["tokenizer"])
     jax.tree.map(np.testing.assert_array_equal, model.generator_params, params["generator"])
     expected = tiny(system)
+    if system == "rar":
+        expected.order.update(dict(start=0, end=0))
     for axis in ("conditioning", "order", "feed", "mixer", "head"):
         assert model.config[axis] == expected[axis], axis
 
@@ -175,6 +177,8 @@ def test_fine_tuning(tmp_path, capsys):
         "starts anew: condition/classes/table (expected (4, 128), found (6, 128))" in capsys.readouterr().out
     )
     tuned = vargen.load(tmp_path / "fine")
+    null = tuned.generator_params["condition"]["classes"]["table"][-1]
+    np.testing.assert_allclose(null, params["condition"]["classes"]["table"][-1], atol=1e-6)  # no class stays
     assert tuned.config.data.num_classes == 3
     found, given = dict(mapping.flatten(tuned.generator_params)), dict(mapping.flatten(params))
     for name in given:
@@ -184,7 +188,64 @@ def test_fine_tuning(tmp_path, capsys):
             np.testing.assert_allclose(found[name], given[name], atol=1e-6)
     run("sample", "--workdir", tmp_path / "fine", "--classes", "dogs", "--count", 2)
     assert (tmp_path / "fine" / "samples" / "grid.png").is_file()
-    assert main.main(["train", "--from", str(tmp_path), "--workdir", str(tmp_path / "b")]) == 2
+    # A wrong origin changes nothing.
+    other = tmp_path / "other"
+    c = tiny("rar")
+    c.model.width = 64
+    publish("rar", other, c)
+    narrow = imported("rar", other)
+    capsys.readouterr()
+    wrong = [
+        "train",
+        "--from",
+        str(narrow),
+        "--config",
+        str(out / "config.json"),
+        "--workdir",
+        str(tmp_path / "b"),
+    ]
+    assert main.main([*wrong, *overrides]) == 2
+    assert "initial parameters: blocks/" in capsys.readouterr().err
+    assert not (tmp_path / "b" / "generator").exists() and not (tmp_path / "b" / "config.json").exists()
+
+
+def test_where_training_starts(tmp_path):
+    """Before its first step a fine-tuned model is the source's, with the source's classes and in raster order."""
+    publish("rar", tmp_path)
+    out = imported("rar", tmp_path)
+    c = vargen.load(out).config
+    c.data = config.images("folder", IMAGE, 3, 2, path="nowhere")
+    train.copy_tokenizer(c, out, tmp_path / "fine")
+    train.copy_generator(c, out, tmp_path / "fine")
+    model = vargen.load(tmp_path / "fine")
+    assert model.config.data.num_classes == 5 and model.generate([4], 0)[0].shape == (1, 16)
+    order = model.generator.order.training(jax.random.key(0), 8, 0)
+    np.testing.assert_array_equal(
+        np.broadcast_to(order.slots, (8, 16)), np.broadcast_to(np.arange(16), (8, 16))
+    )
+
+
+def test_export_refuses_other_models(tmp_path, capsys):
+    """Parts or options that the authors' program doesn't compute."""
+    publish("rar", tmp_path)
+    out = imported("rar", tmp_path)
+    for system, part_name in (
+        ("var", "generator"),
+        ("var", "tokenizer"),
+        ("mar", "generator"),
+        ("llamagen", "tokenizer"),
+    ):
+        flags = ["--workdir", str(out), f"--{part_name}", str(tmp_path / "x.npz")]
+        assert main.main(["export", system, *flags]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("vargen export: ") and error.count("\n") == 1
+    path = out / "generator" / "config.json"
+    path.write_text(path.read_text().replace('"mlp": "gelu"', '"mlp": "gelu_tanh"'))
+    assert main.main(["export", "rar", "--workdir", str(out), "--generator", str(tmp_path / "x.npz")]) == 2
+    assert "block.mlp gelu_tanh instead of gelu" in capsys.readouterr().err
+    assert main.main(["export", "rar", "--workdir", str(out), "--generator", str(tmp_path / "x.h5")]) == 2
+    assert "expected a name that ends in .safetensors" in capsys.readouterr().err
+    assert not list(tmp_path.glob("x.*"))
 
 
 def test_text(tmp_path, capsys):

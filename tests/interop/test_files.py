@@ -488,3 +488,16 @@ def test_unknown_suffix(tmp_path):
 def params():
     kernel = jnp.arange(6.0).reshape(2, 3)
     return {"a": {"kernel": kernel, "half": kernel.astype(jnp.bfloat16)}, "b": {"c": {"n": jnp.arange(3)}}}
+
+
+def test_written_as_the_authors_programs_ask(tmp_path):
+    """Under the names that they look up; a reader takes either."""
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "a.pth"
+    files.write(path, {"w": np.ones(3, np.float32)}, ("model", "model_ema"))
+    assert {k: list(v) for k, v in torch.load(path, weights_only=True).items()} == {
+        "model": ["w"],
+        "model_ema": ["w"],
+    }
+    for weights in ("auto", "ema", "plain"):
+        np.testing.assert_array_equal(files.read(path, weights)["w"], np.ones(3))

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vargen.errors import UserError
@@ -63,24 +63,27 @@ def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in ("guidance", "temperature", "top_k", "top_p", "steps")}
 
 
-def apply_preset(model: Model, name: str) -> dict[str, int]:
+def apply_preset(model: Model, name: str) -> None:
     """Puts a preset's settings into the model's config.
-
-    Returns:
-      Its `count` (images of each class) and `resize` (pixels); zeros without a preset.
 
     Raises:
       UserError: the config has no such preset.
     """
-    if not name:
-        return dict(count=0, resize=0)
+    if name:
+        model.config.sampling.update(preset(model, name)["sampling"])
+
+
+def preset(model: Model, name: str) -> Mapping[str, Any]:
+    """A preset's `sampling`, `count` (images of each class) and `resize` (pixels); zeros without a name.
+
+    Raises:
+      UserError: the config has no such preset.
+    """
     presets = model.config.get("presets", {})
-    if name not in presets:
-        raise UserError(
-            f"preset: expected one of {', '.join(presets) or 'none (the config has no presets)'}, found {name!r}"
-        )
-    model.config.sampling.update(presets[name].sampling)
-    return dict(count=presets[name].count, resize=presets[name].resize)
+    if name and name not in presets:
+        known = ", ".join(sorted(presets)) or "none (the config has no presets)"
+        raise UserError(f"preset: expected one of {known}, found {name!r}")
+    return presets[name] if name else dict(sampling={}, count=0, resize=0)
 
 
 def number(kind: type, low: float, high: float = float("inf")):
@@ -117,25 +120,35 @@ def read_config(args: argparse.Namespace) -> ConfigDict:
 
 
 def load_model(args: argparse.Namespace) -> Model:
-    """The trained model of the workdir; overrides may change what is not baked into its parameters.
+    """The model of the workdir; the preset, then overrides, may change what is not baked into its parameters.
 
     Raises:
-      UserError: no checkpoint there, or an override does not fit.
+      UserError: no checkpoint there, or a preset or an override does not fit.
     """
     import vargen
     from vargen import config
 
     if not pathlib.Path(args.workdir).is_dir():
-        raise UserError(f"workdir {args.workdir}: expected a directory that `vargen train` made, found none")
+        raise UserError(
+            f"workdir {args.workdir}: expected a directory of `vargen train` or `import`, found none"
+        )
     model = vargen.load(args.workdir)
+    trained = model.config
     for field, _ in args.overrides:
-        if field.split(".")[0] not in ("sampling", "evaluation", "data"):
-            raise UserError(f"config field {field}: fixed by training, expected sampling, evaluation or data")
+        if field.split(".")[0] not in ("sampling", "evaluation", "data", "compute_dtype"):
+            raise UserError(
+                f"config field {field}: fixed by training, expected sampling, evaluation, data or compute_dtype"
+            )
     if args.config:
         given = config.load(args.config)
-        for group in ("sampling", "evaluation", "data"):
+        for group in ("sampling", "presets", "evaluation", "data"):
             model.config[group] = given[group]
+    apply_preset(model, getattr(args, "preset", ""))
     model.config = config.override(model.config, args.overrides)
+    if model.config.compute_dtype != trained.compute_dtype:
+        # Built as it was trained: data may have been replaced by other data.
+        again = model.with_config(config.override(trained, [("compute_dtype", model.config.compute_dtype)]))
+        again.config, model = model.config, again
     return model
 
 
@@ -156,18 +169,25 @@ def sample_batches(
       float32 [b, H, W, C] in [-1, 1], in the order of `labels`; the last may be short.
     """
     import jax
-    import numpy as np
-
-    from vargen.tokenizers import resample
 
     count = len(jax.tree.leaves(labels)[0])
     batch_size = min(batch_size, count)
     for start in range(0, count, batch_size):
         some = jax.tree.map(lambda x, start=start: x[start : start + batch_size], labels)
         key = jax.random.fold_in(jax.random.key(seed), start)
-        images = model.sample(_padded(some, batch_size), key, **options)
-        images = resample.bicubic(images, (resize, resize)) if resize else images
-        yield np.clip(np.asarray(images, np.float32)[: min(batch_size, count - start)], -1, 1)
+        content = model.generate(_padded(some, batch_size), key, **options)[0]
+        yield decoded(model, content, batch_size, resize)[: count - start]
+
+
+def decoded(model: Model, content: Any, batch_size: int, resize: int = 0) -> np.ndarray:
+    """Images of at most `batch_size` contents, float32 [b, H, W, C] in [-1, 1]; of `resize` pixels where not 0."""
+    import numpy as np
+
+    from vargen.tokenizers import resample
+
+    images = model.decode(_padded(content, batch_size))
+    images = resample.bicubic(images, (resize, resize)) if resize else images
+    return np.clip(np.asarray(images, np.float32)[: len(content)], -1, 1)
 
 
 def sample_steps(model: Model, labels: Any, seed: int, batch_size: int, **options: Any) -> np.ndarray:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from vargen.cli.import_ import SYSTEMS
 from vargen.errors import UserError
+from vargen.interop.names import SYSTEMS
 
 SUMMARY = "write a model's parameters under the authors' names"
 DESCRIPTION = """
@@ -21,7 +21,7 @@ EXAMPLES = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
-    parser.add_argument("system", choices=SYSTEMS, help="whose names are wanted")
+    parser.add_argument("system", choices=list(SYSTEMS), help="whose names are wanted")
     parser.add_argument("--workdir", metavar="DIR", required=True, help="a trained or imported model")
     parser.add_argument("--tokenizer", metavar="FILE", help="the file for the tokenizer's weights")
     parser.add_argument("--generator", metavar="FILE", help="the file for the generator's weights")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from vargen.cli import common
+from vargen.interop.names import SYSTEMS
 
 SUMMARY = "turn a published PyTorch checkpoint into a vargen model"
 DESCRIPTION = """
@@ -20,12 +21,11 @@ EXAMPLES = """\
   vargen import rar --generator rar_b.bin --tokenizer maskgit-vqgan-imagenet-f16-256.bin \\
       --out models/rar_b
 """
-SYSTEMS = ("var", "llamagen", "mar", "rar")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
-    parser.add_argument("system", choices=SYSTEMS, help="whose files they are")
+    parser.add_argument("system", choices=list(SYSTEMS), help="whose files they are")
     parser.add_argument("--tokenizer", metavar="FILE", required=True, help="the tokenizer's weights")
     parser.add_argument(
         "--generator", metavar="FILE", help="the generator's weights; none: the tokenizer alone"
@@ -73,8 +73,10 @@ def run(args: argparse.Namespace) -> None:
         sizes.append(f"generator {models.parameter_count(generator) / 1e6:.1f} M parameters")
     size = c.data.image_size
     print(f"{c.name or args.system}, {size}x{size}: {', '.join(sizes)}, in {args.out}")
+    if args.system == "llamagen" and not args.image_size:
+        print(f"its arrays don't tell the image size: {size} assumed, --image-size where it is another")
     if generator is None:
-        print(f"next: vargen reconstruct --workdir {args.out}")
+        print(f"next: vargen reconstruct --workdir {args.out} --input PICTURES")
     elif generator.condition.hides:
         print(f"next: vargen sample --workdir {args.out} --captions FILE.npz")
     else:

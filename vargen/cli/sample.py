@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+import zipfile
 from typing import TYPE_CHECKING
 
 from vargen.cli import common
@@ -27,6 +28,7 @@ EXAMPLES = """\
 """
 # What fits on a sheet.
 GRID_ROWS, GRID_COLUMNS, STEPS_ROWS = 20, 16, 8
+MANY_CLASSES = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,10 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Draws and writes the images."""
     model = common.load_model(args)
-    preset = common.apply_preset(model, args.preset)
+    preset = common.preset(model, args.preset)
     out = pathlib.Path(args.out or pathlib.Path(args.workdir) / "samples")
     if args.codes:
-        decode(model, args.codes, out, args.batch_size)
+        decode(model, args.codes, out, args.batch_size, preset["resize"])
     else:
         draw(model, args, out, args.count or preset["count"] or 8, preset["resize"])
 
@@ -75,19 +77,24 @@ def draw(model: Model, args: argparse.Namespace, out: pathlib.Path, count: int, 
     from vargen.conditioning import CaptionEmbedding
 
     names = common.class_names(model.config, args.workdir)
-    of_text = isinstance(model.generator.condition, CaptionEmbedding)
+    condition = model.needs_generator().condition
+    of_text = isinstance(condition, CaptionEmbedding)
     if of_text != bool(args.captions):
         expected, found = ("--captions", "none") if of_text else ("--classes", "--captions")
         raise UserError(f"{model.config.name}: expected {expected}, found {found}")
     if args.captions:
-        captions, names = read_captions(args.captions, model.generator.condition)
+        captions, names = read_captions(args.captions, condition)
         wanted = list(range(len(names)))
         labels = jax.tree.map(lambda x: np.repeat(x, count, axis=0), captions)
     else:
-        wanted = common.parse_classes(args.classes, names)
+        if not args.classes and len(names) > MANY_CLASSES and not args.preset:
+            raise UserError(
+                f"classes: the model has {len(names)}, expected --classes (all of them: all), found none"
+            )
+        wanted = list(dict.fromkeys(common.parse_classes(args.classes, names)))
         labels = np.repeat(np.asarray(wanted, np.int32), count)
     options = common.sampling_options(args)
-    captions = common.step_names(model, steps=args.steps)
+    columns = common.step_names(model, steps=args.steps)
     total = len(wanted) * count
     batch_size = min(args.batch_size, total)
 
@@ -105,20 +112,20 @@ def draw(model: Model, args: argparse.Namespace, out: pathlib.Path, count: int, 
     rows = np.stack([np.stack(images) for images in kept.values()])
     pictures.grid(rows, row_labels=[names[c] for c in kept]).save(out / "grid.png")
 
-    if len(captions) > 1:
+    if len(columns) > 1:
         # One large image takes as long to decode as many small ones.
         size = model.config.data.image_size
         first = wanted[: max(1, STEPS_ROWS * 64 // max(size, 64))]
         some = jax.tree.map(lambda x: x[: len(first) * count : count], labels)
         steps = common.sample_steps(model, some, args.seed, batch_size, **options)
         row_labels = [names[c] for c in first[: steps.shape[1]]]
-        sheet = pictures.grid(steps.swapaxes(0, 1), row_labels=row_labels, column_labels=captions)
+        sheet = pictures.grid(steps.swapaxes(0, 1), row_labels=row_labels, column_labels=columns)
         sheet.save(out / "steps.png")
     print(f"{total} images in {out}; look at {out / 'grid.png'}")
 
 
-def decode(model: Model, path: str, out: pathlib.Path, batch_size: int) -> None:
-    """Writes the images of given contents.
+def decode(model: Model, path: str, out: pathlib.Path, batch_size: int, resize: int) -> None:
+    """Writes the images of given contents, scaled to `resize` pixels where not 0.
 
     Raises:
       UserError: not an .npy of the tokenizer's slots.
@@ -129,24 +136,28 @@ def decode(model: Model, path: str, out: pathlib.Path, batch_size: int) -> None:
 
     try:
         content = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise UserError(f"codes {path}: expected an .npy, found {error}") from error
     t = model.tokenizer
     slots = (t.grid.size,) if t.vocab else (t.grid.size, t.channels)
     expected = "B, " + ", ".join(map(str, slots))
-    if content.shape[1:] != slots or not len(content):
-        raise UserError(f"codes {path}: expected shape [{expected}], found {list(content.shape)}")
+    shape = getattr(content, "shape", ())  # an .npz has none
+    if shape[1:] != slots or not shape[0]:
+        raise UserError(f"codes {path}: expected an array of shape [{expected}], found {list(shape)}")
     if t.vocab and not (content.dtype.kind in "iu" and content.min() >= 0 and content.max() < t.vocab):
         raise UserError(
             f"codes {path}: expected whole numbers from 0 to {t.vocab - 1}, found {content.dtype} "
             f"from {content.min()} to {content.max()}"
         )
     content = content.astype(np.int32 if t.vocab else np.float32)
-    images = pictures.to_uint8(np.clip(common.in_batches(model.decode, content, batch_size), -1, 1))
     out.mkdir(parents=True, exist_ok=True)
-    for i, image in enumerate(images):
-        pictures.to_pil(image).save(out / f"{i:06d}.png")
-    print(f"{len(images)} images in {out}")
+    for start in range(0, len(content), batch_size):
+        images = common.decoded(
+            model, content[start : start + batch_size], min(batch_size, len(content)), resize
+        )
+        for i, image in enumerate(pictures.to_uint8(images)):
+            pictures.to_pil(image).save(out / f"{start + i:06d}.png")
+    print(f"{len(content)} images in {out}")
 
 
 def read_captions(path: str, condition: CaptionEmbedding) -> tuple[Captions, list[str]]:
@@ -160,9 +171,13 @@ def read_captions(path: str, condition: CaptionEmbedding) -> tuple[Captions, lis
     try:
         with np.load(path, allow_pickle=False) as file:
             embedding, mask = file["embedding"], file["mask"]
-            names = [str(x) for x in file["text"]] if "text" in file.files else None
-    except (OSError, ValueError, KeyError) as error:
+            names = [str(x) for x in np.atleast_1d(file["text"])] if "text" in file.files else None
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"captions {path}: expected an .npz of embedding and mask, found {error}") from error
+    if names and len(names) != len(embedding):
+        raise UserError(
+            f"captions {path}: expected a text for each of {len(embedding)} embeddings, found {len(names)}"
+        )
     try:
         captions = condition.parse((embedding, mask))
     except ValueError as error:

@@ -92,39 +92,57 @@ def train(
     Returns:
       False where SIGTERM stopped it; what was done is saved.
     """
+    import jax
+
+    from vargen.config import to_json
+
     workdir = pathlib.Path(workdir).expanduser()
-    config = prepare(config, workdir)
     if origin and tokenizer:
         raise UserError("train: expected --from or --tokenizer, found both")
-    if origin or tokenizer:
-        copy_tokenizer(config, pathlib.Path(origin or tokenizer).expanduser(), workdir)
-    if origin:
-        copy_generator(pathlib.Path(origin).expanduser(), workdir)
-    if stage in ("all", "tokenizer") and not train_tokenizer(config, workdir):
+    config, classes = prepare(config)
+    if jax.process_index() == 0:
+        if source := origin or tokenizer:
+            copy_tokenizer(config, pathlib.Path(source).expanduser(), workdir)
+        if origin:
+            copy_generator(config, pathlib.Path(origin).expanduser(), workdir)
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / "config.json").write_text(to_json(config))
+        (workdir / "classes.json").write_text(json.dumps(classes) + "\n")
+    wait_for_process_0("workdir_prepared")
+    if stage in ("all", "tokenizer") and not train_tokenizer(config, workdir, asked=stage == "tokenizer"):
         return False
     return stage == "tokenizer" or train_generator(config, workdir)
 
 
-def prepare(config: ConfigDict, workdir: pathlib.Path) -> ConfigDict:
-    """Builds everything once, to fail early; writes config.json and classes.json.
+def prepare(config: ConfigDict) -> tuple[ConfigDict, list[str]]:
+    """Builds everything once, to fail early.
 
     Returns:
-      The config with `data.num_classes` filled in where it is 0.
+      The config with `data.num_classes` filled in where it is 0, and the names of the classes.
     """
-    import jax
-
     from vargen import data
-    from vargen.config import override, to_json
+    from vargen.config import override
     from vargen.models import build_generator, build_tokenizer
 
     classes = data.load(config.data, "train").classes
     config = override(config, [("data.num_classes", len(classes))])
-    build_generator(config, build_tokenizer(config))
-    if jax.process_index() == 0:
-        workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / "config.json").write_text(to_json(config))
-        (workdir / "classes.json").write_text(json.dumps(classes) + "\n")
-    return config
+    generator = build_generator(config, build_tokenizer(config))
+    if generator.condition.hides:
+        name = config.conditioning.name
+        raise UserError(
+            f"train: expected conditioning by label, as the data has, found {name}; use the loss in Python"
+        )
+    return config, classes
+
+
+def wait_for_process_0(name: str) -> None:
+    """Until process 0 has come here too, where there are several."""
+    import jax
+
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
 
 
 def copy_tokenizer(config: ConfigDict, source: pathlib.Path, workdir: pathlib.Path) -> None:
@@ -145,7 +163,7 @@ def copy_tokenizer(config: ConfigDict, source: pathlib.Path, workdir: pathlib.Pa
         if origin.is_file() and origin.read_text().strip() == str(source.resolve()):
             return
         raise UserError(
-            f"workdir {workdir}: has a tokenizer already, expected none where --tokenizer is given"
+            f"workdir {workdir}: has a tokenizer already, expected none where it is taken from {source}"
         )
     partial = workdir / ".tokenizer.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -154,29 +172,35 @@ def copy_tokenizer(config: ConfigDict, source: pathlib.Path, workdir: pathlib.Pa
     partial.rename(workdir / "tokenizer")
 
 
-def copy_generator(source: pathlib.Path, workdir: pathlib.Path) -> None:
-    """Copies another workdir's (averaged) generator to where training starts.
+def copy_generator(config: ConfigDict, source: pathlib.Path, workdir: pathlib.Path) -> None:
+    """Copies another workdir's (averaged) generator, and its config, to where training starts.
 
     Raises:
-      UserError: no generator there.
+      UserError: no generator there, or one of other sizes.
     """
     import jax
     import numpy as np
 
     from vargen import weights_file
-    from vargen.training import checkpoints
+    from vargen.config import to_json
+    from vargen.models import build_generator, build_tokenizer
+    from vargen.training import checkpoints, state
 
     directory = workdir / "generator"
     if (directory / ORIGIN).is_file() and (directory / ORIGIN).read_text().strip() == str(source.resolve()):
         return
     if directory.exists():
-        raise UserError(f"workdir {workdir}: has a generator already, expected none where --from is given")
-    _, params, _ = checkpoints.load_params(source / "generator")
+        raise UserError(
+            f"workdir {workdir}: has a generator already, expected none where it is taken from {source}"
+        )
+    theirs, params, _ = checkpoints.load_params(source / "generator")
+    generator = build_generator(config, build_tokenizer(config))
+    state.differing(jax.eval_shape(generator.init, jax.random.key(0)), params)
     partial = workdir / ".generator.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     weights_file.write(partial / checkpoints.WEIGHTS, jax.tree.map(np.asarray, params))
-    shutil.copy(workdir / "config.json", partial / checkpoints.CONFIG)
+    (partial / checkpoints.CONFIG).write_text(to_json(theirs))
     (partial / ORIGIN).write_text(f"{source.resolve()}\n")
     partial.rename(directory)
 
@@ -200,11 +224,16 @@ def complete(directory: pathlib.Path, steps: int) -> bool:
     )
 
 
-def train_tokenizer(config: ConfigDict, workdir: pathlib.Path) -> bool:
-    """Trains WORKDIR/tokenizer; False where it was stopped before its end."""
+def train_tokenizer(config: ConfigDict, workdir: pathlib.Path, *, asked: bool = False) -> bool:
+    """Trains WORKDIR/tokenizer; False where it was stopped before its end.
+
+    One that was imported is trained on only where that is `asked` for, one that was copied never.
+    """
+    import functools
+
     import jax
 
-    from vargen import data
+    from vargen import data, weights_file
     from vargen.models import build_tokenizer
     from vargen.tokenizers.perceptual import load_perceptual
     from vargen.training.checkpoints import WEIGHTS
@@ -212,12 +241,15 @@ def train_tokenizer(config: ConfigDict, workdir: pathlib.Path) -> bool:
     from vargen.training.tasks import TokenizerTask
 
     settings, directory = config.tokenizer_training, workdir / "tokenizer"
-    if (
-        (directory / ORIGIN).is_file()
-        or (directory / WEIGHTS).is_file()
-        or complete(directory, settings.steps)
-    ):
-        return True  # copied, imported or trained
+    start = directory / WEIGHTS
+    if (directory / ORIGIN).is_file():
+        if asked:
+            raise UserError(
+                f"workdir {workdir}: its tokenizer is another workdir's, expected one of its own to train"
+            )
+        return True
+    if (start.is_file() and not asked) or complete(directory, settings.steps):
+        return True
     tokenizer = build_tokenizer(config)
     source = data.load(config.data, "train")
     held_out = data.to_float(data.arrays(data.load(config.data, "test"), config.evaluation.samples)[0])
@@ -253,6 +285,7 @@ def train_tokenizer(config: ConfigDict, workdir: pathlib.Path) -> bool:
         seed=config.seed,
         on_images=pictures,
         validate=validate,
+        initial=functools.partial(weights_file.read, start) if start.is_file() else None,
         title="tokenizer",
     ).finished
 
@@ -282,10 +315,7 @@ def train_generator(config: ConfigDict, workdir: pathlib.Path) -> bool:
     if settings.codes:
         if jax.process_index() == 0:
             tokenize.store(config, workdir, again=False)
-        if jax.process_count() > 1:
-            from jax.experimental import multihost_utils
-
-            multihost_utils.sync_global_devices("codes_stored")
+        wait_for_process_0("codes_stored")
         source = codes.load(workdir / tokenize.FOLDER)
         frozen = dict(quantizer=tokenizer_params["quantizer"])
     else:
@@ -301,7 +331,7 @@ def train_generator(config: ConfigDict, workdir: pathlib.Path) -> bool:
 
     # Where an imported or copied generator lies, training starts with it.
     start = directory / checkpoints.WEIGHTS
-    initial = weights_file.read(start) if start.is_file() else None
+    initial = functools.partial(weights_file.read, start) if start.is_file() else None
 
     def validate(state):
         """The loss on held-out images, with the same randomness each time."""

@@ -47,6 +47,8 @@ class Mask(nn.Module):
     cached = False
     by_level = False
     lead = 0
+    takes_rows = False
+    step_condition = False
 
     @property
     def visibility(self):
@@ -58,8 +60,8 @@ class Mask(nn.Module):
 
     def check(self, order) -> None:
         """Raises ValueError for an order that has no masked training pass."""
-        if not order.random:
-            raise ValueError("feed mask: needs a random order, such as random_sets")
+        if not order.random_decoding:
+            raise ValueError("feed mask: needs an order of random sets, such as random_sets")
 
     def setup(self):
         table = initializer(self.init_std or 0.02, self.width)

@@ -35,6 +35,8 @@ class Refine(nn.Module):
     cached = True
     by_level = True
     lead = 0
+    takes_rows = False
+    step_condition = False
     visibility = "steps"
 
     def check(self, order) -> None:

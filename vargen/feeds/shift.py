@@ -62,6 +62,7 @@ class Shift(nn.Module):
     dtype: Any = jnp.float32
 
     stacks = ("blocks",)
+    takes_rows = True
     cached = True
     by_level = False
 
@@ -75,6 +76,8 @@ class Shift(nn.Module):
 
     def check(self, order) -> None:
         """Raises ValueError for an order that this feed can't honour."""
+        if order.random_decoding:
+            raise ValueError("feed shift: needs steps that are the same for all examples, found random sets")
         if order.random and not self.target_positions:
             raise ValueError("feed shift: a random order needs target_positions=True, found False")
 

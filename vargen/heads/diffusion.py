@@ -14,6 +14,9 @@ from vargen.heads.gaussian import Process
 from vargen.layers import Dense, Norm, initializer, sinusoid
 
 FREQUENCIES = 256
+# Up to so many rows the modulations of all steps are made in one product before the loop: they are most of the
+# denoiser's weights, which each step would read again. For more rows the products take the time, and memory runs out.
+FEW = 32
 
 
 class Denoiser(nn.Module):
@@ -27,27 +30,42 @@ class Denoiser(nn.Module):
     depth: int
     dtype: Any = jnp.float32
 
-    def _dense(self, features, name, init=None, names=("embed", "mlp")):
-        return Dense(features, names, init or initializer(0), dtype=self.dtype, name=name)
+    def setup(self):
+        def dense(features, init=None, names=("embed", "mlp")):
+            return Dense(features, names, init or initializer(0), dtype=self.dtype)
 
-    @nn.compact
+        small, zero = nn.initializers.normal(0.02), nn.initializers.zeros
+        self.time_1 = dense(self.width, small, (None, "mlp"))
+        self.time_2 = dense(self.width, small, ("mlp", "embed"))
+        self.hidden = dense(self.width)
+        self.content = dense(self.width, None, ("latent", "embed"))
+        self.modulation = [dense(3 * self.width, zero) for _ in range(self.depth)]
+        self.norm = [Norm() for _ in range(self.depth)]
+        self.inner = [dense(self.width) for _ in range(self.depth)]
+        self.outer = [dense(self.width, None, ("mlp", "embed")) for _ in range(self.depth)]
+        self.modulation_out = dense(2 * self.width, zero)
+        self.norm_out = Norm(affine=False)
+        self.out = dense(2 * self.channels, zero, ("embed", "latent"))
+
     def __call__(self, x, t, hidden):
         """x float32 [M, C], t [M] in training steps, hidden [M, D] -> float32 [M, 2C]."""
-        small, zero = nn.initializers.normal(0.02), nn.initializers.zeros
-        time = self._dense(self.width, "time_1", small, (None, "mlp"))(sinusoid(t, FREQUENCIES))
-        time = self._dense(self.width, "time_2", small, ("mlp", "embed"))(nn.silu(time))
-        y = nn.silu(time + self._dense(self.width, "hidden")(hidden))
-        x = self._dense(self.width, "content", None, ("latent", "embed"))(x)
+        return self.modulated(x, self.modulations(t, hidden))
+
+    def modulations(self, t, hidden):
+        """What doesn't depend on the content: t [..., M], hidden [M, D] -> list of [..., M, 3 width], [.., 2 width]."""
+        time = self.time_2(nn.silu(self.time_1(sinusoid(t, FREQUENCIES))))
+        y = nn.silu(time + self.hidden(hidden))
+        return [layer(y) for layer in (*self.modulation, self.modulation_out)]
+
+    def modulated(self, x, modulations):
+        """The rest: x float32 [M, C] -> float32 [M, 2C]."""
+        x = self.content(x)
         for i in range(self.depth):
-            shift, scale, gate = jnp.split(
-                self._dense(3 * self.width, f"modulation_{i}", zero)(y), 3, axis=-1
-            )
-            h = Norm(name=f"norm_{i}")(x) * (1 + scale) + shift
-            h = nn.silu(self._dense(self.width, f"inner_{i}")(h))
-            x = x + gate * self._dense(self.width, f"outer_{i}", None, ("mlp", "embed"))(h)
-        shift, scale = jnp.split(self._dense(2 * self.width, "modulation_out", zero)(y), 2, axis=-1)
-        x = Norm(affine=False)(x) * (1 + scale) + shift
-        return self._dense(2 * self.channels, "out", zero, ("embed", "latent"))(x).astype(jnp.float32)
+            shift, scale, gate = jnp.split(modulations[i], 3, axis=-1)
+            h = self.norm[i](x) * (1 + scale) + shift
+            x = x + gate * self.outer[i](nn.silu(self.inner[i](h)))
+        shift, scale = jnp.split(modulations[-1], 2, axis=-1)
+        return self.out(self.norm_out(x) * (1 + scale) + shift).astype(jnp.float32)
 
 
 class Diffusion(nn.Module):
@@ -146,19 +164,25 @@ class Diffusion(nn.Module):
           noise: float32 [S, M, C], what each of the S steps adds.
           guidance, temperature: as in `sample`.
         """
-        times = jnp.arange(self.sample_steps)[::-1]
+        steps = jnp.arange(self.sample_steps)[::-1]
+        times = jnp.asarray(self.short.times)[steps]
         # A bound Linen module may not be called inside a plain scan: go through its pure form.
         module, variables = self.denoiser.unbind()
+        known = None
+        if len(hidden) <= FEW:
+            known = module.apply(variables, times[:, None], hidden, method="modulations")
 
         def step(x, inputs):
-            t, noise = inputs
+            s, t, noise, modulations = inputs
             both = x if guidance is None else jnp.concatenate([x, x])
-            t_train = jnp.broadcast_to(jnp.asarray(self.short.times)[t], (len(both),))
-            out = module.apply(variables, both, t_train, hidden)
+            if modulations is None:
+                out = module.apply(variables, both, jnp.broadcast_to(t, (len(both),)), hidden)
+            else:
+                out = module.apply(variables, both, modulations, method="modulated")
             eps, spread = jnp.split(out, 2, axis=-1)
             if guidance is not None:
                 with_condition, without = jnp.split(eps, 2)
                 eps, spread = without + guidance * (with_condition - without), spread[: len(x)]
-            return self.short.reverse(x, t, eps, spread, noise, temperature, self.clip), None
+            return self.short.reverse(x, s, eps, spread, noise, temperature, self.clip), None
 
-        return jax.lax.scan(step, x, (times, noise))[0]
+        return jax.lax.scan(step, x, (steps, times, noise, known))[0]

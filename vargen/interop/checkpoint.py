@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -91,22 +92,82 @@ def export_checkpoint(
       UserError: no model there, or one with parts or values that the system's files have no place for.
     """
     s, workdir = systems.system(name), pathlib.Path(workdir).expanduser()
-    for part, file in (("tokenizer", tokenizer), ("generator", generator)):
-        if file is None:
-            continue
-        c, params, _ = checkpoints.load_params(workdir / part, which)
-        built = dict(zip(("tokenizer", "generator"), systems.build(c), strict=True))[part]
-        module = getattr(s, part)
-        params = jax.tree.map(np.asarray, params)
+    wanted = {
+        part: file for part, file in (("tokenizer", tokenizer), ("generator", generator)) if file is not None
+    }
+    for file in wanted.values():
+        files.check_suffix(file)
+    written = {part: _arrays(s, part, workdir, which) for part in wanted}
+    for part, arrays in written.items():
+        files.write(wanted[part], arrays, getattr(s, part).WRAPPED)
+
+
+def _arrays(s: systems.System, part: str, workdir: pathlib.Path, which: str) -> dict[str, np.ndarray]:
+    """The authors' arrays of one part, checked to mean the same model in the authors' program."""
+    c, params, _ = checkpoints.load_params(workdir / part, which)
+    built, module = (
+        dict(zip(("tokenizer", "generator"), systems.build(c), strict=True))[part],
+        getattr(s, part),
+    )
+    params = jax.tree.map(np.asarray, params)
+    try:
         arrays = mapping.write(module.table(built), params, what=module.WHAT)
-        # What their files have no place for would be lost without a word.
         again = dict(weights_file.flatten(systems.read(module, built, arrays)))
-        lost = [k for k, v in weights_file.flatten(params) if not np.array_equal(again[k], v, equal_nan=True)]
-        if lost:
-            raise UserError(
-                f"{module.WHAT}: expected values that its files can hold, found others in {', '.join(lost)}"
-            )
-        files.write(file, arrays)
+        theirs = s.like(part, built, arrays)
+    except AttributeError as error:  # a part of another kind, which the table doesn't know
+        raise UserError(f"{module.WHAT}: expected a model of its parts, found another ({error})") from error
+    if different := differences(built, theirs):
+        raise UserError(
+            f"{module.WHAT}: expected a model that its program computes, found {', '.join(different)}"
+        )
+    # What their files have no place for would be lost without a word.
+    lost = [k for k, v in weights_file.flatten(params) if not np.array_equal(again[k], v, equal_nan=True)]
+    if lost:
+        raise UserError(
+            f"{module.WHAT}: expected values that its files can hold, found others in {', '.join(lost)}"
+        )
+    return arrays
+
+
+# What training alone, precision or the sampler's settings decide.
+FREE = (
+    *(
+        "dropout",
+        "drop_path",
+        "init_std",
+        "kernel_init",
+        "out_init",
+        "adaln_zero",
+        "remat",
+        "dtype",
+        "random",
+    ),
+    *(
+        "label_smoothing",
+        "repeat",
+        "clip",
+        "sample_steps",
+        "parent",
+        "name",
+        "order",
+        "tokenizer",
+        "most_known",
+    ),
+    *("beta", "codebook_weight", "entropy_weight", "entropy_temperature", "kl_weight", "measure"),
+    *("revive_every", "revive_until", "revive_threshold", "scale"),
+)
+
+
+def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
+    """Settings in which two models compute differently: "mixer.rope places instead of none"."""
+    if type(ours) is not type(theirs):
+        return [f"{path} {type(ours).__name__} instead of {type(theirs).__name__}"]
+    if not dataclasses.is_dataclass(ours):
+        return [] if ours == theirs else [f"{path} {ours} instead of {theirs}"]
+    free = FREE if path != "block.mixer" else tuple(f for f in FREE if f != "scale")
+    names = [f.name for f in dataclasses.fields(ours) if f.name not in free]
+    found = (differences(getattr(ours, n), getattr(theirs, n), f"{path}.{n}".lstrip(".")) for n in names)
+    return [line for lines in found for line in lines]
 
 
 def _lenient(weights: str) -> Any:

@@ -7,13 +7,14 @@ the way back. PyTorch is imported for its own files only, and nothing in a file 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pathlib
 import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import ml_dtypes  # makes "bfloat16" a NumPy dtype, by which safetensors hands out such tensors
@@ -60,7 +61,7 @@ class Weights(Mapping[str, np.ndarray]):
         try:
             array = found.load()
         except _FAILURES as error:
-            raise UserError(f"{self._path}: {name} cannot be read: {_line(error)}") from error
+            raise UserError(f"{self._path}: {name} cannot be read: {weights_file.line(error)}") from error
         if array.dtype in weights_file.HALVES:
             return array.astype(np.float32)
         if array.dtype.kind not in "biufc":
@@ -123,27 +124,37 @@ def read(
     return Weights(path, _unwrapped(sets[chosen]))
 
 
-def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def check_suffix(path: Path) -> None:
+    """Raises UserError for a name by which `write` knows no format."""
+    suffixes = (".safetensors", ".npz", ".pth", ".pt", ".bin")
+    if pathlib.Path(path).suffix not in suffixes:
+        raise UserError(
+            f"{path}: expected a name that ends in {', '.join(suffixes)}, found {pathlib.Path(path).suffix!r}"
+        )
+
+
+def write(path: Path, arrays: Mapping[str, np.ndarray], wrapped: Sequence[str] = ()) -> None:
     """Writes arrays in the format of the path's suffix: .safetensors, .npz, or .pth, .pt, .bin for PyTorch.
 
-    A PyTorch file holds one flat dict of tensors. npz knows no bfloat16: such arrays are written as float32.
-    The file appears when it is complete; an older one of that name stays until then, and for good on an error.
+    A PyTorch file holds one flat dict of tensors, or a dict that has it under each name of `wrapped`. npz knows no
+    bfloat16: such arrays are written as float32. The file appears when it is complete; an older one of that name
+    stays until then, and for good on an error.
 
     Args:
       path: the file.
       arrays: arrays of numbers by name.
+      wrapped: what the authors' programs ask a PyTorch file for; the other formats hold arrays alone.
 
     Raises:
       UserError: another suffix, an array that does not hold numbers, PyTorch is needed and missing, or the file
         cannot be written.
     """
     path = pathlib.Path(path).expanduser()
-    writers = {".safetensors": weights_file.write_safetensors, ".npz": _write_npz}
-    writers |= dict.fromkeys((".pth", ".pt", ".bin"), _write_torch)
-    if path.suffix not in writers:
-        raise UserError(f"{path}: expected a name that ends in {', '.join(writers)}, found {path.suffix!r}")
+    check_suffix(path)
+    writers: dict[str, Callable] = {".safetensors": weights_file.write_safetensors, ".npz": _write_npz}
+    to_torch = functools.partial(_write_torch, wrapped=wrapped)
     with weights_file.replacing(path) as temporary:
-        writers[path.suffix](temporary, arrays)
+        writers.get(path.suffix, to_torch)(temporary, arrays)
 
 
 def _existing(path: Path) -> pathlib.Path:
@@ -188,13 +199,8 @@ def _unreadable(path: pathlib.Path, kind: str, error: Exception | None = None) -
     elif all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):  # a web page, a pointer of Git LFS
         found = f"text that starts {head.decode().splitlines()[0][:48]!r}"
     else:
-        found = f"a truncated or damaged one ({_line(error)})" if error else "something else"
+        found = f"a truncated or damaged one ({weights_file.line(error)})" if error else "something else"
     return UserError(f"{path}: expected a {kind} file, found {found}")
-
-
-def _line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def _unwrapped(arrays: Found) -> Found:
@@ -361,7 +367,7 @@ def _write_npz(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
                 np.lib.format.write_array(file, array, allow_pickle=False)
 
 
-def _write_torch(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
+def _write_torch(path: pathlib.Path, arrays: Mapping[str, Any], wrapped: Sequence[str]) -> None:
     torch = _import_torch(path)
 
     def tensor(array: np.ndarray) -> Any:
@@ -371,4 +377,5 @@ def _write_torch(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
 
     with warnings.catch_warnings(), open(path, "wb") as file:
         warnings.simplefilter("ignore")  # on arrays that may not be written to; nobody does
-        torch.save({k: tensor(weights_file.numbers(k, v)) for k, v in arrays.items()}, file)
+        tensors = {k: tensor(weights_file.numbers(k, v)) for k, v in arrays.items()}
+        torch.save(dict.fromkeys(wrapped, tensors) if wrapped else tensors, file)

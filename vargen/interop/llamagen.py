@@ -14,6 +14,7 @@ from vargen.interop import mapping as m
 
 WHAT = "LlamaGen"
 IGNORED = ("freqs_cis", "causal_mask", "*.kv_cache.*")
+WRAPPED = ("model",)  # in the authors' PyTorch files
 # By width: the name, and the guidance of the paper's FID. Heads are 64 wide but for those of HEADS.
 SIZES = {768: ("B", 2.0), 1024: ("L", 2.0), 1280: ("XL", 1.75), 1536: ("XXL", 1.75), 3200: ("3B", 1.65)}
 HEADS = {3200: 32, 4096: 32}
@@ -22,6 +23,11 @@ PROJECTION = "cls_embedding.cap_proj.fc1.weight"  # of captions
 
 def levels(arrays: Mapping[str, Any]) -> None:
     """The arrays don't tell how many slots there are: positions are rotary."""
+
+
+def image_size(arrays: Mapping[str, Any]) -> int:
+    """What was published at most: class-conditional models from XL on at 384 pixels alone, others at 256."""
+    return 384 if PROJECTION not in arrays and m.shape(arrays, "norm.weight", WHAT)[0] >= 1280 else 256
 
 
 def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
@@ -88,6 +94,6 @@ def table(generator: Any) -> list[m.Entry]:
         entries += m.dense("condition/inner", "cls_embedding.cap_proj.fc1", bias=False)
         entries += m.dense("condition/outer", "cls_embedding.cap_proj.fc2", bias=False)
     entries += m.array("feed/content/codes/table", "tok_embeddings.weight")
-    entries += m.stacked(generator.layers, layer)
+    entries += m.stacked(generator.layers[0], layer)
     entries += m.norm("blocks_norm/norm", "norm", bias=False)
     return entries + m.dense("head/out", "output", bias=False)

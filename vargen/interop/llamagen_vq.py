@@ -15,6 +15,7 @@ from vargen.tokenizers.vq import VQ
 
 WHAT = "LlamaGen tokenizer"
 IGNORED = ()
+WRAPPED = ("model",)  # in the authors' PyTorch files
 
 
 def part(arrays: Mapping[str, Any], levels: tuple[int, ...] | None = None) -> ConfigDict:

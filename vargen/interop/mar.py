@@ -14,6 +14,7 @@ from vargen.interop import mapping as m
 
 WHAT = "MAR"
 IGNORED = ()
+WRAPPED = ("model", "model_ema")  # in the authors' PyTorch files
 # By width: the name, the heads, and the guidance of the paper's FID.
 SIZES = {768: ("B", 12, 2.9), 1024: ("L", 16, 3.0), 1280: ("H", 16, 3.2)}
 
@@ -27,16 +28,11 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     """Writes the generator's parts and sizes into a config; `heads` for widths that the authors don't have (64 wide).
 
     Raises:
-      UserError: encoder and decoder of different depth, or slots of several latents.
+      UserError: slots of several latents.
     """
     classes, width = m.shape(arrays, "class_emb.weight", WHAT)
-    layers, other = (
-        m.count(arrays, f"{name}_blocks.{{}}.attn.proj.weight", WHAT) for name in ("encoder", "decoder")
-    )
-    if layers != other:
-        raise UserError(
-            f"{WHAT}: expected as many blocks in the decoder as in the encoder, {layers}, found {other}"
-        )
+    stacks = ("encoder", "decoder")
+    layers = tuple(m.count(arrays, f"{name}_blocks.{{}}.attn.proj.weight", WHAT) for name in stacks)
     channels = m.shape(arrays, "z_proj.weight", WHAT)[1]
     if channels != c.tokenizer.channels:
         raise UserError(
@@ -56,27 +52,33 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
         sample_steps=100,
         repeat=4,
     )
-    c.model = dict(layers=2 * layers, width=width, mlp="gelu", init_std=0.0, dropout=0.1)
+    c.model = dict(
+        layers=sum(layers) if layers[0] == layers[1] else layers,
+        width=width,
+        mlp="gelu",
+        init_std=0.0,
+        dropout=0.1,
+    )
     paper: dict[str, Any] = dict(guidance=guidance, guidance_schedule="linear")
     c.sampling.update(paper)
-    c.presets.paper = preset(count=50, steps=256, **paper)
+    c.presets.paper = preset(count=50, steps=min(256, slots), **paper)
 
 
 def table(generator: Any) -> list[m.Entry]:
     """All entries for a generator of these sizes."""
     width = generator.block.width
 
-    def stack(ours: str, theirs: str) -> list[m.Entry]:
+    def stack(name: str, layers: int) -> list[m.Entry]:
         def layer(i: int) -> list[m.Entry]:
-            b = f"{theirs}_blocks.{i}"
-            names = [f"{ours}/mixer/{name}" for name in ("query", "key", "value")]
-            entries = m.split_dense(names, f"{b}.attn.qkv", [width] * 3)
-            entries += m.dense(f"{ours}/mixer/out", f"{b}.attn.proj")
-            entries += m.dense(f"{ours}/feed_forward/up", f"{b}.mlp.fc1")
-            entries += m.dense(f"{ours}/feed_forward/down", f"{b}.mlp.fc2")
-            return entries + m.norm(f"{ours}/norm_1", f"{b}.norm1") + m.norm(f"{ours}/norm_2", f"{b}.norm2")
+            b = f"{name}_blocks.{i}"
+            ours = [f"{name}/mixer/{part}" for part in ("query", "key", "value")]
+            entries = m.split_dense(ours, f"{b}.attn.qkv", [width] * 3)
+            entries += m.dense(f"{name}/mixer/out", f"{b}.attn.proj")
+            entries += m.dense(f"{name}/feed_forward/up", f"{b}.mlp.fc1")
+            entries += m.dense(f"{name}/feed_forward/down", f"{b}.mlp.fc2")
+            return entries + m.norm(f"{name}/norm_1", f"{b}.norm1") + m.norm(f"{name}/norm_2", f"{b}.norm2")
 
-        return m.stacked(generator.layers, layer) + m.norm(f"{ours}_norm/norm", f"{theirs}_norm")
+        return m.stacked(layers, layer) + m.norm(f"{name}_norm/norm", f"{name}_norm")
 
     # The condition that stands for no class is an array of its own.
     table, sources = "condition/classes/table", ("class_emb.weight", "fake_latent")
@@ -87,7 +89,7 @@ def table(generator: Any) -> list[m.Entry]:
     entries += m.array("feed/targets/table", "diffusion_pos_embed_learned", m.LEADING)
     entries += m.array("feed/mask", "mask_token", m.LEADING)
     entries += m.dense("feed/bridge", "decoder_embed")
-    entries += stack("encoder", "encoder") + stack("decoder", "decoder")
+    entries += stack("encoder", generator.layers[0]) + stack("decoder", generator.layers[1])
     net, ours = "diffloss.net", "head/denoiser"
     entries += m.dense(f"{ours}/time_1", f"{net}.time_embed.mlp.0")
     entries += m.dense(f"{ours}/time_2", f"{net}.time_embed.mlp.2")

@@ -16,6 +16,7 @@ from vargen.tokenizers.kl import KL
 WHAT = "MAR tokenizer"
 # A checkpoint of latent diffusion's trainer also holds its losses' networks.
 IGNORED = ("loss.*",)
+WRAPPED = ("model",)  # in the authors' PyTorch files
 SCALE = 0.2325  # in the authors' training script, not in their files
 
 

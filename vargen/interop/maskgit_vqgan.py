@@ -17,6 +17,7 @@ from vargen.tokenizers.vq import VQ
 
 WHAT = "MaskGIT VQGAN"
 IGNORED = ()
+WRAPPED = ()
 USUAL: dict[str, Any] = dict(
     width=128, multipliers=(1, 1, 2, 2, 4), blocks=2
 )  # defaults, left out of the part

@@ -14,6 +14,7 @@ from vargen.interop import mapping as m
 
 WHAT = "RAR"
 IGNORED = ()
+WRAPPED = ()
 # By width: the name; temperature, guidance and its power for the paper's FID.
 SIZES = {
     768: ("B", 1.0, 16.0, 2.75),
@@ -38,7 +39,8 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     c.name = f"RAR-{name}"
     c.data.num_classes = m.shape(arrays, "embeddings.weight", WHAT)[0] - vocab - 2
     c.conditioning = part("label", dropout=0.1, lead=1)
-    c.order = part("random_to_raster", start=125_000, end=187_500)
+    # What was published has left the random orders behind: fine-tuning goes on in raster order.
+    c.order = part("random_to_raster", start=0, end=0)
     c.feed = part("shift", positions=True, target_positions=True, step_condition=True)
     heads = width // m.shape(arrays, "blocks.0.attn.q_norm.weight", WHAT)[0]
     c.mixer = part("attention", heads=heads, qk_norm="layer", bias="qkv", dropout=0.1)
@@ -96,6 +98,6 @@ def table(generator: Any) -> list[m.Entry]:
     entries += m.some_rows("feed/places/table", "pos_embed", 0, slots + 2, slots + SPARE)
     entries += m.some_rows("feed/targets/table", "target_aware_pos_embed", 2, slots, slots + SPARE)
     entries += m.some_rows("feed/steps/table", "timesteps_embeddings", 0, slots + 1, slots + SPARE_STEPS)
-    entries += m.stacked(generator.layers, layer)
+    entries += m.stacked(generator.layers[0], layer)
     entries += m.dense("blocks_norm/modulation", "adaln_before_head.adaLN_modulation.1")
     return entries + m.dense("head/out", "lm_head")

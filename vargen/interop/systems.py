@@ -13,14 +13,10 @@ from ml_collections import ConfigDict
 from vargen import config, models
 from vargen.errors import UserError
 from vargen.interop import mapping
+from vargen.interop.names import SYSTEMS
 
-# By name: the modules of the generator and of its tokenizer.
-MODULES = {
-    "var": ("var", "var_tokenizer"),
-    "llamagen": ("llamagen", "llamagen_vq"),
-    "mar": ("mar", "mar_kl"),
-    "rar": ("rar", "maskgit_vqgan"),
-}
+# Where fine-tuning starts: an imported model forgets at the rates that a fresh one learns with.
+FINE_TUNING = dict(learning_rate=1e-5, schedule="constant", warmup_steps=100, ema_decay=0.999)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,13 +24,26 @@ class System:
     """A published system.
 
     Attributes:
-      generator: module with `WHAT`, `IGNORED`, `levels(arrays)`, `fill(config, arrays, heads)` and
-        `table(generator)`.
-      tokenizer: module with `WHAT`, `IGNORED`, `part(arrays, levels)` and `table(tokenizer)`.
+      generator: module with `WHAT`, `IGNORED`, `WRAPPED`, `levels(arrays)`, `fill(config, arrays, heads)`,
+        `table(generator)`, and where arrays don't tell it `image_size(arrays)`.
+      tokenizer: module with `WHAT`, `IGNORED`, `WRAPPED`, `part(arrays, levels)` and `table(tokenizer)`.
     """
 
     generator: Any
     tokenizer: Any
+
+    def like(self, part: str, built: Any, arrays: Mapping[str, Any]) -> Any:
+        """The tokenizer or generator (`part`) that arrays with the sizes of `built` are of, in the authors' program."""
+        tokenizer = built if part == "tokenizer" else built.tokenizer
+        c = config.config()
+        c.data = config.imagenet(tokenizer.image_size[0])
+        if part == "tokenizer":
+            sides = tuple(h for h, _ in tokenizer.grid.levels) if len(tokenizer.grid.levels) > 1 else None
+            c.tokenizer = self.tokenizer.part(arrays, sides)
+            return models.build_tokenizer(c)
+        c.tokenizer = ConfigDict(dict(channels=tokenizer.channels))
+        self.generator.fill(c, arrays, built.block.mixer.heads)
+        return models.build_generator(c, tokenizer)
 
 
 def system(name: str) -> System:
@@ -43,9 +52,9 @@ def system(name: str) -> System:
     Raises:
       UserError: an unknown name.
     """
-    if name not in MODULES:
-        raise UserError(f"system: expected one of {', '.join(MODULES)}, found {name!r}")
-    return System(*(importlib.import_module(f"vargen.interop.{module}") for module in MODULES[name]))
+    if name not in SYSTEMS:
+        raise UserError(f"system: expected one of {', '.join(SYSTEMS)}, found {name!r}")
+    return System(*(importlib.import_module(f"vargen.interop.{module}") for module in SYSTEMS[name]))
 
 
 def infer(
@@ -61,7 +70,7 @@ def infer(
     Args:
       s: the system.
       tokenizer, generator: the authors' arrays by name; without a generator the config describes none.
-      image_size: side in pixels, where the arrays don't tell; 0: 256.
+      image_size: side in pixels, where the arrays don't tell; 0: that of most published files of the kind.
       heads: of attention, where the arrays don't tell and the authors' rule isn't followed.
 
     Raises:
@@ -74,7 +83,11 @@ def infer(
     told = sides[-1] * per_slot if sides else 0
     if told and image_size not in (0, told):
         raise UserError(f"image size: expected {told} as the generator's arrays tell, found {image_size}")
-    c.data = config.imagenet(told or image_size or 256)
+    usual = (
+        getattr(s.generator, "image_size", lambda arrays: 256)(generator) if generator is not None else 256
+    )
+    c.data = config.imagenet(told or image_size or usual)
+    c.training.update(FINE_TUNING)
     if generator is not None:
         s.generator.fill(c, generator, heads)
     return c

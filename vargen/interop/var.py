@@ -15,6 +15,7 @@ from vargen.interop import mapping as m
 
 WHAT = "VAR"
 IGNORED = ("vae_proxy.*", "vae_quant_proxy.*")
+WRAPPED = ()
 # Sides of the levels that the authors published, by their number and the number of slots.
 PUBLISHED = {
     (10, 680): (1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
@@ -95,7 +96,7 @@ def table(generator: Any) -> list[m.Entry]:
     entries += m.array("feed/positions/table", "pos_1LC", m.LEADING)
     entries += m.array("feed/levels/table", "lvl_embed.weight")
     entries += m.dense("feed/content/latents", "word_embed")
-    entries += m.stacked(generator.layers, layer)
+    entries += m.stacked(generator.layers[0], layer)
     entries += m.dense("blocks_norm/modulation", "head_nm.ada_lin.1")
     entries += m.dense("head/out", "head")
     if block.adaptive == "shared":

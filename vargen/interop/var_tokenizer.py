@@ -17,6 +17,7 @@ from vargen.tokenizers.multiscale import MultiScaleVQ
 
 WHAT = "VAR tokenizer"
 IGNORED = ()
+WRAPPED = ()
 HITS = "quantize.ema_vocab_hit_SV"
 
 

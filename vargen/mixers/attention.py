@@ -70,7 +70,7 @@ class Attention(nn.Module):
                     f"mixer attention: {name}: expected one of {', '.join(known)}, found {found!r}"
                 )
         groups = self.kv_heads or self.heads
-        if self.width % self.heads or self.heads % groups:
+        if self.heads < 1 or self.width % self.heads or self.heads % groups:
             raise ValueError(
                 f"mixer attention: expected heads that divide the width {self.width} and a number of kv_heads that "
                 f"divides them, found {self.heads} and {groups}"

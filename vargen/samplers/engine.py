@@ -88,7 +88,7 @@ def decode(generator, params, quantizer, labels, key, sampling):
             content, state, cache = carry
             cache = _lengthen(cache, jax.eval_shape(lambda: generator.init_cache(conditions, length)))
             stack = (params[generator.feed.stacks[0]], modulations[generator.feed.stacks[0]])
-            cache, layers = (_unstack(t, generator.layers) for t in (cache, stack))
+            cache, layers = (_unstack(t, generator.layers[0]) for t in (cache, stack))
             carry = (content, state, cache)
         table = {
             name: jnp.asarray([getattr(p, name) for p in pieces]) for name in ("index", "start", "count")

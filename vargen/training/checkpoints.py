@@ -182,8 +182,10 @@ def last_whole(folder: pathlib.Path) -> pathlib.Path | None:
                 print(f"checkpoint {folder / name} is not whole ({why}): using {step}", flush=True)
             return path
         broken.append((str(step), found))
+    weights = folder.parent / WEIGHTS
+    instead = f"using {weights}, where it started" if weights.is_file() else "there is no earlier one"
     for name, why in broken:
-        print(f"checkpoint {folder / name} is not whole ({why}): there is no earlier one", flush=True)
+        print(f"checkpoint {folder / name} is not whole ({why}): {instead}", flush=True)
     return None
 
 

@@ -55,7 +55,7 @@ def train(
     mesh: jax.sharding.Mesh | None = None,
     on_images: Callable[[TrainState], Mapping[str, np.ndarray]] | None = None,
     validate: Callable[[TrainState], Mapping[str, float]] | None = None,
-    initial: Any = None,
+    initial: Callable[[], Any] | None = None,
     title: str = "training",
     progress: bool = True,
 ) -> Trained:
@@ -77,7 +77,8 @@ def train(
       on_images: state -> name -> float [M, H, W, C] in [-1, 1]; shown every `settings.image_every` steps.
       validate: state -> metrics; called before each save, recorded with the prefix "validation_". A "loss"
         among them decides which checkpoint is the best one.
-      initial: parameters of the model to start with, a nested dict of NumPy arrays; see `state.start_from`.
+      initial: gives parameters of the model to start with, a nested dict of NumPy arrays; see `state.start_from`.
+        Called once, where there is no checkpoint.
       title: of the progress bar.
       progress: whether there is one.
 
@@ -109,7 +110,7 @@ def train(
         if train_state is None:
             train_state = state.create(task, optimizers, mesh, init_key)
             if initial is not None:
-                train_state = state.start_from(train_state, initial)
+                train_state = state.start_from(train_state, initial())
         start = int(train_state.step)
         metrics = stack.enter_context(
             Metrics(

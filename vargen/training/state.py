@@ -87,8 +87,8 @@ def create(task: Task, optimizers: Optimizers, mesh: Mesh, key: jax.Array) -> Tr
 def start_from(state: TrainState, params: Any) -> TrainState:
     """A fresh state with given parameters of the model, and the same as their average.
 
-    Parameters of the condition that have other shapes (another number of classes) start anew, with a line that
-    says so.
+    Tables of the condition with another number of rows (classes) start anew but for the last row, which stands for no
+    class, with a line that says so.
 
     Args:
       state: of `create`.
@@ -97,29 +97,40 @@ def start_from(state: TrainState, params: Any) -> TrainState:
     Raises:
       UserError: other parameters than the model's.
     """
-    ours, given = (dict(weights_file.flatten(tree)) for tree in (state.params["model"], params))
-    differ = [
-        f"{name} (expected {_shape(ours, name)}, found {_shape(given, name)})"
-        for name in sorted(ours.keys() | given.keys())
-        if _shape(ours, name) != _shape(given, name)
-    ]
-    serious = [d for d in differ if not d.startswith("condition/")]
-    if serious:
-        more = f" and {len(serious) - 4} more" if len(serious) > 4 else ""
-        raise UserError(f"initial parameters: {', '.join(serious[:4])}{more}")
-    if differ and jax.process_index() == 0:
-        print(f"starts anew: {', '.join(differ)}", flush=True)
+    anew = differing(state.params["model"], params)
+    if anew and jax.process_index() == 0:
+        print(f"starts anew: {', '.join(anew.values())}", flush=True)
+    given = dict(weights_file.flatten(params))
 
     def put(path, old):
         name = "/".join(key.key for key in path)
-        if _shape(given, name) != _shape(ours, name):
-            return old
         new = np.asarray(given[name], old.dtype)
+        if name in anew:
+            return old.at[-1].set(new[-1])
         return jax.make_array_from_callback(new.shape, old.sharding, lambda index: new[index])
 
     model = functools.partial(jax.tree_util.tree_map_with_path, put)
     return state.replace(params=dict(state.params, model=model(state.params["model"])), ema=model(state.ema))
 
 
-def _shape(arrays: dict[str, Any], name: str) -> tuple[int, ...] | str:
-    return tuple(arrays[name].shape) if name in arrays else "none"
+def differing(ours: Any, given: Any) -> dict[str, str]:
+    """The tables of the condition whose numbers of rows differ, by name, each with a text that says so.
+
+    Raises:
+      UserError: any other difference between the two trees' names and shapes.
+    """
+    trees = [dict(weights_file.flatten(tree)) for tree in (ours, given)]
+    shapes = [{name: tuple(x.shape) for name, x in tree.items()} for tree in trees]
+    tables, others = {}, []
+    for name in sorted(shapes[0].keys() | shapes[1].keys()):
+        a, b = (s.get(name) for s in shapes)
+        if a != b:
+            text = f"{name} (expected {a or 'none'}, found {b or 'none'})"
+            if name.startswith("condition/") and a and b and a[1:] == b[1:]:
+                tables[name] = text
+            else:
+                others.append(text)
+    if others:
+        more = f" and {len(others) - 4} more" if len(others) > 4 else ""
+        raise UserError(f"initial parameters: {', '.join(others[:4])}{more}")
+    return tables

@@ -38,7 +38,7 @@ def results(golden: Golden) -> Iterator[Result]:
     c = stand_in(math.isqrt(slots), name="kl", channels=channels)
     mar.fill(c, golden.weights, golden.meta.get("heads", 0))
     with c.head.ignore_type():
-        c.head.sample_steps = golden.meta.get("num_sampling_steps", c.head.sample_steps)
+        c.head.sample_steps = int(golden.meta.get("num_sampling_steps", c.head.sample_steps))
     _, generator = systems.build(c)
     params = jax.tree.map(jnp.asarray, systems.read(mar, generator, golden.weights))
     yield from _training(golden, generator, params)
@@ -65,7 +65,7 @@ def _training(golden: Golden, generator, params) -> Iterator[Result]:
         condition = generator.condition.apply({"params": params["condition"]}, labels)
         rows = feed.apply({"params": params["feed"]}, content, condition, order, method="inputs")
         x = rows.x
-        for i in range(generator.layers):
+        for i in range(generator.layers[0]):
             layer = jax.tree.map(lambda p, i=i: p[i], params["encoder"])
             x, _ = generator.block.apply({"params": layer}, x, None, rows.layout)
         x = generator.norm.apply({"params": params["encoder_norm"]}, x, None)

@@ -19,7 +19,7 @@ from vargen.tokenizers.vq import distances
 
 def matches(golden: Golden) -> bool:
     """Whether it is a golden of VAR's tokenizer."""
-    return var_tokenizer.HITS in golden.weights
+    return {"encoder.mid.attn_1.qkv.weight", "quantize.embedding.weight"} <= set(golden.weights)
 
 
 def options(golden: Golden) -> dict[str, float]:
