@@ -1,5 +1,6 @@
 """Published files through `vargen import`, every command after it, and back through `vargen export`."""
 
+import json
 import pathlib
 
 import jax
@@ -9,7 +10,7 @@ from PIL import Image
 
 import vargen
 from vargen import config, models
-from vargen.cli import main, train
+from vargen.cli import evaluate, main, train
 from vargen.config import part
 from vargen.interop import files, mapping, systems
 
@@ -157,7 +158,7 @@ def test_commands_after_an_import(tmp_path, capsys):
         assert words in error and error.count("\n") == 1
 
 
-def test_fine_tuning(tmp_path, capsys):
+def test_fine_tuning(tmp_path, capsys, monkeypatch):
     """On a folder with another number of classes: their table starts anew, all else where the import left it."""
     published = tmp_path / "published"
     params = publish("rar", published)["generator"]
@@ -188,6 +189,13 @@ def test_fine_tuning(tmp_path, capsys):
             np.testing.assert_allclose(found[name], given[name], atol=1e-6)
     run("sample", "--workdir", tmp_path / "fine", "--classes", "dogs", "--count", 2)
     assert (tmp_path / "fine" / "samples" / "grid.png").is_file()
+
+    # Pictures too large for the small classifier are measured without it.
+    monkeypatch.setattr(evaluate, "LARGEST", IMAGE - 1)
+    run("evaluate", "--workdir", tmp_path / "fine", "--samples", 4)
+    metrics = json.loads((tmp_path / "fine" / "metrics.json").read_text())
+    assert metrics["psnr_db"] > 0 and metrics["bits_per_code"] > 0 and "label_accuracy" not in metrics
+    assert (tmp_path / "fine" / "report.html").is_file()
     # A wrong origin changes nothing.
     other = tmp_path / "other"
     c = tiny("rar")

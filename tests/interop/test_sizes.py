@@ -125,3 +125,19 @@ def test_hints_and_contradictions():
         )
     with pytest.raises(UserError, match="system: expected one of var, llamagen, mar, rar, found 'sd'"):
         systems.system("sd")
+
+
+def test_captions_and_eight_pixels_a_slot():
+    """LlamaGen's text-conditional XL at 512 pixels, and its tokenizer VQ-8."""
+    s = systems.system("llamagen")
+    c = config.load(f"{CONFIGS}/llamagen_imagenet256.py:xl")
+    c.conditioning = config.part("caption", tokens=120, channels=2048, dropout=0.1)
+    c.tokenizer.encoder.multipliers, c.data.image_size = (1, 2, 2, 4), 512
+    tokenizer, generator = systems.build(c)
+    arrays = published(s.generator, generator)
+    assert arrays.shapes["cls_embedding.uncond_embedding"] == (120, 2048)
+    found = systems.infer(s, published(s.tokenizer, tokenizer), arrays, image_size=512)
+    assert found.conditioning == c.conditioning and found.tokenizer == c.tokenizer
+    assert (found.sampling.guidance, found.sampling.top_k) == (7.5, 1000)
+    assert systems.build(found)[1].tokenizer.grid.size == 64 * 64
+    assert systems.infer(s, tokenizer_arrays("llamagen"), arrays).data.image_size == 256

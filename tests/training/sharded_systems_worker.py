@@ -8,7 +8,7 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 import jax
 import jax.numpy as jnp
 import numpy as np
-from systems import make
+from systems import labels_for, make
 
 from vargen.sharding import make_mesh, put_batch
 from vargen.training import optimizer, state
@@ -18,7 +18,7 @@ from vargen.training.tasks import GeneratorTask
 
 def main():
     out = {}
-    for name in ("var", "llamagen", "mar", "gla_chain"):
+    for name in ("var", "llamagen", "llamagen_text", "rar", "mar", "gla_chain"):
         config, generator, _, tokenizer_params = make(name)
         config.training.update(dict(batch_size=8, warmup_steps=0, learning_rate=1e-2))
         tokenizer = generator.tokenizer
@@ -26,7 +26,7 @@ def main():
         rng = np.random.default_rng(0)
         content = rng.integers(0, tokenizer.vocab, shape) if tokenizer.vocab else rng.normal(size=shape)
         content = content.astype(np.int32 if tokenizer.vocab else np.float32)
-        batch = dict(content=content, label=np.arange(8, dtype=np.int32))
+        batch = dict(content=content, label=jax.tree.map(np.asarray, labels_for(generator, 8)))
         task = GeneratorTask(generator, tokenizer)
         for sizes in ((1, 1, 1), (2, 2, 2)):
             mesh = make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])

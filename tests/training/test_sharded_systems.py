@@ -22,7 +22,7 @@ def test_eight_devices_equal_one():
     )
     assert run.returncode == 0, run.stderr[-2000:]
     found = json.loads(run.stdout.strip().splitlines()[-1])
-    for name in ("var", "llamagen", "mar", "gla_chain"):
+    for name in ("var", "llamagen", "llamagen_text", "rar", "mar", "gla_chain"):
         one, eight = found[f"{name}/1x1x1"], found[f"{name}/2x2x2"]
         np.testing.assert_allclose(eight["losses"], one["losses"], rtol=2e-5)
         np.testing.assert_allclose(eight["total"], one["total"], rtol=2e-5)

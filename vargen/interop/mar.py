@@ -65,8 +65,15 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
 
 
 def table(generator: Any) -> list[m.Entry]:
-    """All entries for a generator of these sizes."""
+    """All entries for a generator of these sizes.
+
+    Raises:
+      UserError: the generator has other stacks than an encoder and a decoder.
+    """
     width = generator.block.width
+    depths = dict(zip(generator.feed.stacks, generator.layers, strict=True))
+    if set(depths) != {"encoder", "decoder"}:
+        raise UserError(f"{WHAT}: expected an encoder and a decoder, found {', '.join(depths)}")
 
     def stack(name: str, layers: int) -> list[m.Entry]:
         def layer(i: int) -> list[m.Entry]:
@@ -89,7 +96,7 @@ def table(generator: Any) -> list[m.Entry]:
     entries += m.array("feed/targets/table", "diffusion_pos_embed_learned", m.LEADING)
     entries += m.array("feed/mask", "mask_token", m.LEADING)
     entries += m.dense("feed/bridge", "decoder_embed")
-    entries += stack("encoder", generator.layers[0]) + stack("decoder", generator.layers[1])
+    entries += stack("encoder", depths["encoder"]) + stack("decoder", depths["decoder"])
     net, ours = "diffloss.net", "head/denoiser"
     entries += m.dense(f"{ours}/time_1", f"{net}.time_embed.mlp.0")
     entries += m.dense(f"{ours}/time_2", f"{net}.time_embed.mlp.2")
