@@ -273,23 +273,26 @@ class Model:
         """Images float32 [B, H, W, C], about [-1, 1], for labels int32 [B]; arguments as for `generate`."""
         return self.decode(self.generate(labels, key, **options)[0])
 
-    def sample_steps(self, labels, key, pictures: int = 10, keep: int = 0, **options) -> jax.Array:
-        """The images as they grow: float32 [P, B, H, W, C], the last one finished.
+    def sample_steps(self, labels, key, pictures: int = 10, **options) -> jax.Array:
+        """The images as they grow, see `growth`; arguments as for `generate`."""
+        return self.growth(*self.generate(labels, key, **options), pictures)
+
+    def growth(self, content, order, pictures: int = 10, chosen=None) -> jax.Array:
+        """Images as they grow: float32 [P, B, H, W, C], the last one finished.
 
         Args:
-          labels, key, **options: as for `generate`.
+          content, order: what `generate` gave.
           pictures: the most pictures; evenly spaced where there are more steps.
-          keep: of how many examples, the first ones; 0: of all.
+          chosen: int [b], of which examples; None: of all.
         """
-        content, order = self.generate(labels, key, **options)
-        keep = keep or len(content)
         steps = np.asarray(order.steps)
         count = int(steps[-1]) + 1
-        chosen = np.unique(np.linspace(0, count - 1, min(pictures, count)).round().astype(int))
-        slots = jnp.broadcast_to(jnp.asarray(order.slots), content.shape[:2])[:keep]
-        content = content[:keep]
+        shown = np.unique(np.linspace(0, count - 1, min(pictures, count)).round().astype(int))
+        slots = jnp.broadcast_to(jnp.asarray(order.slots), content.shape[:2])
+        if chosen is not None:
+            content, slots = content[chosen], slots[chosen]
         step_of = jax.vmap(lambda s: jnp.zeros(len(steps), jnp.int32).at[s].set(steps))(slots)
-        return jnp.stack([self._decode_known(self.tokenizer_params, content, step_of <= s) for s in chosen])
+        return jnp.stack([self._decode_known(self.tokenizer_params, content, step_of <= s) for s in shown])
 
     def log_likelihood(self, content, labels) -> jax.Array:
         """float32 [B], nats: log p(codes int32 [B, N] | labels int32 [B]).

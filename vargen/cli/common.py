@@ -153,17 +153,24 @@ def load_model(args: argparse.Namespace) -> Model:
 
 
 def sample_batches(
-    model: Model, labels: Any, seed: int, batch_size: int, resize: int = 0, **options: Any
+    model: Model,
+    labels: Any,
+    seed: int,
+    batch_size: int,
+    resize: int = 0,
+    on_content: Callable[[Any, Any], None] | None = None,
+    **options: Any,
 ) -> Iterator[np.ndarray]:
     """Draws samples for labels in batches of one shape, so that all run the same compiled program.
 
     Args:
       model: the model.
-      labels: int [M], or (embedding [M, T, E], mask [M, T]) of captions.
+      labels: int [M], or captions of M.
       seed: with a batch's place, the key of its samples.
       batch_size: samples drawn at once.
       resize: side in pixels to which samples are scaled (bicubic, as the authors that do it); 0: not.
-      **options: of `Model.sample`.
+      on_content: called with the first batch's contents and order, as `Model.generate` gives them.
+      **options: of `Model.generate`.
 
     Yields:
       float32 [b, H, W, C] in [-1, 1], in the order of `labels`; the last may be short.
@@ -175,7 +182,9 @@ def sample_batches(
     for start in range(0, count, batch_size):
         some = jax.tree.map(lambda x, start=start: x[start : start + batch_size], labels)
         key = jax.random.fold_in(jax.random.key(seed), start)
-        content = model.generate(_padded(some, batch_size), key, **options)[0]
+        content, order = model.generate(_padded(some, batch_size), key, **options)
+        if on_content and not start:
+            on_content(content, order)
         yield decoded(model, content, batch_size, resize)[: count - start]
 
 
@@ -190,15 +199,14 @@ def decoded(model: Model, content: Any, batch_size: int, resize: int = 0) -> np.
     return np.clip(np.asarray(images, np.float32)[: len(content)], -1, 1)
 
 
-def sample_steps(model: Model, labels: Any, seed: int, batch_size: int, **options: Any) -> np.ndarray:
-    """`Model.sample_steps` for few labels, in a batch of a size that is compiled: float32 [P, B, H, W, C]."""
+def sample_steps(model: Model, labels: Sequence[int], seed: int, batch_size: int) -> np.ndarray:
+    """`Model.growth` for few labels, drawn in a batch of a size that is compiled: float32 [P, B, H, W, C]."""
     import jax
     import numpy as np
 
-    labels = jax.tree.map(lambda x: x[:batch_size], labels)
-    keep = min(batch_size, len(jax.tree.leaves(labels)[0]))
-    key = jax.random.key(seed)
-    steps = model.sample_steps(_padded(labels, batch_size), key, keep=keep, **options)
+    labels = np.asarray(labels, np.int32)[:batch_size]
+    content, order = model.generate(_padded(labels, batch_size), jax.random.key(seed))
+    steps = model.growth(content, order, chosen=np.arange(len(labels)))
     return np.clip(np.asarray(steps, np.float32), -1, 1)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SUMMARY = "draw images from a trained or imported model"
 DESCRIPTION = """
 Draws images of the classes (or captions) asked for and writes each as a PNG, a choice of them in grid.png,
-and in steps.png how the first of each class came about, step by step.
+and in steps.png how the first ones of some classes came about, step by step.
 """
 EXAMPLES = """\
   vargen sample --workdir runs/quickstart
@@ -98,7 +98,17 @@ def draw(model: Model, args: argparse.Namespace, out: pathlib.Path, count: int, 
     total = len(wanted) * count
     batch_size = min(args.batch_size, total)
 
-    drawn = common.sample_batches(model, labels, args.seed, batch_size, resize=resize, **options)
+    grown = {}
+
+    def grow(content, order):
+        """The first image of each class in the first batch; one large image takes as long as many small ones."""
+        most = max(1, STEPS_ROWS * 64 // max(model.config.data.image_size, 64))
+        chosen = np.arange(0, batch_size, count)[:most]
+        steps = np.asarray(model.growth(content, order, chosen=chosen), np.float32)
+        grown.update(zip((wanted[i // count] for i in chosen), np.clip(steps, -1, 1).swapaxes(0, 1)))
+
+    on_content = grow if len(columns) > 1 else None
+    drawn = common.sample_batches(model, labels, args.seed, batch_size, resize, on_content, **options)
     kept: dict[int, list] = {c: [] for c in wanted[:GRID_ROWS]}
     done = 0
     for images in common.progress(drawn, total, "sampling"):
@@ -112,14 +122,10 @@ def draw(model: Model, args: argparse.Namespace, out: pathlib.Path, count: int, 
     rows = np.stack([np.stack(images) for images in kept.values()])
     pictures.grid(rows, row_labels=[names[c] for c in kept]).save(out / "grid.png")
 
-    if len(columns) > 1:
-        # One large image takes as long to decode as many small ones.
-        size = model.config.data.image_size
-        first = wanted[: max(1, STEPS_ROWS * 64 // max(size, 64))]
-        some = jax.tree.map(lambda x: x[: len(first) * count : count], labels)
-        steps = common.sample_steps(model, some, args.seed, batch_size, **options)
-        row_labels = [names[c] for c in first[: steps.shape[1]]]
-        sheet = pictures.grid(steps.swapaxes(0, 1), row_labels=row_labels, column_labels=columns)
+    if grown:
+        sheet = pictures.grid(
+            np.stack(list(grown.values())), row_labels=[names[c] for c in grown], column_labels=columns
+        )
         sheet.save(out / "steps.png")
     print(f"{total} images in {out}; look at {out / 'grid.png'}")
 

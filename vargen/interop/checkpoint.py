@@ -33,7 +33,7 @@ def import_checkpoint(
     """Writes a directory for `vargen.load` from the authors' files.
 
     Args:
-      name: of the system, see `systems.MODULES`.
+      name: of the system, see `names.SYSTEMS`.
       out: the directory; made, and must not be there yet.
       tokenizer: the file of the tokenizer's weights.
       generator: the file of the generator's; None for the tokenizer alone.
