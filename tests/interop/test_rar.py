@@ -27,7 +27,7 @@ def test_a_wrong_weight_is_found(tmp_path, capsys):
     assert check.main([str(path)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert any("out/logits_raster" in line and line.endswith("DIFFERS") for line in lines)
-    assert any("out/labels_random" in line and line.endswith("ok") for line in lines)
+    assert any("out/labels_random" in line and line.endswith("ok (input)") for line in lines)
 
 
 def test_files_that_are_no_goldens(tmp_path, capsys):

@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{path}: {family}, {len(results)} comparisons")
         print(f"  {'output':{width}}  max abs error  tolerance  verdict")
         for r in results:
-            verdict = "ok" if r.holds else "DIFFERS"
+            verdict = "DIFFERS" if not r.holds else "ok (input)" if r.restated else "ok"
             print(f"  {r.output:{width}}  {r.error:13.3g}  {r.tolerance:9.3g}  {verdict}")
         if left:
             print(f"  not compared: {', '.join(left)}")

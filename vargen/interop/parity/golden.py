@@ -67,11 +67,13 @@ class Result:
       output: the output's name in the golden.
       error: the largest absolute difference.
       tolerance: the largest that is allowed.
+      restated: whether it says the golden's inputs again, in the authors' terms, and tries no computation of ours.
     """
 
     output: str
     error: float
     tolerance: float
+    restated: bool = False
 
     @property
     def holds(self) -> bool:
@@ -87,9 +89,9 @@ def close(output: str, found: Any, expected: np.ndarray, relative: float) -> Res
     return Result(output, _largest(found - expected), relative * _largest(expected))
 
 
-def exact(output: str, found: Any, expected: np.ndarray) -> Result:
-    """The same integers."""
-    return dataclasses.replace(close(output, found, expected, 0.0), tolerance=0.0)
+def exact(output: str, found: Any, expected: np.ndarray, restated: bool = False) -> Result:
+    """The same numbers, as codes are; `restated` as of `Result`."""
+    return dataclasses.replace(close(output, found, expected, 0.0), tolerance=0.0, restated=restated)
 
 
 def gradient_norms(
