@@ -10,7 +10,7 @@ from PIL import Image
 
 import vargen
 from vargen import config, models
-from vargen.cli import evaluate, main, train
+from vargen.cli import copying, evaluate, main
 from vargen.config import part
 from vargen.interop import files, mapping, systems
 
@@ -223,8 +223,8 @@ def test_where_training_starts(tmp_path):
     out = imported("rar", tmp_path)
     c = vargen.load(out).config
     c.data = config.images("folder", IMAGE, 3, 2, path="nowhere")
-    train.copy_tokenizer(c, out, tmp_path / "fine")
-    train.copy_generator(c, out, tmp_path / "fine")
+    copying.copy_tokenizer(c, out, tmp_path / "fine")
+    copying.copy_generator(c, out, tmp_path / "fine")
     model = vargen.load(tmp_path / "fine")
     assert model.config.data.num_classes == 5 and model.generate([4], 0)[0].shape == (1, 16)
     order = model.generator.order.training(jax.random.key(0), 8, 0)

@@ -6,12 +6,11 @@ import argparse
 import contextlib
 import json
 import pathlib
-import shutil
 import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from vargen.cli import common
+from vargen.cli import common, copying
 from vargen.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ EXAMPLES = """\
 """
 
 STAGES = ("all", "tokenizer", "generator")
-ORIGIN = "origin.txt"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,9 +100,9 @@ def train(
     config, classes = prepare(config)
     if jax.process_index() == 0:
         if source := origin or tokenizer:
-            copy_tokenizer(config, pathlib.Path(source).expanduser(), workdir)
+            copying.copy_tokenizer(config, pathlib.Path(source).expanduser(), workdir)
         if origin:
-            copy_generator(config, pathlib.Path(origin).expanduser(), workdir)
+            copying.copy_generator(config, pathlib.Path(origin).expanduser(), workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         (workdir / "config.json").write_text(to_json(config))
         (workdir / "classes.json").write_text(json.dumps(classes) + "\n")
@@ -145,73 +143,6 @@ def wait_for_process_0(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def copy_tokenizer(config: ConfigDict, source: pathlib.Path, workdir: pathlib.Path) -> None:
-    """Copies another workdir's trained tokenizer, so that this one is whole by itself.
-
-    Raises:
-      UserError: no tokenizer there, or not the one that the config describes.
-    """
-    from vargen.training import checkpoints
-
-    theirs, _, _ = checkpoints.load_params(source / "tokenizer")
-    for field in ("tokenizer", "data.image_size", "data.channels"):
-        mine, other = _json_field(config, field), _json_field(theirs, field)
-        if mine != other:
-            raise UserError(f"tokenizer {source}: expected {field} {mine}, found {other}")
-    if (workdir / "tokenizer").exists():
-        origin = workdir / "tokenizer" / ORIGIN
-        if origin.is_file() and origin.read_text().strip() == str(source.resolve()):
-            return
-        raise UserError(
-            f"workdir {workdir}: has a tokenizer already, expected none where it is taken from {source}"
-        )
-    partial = workdir / ".tokenizer.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source / "tokenizer", partial)
-    (partial / ORIGIN).write_text(f"{source.resolve()}\n")
-    partial.rename(workdir / "tokenizer")
-
-
-def copy_generator(config: ConfigDict, source: pathlib.Path, workdir: pathlib.Path) -> None:
-    """Copies another workdir's (averaged) generator, and its config, to where training starts.
-
-    Raises:
-      UserError: no generator there, or one of other sizes.
-    """
-    import jax
-    import numpy as np
-
-    from vargen import weights_file
-    from vargen.config import to_json
-    from vargen.models import build_generator, build_tokenizer
-    from vargen.training import checkpoints, state
-
-    directory = workdir / "generator"
-    if (directory / ORIGIN).is_file() and (directory / ORIGIN).read_text().strip() == str(source.resolve()):
-        return
-    if directory.exists():
-        raise UserError(
-            f"workdir {workdir}: has a generator already, expected none where it is taken from {source}"
-        )
-    theirs, params, _ = checkpoints.load_params(source / "generator")
-    generator = build_generator(config, build_tokenizer(config))
-    state.differing(jax.eval_shape(generator.init, jax.random.key(0)), params)
-    partial = workdir / ".generator.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    weights_file.write(partial / checkpoints.WEIGHTS, jax.tree.map(np.asarray, params))
-    (partial / checkpoints.CONFIG).write_text(to_json(theirs))
-    (partial / ORIGIN).write_text(f"{source.resolve()}\n")
-    partial.rename(directory)
-
-
-def _json_field(config: ConfigDict, field: str):
-    value = config
-    for key in field.split("."):
-        value = value[key]
-    return json.loads(json.dumps(value.to_dict() if hasattr(value, "to_dict") else value))
-
-
 def complete(directory: pathlib.Path, steps: int) -> bool:
     """Whether the run in `directory` reached `steps`."""
     from vargen.training import checkpoints
@@ -242,7 +173,7 @@ def train_tokenizer(config: ConfigDict, workdir: pathlib.Path, *, asked: bool = 
 
     settings, directory = config.tokenizer_training, workdir / "tokenizer"
     start = directory / WEIGHTS
-    if (directory / ORIGIN).is_file():
+    if (directory / copying.ORIGIN).is_file():
         if asked:
             raise UserError(
                 f"workdir {workdir}: its tokenizer is another workdir's, expected one of its own to train"

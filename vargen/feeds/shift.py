@@ -140,9 +140,9 @@ class Shift(nn.Module):
         coords = module.where(module.asarray(first)[:, None], -1, places)
         if self.positions:
             place = module.where(module.asarray(first), self.lead, self.condition_rows + carried)
-            x = x + self._each(self.places(place), batch)
+            x = x + _each(self.places(place), batch)
         if self.target_positions:
-            x = x + self._each(self.targets(targets), batch)
+            x = x + _each(self.targets(targets), batch)
         coords = repeat_to(coords, batch) if coords.ndim == 3 else coords
         row = at + self.lead
         begins = isinstance(step.start, (int, np.integer)) and step.start == 0
@@ -165,9 +165,10 @@ class Shift(nn.Module):
         start = 0 if begins else step.start + self.lead
         return Rows(x, Layout(_at(every, row), coords, start, keys), targets, condition=own)
 
-    def _each(self, x, batch):
-        """[n, D] or [b, n, D] for every one of a batch that is a multiple of b."""
-        return repeat_to(x, batch) if x.ndim == 3 else x
+
+def _each(x, batch: int):
+    """[n, D] or [b, n, D] for every one of a batch that is a multiple of b."""
+    return repeat_to(x, batch) if x.ndim == 3 else x
 
 
 def _at(table, index):

@@ -105,10 +105,8 @@ def export_checkpoint(
 def _arrays(s: systems.System, part: str, workdir: pathlib.Path, which: str) -> dict[str, np.ndarray]:
     """The authors' arrays of one part, checked to mean the same model in the authors' program."""
     c, params, _ = checkpoints.load_params(workdir / part, which)
-    built, module = (
-        dict(zip(("tokenizer", "generator"), systems.build(c), strict=True))[part],
-        getattr(s, part),
-    )
+    built = dict(zip(("tokenizer", "generator"), systems.build(c), strict=True))[part]
+    module = getattr(s, part)
     params = jax.tree.map(np.asarray, params)
     try:
         arrays = mapping.write(module.table(built), params, what=module.WHAT)
@@ -130,31 +128,10 @@ def _arrays(s: systems.System, part: str, workdir: pathlib.Path, which: str) -> 
 
 
 # What training alone, precision or the sampler's settings decide.
-FREE = (
-    *(
-        "dropout",
-        "drop_path",
-        "init_std",
-        "kernel_init",
-        "out_init",
-        "adaln_zero",
-        "remat",
-        "dtype",
-        "random",
-    ),
-    *(
-        "label_smoothing",
-        "repeat",
-        "clip",
-        "sample_steps",
-        "parent",
-        "name",
-        "order",
-        "tokenizer",
-        "most_known",
-    ),
-    *("beta", "codebook_weight", "entropy_weight", "entropy_temperature", "kl_weight", "measure"),
-    *("revive_every", "revive_until", "revive_threshold", "scale"),
+FREE = frozenset(
+    "dropout drop_path init_std kernel_init out_init adaln_zero remat dtype random label_smoothing repeat clip "
+    "sample_steps parent name order tokenizer most_known scale beta codebook_weight entropy_weight "
+    "entropy_temperature kl_weight measure revive_every revive_until revive_threshold".split()
 )
 
 
@@ -164,7 +141,7 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
         return [f"{path} {type(ours).__name__} instead of {type(theirs).__name__}"]
     if not dataclasses.is_dataclass(ours):
         return [] if ours == theirs else [f"{path} {ours} instead of {theirs}"]
-    free = FREE if path != "block.mixer" else tuple(f for f in FREE if f != "scale")
+    free = FREE - {"scale"} if path == "block.mixer" else FREE  # of latents, where it isn't attention's
     names = [f.name for f in dataclasses.fields(ours) if f.name not in free]
     found = (differences(getattr(ours, n), getattr(theirs, n), f"{path}.{n}".lstrip(".")) for n in names)
     return [line for lines in found for line in lines]

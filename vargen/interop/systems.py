@@ -83,9 +83,9 @@ def infer(
     told = sides[-1] * per_slot if sides else 0
     if told and image_size not in (0, told):
         raise UserError(f"image size: expected {told} as the generator's arrays tell, found {image_size}")
-    usual = (
-        getattr(s.generator, "image_size", lambda arrays: 256)(generator) if generator is not None else 256
-    )
+    usual = 256
+    if generator is not None and hasattr(s.generator, "image_size"):
+        usual = s.generator.image_size(generator)
     c.data = config.imagenet(told or image_size or usual)
     c.training.update(FINE_TUNING)
     if generator is not None:
