@@ -21,7 +21,7 @@ import numpy as np
 
 import vargen
 from benchmarks import timing
-from vargen.models import Model
+from vargen.model import Model
 
 DRAWING_STEPS = 4
 

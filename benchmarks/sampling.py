@@ -26,6 +26,7 @@ import numpy as np
 
 from benchmarks import floors, references, timing
 from vargen import config, models
+from vargen.model import Model
 
 SIDES = ("vargen", "authors")
 # By system: the config, and the batch on a CPU.
@@ -39,17 +40,17 @@ GPU_BATCHES = (1, 8, 64)
 CPU_MAR_STEPS = 16
 
 
-def build(name: str, dtype: str) -> models.Model:
+def build(name: str, dtype: str) -> Model:
     """A full-size model with random parameters."""
     c = config.load(name)
     c.compute_dtype = dtype
     tokenizer = models.build_tokenizer(c)
     generator = models.build_generator(c, tokenizer)
     params = jax.jit(generator.init)(jax.random.key(0))
-    return models.Model(c, jax.jit(tokenizer.init)(jax.random.key(1)), params)
+    return Model(c, jax.jit(tokenizer.init)(jax.random.key(1)), params)
 
 
-def ours(model: models.Model, batch: int, sampling: dict) -> references.Reference:
+def ours(model: Model, batch: int, sampling: dict) -> references.Reference:
     """Our sampler, in the form in which the authors' come."""
     labels, split = np.arange(batch), {}
 

@@ -12,6 +12,7 @@ from systems import SYSTEMS, labels_for, llamagen, llamagen_text, make, mar, rar
 from vargen import models, orders
 from vargen.config import part
 from vargen.errors import UserError
+from vargen.model import Model
 
 
 def build(c):
@@ -100,7 +101,7 @@ def test_misfits(base, change, message):
 
 def test_sampling_mistakes():
     config, generator, params, tokenizer_params = make("mar")
-    model = models.Model(config, tokenizer_params, params)
+    model = Model(config, tokenizer_params, params)
     for options, message in (
         (dict(top_p=1.5), "sampling.top_p: expected 0 to 1, found 1.5"),
         (dict(steps=99), "sampling.steps: expected 1 to 16"),

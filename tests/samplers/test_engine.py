@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from systems import SYSTEMS, labels_for, make
 
-from vargen import models
 from vargen.feeds.rows import take_slots
+from vargen.model import Model
 from vargen.samplers import Sampling, decode
 from vargen.samplers.engine import segments, slot_keys
 
@@ -79,7 +79,7 @@ def test_cached_equals_uncached(name):
 @pytest.mark.parametrize("name", ["var", "llamagen", "mar"])
 def test_no_recompilation_and_independence_of_the_batch(name):
     config, generator, params, tokenizer_params = make(name)
-    model = models.Model(config, tokenizer_params, params)
+    model = Model(config, tokenizer_params, params)
     labels = jnp.array([1, 2])
     first = model.generate(labels, 0, guidance=1.5, temperature=1.0)[0]
     for seed, options in ((1, dict(guidance=3.0)), (2, dict(guidance=1.5, temperature=0.7))):

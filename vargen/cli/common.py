@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from ml_collections import ConfigDict
 
-    from vargen.models import Model
+    from vargen.model import Model
 
 
 def add_config(parser: argparse.ArgumentParser, *, required: bool) -> None:

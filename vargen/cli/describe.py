@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vargen.cli import common
 
 if TYPE_CHECKING:
-    from vargen.models import Model
+    from vargen.model import Model
 
 DATA_TITLES = {"digits": "Handwritten digits", "emoji": "Emoji"}
 

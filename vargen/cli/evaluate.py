@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vargen.cli import common
 
 if TYPE_CHECKING:
-    from vargen.models import Model
+    from vargen.model import Model
 
 SUMMARY = "measure a trained model and write its report"
 DESCRIPTION = """

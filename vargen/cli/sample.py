@@ -12,7 +12,7 @@ from vargen.errors import UserError
 
 if TYPE_CHECKING:
     from vargen.conditioning import CaptionEmbedding, Captions
-    from vargen.models import Model
+    from vargen.model import Model
 
 SUMMARY = "draw images from a trained or imported model"
 DESCRIPTION = """

@@ -231,7 +231,8 @@ def train_generator(config: ConfigDict, workdir: pathlib.Path) -> bool:
     from vargen import data, weights_file
     from vargen.cli import tokenize
     from vargen.data import codes
-    from vargen.models import Model, build_generator, build_tokenizer
+    from vargen.model import Model
+    from vargen.models import build_generator, build_tokenizer
     from vargen.samplers import Sampling, decode
     from vargen.training import checkpoints
     from vargen.training.loop import train as loop
