@@ -6,3 +6,14 @@ class UserError(ValueError):
 
     Commands print it without a traceback and exit with code 2.
     """
+
+
+class Stopped(Exception):
+    """A signal ended a command before its end; what was done until then is saved.
+
+    Commands exit with code 128 + `signal_number`: 130 for Ctrl-C, 143 for SIGTERM.
+    """
+
+    def __init__(self, signal_number: int):
+        super().__init__(f"signal {signal_number}")
+        self.signal_number = signal_number
