@@ -8,13 +8,14 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: help install quickstart test test-slow lint format notebook benchmarks clean
+.PHONY: help install quickstart test test-slow test-fuzz lint format notebook benchmarks clean
 
 help:
 	@echo "make quickstart   install, then train, sample and evaluate on the digits: runs/quickstart/report.html"
 	@echo "make install      the virtual environment .venv with vargen in it"
 	@echo "make test         the tests            (make test ARGS='-k orders' picks some)"
 	@echo "make test-slow    the tests that take minutes"
+	@echo "make test-fuzz    the tests with drawn examples, drawn anew, many times as many"
 	@echo "make lint         check style          make format   mend it"
 	@echo "make notebook     execute notebooks/quickstart.ipynb"
 	@echo "make benchmarks   measure speed; results go to benchmarks/results/"
@@ -40,6 +41,11 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+# Drawn examples are the same in every run of `make test`; here they are new, and FUZZ times as many.
+FUZZ ?= 20
+test-fuzz: $(VENV)/.installed-test
+	VARGEN_FUZZ=$(FUZZ) $(BIN)/python -m pytest -n $(WORKERS) -k drawn $(ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

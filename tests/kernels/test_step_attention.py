@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from drawing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vargen.kernels import dispatch
@@ -137,7 +138,7 @@ def test_many_blocks(implementation):
     check(traced, traced, implementation, batch=1, groups=2)
 
 
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(
     q_step=st.lists(st.integers(0, 4), min_size=1, max_size=9),
     k_step=st.lists(st.integers(0, 4), min_size=1, max_size=9),
