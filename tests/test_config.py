@@ -52,7 +52,7 @@ def test_overrides_are_read_as_the_type_of_the_field(dotted, text, expected):
         ("steps", "3", ["unknown", "sampling.steps"]),
         ("nonsense", "3", ["nonsense", "unknown", "training", "sampling"]),
         ("training.steps", "many", ["training.steps", "a whole number", "'many'"]),
-        ("training.steps", "1.5", ["training.steps", "a whole number", "'1.5'"]),
+        ("training.steps", "1.5", ["training.steps", "a whole number", "1.5"]),
         ("training.codes", "1", ["training.codes", "true or false"]),
         ("training.learning_rate", "fast", ["a number", "'fast'"]),
         ("training.learning_rate", True, ["a number", "True"]),

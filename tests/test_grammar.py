@@ -41,9 +41,13 @@ def build(c):
         (
             llamagen,
             dict(order=part("spiral")),
-            "order: expected one of frames, levels, random_sets, random_to_raster, raster, found 'spiral'",
+            "order.name: expected one of frames, levels, random_sets, random_to_raster, raster, found 'spiral'",
         ),
-        (llamagen, dict(mixer=part("attention", heads=2, ropes=True)), "unknown option 'ropes'"),
+        (
+            llamagen,
+            dict(mixer=part("attention", heads=2, ropes=True)),
+            "mixer.ropes: unknown; did you mean rope",
+        ),
         (
             llamagen,
             dict(mixer=part("mamba", paths=["forward", "reverse"])),
@@ -62,9 +66,9 @@ def build(c):
         (
             llamagen,
             dict(mixer=part("chain", mixers=[part("ssm_2d"), part("atention")])),
-            "mixer: expected one of attention, axial, .* found 'atention'",
+            "mixer.mixers.name: expected one of attention, axial, .* found 'atention'; did you mean attention",
         ),
-        (llamagen, dict(model=dict(layers=2, width=16, deep=3)), "model: unknown field 'deep'"),
+        (llamagen, dict(model=dict(layers=2, width=16, deep=3)), "model.deep: unknown"),
         (
             llamagen_text,
             dict(mixer=part("gla", heads=2)),
@@ -87,7 +91,7 @@ def build(c):
         ),
         (rar, dict(mixer=part("axial", heads=2)), "mixer axial: needs"),
         (mar, dict(conditioning=part("label", lead=1)), "label: makes 2 rows, which needs the feed shift"),
-        (mar, dict(model=dict(layers=3, width=16)), "a multiple of 2 layers, found 16 and 3"),
+        (mar, dict(model=dict(layers=3, width=16)), "model.layers: expected a multiple of 2.* found 3"),
     ],
 )
 def test_misfits(base, change, message):
@@ -103,10 +107,10 @@ def test_sampling_mistakes():
     config, generator, params, tokenizer_params = make("mar")
     model = Model(config, tokenizer_params, params)
     for options, message in (
-        (dict(top_p=1.5), "sampling.top_p: expected 0 to 1, found 1.5"),
+        (dict(top_p=1.5), "sampling.top_p: expected a number above 0 to 1, found 1.5"),
         (dict(steps=99), "sampling.steps: expected 1 to 16"),
         (dict(top_k=5), "need a categorical head"),
-        (dict(guidance_schedule="quadratic"), "guidance_schedule: expected constant, linear"),
+        (dict(guidance_schedule="quadratic"), "guidance_schedule: expected one of constant, linear"),
     ):
         with pytest.raises(UserError, match=message):
             model.sample([1], 0, **options)

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import ast
 import difflib
-import importlib.util
-import inspect
 import json
-import pathlib
+import os
 from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from vargen import config_files, limits, schema
 from vargen.errors import UserError
 
 # The axes of the grammar: `config[axis]` is a part, open to whatever options its constructor takes.
@@ -30,44 +29,14 @@ def part(name: str, **options: Any) -> ConfigDict:
 
 def config() -> ConfigDict:
     """The schema with its defaults; a config file adds the axes (`AXES`) and `model` (layers, width, ...)."""
-    c = ConfigDict()
-    c.name = ""
-    c.seed = 0
-    c.compute_dtype = "auto"  # "auto": bfloat16 on accelerators, float32 on the CPU
+    c = schema.defaults(schema.Config)
     c.data = digits()
     c.conditioning = part("label", dropout=0.1)
-    c.sampling = ConfigDict(
-        dict(
-            guidance=1.0,
-            guidance_schedule="constant",
-            guidance_power=1.0,
-            guidance_steps=0,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
-            steps=0,
-        )
-    )
-    # Named settings, for --preset: images of each class (`count`), their size if scaled (`resize`), `sampling`.
+    c.sampling = schema.defaults(schema.Sampling)
     c.presets = ConfigDict()
-    c.tokenizer_training = training(b2=0.95, weight_decay=0.0)
-    c.tokenizer_training.losses = ConfigDict(
-        dict(
-            l1=0.0,
-            l2=1.0,
-            perceptual=0.0,
-            perceptual_weights="",  # safetensors or npz of the perceptual network; empty: no perceptual loss
-            adversarial=0.0,
-            adversarial_start=0,
-            adversarial_kind="hinge",
-            adaptive=False,
-            discriminator_width=64,
-            discriminator_layers=3,
-            discriminator_learning_rate=1e-4,
-        )
-    )
-    c.training = training()
-    c.evaluation = ConfigDict(dict(samples=500, batch_size=100, seed=0))
+    c.tokenizer_training = schema.defaults(schema.TokenizerTraining)
+    c.training = schema.defaults(schema.Training)
+    c.evaluation = schema.defaults(schema.Evaluation)
     return c
 
 
@@ -79,37 +48,13 @@ def preset(count: int = 0, resize: int = 0, **sampling: Any) -> ConfigDict:
       resize: side in pixels to which samples are scaled; 0: not.
       **sampling: fields of `config.sampling`; those not given have their defaults.
     """
-    return ConfigDict(dict(count=count, resize=resize, sampling=_changed(config().sampling, sampling)))
+    changed = _changed(schema.defaults(schema.Sampling), sampling)
+    return ConfigDict(dict(count=count, resize=resize, sampling=changed))
 
 
 def training(**changes: Any) -> ConfigDict:
-    """Fields of a training run (`tokenizer_training`, `training`), with defaults; `changes` replace some."""
-    c = ConfigDict(
-        dict(
-            steps=1000,
-            batch_size=64,
-            learning_rate=1e-3,
-            min_learning_rate=0.0,
-            warmup_steps=100,
-            schedule="cosine",  # or "linear", "constant"
-            optimizer="adamw",
-            b1=0.9,
-            b2=0.95,
-            weight_decay=0.05,
-            clip_norm=1.0,
-            ema_decay=0.99,
-            accumulate=1,  # micro-batches that a batch is cut into, one after the other
-            remat=False,
-            log_every=10,
-            save_every=500,
-            keep=3,
-            image_every=0,  # steps between image grids in TensorBoard; 0: never
-            codes=True,  # generators: train on stored codes instead of encoding every batch
-            augmented_copies=1,  # stored codes: how many augmented copies of the data
-            mesh=dict(data=-1, fsdp=1, tensor=1),
-        )
-    )
-    return _changed(c, changes)
+    """Fields of a training run with defaults (`schema.Training`); `changes` replace some."""
+    return _changed(schema.defaults(schema.Training), changes)
 
 
 def images(
@@ -131,24 +76,10 @@ def images(
       num_classes: number of labels; 0 takes the number that the source has.
       path: the folder, or the TensorFlow Datasets directory.
       dataset: the TensorFlow Datasets name.
-      **changes: `shift` (largest random shift, pixels), `flip` (random mirror images), `crop` ("center" or
-        "random"), `test_fraction` (held out, where the set has no split of its own).
+      **changes: other fields of `schema.Data`.
     """
-    c = ConfigDict(
-        dict(
-            source=source,
-            path=path,
-            dataset=dataset,
-            image_size=image_size,
-            channels=channels,
-            num_classes=num_classes,
-            shift=0,
-            flip=False,
-            crop="center",
-            test_fraction=0.1,  # held out, where the set has no split of its own
-        )
-    )
-    return _changed(c, changes)
+    fields = dict(source=source, image_size=image_size, channels=channels, num_classes=num_classes)
+    return _changed(schema.defaults(schema.Data), dict(fields, path=path, dataset=dataset) | changes)
 
 
 def _changed(c: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
@@ -170,61 +101,25 @@ def imagenet(image_size: int, **changes: Any) -> ConfigDict:
     return images("tfds", image_size, 3, 1000, **fields)
 
 
-def load(path: str | pathlib.Path, overrides: Iterable[tuple[str, Any]] = ()) -> ConfigDict:
-    """Reads a config file and applies overrides.
+def load(path: str | os.PathLike, overrides: Iterable[tuple[str, Any]] = ()) -> ConfigDict:
+    """Reads a config file, applies overrides and checks every field.
 
     Args:
-      path: `file.py`, `file.py:variant` (calls `get_config(variant)`), or a `.json` written by `to_json`.
+      path: `file.py`, `file.py:variant` (calls `get_config(variant)`), or a `.json` written by `to_json`. A Python
+        file is a program, which runs.
       overrides: (dotted field, value); values may be strings, read as the type that the field has.
 
     Raises:
-      UserError: the file is missing or has no `get_config`, or a field or value does not fit.
+      UserError: the file is missing, broken or has no `get_config`, or a field or value does not fit.
     """
-    text = str(path)
-    name, variant = text, None
-    if not pathlib.Path(text).exists() and ":" in text:
-        name, variant = text.rsplit(":", 1)
-    file = pathlib.Path(name)
-    if not file.is_file():
-        raise UserError(f"config {name}: expected a file, found none{_similar_files(file)}")
-    loaded = from_json(file.read_text()) if file.suffix == ".json" else _execute(file, variant)
-    return override(loaded, overrides)
-
-
-def _similar_files(file: pathlib.Path) -> str:
-    siblings = [p.name for p in file.parent.glob("*.py")] if file.parent.is_dir() else []
-    return _nearest(file.name, siblings)
-
-
-def _execute(file: pathlib.Path, variant: str | None) -> ConfigDict:
-    spec = importlib.util.spec_from_file_location(f"vargen_config_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise UserError(
-            f"config {file}: expected a Python file (.py) or a .json, found {file.suffix or 'neither'}"
-        )
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise UserError(f"config {file}: line {error.lineno}: {error.msg}") from error
-    get_config = getattr(module, "get_config", None)
-    if get_config is None:
-        raise UserError(f"config {file}: expected a function get_config(), found none")
-    if variant is None:
-        return get_config()
-    if not inspect.signature(get_config).parameters:
-        raise UserError(f"config {file}: has no variants, found {variant!r} after the colon")
-    try:
-        return get_config(variant)
-    except KeyError as error:
-        raise UserError(f"config {file}: unknown variant {variant!r}") from error
+    return override(config_files.read(path), overrides)
 
 
 def override(c: ConfigDict, overrides: Iterable[tuple[str, Any]]) -> ConfigDict:
-    """A copy of `c` with single fields replaced; parts may gain options, everything else must exist.
+    """A checked copy of `c` with single fields replaced; parts may gain options, everything else must exist.
 
     Raises:
-      UserError: unknown field (the nearest known ones are named), or a value of the wrong type.
+      UserError: unknown field (the nearest known ones are named), or a value of another type, choice or range.
     """
     c = c.copy_and_resolve_references()
     for dotted, value in overrides:
@@ -234,14 +129,87 @@ def override(c: ConfigDict, overrides: Iterable[tuple[str, Any]]) -> ConfigDict:
             if not isinstance(node, ConfigDict) or key not in node:
                 raise _unknown(c, dotted, node, key, ".".join(parents[:i]))
             node = node[key]
-        if isinstance(node, ConfigDict) and field in node:
-            with node.ignore_type():
-                node[field] = _typed(dotted, node[field], value)
-        elif isinstance(node, ConfigDict) and parents and parents[0] in AXES:
-            node[field] = _literal(value)
-        else:
+        declared = _declared(".".join(parents)).get(field)
+        if not isinstance(node, ConfigDict) or not field:
             raise _unknown(c, dotted, node, field, ".".join(parents))
+        if isinstance(node.get(field), ConfigDict):
+            known = ", ".join(sorted(node[field]))
+            raise UserError(f"config field {dotted}: is a group, expected one of its fields: {known}")
+        with node.ignore_type():
+            if declared is not None and declared.kind is not Any:
+                parsed = _parsed(value, declared.kind)
+                limits.check({field: declared}, {field: parsed}, dotted[: len(dotted) - len(field)])
+                node[field] = parsed
+            elif field in node:
+                node[field] = _typed(dotted, node[field], value)
+            elif parents and parents[0] in AXES:
+                node[field] = _literal(value)
+            else:
+                raise _unknown(c, dotted, node, field, ".".join(parents))
+    check(c)
     return c
+
+
+def check(c: ConfigDict) -> None:
+    """Checks every field of the groups that all systems share; parts are checked when they are built.
+
+    Raises:
+      UserError: an unknown field, or one of another type, choice or range; an axis that isn't a part.
+    """
+    groups = [name for name in schema.GROUPS if "." not in name]
+    known = [*limits.fields(schema.Config), *groups, "presets", *AXES]
+    for name in c:
+        if name not in known:
+            raise UserError(f"config field {name}: unknown{limits.suggestion(name, known)}")
+    top = {k: v for k, v in c.items() if k in limits.fields(schema.Config)}
+    limits.check(limits.fields(schema.Config), top, "")
+    for name, group in schema.GROUPS.items():
+        _check_group(c, name, group)
+    for name, settings in _mapping(c.get("presets", {}), "presets").items():
+        limits.check(limits.fields(schema.Preset), _mapping(settings, f"presets.{name}"), f"presets.{name}.")
+        inner = _mapping(settings.get("sampling", {}), f"presets.{name}.sampling")
+        limits.check(limits.fields(schema.Sampling), inner, f"presets.{name}.sampling.")
+    for axis in AXES:
+        part = c.get(axis)
+        if part is not None and not isinstance(_mapping(part, axis).get("name"), str):
+            raise UserError(
+                f"config field {axis}.name: expected the name of a part, found {part.get('name')!r}"
+            )
+
+
+def _check_group(c: ConfigDict, name: str, group: type) -> None:
+    node: Any = c
+    for key in name.split("."):
+        node = node.get(key)
+        if node is None:
+            return
+    limits.check(limits.fields(group), _mapping(node, name), f"{name}.")
+
+
+def _mapping(node: Any, name: str) -> Any:
+    if not isinstance(node, (ConfigDict, dict)):
+        raise UserError(f"config field {name}: expected a group of fields, found {node!r:.200}")
+    return node
+
+
+def _declared(group: str) -> dict[str, limits.Field]:
+    """The fields that the schema declares for a place in a config; none for parts."""
+    if group.startswith("presets.") and group.count(".") <= 2:
+        return limits.fields(schema.Sampling if group.endswith(".sampling") else schema.Preset)
+    kind = schema.GROUPS.get(group, None if group else schema.Config)
+    return {} if kind is None else limits.fields(kind)
+
+
+def _parsed(value: Any, kind: Any) -> Any:
+    """Text as a value of a declared type, as far as it reads as one; `check` says whether it fits."""
+    if kind is str or not isinstance(value, str):
+        return value
+    found = _literal(value)
+    if kind is int and isinstance(found, float) and found.is_integer():  # 1e6 steps
+        return int(found)
+    if kind is float and isinstance(found, int) and not isinstance(found, bool) and abs(found) < 1e300:
+        return float(found)
+    return found
 
 
 def _unknown(c: ConfigDict, dotted: str, node: Any, key: str, parent: str) -> UserError:
@@ -253,9 +221,9 @@ def _unknown(c: ConfigDict, dotted: str, node: Any, key: str, parent: str) -> Us
 
 
 def _fields(c: ConfigDict, prefix: str = "") -> Iterable[str]:
-    for key, value in c.items():
-        if isinstance(value, ConfigDict):
-            yield from _fields(value, f"{prefix}{key}.")
+    for key in sorted({*c, *_declared(prefix[:-1])}):
+        if isinstance(c.get(key), ConfigDict):
+            yield from _fields(c[key], f"{prefix}{key}.")
         else:
             yield prefix + key
 
@@ -277,17 +245,13 @@ def _literal(value: Any) -> Any:
     if value.lower() in ("true", "false"):
         return value.lower() == "true"
     try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+        return ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return value
 
 
 def _typed(field: str, current: Any, value: Any) -> Any:
-    """`value` as the type of `current`, or a UserError that names the field."""
-    if isinstance(current, ConfigDict):
-        raise UserError(
-            f"config field {field}: is a group, expected one of its fields: {', '.join(sorted(current))}"
-        )
+    """A part's option: `value` as the type of `current`, or a UserError that names the field."""
     if current is None:
         return _literal(value)
     if isinstance(current, str):
@@ -299,13 +263,13 @@ def _typed(field: str, current: Any, value: Any) -> Any:
         if isinstance(found, bool):
             return found
     elif isinstance(current, int):
-        if isinstance(found, float) and found.is_integer():  # 1e6 steps
+        if isinstance(found, float) and found.is_integer():
             return int(found)
         if isinstance(found, int) and not isinstance(found, bool):
             return found
     elif isinstance(current, float):
         if isinstance(found, (int, float)) and not isinstance(found, bool):
-            return float(found)
+            return float(found) if abs(found) < 1e300 else found
     elif isinstance(current, (tuple, list)):
         if isinstance(found, (tuple, list)):
             return type(current)(found)
@@ -318,7 +282,7 @@ def _mismatch(field: str, current: Any, value: Any) -> UserError:
     kind = {"str": "text", "bool": "true or false", "int": "a whole number", "float": "a number"}
     name = type(current).__name__
     return UserError(
-        f"config field {field}: expected {kind.get(name, f'a {name}')} (as {current!r}), found {value!r}"
+        f"config field {field}: expected {kind.get(name, f'a {name}')} (as {current!r}), found {value!r:.200}"
     )
 
 
@@ -328,20 +292,40 @@ def to_json(c: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """A config from the text of `to_json`. Lists become tuples, so that parts stay hashable.
+    """A config from the text of `to_json`, checked. Lists become tuples, so that parts stay hashable.
+
+    Fields that the text lacks have their defaults: it may be older than they are.
 
     Raises:
-      UserError: not JSON, or not an object.
+      UserError: not JSON, not an object, or a field that doesn't fit.
     """
     try:
         data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"config: expected JSON, found a mistake at line {error.lineno}: {error.msg}"
-        ) from error
+    except (ValueError, RecursionError) as error:
+        where = (
+            f" at line {error.lineno}: {error.msg}"
+            if isinstance(error, json.JSONDecodeError)
+            else f": {error}"
+        )
+        raise UserError(f"config: expected JSON, found a mistake{where}") from error
     if not isinstance(data, dict):
         raise UserError(f"config: expected a JSON object, found {type(data).__name__}")
-    return ConfigDict(_tuples(data))
+    c = ConfigDict(_tuples(data))
+    _complete(c)
+    check(c)
+    return c
+
+
+def _complete(c: ConfigDict) -> None:
+    """Fills in fields that the groups which are there lack; `model` holds what it sets."""
+    for name, group in schema.GROUPS.items():
+        node: Any = c
+        for key in name.split("."):
+            node = node.get(key) if isinstance(node, ConfigDict) else None
+        if isinstance(node, ConfigDict) and name != "model":
+            for field, value in schema.defaults(group).items():
+                if field not in node:
+                    node[field] = value
 
 
 def _tuples(value: Any) -> Any:

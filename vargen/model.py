@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-import pathlib
+import os
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen import inputs, paths
 from vargen.errors import UserError
 from vargen.generator import Generator
 from vargen.models import build_generator, build_tokenizer
@@ -17,6 +19,9 @@ from vargen.samplers import Sampling, decode
 
 class Model:
     """A trained tokenizer and generator, ready for use; what `vargen.load` returns.
+
+    Arguments may be anything that NumPy makes an array of, or arrays of a device; their values are checked (see
+    `vargen.inputs`), for which those of a device come to the host. `UserError`, a `ValueError`, says what is wrong.
 
     Attributes:
       config: the config that it was trained with.
@@ -46,91 +51,134 @@ class Model:
         return Model(config, self.tokenizer_params, self.generator_params)
 
     def encode(self, images) -> jax.Array:
-        """Images float32 [B, H, W, C] in [-1, 1] -> codes int32 [B, N] or latents float32 [B, N, C]."""
-        return self._encode(self.tokenizer_params, jnp.asarray(images))
+        """Images float [B, H, W, C] in [-1, 1] -> codes int32 [B, N] or latents float32 [B, N, C].
+
+        Raises:
+          UserError: images of whole numbers, of 0 to 255, of another shape, none, or not finite. What `decode` gave is
+            taken back: up to `inputs.BRIGHTEST`.
+        """
+        return self._encode(self.tokenizer_params, self._images(images))
 
     def decode(self, content) -> jax.Array:
-        """Codes int32 [B, N] or latents float32 [B, N, C] -> images float32 [B, H, W, C], about [-1, 1]."""
-        return self._decode(self.tokenizer_params, content)
+        """Codes int [B, N] or latents float [B, N, C] -> images float32 [B, H, W, C], about [-1, 1].
+
+        Raises:
+          UserError: another dtype or shape, none, codes out of range, latents that aren't finite.
+        """
+        return self._decode(self.tokenizer_params, inputs.content(content, self.tokenizer))
 
     def reconstruct(self, images) -> jax.Array:
-        """Images through the tokenizer and back: float32 [B, H, W, C] -> the same shape."""
-        return self.decode(self.encode(images))
+        """Images through the tokenizer and back: float [B, H, W, C] -> float32 of the same shape.
+
+        Raises:
+          UserError: as `encode`.
+        """
+        return self._decode(self.tokenizer_params, self.encode(images))
 
     def sampling(self, **options) -> Sampling:
         """The config's sampling settings with some replaced (those that are not None).
 
         Raises:
-          UserError: an unknown setting or a value out of range.
+          UserError: an unknown setting, a value out of range, or one that the head doesn't have.
         """
         options = {**self.config.sampling, **{k: v for k, v in options.items() if v is not None}}
-        try:
-            return Sampling.make(**options)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        sampling = Sampling.make(**options)
+        latents = self.generator is not None and self.generator.head.kind == "latents"
+        if latents and (sampling.top_k or sampling.nucleus):
+            raise UserError(f"top-k and top-p: need a categorical head, found {self.config.head.name}")
+        return sampling
 
     def generate(self, labels, key, **options):
         """Contents for labels int32 [B], and the order in which they came.
 
         Args:
-          labels: int32 [B], 0 to the number of classes - 1, the number of classes stands for no label; for
+          labels: int [B], 0 to the number of classes - 1, the number of classes stands for no label; for
             captions the embeddings float [B, T, E] and their mask [B, T].
-          key: PRNG key, or an int seed.
+          key: a seed from 0 to 2^64 - 1, or a PRNG key.
           **options: as in `Sampling`: guidance, temperature, top_k, top_p, steps, ...
 
+        Returns:
+          Codes int32 [B, N] or latents float32 [B, N, C], and an `Order`.
+
         Raises:
-          UserError: no generator here, a label or an option out of range.
+          UserError: no generator here; labels that are no whole numbers, have more than one axis or are out of range;
+            no such seed or key; an option that is unknown or out of range.
         """
         generator = self.needs_generator()
-        sampling = self.sampling(**options)
-        if generator.head.kind == "latents" and (sampling.top_k or sampling.nucleus):
-            raise UserError(f"top-k and top-p: need a categorical head, found {self.config.head.name}")
-        key = jax.random.key(key) if isinstance(key, int) else key
-        quantizer = self.tokenizer_params["quantizer"]
+        sampling, key = self.sampling(**options), inputs.key(key)
+        labels = self._labels(generator, labels)
         try:
-            labels = jax.tree.map(jnp.asarray, generator.condition.parse(labels))
-            return self._generate(self.generator_params, quantizer, labels, key, sampling)
+            return self._generate(
+                self.generator_params, self.tokenizer_params["quantizer"], labels, key, sampling
+            )
         except ValueError as error:
             raise UserError(str(error)) from error
 
     def sample(self, labels, key, **options) -> jax.Array:
-        """Images float32 [B, H, W, C], about [-1, 1], for labels int32 [B]; arguments as for `generate`."""
-        return self.decode(self.generate(labels, key, **options)[0])
+        """Images float32 [B, H, W, C], about [-1, 1], for labels int [B]; arguments and errors as for `generate`."""
+        return self._decode(self.tokenizer_params, self.generate(labels, key, **options)[0])
 
     def sample_steps(self, labels, key, pictures: int = 10, **options) -> jax.Array:
-        """The images as they grow, see `growth`; arguments as for `generate`."""
-        return self.growth(*self.generate(labels, key, **options), pictures)
+        """The images as they grow, see `growth`; arguments and errors as for `generate` and `growth`."""
+        pictures = inputs.whole(pictures, "pictures", 1)
+        return self._growth(*self.generate(labels, key, **options), pictures)
 
     def growth(self, content, order, pictures: int = 10, chosen=None) -> jax.Array:
         """Images as they grow: float32 [P, B, H, W, C], the last one finished.
 
         Args:
           content, order: what `generate` gave.
-          pictures: the most pictures; evenly spaced where there are more steps.
+          pictures: the most pictures, at least 1; evenly spaced where there are more steps.
           chosen: int [b], of which examples; None: of all.
+
+        Raises:
+          UserError: content that `decode` doesn't take, an order of other content, no such picture or example.
         """
+        content = inputs.content(content, self.tokenizer)
+        slots, steps = (np.shape(getattr(order, name, None)) for name in ("slots", "steps"))
+        if slots not in ((content.shape[1],), content.shape[:2]) or steps != (content.shape[1],):
+            raise UserError(
+                f"order: expected that of the content, {content.shape[1]} slots, found {order!r:.80}"
+            )
+        if chosen is not None:
+            chosen = [inputs.whole(i, "chosen", 0, len(content) - 1) for i in np.atleast_1d(chosen)]
+        return self._growth(content, order, inputs.whole(pictures, "pictures", 1), chosen)
+
+    def _growth(self, content, order, pictures, chosen=None):
         steps = np.asarray(order.steps)
         count = int(steps[-1]) + 1
         shown = np.unique(np.linspace(0, count - 1, min(pictures, count)).round().astype(int))
         slots = jnp.broadcast_to(jnp.asarray(order.slots), content.shape[:2])
         if chosen is not None:
+            chosen = np.asarray(chosen, np.int32)
             content, slots = content[chosen], slots[chosen]
         step_of = jax.vmap(lambda s: jnp.zeros(len(steps), jnp.int32).at[s].set(steps))(slots)
         return jnp.stack([self._decode_known(self.tokenizer_params, content, step_of <= s) for s in shown])
 
     def log_likelihood(self, content, labels) -> jax.Array:
-        """float32 [B], nats: log p(codes int32 [B, N] | labels int32 [B]).
+        """float32 [B], nats: log p(codes int [B, N] | labels int [B]).
 
         Raises:
-          UserError: no generator here, or one without an explicit likelihood.
+          UserError: no generator here, or one without an explicit likelihood; codes that `decode` doesn't take, labels
+            that `generate` doesn't take, or other than one for each of the codes.
         """
-        self.needs_generator()
+        generator = self.needs_generator()
+        content, labels = inputs.content(content, self.tokenizer), self._labels(generator, labels)
+        if (count := len(jax.tree.leaves(labels)[0])) != len(content):
+            raise UserError(f"labels: expected {len(content)}, one for each of the codes, found {count}")
         try:
-            quantizer = self.tokenizer_params["quantizer"]
-            labels = jax.tree.map(jnp.asarray, self.generator.condition.parse(labels))
-            return self._log_likelihood(self.generator_params, quantizer, content, labels)
+            return self._log_likelihood(
+                self.generator_params, self.tokenizer_params["quantizer"], content, labels
+            )
         except ValueError as error:
             raise UserError(str(error)) from error
+
+    def _images(self, images) -> jax.Array:
+        height, width = self.tokenizer.image_size
+        return inputs.images(images, height, width, self.tokenizer.image_channels)
+
+    def _labels(self, generator, labels):
+        return jax.tree.map(jnp.asarray, generator.condition.parse(labels))
 
     def needs_generator(self) -> Generator:
         """The generator.
@@ -143,21 +191,58 @@ class Model:
         return self.generator
 
 
-def load(path: str | pathlib.Path, which: str = "ema") -> Model:
+def load(path: str | os.PathLike, which: str = "ema") -> Model:
     """A model from a working directory of `vargen train` or a directory of `vargen import`; the config lies inside.
 
     Args:
-      path: the directory.
+      path: the directory, also in a bucket.
       which: "ema" or "params": averaged or last parameters.
 
     Raises:
-      UserError: no checkpoint there.
+      UserError: no such directory, no checkpoint there, a config that is broken or isn't that of the parameters.
     """
-    from vargen.training.checkpoints import FOLDER, WEIGHTS, load_params
+    from vargen.training.checkpoints import FOLDER, WEIGHTS
 
-    path = pathlib.Path(path).expanduser()
-    config, tokenizer_params, _ = load_params(path / "tokenizer", which)
+    if which not in ("ema", "params"):
+        raise UserError(f"which: expected 'ema' or 'params', found {which!r:.80}")
+    path = paths.path(path, "model")
+    if not path.is_dir():
+        found = "a file" if path.exists() else "none"
+        raise UserError(f"model {path}: expected a directory of `vargen train` or `import`, found {found}")
+    config, tokenizer_params = _part(path / "tokenizer", which)
     generator_params = None
     if (path / "generator" / FOLDER).is_dir() or (path / "generator" / WEIGHTS).is_file():
-        config, generator_params, _ = load_params(path / "generator", which)
-    return Model(config, tokenizer_params, generator_params)
+        config, generator_params = _part(path / "generator", which)
+    model = Model(config, tokenizer_params, generator_params)
+    for name, part, params in (
+        ("tokenizer", model.tokenizer, tokenizer_params),
+        ("generator", model.generator, generator_params),
+    ):
+        if part is not None:
+            expected = jax.eval_shape(part.init, jax.random.key(0))
+            _check_same(expected, params, path / name)
+    return model
+
+
+def _part(directory: Any, which: str):
+    """Config and parameters of one part of a model."""
+    from vargen.training.checkpoints import load_params
+
+    try:
+        return load_params(directory, which)[:2]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"model {directory}: cannot be read: {error}") from error
+    except UserError as error:
+        where = "" if str(directory) in str(error) else f"model {directory}: "
+        raise UserError(f"{where}{error}") from error
+
+
+def _check_same(expected: Any, params: Any, directory: Any) -> None:
+    from vargen.training import state
+
+    try:
+        found = ", ".join(state.differing(expected, params).values())
+    except UserError as error:
+        found = str(error).removeprefix("initial parameters: ")
+    if found:
+        raise UserError(f"model {directory}: expected parameters as its config says: {found}")

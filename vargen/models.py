@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vargen import parts, tokenizers
+from vargen import limits, parts, schema, tokenizers
 from vargen.conditioning import CONDITIONINGS
 from vargen.errors import UserError
 from vargen.feeds import FEEDS
@@ -20,33 +20,12 @@ from vargen.mixers import MIXERS
 from vargen.mixers.block import Block, FinalNorm, SharedModulation
 from vargen.orders import ORDERS
 
-# What `config.model` may hold: the sizes, and what a block is made of (`Block`).
-MODEL = dict(
-    layers=0,  # of all stacks together, which share them evenly; or of each, as a tuple
-    width=0,
-    mlp_width=0,  # 0: four times the width
-    mlp="gelu_tanh",
-    norm="layer",
-    affine=True,
-    eps=1e-6,
-    bias=True,
-    adaptive="none",
-    adaln_zero=False,
-    init_std=0.02,
-    depth_scaled_init=False,  # projections out of a residual branch start smaller by sqrt(2 L)
-    dropout=0.0,
-    drop_path=0.0,
-)
-
 
 def compute_dtype(config) -> Any:
     """The dtype that `config.compute_dtype` means on this machine's default backend."""
-    known = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
     if config.compute_dtype == "auto":
         return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-    if config.compute_dtype not in known:
-        raise UserError(f"compute_dtype: expected auto, float32 or bfloat16, found {config.compute_dtype!r}")
-    return known[config.compute_dtype]
+    return {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[config.compute_dtype]
 
 
 def build_tokenizer(config):
@@ -55,6 +34,7 @@ def build_tokenizer(config):
     Raises:
       UserError: a part or option is unknown, or sizes don't fit.
     """
+    require(config, "tokenizer")
     return tokenizers.build(
         config.tokenizer, config.data.image_size, config.data.channels, dtype=compute_dtype(config)
     )
@@ -66,12 +46,13 @@ def build_generator(config, tokenizer) -> Generator:
     Raises:
       UserError: a part or option is unknown, or parts don't fit each other.
     """
-    unknown = sorted(set(config.model) - set(MODEL))
-    if unknown:
-        raise UserError(f"model: unknown field {unknown[0]!r}, expected among {', '.join(MODEL)}")
-    m = {**MODEL, **config.model}
+    require(config, "order", "feed", "mixer", "head", "conditioning", "model")
+    limits.check(limits.fields(schema.Model), config.model, "model.")
+    m = {**schema.defaults(schema.Model), **config.model}
     dtype = compute_dtype(config)
     width, std = m["width"], m["init_std"]
+    if not width:
+        raise UserError("config field model.width: expected a width, found none")
     grid = tokenizer.grid
     try:
         order = parts.build(ORDERS, config.order, "order", grid=grid)
@@ -101,14 +82,7 @@ def build_generator(config, tokenizer) -> Generator:
         )
         feed.check(order)
         _check_condition(config, condition, feed, m["adaptive"])
-        stacks = len(feed.stacks)
-        layers = m["layers"]
-        if isinstance(layers, int) and layers % stacks == 0:
-            layers = (layers // stacks,) * stacks
-        if not width or not isinstance(layers, tuple) or len(layers) != stacks or not all(layers):
-            raise UserError(
-                f"model: expected a width and a multiple of {stacks} layers, found {width} and {m['layers']}"
-            )
+        layers = _layers(m["layers"], len(feed.stacks))
         gain = 1 / math.sqrt(sum(layers) * 2) if m["depth_scaled_init"] else 1.0
         init, out_init = initializer(std, width), initializer(std, width, gain)
         mixer = parts.build(
@@ -162,6 +136,26 @@ def build_generator(config, tokenizer) -> Generator:
         modulation=SharedModulation(width, std, dtype) if m["adaptive"] == "shared" else None,
         drop_path=m["drop_path"],
         remat=config.training.remat,
+    )
+
+
+def require(config, *axes: str) -> None:
+    """Raises UserError where a config lacks an axis."""
+    for axis in axes:
+        if not config.get(axis):
+            raise UserError(
+                f"config field {axis}: expected {'sizes' if axis == 'model' else 'a part'}, found none"
+            )
+
+
+def _layers(layers: int | tuple[int, ...], stacks: int) -> tuple[int, ...]:
+    """L of each stack."""
+    if isinstance(layers, int) and layers and layers % stacks == 0:
+        return (layers // stacks,) * stacks
+    if isinstance(layers, (tuple, list)) and len(layers) == stacks:
+        return tuple(layers)
+    raise UserError(
+        f"config field model.layers: expected a multiple of {stacks}, or of each of {stacks} stacks, found {layers}"
     )
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from vargen.limits import Between
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,10 +233,40 @@ class RandomToRaster:
         return Fixed(raster(self.grid)).decoding(key, batch, steps)
 
 
+def random_sets(
+    grid: Grid,
+    steps: Annotated[int, Between(1, 10**6)],
+    mask_ratio_min: Annotated[float, Between(0, 1, above=True)] = 0.7,
+) -> RandomSets:
+    """The part "random_sets".
+
+    Raises:
+      ValueError: more steps than slots.
+    """
+    if steps > grid.size:
+        raise ValueError(
+            f"config field order.steps: expected 1 to {grid.size} (one slot a step), found {steps}"
+        )
+    return RandomSets(grid, steps, mask_ratio_min)
+
+
+def random_to_raster(
+    grid: Grid, start: Annotated[int, Between(0, 10**9)], end: Annotated[int, Between(0, 10**9)]
+) -> RandomToRaster:
+    """The part "random_to_raster".
+
+    Raises:
+      ValueError: it ends before it starts.
+    """
+    if end < start:
+        raise ValueError(f"config field order.end: expected at least start, {start}, found {end}")
+    return RandomToRaster(grid, start, end)
+
+
 ORDERS = {
     "raster": lambda grid: Fixed(raster(grid)),
     "frames": lambda grid: Fixed(frames(grid)),
     "levels": lambda grid: Fixed(levels(grid)),
-    "random_to_raster": lambda grid, start, end: RandomToRaster(grid, start, end),
-    "random_sets": lambda grid, steps, mask_ratio_min=0.7: RandomSets(grid, steps, mask_ratio_min),
+    "random_to_raster": random_to_raster,
+    "random_sets": random_sets,
 }

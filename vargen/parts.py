@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from vargen import limits
 from vargen.errors import UserError
 
 
@@ -20,19 +21,25 @@ def build(registry: Mapping[str, Callable], part: Mapping[str, Any], axis: str, 
         those that it declares.
 
     Raises:
-      UserError: the name or an option is unknown; the message lists the known ones.
+      UserError: the name or an option is unknown, missing, or of another type, choice or range than declared.
     """
     options = {k: _plain(v) for k, v in dict(part).items() if k != "name"}
     name: Any = part.get("name")
-    if name not in registry:
-        raise UserError(f"{axis}: expected one of {', '.join(sorted(registry))}, found {name!r}")
+    if not isinstance(name, str) or name not in registry:
+        near = limits.suggestion(name, tuple(registry)) if isinstance(name, str) else ""
+        raise UserError(
+            f"config field {axis}.name: expected one of {', '.join(sorted(registry))}, found {name!r}{near}"
+        )
     constructor = registry[name]
-    parameters = inspect.signature(constructor).parameters
-    known = [p for p in parameters if p not in ("self", "parent", "name") and p not in context]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise UserError(f"{axis} {name}: unknown option {unknown[0]!r}, expected among {', '.join(known)}")
-    given = {k: v for k, v in context.items() if k in parameters}
+    known = limits.fields(constructor)
+    own = {k: f for k, f in known.items() if k not in ("self", "parent", "name") and k not in context}
+    limits.check(own, options, f"{axis}.")
+    for field, declared in own.items():
+        if declared.default is inspect.Parameter.empty and field not in options:
+            raise UserError(
+                f"config field {axis}.{field}: expected a value for the {axis} {name}, found none"
+            )
+    given = {k: v for k, v in context.items() if k in known}
     return constructor(**given, **options)
 
 

@@ -36,6 +36,8 @@ def path(text: PathLike, name: str = "path") -> epath.Path:
     Raises:
       UserError: an empty path, another scheme, a home that doesn't exist.
     """
+    if not isinstance(text, (str, os.PathLike)):
+        raise UserError(f"{name}: expected a path, found {text!r:.80}")
     given = os.fspath(text)
     if not given.strip():
         raise UserError(f"{name}: expected a path, found {given!r}")
@@ -50,6 +52,12 @@ def path(text: PathLike, name: str = "path") -> epath.Path:
         return epath.Path(pathlib.Path(given).expanduser())
     except RuntimeError as error:
         raise UserError(f"{name}: expected a path, found the home of no user in {given!r}") from error
+
+
+def absolute(text: PathLike, name: str = "path") -> epath.Path:
+    """`path`, from the root."""
+    found = path(text, name)
+    return found if is_remote(found) else epath.Path(os.path.abspath(found))
 
 
 def is_remote(where: PathLike) -> bool:

@@ -51,20 +51,30 @@ def make_mesh(
       UserError: the sizes don't multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else list(devices)
+    sizes = mesh_sizes(data, fsdp, tensor, len(devices))
+    auto = (AxisType.Auto,) * len(MESH_AXES)  # Linen's logical boxes work under Auto axes only
+    return jax.make_mesh(sizes, MESH_AXES, axis_types=auto, devices=devices)
+
+
+def mesh_sizes(data: int, fsdp: int, tensor: int, devices: int, name: str = "mesh") -> tuple[int, int, int]:
+    """The three sizes with -1 resolved for a number of devices.
+
+    Raises:
+      UserError: they don't multiply to it; the message calls them `name`.
+    """
     sizes = [data, fsdp, tensor]
     free = [i for i, size in enumerate(sizes) if size == -1]
     fixed = math.prod(size for size in sizes if size != -1)
-    wanted = f"mesh data={data} fsdp={fsdp} tensor={tensor}"
+    wanted = f"{name} data={data} fsdp={fsdp} tensor={tensor}"
     if len(free) > 1 or fixed < 1 or any(size < -1 for size in sizes):
         raise UserError(f"{wanted}: expected positive sizes and at most one -1")
     if free:
-        sizes[free[0]] = len(devices) // fixed
-    if math.prod(sizes) != len(devices):
+        sizes[free[0]] = devices // fixed
+    if math.prod(sizes) != devices:
         raise UserError(
-            f"{wanted}: expected sizes that multiply to the number of devices, found {len(devices)} devices"
+            f"{wanted}: expected sizes that multiply to the number of devices, found {devices} devices"
         )
-    auto = (AxisType.Auto,) * len(MESH_AXES)  # Linen's logical boxes work under Auto axes only
-    return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=auto, devices=devices)
+    return tuple(sizes)
 
 
 def spec(names: Sequence[str | None], shape: Sequence[int], mesh: Any) -> PartitionSpec:
@@ -152,10 +162,44 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def local_rows(mesh: Mesh, size: int) -> np.ndarray:
+    """int [b]: which rows of a batch of `size` lie on this process's devices, in order.
+
+    On one process, and so long as the mesh doesn't split the batch further than the process, that is all of them.
+    """
+    places = batch_sharding(mesh).addressable_devices_indices_map((size,)).values()
+    return np.unique(np.concatenate([np.arange(size)[rows] for (rows,) in places]))
+
+
 def put_batch(batch: Any, mesh: Mesh) -> Any:
-    """This process's part of a batch (numpy, [B / processes, ...]) as global arrays [B, ...] on the mesh."""
+    """This process's rows of a batch (numpy, [b, ...]: `local_rows`) as global arrays [B, ...] on the mesh."""
     sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
+
+    def put(x: Any) -> jax.Array:
+        x = np.asarray(x)
+        size = len(x) * _split_among_processes(mesh)
+        rows = local_rows(mesh, size)
+
+        def part(index: tuple) -> np.ndarray:
+            first, last, _ = index[0].indices(size)
+            at = np.searchsorted(rows, first)
+            return x[at : at + last - first]
+
+        return jax.make_array_from_callback((size, *x.shape[1:]), sharding, part)
+
+    return jax.tree.map(put, batch)
+
+
+def put_evenly(tree: Any, mesh: Mesh) -> Any:
+    """Arrays [B, ...] that every process has alike, split as a batch where B divides evenly, else whole everywhere."""
+
+    def put(x: Any) -> jax.Array:
+        x = np.asarray(x)
+        even = len(x) % batch_devices(mesh) == 0
+        where = batch_sharding(mesh) if even else replicated(mesh)
+        return jax.make_array_from_callback(x.shape, where, lambda index: x[index])
+
+    return jax.tree.map(put, tree)
 
 
 def put_whole(tree: Any, mesh: Mesh) -> Any:
@@ -163,6 +207,12 @@ def put_whole(tree: Any, mesh: Mesh) -> Any:
     if jax.process_count() > 1:  # an array that lies on this process's devices can't be moved to others'
         tree = jax.tree.map(np.asarray, tree)
     return jax.device_put(tree, replicated(mesh))
+
+
+def _split_among_processes(mesh: Mesh) -> int:
+    """Into how many shares of equal size the processes cut a batch: 1 where each has all of it."""
+    pieces = batch_devices(mesh)
+    return pieces // len(local_rows(mesh, pieces))
 
 
 def _pieces(name: str, mesh: Any) -> int:

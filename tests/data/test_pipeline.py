@@ -72,15 +72,14 @@ def test_resuming_in_the_middle_of_an_epoch(source, start):
     same(take(source, 10, seed=1)[start:], take(source, 10 - start, seed=1, start_step=start))
 
 
-def test_shards_make_up_the_batch(source):
-    name = next(iter(take(source, 1)[0].keys() - {"label"}))
-    for whole, *parts in zip(
-        take(source, 8, seed=2),
-        *(take(source, 8, seed=2, process_index=i, process_count=3) for i in range(3)),
-    ):
-        assert [len(p["label"]) for p in parts] == [2, 2, 2]
-        together = [x.tobytes() for p in parts for x in p[name]]
-        assert sorted(together) == sorted(x.tobytes() for x in whole[name])
+@pytest.mark.parametrize("cut", ([[0, 1], [2, 3], [4, 5]], [[0, 1, 4], [2, 3, 5]], [[5], [0, 1, 2, 3, 4]]))
+def test_rows_make_up_the_batch(source, cut):
+    """Row by row, whichever rows each process has, and from any step on."""
+    whole = take(source, 8, seed=2)
+    for rows in cut:
+        for start in (0, 5):
+            parts = take(source, 8 - start, seed=2, rows=rows, start_step=start)
+            same(parts, [{name: x[rows] for name, x in batch.items()} for batch in whole[start:]])
 
 
 def test_every_item_once_an_epoch_in_a_new_order():
@@ -124,10 +123,10 @@ def test_codes_keep_content_and_label_together(tmp_path):
 
 
 def test_sizes_that_do_not_fit():
-    with pytest.raises(UserError, match="multiple of 4"):
-        data.batches(in_memory(), batch_size=6, process_count=4)
-    with pytest.raises(UserError, match="process_index"):
-        data.batches(in_memory(), batch_size=6, process_count=2, process_index=2)
+    with pytest.raises(UserError, match="batch_size: expected at least 1, found 0"):
+        data.batches(in_memory(), batch_size=0)
+    with pytest.raises(UserError, match="rows: expected some of 0 to 5, found"):
+        data.batches(in_memory(), batch_size=6, rows=[4, 6])
     with pytest.raises(UserError, match="data.crop"):
         data.batches(in_memory(), batch_size=6, settings=dict(crop="middle"))
 

@@ -83,16 +83,22 @@ def test_bfloat16_computes_about_the_same(encoder):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (part("vqq"), "tokenizer: expected one of kl, multiscale_vq, vq, found 'vqq'"),
-        (part("vq", encoder=part("cnn")), "encoder: expected one of conv, patch, pooled, found 'cnn'"),
-        (part("vq", encoder=part("patch", size=4)), "encoder patch: unknown option 'size'"),
+        (part("vqq"), "tokenizer.name: expected one of kl, multiscale_vq, vq, found 'vqq'; did you mean vq?"),
+        (
+            part("vq", encoder=part("cnn")),
+            "tokenizer.encoder.name: expected one of conv, patch, pooled, found 'cnn'",
+        ),
+        (part("vq", encoder=part("patch", size=4)), "tokenizer.encoder.size: unknown"),
         (
             part("vq", encoder=part("patch", patch=5)),
             "patch=5 needs an image size divisible by it, found 16x16",
         ),
         (part("vq", encoder=part("conv", multipliers=(1,) * 6)), "divisible by 32, found 16x16"),
         (part("vq", encoder=part("conv", width=48)), "divisible by groups=32, found 48"),
-        (part("vq", vocab=0, encoder=PATCH), "vq: expected vocab above 0, found 0"),
+        (
+            part("vq", vocab=0, encoder=PATCH),
+            "tokenizer.vocab: expected a whole number from 2 to 16777216, found 0",
+        ),
         (part("multiscale_vq", levels=(1, 2, 3), encoder=PATCH), "must be the latent grid 4x4, found 3x3"),
         (part("multiscale_vq", levels=(), encoder=PATCH), "must be the latent grid 4x4, found none"),
         (part("multiscale_vq", levels=(1, 5, 4), encoder=PATCH), "levels from 1x1 to 4x4, found 5x5"),

@@ -135,7 +135,8 @@ def test_perceptual(network, tmp_path):
 
 
 def test_perceptual_paths(tmp_path):
-    assert perceptual.load_perceptual("") is None
+    with pytest.raises(UserError, match="losses.perceptual_weights: expected a path"):
+        perceptual.load_perceptual("")
     with pytest.raises(UserError, match="expected a file, found none"):
         perceptual.load_perceptual(str(tmp_path / "none.npz"))
     (tmp_path / "broken.safetensors").write_bytes(b"nonsense")

@@ -98,7 +98,7 @@ def sigterm_at(step):
 def test_sigterm_saves_and_a_later_run_goes_on(tmp_path, uninterrupted, capsys):
     before = signal.getsignal(signal.SIGTERM)
     stopped = go(tmp_path, stream=sigterm_at(6), steps=22)
-    assert not stopped.finished and int(stopped.state.step) == 6
+    assert stopped.stopped_by == signal.SIGTERM and int(stopped.state.step) == 6
     assert "stopped at step 6 of 22, saved: run again to go on" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGTERM) is before
     assert saved_steps(tmp_path / "checkpoints") == [4, 6]
@@ -109,7 +109,7 @@ def test_sigterm_saves_and_a_later_run_goes_on(tmp_path, uninterrupted, capsys):
         return batches(start)
 
     done = go(tmp_path, stream=rest, steps=22)
-    assert seen == [6] and done.finished
+    assert seen == [6] and not done.stopped_by
     assert_same(done.state, uninterrupted[1].state)
 
 
@@ -127,7 +127,7 @@ def test_a_finished_run_is_not_trained_again(uninterrupted):
         raise AssertionError("no batch is needed")
 
     again = go(uninterrupted[0], stream=stream, steps=22)
-    assert again.finished and again.seconds > 0
+    assert not again.stopped_by and again.seconds > 0
     assert_same(again.state, uninterrupted[1].state)
 
 
@@ -157,7 +157,7 @@ def test_images_and_validation(tmp_path):
         on_images=on_images,
         validate=lambda _: dict(loss=next(losses)),
     )
-    assert seen == [6, 12, 16] and done.finished
+    assert seen == [6, 12, 16] and not done.stopped_by
     assert saved_steps(tmp_path / "checkpoints") == [8, 16]  # the best, and the last one
     _, params, step = load_params(tmp_path, "params", "best")
     assert step == 8
@@ -243,4 +243,4 @@ def test_two_processes_train_together(tmp_path):
     others = metrics.read(tmp_path / "one" / metrics.FILE)
     for row, other in zip(rows[:9], others[:9], strict=True):
         np.testing.assert_allclose(row["loss"], other["loss"], rtol=1e-4)
-    assert not alone.finished
+    assert alone.stopped_by == signal.SIGTERM

@@ -117,4 +117,4 @@ class FakeTask:
 
 
 FROZEN = dict(offset=np.full((SIZE,), 0.1, np.float32))
-CONFIG = dict(name="fake", seed=3, levels=(1, 2))
+CONFIG = dict(name="fake", seed=3, tokenizer=dict(name="multiscale_vq", levels=(1, 2)))

@@ -24,7 +24,7 @@ def main(workdir, port, index, steps, sigterm_at):
             yield {name: array.reshape(2, -1, *array.shape[1:])[index] for name, array in batch.items()}
 
     done = train(FakeTask(noise=0.0), FROZEN, stream, workdir, CONFIG, settings(steps=steps), progress=False)
-    print("finished" if done.finished else f"stopped {int(done.state.step)}", flush=True)
+    print("finished" if not done.stopped_by else f"stopped {int(done.state.step)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from vargen import limits, schema
 from vargen.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,22 +20,69 @@ if TYPE_CHECKING:
     from vargen.model import Model
 
 
-def add_config(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """The flags --config and --workdir."""
+CLASSES = "classes.json"
+
+
+def add_config(parser: argparse.ArgumentParser, *, required: bool, workdir: bool = True) -> None:
+    """The flags --config and --workdir; `workdir` says whether the latter must be given."""
     note = "" if required else "; not needed where the workdir has its config inside"
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help=f"configs/NAME.py, or configs/NAME.py:VARIANT{note}. Fields: --config.training.steps=200",
+        help=f"configs/NAME.py, or configs/NAME.py:VARIANT; a program, which runs{note}. "
+        "Fields: --config.training.steps=200",
     )
     parser.add_argument(
-        "--workdir", metavar="DIR", required=True, help="where the run lives: config, codes, checkpoints"
+        "--workdir", metavar="DIR", required=workdir, help="where the run lives: config, codes, checkpoints"
     )
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """The flags of runs of several processes."""
+    group = parser.add_argument_group(
+        "several processes", "start the same command in each; they share --workdir, on a disk or in a bucket"
+    )
+    group.add_argument(
+        "--distributed",
+        action="store_true",
+        help="on TPU slices, under Slurm and mpirun, which tell the rest",
+    )
+    group.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="elsewhere: a free port of process 0 (VARGEN_COORDINATOR)"
+    )
+    group.add_argument(
+        "--num-processes", type=number(int, 1, 100_000), metavar="N", help="how many (VARGEN_NUM_PROCESSES)"
+    )
+    group.add_argument(
+        "--process-id", type=number(int, 0, 99_999), metavar="I", help="which, from 0 (VARGEN_PROCESS_ID)"
+    )
+    group.add_argument(
+        "--timeout",
+        type=number(float, 1, 86_400),
+        default=300.0,
+        metavar="S",
+        help="seconds to wait for the others (300)",
+    )
+
+
+def cluster(args: argparse.Namespace):
+    """Joins the processes that the flags, or the environment, tell of; nothing where they tell of none.
+
+    Raises:
+      UserError: flags that don't fit, or processes that don't come.
+    """
+    from vargen import cluster
+
+    given = any(x is not None for x in (args.coordinator, args.num_processes, args.process_id))
+    if not (given or args.distributed or os.environ.get("VARGEN_COORDINATOR")):
+        return contextlib.nullcontext()
+    where = cluster.place(args.coordinator, args.num_processes, args.process_id)
+    return cluster.joined(where, args.timeout)
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """The flags that change how samples are drawn; the config's values where they are not given."""
-    parser.add_argument("--seed", type=number(int, 0), default=0, metavar="N", help="random seed (0)")
+    parser.add_argument("--seed", type=number(int, 0, 2**64 - 1), metavar="N", help="random seed (0)")
     group = parser.add_argument_group("sampling", "the preset's or the config's values where not given")
     group.add_argument(
         "--preset",
@@ -42,19 +91,25 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         help="named settings of the config, such as paper: those of its FID",
     )
     group.add_argument(
-        "--guidance", type=number(float, 0), metavar="X", help="classifier-free guidance scale"
+        "--guidance", type=within(schema.GUIDANCE, float), metavar="X", help="classifier-free guidance scale"
     )
     group.add_argument(
-        "--temperature", type=number(float, 0), metavar="X", help="below 1: safer, above: wilder"
+        "--temperature",
+        type=within(schema.TEMPERATURE, float),
+        metavar="X",
+        help="below 1: safer, above: wilder",
     )
     group.add_argument(
-        "--top-k", type=number(int, 0), metavar="K", help="keep the K likeliest codes (0: all)"
+        "--top-k", type=within(schema.TOP_K, int), metavar="K", help="keep the K likeliest codes (0: all)"
     )
     group.add_argument(
-        "--top-p", type=number(float, 0, 1), metavar="P", help="keep this share of probability"
+        "--top-p", type=within(schema.TOP_P, float), metavar="P", help="keep this share of probability"
     )
     group.add_argument(
-        "--steps", type=number(int, 0), metavar="T", help="decoding steps, if the order has a choice"
+        "--steps",
+        type=within(schema.DECODING_STEPS, int),
+        metavar="T",
+        help="decoding steps, if the order has a choice",
     )
 
 
@@ -63,41 +118,25 @@ def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in ("guidance", "temperature", "top_k", "top_p", "steps")}
 
 
-def apply_preset(model: Model, name: str) -> None:
-    """Puts a preset's settings into the model's config.
-
-    Raises:
-      UserError: the config has no such preset.
-    """
-    if name:
-        model.config.sampling.update(preset(model, name)["sampling"])
-
-
-def preset(model: Model, name: str) -> Mapping[str, Any]:
-    """A preset's `sampling`, `count` (images of each class) and `resize` (pixels); zeros without a name.
-
-    Raises:
-      UserError: the config has no such preset.
-    """
-    presets = model.config.get("presets", {})
-    if name and name not in presets:
-        known = ", ".join(sorted(presets)) or "none (the config has no presets)"
-        raise UserError(f"preset: expected one of {known}, found {name!r}")
-    return presets[name] if name else dict(sampling={}, count=0, resize=0)
-
-
-def number(kind: type, low: float, high: float = float("inf")):
+def number(kind: type, low: float, high: float):
     """An argparse type: a number of `kind` between `low` and `high`, both included."""
-    name = "whole number" if kind is int else "number"
-    limits = f"of at least {low}" if high == float("inf") else f"from {low} to {high}"
+    return within(limits.Between(low, high), kind)
+
+
+def within(limit: limits.Between, kind: type):
+    """An argparse type: a number of `kind` within a limit. A whole number is written in ASCII digits, and no more."""
+    name = "a whole number" if kind is int else "a number"
 
     def parse(text: str):
         try:
-            value = kind(text)
+            plain = text.isascii() and (
+                text.isdigit() if kind is int else text == text.strip() and "_" not in text
+            )
+            value = kind(text) if plain and len(text) < 400 else None
         except ValueError:
             value = None
-        if value is None or not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"expected a {name} {limits}, found {text!r}")
+        if value is None or not limit.holds(value):
+            raise argparse.ArgumentTypeError(f"expected {name} {limit}, found {text!r:.100}")
         return value
 
     return parse
@@ -109,11 +148,14 @@ def read_config(args: argparse.Namespace) -> ConfigDict:
     Raises:
       UserError: there is neither, or an override does not fit.
     """
-    from vargen import config
+    from vargen import config, paths
 
-    inside = pathlib.Path(args.workdir) / "config.json"
-    if args.config:
+    if args.config is not None:
+        paths.path(args.config, "--config")
+        if args.workdir is not None:
+            paths.path(args.workdir, "--workdir")
         return config.load(args.config, args.overrides)
+    inside = paths.path(args.workdir, "--workdir") / "config.json"
     if inside.is_file():
         return config.load(inside, args.overrides)
     raise UserError(f"{args.workdir}: expected --config, or a workdir with its config.json, found neither")
@@ -126,30 +168,53 @@ def load_model(args: argparse.Namespace) -> Model:
       UserError: no checkpoint there, or a preset or an override does not fit.
     """
     import vargen
-    from vargen import config
+    from vargen import config, paths, preflight
 
-    if not pathlib.Path(args.workdir).is_dir():
+    workdir = paths.path(args.workdir, "--workdir")
+    if not workdir.is_dir():
         raise UserError(
             f"workdir {args.workdir}: expected a directory of `vargen train` or `import`, found none"
         )
-    model = vargen.load(args.workdir)
-    trained = model.config
     for field, _ in args.overrides:
         if field.split(".")[0] not in ("sampling", "evaluation", "data", "compute_dtype"):
             raise UserError(
                 f"config field {field}: fixed by training, expected sampling, evaluation, data or compute_dtype"
             )
-    if args.config:
-        given = config.load(args.config)
-        for group in ("sampling", "presets", "evaluation", "data"):
-            model.config[group] = given[group]
-    apply_preset(model, getattr(args, "preset", ""))
-    model.config = config.override(model.config, args.overrides)
-    if model.config.compute_dtype != trained.compute_dtype:
+    given = None if args.config is None else config.load(args.config)
+    model = vargen.load(workdir)
+    trained = model.config
+    asked = trained.copy_and_resolve_references()
+    for group in ("sampling", "presets", "evaluation", "data") if given is not None else ():
+        asked[group] = given[group]
+    if name := getattr(args, "preset", ""):
+        asked.sampling.update(preset(asked, name)["sampling"])
+    asked = config.override(asked, args.overrides)
+    preflight.check_fields(asked)
+    for field in ("image_size", "channels"):
+        if asked.data[field] != trained.data[field]:
+            raise UserError(
+                f"config field data.{field}: the model was trained with {trained.data[field]}, found {asked.data[field]}"
+            )
+    if model.generator is not None:
+        preflight.check_sampling(model.generator, model.sampling(**asked.sampling))
+    if asked.compute_dtype != trained.compute_dtype:
         # Built as it was trained: data may have been replaced by other data.
-        again = model.with_config(config.override(trained, [("compute_dtype", model.config.compute_dtype)]))
-        again.config, model = model.config, again
+        model = model.with_config(config.override(trained, [("compute_dtype", asked.compute_dtype)]))
+    model.config = asked
     return model
+
+
+def preset(config: ConfigDict, name: str) -> Mapping[str, Any]:
+    """A preset's `sampling`, `count` (images of each class) and `resize` (pixels); zeros without a name.
+
+    Raises:
+      UserError: the config has no such preset.
+    """
+    presets = config.get("presets", {})
+    if name and name not in presets:
+        known = ", ".join(sorted(presets)) or "none (the config has no presets)"
+        raise UserError(f"--preset: expected one of {known}, found {name!r}")
+    return presets[name] if name else dict(sampling={}, count=0, resize=0)
 
 
 def sample_batches(
@@ -177,11 +242,13 @@ def sample_batches(
     """
     import jax
 
+    from vargen import seeds
+
     count = len(jax.tree.leaves(labels)[0])
     batch_size = min(batch_size, count)
     for start in range(0, count, batch_size):
         some = jax.tree.map(lambda x, start=start: x[start : start + batch_size], labels)
-        key = jax.random.fold_in(jax.random.key(seed), start)
+        key = jax.random.fold_in(seeds.key(seed), start)
         content, order = model.generate(_padded(some, batch_size), key, **options)
         if on_content and not start:
             on_content(content, order)
@@ -201,11 +268,12 @@ def decoded(model: Model, content: Any, batch_size: int, resize: int = 0) -> np.
 
 def sample_steps(model: Model, labels: Sequence[int], seed: int, batch_size: int) -> np.ndarray:
     """`Model.growth` for few labels, drawn in a batch of a size that is compiled: float32 [P, B, H, W, C]."""
-    import jax
     import numpy as np
 
+    from vargen import seeds
+
     labels = np.asarray(labels, np.int32)[:batch_size]
-    content, order = model.generate(_padded(labels, batch_size), jax.random.key(seed))
+    content, order = model.generate(_padded(labels, batch_size), seeds.key(seed))
     steps = model.growth(content, order, chosen=np.arange(len(labels)))
     return np.clip(np.asarray(steps, np.float32), -1, 1)
 
@@ -271,12 +339,62 @@ def step_names(model: Model, pictures: int = 10, steps: int | None = None) -> li
     return [names[i] for i in chosen]
 
 
-def class_names(config: ConfigDict, workdir: str | pathlib.Path) -> list[str]:
-    """Names of the classes: those that training stored in the workdir, else their numbers."""
-    path = pathlib.Path(workdir) / "classes.json"
-    if path.is_file():
-        return json.loads(path.read_text())
-    return [str(i) for i in range(config.data.num_classes)]
+def class_names(config: ConfigDict, workdir: str | os.PathLike) -> list[str]:
+    """Names of the classes: those that training stored in the workdir, else their numbers.
+
+    Raises:
+      UserError: the stored names are not a list of as many names as the model has classes.
+    """
+    names = stored_classes(workdir)
+    if names is None:
+        return [str(i) for i in range(config.data.num_classes)]
+    if len(names) != config.data.num_classes:
+        raise UserError(
+            f"{workdir}/{CLASSES}: expected names of {config.data.num_classes} classes, found {len(names)}"
+        )
+    return names
+
+
+def stored_classes(workdir: str | os.PathLike) -> list[str] | None:
+    """The names of classes that training stored in a workdir, or None where there are none.
+
+    Raises:
+      UserError: the file is broken.
+    """
+    from vargen import paths
+
+    file = paths.path(workdir, "--workdir") / CLASSES
+    if not file.is_file():
+        return None
+    try:
+        names = json.loads(file.read_text())
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            return names
+        found = "something else"
+    except ValueError as error:
+        found = f"a broken file ({error})"
+    raise UserError(f"{file}: expected a list of names of classes, found {found}")
+
+
+def check_classes(ours: Sequence[str], theirs: Sequence[str], where: str) -> None:
+    """Checks that data has the classes of a model.
+
+    Args:
+      ours: names of the model's classes.
+      theirs: of the data's.
+      where: what the model is called in the message.
+
+    Raises:
+      UserError: they differ: how many, or the first that does.
+    """
+    if len(ours) != len(theirs):
+        raise UserError(
+            f"{where}: expected data of its {len(ours)} classes, found {len(theirs)}"
+            f" ({', '.join(theirs[:4])}{', ...' if len(theirs) > 4 else ''})"
+        )
+    for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        if a != b:
+            raise UserError(f"{where}: expected data of its classes, of which {i} is {a!r}, found {b!r}")
 
 
 def parse_classes(text: str, names: Sequence[str]) -> list[int]:
@@ -294,13 +412,18 @@ def parse_classes(text: str, names: Sequence[str]) -> list[int]:
         low, dash, high = word.partition("-")
         if word in names:
             chosen.append(list(names).index(word))
-        elif word.isdecimal():
+        elif _digits(word):
             chosen.append(_in_range(int(word), names))
-        elif dash and low.isdecimal() and high.isdecimal() and int(low) <= int(high):
+        elif dash and _digits(low) and _digits(high) and int(low) <= int(high):
             chosen += range(int(low), _in_range(int(high), names) + 1)
         else:
             raise UserError(f"class {word!r}: expected a number from 0 to {len(names) - 1}{_some(names)}")
     return chosen
+
+
+def _digits(text: str) -> bool:
+    """Whether a text is ASCII digits, not too many to be a number of a class."""
+    return text.isascii() and text.isdigit() and len(text) < 20
 
 
 def _in_range(number: int, names: Sequence[str]) -> int:

@@ -3,24 +3,63 @@
 from __future__ import annotations
 
 import json
-import pathlib
 import shutil
 from typing import TYPE_CHECKING
 
+from vargen.cli import common
 from vargen.errors import UserError
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
+    from vargen.paths import Path, PathLike
+
 ORIGIN = "origin.txt"  # beside what was copied: where from
 
 
-def copy_tokenizer(config: ConfigDict, source: pathlib.Path, workdir: pathlib.Path) -> None:
-    """Copies another workdir's trained tokenizer, so that this one is whole by itself.
+def found(text: PathLike, flag: str) -> Path:
+    """The workdir that a flag names.
 
     Raises:
-      UserError: no tokenizer there, or not the one that the config describes.
+      UserError: there is no such directory.
     """
+    from vargen import paths
+
+    source = paths.path(text, flag)
+    if not source.is_dir():
+        raise UserError(f"{flag} {source}: expected a directory of `vargen train` or `import`, found none")
+    return source
+
+
+def copy(
+    config: ConfigDict, workdir: Path, *, tokenizer: str | None, origin: str | None, classes: list[str]
+) -> None:
+    """Copies another workdir's tokenizer, or both its parts; all is checked before anything is copied.
+
+    Args:
+      config: what the parts must fit.
+      workdir: where they go.
+      tokenizer: the workdir whose tokenizer alone is wanted, or None.
+      origin: the workdir of which both are wanted, or None.
+      classes: names of the classes of the data.
+
+    Raises:
+      UserError: parts that are missing or don't fit, or others that lie in the workdir already.
+    """
+    wanted = []
+    if tokenizer is not None:
+        wanted = [_tokenizer(config, found(tokenizer, "--tokenizer"), workdir)]
+    elif origin is not None:
+        source = found(origin, "--from")
+        wanted = [_tokenizer(config, source, workdir), _generator(config, source, workdir, classes)]
+    for make in wanted:
+        if make is not None:
+            make()
+
+
+def _tokenizer(config: ConfigDict, source: Path, workdir: Path):
+    """What copies the tokenizer; None where it is copied already."""
+    from vargen import paths
     from vargen.training import checkpoints
 
     theirs, _, _ = checkpoints.load_params(source / "tokenizer")
@@ -30,51 +69,68 @@ def copy_tokenizer(config: ConfigDict, source: pathlib.Path, workdir: pathlib.Pa
             raise UserError(f"tokenizer {source}: expected {field} {mine}, found {other}")
     directory = workdir / "tokenizer"
     if _copied_already(directory, source):
-        return
-    partial = workdir / ".tokenizer.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source / "tokenizer", partial)
-    (partial / ORIGIN).write_text(f"{source.resolve()}\n")
-    partial.rename(directory)
+        return None
+
+    def make() -> None:
+        with paths.new_directory(directory) as partial:
+            _copy_tree(source / "tokenizer", partial)
+            (partial / ORIGIN).write_text(_name(source))
+
+    return make
 
 
-def copy_generator(config: ConfigDict, source: pathlib.Path, workdir: pathlib.Path) -> None:
-    """Copies another workdir's (averaged) generator, and its config, to where training starts.
-
-    Raises:
-      UserError: no generator there, or one of other sizes.
-    """
+def _generator(config: ConfigDict, source: Path, workdir: Path, classes: list[str]):
+    """What copies the averaged generator and its config to where training starts; None where that is done."""
     import jax
     import numpy as np
 
-    from vargen import weights_file
+    from vargen import paths, weights_file
     from vargen.config import to_json
     from vargen.models import build_generator, build_tokenizer
     from vargen.training import checkpoints, state
 
     directory = workdir / "generator"
     if _copied_already(directory, source):
-        return
+        return None
     theirs, params, _ = checkpoints.load_params(source / "generator")
     generator = build_generator(config, build_tokenizer(config))
     state.differing(jax.eval_shape(generator.init, jax.random.key(0)), params)
-    partial = workdir / ".generator.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    weights_file.write(partial / checkpoints.WEIGHTS, jax.tree.map(np.asarray, params))
-    (partial / checkpoints.CONFIG).write_text(to_json(theirs))
-    (partial / ORIGIN).write_text(f"{source.resolve()}\n")
-    partial.rename(directory)
+    names = common.stored_classes(source)
+    if names is not None and len(names) == len(classes) and names != classes:
+        print(f"classes {', '.join(classes[:4])}... take the places of {', '.join(names[:4])}...", flush=True)
+
+    def make() -> None:
+        with paths.new_directory(directory) as partial:
+            weights_file.write(partial / checkpoints.WEIGHTS, jax.tree.map(np.asarray, params))
+            (partial / checkpoints.CONFIG).write_text(to_json(theirs))
+            (partial / ORIGIN).write_text(_name(source))
+
+    return make
 
 
-def _copied_already(directory: pathlib.Path, source: pathlib.Path) -> bool:
+def _copy_tree(source: Path, target) -> None:
+    """Copies a directory, from a disk or a bucket, to one of this machine."""
+    for item in source.iterdir():
+        if item.is_dir():
+            (target / item.name).mkdir()
+            _copy_tree(item, target / item.name)
+        else:
+            with item.open("rb") as old, (target / item.name).open("wb") as new:
+                shutil.copyfileobj(old, new)
+
+
+def _name(source: Path) -> str:
+    return f"{source.resolve()}\n"
+
+
+def _copied_already(directory: Path, source: Path) -> bool:
     """Whether what lies in `directory` was copied from `source`.
 
     Raises:
       UserError: it is something else.
     """
     origin = directory / ORIGIN
-    if origin.is_file() and origin.read_text().strip() == str(source.resolve()):
+    if origin.is_file() and origin.read_text() == _name(source):
         return True
     if directory.exists():
         raise UserError(

@@ -6,6 +6,7 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from vargen import schema
 from vargen.cli import common
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_config(parser, required=False)
     parser.add_argument(
         "--samples",
-        type=common.number(int, 4),
+        type=common.within(schema.SAMPLES, int),
         metavar="N",
         help="how many to draw (config.evaluation.samples)",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from vargen import schema
 from vargen.cli import common
 from vargen.interop.names import SYSTEMS
 
@@ -39,14 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--image-size",
-        type=common.number(int, 1),
+        type=common.number(int, 1, schema.LARGEST_IMAGE),
         default=0,
         metavar="N",
         help="pixels, where arrays don't tell (256)",
     )
     parser.add_argument(
         "--heads",
-        type=common.number(int, 1),
+        type=common.number(int, 1, 4096),
         default=0,
         metavar="H",
         help="attention heads of sizes never published",

@@ -1,4 +1,4 @@
-"""`vargen train | sample | reconstruct | evaluate | tokenize | import | export | quickstart`."""
+"""`vargen train | sample | reconstruct | evaluate | tokenize | import | export | quickstart | env`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import os
 import sys
 from typing import Any, NoReturn
 
-from vargen.cli import common
-from vargen.errors import UserError
+from vargen.cli import common, failures
 
 # Each command is a module of vargen.cli with SUMMARY, DESCRIPTION, add_arguments(parser) and run(args). They
 # import JAX inside run, so that help is instant.
-COMMANDS = ("quickstart", "train", "tokenize", "sample", "reconstruct", "evaluate", "import", "export")
+COMMANDS = ("quickstart", "train", "tokenize", "sample", "reconstruct", "evaluate", "import", "export", "env")
 
 EPILOG = """\
 Any field of the config can be set with --config.FIELD=VALUE:
@@ -110,21 +109,20 @@ def keep_freed_memory() -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0, 2 for a mistake of the user's, 130 when interrupted."""
-    rest, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments)
-    args = parser().parse_args(rest)
-    args.overrides = overrides
-    use_compilation_cache()
-    keep_freed_memory()
-    try:
+    """Runs one command; returns the exit code: 0, 2 for what the user or the machine can mend, 128 + a signal's number.
+
+    A bug of vargen's keeps its traceback, and 1 is returned.
+    """
+    failures.speak_any_script()
+    with failures.explained() as outcome:
+        rest, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments)
+        outcome.command = next((word for word in rest if not word.startswith("-")), "")
+        args = parser().parse_args(rest)
+        args.overrides = overrides
+        use_compilation_cache()
+        keep_freed_memory()
         args.run(args)
-    except UserError as error:
-        print(f"vargen {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\nvargen {args.command}: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return outcome.code
 
 
 if __name__ == "__main__":

@@ -30,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input", nargs="+", metavar="PATH", help="image files, or folders of them (the held-out images)"
     )
     parser.add_argument(
-        "--count", type=common.number(int, 1), default=32, metavar="N", help="how many images at most (32)"
+        "--count",
+        type=common.number(int, 1, 10**6),
+        default=32,
+        metavar="N",
+        help="how many images at most (32)",
     )
     parser.add_argument("--out", metavar="DIR", help="where to write (WORKDIR/reconstructions)")
 

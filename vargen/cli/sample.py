@@ -48,11 +48,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an .npy of codes or latents [B, N]: decode these instead of drawing any",
     )
     parser.add_argument(
-        "--count", type=common.number(int, 1), metavar="N", help="images of each class (the preset's, or 8)"
+        "--count",
+        type=common.number(int, 1, 10**6),
+        metavar="N",
+        help="images of each class (the preset's, or 8)",
     )
     parser.add_argument("--out", metavar="DIR", help="where to write (WORKDIR/samples)")
     parser.add_argument(
-        "--batch-size", type=common.number(int, 1), default=64, metavar="B", help="images drawn at once (64)"
+        "--batch-size",
+        type=common.number(int, 1, 10**6),
+        default=64,
+        metavar="B",
+        help="images drawn at once (64)",
     )
     common.add_sampling(parser)
 
@@ -60,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Draws and writes the images."""
     model = common.load_model(args)
-    preset = common.preset(model, args.preset)
+    preset = common.preset(model.config, args.preset)
     out = pathlib.Path(args.out or pathlib.Path(args.workdir) / "samples")
     if args.codes:
         decode(model, args.codes, out, args.batch_size, preset["resize"])

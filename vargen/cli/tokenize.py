@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import pathlib
 from typing import TYPE_CHECKING, Any
 
 from vargen.cli import common
+from vargen.errors import UserError
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
+
+    from vargen.paths import Path
 
 SUMMARY = "store the codes or latents of the training images"
 DESCRIPTION = """
@@ -35,15 +37,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Stores the codes, whether or not some are there."""
-    store(common.read_config(args), args.workdir)
+    from vargen import lock, paths
+    from vargen.training import checkpoints, resume
+
+    workdir = paths.path(args.workdir, "--workdir")
+    config = common.read_config(args)
+    _, params, step = checkpoints.load_params(workdir / "tokenizer")
+    resume.check(config, workdir)
+    with lock.hold(workdir, "vargen tokenize"):
+        store(config, workdir, params, step)
 
 
-def store(config: ConfigDict, workdir: str | pathlib.Path, *, again: bool = True) -> pathlib.Path:
+def store(config: ConfigDict, workdir: Path, params: Any, step: int, *, again: bool = True) -> Path:
     """Encodes the training images and stores what comes out.
 
     Args:
       config: its `data` and `training.augmented_copies` say what is encoded.
-      workdir: with a trained tokenizer inside.
+      workdir: where the codes go.
+      params: of the trained tokenizer.
+      step: at which they were saved.
       again: False keeps codes that the same tokenizer made of the same data.
 
     Returns:
@@ -55,18 +67,16 @@ def store(config: ConfigDict, workdir: str | pathlib.Path, *, again: bool = True
     from vargen import data
     from vargen.data import codes
     from vargen.models import build_tokenizer
-    from vargen.training import checkpoints
 
-    directory = pathlib.Path(workdir) / FOLDER
-    _, params, step = checkpoints.load_params(pathlib.Path(workdir) / "tokenizer")
-    meta = dict(made_from(config), tokenizer_step=step, tokenizer_hash=fingerprint(params))
-    if not again and (directory / codes.INDEX).is_file() and codes.load(directory).meta == meta:
+    directory = workdir / FOLDER
+    source = data.load(config.data, "train")
+    meta = dict(made_from(config, source), tokenizer_step=step, tokenizer_hash=fingerprint(params))
+    if not again and _stored(directory) == meta:
         return directory
     tokenizer = build_tokenizer(config)
     function = tokenizer.encode if tokenizer.kind == "codes" else tokenizer.moments
     encode = jax.jit(function)
-    source = data.load(config.data, "train")
-    copies = max(1, config.training.augmented_copies)
+    copies = config.training.augmented_copies
     batch_size = config.evaluation.batch_size
     batches = data.batches(
         source,
@@ -87,10 +97,25 @@ def store(config: ConfigDict, workdir: str | pathlib.Path, *, again: bool = True
     return directory
 
 
-def made_from(config: ConfigDict) -> dict[str, Any]:
-    """The fields that decide what the codes are, as JSON gives them back."""
+def _stored(directory: Path) -> dict[str, Any] | None:
+    """What made the codes that lie there, or None where there are none that are whole."""
+    from vargen.data import codes
+
+    if not directory.exists():
+        return None
+    try:
+        return codes.load(directory).meta
+    except UserError as error:
+        print(f"{error}: they are made anew", flush=True)
+        return None
+
+
+def made_from(config: ConfigDict, source: Any) -> dict[str, Any]:
+    """What decides what the codes are, as JSON gives it back."""
     fields = dict(
         data=config.data.to_dict(),
+        images=source.fingerprint(),
+        classes=source.classes,
         tokenizer=config.tokenizer.to_dict(),
         augmented_copies=config.training.augmented_copies,
         seed=config.seed,

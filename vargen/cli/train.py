@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import pathlib
-import signal
-from collections.abc import Iterator
+import os
 from typing import TYPE_CHECKING
 
 from vargen.cli import common, copying
-from vargen.errors import UserError
+from vargen.errors import Stopped, UserError
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -21,6 +18,9 @@ DESCRIPTION = """
 Trains in three stages: the tokenizer, the codes of the training images (`vargen tokenize`), the generator. A
 stage that is complete is skipped, one that was interrupted goes on where it stopped: give the same command
 again. Checkpoints, metrics.jsonl and TensorBoard files are in WORKDIR/tokenizer and WORKDIR/generator.
+
+On several machines, start the same command on each: on TPU slices, under Slurm and under mpirun with
+--distributed, elsewhere with --coordinator, --num-processes and --process-id.
 """
 EXAMPLES = """\
   vargen train --config configs/var_digits.py --workdir runs/digits
@@ -30,6 +30,8 @@ EXAMPLES = """\
   vargen train --config configs/var_digits.py --workdir runs/b --tokenizer runs/digits --stage generator
   vargen train --from models/rar_b --workdir runs/flowers --config.training.learning_rate=1e-5 \\
       --config.data.source=folder --config.data.path=flowers
+  vargen train --config configs/var_digits.py --workdir /mnt/shared/two \\
+      --coordinator 10.0.0.1:7777 --num-processes 2 --process-id 0
 """
 
 STAGES = ("all", "tokenizer", "generator")
@@ -48,37 +50,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="fine-tune the model of another workdir or of `vargen import`; its config, where --config is not given",
     )
-    parser.add_argument(
-        "--distributed",
-        action="store_true",
-        help="one of several processes (TPU pod, Slurm): start the same command in each",
-    )
+    common.add_cluster(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Trains what the flags ask for."""
-    if args.distributed:
-        import jax
-
-        jax.distributed.initialize()
-    if args.origin and not args.config:
-        args.config = str(pathlib.Path(args.origin).expanduser() / "config.json")
+    if args.origin is not None and args.config is None:
+        args.config = os.fspath(copying.found(args.origin, "--from") / "config.json")
     config = common.read_config(args)
-    with save_when_interrupted():
-        finished = train(config, args.workdir, stage=args.stage, tokenizer=args.tokenizer, origin=args.origin)
-    if finished and args.stage != "tokenizer":
-        print(f"trained; next: vargen sample --workdir {args.workdir}")
+    with common.cluster(args):
+        train(config, args.workdir, stage=args.stage, tokenizer=args.tokenizer, origin=args.origin)
+        if args.stage != "tokenizer":
+            say(f"trained; next: vargen sample --workdir {args.workdir}")
 
 
 def train(
     config: ConfigDict,
-    workdir: str | pathlib.Path,
+    workdir: str | os.PathLike,
     *,
     stage: str = "all",
     tokenizer: str | None = None,
     origin: str | None = None,
-) -> bool:
-    """Runs the stages that are not complete.
+) -> None:
+    """Runs the stages that are not complete. Everything is checked before anything is written.
 
     Args:
       config: written to WORKDIR/config.json.
@@ -87,50 +81,87 @@ def train(
       tokenizer: a workdir whose tokenizer is copied.
       origin: a workdir whose tokenizer is copied and with whose generator training starts.
 
-    Returns:
-      False where SIGTERM stopped it; what was done is saved.
+    Raises:
+      UserError: anything that doesn't fit, or another run in the workdir.
+      Stopped: SIGTERM or Ctrl-C ended it; what was done is saved.
     """
-    import jax
-
+    from vargen import paths
+    from vargen.cli import stages
     from vargen.config import to_json
+    from vargen.training import resume
 
-    workdir = pathlib.Path(workdir).expanduser()
-    if origin and tokenizer:
+    workdir = paths.path(workdir, "--workdir")
+    if origin is not None and tokenizer is not None:
         raise UserError("train: expected --from or --tokenizer, found both")
     config, classes = prepare(config)
-    if jax.process_index() == 0:
-        if source := origin or tokenizer:
-            copying.copy_tokenizer(config, pathlib.Path(source).expanduser(), workdir)
-        if origin:
-            copying.copy_generator(config, pathlib.Path(origin).expanduser(), workdir)
-        workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / "config.json").write_text(to_json(config))
-        (workdir / "classes.json").write_text(json.dumps(classes) + "\n")
-    wait_for_process_0("workdir_prepared")
-    if stage in ("all", "tokenizer") and not train_tokenizer(config, workdir, asked=stage == "tokenizer"):
-        return False
-    return stage == "tokenizer" or train_generator(config, workdir)
+    resume.check(config, workdir)
+    check_classes(workdir, classes)
+    if stage != "generator" and not (tokenizer or origin):
+        stages.check_perceptual(config, workdir)
+    with held(workdir):
+        resume.check(config, workdir)  # once more, now that nobody else trains here
+        if _first_process():
+            paths.sweep(workdir)
+            copying.copy(config, workdir, tokenizer=tokenizer, origin=origin, classes=classes)
+            paths.write_text(workdir / "config.json", to_json(config))
+            paths.write_text(workdir / "classes.json", json.dumps(classes) + "\n")
+        wait_for_process_0("workdir_prepared")
+        if stage in ("all", "tokenizer"):
+            _go(stages.train_tokenizer(config, workdir, asked=stage == "tokenizer"))
+        if stage in ("all", "generator"):
+            _go(stages.train_generator(config, workdir))
+
+
+def _go(stopped_by: int) -> None:
+    if stopped_by:
+        raise Stopped(stopped_by)
 
 
 def prepare(config: ConfigDict) -> tuple[ConfigDict, list[str]]:
-    """Builds everything once, to fail early.
+    """Looks at the data and traces everything once, to fail early; writes nothing.
 
     Returns:
       The config with `data.num_classes` filled in where it is 0, and the names of the classes.
     """
-    from vargen import data
-    from vargen.config import override
-    from vargen.models import build_generator, build_tokenizer
+    import jax
 
+    from vargen import data, preflight
+    from vargen.config import override
+
+    preflight.check_fields(config)
     classes = data.load(config.data, "train").classes
+    data.load(config.data, "test")
     config = override(config, [("data.num_classes", len(classes))])
-    generator = build_generator(config, build_tokenizer(config))
+    generator = preflight.check(config, jax.device_count(), jax.process_count())
     if generator.condition.hides:
         name = config.conditioning.name
         raise UserError(
             f"train: expected conditioning by label, as the data has, found {name}; use the loss in Python"
         )
     return config, classes
+
+
+def check_classes(workdir: os.PathLike, classes: list[str]) -> None:
+    """Checks that the data has the classes that the workdir was trained with.
+
+    Raises:
+      UserError: it has others.
+    """
+    from vargen import paths
+    from vargen.training import resume
+
+    trained = any(resume.trained_config(paths.path(workdir) / stage) for stage in resume.STAGES)
+    if trained and (theirs := common.stored_classes(workdir)) is not None:
+        common.check_classes(theirs, classes, f"workdir {workdir}")
+
+
+def held(workdir: os.PathLike):
+    """The workdir's lock, held by process 0; a refusal ends the other processes with its line."""
+    import contextlib
+
+    from vargen import lock
+
+    return lock.hold(workdir, "vargen train") if _first_process() else contextlib.nullcontext()
 
 
 def wait_for_process_0(name: str) -> None:
@@ -143,193 +174,13 @@ def wait_for_process_0(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def complete(directory: pathlib.Path, steps: int) -> bool:
-    """Whether the run in `directory` reached `steps`."""
-    from vargen.training import checkpoints
-
-    saved = checkpoints.saved_steps(directory / checkpoints.FOLDER)
-    return (
-        bool(saved)
-        and saved[-1] >= steps
-        and checkpoints.last_whole(directory / checkpoints.FOLDER) is not None
-    )
+def say(text: str) -> None:
+    """Prints a line, once where there are several processes."""
+    if _first_process():
+        print(text, flush=True)
 
 
-def train_tokenizer(config: ConfigDict, workdir: pathlib.Path, *, asked: bool = False) -> bool:
-    """Trains WORKDIR/tokenizer; False where it was stopped before its end.
-
-    One that was imported is trained on only where that is `asked` for, one that was copied never.
-    """
-    import functools
-
+def _first_process() -> bool:
     import jax
 
-    from vargen import data, weights_file
-    from vargen.models import build_tokenizer
-    from vargen.tokenizers.perceptual import load_perceptual
-    from vargen.training.checkpoints import WEIGHTS
-    from vargen.training.loop import train as loop
-    from vargen.training.tasks import TokenizerTask
-
-    settings, directory = config.tokenizer_training, workdir / "tokenizer"
-    start = directory / WEIGHTS
-    if (directory / copying.ORIGIN).is_file():
-        if asked:
-            raise UserError(
-                f"workdir {workdir}: its tokenizer is another workdir's, expected one of its own to train"
-            )
-        return True
-    if (start.is_file() and not asked) or complete(directory, settings.steps):
-        return True
-    tokenizer = build_tokenizer(config)
-    source = data.load(config.data, "train")
-    held_out = data.to_float(data.arrays(data.load(config.data, "test"), config.evaluation.samples)[0])
-
-    def mse(params, images):
-        decoded = tokenizer.decode(params, tokenizer.encode(params, images))
-        return ((decoded - images) ** 2).mean(axis=(1, 2, 3))
-
-    mse = jax.jit(mse)
-    reconstruct = jax.jit(lambda params, x: tokenizer.decode(params, tokenizer.encode(params, x)))
-
-    def validate(state):
-        errors = common.in_batches(lambda x: mse(state.ema, x), held_out, config.evaluation.batch_size)
-        return dict(loss=float(errors.mean()), psnr_db=float(common.psnr_db(errors).mean()))
-
-    def pictures(state):
-        return dict(originals=held_out[:16], reconstructions=reconstruct(state.ema, held_out[:16]))
-
-    perceptual, frozen = None, {}
-    if settings.losses.perceptual:
-        loaded = load_perceptual(settings.losses.perceptual_weights)
-        if loaded is None:
-            raise UserError("losses.perceptual: expected weights in losses.perceptual_weights, found none")
-        perceptual, frozen["perceptual"] = loaded
-
-    return loop(
-        TokenizerTask(tokenizer, settings, perceptual),
-        frozen,
-        lambda start: _batches(source, config, settings.batch_size, start),
-        directory,
-        config,
-        settings,
-        seed=config.seed,
-        on_images=pictures,
-        validate=validate,
-        initial=functools.partial(weights_file.read, start) if start.is_file() else None,
-        title="tokenizer",
-    ).finished
-
-
-def train_generator(config: ConfigDict, workdir: pathlib.Path) -> bool:
-    """Trains WORKDIR/generator over the workdir's tokenizer; False where it was stopped before its end."""
-    import functools
-
-    import jax
-    import numpy as np
-
-    from vargen import data, weights_file
-    from vargen.cli import tokenize
-    from vargen.data import codes
-    from vargen.model import Model
-    from vargen.models import build_generator, build_tokenizer
-    from vargen.samplers import Sampling, decode
-    from vargen.training import checkpoints
-    from vargen.training.loop import train as loop
-    from vargen.training.tasks import GeneratorTask
-
-    settings, directory = config.training, workdir / "generator"
-    if complete(directory, settings.steps):
-        return True
-    _, tokenizer_params, _ = checkpoints.load_params(workdir / "tokenizer")
-    tokenizer = build_tokenizer(config)
-    generator = build_generator(config, tokenizer)
-    if settings.codes:
-        if jax.process_index() == 0:
-            tokenize.store(config, workdir, again=False)
-        wait_for_process_0("codes_stored")
-        source = codes.load(workdir / tokenize.FOLDER)
-        frozen = dict(quantizer=tokenizer_params["quantizer"])
-    else:
-        source, frozen = data.load(config.data, "train"), tokenizer_params
-
-    images, labels = data.arrays(data.load(config.data, "test"), config.evaluation.samples)
-    model = Model(config, tokenizer_params)
-    held_out = common.in_batches(model.encode, data.to_float(images), config.evaluation.batch_size)
-    batch_size = min(config.evaluation.batch_size, len(labels))
-    quantizer = tokenizer_params["quantizer"]
-    loss = jax.jit(lambda params, q, x, y, key: generator.loss(params, q, x, y, key, train=False)[0])
-    sample = jax.jit(functools.partial(decode, generator))
-
-    # Where an imported or copied generator lies, training starts with it.
-    start = directory / checkpoints.WEIGHTS
-    initial = functools.partial(weights_file.read, start) if start.is_file() else None
-
-    def validate(state):
-        """The loss on held-out images, with the same randomness each time."""
-        losses = [
-            loss(
-                state.ema,
-                quantizer,
-                held_out[i : i + batch_size],
-                labels[i : i + batch_size],
-                jax.random.key(i),
-            )
-            for i in range(0, len(labels) - batch_size + 1, batch_size)
-        ]
-        return dict(loss=float(np.mean(jax.device_get(losses))))
-
-    def pictures(state):
-        classes = np.arange(16, dtype=np.int32) % config.data.num_classes
-        content, _ = sample(
-            state.ema, quantizer, classes, jax.random.key(0), Sampling.make(**config.sampling)
-        )
-        return dict(samples=model.decode(content))
-
-    return loop(
-        GeneratorTask(generator, tokenizer),
-        frozen,
-        lambda start: _batches(source, config, settings.batch_size, start),
-        directory,
-        config,
-        settings,
-        seed=config.seed + 1,
-        on_images=pictures,
-        validate=validate,
-        initial=initial,
-        title="generator",
-    ).finished
-
-
-def _batches(source, config: ConfigDict, batch_size: int, start: int) -> Iterator[dict]:
-    import jax
-
-    from vargen import data
-
-    return data.batches(
-        source,
-        batch_size=batch_size,
-        seed=config.seed,
-        start_step=start,
-        settings=config.data,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-
-
-@contextlib.contextmanager
-def save_when_interrupted() -> Iterator[None]:
-    """Ctrl-C during training finishes the step and saves, as SIGTERM does; a second Ctrl-C stops at once."""
-
-    def handle(number, frame):
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if not callable(signal.getsignal(signal.SIGTERM)):  # not in the training loop
-            raise KeyboardInterrupt
-        print("\nsaving (Ctrl-C again: stop at once)", flush=True)
-        signal.raise_signal(signal.SIGTERM)
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return jax.process_index() == 0

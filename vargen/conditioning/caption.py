@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen import inputs
 from vargen.conditioning.condition import Condition
+from vargen.errors import UserError
 from vargen.layers import Dense, initializer, logical
+from vargen.limits import SHARE, SIZE, Between
 
 
 @jax.tree_util.register_dataclass
@@ -43,9 +46,9 @@ class CaptionEmbedding(nn.Module):
 
     width: int
     init_std: float
-    tokens: int = 120
-    channels: int = 2048
-    dropout: float = 0.1
+    tokens: Annotated[int, Between(1, 2**16)] = 120
+    channels: Annotated[int, SIZE] = 2048
+    dropout: Annotated[float, SHARE] = 0.1
     dtype: Any = jnp.float32
 
     hides = True
@@ -62,28 +65,41 @@ class CaptionEmbedding(nn.Module):
         Padding is moved to the left, where the model expects it.
 
         Raises:
-          ValueError: another shape than the model's.
+          UserError: no such pair, no captions, another shape than the model's, embeddings that aren't finite
+            floats, a mask of other than 0 and 1.
         """
         if isinstance(captions, Captions):
+            self._check(captions.embedding, captions.mask)
+            if jnp.shape(captions.dropped) != captions.mask.shape[:1]:
+                found = list(jnp.shape(captions.dropped))
+                raise UserError(f"captions: expected dropped {list(captions.mask.shape[:1])}, found {found}")
             return captions
         try:
-            embedding, mask = (np.asarray(x) for x in captions)
+            embedding, mask = captions
         except (TypeError, ValueError) as error:
             found = type(captions).__name__
-            raise ValueError(f"captions: expected a pair of embeddings and mask, found {found}") from error
-        if embedding.ndim != 3 or embedding.shape[1:] != (self.tokens, self.channels):
-            raise ValueError(
-                f"captions: expected embeddings [B, {self.tokens}, {self.channels}], found {list(embedding.shape)}"
-            )
-        if mask.shape != embedding.shape[:2]:
-            raise ValueError(
-                f"captions: expected a mask {list(embedding.shape[:2])}, found {list(mask.shape)}"
-            )
-        mask = mask.astype(bool)
+            raise UserError(f"captions: expected a pair of embeddings and mask, found {found}") from error
+        embedding, mask = self._check(embedding, mask)
+        embedding, mask = np.asarray(embedding, np.float32), np.asarray(mask).astype(bool)
         order = np.argsort(mask, axis=1, kind="stable")
         mask = np.take_along_axis(mask, order, axis=1)
         embedding = np.take_along_axis(embedding, order[..., None], axis=1) * mask[..., None]
-        return Captions(embedding.astype(np.float32), mask, np.zeros(len(mask), bool))
+        return Captions(embedding, mask, np.zeros(len(mask), bool))
+
+    def _check(self, embedding, mask):
+        """Both as arrays, which fit the model and each other."""
+        shape = f"[B, {self.tokens}, {self.channels}]"
+        embedding = inputs.array(embedding, "captions", f"embeddings {shape}")
+        mask = inputs.array(mask, "captions", f"a mask [B, {self.tokens}]")
+        if embedding.shape[1:] != (self.tokens, self.channels) or not embedding.shape[0]:
+            raise UserError(f"captions: expected embeddings {shape}, found {list(embedding.shape)}")
+        if mask.shape != embedding.shape[:2]:
+            wanted = list(embedding.shape[:2])
+            raise UserError(f"captions: expected a mask {wanted}, found {list(mask.shape)}")
+        inputs.finite("captions", f"embeddings {shape} of floats", embedding)
+        if not isinstance(mask, jax.core.Tracer) and not np.isin(np.asarray(mask), (0, 1)).all():
+            raise UserError("captions: expected a mask of 0 and 1, found other values")
+        return embedding, mask
 
     def example(self) -> Captions:
         """One caption, for initialisation."""

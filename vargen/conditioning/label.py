@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from vargen import inputs
 from vargen.conditioning.condition import Condition
 from vargen.layers import Embed, initializer, logical
+from vargen.limits import SHARE, Between
 
 
 class LabelEmbedding(nn.Module):
@@ -27,8 +28,8 @@ class LabelEmbedding(nn.Module):
     num_classes: int
     width: int
     init_std: float
-    dropout: float = 0.1
-    lead: int = 0
+    dropout: Annotated[float, SHARE] = 0.1
+    lead: Annotated[int, Between(0, 4096)] = 0
     dtype: Any = jnp.float32
 
     hides = False
@@ -48,13 +49,9 @@ class LabelEmbedding(nn.Module):
         """int32 [B] from what a user gave: class numbers; the number of classes stands for no label.
 
         Raises:
-          ValueError: a label out of range.
+          UserError: other than whole numbers, or out of range, see `inputs.labels`.
         """
-        labels = np.asarray(labels, np.int32).reshape(-1)
-        if labels.size and not (0 <= labels.min() and labels.max() <= self.num_classes):
-            wrong = labels[(labels < 0) | (labels > self.num_classes)][0]
-            raise ValueError(f"class: expected 0 to {self.num_classes - 1}, found {wrong}")
-        return labels
+        return inputs.labels(labels, self.num_classes)
 
     def example(self):
         """int32 [1]: labels as `parse` gives them, for initialisation."""

@@ -32,19 +32,18 @@ def batches(
     train: bool = True,
     augment: bool | None = None,
     epochs: int | None = None,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: np.ndarray | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Iterates over batches of a source.
 
     Step k holds positions k * batch_size to (k + 1) * batch_size of one stream: the whole set, shuffled anew
     each epoch. Order and augmentation of a position depend on (seed, position) alone, hence a run that starts
-    at `start_step` sees what an uninterrupted one sees from there, and the processes' shards of a step are
-    together the batch that one process would see.
+    at `start_step` sees what an uninterrupted one sees from there, and the rows that several processes see of a step
+    are together the batch that one process would see, row by row.
 
     Args:
       source: a `Source`, or stored codes (`codes.Codes`).
-      batch_size: images per step over all processes; a multiple of `process_count`.
+      batch_size: images per step over all processes.
       seed: of order and augmentation.
       start_step: the first step to give.
       settings: `config.data`; shift, flip and crop are read.
@@ -52,27 +51,28 @@ def batches(
       augment: overrides whether images are changed at random (`train` by default).
       epochs: passes over the set (None: endless in training, else 1); where they end, the last batch may be
         short.
-      process_index, process_count: which shard of each step to give.
+      rows: int [b], rows of each batch to give (`sharding.local_rows`), in order; None for all of them.
 
     Yields:
       `dict(image=float32 [b, S, S, C] in [-1, 1], label=int32 [b])`, or `dict(content, label)` for stored
-      codes; b = batch_size / process_count.
+      codes.
 
     Raises:
       UserError: sizes that don't divide; from the iterator: a file that cannot be read, named.
     """
     import grain
 
-    if batch_size < 1 or batch_size % process_count:
-        raise UserError(f"batch_size: expected a multiple of {process_count} (processes), found {batch_size}")
-    if not 0 <= process_index < process_count:
-        raise UserError(f"process_index: expected 0 to {process_count - 1}, found {process_index}")
+    if batch_size < 1:
+        raise UserError(f"batch_size: expected at least 1, found {batch_size}")
+    rows = np.arange(batch_size) if rows is None else np.asarray(rows)
+    if not len(rows) or not 0 <= rows.min() <= rows.max() < batch_size:
+        raise UserError(f"rows: expected some of 0 to {batch_size - 1}, found {rows.tolist()[:8]}")
     if settings.get("crop", "center") not in ("center", "random"):
         raise UserError(f"data.crop: expected 'center' or 'random', found {settings['crop']!r}")
     augment = train if augment is None else augment
     epochs = epochs if train or epochs else 1
     order_seed, change_seed = np.random.SeedSequence(seed).generate_state(2, np.uint64)
-    local = batch_size // process_count
+    local = len(rows)
 
     def read(positions: np.ndarray, indices: np.ndarray) -> dict[str, np.ndarray]:
         draws = transforms.uniform_draws(int(change_seed), positions) if augment else None
@@ -83,8 +83,15 @@ def batches(
         stream = stream.shuffle(seed=int(order_seed % 2**32))
     stream = stream.repeat(epochs)
     stream = stream.map_with_index(lambda position, index: np.array([position, index]))
-    stream = stream[process_index::process_count]
-    stream = stream[start_step * local :]
+    stream = stream[start_step * batch_size :]
+    if local < batch_size:
+        everything = stream
+
+        def own(place: int) -> np.ndarray:
+            step, row = divmod(int(place), local)
+            return everything[step * batch_size + int(rows[row])]
+
+        stream = grain.MapDataset.range(len(everything) // batch_size * local).map(own)
     if source.in_memory:
         stream = stream.batch(local).map(lambda pairs: read(pairs[:, 0], pairs[:, 1]))
         return iter(stream.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))

@@ -38,6 +38,10 @@ class Source:
     def __getitem__(self, index: int) -> dict[str, Any]:
         raise NotImplementedError
 
+    def fingerprint(self) -> str:
+        """A hash that other images, or other labels, would change; of files their names, sizes and times."""
+        raise NotImplementedError
+
 
 class ArraySource(Source):
     """Images held in memory at their final size.
@@ -63,6 +67,19 @@ class ArraySource(Source):
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """`dict(image=uint8 [b, S, S, C], label=int32 [b])` for int [b] indices."""
         return dict(image=self.images[indices], label=self.labels[indices])
+
+    def fingerprint(self) -> str:
+        """A hash of the pixels, labels and names of classes."""
+        return digest(self.classes, self.labels.tobytes(), self.images.tobytes())
+
+
+def digest(*parts: Any) -> str:
+    """A hash of texts, bytes, numbers and lists of them."""
+    found = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else repr(part).encode("utf-8", "surrogateescape")
+        found.update(len(data).to_bytes(8, "big") + data)
+    return found.hexdigest()[:16]
 
 
 def held_out(keys: Sequence[str], groups: Sequence[int], fraction: float) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 
 from vargen.feeds.rows import Content, Rows, Step, repeat_to, take_slots
 from vargen.layers import Dense, Embed, Norm, initializer, logical
+from vargen.limits import Between
 from vargen.mixers.layout import Layout
 from vargen.orders import Grid, Order
 
@@ -41,7 +42,7 @@ class Mask(nn.Module):
     init_std: float
     most_known: int
     encoder_decoder: bool = True
-    buffer: int = 64
+    buffer: Annotated[int, Between(1, 2**16)] = 64
     dtype: Any = jnp.float32
 
     cached = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import numpy as np
 
 from vargen.feeds.rows import Content, Rows, Step, repeat_to, take_slots
 from vargen.layers import Embed, initializer
+from vargen.limits import RATE
 from vargen.mixers.layout import Layout
 from vargen.orders import Grid, Order
 
@@ -58,7 +59,7 @@ class Shift(nn.Module):
     positions: bool = False
     target_positions: bool = False
     step_condition: bool = False
-    dropout: float = 0.0
+    dropout: Annotated[float, RATE] = 0.0
     dtype: Any = jnp.float32
 
     stacks = ("blocks",)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vargen.layers import Dense
+from vargen.limits import RATE, Between
 
 
 class Categorical(nn.Module):
@@ -24,8 +25,8 @@ class Categorical(nn.Module):
 
     vocab: int
     bias: bool = True
-    init_std: float = 0.0
-    label_smoothing: float = 0.0
+    init_std: Annotated[float, Between(0, 100)] = 0.0
+    label_smoothing: Annotated[float, RATE] = 0.0
     dtype: Any = jnp.float32
 
     kind = "codes"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from vargen.heads.gaussian import Process
 from vargen.layers import Dense, Norm, initializer, sinusoid
+from vargen.limits import COUNT, SIZE, AtLeast, Between, OneOf
 
 FREQUENCIES = 256
 # Up to so many rows the modulations of all steps are made in one product before the loop: they are most of the
@@ -84,13 +85,13 @@ class Diffusion(nn.Module):
     """
 
     channels: int
-    depth: int = 3
-    width: int = 1024
-    train_steps: int = 1000
-    sample_steps: int = 100
-    schedule: str = "cosine"
-    repeat: int = 4
-    clip: float = 0.0
+    depth: Annotated[int, COUNT] = 3
+    width: Annotated[int, SIZE] = 1024
+    train_steps: Annotated[int, Between(1, 10**5)] = 1000
+    sample_steps: Annotated[int, Between(1, 10**5)] = 100
+    schedule: Annotated[str, OneOf("cosine", "linear")] = "cosine"
+    repeat: Annotated[int, Between(1, 1024)] = 4
+    clip: Annotated[float, AtLeast(0)] = 0.0
     dtype: Any = jnp.float32
 
     kind = "latents"

@@ -26,7 +26,7 @@ from vargen.mixers.ssm_2d import SSM2D
 def _chain(mixers, grid, width, kernel_init, out_init, dtype):
     """A `Chain` of parts."""
     context = dict(grid=grid, width=width, kernel_init=kernel_init, out_init=out_init, dtype=dtype)
-    return Chain(tuple(parts.build(MIXERS, mixer, "mixer", **context) for mixer in mixers))
+    return Chain(tuple(parts.build(MIXERS, mixer, "mixer.mixers", **context) for mixer in mixers))
 
 
 MIXERS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.layers import Dense, Norm, logical
+from vargen.limits import COUNT, EPS, RATE, SIZE, Above, AtLeast, Between, OneOf
 from vargen.mixers.layout import Layout
 from vargen.mixers.primitives import step_attention
 from vargen.mixers.rope import rotate
@@ -38,19 +39,19 @@ class Attention(nn.Module):
       dtype: compute dtype.
     """
 
-    width: int
-    heads: int
+    width: Annotated[int, SIZE]
+    heads: Annotated[int, COUNT]
     kernel_init: Any
     out_init: Any
-    kv_heads: int = 0
-    qk_norm: str = "none"
-    bias: str = "none"
+    kv_heads: Annotated[int, Between(0, 4096)] = 0
+    qk_norm: Annotated[str, OneOf("none", "layer", "rms", "l2")] = "none"
+    bias: Annotated[str, OneOf("none", "qv", "qkv")] = "none"
     out_bias: bool = True
-    rope: str = "none"
-    window: int | None = None
-    scale: float = 1.0
-    eps: float = 1e-6
-    dropout: float = 0.0
+    rope: Annotated[str, OneOf("none", "sequence", "places")] = "none"
+    window: Annotated[int | None, AtLeast(0)] = None
+    scale: Annotated[float, Above(0)] = 1.0
+    eps: Annotated[float, EPS] = 1e-6
+    dropout: Annotated[float, RATE] = 0.0
     dtype: Any = jnp.float32
 
     honours_hidden = True  # rows that a condition hides
@@ -60,20 +61,15 @@ class Attention(nn.Module):
         return self.width // self.heads
 
     def check(self, order, feed) -> None:
-        """Raises ValueError for options that don't exist or fit; attention honours every order and feed."""
-        for name, found, known in (
-            ("qk_norm", self.qk_norm, ("none", "layer", "rms", "l2")),
-            ("rope", self.rope, ("none", "sequence", "places")),
-        ):
-            if found not in known:
-                raise ValueError(
-                    f"mixer attention: {name}: expected one of {', '.join(known)}, found {found!r}"
-                )
+        """Raises ValueError for heads that don't fit; attention honours every order and feed."""
         groups = self.kv_heads or self.heads
-        if self.heads < 1 or self.width % self.heads or self.heads % groups:
+        if self.width % self.heads:
             raise ValueError(
-                f"mixer attention: expected heads that divide the width {self.width} and a number of kv_heads that "
-                f"divides them, found {self.heads} and {groups}"
+                f"config field mixer.heads: expected a divisor of the width {self.width}, found {self.heads}"
+            )
+        if self.heads % groups:
+            raise ValueError(
+                f"config field mixer.kv_heads: expected a divisor of the {self.heads} heads, found {groups}"
             )
 
     def init_cache(self, batch: int, length: int) -> dict[str, jax.Array]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.layers import Dense
+from vargen.limits import COUNT
 from vargen.mixers.layout import Layout
 from vargen.mixers.paths import is_raster, one_level
 from vargen.mixers.primitives import step_attention
@@ -37,7 +38,7 @@ class Axial(nn.Module):
 
     grid: Grid
     width: int
-    heads: int
+    heads: Annotated[int, COUNT]
     kernel_init: Any
     out_init: Any
     causal: bool = True
@@ -147,7 +148,7 @@ class Line(nn.Module):
     """Multi-head attention along lines."""
 
     width: int
-    heads: int
+    heads: Annotated[int, COUNT]
     kernel_init: Any
     out_init: Any
     out_bias: bool

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vargen.layers import logical
-from vargen.mixers.hippo import as_complex, check_options, discretised, hippo_n
+from vargen.limits import COUNT, SIZE, OneOf
+from vargen.mixers.hippo import as_complex, check_blocks, discretised, hippo_n
 from vargen.mixers.layout import Layout
 from vargen.mixers.paths import whole_frames
 from vargen.mixers.primitives import linear_scan
 from vargen.orders import Grid
-
-ACTIVATIONS = ("none", "gelu")
 
 
 class ConvS5(nn.Module):
@@ -39,17 +38,17 @@ class ConvS5(nn.Module):
 
     width: int
     grid: Grid
-    state: int = 64
-    blocks: int = 1
-    b_size: int = 3
-    c_size: int = 3
-    d_size: int = 3
-    activation: str = "gelu"
+    state: Annotated[int, SIZE] = 64
+    blocks: Annotated[int, COUNT] = 1
+    b_size: Annotated[int, COUNT] = 3
+    c_size: Annotated[int, COUNT] = 3
+    d_size: Annotated[int, COUNT] = 3
+    activation: Annotated[str, OneOf("none", "gelu")] = "gelu"
     dtype: Any = jnp.float32
 
     def check(self, order, feed) -> None:
         """Raises ValueError for an order whose steps aren't whole frames, and options that don't fit."""
-        check_options("conv_s5", self.state, self.blocks, self.activation, ACTIVATIONS)
+        check_blocks("conv_s5", self.state, self.blocks)
         if any(k % 2 == 0 for k in (self.b_size, self.c_size, self.d_size)):
             raise ValueError("mixer conv_s5: expected odd kernel sizes, found an even one")
         if feed.visibility != "steps" or not whole_frames(order, self.grid):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from vargen.layers import Norm, logical
+from vargen.limits import SIZE, Above, Between
 from vargen.mixers.layout import Layout
 from vargen.mixers.primitives import linear_attention
 from vargen.mixers.recurrent import Recurrent
@@ -26,10 +28,10 @@ class GLA(Recurrent):
       temperature: the larger, the slower the decay.
     """
 
-    expand_k: float = 0.5
-    expand_v: float = 1.0
-    gate_rank: int = 16
-    temperature: float = 16.0
+    expand_k: Annotated[float, Between(0, 64, above=True)] = 0.5
+    expand_v: Annotated[float, Between(0, 64, above=True)] = 1.0
+    gate_rank: Annotated[int, SIZE] = 16
+    temperature: Annotated[float, Above(0)] = 16.0
 
     def init_cache(self, batch: int, length: int):
         """The state: float32 [B, H, K, V]."""

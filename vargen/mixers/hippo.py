@@ -15,13 +15,9 @@ from vargen.layers import logical
 RIGHTMOST = -1e-4
 
 
-def check_options(mixer: str, state: int, blocks: int, activation: str, activations) -> None:
-    """Raises ValueError for what S5's parametrisation can't be built with."""
-    if activation not in activations:
-        raise ValueError(
-            f"mixer {mixer}: activation: expected {', '.join(activations)}, found {activation!r}"
-        )
-    if blocks < 1 or state < 1 or state % (2 * blocks):
+def check_blocks(mixer: str, state: int, blocks: int) -> None:
+    """Raises ValueError for a state that doesn't divide into its blocks' conjugate pairs."""
+    if state % (2 * blocks):
         raise ValueError(
             f"mixer {mixer}: state: expected a multiple of twice the {blocks} blocks, found {state}"
         )

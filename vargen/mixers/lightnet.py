@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import flax.linen as nn
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.layers import Norm
+from vargen.limits import SIZE, Above, Between
 from vargen.mixers.layout import Layout
 from vargen.mixers.primitives import linear_attention
 from vargen.mixers.recurrent import Recurrent, needs_whole_steps, segments
@@ -36,10 +38,10 @@ class LightNet(Recurrent):
       base: of lrpe's frequencies, which fall from 1 to 1 / base^2.
     """
 
-    key_size: int = 0
-    gate_rank: int = 128
+    key_size: Annotated[int, Between(0, 2**20)] = 0
+    gate_rank: Annotated[int, SIZE] = 128
     lrpe: bool = False
-    base: float = 10000.0
+    base: Annotated[float, Above(1)] = 10000.0
 
     @property
     def keys(self) -> int:

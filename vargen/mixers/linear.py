@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import flax.linen as nn
 import jax.numpy as jnp
 
+from vargen.limits import EPS
 from vargen.mixers.layout import Layout
 from vargen.mixers.recurrent import Recurrent, needs_whole_steps, sum_visible
 
@@ -23,7 +26,7 @@ class LinearAttention(Recurrent):
 
     bias: bool = False
     out_bias: bool = True
-    eps: float = 1e-6
+    eps: Annotated[float, EPS] = 1e-6
 
     def check(self, order, feed) -> None:
         """Raises ValueError for a feed that hides slots per example."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.layers import Dense, Norm, logical
+from vargen.limits import SIZE, Between, OneOf
 from vargen.mixers.layout import Layout
 from vargen.mixers.paths import check_paths, inverse, sequence, take_rows
 from vargen.mixers.place_conv import place_conv
@@ -53,11 +54,11 @@ class Mamba(nn.Module):
     grid: Grid = Grid(((1, 1),))
     paths: tuple[str, ...] = ("forward",)
     alternate: bool = False
-    expand: int = 2
-    state: int = 16
-    rank: int = 0
-    conv: str = "1d"
-    conv_width: int = 4
+    expand: Annotated[int, Between(1, 64)] = 2
+    state: Annotated[int, SIZE] = 16
+    rank: Annotated[int, Between(0, 2**20)] = 0
+    conv: Annotated[str, OneOf("1d", "2d")] = "1d"
+    conv_width: Annotated[int, Between(1, 64)] = 4
     out_norm: bool = False
     dtype: Any = jnp.float32
 
@@ -73,8 +74,6 @@ class Mamba(nn.Module):
     def check(self, order, feed) -> None:
         """Raises ValueError for options that don't exist, and for an order that they can't honour."""
         check_paths("mamba", self.paths, self.grid, order, feed)
-        if self.conv not in ("1d", "2d"):
-            raise ValueError(f"mixer mamba: conv: expected 1d or 2d, found {self.conv!r}")
 
     def init_cache(self, batch: int, length: int) -> dict[str, jax.Array]:
         """Before the first row: states [B, P, C, S] and the convolutions' last rows [B, P, W-1, C]."""

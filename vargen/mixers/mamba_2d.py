@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vargen.layers import Dense, logical
+from vargen.limits import SIZE, Between, OneOf
 from vargen.mixers.layout import Layout
 from vargen.mixers.paths import by_places, from_grid, to_grid
 from vargen.mixers.primitives import linear_scan
@@ -45,10 +46,10 @@ class Mamba2D(nn.Module):
     grid: Grid
     kernel_init: Any
     out_init: Any
-    directions: int = 1
-    expand: int = 1
-    state: int = 16
-    rank: int = 0
+    directions: Annotated[int, OneOf(1, 2)] = 1
+    expand: Annotated[int, Between(1, 64)] = 1
+    state: Annotated[int, SIZE] = 16
+    rank: Annotated[int, Between(0, 2**20)] = 0
     dtype: Any = jnp.float32
 
     @property
@@ -57,8 +58,6 @@ class Mamba2D(nn.Module):
 
     def check(self, order, feed) -> None:
         """Raises ValueError for options that don't exist, and for an order that the directions can't honour."""
-        if self.directions not in (1, 2):
-            raise ValueError(f"mixer mamba_2d: directions: expected 1 or 2, found {self.directions}")
         check_grid_order("mamba_2d", self.grid, order, feed, self.directions == 1)
 
     def init_cache(self, batch: int, length: int) -> dict[str, jax.Array]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.layers import logical
+from vargen.limits import Above, AtLeast
 from vargen.mixers.layout import Layout
 from vargen.mixers.place_conv import place_conv, whole_grids
 from vargen.mixers.recurrent import Recurrent
@@ -35,8 +36,8 @@ class Manhattan(Recurrent):
 
     grid: Any = None
     decomposed: bool = True
-    decay_start: float = 2.0
-    decay_range: float = 4.0
+    decay_start: Annotated[float, Above(0)] = 2.0
+    decay_range: Annotated[float, AtLeast(0)] = 4.0
 
     def check(self, order, feed) -> None:
         """Raises ValueError unless all rows of one plain grid see each other."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
 from vargen.layers import Dense
+from vargen.limits import COUNT
 from vargen.mixers.layout import Layout
 from vargen.mixers.primitives import linear_attention
 
@@ -24,7 +25,7 @@ class Recurrent(nn.Module):
     """
 
     width: int
-    heads: int
+    heads: Annotated[int, COUNT]
     kernel_init: Any
     out_init: Any
     dtype: Any = jnp.float32

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vargen.layers import Dense, logical
-from vargen.mixers.hippo import as_complex, b_init, c_init, check_options, discretised
+from vargen.limits import COUNT, SIZE, OneOf
+from vargen.mixers.hippo import as_complex, b_init, c_init, check_blocks, discretised
 from vargen.mixers.layout import Layout
 from vargen.mixers.primitives import linear_scan
-
-ACTIVATIONS = ("none", "gelu", "half_glu1", "half_glu2", "full_glu")
 
 
 class S5(nn.Module):
@@ -34,14 +33,14 @@ class S5(nn.Module):
 
     width: int
     kernel_init: Any
-    state: int = 64
-    blocks: int = 1
-    activation: str = "half_glu1"
+    state: Annotated[int, SIZE] = 64
+    blocks: Annotated[int, COUNT] = 1
+    activation: Annotated[str, OneOf("none", "gelu", "half_glu1", "half_glu2")] = "half_glu1"
     dtype: Any = jnp.float32
 
     def check(self, order, feed) -> None:
         """Raises ValueError for options that don't fit; honours every order and feed."""
-        check_options("s5", self.state, self.blocks, self.activation, ACTIVATIONS)
+        check_blocks("s5", self.state, self.blocks)
 
     def init_cache(self, batch: int, length: int) -> dict[str, jax.Array]:
         """The states before the first row: complex64 [B, P]."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vargen.layers import Norm, logical
+from vargen.limits import COUNT, SIZE, Between
 from vargen.mixers.layout import Layout
 from vargen.mixers.place_conv import place_conv
 from vargen.mixers.primitives import linear_attention
@@ -28,10 +31,10 @@ class SSD(Recurrent):
       conv: taps of the convolution.
     """
 
-    expand: int = 2
-    state_size: int = 64
-    groups: int = 1
-    conv: int = 4
+    expand: Annotated[int, Between(1, 64)] = 2
+    state_size: Annotated[int, SIZE] = 64
+    groups: Annotated[int, COUNT] = 1
+    conv: Annotated[int, Between(1, 63)] = 4
 
     @property
     def inner(self) -> int:
@@ -101,7 +104,7 @@ class VSSD(SSD):
       conv: side of the convolution, odd.
     """
 
-    conv: int = 3
+    conv: Annotated[int, Between(1, 63)] = 3
 
     def check(self, order, feed) -> None:
         """Raises ValueError for a feed that hides slots per example, or an even convolution."""

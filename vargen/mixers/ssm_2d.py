@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.layers import logical
+from vargen.limits import COUNT, SIZE, OneOf
 from vargen.mixers.layout import Layout
 from vargen.mixers.paths import by_places, from_grid, is_raster, one_level, to_grid, whole_frames
 from vargen.mixers.primitives import linear_scan
@@ -48,15 +49,13 @@ class SSM2D(nn.Module):
 
     width: int
     grid: Grid
-    directions: int = 1
-    state: int = 16
-    sets: int = 4
+    directions: Annotated[int, OneOf(1, 2, 4)] = 1
+    state: Annotated[int, SIZE] = 16
+    sets: Annotated[int, COUNT] = 4
     dtype: Any = jnp.float32
 
     def check(self, order, feed) -> None:
         """Raises ValueError for options that don't exist, and for an order that the directions can't honour."""
-        if self.directions not in CORNERS:
-            raise ValueError(f"mixer ssm_2d: directions: expected 1, 2 or 4, found {self.directions}")
         check_grid_order("ssm_2d", self.grid, order, feed, self.directions == 1)
 
     def init_cache(self, batch: int, length: int) -> dict[str, jax.Array]:

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SCHEDULES = ("constant", "linear", "cosine", "ramp")
+from vargen import limits, schema
+
+FIELDS = limits.fields(schema.Sampling)
 
 
 @jax.tree_util.register_dataclass
@@ -49,20 +51,10 @@ class Sampling:
         """From plain numbers (a config's `sampling`).
 
         Raises:
-          ValueError: an unknown option or a value out of range.
+          UserError: an unknown option or a value out of range.
         """
-        known = [f.name for f in dataclasses.fields(cls) if f.name not in ("guided", "nucleus")]
-        for name in options:
-            if name not in known:
-                raise ValueError(f"sampling: unknown option {name!r}, expected among {', '.join(known)}")
+        limits.check(FIELDS, options, "sampling.")
         s = cls(**options)
-        if s.guidance_schedule not in SCHEDULES:
-            raise ValueError(
-                f"sampling.guidance_schedule: expected {', '.join(SCHEDULES)}, found {s.guidance_schedule!r}"
-            )
-        for name, low, high in (("temperature", 0, np.inf), ("top_p", 0, 1), ("top_k", 0, np.inf)):
-            if not low <= getattr(s, name) <= high:
-                raise ValueError(f"sampling.{name}: expected {low} to {high}, found {getattr(s, name)}")
         neutral = 0.0 if s.guidance_schedule == "ramp" else 1.0
         return dataclasses.replace(
             s,

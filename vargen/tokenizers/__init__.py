@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 
 from vargen import parts
 from vargen.errors import UserError
+from vargen.limits import SHARE, SIZE, Above, AtLeast, Between
 from vargen.orders import Grid
 from vargen.tokenizers import conv, patch, pooled
 from vargen.tokenizers.base import Tokenizer as Tokenizer
@@ -45,19 +46,18 @@ def build_vq(
     image_channels: int,
     dtype: Any,
     encoder: Mapping[str, Any] = CONV,
-    vocab: int = 16384,
-    channels: int = 8,
+    vocab: Annotated[int, Between(2, 2**24)] = 16384,
+    channels: Annotated[int, SIZE] = 8,
     normalise: bool = True,
-    beta: float = 0.25,
-    codebook_weight: float = 1.0,
-    entropy_weight: float = 0.0,
-    entropy_temperature: float = 0.01,
-    revive_every: int = 100,
-    revive_until: int = 0,
-    revive_threshold: float = 0.03,
+    beta: Annotated[float, AtLeast(0)] = 0.25,
+    codebook_weight: Annotated[float, AtLeast(0)] = 1.0,
+    entropy_weight: Annotated[float, AtLeast(0)] = 0.0,
+    entropy_temperature: Annotated[float, Above(0)] = 0.01,
+    revive_every: Annotated[int, AtLeast(0)] = 100,
+    revive_until: Annotated[int, AtLeast(0)] = 0,
+    revive_threshold: Annotated[float, SHARE] = 0.03,
 ) -> VQ:
     """The part "vq": one code per latent; options as `VQ`'s attributes (the defaults are LlamaGen's)."""
-    _positive("vq", vocab=vocab, channels=channels)
     codec = _codec(encoder, image_size, image_channels, channels, 1, dtype)
     return VQ(
         codec=codec,
@@ -82,19 +82,19 @@ def build_multiscale_vq(
     image_channels: int,
     dtype: Any,
     encoder: Mapping[str, Any] = CONV,
-    levels: tuple = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
-    vocab: int = 4096,
-    channels: int = 32,
+    levels: Annotated[tuple[int | tuple[int, int], ...], SIZE] = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
+    vocab: Annotated[int, Between(2, 2**24)] = 4096,
+    channels: Annotated[int, SIZE] = 32,
     normalise: bool = False,
-    beta: float = 0.25,
-    codebook_weight: float = 1.0,
-    entropy_weight: float = 0.0,
-    entropy_temperature: float = 1.0,
-    phi: int = 4,
-    phi_ratio: float = 0.5,
-    revive_every: int = 100,
-    revive_until: int = 0,
-    revive_threshold: float = 0.03,
+    beta: Annotated[float, AtLeast(0)] = 0.25,
+    codebook_weight: Annotated[float, AtLeast(0)] = 1.0,
+    entropy_weight: Annotated[float, AtLeast(0)] = 0.0,
+    entropy_temperature: Annotated[float, Above(0)] = 1.0,
+    phi: Annotated[int, Between(1, 4096)] = 4,
+    phi_ratio: Annotated[float, SHARE] = 0.5,
+    revive_every: Annotated[int, AtLeast(0)] = 100,
+    revive_until: Annotated[int, AtLeast(0)] = 0,
+    revive_threshold: Annotated[float, SHARE] = 0.03,
 ) -> MultiScaleVQ:
     """The part "multiscale_vq": codes at several resolutions; options as `MultiScaleVQ`'s attributes.
 
@@ -104,7 +104,6 @@ def build_multiscale_vq(
     Raises:
       UserError: the last level is not the encoder's grid, or a level is larger than it.
     """
-    _positive("multiscale_vq", vocab=vocab, channels=channels)
     codec = _codec(encoder, image_size, image_channels, channels, 1, dtype)
     pairs = tuple((x, x) if isinstance(x, int) else tuple(x) for x in levels)
     grid = "x".join(map(str, codec.grid))
@@ -143,13 +142,12 @@ def build_kl(
     image_channels: int,
     dtype: Any,
     encoder: Mapping[str, Any] = CONV,
-    channels: int = 16,
-    kl_weight: float = 1e-6,
-    scale: float = 0.2325,
+    channels: Annotated[int, SIZE] = 16,
+    kl_weight: Annotated[float, AtLeast(0)] = 1e-6,
+    scale: Annotated[float, Above(0)] = 0.2325,
     measure: bool = False,
 ) -> KL:
     """The part "kl": continuous latents; options as `KL`'s attributes (the defaults are MAR's)."""
-    _positive("kl", channels=channels, scale=scale)
     codec = _codec(encoder, image_size, image_channels, channels, 2, dtype)
     return KL(
         codec=codec,
@@ -171,16 +169,10 @@ def _codec(encoder, image_size, image_channels, channels, moments, dtype):
     return parts.build(
         ENCODERS,
         encoder,
-        "encoder",
+        "tokenizer.encoder",
         image_size=image_size,
         image_channels=image_channels,
         latent_channels=channels,
         moments=moments,
         dtype=dtype,
     )
-
-
-def _positive(name: str, **values: float) -> None:
-    for key, value in values.items():
-        if value <= 0:
-            raise UserError(f"tokenizer {name}: expected {key} above 0, found {value}")

@@ -10,7 +10,7 @@ autoregressive models inherited. One implementation; the published ones are size
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from vargen.errors import UserError
 from vargen.layers import Dense
+from vargen.limits import COUNT, SIZE, Between, OneOf
 from vargen.tokenizers.codec import Codec
 from vargen.tokenizers.layers import GroupNorm, conv, double
 
@@ -176,14 +177,14 @@ def build(
     latent_channels: int,
     moments: int,
     dtype: Any,
-    width: int = 128,
-    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4),
-    blocks: int = 2,
-    hidden: int = 0,
-    projection: int = 1,
+    width: Annotated[int, SIZE] = 128,
+    multipliers: Annotated[tuple[int, ...], COUNT] = (1, 1, 2, 2, 4),
+    blocks: Annotated[int, COUNT] = 2,
+    hidden: Annotated[int, Between(0, 2**20)] = 0,
+    projection: Annotated[int, OneOf(1, 3)] = 1,
     encoder_attention: bool = True,
     decoder_attention: bool = True,
-    groups: int = 32,
+    groups: Annotated[int, SIZE] = 32,
 ) -> Codec:
     """The part "conv" of the axis "encoder".
 

@@ -6,7 +6,7 @@ pixels a side in a tenth of the time.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from vargen.errors import UserError
 from vargen.layers import Dense, Norm
+from vargen.limits import SIZE, Between
 from vargen.tokenizers.codec import Codec
 
 
@@ -117,11 +118,11 @@ def build(
     latent_channels: int,
     moments: int,
     dtype: Any,
-    patch: int = 4,
-    width: int = 128,
-    blocks: int = 2,
-    token_width: int = 64,
-    channel_width: int = 256,
+    patch: Annotated[int, SIZE] = 4,
+    width: Annotated[int, SIZE] = 128,
+    blocks: Annotated[int, Between(0, 4096)] = 2,
+    token_width: Annotated[int, SIZE] = 64,
+    channel_width: Annotated[int, SIZE] = 256,
 ) -> Codec:
     """The part "patch" of the axis "encoder".
 

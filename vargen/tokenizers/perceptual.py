@@ -10,13 +10,15 @@ names.
 from __future__ import annotations
 
 import dataclasses
-import pathlib
+import io
+import zipfile
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen import paths
 from vargen.errors import UserError
 
 SHIFT = np.array([-0.030, -0.088, -0.188], np.float32)  # ImageNet's mean and deviation, for images in [-1, 1]
@@ -61,8 +63,8 @@ NETWORKS = dict(
 )
 
 
-def load_perceptual(path: str) -> tuple[Callable, dict] | None:
-    """The distance and its parameters; None where `path` is empty.
+def load_perceptual(path: str) -> tuple[Callable, dict]:
+    """The distance and its parameters.
 
     Returns:
       function (params, x, y) -> float32 [B] for images [B, H, W, 1 or 3] in [-1, 1]; params, a dict of
@@ -71,23 +73,17 @@ def load_perceptual(path: str) -> tuple[Callable, dict] | None:
     Raises:
       UserError: no such file, or arrays are missing in it.
     """
-    if not path:
-        return None
-    file = pathlib.Path(path)
+    file = paths.path(path, "losses.perceptual_weights")
     if not file.is_file():
         raise UserError(f"perceptual weights {path}: expected a file, found none")
-    if file.suffix == ".npz":
-        arrays = dict(np.load(file))
-    else:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
 
-        try:
-            arrays = load_file(file)
-        except SafetensorError as error:
-            raise UserError(
-                f"perceptual weights {path}: expected safetensors or npz, found {error}"
-            ) from error
+    try:
+        data = file.read_bytes()
+        arrays = dict(np.load(io.BytesIO(data))) if file.suffix == ".npz" else load(data)
+    except (SafetensorError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"perceptual weights {path}: expected safetensors or npz, found {error}") from error
     network = "alexnet" if "features.3.weight" in arrays else "vgg16"
     names = [f"features.{layer.index}.{kind}" for layer in NETWORKS[network] for kind in ("weight", "bias")]
     names += [f"lin{k}.model.1.weight" for k in range(5)]

@@ -11,13 +11,14 @@ normalise=False.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vargen.layers import Dense
+from vargen.limits import COUNT, SIZE
 from vargen.tokenizers.codec import Codec
 from vargen.tokenizers.conv import latent_size
 from vargen.tokenizers.layers import GroupNorm, conv, double
@@ -133,10 +134,10 @@ def build(
     latent_channels: int,
     moments: int,
     dtype: Any,
-    width: int = 128,
-    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4),
-    blocks: int = 2,
-    groups: int = 32,
+    width: Annotated[int, SIZE] = 128,
+    multipliers: Annotated[tuple[int, ...], COUNT] = (1, 1, 2, 2, 4),
+    blocks: Annotated[int, COUNT] = 2,
+    groups: Annotated[int, SIZE] = 32,
 ) -> Codec:
     """The part "pooled" of the axis "encoder".
 

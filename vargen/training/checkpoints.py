@@ -8,19 +8,19 @@ worst, a directory without a manifest beside the whole ones.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
-import pathlib
-import shutil
 import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from vargen import paths
 from vargen.errors import UserError
 from vargen.training.state import TrainState
 
@@ -46,7 +46,7 @@ class Checkpoints:
     def __init__(self, directory: str | os.PathLike, config: Mapping[str, Any], keep: int = 3):
         if keep < 1:
             raise UserError(f"keep: expected at least 1 checkpoint, found {keep}")
-        self.folder = pathlib.Path(directory).absolute() / FOLDER
+        self.folder = paths.absolute(directory) / FOLDER
         self.config = config_text(config)
         self.keep = keep
         self._thread: threading.Thread | None = None
@@ -55,7 +55,8 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in self.folder.iterdir():  # what a killed process was writing
                 if path.is_dir() and not path.name.isdigit():
-                    shutil.rmtree(path, ignore_errors=True)
+                    with contextlib.suppress(OSError):
+                        path.rmtree()
         _barrier("checkpoints_ready")
 
     def save(self, state: TrainState, metrics: Mapping[str, float]) -> None:
@@ -116,13 +117,14 @@ class Checkpoints:
             **{name: items[name] for name in ("params", "opt_state", "ema")},
         )
 
-    def _finish(self, response: Any, path: pathlib.Path, metrics: dict[str, float]) -> None:
+    def _finish(self, response: Any, path: paths.Path, metrics: dict[str, float]) -> None:
         try:
             response.result()
             if jax.process_index() == 0:
-                _write(path / CONFIG, self.config)
+                paths.write_text(path / CONFIG, self.config)
                 files = {name: _fingerprint(path / name) for name in _files(path)}
-                _write(path / MANIFEST, json.dumps(dict(step=int(path.name), metrics=metrics, files=files)))
+                content = dict(step=int(path.name), metrics=metrics, files=files)
+                paths.write_text(path / MANIFEST, _manifest_text(content))
                 self._discard()
         except BaseException as error:  # handed to the main thread by `wait`
             self._error = error
@@ -135,16 +137,23 @@ class Checkpoints:
                 _remove(self.folder / str(step))
 
 
-def saved_steps(folder: pathlib.Path) -> list[int]:
+def saved_steps(folder: paths.PathLike) -> list[int]:
     """The steps in `folder` that have a manifest, in order."""
-    return sorted(int(p.parent.name) for p in folder.glob(f"*/{MANIFEST}") if p.parent.name.isdigit())
+    return [step for step in _steps(folder) if (paths.path(folder) / str(step) / MANIFEST).is_file()]
 
 
-def best_step(folder: pathlib.Path) -> int | None:
+def _steps(folder: paths.PathLike) -> list[int]:
+    """The steps of which there is a directory, whole or not, in order."""
+    folder = paths.path(folder)
+    names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(n) for n in names if n.isascii() and n.isdigit() and str(int(n)) == n)
+
+
+def best_step(folder: paths.PathLike) -> int | None:
     """The step with the lowest `validation_loss`, else `loss`; the later one of equals."""
 
     def score(step: int) -> tuple[float, int]:
-        manifest = _read_manifest(folder / str(step)) or {}
+        manifest = _read_manifest(paths.path(folder) / str(step)) or {}
         metrics = manifest.get("metrics", {})
         value = metrics.get("validation_loss", metrics.get("loss", math.inf))
         return value, -step
@@ -152,29 +161,33 @@ def best_step(folder: pathlib.Path) -> int | None:
     return min(saved_steps(folder), key=score, default=None)
 
 
-def problem(path: pathlib.Path) -> str | None:
+def problem(path: paths.PathLike) -> str | None:
     """What is wrong with the checkpoint at `path`, or None where it is whole."""
+    path = paths.path(path)
     if not (path / MANIFEST).is_file():
         return f"no {MANIFEST}, it was not finished"
     manifest = _read_manifest(path)
     if manifest is None:
         return f"{MANIFEST} is broken"
-    for name, expected in manifest["files"].items():
+    for name, (size, checksum) in manifest["files"].items():
         file = path / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != expected[0]:
-            return f"{name} has {file.stat().st_size} bytes, expected {expected[0]}"
-        if _fingerprint(file) != expected:
-            return f"{name} has changed, its checksum is not the one written"
+        try:
+            if not file.is_file():
+                return f"{name} is missing"
+            if file.stat().length != size:
+                return f"{name} has {file.stat().length} bytes, expected {size}"
+            if _fingerprint(file) != [size, checksum]:
+                return f"{name} has changed, its checksum is not the one written"
+        except OSError as error:
+            return f"{name} cannot be read: {error.strerror or error}"
     return None
 
 
-def last_whole(folder: pathlib.Path) -> pathlib.Path | None:
+def last_whole(folder: paths.PathLike) -> paths.Path | None:
     """The last whole checkpoint in `folder`; a line is printed for each broken one that is later."""
-    steps = sorted((int(p.name) for p in folder.glob("*") if p.name.isdigit()), reverse=True)
+    folder = paths.path(folder)
     broken = []
-    for step in steps:
+    for step in reversed(_steps(folder)):
         path = folder / str(step)
         found = problem(path)
         if found is None:
@@ -216,7 +229,7 @@ def load_params(
 
     if which not in ("ema", "params"):
         raise UserError(f"which: expected 'ema' or 'params', found {which!r}")
-    folder = pathlib.Path(directory).absolute() / FOLDER
+    folder = paths.absolute(directory) / FOLDER
     if step is None:
         path = last_whole(folder)
     else:
@@ -230,6 +243,7 @@ def load_params(
         return config.from_json((folder.parent / CONFIG).read_text()), params, 0
     if path is None or not path.is_dir():
         found = ", ".join(map(str, saved_steps(folder))) or "none"
+        found = f"broken ones ({found})" if step is None and found != "none" else found
         wanted = "" if step is None else f" of step {step}"
         raise UserError(f"checkpoint {directory}: expected one{wanted} in {folder}, found {found}")
     metadata = ocp.checkpointables_metadata(path).metadata[which]
@@ -252,7 +266,7 @@ def _items(state: TrainState) -> dict[str, Any]:
     return dict(params=state.params, opt_state=state.opt_state, ema=state.ema, rest=rest)
 
 
-def _check_shapes(path: pathlib.Path, expected: dict[str, Any]) -> None:
+def _check_shapes(path: paths.Path, expected: dict[str, Any]) -> None:
     from orbax.checkpoint import v1 as ocp
 
     found = ocp.checkpointables_metadata(path).metadata
@@ -268,11 +282,19 @@ def _check_shapes(path: pathlib.Path, expected: dict[str, Any]) -> None:
                 )
 
 
-def _files(path: pathlib.Path) -> list[str]:
-    return sorted(str(p.relative_to(path)) for p in path.rglob("*") if p.is_file() and p.name != MANIFEST)
+def _files(path: paths.Path) -> list[str]:
+    return sorted(os.fspath(p.relative_to(path)) for p in _walk(path) if p.name != MANIFEST)
 
 
-def _fingerprint(file: pathlib.Path) -> list[int]:
+def _walk(path: paths.Path) -> Iterator[paths.Path]:
+    for found in path.iterdir():
+        if found.is_dir():
+            yield from _walk(found)
+        else:
+            yield found
+
+
+def _fingerprint(file: paths.Path) -> list[int]:
     size = crc = 0
     with file.open("rb") as f:
         while block := f.read(1 << 22):
@@ -280,28 +302,28 @@ def _fingerprint(file: pathlib.Path) -> list[int]:
     return [size, crc]
 
 
-def _read_manifest(path: pathlib.Path) -> dict | None:
+def _manifest_text(content: Mapping[str, Any]) -> str:
+    """The manifest, and a checksum of itself."""
+    text = json.dumps(content, sort_keys=True)
+    return json.dumps(dict(content, checksum=zlib.crc32(text.encode())))
+
+
+def _read_manifest(path: paths.Path) -> dict | None:
+    """The manifest of a checkpoint, or None where it is not as it was written."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
-        return manifest if isinstance(manifest.get("files"), dict) else None
-    except (OSError, ValueError, AttributeError):
+        checksum = manifest.pop("checksum")
+        return manifest if checksum == zlib.crc32(json.dumps(manifest, sort_keys=True).encode()) else None
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return None
 
 
-def _write(file: pathlib.Path, text: str) -> None:
-    """Writes a file that appears whole or not at all."""
-    temporary = file.with_name(f".{file.name}")
-    with temporary.open("w") as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())
-    temporary.replace(file)
-
-
-def _remove(path: pathlib.Path) -> None:
+def _remove(path: paths.Path) -> None:
     """Deletes a checkpoint, its manifest first: half deleted, it must not pass for a whole one."""
     (path / MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        with contextlib.suppress(OSError):
+            path.rmtree()
 
 
 def _barrier(name: str) -> None:

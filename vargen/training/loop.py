@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vargen import sharding
+from vargen import paths, seeds, sharding
 from vargen.errors import UserError
 from vargen.training import optimizer, state
 from vargen.training.checkpoints import Checkpoints, last_whole
@@ -33,13 +33,13 @@ class Trained(NamedTuple):
 
     Attributes:
       state: the last state, on the mesh.
-      finished: whether it reached `settings.steps`; False after SIGTERM (the state is saved: run again to
-        go on).
+      stopped_by: 0 where it reached `settings.steps`, else the number of the signal that ended it (the state is
+        saved: run again to go on).
       seconds: of training, over all restarts.
     """
 
     state: TrainState
-    finished: bool
+    stopped_by: int
     seconds: float
 
 
@@ -67,8 +67,8 @@ def train(
     Args:
       task: see `vargen.training.tasks`.
       frozen: parameters that the task uses but doesn't train; {} for none.
-      batches: start step -> endless iterator of this process's share of each batch, dict of arrays
-        [batch_size / processes, ...]; batch k must be a function of k alone.
+      batches: start step -> endless iterator of this process's rows of each batch (`sharding.local_rows`), dict of
+        arrays [b, ...]; batch k must be a function of k alone.
       workdir: for instance `WORKDIR/tokenizer`.
       config: stored in every checkpoint.
       settings: `config.tokenizer_training` or `config.training`.
@@ -84,16 +84,16 @@ def train(
 
     Raises:
       UserError: sizes that don't fit each other, or a checkpoint made by another config.
-      TrainingError: a metric is no longer finite.
+      TrainingError: a metric is no longer finite, or a batch cannot be had: what was trained until then is saved.
     """
     if mesh is None:
         mesh = sharding.make_mesh(**settings.mesh)
     _check_sizes(settings, mesh)
-    workdir = pathlib.Path(workdir)
+    workdir = paths.path(workdir)
 
     with contextlib.ExitStack() as stack:
-        # ---- SIGTERM is remembered, and acted upon between two steps ---------------------------------------
-        asked_to_stop = stack.enter_context(_termination())
+        # ---- SIGTERM and Ctrl-C are remembered, and acted upon between two steps ---------------------------
+        stopped_by = stack.enter_context(_termination())
 
         # ---- Resume ----------------------------------------------------------------------------------------
         # The order matters:
@@ -103,7 +103,7 @@ def train(
         # 3. The step in that state says where everything else goes on: what was recorded later is dropped,
         #    batches start there, and each step's key is made from the run's key and the step.
         optimizers = optimizer.build(settings, jax.eval_shape(task.init_boxed, jax.random.key(0)))
-        init_key, run_key = jax.random.split(jax.random.key(seed))
+        init_key, run_key = jax.random.split(seeds.key(seed))
         checkpoints = Checkpoints(workdir, config, keep=settings.keep)
         stack.callback(checkpoints.wait)
         train_state = checkpoints.restore(state.abstract(task, optimizers, mesh))
@@ -124,7 +124,7 @@ def train(
             )
         )
         if start >= settings.steps:
-            return Trained(train_state, True, metrics.seconds)
+            return Trained(train_state, 0, metrics.seconds)
 
         # ---- Everything the step needs, where it needs it --------------------------------------------------
         step_fn = make_step(task, settings, mesh)
@@ -135,7 +135,12 @@ def train(
 
         # ---- The loop --------------------------------------------------------------------------------------
         for step in range(start + 1, settings.steps + 1):  # `step` counts the updates, this one included
-            batch = sharding.put_batch(_next(stream, step), mesh)
+            try:
+                batch = sharding.put_batch(_next(stream, step), mesh)
+            except UserError:  # a broken picture, say: a long run isn't lost for it
+                if pending:
+                    _save(checkpoints, metrics, train_state, pending, step - 1, workdir)
+                raise
             with jax.transfer_guard("disallow"):
                 train_state, new = step_fn(train_state, frozen, batch, run_key)
             # One step late: the device is busy with this step while the host waits for the one before.
@@ -145,8 +150,8 @@ def train(
             metrics.advance(step)
 
             last = step == settings.steps
-            stopping = asked_to_stop(step)
-            saving = last or stopping or step % settings.save_every == 0
+            stopping = stopped_by(step)
+            saving = last or bool(stopping) or step % settings.save_every == 0
             if last or saving or step % settings.log_every == 0:
                 _check_finite(new, step, workdir, checkpoints)
                 record = _mean(pending)
@@ -168,7 +173,24 @@ def train(
         checkpoints.wait()
         if not last:
             metrics.say(f"stopped at step {step} of {settings.steps}, saved: run again to go on")
-        return Trained(train_state, last, metrics.seconds)
+        return Trained(train_state, 0 if last else stopping, metrics.seconds)
+
+
+def _save(
+    checkpoints: Checkpoints,
+    metrics: Metrics,
+    train_state: TrainState,
+    pending: list,
+    step: int,
+    workdir: Any,
+) -> None:
+    """Records and saves the steps done since the last record."""
+    _check_finite(pending[-1], step, workdir, checkpoints)
+    record = _mean(pending)
+    metrics.write(step, record)
+    checkpoints.save(train_state, record)
+    checkpoints.wait()
+    metrics.say(f"saved at step {step}")
 
 
 def _check_sizes(settings: Any, mesh: jax.sharding.Mesh) -> None:
@@ -183,22 +205,39 @@ def _check_sizes(settings: Any, mesh: jax.sharding.Mesh) -> None:
 
 
 @contextlib.contextmanager
-def _termination() -> Iterator[Callable[[int], bool]]:
-    """A function of the step: whether SIGTERM has come. Many processes agree on the step at which it has."""
-    came = threading.Event()
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
+def _termination() -> Iterator[Callable[[int], int]]:
+    """A function of the step: the signal that has come, SIGTERM or SIGINT, or 0.
 
-        # jax.distributed catches the signal and makes the processes agree on a step.
-        yield multihost_utils.reached_preemption_sync_point
-    elif threading.current_thread() is not threading.main_thread():
-        yield lambda step: False  # signals go to the main thread, which isn't ours
-    else:
-        before = signal.signal(signal.SIGTERM, lambda *_: came.set())
-        try:
-            yield lambda step: came.is_set()
-        finally:
-            signal.signal(signal.SIGTERM, before)
+    Ctrl-C finishes the step and saves, as SIGTERM does; a second one stops at once. Many processes agree on the step
+    at which a signal has come.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda step: 0  # signals go to the main thread, which isn't ours
+        return
+    came = [0]
+
+    def handle(number: int, frame: Any) -> None:
+        came[0] = number
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            print("\nsaving (Ctrl-C again: stop at once)", flush=True)
+            if jax.process_count() > 1:
+                signal.raise_signal(signal.SIGTERM)
+
+    # With several processes jax.distributed catches SIGTERM and makes them agree on a step.
+    caught = [signal.SIGINT] if jax.process_count() > 1 else [signal.SIGINT, signal.SIGTERM]
+    before = [signal.signal(number, handle) for number in caught]
+    try:
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            reached = multihost_utils.reached_preemption_sync_point
+            yield lambda step: (came[0] or signal.SIGTERM) if reached(step) else 0
+        else:
+            yield lambda step: came[0]
+    finally:
+        for number, handler in zip(caught, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _next(stream: Iterator[dict], step: int) -> dict:

@@ -9,10 +9,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vargen.errors import UserError
-
-SCHEDULES = ("cosine", "linear", "constant")
-
 
 def schedule(settings: Any, peak: float | None = None) -> optax.Schedule:
     """The learning rate as a function of the step.
@@ -24,12 +20,7 @@ def schedule(settings: Any, peak: float | None = None) -> optax.Schedule:
     Args:
       settings: `steps`, `learning_rate`, `min_learning_rate`, `warmup_steps`, `schedule`.
       peak: replaces `learning_rate` (for a second optimizer).
-
-    Raises:
-      UserError: unknown schedule.
     """
-    if settings.schedule not in SCHEDULES:
-        raise UserError(f"schedule: expected one of {', '.join(SCHEDULES)}, found {settings.schedule!r}")
     peak = settings.learning_rate if peak is None else peak
     floor = min(settings.min_learning_rate, peak)
     warmup, steps = settings.warmup_steps, settings.steps
@@ -85,13 +76,7 @@ def build(settings: Any, networks: Iterable[str]) -> dict[str, optax.GradientTra
     """One optimizer for each of `networks` ("model", "discriminator").
 
     The discriminator's has a peak of its own, `settings.losses.discriminator_learning_rate`.
-
-    Raises:
-      UserError: unknown optimizer or schedule.
     """
-    if settings.optimizer not in OPTIMIZERS:
-        known = ", ".join(sorted(OPTIMIZERS))
-        raise UserError(f"optimizer: expected one of {known}, found {settings.optimizer!r}")
     make = OPTIMIZERS[settings.optimizer]
     return {
         name: make(settings, settings.losses.discriminator_learning_rate if name == "discriminator" else None)

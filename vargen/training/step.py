@@ -31,8 +31,20 @@ def make_step(task: Task, settings: Any, mesh: Mesh) -> Step:
     `learning_rate`, those of the task, and `discriminator_grad_norm` where there is a discriminator. `finite`
     says whether all of them are; the norms make it speak for every gradient and parameter.
     """
-    networks = jax.eval_shape(task.init_boxed, jax.random.key(0)).keys()
-    optimizers = optimizer.build(settings, networks)
+    optimizers = optimizer.build(settings, jax.eval_shape(task.init_boxed, jax.random.key(0)).keys())
+    where, whole = shardings(task, optimizers, mesh), sharding.replicated(mesh)
+    jitted = jax.jit(
+        update(task, settings, mesh),
+        donate_argnums=0,
+        in_shardings=(where, None, sharding.batch_sharding(mesh), None),
+        out_shardings=(where, whole),
+    )
+    return OnMesh(jitted, mesh)
+
+
+def update(task: Task, settings: Any, mesh: Any) -> Step:
+    """The step of `make_step` as a plain function, for tracing it."""
+    optimizers = optimizer.build(settings, jax.eval_shape(task.init_boxed, jax.random.key(0)).keys())
     rate = optimizer.schedule(settings)
 
     def step(state: TrainState, frozen: Any, batch: dict, key: jax.Array) -> tuple[TrainState, dict]:
@@ -53,15 +65,7 @@ def make_step(task: Task, settings: Any, mesh: Mesh) -> Step:
         metrics["learning_rate"] = rate(state.step)
         return TrainState(state.step + 1, params, opt_state, ema, stats), metrics
 
-    where, whole = shardings(task, optimizers, mesh), sharding.replicated(mesh)
-    jitted = jax.jit(
-        step,
-        donate_argnums=0,
-        in_shardings=(where, None, sharding.batch_sharding(mesh), None),
-        out_shardings=(where, whole),
-    )
-
-    return OnMesh(jitted, mesh)
+    return step
 
 
 @dataclasses.dataclass(frozen=True)

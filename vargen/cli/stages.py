@@ -1,0 +1,161 @@
+"""The stages of `vargen train`: the tokenizer, the codes, the generator. Every process of a run calls them."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from vargen import data, paths, sharding, weights_file
+from vargen.cli import copying, tokenize
+from vargen.cli.train import wait_for_process_0
+from vargen.data import codes
+from vargen.errors import UserError
+from vargen.models import build_generator, build_tokenizer
+from vargen.samplers import Sampling
+from vargen.tokenizers.perceptual import load_perceptual
+from vargen.training import checkpoints, held_out
+from vargen.training.loop import train as loop
+from vargen.training.tasks import GeneratorTask, TokenizerTask
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+    from vargen.paths import Path
+
+
+def train_tokenizer(config: ConfigDict, workdir: Path, *, asked: bool = False) -> int:
+    """Trains WORKDIR/tokenizer.
+
+    One that was imported is trained on only where that is `asked` for, one that was copied never.
+
+    Returns:
+      0, or the number of the signal that stopped it before its end.
+    """
+    settings, directory = config.tokenizer_training, workdir / "tokenizer"
+    start = directory / checkpoints.WEIGHTS
+    if (directory / copying.ORIGIN).is_file():
+        if asked:
+            raise UserError(
+                f"workdir {workdir}: its tokenizer is another workdir's, expected one of its own to train"
+            )
+        return 0
+    if (start.is_file() and not asked) or complete(directory, settings.steps):
+        return 0
+    mesh = sharding.make_mesh(**settings.mesh)
+    tokenizer = build_tokenizer(config)
+    images, _ = _held_out(config)
+    validate, pictures = held_out.of_tokenizer(tokenizer, images, config.evaluation.batch_size, mesh)
+
+    perceptual, frozen = None, {}
+    if settings.losses.perceptual:
+        perceptual, frozen["perceptual"] = load_perceptual(settings.losses.perceptual_weights)
+
+    return loop(
+        TokenizerTask(tokenizer, settings, perceptual),
+        frozen,
+        functools.partial(_batches, data.load(config.data, "train"), config, settings.batch_size, mesh),
+        directory,
+        config,
+        settings,
+        seed=config.seed,
+        mesh=mesh,
+        on_images=pictures,
+        validate=validate,
+        initial=functools.partial(weights_file.read, start) if start.is_file() else None,
+        title="tokenizer",
+    ).stopped_by
+
+
+def check_perceptual(config: ConfigDict, workdir: Path) -> None:
+    """Checks that the perceptual loss has its network's weights, where a tokenizer is still to be trained.
+
+    Raises:
+      UserError: it has none.
+    """
+    settings = config.tokenizer_training
+    if not settings.losses.perceptual or complete(workdir / "tokenizer", settings.steps):
+        return
+    file = settings.losses.perceptual_weights
+    if not file or not paths.path(file).is_file():
+        raise UserError(
+            "config field tokenizer_training.losses.perceptual_weights: expected the file of the network's weights, "
+            f"or losses.perceptual=0, found {file or 'none'}"
+        )
+
+
+def train_generator(config: ConfigDict, workdir: Path) -> int:
+    """Trains WORKDIR/generator over the workdir's tokenizer.
+
+    Returns:
+      0, or the number of the signal that stopped it before its end.
+    """
+    settings, directory = config.training, workdir / "generator"
+    if complete(directory, settings.steps):
+        return 0
+    mesh = sharding.make_mesh(**settings.mesh)
+    _, tokenizer_params, tokenizer_step = checkpoints.load_params(
+        workdir / "tokenizer", sharding=sharding.replicated(mesh)
+    )
+    tokenizer = build_tokenizer(config)
+    generator = build_generator(config, tokenizer)
+    if settings.codes:
+        if jax.process_index() == 0:
+            on_host = jax.tree.map(np.asarray, tokenizer_params)
+            tokenize.store(config, workdir, on_host, tokenizer_step, again=False)
+        wait_for_process_0("codes_stored")
+        source = codes.load(workdir / tokenize.FOLDER)
+        frozen = dict(quantizer=tokenizer_params["quantizer"])
+    else:
+        source, frozen = data.load(config.data, "train"), tokenizer_params
+
+    images, labels = _held_out(config)
+    validate, pictures = held_out.of_generator(
+        generator,
+        tokenizer_params,
+        images,
+        labels,
+        config.evaluation.batch_size,
+        Sampling.make(**config.sampling),
+        mesh,
+    )
+    # Where an imported or copied generator lies, training starts with it.
+    start = directory / checkpoints.WEIGHTS
+    return loop(
+        GeneratorTask(generator, tokenizer),
+        frozen,
+        functools.partial(_batches, source, config, settings.batch_size, mesh),
+        directory,
+        config,
+        settings,
+        seed=(config.seed + 1) % 2**64,
+        mesh=mesh,
+        on_images=pictures,
+        validate=validate,
+        initial=functools.partial(weights_file.read, start) if start.is_file() else None,
+        title="generator",
+    ).stopped_by
+
+
+def complete(directory: Path, steps: int) -> bool:
+    """Whether the run in `directory` reached `steps`, in a checkpoint that is whole."""
+    last = checkpoints.last_whole(directory / checkpoints.FOLDER)
+    return last is not None and int(last.name) >= steps
+
+
+def _held_out(config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = data.arrays(data.load(config.data, "test"), config.evaluation.samples)
+    return data.to_float(images), labels
+
+
+def _batches(source: Any, config: ConfigDict, batch_size: int, mesh: Any, start: int):
+    return data.batches(
+        source,
+        batch_size=batch_size,
+        seed=config.seed,
+        start_step=start,
+        settings=config.data,
+        rows=sharding.local_rows(mesh, batch_size),
+    )

@@ -1,0 +1,143 @@
+"""Reading config files: Python programs with a `get_config`, and the JSON that training writes."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import inspect
+import os
+import traceback
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vargen import paths
+from vargen.errors import UserError
+
+LARGEST = 4 * 2**20  # bytes
+
+
+def read(where: str | os.PathLike) -> ConfigDict:
+    """The config that a file describes.
+
+    Args:
+      where: `file.py`, `file.py:variant` (calls `get_config(variant)`), or `.json`. A Python file is a program, which
+        runs.
+
+    Raises:
+      UserError: no such file, one that isn't text, or one that fails; the line is named where there is one.
+    """
+    from vargen.config import from_json
+
+    text = os.fspath(where)
+    name, variant = text, None
+    if ":" in text.removeprefix("gs:").removeprefix("s3:") and not paths.path(text, "--config").exists():
+        name, variant = text.rsplit(":", 1)
+    file = paths.path(name, "--config")
+    if not file.is_file():
+        found = (
+            "a directory" if file.is_dir() else "something that is no plain file" if file.exists() else "none"
+        )
+        raise UserError(f"config {name}: expected a file, found {found}{_similar(file)}")
+    if file.suffix not in (".py", ".json"):
+        raise UserError(
+            f"config {file}: expected a Python file (.py) or a .json, found {file.suffix or 'neither'}"
+        )
+    source = _text(file)
+    if file.suffix == ".py":
+        return _executed(file, source, variant)
+    if variant is not None:
+        raise UserError(f"config {file}: has no variants, found {variant!r} after the colon")
+    try:
+        return from_json(source)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+
+
+def _text(file: paths.Path) -> str:
+    size = file.stat().length
+    if size > LARGEST:
+        raise UserError(f"config {file}: expected at most {LARGEST} bytes, found {size}")
+    data = file.read_bytes()
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"config {file}: line {line}: expected UTF-8 text, found byte {data[error.start]:#x}"
+        ) from error
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise UserError(f"config {file}: line {line}: expected text, found a zero byte")
+    return text
+
+
+def _similar(file: paths.Path) -> str:
+    try:
+        beside = [p.name for p in file.parent.iterdir() if p.suffix in (".py", ".json")]
+    except OSError:
+        return ""
+    close = difflib.get_close_matches(file.name, beside, n=3, cutoff=0.8)
+    return f"; did you mean {', '.join(close)}?" if close else ""
+
+
+def _executed(file: paths.Path, source: str, variant: str | None) -> ConfigDict:
+    spec = importlib.util.spec_from_loader(f"vargen_config_{file.stem}", loader=None)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    module.__file__ = os.fspath(file)
+    with _Watched(file):
+        exec(compile(source, os.fspath(file), "exec"), module.__dict__)
+    get_config = getattr(module, "get_config", None)
+    if not callable(get_config):
+        raise UserError(f"config {file}: expected a function get_config(), found none")
+    with _Watched(file):
+        takes = [p for p in inspect.signature(get_config).parameters.values() if p.kind != p.KEYWORD_ONLY]
+    if variant is not None:
+        if not takes:
+            raise UserError(f"config {file}: has no variants, found {variant!r} after the colon")
+        known = next((v for k, v in vars(module).items() if k.isupper() and isinstance(v, dict) and v), {})
+        if known and variant not in known:
+            raise UserError(
+                f"config {file}: unknown variant {variant!r}, expected one of {', '.join(map(str, known))}"
+            )
+    elif any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in takes):
+        raise UserError(f"config {file}: expected a variant after a colon ({file}:VARIANT), found none")
+    try:
+        with _Watched(file):
+            made = get_config() if variant is None else get_config(variant)
+    except UserError as error:
+        if variant is not None and isinstance(error.__cause__, KeyError):
+            raise UserError(f"config {file}: unknown variant {variant!r}") from error
+        raise
+    if isinstance(made, dict):
+        made = ConfigDict(made)
+    if not isinstance(made, ConfigDict):
+        raise UserError(
+            f"config {file}: expected get_config() to return a config, found {type(made).__name__}"
+        )
+    return made
+
+
+class _Watched:
+    """Whatever a config's program raises, in one line with the line of the file."""
+
+    def __init__(self, file: paths.Path):
+        self.file = os.fspath(file)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None or isinstance(error, KeyboardInterrupt):
+            return
+        if isinstance(error, SyntaxError) and error.filename == self.file:
+            line, what = error.lineno, error.msg
+        else:
+            lines = [f.lineno for f in traceback.extract_tb(trace) if f.filename == self.file]
+            line = lines[-1] if lines else None
+            what = f"{type(error).__name__}: {error}" if not isinstance(error, UserError) else str(error)
+            if isinstance(error, SystemExit):
+                what = f"it exits ({error.code!r})"
+        place = f"line {line}: " if line else ""
+        raise UserError(f"config {self.file}: {place}{what}") from error

@@ -1,0 +1,201 @@
+"""What a user hands to a model, from Python or in a file, held against what the model takes: a check for each kind.
+
+Values are looked at, which brings arrays of a device to the host; under a trace only shapes and dtypes are.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vargen import seeds
+from vargen.errors import UserError
+
+# Images are in [-1, 1]; what a decoder gives lies about there, and may be encoded again.
+BRIGHTEST = 2.0
+LARGEST = 1e6  # latents and embeddings are about 1; far beyond, float32 networks overflow
+NUMBERS = "biufc"  # kinds of dtype
+
+
+def array(value: Any, name: str, expected: str) -> np.ndarray | jax.Array:
+    """A value as an array of numbers, those of a device as they are.
+
+    Raises:
+      UserError: text, objects, rows of different lengths, PRNG keys, None.
+    """
+    if isinstance(value, jax.Array):
+        if jnp.issubdtype(value.dtype, jax.dtypes.extended):
+            raise UserError(f"{name}: expected {expected}, found PRNG keys")
+        return value
+    try:
+        found = np.asarray(value)
+    except Exception as error:  # whatever a foreign object's conversion raises
+        raise UserError(
+            f"{name}: expected {expected}, found {type(value).__name__} that makes no array"
+        ) from error
+    if found.dtype.kind not in NUMBERS and not jnp.issubdtype(
+        found.dtype, jnp.floating
+    ):  # bfloat16 has kind V
+        shown = f"an array of {found.dtype}" if isinstance(value, np.ndarray) else f"{value!r:.80}"
+        raise UserError(f"{name}: expected {expected}, found {shown}")
+    return found
+
+
+def images(value: Any, height: int, width: int, channels: int) -> jax.Array:
+    """Images as a model takes them: float32 [B, H, W, C].
+
+    Args:
+      value: floats of any precision in [-1, 1]; up to `BRIGHTEST`, since decoders overshoot.
+      height, width, channels: the model's.
+
+    Raises:
+      UserError: no floats (uint8 among them), another shape, no image, values that aren't finite or lie beyond.
+    """
+    wanted = f"float [B, {height}, {width}, {channels}] in [-1, 1]"
+    found = array(value, "images", wanted)
+    if found.dtype.kind in "iu":
+        raise UserError(f"images: expected {wanted}, found {found.dtype}; data.to_float makes that of uint8")
+    _shape("images", wanted, found, (height, width, channels))
+    finite("images", wanted, found, BRIGHTEST, "; data.to_float makes that of 0 to 255")
+    return jnp.asarray(found, jnp.float32)
+
+
+def content(value: Any, tokenizer: Any, name: str = "") -> jax.Array:
+    """What a tokenizer decodes: codes int32 [B, N], or latents float32 [B, N, C].
+
+    Args:
+      value: whole numbers below the tokenizer's `vocab`; floats where it has none.
+      tokenizer: the model's.
+      name: what it is called in messages.
+
+    Raises:
+      UserError: another dtype or shape, nothing at all, codes out of range, latents that aren't finite.
+    """
+    name = name or tokenizer.kind
+    shape, wanted = slots(tokenizer)
+    found = array(value, name, wanted)
+    dtype(found.dtype, tokenizer, name)
+    _shape(name, wanted, found, shape)
+    if not tokenizer.vocab:
+        finite(name, wanted, found)
+        return jnp.asarray(found, jnp.float32)
+    if not isinstance(found, jax.core.Tracer):
+        values = np.asarray(found)
+        outside = values[(values < 0) | (values >= tokenizer.vocab)]
+        if outside.size:
+            raise UserError(f"{name}: expected {wanted}, found {outside[0]}")
+    return jnp.asarray(found).astype(jnp.int32)
+
+
+def slots(tokenizer: Any) -> tuple[tuple[int, ...], str]:
+    """The shape of one example's content, and the whole in words."""
+    n = tokenizer.grid.size
+    if tokenizer.vocab:
+        return (n,), f"whole numbers [B, {n}] from 0 to {tokenizer.vocab - 1}"
+    return (n, tokenizer.channels), f"floats [B, {n}, {tokenizer.channels}]"
+
+
+def dtype(found: Any, tokenizer: Any, name: str) -> None:
+    """Checks the dtype of content.
+
+    Raises:
+      UserError: no whole numbers for codes, no floats for latents.
+    """
+    if not (found.kind in "iu" if tokenizer.vocab else jnp.issubdtype(found, jnp.floating)):
+        raise UserError(f"{name}: expected {slots(tokenizer)[1]}, found {found}")
+
+
+def labels(value: Any, classes: int) -> np.ndarray:
+    """Labels of classes: int32 [B]; one whole number is a batch of one.
+
+    Args:
+      value: whole numbers from 0 to `classes`, which stands for no label.
+      classes: the model's number of classes.
+
+    Raises:
+      UserError: nothing, other than whole numbers (bools among them), more than one axis, out of range.
+    """
+    wanted = f"0 to {classes - 1}"
+    found = array(value, "class", f"whole numbers from {wanted}")
+    if found.size == 0:
+        raise UserError(f"class: expected at least one label from {wanted}, found none")
+    if found.dtype.kind not in "iu":
+        shown = f"{np.asarray(found).reshape(-1)[0]} ({found.dtype})"
+        raise UserError(f"class: expected whole numbers from {wanted}, found {shown}")
+    if found.ndim > 1:
+        raise UserError(f"class: expected labels [B] from {wanted}, found an array {list(found.shape)}")
+    values = np.atleast_1d(np.asarray(found))
+    outside = values[(values < 0) | (values > classes)]
+    if outside.size:
+        raise UserError(f"class: expected {wanted}, found {outside[0]}")
+    return values.astype(np.int32)
+
+
+def key(value: Any) -> jax.Array:
+    """A PRNG key from a seed or a key of either of JAX's kinds.
+
+    Args:
+      value: a whole number from 0 to 2^64 - 1, a typed key, or one of `jax.random.PRNGKey` (uint32 [2]).
+
+    Raises:
+      UserError: anything else: other numbers, several keys.
+    """
+    if isinstance(value, (jax.Array, np.ndarray)):
+        if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+            if value.ndim:
+                raise UserError(f"key: expected one PRNG key, found an array {list(value.shape)} of them")
+            return value
+        raw = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+        if value.ndim and (value.shape != raw.shape or value.dtype != raw.dtype):
+            found = f"{value.dtype} {list(value.shape)}"
+            raise UserError(f"key: expected a seed or one PRNG key, found an array of {found}")
+        if value.ndim:
+            return jax.random.wrap_key_data(jnp.asarray(value))
+    return seeds.key(value, "key")
+
+
+def whole(value: Any, name: str, low: int, high: float = math.inf) -> int:
+    """A whole number, of Python's or NumPy's, from `low` to `high`.
+
+    Raises:
+      UserError: anything else.
+    """
+    try:
+        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or not low <= number <= high:
+        limits = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
+        raise UserError(f"{name}: expected a whole number {limits}, found {value!r:.80}")
+    return number
+
+
+def finite(name: str, wanted: str, found: Any, most: float = LARGEST, hint: str = "") -> None:
+    """Checks that an array holds finite floats of at most `most`, either way.
+
+    Raises:
+      UserError: it does not.
+    """
+    if not jnp.issubdtype(found.dtype, jnp.floating):
+        raise UserError(f"{name}: expected {wanted}, found {found.dtype}")
+    if isinstance(found, jax.core.Tracer):
+        return
+    values = np.asarray(found)
+    low, high = float(values.min()), float(values.max())  # nan where there is one
+    if not (math.isfinite(low) and math.isfinite(high)):
+        wrong = next(x for x in (low, high) if not math.isfinite(x))
+        raise UserError(f"{name}: expected {wanted}, found {wrong}")
+    if max(-low, high) > most:
+        raise UserError(f"{name}: expected {wanted}, found {low:g} to {high:g}{hint}")
+
+
+def _shape(name: str, wanted: str, found: Any, shape: tuple[int, ...]) -> None:
+    if found.shape[1:] != shape or found.ndim != len(shape) + 1:
+        raise UserError(f"{name}: expected {wanted}, found an array {list(found.shape)}")
+    if not found.shape[0]:
+        raise UserError(f"{name}: expected {wanted}, found none: {list(found.shape)}")

@@ -1,0 +1,169 @@
+"""One look at a whole config before anything is trained: what must fit together, then an abstract trace of all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh, AxisType
+
+from vargen import config as configs
+from vargen import sharding
+from vargen.errors import UserError
+from vargen.generator import Generator
+from vargen.models import build_generator, build_tokenizer
+from vargen.samplers import Sampling, decode
+
+SIDES = dict(digits=8)  # the smallest image_size of a source
+
+
+def check_fields(c: Any) -> None:
+    """Every field by itself, and the data's against each other; nothing is built or traced.
+
+    Raises:
+      UserError: naming the field.
+    """
+    configs.check(c)
+    least = SIDES.get(c.data.source, 1)
+    if c.data.image_size < least:
+        raise UserError(
+            f"config field data.image_size: expected at least {least} for {c.data.source}, found {c.data.image_size}"
+        )
+    if c.data.shift >= c.data.image_size:
+        raise UserError(
+            f"config field data.shift: expected less than image_size, {c.data.image_size}, found {c.data.shift}"
+        )
+
+
+def check(c: Any, devices: int, processes: int = 1) -> Generator:
+    """A whole config, before its first step. No parameter is allocated, no data is read.
+
+    Args:
+      c: `data.num_classes` filled in.
+      devices: of all processes together.
+      processes: of the run.
+
+    Returns:
+      The generator.
+
+    Raises:
+      UserError: a field by itself, fields that don't fit each other, or a part that cannot be traced.
+    """
+    check_fields(c)
+    tokenizer = build_tokenizer(c)
+    generator = build_generator(c, tokenizer)
+    for group in ("tokenizer_training", "training"):
+        _check_run(c[group], group, devices, processes)
+    _check_sampling(c, generator)
+    _trace(c, tokenizer, generator)
+    return generator
+
+
+def _check_run(settings: Any, group: str, devices: int, processes: int) -> None:
+    """Mesh and devices, batch and pieces, rates that contradict each other."""
+    sizes = sharding.mesh_sizes(**settings.mesh, devices=devices, name=f"config field {group}.mesh")
+    pieces = sizes[0] * sizes[1] * settings.accumulate
+    if settings.batch_size % pieces:
+        raise UserError(
+            f"config field {group}.batch_size: expected a multiple of {pieces} (devices that split the batch x "
+            f"accumulate), found {settings.batch_size}"
+        )
+    if settings.min_learning_rate > settings.learning_rate:
+        raise UserError(
+            f"config field {group}.min_learning_rate: expected at most learning_rate, {settings.learning_rate:g}, "
+            f"found {settings.min_learning_rate:g}"
+        )
+    if "losses" in settings and not any(settings.losses[k] for k in ("l1", "l2", "perceptual")):
+        raise UserError(
+            f"config field {group}.losses: expected a weight above 0 for l1, l2 or perceptual, found none"
+        )
+
+
+def _check_sampling(c: Any, generator: Generator) -> None:
+    """The sampling settings, and those of every preset, against the order and the head."""
+    named = {f"presets.{name}.sampling": preset["sampling"] for name, preset in c.get("presets", {}).items()}
+    for name, settings in dict(sampling=c.sampling, **named).items():
+        check_sampling(generator, Sampling.make(**settings), name)
+
+
+def check_sampling(generator: Generator, sampling: Sampling, where: str = "sampling") -> None:
+    """Sampling settings against the order and the head of a generator.
+
+    Raises:
+      UserError: steps that the order doesn't have, or filters that the head doesn't know.
+    """
+    try:
+        # The number of steps is known without a key.
+        jax.eval_shape(lambda key: generator.order.decoding(key, 1, sampling.steps).slots, jax.random.key(0))
+    except ValueError as error:
+        raise UserError(f"config field {where}{str(error).removeprefix('sampling')}") from error
+    if generator.head.kind == "latents" and (sampling.top_k or sampling.nucleus):
+        field = "top_k" if sampling.top_k else "top_p"
+        raise UserError(
+            f"config field {where}.{field}: expected none, as it needs a categorical head, found one"
+        )
+
+
+def _trace(c: Any, tokenizer: Any, generator: Generator) -> None:
+    """Everything that training and sampling will run, by shapes alone."""
+    from vargen.training import optimizer, state
+    from vargen.training.step import update
+    from vargen.training.tasks import GeneratorTask, TokenizerTask
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    size = c.data.image_size
+    mesh = AbstractMesh((1, 1, 1), sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+
+    def batch_of(settings: Any, **arrays: Any) -> dict:
+        rows = settings.accumulate * min(settings.batch_size // settings.accumulate, 2)
+        return {k: jax.ShapeDtypeStruct((rows, *shape), dtype) for k, (shape, dtype) in arrays.items()}
+
+    def trained(task: Any, settings: Any, frozen: Any, batch: dict) -> Any:
+        optimizers = optimizer.build(settings, jax.eval_shape(task.init_boxed, key))
+        abstract = jax.eval_shape(lambda k: state.initial(task, optimizers, k), key)
+        step = update(task, settings, mesh)
+        jax.eval_shape(step, abstract, frozen, batch, key)
+        return abstract.params["model"]
+
+    with _stage("tokenizer", c.tokenizer.name):
+        images = batch_of(c.tokenizer_training, image=((size, size, c.data.channels), jnp.float32))
+        settings = c.tokenizer_training
+        perceptual = (lambda weights, x, y: jnp.zeros(len(x))) if settings.losses.perceptual else None
+        params = trained(
+            TokenizerTask(tokenizer, settings, perceptual), settings, dict(perceptual={}), images
+        )
+        content = jax.eval_shape(tokenizer.encode, params, images["image"])
+        jax.eval_shape(tokenizer.decode, params, content)
+    with _stage("generator", f"{c.feed.name}, {c.mixer.name}, {c.head.name}"):
+        label = jax.eval_shape(generator.condition.example)
+        if generator.condition.hides:
+            label = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), label)
+            own = jax.eval_shape(generator.init, key)
+        else:
+            batch = batch_of(c.training, content=(content.shape[1:], content.dtype), label=((), jnp.int32))
+            frozen = dict(quantizer=params["quantizer"])
+            own = trained(GeneratorTask(generator, tokenizer), c.training, frozen, batch)
+    with _stage("sampling", c.order.name):
+        settings = Sampling.make(**c.sampling)
+        jax.eval_shape(
+            lambda p, q, y, k: decode(generator, p, q, y, k, settings)[0],
+            own,
+            params["quantizer"],
+            label,
+            key,
+        )
+
+
+@contextmanager
+def _stage(stage: str, parts: str) -> Iterator[None]:
+    """What can't be traced, in one line; the trace stays below it for whoever looks for a bug."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, TypeError, IndexError, ZeroDivisionError, OverflowError, AttributeError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"config: its {stage} ({parts}) cannot be computed: {lines[0][:300]}") from error

@@ -1,0 +1,128 @@
+"""Measuring and showing a run on held-out images, on the mesh that it trains on.
+
+Parameters stay where training has them, however they are sharded; batches, keys and so the numbers are those of one
+device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from vargen import sharding
+from vargen.samplers import Sampling, decode
+from vargen.training.state import TrainState
+from vargen.training.step import OnMesh
+
+SHOWN = 16  # pictures
+
+Validate = Callable[[TrainState], Mapping[str, float]]
+Pictures = Callable[[TrainState], Mapping[str, np.ndarray]]
+
+
+def on_mesh(function: Callable, mesh: Mesh) -> OnMesh:
+    """The function, jitted; every process can read its results, which are whole on every device."""
+    return OnMesh(jax.jit(function, out_shardings=sharding.replicated(mesh)), mesh)
+
+
+def in_batches(function: Callable, images: np.ndarray, batch_size: int, mesh: Mesh) -> np.ndarray:
+    """`function` of images [M, ...] on the mesh, in batches of one shape: the results [M, ...], on the host."""
+    batch_size = min(batch_size, len(images))
+    found = []
+    for start in range(0, len(images), batch_size):
+        some = images[start : start + batch_size]
+        padding = [(0, batch_size - len(some))] + [(0, 0)] * (some.ndim - 1)
+        batch = sharding.put_evenly(np.pad(some, padding, mode="edge"), mesh)
+        found.append(np.asarray(function(batch))[: len(some)])
+    return np.concatenate(found)
+
+
+def of_tokenizer(
+    tokenizer: Any, images: np.ndarray, batch_size: int, mesh: Mesh
+) -> tuple[Validate, Pictures]:
+    """What a tokenizer makes of held-out images.
+
+    Args:
+      tokenizer: see `vargen.tokenizers`.
+      images: float32 [M, H, W, C] in [-1, 1], the same in every process.
+      batch_size: images at once.
+      mesh: that of the run.
+
+    Returns:
+      state -> loss (mean squared error) and psnr_db; state -> originals and reconstructions.
+    """
+
+    def decoded(params: Any, x: jax.Array) -> jax.Array:
+        return tokenizer.decode(params, tokenizer.encode(params, x))
+
+    errors = on_mesh(lambda params, x: jnp.mean((decoded(params, x) - x) ** 2, axis=(1, 2, 3)), mesh)
+    reconstruct = on_mesh(decoded, mesh)
+
+    def validate(state: TrainState) -> dict[str, float]:
+        mse = in_batches(lambda x: errors(state.ema, x), images, batch_size, mesh)
+        psnr_db = 10 * np.log10(4 / np.maximum(mse, 1e-10))  # of images in [-1, 1]
+        return dict(loss=float(mse.mean()), psnr_db=float(psnr_db.mean()))
+
+    def pictures(state: TrainState) -> dict[str, np.ndarray]:
+        shown = sharding.put_evenly(images[:SHOWN], mesh)
+        return dict(originals=images[:SHOWN], reconstructions=np.asarray(reconstruct(state.ema, shown)))
+
+    return validate, pictures
+
+
+def of_generator(
+    generator: Any,
+    tokenizer_params: Any,
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int,
+    sampling: Sampling,
+    mesh: Mesh,
+) -> tuple[Validate, Pictures]:
+    """What a generator makes of held-out images, and what it draws.
+
+    Args:
+      generator: see `vargen.generator`.
+      tokenizer_params: whole on every device of the mesh.
+      images, labels: float32 [M, H, W, C] and int32 [M], the same in every process.
+      batch_size: images at once; a last batch that isn't full is left out of the loss.
+      sampling: of the pictures.
+      mesh: that of the run.
+
+    Returns:
+      state -> loss, with the same randomness each time; state -> samples of the first classes.
+    """
+    tokenizer = generator.tokenizer
+    encode = on_mesh(tokenizer.encode, mesh)
+    content = in_batches(lambda x: encode(tokenizer_params, x), images, batch_size, mesh)
+    batch_size = min(batch_size, len(labels))
+
+    def loss(params: Any, tokenizer_params: Any, x: jax.Array, y: jax.Array, seed: jax.Array) -> jax.Array:
+        quantizer = tokenizer_params["quantizer"]
+        return generator.loss(params, quantizer, x, y, jax.random.key(seed), train=False)[0]
+
+    def draw(params: Any, tokenizer_params: Any, classes: jax.Array) -> jax.Array:
+        quantizer = tokenizer_params["quantizer"]
+        drawn, _ = decode(generator, params, quantizer, classes, jax.random.key(0), sampling)
+        return tokenizer.decode(tokenizer_params, drawn)
+
+    loss_on_mesh, draw_on_mesh = on_mesh(loss, mesh), on_mesh(draw, mesh)
+
+    def validate(state: TrainState) -> dict[str, float]:
+        losses = []
+        for i in range(0, len(labels) - batch_size + 1, batch_size):
+            batch = sharding.put_evenly((content[i : i + batch_size], labels[i : i + batch_size]), mesh)
+            losses.append(loss_on_mesh(state.ema, tokenizer_params, *batch, np.uint32(i)))
+        return dict(loss=float(np.mean(jax.device_get(losses))))
+
+    def pictures(state: TrainState) -> dict[str, np.ndarray]:
+        classes = np.arange(SHOWN, dtype=np.int32) % generator.condition.num_classes
+        classes = sharding.put_evenly(classes, mesh)
+        return dict(samples=np.asarray(draw_on_mesh(state.ema, tokenizer_params, classes)))
+
+    return validate, pictures
