@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import pathlib
 
 from vargen.cli import common
 
@@ -26,15 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Trains, evaluates, and says where to look."""
     import vargen
-    from vargen import report
+    from vargen import paths, report
     from vargen.cli import evaluate, train
 
-    workdir = pathlib.Path(args.workdir)
+    workdir = paths.path(args.workdir, "--workdir")
     config = common.read_config(args)
     print(f"1/2 training {config.name} on {config.data.source}, into {workdir}", flush=True)
-    with train.save_when_interrupted():
-        if not train.train(config, workdir):
-            return
+    train.train(config, workdir)
     print("2/2 sampling and measuring", flush=True)
     model = vargen.load(workdir)
     command = f"vargen quickstart --config {args.config} --workdir {args.workdir}"
