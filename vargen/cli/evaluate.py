@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> None:
     model.config.sampling.update(given)
     out = pathlib.Path(args.out or args.workdir)
     settings = model.config.evaluation
-    samples, seed = args.samples or settings.samples, args.seed or settings.seed
+    samples = settings.samples if args.samples is None else args.samples
+    seed = settings.seed if args.seed is None else args.seed
     command = f"vargen evaluate --workdir {args.workdir}"
     metrics = evaluate(model, args.workdir, out, samples, seed, command)
     for key, metric in report.METRICS.items():
@@ -66,10 +67,9 @@ def evaluate(
     Raises:
       UserError: too few images for the classifier.
     """
-    import jax
     import numpy as np
 
-    from vargen import config, data, evaluation, report
+    from vargen import config, data, evaluation, report, seeds
     from vargen.cli import describe
 
     c = model.config
@@ -79,7 +79,7 @@ def evaluate(
         classifier = evaluation.fit(train, test, common.cache_directory() / "classifiers")
     size = c.evaluation.batch_size
     measured = evaluation.evaluate(
-        model, train, test, classifier, samples=samples, batch_size=size, key=jax.random.key(seed)
+        model, train, test, classifier, samples=samples, batch_size=size, key=seeds.key(seed)
     )
     record = training_record(pathlib.Path(workdir))
     metrics = measured | record["metrics"]

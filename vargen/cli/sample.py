@@ -115,7 +115,7 @@ def draw(model: Model, args: argparse.Namespace, out: pathlib.Path, count: int, 
         grown.update(zip((wanted[i // count] for i in chosen), np.clip(steps, -1, 1).swapaxes(0, 1)))
 
     on_content = grow if len(columns) > 1 else None
-    drawn = common.sample_batches(model, labels, args.seed, batch_size, resize, on_content, **options)
+    drawn = common.sample_batches(model, labels, args.seed or 0, batch_size, resize, on_content, **options)
     kept: dict[int, list] = {c: [] for c in wanted[:GRID_ROWS]}
     done = 0
     for images in common.progress(drawn, total, "sampling"):
