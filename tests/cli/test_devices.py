@@ -54,9 +54,17 @@ def test_two_devices(alone, tmp_path):
     commands.run("sample", "--workdir", tmp_path / "two", "--classes", "3", "--count", 2, devices=2)
 
 
+SPLIT = [(2, 2, 1), (2, 2, 2), (1, 8, 1), (4, 1, 2)]  # data, fsdp, tensor
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh", [(2, 1, 1), (8, 1, 1), (2, 2, 1), (2, 2, 2), (1, 8, 1), (4, 1, 2)])
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize(
+    "system, mesh",
+    [
+        *((system, (devices, 1, 1)) for system in SYSTEMS for devices in (2, 8)),
+        *((system, mesh) for system in ("var_digits", "mar_digits") for mesh in SPLIT),
+    ],
+)
 def test_meshes(system, mesh, alone, tmp_path):
     """All commands on 2 and 8 devices, with parameters split and whole."""
     sizes = zip(("data", "fsdp", "tensor"), mesh, strict=True)
