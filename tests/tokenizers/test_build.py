@@ -91,16 +91,22 @@ def test_bfloat16_computes_about_the_same(encoder):
         (part("vq", encoder=part("patch", size=4)), "tokenizer.encoder.size: unknown"),
         (
             part("vq", encoder=part("patch", patch=5)),
-            "patch=5 needs an image size divisible by it, found 16x16",
+            "tokenizer.encoder.patch: expected a divisor of the image's 16x16 pixels, found 5",
         ),
         (part("vq", encoder=part("conv", multipliers=(1,) * 6)), "divisible by 32, found 16x16"),
-        (part("vq", encoder=part("conv", width=48)), "divisible by groups=32, found 48"),
+        (part("vq", encoder=part("conv", width=48)), "a divisor of all widths, found 32 and 48"),
         (
             part("vq", vocab=0, encoder=PATCH),
             "tokenizer.vocab: expected a whole number from 2 to 16777216, found 0",
         ),
-        (part("multiscale_vq", levels=(1, 2, 3), encoder=PATCH), "must be the latent grid 4x4, found 3x3"),
-        (part("multiscale_vq", levels=(), encoder=PATCH), "must be the latent grid 4x4, found none"),
+        (
+            part("multiscale_vq", levels=(1, 2, 3), encoder=PATCH),
+            "expected the last to be the latent grid 4x4, found 3x3",
+        ),
+        (
+            part("multiscale_vq", levels=(), encoder=PATCH),
+            "expected the last to be the latent grid 4x4, found none",
+        ),
         (part("multiscale_vq", levels=(1, 5, 4), encoder=PATCH), "levels from 1x1 to 4x4, found 5x5"),
     ],
 )

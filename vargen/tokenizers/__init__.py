@@ -110,12 +110,12 @@ def build_multiscale_vq(
     if not pairs or pairs[-1] != codec.grid:
         found = "x".join(map(str, pairs[-1])) if pairs else "none"
         raise UserError(
-            f"tokenizer multiscale_vq: the last level must be the latent grid {grid}, found {found}"
+            f"config field tokenizer.levels: expected the last to be the latent grid {grid}, found {found}"
         )
     for height, width in pairs:
         if not (1 <= height <= codec.grid[0] and 1 <= width <= codec.grid[1]):
             raise UserError(
-                f"tokenizer multiscale_vq: expected levels from 1x1 to {grid}, found {height}x{width}"
+                f"config field tokenizer.levels: expected levels from 1x1 to {grid}, found {height}x{width}"
             )
     return MultiScaleVQ(
         codec=codec,

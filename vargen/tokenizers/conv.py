@@ -206,7 +206,7 @@ def build(
     Raises:
       UserError: the image does not divide by the downsampling, or a width by the groups.
     """
-    grid = latent_size("conv", image_size, width, multipliers, groups)
+    grid = latent_size(image_size, width, multipliers, groups)
     shared = dict(
         width=width,
         multipliers=tuple(multipliers),
@@ -235,12 +235,11 @@ def build(
 
 
 def latent_size(
-    name: str, image_size: tuple[int, int], width: int, multipliers: tuple[int, ...], groups: int
+    image_size: tuple[int, int], width: int, multipliers: tuple[int, ...], groups: int
 ) -> tuple[int, int]:
     """(h, w) of the latents where each of the levels but the last halves the resolution.
 
     Args:
-      name: of the encoder, for the messages.
       image_size: (H, W).
       width, multipliers, groups: as of `build`.
 
@@ -251,9 +250,13 @@ def latent_size(
     if any(side % down for side in image_size):
         sizes = "x".join(map(str, image_size))
         raise UserError(
-            f"encoder {name}: {len(multipliers)} levels need an image size divisible by {down}, found {sizes}"
+            f"config field tokenizer.encoder.multipliers: {len(multipliers)} levels need an image size divisible by "
+            f"{down}, found {sizes}"
         )
     for channels in (width, *(width * m for m in multipliers)):
         if channels % min(groups, channels):
-            raise UserError(f"encoder {name}: expected widths divisible by groups={groups}, found {channels}")
+            raise UserError(
+                f"config field tokenizer.encoder.groups: expected a divisor of all widths, found {groups} "
+                f"and {channels}"
+            )
     return image_size[0] // down, image_size[1] // down

@@ -40,7 +40,8 @@ class Discriminator(nn.Module):
         if min(images.shape[1:3]) < smallest:
             side = min(images.shape[1:3])
             raise UserError(
-                f"discriminator: expected images of {smallest} pixels a side or more for {self.layers} "
+                "config field tokenizer_training.losses.discriminator_layers: expected images of "
+                f"{smallest} pixels a side or more for {self.layers} "
                 f"layers, found {side}"
             )
         init = nn.initializers.normal(0.02)

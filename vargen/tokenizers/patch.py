@@ -140,7 +140,9 @@ def build(
     """
     if any(side % patch for side in image_size):
         sizes = "x".join(map(str, image_size))
-        raise UserError(f"encoder patch: patch={patch} needs an image size divisible by it, found {sizes}")
+        raise UserError(
+            f"config field tokenizer.encoder.patch: expected a divisor of the image's {sizes} pixels, found {patch}"
+        )
     shared = dict(
         patch=patch,
         width=width,

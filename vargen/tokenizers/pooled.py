@@ -154,7 +154,7 @@ def build(
     Raises:
       UserError: the image does not divide by the downsampling, or a width by the groups.
     """
-    grid = latent_size("pooled", image_size, width, multipliers, groups)
+    grid = latent_size(image_size, width, multipliers, groups)
     shared = dict(width=width, multipliers=tuple(multipliers), blocks=blocks, groups=groups, dtype=dtype)
     return Codec(
         encoder=PooledEncoder(out_channels=moments * latent_channels, **shared),
