@@ -127,3 +127,104 @@ def test_helpers_refuse_unknown_fields():
         config.training(stepz=3)
     assert config.imagenet(256, crop="random").crop == "random"
     assert config.digits().channels == 1
+
+
+BEGIN = "from vargen import config\ndef get_config():\n    c = config.config()\n    "
+PROGRAMS = {
+    "raises": ("def get_config():\n    raise RuntimeError('no')", ["line 2", "RuntimeError: no"]),
+    "raises_at_import": ("x = 1\ny = x / 0\n", ["line 2", "ZeroDivisionError"]),
+    "imports_nothing": ("import nowhere_to_be_found", ["line 1", "nowhere_to_be_found"]),
+    "returns_nothing": ("def get_config():\n    pass", ["to return a config, found NoneType"]),
+    "returns_text": ("def get_config():\n    return 'c'", ["found str"]),
+    "recurses": ("def get_config():\n    return get_config()", ["line 2", "RecursionError"]),
+    "exits": ("import sys\ndef get_config():\n    sys.exit(0)", ["line 3", "it exits"]),
+    "exits_at_import": ("raise SystemExit(3)", ["line 1", "it exits (3)"]),
+    "is_no_function": ("get_config = 3", ["expected a function get_config()"]),
+    "wants_two": ("def get_config(a, b):\n    return a", ["expected a variant"]),
+    "indents": ("def get_config():\nreturn 1", ["line 2"]),
+    "sets_another_type": (
+        BEGIN + "c.training.steps = 'x'\n    return c",
+        ["line 4"],
+    ),
+    "unknown_group": (
+        BEGIN + "c.trainign = 3\n    return c",
+        ["trainign", "did you mean training?"],
+    ),
+    "axis_without_name": (
+        BEGIN + "c.mixer = dict(heads=3)\n    return c",
+        ["config field mixer.name"],
+    ),
+    "axis_no_part": (
+        BEGIN + "c.mixer = 'attention'\n    return c",
+        ["config field mixer: expected a group"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs_that_fail(name, tmp_path):
+    text, words = PROGRAMS[name]
+    path = tmp_path / "c.py"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        config.load(path)
+    assert "\n" not in str(caught.value) and "c.py" in str(caught.value)
+    for word in words:
+        assert word in str(caught.value), str(caught.value)
+
+
+FILES = {
+    "latin.py": (b"x = 1\n# caf\xe9\n", ["line 2", "UTF-8", "0xe9"]),
+    "zero.py": (b"x = 1\n\0", ["line 2", "zero byte"]),
+    "cut.json": (b'{"seed": 1,', ["cut.json", "line 1"]),
+    "list.json": (b"[1]", ["a JSON object, found list"]),
+    "deep.json": (b"[" * 100_000, ["expected JSON"]),
+    "latin.json": (b'{"name": "\xe9"}', ["UTF-8"]),
+    "wrong.json": (b'{"training": {"steps": "many"}}', ["training.steps", "a whole number"]),
+    "group.json": (b'{"training": 3}', ["config field training: expected a group"]),
+    "preset.json": (b'{"presets": {"paper": {"sampling": {"top_p": 7}}}}', ["presets.paper.sampling.top_p"]),
+    "config.txt": (b"", ["a Python file (.py) or a .json, found .txt"]),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_that_are_none(name, tmp_path):
+    data, words = FILES[name]
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError) as caught:
+        config.load(tmp_path / name)
+    for word in words:
+        assert word in str(caught.value), str(caught.value)
+
+
+def test_no_plain_files(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "dir.py").mkdir()
+    for name, found in (("pipe.py", "no plain file"), ("dir.py", "a directory"), ("none.py", "none")):
+        with pytest.raises(UserError, match=f"expected a file, found .*{found}"):
+            config.load(tmp_path / name)
+    with pytest.raises(UserError, match="--config: expected a path, found ''"):
+        config.load("")
+
+
+def test_an_older_json_gets_the_defaults():
+    c = config.from_json('{"training": {"steps": 7}}')
+    assert c.training.steps == 7 and c.training.keep == 3 and c.training.mesh.data == -1
+
+
+def test_valid_fields_that_a_file_does_not_list():
+    c = config.override(example(), [("model.norm", "rms"), ("model.eps", "1e-5"), ("model.layers", "(1, 2)")])
+    assert (c.model.norm, c.model.eps, c.model.layers) == ("rms", 1e-5, (1, 2))
+
+
+@pytest.mark.parametrize(
+    "text", ["1e400", "nan", "inf", "10**3", "١٢", "", "9" * 5000, "(" * 5000, "1\0", "[1", "0x"]
+)
+def test_odd_numbers(text):
+    with pytest.raises(UserError, match="config field training.steps: expected a whole number") as caught:
+        config.override(example(), [("training.steps", text)])
+    assert len(str(caught.value)) < 400
+    with pytest.raises(UserError, match="config field training.learning_rate"):
+        config.override(example(), [("training.learning_rate", text)])

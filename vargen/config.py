@@ -112,7 +112,12 @@ def load(path: str | os.PathLike, overrides: Iterable[tuple[str, Any]] = ()) -> 
     Raises:
       UserError: the file is missing, broken or has no `get_config`, or a field or value does not fit.
     """
-    return override(config_files.read(path), overrides)
+    c = config_files.read(path)
+    try:
+        check(c)
+    except UserError as error:
+        raise UserError(f"config {path}: {error}") from error
+    return override(c, overrides)
 
 
 def override(c: ConfigDict, overrides: Iterable[tuple[str, Any]]) -> ConfigDict:

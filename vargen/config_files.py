@@ -34,7 +34,7 @@ def read(where: str | os.PathLike) -> ConfigDict:
     if ":" in text.removeprefix("gs:").removeprefix("s3:") and not paths.path(text, "--config").exists():
         name, variant = text.rsplit(":", 1)
     file = paths.path(name, "--config")
-    if not file.is_file():
+    if not paths.is_file(file):
         found = (
             "a directory" if file.is_dir() else "something that is no plain file" if file.exists() else "none"
         )

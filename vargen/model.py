@@ -211,7 +211,7 @@ def load(path: str | os.PathLike, which: str = "ema") -> Model:
         raise UserError(f"model {path}: expected a directory of `vargen train` or `import`, found {found}")
     config, tokenizer_params = _part(path / "tokenizer", which)
     generator_params = None
-    if (path / "generator" / FOLDER).is_dir() or (path / "generator" / WEIGHTS).is_file():
+    if (path / "generator" / FOLDER).is_dir() or paths.is_file(path / "generator" / WEIGHTS):
         config, generator_params = _part(path / "generator", which)
     model = Model(config, tokenizer_params, generator_params)
     for name, part, params in (

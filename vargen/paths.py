@@ -65,6 +65,11 @@ def is_remote(where: PathLike) -> bool:
     return os.fspath(where).startswith(REMOTE)
 
 
+def is_file(where: PathLike) -> bool:
+    """Whether a plain file is there: not a directory, nor a pipe or a device, of which reading may never end."""
+    return epath.Path(where).is_file() if is_remote(where) else os.path.isfile(where)
+
+
 @contextlib.contextmanager
 def replacing(where: PathLike) -> Iterator[pathlib.Path]:
     """A local file to write, which takes the place of `where` if the block ends well and is gone if not.

@@ -156,7 +156,7 @@ def read_config(args: argparse.Namespace) -> ConfigDict:
             paths.path(args.workdir, "--workdir")
         return config.load(args.config, args.overrides)
     inside = paths.path(args.workdir, "--workdir") / "config.json"
-    if inside.is_file():
+    if paths.is_file(inside):
         return config.load(inside, args.overrides)
     raise UserError(f"{args.workdir}: expected --config, or a workdir with its config.json, found neither")
 
@@ -364,7 +364,7 @@ def stored_classes(workdir: str | os.PathLike) -> list[str] | None:
     from vargen import paths
 
     file = paths.path(workdir, "--workdir") / CLASSES
-    if not file.is_file():
+    if not paths.is_file(file):
         return None
     try:
         names = json.loads(file.read_text())

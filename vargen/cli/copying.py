@@ -129,8 +129,10 @@ def _copied_already(directory: Path, source: Path) -> bool:
     Raises:
       UserError: it is something else.
     """
+    from vargen import paths
+
     origin = directory / ORIGIN
-    if origin.is_file() and origin.read_text() == _name(source):
+    if paths.is_file(origin) and origin.read_text() == _name(source):
         return True
     if directory.exists():
         raise UserError(

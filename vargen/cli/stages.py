@@ -36,13 +36,13 @@ def train_tokenizer(config: ConfigDict, workdir: Path, *, asked: bool = False) -
     """
     settings, directory = config.tokenizer_training, workdir / "tokenizer"
     start = directory / checkpoints.WEIGHTS
-    if (directory / copying.ORIGIN).is_file():
+    if paths.is_file(directory / copying.ORIGIN):
         if asked:
             raise UserError(
                 f"workdir {workdir}: its tokenizer is another workdir's, expected one of its own to train"
             )
         return 0
-    if (start.is_file() and not asked) or complete(directory, settings.steps):
+    if (paths.is_file(start) and not asked) or complete(directory, settings.steps):
         return 0
     mesh = sharding.make_mesh(**settings.mesh)
     tokenizer = build_tokenizer(config)
@@ -64,7 +64,7 @@ def train_tokenizer(config: ConfigDict, workdir: Path, *, asked: bool = False) -
         mesh=mesh,
         on_images=pictures,
         validate=validate,
-        initial=functools.partial(weights_file.read, start) if start.is_file() else None,
+        initial=functools.partial(weights_file.read, start) if paths.is_file(start) else None,
         title="tokenizer",
     ).stopped_by
 
@@ -79,7 +79,7 @@ def check_perceptual(config: ConfigDict, workdir: Path) -> None:
     if not settings.losses.perceptual or complete(workdir / "tokenizer", settings.steps):
         return
     file = settings.losses.perceptual_weights
-    if not file or not paths.path(file).is_file():
+    if not file or not paths.is_file(paths.path(file)):
         raise UserError(
             "config field tokenizer_training.losses.perceptual_weights: expected the file of the network's weights, "
             f"or losses.perceptual=0, found {file or 'none'}"
@@ -134,7 +134,7 @@ def train_generator(config: ConfigDict, workdir: Path) -> int:
         mesh=mesh,
         on_images=pictures,
         validate=validate,
-        initial=functools.partial(weights_file.read, start) if start.is_file() else None,
+        initial=functools.partial(weights_file.read, start) if paths.is_file(start) else None,
         title="generator",
     ).stopped_by
 

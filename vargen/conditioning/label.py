@@ -45,7 +45,7 @@ class LabelEmbedding(nn.Module):
         """The index that stands for no condition."""
         return self.num_classes
 
-    def parse(self, labels) -> np.ndarray:
+    def parse(self, labels) -> Any:
         """int32 [B] from what a user gave: class numbers; the number of classes stands for no label.
 
         Raises:

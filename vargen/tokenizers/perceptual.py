@@ -74,7 +74,7 @@ def load_perceptual(path: str) -> tuple[Callable, dict]:
       UserError: no such file, or arrays are missing in it.
     """
     file = paths.path(path, "losses.perceptual_weights")
-    if not file.is_file():
+    if not paths.is_file(file):
         raise UserError(f"perceptual weights {path}: expected a file, found none")
     from safetensors import SafetensorError
     from safetensors.numpy import load

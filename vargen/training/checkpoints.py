@@ -164,7 +164,7 @@ def best_step(folder: paths.PathLike) -> int | None:
 def problem(path: paths.PathLike) -> str | None:
     """What is wrong with the checkpoint at `path`, or None where it is whole."""
     path = paths.path(path)
-    if not (path / MANIFEST).is_file():
+    if not paths.is_file(path / MANIFEST):
         return f"no {MANIFEST}, it was not finished"
     manifest = _read_manifest(path)
     if manifest is None:
@@ -172,7 +172,7 @@ def problem(path: paths.PathLike) -> str | None:
     for name, (size, checksum) in manifest["files"].items():
         file = path / name
         try:
-            if not file.is_file():
+            if not paths.is_file(file):
                 return f"{name} is missing"
             if file.stat().length != size:
                 return f"{name} has {file.stat().length} bytes, expected {size}"
@@ -196,7 +196,7 @@ def last_whole(folder: paths.PathLike) -> paths.Path | None:
             return path
         broken.append((str(step), found))
     weights = folder.parent / WEIGHTS
-    instead = f"using {weights}, where it started" if weights.is_file() else "there is no earlier one"
+    instead = f"using {weights}, where it started" if paths.is_file(weights) else "there is no earlier one"
     for name, why in broken:
         print(f"checkpoint {folder / name} is not whole ({why}): {instead}", flush=True)
     return None
@@ -238,7 +238,7 @@ def load_params(
         if path is not None and path.is_dir() and (found := problem(path)) is not None:
             raise UserError(f"checkpoint {path}: expected a whole one, but {found}")
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    if path is None and step is None and (weights := folder.parent / WEIGHTS).is_file():
+    if path is None and step is None and paths.is_file(weights := folder.parent / WEIGHTS):
         params = jax.tree.map(lambda x: jax.device_put(x, sharding), weights_file.read(weights))
         return config.from_json((folder.parent / CONFIG).read_text()), params, 0
     if path is None or not path.is_dir():
