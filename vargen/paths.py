@@ -7,10 +7,14 @@ single files by `replacing`, directories by `new_directory`.
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
+import importlib.util
 import os
 import pathlib
 import shutil
 import socket
+import tempfile
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -44,6 +48,7 @@ def path(text: PathLike, name: str = "path") -> epath.Path:
     if "\0" in given:
         raise UserError(f"{name}: expected a path, found one with a zero byte: {given!r}")
     if given.startswith(REMOTE):
+        _needs(given, name)
         return epath.Path(given)
     scheme, found, _ = given.partition(":/")
     if found and scheme.isalnum() and not os.path.exists(given):
@@ -52,6 +57,23 @@ def path(text: PathLike, name: str = "path") -> epath.Path:
         return epath.Path(pathlib.Path(given).expanduser())
     except RuntimeError as error:
         raise UserError(f"{name}: expected a path, found the home of no user in {given!r}") from error
+
+
+@functools.cache
+def _package(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _needs(given: str, name: str) -> None:
+    """Raises UserError where a bucket is not named, or its package is missing."""
+    scheme, _, rest = given.partition("://")
+    module, extra = dict(gs=("gcsfs", "gcs"), s3=("s3fs", "s3"))[scheme]
+    if not rest.partition("/")[0]:
+        raise UserError(f"{name}: expected {scheme}://BUCKET/..., found {given!r}")
+    if not _package(module):
+        raise UserError(
+            f"{name}: {given!r} needs the package {module}, found none: pip install 'vargen[{extra}]'"
+        )
 
 
 def absolute(text: PathLike, name: str = "path") -> epath.Path:
@@ -74,21 +96,39 @@ def is_file(where: PathLike) -> bool:
 def replacing(where: PathLike) -> Iterator[pathlib.Path]:
     """A local file to write, which takes the place of `where` if the block ends well and is gone if not.
 
-    Folders above are made.
+    Folders above are made. In a bucket the file is sent whole at the end.
     """
     where = path(where)
+    if is_remote(where):
+        with tempfile.TemporaryDirectory() as folder:
+            local = pathlib.Path(folder) / where.name
+            yield local
+            _send(local, where)
+        return
     temporary = _partial(where)
     where.parent.mkdir(parents=True, exist_ok=True)
     try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        yield temporary
-        temporary.chmod(mode)  # some writers would keep others from reading it
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, where)
+        with _named(temporary, where):
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            yield temporary
+            temporary.chmod(mode)  # some writers would keep others from reading it
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, where)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _named(temporary: pathlib.Path, where: Any) -> Iterator[None]:
+    """An OSError about a temporary name says the name that a user knows."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None and os.fspath(temporary) in os.fspath(error.filename):
+            error.filename, error.filename2 = os.fspath(where), None
+        raise
 
 
 def write_bytes(where: PathLike, data: bytes) -> None:
@@ -103,27 +143,65 @@ def write_text(where: PathLike, text: str) -> None:
 
 
 @contextlib.contextmanager
-def new_directory(where: PathLike) -> Iterator[pathlib.Path]:
+def new_directory(where: PathLike, last: str = "") -> Iterator[pathlib.Path]:
     """A local directory to fill, which takes the place of `where` if the block ends well and is gone if not.
 
-    A directory of that name is replaced.
+    A directory of that name is replaced. In a bucket, where no directory appears at once, `last` is sent last: the
+    file without which the others count for nothing.
     """
     where = path(where)
-    temporary = _partial(where)
-    temporary.mkdir(parents=True)
+    if is_remote(where):
+        with tempfile.TemporaryDirectory() as folder:
+            local = pathlib.Path(folder)
+            yield local
+            if where.exists():
+                (where / last).unlink(missing_ok=True)
+                where.rmtree()
+            files = sorted(f for f in local.rglob("*") if f.is_file())
+            for file in sorted(files, key=lambda f: f.name == last):
+                _send(file, where / file.relative_to(local).as_posix())
+        return
+    temporary, aside = _partial(where), _partial(where)
     try:
-        yield temporary
-        aside = _partial(where)
-        if where.exists():
-            os.rename(where, aside)
-        os.rename(temporary, where)
-        shutil.rmtree(aside, ignore_errors=True)
+        with _named(temporary, where):
+            temporary.mkdir(parents=True)
+            yield temporary
+            if where.exists():
+                os.rename(where, aside)
+            os.rename(temporary, where)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _send(local: pathlib.Path, where: epath.Path) -> None:
+    with local.open("rb") as old, where.open("wb") as new:
+        shutil.copyfileobj(old, new, 1 << 22)
+
+
+def local(where: PathLike) -> pathlib.Path:
+    """A file of this machine with the content of `where`: itself, or a copy of a file in a bucket.
+
+    Copies are kept by path, size and time, in the cache directory (XDG_CACHE_HOME), for readers that map files into
+    memory or know no buckets.
+    """
+    where = path(where)
+    if not is_remote(where):
+        return pathlib.Path(where)
+    stat = where.stat()
+    name = hashlib.sha256(f"{where} {stat.length} {stat.mtime}".encode()).hexdigest()[:24]
+    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    copy = pathlib.Path(root) / "vargen" / "files" / f"{name}-{where.name}"
+    if not copy.is_file() or copy.stat().st_size != stat.length:
+        with replacing(copy) as temporary, where.open("rb") as old, temporary.open("wb") as new:
+            shutil.copyfileobj(old, new, 1 << 22)
+    return copy
 
 
 def sweep(directory: PathLike) -> None:
     """Deletes what dead processes of this machine left half-written in a directory."""
+    if is_remote(directory):
+        return  # nothing is half-written there
     for found in path(directory).glob(f".*{PARTIAL}"):
         host, _, process = found.name.removesuffix(PARTIAL).rpartition("@")[2].partition("-")
         alive = process.partition("-")[0].isdigit() and _alive(int(process.partition("-")[0]))

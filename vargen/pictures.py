@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from vargen import paths
+
 _PAPER, _INK = (250, 249, 246), (60, 60, 64)
 
 
@@ -25,6 +27,13 @@ def to_pil(image: np.ndarray, scale: int = 1) -> Image.Image:
     pixels = to_uint8(image)
     pixels = pixels.repeat(scale, axis=0).repeat(scale, axis=1)
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def save(picture: Image.Image | np.ndarray, where: paths.PathLike) -> None:
+    """Writes a picture, PIL's or an image as of `to_pil`, as a PNG that appears whole or not at all."""
+    picture = to_pil(picture) if isinstance(picture, np.ndarray) else picture
+    with paths.replacing(where) as file:
+        picture.save(file, "PNG", optimize=True)
 
 
 def data_address(image: np.ndarray) -> str:

@@ -9,12 +9,11 @@ import dataclasses
 import html
 import json
 import math
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vargen import pictures
+from vargen import paths, pictures
 from vargen.charts import Series, chart
 from vargen.report_style import STYLE
 
@@ -85,7 +84,7 @@ def duration(seconds: float) -> str:
 
 
 def write(
-    directory: str | pathlib.Path,
+    directory: paths.PathLike,
     *,
     title: str,
     summary: str,
@@ -101,7 +100,7 @@ def write(
     curves: Mapping[str, Mapping[str, Series]] | None = None,
     facts: Mapping[str, str] | None = None,
     command: str = "",
-) -> pathlib.Path:
+) -> paths.Path:
     """Writes `report.html`, `samples.png` and `metrics.json` into `directory`.
 
     Images are uint8 or float in [-1, 1], [..., H, W, C].
@@ -126,12 +125,8 @@ def write(
     Returns:
       The path of report.html.
     """
-    directory = pathlib.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "metrics.json").write_text(json.dumps(_plain(metrics), indent=2) + "\n")
+    directory = paths.path(directory)
     rows = by_class(samples, labels)
-    sheet(rows, class_names).save(directory / "samples.png", optimize=True)
-
     sections = [("Drawn on request", "A row for each class, unselected.", _samples(rows, class_names))]
     if steps is not None:
         lead = "The image so far, after each step."
@@ -153,9 +148,10 @@ def write(
         "<footer>Made by vargen: one grammar for visual autoregressive generation, in JAX.</footer>"
         "</main></body></html>\n"
     )
-    path = directory / "report.html"
-    path.write_text(page, encoding="utf-8")
-    return path
+    paths.write_text(directory / "metrics.json", json.dumps(_plain(metrics), indent=2) + "\n")
+    pictures.save(sheet(rows, class_names), directory / "samples.png")
+    paths.write_text(directory / "report.html", page)
+    return directory / "report.html"
 
 
 def by_class(

@@ -1,12 +1,11 @@
-"""Our own parameters in one safetensors file, and writing files that appear whole or not at all."""
+"""Our own parameters in one safetensors file, with a checksum."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
-import uuid
-from collections.abc import Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_dtypes  # makes "bfloat16" a NumPy dtype, by which safetensors hands out such tensors
@@ -14,39 +13,58 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from vargen import paths
 from vargen.errors import UserError
 
 Path = str | os.PathLike[str]
+FORMAT = "vargen"
 HALVES = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 
 
 def write(path: Path, params: Any) -> None:
-    """Writes parameters, a nested dict of arrays, as one safetensors file with "/" between the keys.
+    """Writes parameters, a nested dict of arrays, as one safetensors file with "/" between the keys, and a checksum.
 
     Raises:
-      UserError: a leaf is not an array of numbers, or the file cannot be written.
+      UserError: a leaf is not an array of numbers.
+      OSError: the file cannot be written.
     """
-    path = pathlib.Path(path).expanduser()
-    with replacing(path) as temporary:
-        write_safetensors(temporary, dict(flatten(params)), format="vargen")
+    arrays = {name: numbers(name, array) for name, array in flatten(params)}
+    with paths.replacing(path) as temporary:
+        save_file(arrays, temporary, metadata=dict(format=FORMAT, checksum=checksum(arrays)))
 
 
 def read(path: Path) -> dict:
     """Parameters from a file of `write`: nested dict of NumPy arrays, shapes and dtypes as written.
 
     Raises:
-      UserError: no such file, a damaged one, or one that `write` did not write.
+      UserError: a damaged file, or one that `write` did not write.
     """
     try:
-        file = safe_open(path, framework="np")
-        found = (file.metadata() or {}).get("format", "none")
-        if found == "vargen":
-            return unflatten({name: file.get_tensor(name) for name in file.keys()})
+        file = safe_open(paths.local(path), framework="np")
+        metadata = file.metadata() or {}
+        if metadata.get("format") == FORMAT:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+            if checksum(arrays) == metadata.get("checksum"):
+                return unflatten(arrays)
+            raise UserError(
+                f"{path}: expected parameters as vargen wrote them, found others (the checksum differs); "
+                "import or copy them again"
+            )
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"{path}: expected parameters written by vargen, found a broken file ({line(error)})"
         ) from error
+    found = metadata.get("format", "none")
     raise UserError(f"{path}: expected parameters written by vargen, found safetensors of format {found!r}")
+
+
+def checksum(arrays: Mapping[str, np.ndarray]) -> str:
+    """CRC-32 of all names, dtypes, shapes and bytes, in the order of names."""
+    crc = 0
+    for name, array in sorted(arrays.items()):
+        crc = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), crc)
+        crc = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"", crc)
+    return f"{crc:08x}"
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -68,23 +86,6 @@ def unflatten(flat: Mapping[str, Any]) -> dict:
             node = node.setdefault(key, {})
         node[last] = value
     return tree
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A new file beside `path` that takes its place where the block ends well, and is gone where not."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        yield temporary
-        temporary.chmod(mode)  # safetensors would keep others from reading it
-        os.replace(temporary, path)
-    except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError is PyTorch's
-        reason = getattr(error, "strerror", None) or line(error)  # without the temporary name
-        raise UserError(f"{path}: cannot be written: {reason}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def numbers(name: str, array: Any) -> np.ndarray:

@@ -79,7 +79,7 @@ def test_directories_that_are_no_codes(tmp_path):
     with pytest.raises(UserError, match="index.json.*broken"):
         codes.load(tmp_path / "a")
     index.write_text(json.dumps(json.loads(text) | dict(format=99)))
-    with pytest.raises(UserError, match="expected format 1, found 99"):
+    with pytest.raises(UserError, match="expected format 2, found 99"):
         codes.load(tmp_path / "a")
     index.write_text(json.dumps(json.loads(text) | dict(shards=[dict(content="content-00000.npy")])))
     with pytest.raises(UserError, match="index.json.*broken"):

@@ -6,20 +6,22 @@ what made them. It appears under its name only when it is whole.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
-import shutil
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from vargen import paths
 from vargen.errors import UserError
 
 INDEX = "index.json"
-FORMAT = 1
-SHARD_FIELDS = ("content", "content_bytes", "labels", "labels_bytes", "shape", "dtype")
+FORMAT = 2
+SHARD_FIELDS = "content content_bytes content_crc labels labels_bytes labels_crc shape dtype".split()
 SHARD_BYTES = 256 * 2**20
 
 
@@ -38,17 +40,16 @@ class Writer:
     """
 
     def __init__(self, directory: str | os.PathLike, meta: Mapping[str, Any], shard_bytes: int = SHARD_BYTES):
-        self.directory = pathlib.Path(directory)
+        self.directory = paths.path(directory)
         self.meta = dict(meta)
         self.shard_bytes = shard_bytes
-        self.temporary = self.directory.with_name(f".{self.directory.name}.{os.getpid()}.partial")
+        self.stack = contextlib.ExitStack()
         self.shards: list[dict[str, Any]] = []
         self.content: list[np.ndarray] = []
         self.labels: list[np.ndarray] = []
 
     def __enter__(self) -> Writer:
-        shutil.rmtree(self.temporary, ignore_errors=True)
-        self.temporary.mkdir(parents=True)
+        self.temporary = self.stack.enter_context(paths.new_directory(self.directory, last=INDEX))
         return self
 
     def add(self, content: np.ndarray, labels: np.ndarray) -> None:
@@ -88,18 +89,32 @@ class Writer:
                 np.save(file, array)
                 file.flush()
                 os.fsync(file.fileno())
-            sizes[f"{kind}_bytes"] = path.stat().st_size
+            sizes[f"{kind}_bytes"], sizes[f"{kind}_crc"] = _fingerprint(path)
         self.shards.append(dict(files, **sizes, shape=list(content.shape), dtype=str(content.dtype)))
         self.content, self.labels = [], []
 
-    def __exit__(self, kind: type | None, *_: Any) -> None:
-        if kind is not None:
-            shutil.rmtree(self.temporary, ignore_errors=True)
-            return
-        self._close_shard()
-        index = dict(format=FORMAT, meta=self.meta, shards=self.shards)
-        (self.temporary / INDEX).write_text(json.dumps(index, indent=1) + "\n")
-        _replace(self.temporary, self.directory)
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        with self.stack:
+            if error is not None:
+                raise error  # through the stack, which clears up
+            self._close_shard()
+            text = _index_text(dict(format=FORMAT, meta=self.meta, shards=self.shards))
+            (self.temporary / INDEX).write_text(text)
+
+
+def _index_text(index: Mapping[str, Any]) -> str:
+    """The index, and a checksum of itself."""
+    text = json.dumps(index, sort_keys=True)
+    return json.dumps(dict(index, checksum=zlib.crc32(text.encode())), indent=1) + "\n"
+
+
+def _fingerprint(file: pathlib.Path) -> tuple[int, int]:
+    """Size and CRC-32."""
+    size = crc = 0
+    with file.open("rb") as f:
+        while block := f.read(1 << 22):
+            size, crc = size + len(block), zlib.crc32(block, crc)
+    return size, crc
 
 
 def compact(content: np.ndarray) -> np.ndarray:
@@ -107,16 +122,6 @@ def compact(content: np.ndarray) -> np.ndarray:
     if content.dtype.kind in "iu":
         return content if content.dtype.itemsize < 4 else content.astype(np.int32)
     return content if content.dtype.itemsize < 4 else content.astype(np.float32)
-
-
-def _replace(temporary: pathlib.Path, directory: pathlib.Path) -> None:
-    """Moves a finished directory to its name; an old one is moved aside first, then deleted."""
-    aside = directory.with_name(f".{directory.name}.{os.getpid()}.old")
-    shutil.rmtree(aside, ignore_errors=True)
-    if directory.exists():
-        directory.rename(aside)
-    temporary.rename(directory)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def store(
@@ -179,24 +184,28 @@ def load(directory: str | os.PathLike) -> Codes:
       UserError: no such directory, or a shard that is missing, truncated or not what the index says; the
         message names the file.
     """
-    directory = pathlib.Path(directory)
+    directory = paths.path(directory)
     path = directory / INDEX
-    if not path.is_file():
+    if not paths.is_file(path):
         raise UserError(f"codes {directory}: expected {INDEX} (written by `vargen tokenize`), found none")
     try:
         index = json.loads(path.read_text())
-        shards, meta, version = index["shards"], index["meta"], index["format"]
+        if (version := index["format"]) != FORMAT:
+            raise UserError(f"codes {path}: expected format {FORMAT}, found {version}")
+        checksum, shards, meta = index.pop("checksum"), index["shards"], index["meta"]
         fields = [[shard[name] for name in SHARD_FIELDS] for shard in shards]
-    except (ValueError, KeyError, TypeError) as error:
+        if checksum != zlib.crc32(json.dumps(index, sort_keys=True).encode()):
+            raise ValueError("its checksum differs")
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"codes {path}: expected an index of shards, found a broken file") from error
-    if version != FORMAT:
-        raise UserError(f"codes {path}: expected format {FORMAT}, found {version}")
     if not shards:
         raise UserError(f"codes {directory}: expected items, found none")
     content, labels = [], []
-    for content_name, content_bytes, labels_name, labels_bytes, shape, dtype in fields:
-        content.append(_open(directory / content_name, content_bytes))
-        labels.append(np.asarray(_open(directory / labels_name, labels_bytes)))
+    for content_name, size, crc, labels_name, labels_size, labels_crc, shape, dtype in fields:
+        content.append(_open(directory / content_name, size, crc))
+        labels.append(np.asarray(_open(directory / labels_name, labels_size, labels_crc)))
         found = content[-1]
         if list(found.shape) != shape or str(found.dtype) != dtype:
             raise UserError(
@@ -206,12 +215,18 @@ def load(directory: str | os.PathLike) -> Codes:
     return Codes(directory, meta, content, labels)
 
 
-def _open(path: pathlib.Path, size: int) -> np.ndarray:
-    if not path.is_file():
+def _open(path: paths.Path, size: int, crc: int) -> np.ndarray:
+    if not paths.is_file(path):
         raise UserError(f"codes {path}: expected a file of {size} bytes, found none")
-    if path.stat().st_size != size:
-        raise UserError(f"codes {path}: expected {size} bytes, found {path.stat().st_size} (truncated?)")
+    file = paths.local(path)
+    found = _fingerprint(file)
+    if found[0] != size:
+        raise UserError(f"codes {path}: expected {size} bytes, found {found[0]} (truncated?)")
+    if found[1] != crc:
+        raise UserError(
+            f"codes {path}: expected the bytes that were written, found others (the checksum differs)"
+        )
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise UserError(f"codes {path}: expected a NumPy array, found a broken file ({error})") from error

@@ -17,6 +17,7 @@ import numpy as np
 import optax
 from flax import traverse_util
 
+from vargen import paths
 from vargen.data import pipeline, transforms
 from vargen.data.sources import Source
 
@@ -206,8 +207,5 @@ def _read(path: pathlib.Path) -> tuple[Any, float] | None:
 
 
 def _write(path: pathlib.Path, params: Any, accuracy: float) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}.partial")
-    with temporary.open("wb") as file:
+    with paths.replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, accuracy=accuracy, **traverse_util.flatten_dict(jax.device_get(params), sep="/"))
-    os.replace(temporary, path)

@@ -21,7 +21,7 @@ import ml_dtypes  # makes "bfloat16" a NumPy dtype, by which safetensors hands o
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from vargen import weights_file
+from vargen import paths, weights_file
 from vargen.errors import UserError
 
 Path = str | os.PathLike[str]
@@ -153,7 +153,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], wrapped: Sequence[str] =
     check_suffix(path)
     writers: dict[str, Callable] = {".safetensors": weights_file.write_safetensors, ".npz": _write_npz}
     to_torch = functools.partial(_write_torch, wrapped=wrapped)
-    with weights_file.replacing(path) as temporary:
+    with paths.replacing(path) as temporary:
         writers.get(path.suffix, to_torch)(temporary, arrays)
 
 

@@ -163,6 +163,7 @@ def train(
             if saving:
                 with metrics.paused():
                     checkpoints.save(train_state, record)
+                    metrics.send()
             if on_images is not None and settings.image_every and (last or step % settings.image_every == 0):
                 with metrics.paused():
                     metrics.images(step, on_images(train_state))

@@ -7,10 +7,13 @@ import json
 import os
 import pathlib
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+
+from vargen import paths
 
 FILE, BOARD = "metrics.jsonl", "tb"
 
@@ -43,7 +46,8 @@ class Metrics:
         enabled: bool = True,
         progress: bool = True,
     ):
-        self.path = pathlib.Path(directory) / FILE
+        self.path = paths.path(directory) / FILE
+        self._copies = contextlib.ExitStack()
         self.batch_size = batch_size
         self._start = start_step
         self.enabled = enabled
@@ -53,14 +57,16 @@ class Metrics:
             return
         from tensorboardX import SummaryWriter
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         rows = [row for row in read(self.path) if row["step"] <= start_step]
         self.seconds = rows[-1]["seconds"] if rows else 0.0
-        temporary = self.path.with_suffix(".partial")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        temporary.replace(self.path)
-        self._file = self.path.open("a")
-        board = self.path.parent / BOARD
+        paths.write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+        # Nothing can be appended to a file in a bucket: it is written here, and sent by `send`.
+        self._here = pathlib.Path(self.path.parent)
+        if paths.is_remote(self.path):
+            self._here = pathlib.Path(self._copies.enter_context(tempfile.TemporaryDirectory()))
+            (self._here / FILE).write_bytes(self.path.read_bytes())
+        self._file = (self._here / FILE).open("a")
+        board = self._here / BOARD
         self._board = SummaryWriter(str(board), purge_step=start_step + 1 if start_step else None)
         if progress:
             self._bar = _bar(title, start_step, steps)
@@ -103,6 +109,17 @@ class Metrics:
         for name, images in pictures.items():
             self._board.add_image(name, grid(np.asarray(images)), step, dataformats="HWC")
 
+    def send(self) -> None:
+        """Sends what was recorded to where it belongs, where that is a bucket."""
+        if not self.enabled or not paths.is_remote(self.path):
+            return
+        self._board.flush()
+        for file in sorted(self._here.rglob("*")):
+            if file.is_file():
+                paths.write_bytes(
+                    self.path.parent / file.relative_to(self._here).as_posix(), file.read_bytes()
+                )
+
     def say(self, text: str) -> None:
         """Prints a line, above the progress bar where there is one."""
         if not self.enabled:
@@ -131,17 +148,23 @@ class Metrics:
         for thing in (self._bar, self._board, self._file):
             if thing is not None:
                 thing.close()
+        with self._copies:
+            self.send()
 
 
-def read(path: str | os.PathLike) -> list[dict]:
-    """The rows of a `metrics.jsonl`, [] where there is no file; a last line cut short is left out."""
-    path = pathlib.Path(path)
+def read(path: paths.PathLike) -> list[dict]:
+    """The rows of a `metrics.jsonl`, [] where there is no file; what comes after a broken line is left out."""
+    path = paths.path(path)
     rows = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    for line in path.read_bytes().splitlines() if paths.is_file(path) else []:
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+            whole = isinstance(row["step"], int) and isinstance(row["seconds"], (int, float))
+        except (ValueError, KeyError, TypeError, RecursionError):
             break
+        if not whole:
+            break
+        rows.append(row)
     return rows
 
 
