@@ -59,7 +59,7 @@ def read_many(path: paths.PathLike, name: str, checks: dict[str, Check]) -> dict
 @contextlib.contextmanager
 def _opened(path: paths.PathLike, name: str, wanted: str) -> Iterator[BinaryIO]:
     where = paths.path(path, name)
-    if not where.is_file():
+    if not paths.is_file(where):
         found = "a directory" if where.is_dir() else "no plain file" if where.exists() else "none"
         raise UserError(f"{name} {path}: expected {wanted}, found {found}")
     try:

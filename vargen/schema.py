@@ -77,7 +77,7 @@ class Training:
 
     steps: Annotated[int, Between(1, STEPS)] = 1000
     batch_size: Annotated[int, BATCH] = 64
-    learning_rate: Annotated[float, Between(0, 100, above=True)] = 1e-3
+    learning_rate: Annotated[float, Between(0, 100)] = 1e-3
     min_learning_rate: Annotated[float, Between(0, 100)] = 0.0
     warmup_steps: Annotated[int, Between(0, STEPS)] = 100
     schedule: Annotated[str, OneOf("cosine", "linear", "constant")] = "cosine"
@@ -112,7 +112,7 @@ class Losses:
     adaptive: bool = False
     discriminator_width: Annotated[int, SIZE] = 64
     discriminator_layers: Annotated[int, Between(1, 16)] = 3
-    discriminator_learning_rate: Annotated[float, Between(0, 100, above=True)] = 1e-4
+    discriminator_learning_rate: Annotated[float, Between(0, 100)] = 1e-4
 
 
 @dataclasses.dataclass

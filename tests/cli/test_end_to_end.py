@@ -1,36 +1,19 @@
 """Every system that trains on the digits, through all commands, at a tiny size."""
 
 import json
-import pathlib
 
 import numpy as np
 import pytest
+from commands import ROOT, tiny
 from PIL import Image
 
 from vargen.cli import main
 
-ROOT = pathlib.Path(__file__).parents[2]
 SYSTEMS = sorted(path.stem for path in (ROOT / "configs").glob("*_digits.py"))
-
-TINY = """
-model.layers=2 model.width=32 mixer.heads=2 tokenizer.encoder.width=16 tokenizer.encoder.blocks=1
-evaluation.samples=40 evaluation.batch_size=40 tokenizer_training.steps=4 tokenizer_training.save_every=4
-tokenizer_training.batch_size=16 tokenizer_training.warmup_steps=2 tokenizer_training.log_every=2
-training.steps=4 training.save_every=4 training.batch_size=16 training.warmup_steps=2 training.log_every=2
-training.augmented_copies=1
-""".split()
-OPTIONS = {"diffusion": ["head.sample_steps=4", "head.width=16", "head.depth=1"]}
 
 
 def run(*arguments):
     assert main.main([str(a) for a in arguments]) == 0
-
-
-def tiny(system):
-    from vargen import config
-
-    head = config.load(ROOT / "configs" / f"{system}.py").head.name
-    return [f"--config.{field}" for field in TINY + OPTIONS.get(head, [])]
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

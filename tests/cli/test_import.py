@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import vargen
-from vargen import config, models
+from vargen import config, models, paths
 from vargen.cli import copying, evaluate, main
 from vargen.config import part
 from vargen.interop import files, mapping, systems
@@ -149,9 +149,9 @@ def test_commands_after_an_import(tmp_path, capsys):
     capsys.readouterr()
     np.save(tmp_path / "wrong.npy", codes + 16)
     for flags, words in (
-        (["--codes", tmp_path / "wrong.npy"], "whole numbers from 0 to 15, found int32 from 16 to 31"),
+        (["--codes", tmp_path / "wrong.npy"], "whole numbers [B, 16] from 0 to 15, found "),
         (["--codes", tmp_path / "none.npy"], "expected an .npy"),
-        (["--preset", "papers"], "preset: expected one of demo, paper, found 'papers'"),
+        (["--preset", "papers"], "--preset: expected one of demo, paper, found 'papers'"),
     ):
         assert main.main(["sample", "--workdir", str(out), *map(str, flags)]) == 2
         error = capsys.readouterr().err
@@ -223,8 +223,7 @@ def test_where_training_starts(tmp_path):
     out = imported("rar", tmp_path)
     c = vargen.load(out).config
     c.data = config.images("folder", IMAGE, 3, 2, path="nowhere")
-    copying.copy_tokenizer(c, out, tmp_path / "fine")
-    copying.copy_generator(c, out, tmp_path / "fine")
+    copying.copy(c, paths.path(tmp_path / "fine"), tokenizer=None, origin=str(out), classes=["0", "1"])
     model = vargen.load(tmp_path / "fine")
     assert model.config.data.num_classes == 5 and model.generate([4], 0)[0].shape == (1, 16)
     order = model.generator.order.training(jax.random.key(0), 8, 0)

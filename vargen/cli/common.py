@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
     from vargen.model import Model
+    from vargen.paths import Path
 
 
 CLASSES = "classes.json"
@@ -193,7 +194,8 @@ def load_model(args: argparse.Namespace) -> Model:
     for field in ("image_size", "channels"):
         if asked.data[field] != trained.data[field]:
             raise UserError(
-                f"config field data.{field}: the model was trained with {trained.data[field]}, found {asked.data[field]}"
+                f"config field data.{field}: the model was trained with {trained.data[field]}, "
+                f"found {asked.data[field]}"
             )
     if model.generator is not None:
         preflight.check_sampling(model.generator, model.sampling(**asked.sampling))
@@ -202,6 +204,20 @@ def load_model(args: argparse.Namespace) -> Model:
         model = model.with_config(config.override(trained, [("compute_dtype", asked.compute_dtype)]))
     model.config = asked
     return model
+
+
+def out_directory(out: str | None, otherwise: Path) -> Path:
+    """The directory that --out names, not made yet, or another.
+
+    Raises:
+      UserError: a file is there.
+    """
+    from vargen import paths
+
+    found = otherwise if out is None else paths.path(out, "--out")
+    if found.exists() and not found.is_dir():
+        raise UserError(f"--out {found}: expected a directory, or nothing, found a file")
+    return found
 
 
 def preset(config: ConfigDict, name: str) -> Mapping[str, Any]:
@@ -436,13 +452,6 @@ def _some(names: Sequence[str]) -> str:
     """' or a name such as cat, dog' where classes have names."""
     words = [n for n in names if not n.isdecimal()][:3]
     return f" or a name such as {', '.join(words)}" if words else ""
-
-
-def psnr_db(mse: np.ndarray) -> np.ndarray:
-    """Peak signal-to-noise ratio in dB of mean squared errors of images in [-1, 1]."""
-    import numpy as np
-
-    return 10 * np.log10(4 / np.maximum(mse, 1e-10))
 
 
 def cache_directory() -> pathlib.Path:

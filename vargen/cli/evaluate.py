@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import pathlib
 from typing import TYPE_CHECKING, Any
 
 from vargen import schema
@@ -11,6 +10,7 @@ from vargen.cli import common
 
 if TYPE_CHECKING:
     from vargen.model import Model
+    from vargen.paths import Path, PathLike
 
 SUMMARY = "measure a trained model and write its report"
 DESCRIPTION = """
@@ -42,12 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measures, prints and writes."""
-    from vargen import report
+    from vargen import paths, report
 
     model = common.load_model(args)
     given = {k: v for k, v in common.sampling_options(args).items() if v is not None}
     model.config.sampling.update(given)
-    out = pathlib.Path(args.out or args.workdir)
+    model.needs_generator()
+    out = common.out_directory(args.out, paths.path(args.workdir))
     settings = model.config.evaluation
     samples = settings.samples if args.samples is None else args.samples
     seed = settings.seed if args.seed is None else args.seed
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def evaluate(
-    model: Model, workdir: str | pathlib.Path, out: pathlib.Path, samples: int, seed: int, command: str
+    model: Model, workdir: PathLike, out: Path, samples: int, seed: int, command: str
 ) -> dict[str, float]:
     """Measures `model` and writes its report into `out`; returns the numbers.
 
@@ -69,11 +70,15 @@ def evaluate(
     """
     import numpy as np
 
-    from vargen import config, data, evaluation, report, seeds
+    from vargen import config, data, evaluation, paths, report, seeds
     from vargen.cli import describe
 
     c = model.config
     train, test = (data.load(c.data, split) for split in ("train", "test"))
+    if (names := common.stored_classes(workdir)) is not None:
+        common.check_classes(names, train.classes, f"workdir {workdir}")
+    elif len(train.classes) != model.config.data.num_classes:
+        common.check_classes(common.class_names(c, workdir), train.classes, f"workdir {workdir}")
     classifier = None
     if c.data.image_size <= LARGEST:
         classifier = evaluation.fit(train, test, common.cache_directory() / "classifiers")
@@ -81,7 +86,7 @@ def evaluate(
     measured = evaluation.evaluate(
         model, train, test, classifier, samples=samples, batch_size=size, key=seeds.key(seed)
     )
-    record = training_record(pathlib.Path(workdir))
+    record = training_record(paths.path(workdir))
     metrics = measured | record["metrics"]
 
     originals = data.to_float(data.arrays(test, 20)[0])
@@ -109,7 +114,7 @@ def evaluate(
     return metrics
 
 
-def training_record(workdir: pathlib.Path) -> dict[str, Any]:
+def training_record(workdir: Path) -> dict[str, Any]:
     """Times and loss curves from the metrics.jsonl of both runs."""
     from vargen.training import metrics as record
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import pathlib
 from typing import TYPE_CHECKING
 
 from vargen.cli import common
@@ -43,21 +42,20 @@ def run(args: argparse.Namespace) -> None:
     """Reconstructs and writes the images."""
     import numpy as np
 
-    from vargen import data, pictures
+    from vargen import data, paths, pictures
     from vargen.evaluation import metrics
 
     model = common.load_model(args)
+    out = common.out_directory(args.out, paths.path(args.workdir) / "reconstructions")
     if args.input:
         originals = read_images(args.input, args.count, model.config.data)
     else:
         originals, _ = data.arrays(data.load(model.config.data, "test"), args.count)
     floats = data.to_float(originals)
     decoded = np.clip(common.in_batches(model.reconstruct, floats, 64), -1, 1)
-    out = pathlib.Path(args.out or pathlib.Path(args.workdir) / "reconstructions")
-    out.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(decoded):
-        pictures.to_pil(image).save(out / f"{i:04d}.png")
-    beside(originals, pictures.to_uint8(decoded)).save(out / "reconstructions.png")
+        pictures.save(image, out / f"{i:04d}.png")
+    pictures.save(beside(originals, pictures.to_uint8(decoded)), out / "reconstructions.png")
     psnr = float(np.mean(metrics.psnr(floats, decoded)))
     print(f"{len(originals)} images, PSNR {psnr:.2f} dB; see {out / 'reconstructions.png'}")
 
@@ -78,7 +76,7 @@ def beside(originals: np.ndarray, decoded: np.ndarray, columns: int = 8):
     return pictures.grid(np.stack(rows), row_labels=["original", "decoded"] * (len(rows) // 2))
 
 
-def read_images(paths: list[str], most: int, settings) -> np.ndarray:
+def read_images(names: list[str], most: int, settings) -> np.ndarray:
     """The first `most` images of files and folders, in order of name: uint8 [M, S, S, C].
 
     Raises:
@@ -86,14 +84,15 @@ def read_images(paths: list[str], most: int, settings) -> np.ndarray:
     """
     import numpy as np
 
+    from vargen import paths
     from vargen.data import folder, transforms
 
-    files: list[pathlib.Path] = []
-    for path in (pathlib.Path(p).expanduser() for p in paths):
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in folder.SUFFIXES)
-        if path.is_dir() and not inside:
+    files: list[paths.Path] = []
+    for path in (paths.path(p, "--input") for p in names):
+        inside = folder.pictures_in(path) if path.is_dir() else [path]
+        if not inside:
             raise UserError(f"folder {path}: expected images ({', '.join(folder.SUFFIXES)}), found none")
-        files += inside if path.is_dir() else [path]
+        files += inside
     size = settings.image_size
     images = (folder.read_image(file, settings.channels, size) for file in files[:most])
     return np.stack([transforms.fit(image, size) for image in images])

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import pathlib
-import zipfile
+import math
 from typing import TYPE_CHECKING
 
 from vargen.cli import common
@@ -13,6 +12,7 @@ from vargen.errors import UserError
 if TYPE_CHECKING:
     from vargen.conditioning import CaptionEmbedding, Captions
     from vargen.model import Model
+    from vargen.paths import Path
 
 SUMMARY = "draw images from a trained or imported model"
 DESCRIPTION = """
@@ -29,14 +29,14 @@ EXAMPLES = """\
 # What fits on a sheet.
 GRID_ROWS, GRID_COLUMNS, STEPS_ROWS = 20, 16, 8
 MANY_CLASSES = 100
+MOST = 10**7  # images of one call
+MOST_NUMBERS = 2**32  # in one array of captions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
     common.add_config(parser, required=False)
-    parser.add_argument(
-        "--classes", default="", metavar="LIST", help="numbers, ranges or names: 0,3-5,cat (every class)"
-    )
+    parser.add_argument("--classes", metavar="LIST", help="numbers, ranges or names: 0,3-5,cat (every class)")
     parser.add_argument(
         "--captions",
         metavar="FILE",
@@ -66,16 +66,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draws and writes the images."""
+    from vargen import paths
+
     model = common.load_model(args)
     preset = common.preset(model.config, args.preset)
-    out = pathlib.Path(args.out or pathlib.Path(args.workdir) / "samples")
-    if args.codes:
+    out = common.out_directory(args.out, paths.path(args.workdir) / "samples")
+    if args.codes is not None:
+        for flag, found in (
+            ("--classes", args.classes),
+            ("--captions", args.captions),
+            ("--count", args.count),
+        ):
+            if found is not None:
+                raise UserError(f"sample: expected --codes or {flag}, found both")
         decode(model, args.codes, out, args.batch_size, preset["resize"])
     else:
         draw(model, args, out, args.count or preset["count"] or 8, preset["resize"])
 
 
-def draw(model: Model, args: argparse.Namespace, out: pathlib.Path, count: int, resize: int) -> None:
+def draw(model: Model, args: argparse.Namespace, out: Path, count: int, resize: int) -> None:
     """Draws `count` images of each class or caption into `out`, scaled to `resize` pixels where not 0."""
     import jax
     import numpy as np
@@ -86,23 +95,28 @@ def draw(model: Model, args: argparse.Namespace, out: pathlib.Path, count: int, 
     names = common.class_names(model.config, args.workdir)
     condition = model.needs_generator().condition
     of_text = isinstance(condition, CaptionEmbedding)
-    if of_text != bool(args.captions):
+    if of_text != (args.captions is not None):
         expected, found = ("--captions", "none") if of_text else ("--classes", "--captions")
         raise UserError(f"{model.config.name}: expected {expected}, found {found}")
-    if args.captions:
+    if args.captions is not None:
+        if args.classes is not None:
+            raise UserError("sample: expected --captions or --classes, found both")
         captions, names = read_captions(args.captions, condition)
         wanted = list(range(len(names)))
-        labels = jax.tree.map(lambda x: np.repeat(x, count, axis=0), captions)
     else:
         if not args.classes and len(names) > MANY_CLASSES and not args.preset:
             raise UserError(
                 f"classes: the model has {len(names)}, expected --classes (all of them: all), found none"
             )
-        wanted = list(dict.fromkeys(common.parse_classes(args.classes, names)))
+        wanted = list(dict.fromkeys(common.parse_classes(args.classes or "", names)))
+    if (total := len(wanted) * count) > MOST:
+        raise UserError(f"--count: expected at most {MOST} images in all, found {len(wanted)} x {count}")
+    if args.captions is None:
         labels = np.repeat(np.asarray(wanted, np.int32), count)
+    else:
+        labels = jax.tree.map(lambda x: np.repeat(x, count, axis=0), captions)
     options = common.sampling_options(args)
     columns = common.step_names(model, steps=args.steps)
-    total = len(wanted) * count
     batch_size = min(args.batch_size, total)
 
     grown = {}
@@ -119,25 +133,24 @@ def draw(model: Model, args: argparse.Namespace, out: pathlib.Path, count: int, 
     kept: dict[int, list] = {c: [] for c in wanted[:GRID_ROWS]}
     done = 0
     for images in common.progress(drawn, total, "sampling"):
-        out.mkdir(parents=True, exist_ok=True)
         for image in pictures.to_uint8(images):
             label, number = wanted[done // count], done % count
-            pictures.to_pil(image).save(out / f"{label:04d}-{number:03d}.png")
+            pictures.save(image, out / f"{label:04d}-{number:03d}.png")
             if label in kept and number < GRID_COLUMNS:
                 kept[label].append(image)
             done += 1
     rows = np.stack([np.stack(images) for images in kept.values()])
-    pictures.grid(rows, row_labels=[names[c] for c in kept]).save(out / "grid.png")
+    pictures.save(pictures.grid(rows, row_labels=[names[c] for c in kept]), out / "grid.png")
 
     if grown:
         sheet = pictures.grid(
             np.stack(list(grown.values())), row_labels=[names[c] for c in grown], column_labels=columns
         )
-        sheet.save(out / "steps.png")
+        pictures.save(sheet, out / "steps.png")
     print(f"{total} images in {out}; look at {out / 'grid.png'}")
 
 
-def decode(model: Model, path: str, out: pathlib.Path, batch_size: int, resize: int) -> None:
+def decode(model: Model, path: str, out: Path, batch_size: int, resize: int) -> None:
     """Writes the images of given contents, scaled to `resize` pixels where not 0.
 
     Raises:
@@ -145,31 +158,25 @@ def decode(model: Model, path: str, out: pathlib.Path, batch_size: int, resize: 
     """
     import numpy as np
 
-    from vargen import pictures
+    from vargen import array_files, inputs, pictures
 
-    try:
-        content = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"codes {path}: expected an .npy, found {error}") from error
-    t = model.tokenizer
-    slots = (t.grid.size,) if t.vocab else (t.grid.size, t.channels)
-    expected = "B, " + ", ".join(map(str, slots))
-    shape = getattr(content, "shape", ())  # an .npz has none
-    if shape[1:] != slots or not shape[0]:
-        raise UserError(f"codes {path}: expected an array of shape [{expected}], found {list(shape)}")
-    if t.vocab and not (content.dtype.kind in "iu" and content.min() >= 0 and content.max() < t.vocab):
-        raise UserError(
-            f"codes {path}: expected whole numbers from 0 to {t.vocab - 1}, found {content.dtype} "
-            f"from {content.min()} to {content.max()}"
-        )
-    content = content.astype(np.int32 if t.vocab else np.float32)
-    out.mkdir(parents=True, exist_ok=True)
+    tokenizer = model.tokenizer
+    slots, expected = inputs.slots(tokenizer)
+
+    def check(dtype, shape) -> None:
+        inputs.dtype(dtype, tokenizer, "array")
+        if shape[1:] != slots or not shape[0]:
+            raise UserError(f"expected an array {expected}, found one of shape {list(shape)}")
+
+    content = np.asarray(
+        inputs.content(array_files.read(path, "--codes", check), tokenizer, f"--codes {path}")
+    )
     for start in range(0, len(content), batch_size):
         images = common.decoded(
             model, content[start : start + batch_size], min(batch_size, len(content)), resize
         )
         for i, image in enumerate(pictures.to_uint8(images)):
-            pictures.to_pil(image).save(out / f"{start + i:06d}.png")
+            pictures.save(image, out / f"{start + i:06d}.png")
     print(f"{len(content)} images in {out}")
 
 
@@ -179,20 +186,30 @@ def read_captions(path: str, condition: CaptionEmbedding) -> tuple[Captions, lis
     Raises:
       UserError: not an .npz with `embedding` and `mask`, or of another shape than the model's.
     """
-    import numpy as np
+    from vargen import array_files
 
+    def numbers(dtype, shape) -> None:
+        if dtype.kind not in "biuf" or math.prod(shape) > MOST_NUMBERS:
+            raise UserError(
+                f"expected numbers, at most {MOST_NUMBERS} of them, found {dtype} of shape {list(shape)}"
+            )
+
+    def text(dtype, shape) -> None:
+        if dtype.kind != "U" or len(shape) > 1:
+            raise UserError(f"expected a list of texts, found {dtype} of shape {list(shape)}")
+
+    found = array_files.read_many(path, "--captions", dict(embedding=numbers, mask=numbers, text=text))
+    for name in ("embedding", "mask"):
+        if name not in found:
+            raise UserError(f"--captions {path}: expected an .npz of embedding and mask, found no {name}")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            embedding, mask = file["embedding"], file["mask"]
-            names = [str(x) for x in np.atleast_1d(file["text"])] if "text" in file.files else None
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise UserError(f"captions {path}: expected an .npz of embedding and mask, found {error}") from error
-    if names and len(names) != len(embedding):
-        raise UserError(
-            f"captions {path}: expected a text for each of {len(embedding)} embeddings, found {len(names)}"
-        )
-    try:
-        captions = condition.parse((embedding, mask))
+        captions = condition.parse((found["embedding"], found["mask"]))
     except ValueError as error:
-        raise UserError(f"{error} in {path}") from error
-    return captions, names or [str(i) for i in range(len(embedding))]
+        raise UserError(f"--captions {path}: {error}") from error
+    count = len(found["embedding"])
+    names = [str(x) for x in found["text"].reshape(-1)] if "text" in found else [str(i) for i in range(count)]
+    if len(names) != count:
+        raise UserError(
+            f"--captions {path}: expected a text for each of {count} embeddings, found {len(names)}"
+        )
+    return captions, names

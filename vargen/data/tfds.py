@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from vargen.data.sources import Source
+from vargen import paths
+from vargen.data.sources import Source, digest
 from vargen.data.transforms import to_channels
 from vargen.errors import UserError
 
@@ -25,15 +25,21 @@ class TfdsSource(Source):
         classes: Sequence[str],
         records: Any,
         keys: tuple[str, str],
+        description: str,
         image_size: int,
         channels: int,
     ):
         super().__init__(name, classes, image_size, channels)
         self.records = records
         self.image_key, self.label_key = keys
+        self.description = description
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def fingerprint(self) -> str:
+        """A hash of the set's description, its split and size, and the names of classes."""
+        return digest(self.name, self.description, len(self.records), self.classes)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         try:
@@ -62,7 +68,12 @@ def load(settings: Mapping[str, Any], split: str) -> TfdsSource:
         ) from error
     directory = _prepared(settings["path"], settings["dataset"])
     name = f"tfds {directory}"
-    builder = tfds.builder_from_directory(directory)
+    try:
+        description = (directory / "dataset_info.json").read_text()
+        builder = tfds.builder_from_directory(directory)
+    except Exception as error:  # its parsers raise many kinds
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{name}: expected a prepared set, found a broken one ({lines[0]})") from error
     keys = _keys(builder.info.features, name, tfds)
     available = builder.info.splits
     if "train" not in available:
@@ -77,14 +88,16 @@ def load(settings: Mapping[str, Any], split: str) -> TfdsSource:
             f"found {builder.info.file_format.value}"
         ) from error
     classes = builder.info.features[keys[1]].names
-    return TfdsSource(name, classes, records, keys, settings["image_size"], settings["channels"])
+    return TfdsSource(
+        name, classes, records, keys, f"{chosen} {description}", settings["image_size"], settings["channels"]
+    )
 
 
-def _prepared(path: str, dataset: str) -> pathlib.Path:
+def _prepared(path: str, dataset: str) -> paths.Path:
     """The directory of the newest version, which holds dataset_info.json."""
     if not path:
         raise UserError("data.path: expected the TensorFlow Datasets directory, found nothing")
-    root = pathlib.Path(path).expanduser()
+    root = paths.path(path, "data.path")
     base = root / dataset.replace(":", "/") if dataset else root
     found = [p.parent for depth in ("", "*/", "*/*/") for p in base.glob(depth + "dataset_info.json")]
     if not found:
@@ -92,7 +105,7 @@ def _prepared(path: str, dataset: str) -> pathlib.Path:
     return max(found, key=_version)
 
 
-def _version(directory: pathlib.Path) -> tuple[int, ...]:
+def _version(directory: paths.Path) -> tuple[int, ...]:
     parts = directory.name.split(".")
     return tuple(int(p) for p in parts) if all(p.isdigit() for p in parts) else (-1,)
 

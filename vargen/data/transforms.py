@@ -6,12 +6,15 @@ pure function of (image, numbers), wherever it is computed.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 # Uniform numbers that one image takes: shift rows, shift columns, flip, crop scale, crop row, crop column.
 DRAWS = 6
 # Random crops keep between 80 % and all of the short side (openai/guided-diffusion, image_datasets.py).
 SMALLEST_CROP = 0.8
+LONG = 8  # times as long as wide: of longer pictures the ends are never looked at
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
@@ -48,6 +51,8 @@ def fit(image: np.ndarray, size: int, crop: str = "center", draws: np.ndarray | 
     if random:
         shorter = size + int(draws[3] * (np.ceil(size / SMALLEST_CROP) - size + 1))
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    if max(picture.size) > LONG * min(picture.size):  # no more of it is enlarged than a few squares
+        picture = _middle(picture)
     while min(picture.size) >= 2 * shorter:
         picture = picture.resize((picture.width // 2, picture.height // 2), resample=Image.Resampling.BOX)
     scale = shorter / min(picture.size)
@@ -60,6 +65,18 @@ def fit(image: np.ndarray, size: int, crop: str = "center", draws: np.ndarray | 
     array = np.asarray(picture)
     array = array if array.ndim == 3 else array[..., None]
     return array[top : top + size, left : left + size]
+
+
+def _middle(picture: Any) -> Any:
+    """The middle of a very long picture, `LONG` times as long as wide; by an even number less, so centred alike."""
+    long, short = max(picture.size), min(picture.size)
+    cut = (long - LONG * short) // 2
+    box = (
+        (cut, 0, picture.width - cut, short)
+        if picture.width == long
+        else (0, cut, short, picture.height - cut)
+    )
+    return picture.crop(box)
 
 
 def augment(images: np.ndarray, draws: np.ndarray, shift: int = 0, flip: bool = False) -> np.ndarray:
