@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
 def main() -> int:
-    """The command line; Ctrl-C while its modules are imported ends it as quietly as later."""
+    """The command line. Ctrl-C ends it quietly also while its modules are imported, and when it is done."""
     try:
         from vargen.cli import main as command
+
+        code = command.main()
     except KeyboardInterrupt:
         print("vargen: interrupted", file=sys.stderr)
-        return 130
-    return command.main()
+        code = 128 + signal.SIGINT
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own end would show a traceback
+    return code
 
 
 if __name__ == "__main__":

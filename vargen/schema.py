@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any
-
-from ml_collections import ConfigDict
+from typing import TYPE_CHECKING, Annotated, Any
 
 from vargen.limits import COUNT, EPS, RATE, SIZE, STD, AtLeast, Between, OneOf
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 STEPS = 10**9
 GUIDANCE = Between(0, 1e4)
@@ -43,7 +44,7 @@ class Sampling:
 
     guidance: Annotated[float, GUIDANCE] = 1.0
     guidance_schedule: Annotated[str, OneOf("constant", "linear", "cosine", "ramp")] = "constant"
-    guidance_power: Annotated[float, Between(0, 100, above=True)] = 1.0
+    guidance_power: Annotated[float, Between(0, 100)] = 1.0
     guidance_steps: Annotated[int, DECODING_STEPS] = 0
     temperature: Annotated[float, TEMPERATURE] = 1.0
     top_k: Annotated[int, TOP_K] = 0
@@ -180,4 +181,6 @@ GROUPS: dict[str, type] = {
 
 def defaults(group: type) -> ConfigDict:
     """A group with its defaults."""
+    from ml_collections import ConfigDict  # slow to import, and the commands' help needs the limits alone
+
     return ConfigDict(dataclasses.asdict(group()))

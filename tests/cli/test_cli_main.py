@@ -65,7 +65,7 @@ def tiny(tmp_path):
         (["train", "--workdir", "{tmp}/w", "--config", "{tiny}", "--stage", "none"], ["--stage", "none"]),
         (["train", "--workdir", "{tmp}/w", "--config", "{tiny}", "--config.seeed=3"], ["seeed", "seed"]),
         (["train", "--workdir", "{tmp}/w", "--config", "{tiny}", "--config.seed=x"], ["seed", "'x'"]),
-        (["train", "--workdir", "{tmp}/w", "--config", "{tiny}", "--config.head.x=1"], ["head", "'x'"]),
+        (["train", "--workdir", "{tmp}/w", "--config", "{tiny}", "--config.head.x=1"], ["head.x", "unknown"]),
         (["train", "--workdir", "{tmp}/w", "--config", "{tiny}", "--config.order.name=spiral"], ["'spiral'"]),
         (
             ["train", "--workdir", "{tmp}/w", "--config", "{tiny}", "--config.data.source=folder"]
@@ -79,8 +79,8 @@ def tiny(tmp_path):
         (["tokenize", "--workdir", "{tmp}/w", "--config", "{tiny}"], ["checkpoint", "found none"]),
         (["sample", "--workdir", "{tmp}/nowhere"], ["nowhere", "found none"]),
         (["sample", "--workdir", "{tmp}/empty"], ["checkpoint", "found none"]),
-        (["sample", "--workdir", "{tmp}/empty", "--top-p", "2"], ["--top-p", "from 0 to 1", "'2'"]),
-        (["sample", "--workdir", "{tmp}/empty", "--count", "0"], ["--count", "at least 1", "'0'"]),
+        (["sample", "--workdir", "{tmp}/empty", "--top-p", "2"], ["--top-p", "above 0 to 1", "'2'"]),
+        (["sample", "--workdir", "{tmp}/empty", "--count", "0"], ["--count", "from 1 to 1000000", "'0'"]),
         (["evaluate", "--workdir", "{tmp}/empty"], ["checkpoint", "found none"]),
         (["reconstruct", "--workdir", "{tmp}/empty"], ["checkpoint", "found none"]),
         (["smaple"], ["smaple", "sample"]),

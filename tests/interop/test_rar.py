@@ -10,7 +10,9 @@ GOLDEN = pathlib.Path(__file__).parents[1] / "goldens" / "rar.npz"
 
 
 def test_parity(capsys):
-    family, results, left = check.check(str(GOLDEN))
+    report = check.check(str(GOLDEN))
+    family, results, left = report.family, report.results, report.left
+    assert not report.problem
     assert family == "rar" and not left
     assert not [r for r in results if not r.holds]
     assert len(results) == len(np.load(GOLDEN).files) - sum(
@@ -33,7 +35,7 @@ def test_a_wrong_weight_is_found(tmp_path, capsys):
 def test_files_that_are_no_goldens(tmp_path, capsys):
     text, other = tmp_path / "text.npz", tmp_path / "other.npz"
     text.write_text("hello")
-    np.savez(other, a=np.zeros(3))
+    np.savez(other, a=np.zeros(3), meta='{"a": 1}')
     assert check.main([str(text)]) == 2 and check.main([str(other)]) == 2 and check.main([]) == 2
     error = capsys.readouterr().err
     assert "expected an .npz" in error and "found none of their arrays" in error and "usage" in error

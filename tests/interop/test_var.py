@@ -22,7 +22,9 @@ from vargen.interop.parity.golden import Golden
 )
 def test_parity(name, family):
     path = FOLDER / f"{name}.npz"
-    found, results, left = check.check(str(path))
+    report = check.check(str(path))
+    found, results, left = report.family, report.results, report.left
+    assert not report.problem
     assert found == family and not left
     assert not [r for r in results if not r.holds]
     assert sorted(r.output for r in results) == sorted(Golden(path).outputs())

@@ -424,7 +424,7 @@ def parse_classes(text: str, names: Sequence[str]) -> list[int]:
     if text in ("", "all"):
         return list(range(len(names)))
     chosen = []
-    for word in (w.strip() for w in text.split(",")):
+    for word in text.split(","):
         low, dash, high = word.partition("-")
         if word in names:
             chosen.append(list(names).index(word))

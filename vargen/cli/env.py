@@ -8,9 +8,11 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from vargen.cli import common
+from vargen.cli.failures import one_line
 
 SUMMARY = "print versions, devices and settings, for reports"
 DESCRIPTION = """
@@ -26,6 +28,7 @@ PACKAGES = (
     "vargen jax jaxlib flax optax orbax-checkpoint ml-collections numpy grain tensorflow-datasets etils pillow "
     "safetensors tensorboardX libtpu jax-cuda12-plugin jax-cuda13-plugin torch"
 ).split()
+SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL")  # in names of variables
 VARIABLES = tuple("JAX_ XLA_ VARGEN_ TPU_ LIBTPU CUDA_VISIBLE SLURM_PROCID SLURM_NTASKS LC_ALL LANG".split())
 
 
@@ -37,25 +40,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints it."""
-    found = environment()
+    config = None
     if args.config is not None or args.workdir is not None:
         from vargen.config import to_json
 
-        found["config"] = json.loads(to_json(common.read_config(args)))
+        config = json.loads(to_json(common.read_config(args)))
+    found = environment()
+    if config is not None:
+        found["config"] = config
     if args.json:
         print(json.dumps(found, indent=2))
         return
     for name, value in found.items():
-        if isinstance(value, dict):
-            print(f"{name}:")
-            text = (
-                json.dumps(value, indent=2)
-                if name == "config"
-                else "\n".join(f"{k}: {v}" for k, v in value.items())
-            )
-            print("\n".join(f"  {line}" for line in text.splitlines()))
-        else:
-            print(f"{name}: {value}")
+        if name == "config":
+            value = json.dumps(value, indent=2).splitlines()
+        elif isinstance(value, dict):
+            value = [f"{k}: {one_line(str(v))}" for k, v in value.items()]
+        print(f"{name}: {value}" if isinstance(value, str) else "\n  ".join([f"{name}:", *value]))
 
 
 def environment() -> dict[str, Any]:
@@ -70,14 +71,20 @@ def environment() -> dict[str, Any]:
     return dict(
         python=f"{platform.python_version()} ({sys.executable})",
         platform=platform.platform(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        cores=str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         memory=_memory(),
         devices=_devices(),
         precision=_precision(),
         cache=f"{cache} ({_size(cache)})",
         versions=versions,
-        variables={k: v for k, v in sorted(os.environ.items()) if k.startswith(VARIABLES)},
+        variables=variables(os.environ),
     )
+
+
+def variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that change how vargen runs; of those that are secrets, that they are set."""
+    chosen = {k: v for k, v in sorted(environment.items()) if k.startswith(VARIABLES)}
+    return {k: "(set)" if any(word in k.upper() for word in SECRET) else v for k, v in chosen.items()}
 
 
 def _devices() -> str:
@@ -88,7 +95,7 @@ def _devices() -> str:
         counted = ", ".join(f"{kinds.count(k)} x {k}" for k in dict.fromkeys(kinds))
         return f"{jax.default_backend()}: {counted} in {jax.process_count()} process"
     except Exception as error:  # whatever a broken driver raises is what a report needs
-        return f"none: {' '.join(str(error).split())}"
+        return f"none: {_line(error)}"
 
 
 def _precision() -> str:
@@ -98,7 +105,11 @@ def _precision() -> str:
 
         return f"compute_dtype auto is {compute_dtype(config.config()).__name__}"
     except Exception as error:  # likewise
-        return f"unknown: {' '.join(str(error).split())}"
+        return f"unknown: {_line(error)}"
+
+
+def _line(error: Exception) -> str:
+    return one_line(str(error)) or type(error).__name__
 
 
 def _memory() -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vargen import schema
 from vargen.cli import common
+from vargen.errors import UserError
 
 if TYPE_CHECKING:
     from vargen.model import Model
@@ -24,6 +25,7 @@ EXAMPLES = """\
   vargen evaluate --workdir runs/quickstart --samples 2000 --guidance 1.5
 """
 
+FEWEST = 4  # held-out images
 LARGEST = 64  # pixels: a small classifier says little about larger images
 
 
@@ -42,12 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measures, prints and writes."""
-    from vargen import paths, report
+    from vargen import paths, preflight, report
 
     model = common.load_model(args)
     given = {k: v for k, v in common.sampling_options(args).items() if v is not None}
     model.config.sampling.update(given)
-    model.needs_generator()
+    preflight.check_sampling(model.needs_generator(), model.sampling())
     out = common.out_directory(args.out, paths.path(args.workdir))
     settings = model.config.evaluation
     samples = settings.samples if args.samples is None else args.samples
@@ -75,6 +77,10 @@ def evaluate(
 
     c = model.config
     train, test = (data.load(c.data, split) for split in ("train", "test"))
+    if model.generator.condition.hides:
+        raise UserError(f"evaluate: expected a model of classes, found {c.conditioning.name}")
+    if len(test) < FEWEST:
+        raise UserError(f"{test.name}: expected at least {FEWEST} held-out images, found {len(test)}")
     if (names := common.stored_classes(workdir)) is not None:
         common.check_classes(names, train.classes, f"workdir {workdir}")
     elif len(train.classes) != model.config.data.num_classes:

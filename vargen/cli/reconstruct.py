@@ -94,5 +94,5 @@ def read_images(names: list[str], most: int, settings) -> np.ndarray:
             raise UserError(f"folder {path}: expected images ({', '.join(folder.SUFFIXES)}), found none")
         files += inside
     size = settings.image_size
-    images = (folder.read_image(file, settings.channels, size) for file in files[:most])
+    images = (folder.read_image(file, settings.channels, size) for file in list(dict.fromkeys(files))[:most])
     return np.stack([transforms.fit(image, size) for image in images])

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from vargen import inputs
 from vargen.data import pipeline
 from vargen.data.sources import Source
 from vargen.errors import UserError
@@ -90,7 +91,7 @@ def measure(
     Raises:
       UserError: too few samples or held-out images for these metrics.
     """
-    key = jax.random.key(key) if isinstance(key, int) else key
+    key = inputs.key(key)
     images, labels = pipeline.arrays(source_test, limit)
     for name, count in (("held-out images", len(images)), ("samples", samples)):
         if count <= NEIGHBOURS:

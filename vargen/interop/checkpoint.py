@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-import pathlib
-import shutil
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vargen import config, weights_file
+from vargen import config, paths, weights_file
 from vargen.errors import UserError
 from vargen.interop import files, mapping, systems
 from vargen.training import checkpoints
@@ -46,30 +46,40 @@ def import_checkpoint(
     Raises:
       UserError: a file is missing, broken or of another kind, arrays don't fit, or `out` is there. Nothing is left.
     """
-    out = pathlib.Path(out).expanduser()
-    if out.exists():
-        raise UserError(f"{out}: expected a new directory, found one that is there already")
+    where = paths.path(out, "--out")
+    if where.exists():
+        raise UserError(f"--out {where}: expected a new directory, found one that is there already")
     s = systems.system(name)
-    arrays: dict[str, Any] = {"tokenizer": files.read(tokenizer, _lenient(weights), "tokenizer")}
-    if generator is not None:
-        arrays["generator"] = files.read(generator, weights, "generator")
-    c = systems.infer(s, arrays["tokenizer"], arrays.get("generator"), image_size=image_size, heads=heads)
-    parts = dict(zip(("tokenizer", "generator"), systems.build(c), strict=True))
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        for part, found in arrays.items():
-            (partial / part).mkdir(parents=True)
-            params = systems.read(getattr(s, part), parts[part], found)
-            weights_file.write(partial / part / checkpoints.WEIGHTS, params)
+    given = dict(tokenizer=tokenizer) if generator is None else dict(tokenizer=tokenizer, generator=generator)
+    arrays: dict[str, Any] = {}
+    for part, file in given.items():
+        arrays[part] = files.read(file, weights if part == "generator" else _lenient(weights), part)  # type: ignore[arg-type]
+    named = " and ".join(os.fspath(file) for file in given.values())
+    with _about(named):
+        c = systems.infer(s, arrays["tokenizer"], arrays.get("generator"), image_size=image_size, heads=heads)
+        parts = dict(zip(("tokenizer", "generator"), systems.build(c), strict=True))
+    params = {}
+    for part, found in arrays.items():
+        with _about(os.fspath(given[part])):
+            params[part] = systems.read(getattr(s, part), parts[part], found)
+    with paths.new_directory(where, last=checkpoints.CONFIG) as partial:
+        for part, tree in params.items():
+            (partial / part).mkdir()
+            weights_file.write(partial / part / checkpoints.WEIGHTS, tree)
             (partial / part / checkpoints.CONFIG).write_text(config.to_json(c))
         (partial / checkpoints.CONFIG).write_text(config.to_json(c))
-        partial.rename(out)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return c
+
+
+@contextlib.contextmanager
+def _about(name: str) -> Iterator[None]:
+    """Errors inside name the file; sizes that make no sense together are one of them."""
+    try:
+        yield
+    except UserError as error:
+        raise error if str(error).startswith(name) else UserError(f"{name}: {error}") from error
+    except (ValueError, TypeError, IndexError, ZeroDivisionError, OverflowError) as error:
+        raise UserError(f"{name}: its arrays' shapes don't fit each other ({error})") from error
 
 
 def export_checkpoint(
@@ -91,18 +101,59 @@ def export_checkpoint(
     Raises:
       UserError: no model there, or one with parts or values that the system's files have no place for.
     """
-    s, workdir = systems.system(name), pathlib.Path(workdir).expanduser()
+    s, workdir = systems.system(name), paths.path(workdir, "--workdir")
     wanted = {
-        part: file for part, file in (("tokenizer", tokenizer), ("generator", generator)) if file is not None
+        part: paths.path(file, f"--{part}")
+        for part, file in (("tokenizer", tokenizer), ("generator", generator))
+        if file is not None
     }
-    for file in wanted.values():
-        files.check_suffix(file)
+    _check_targets(workdir, wanted)
     written = {part: _arrays(s, part, workdir, which) for part in wanted}
-    for part, arrays in written.items():
-        files.write(wanted[part], arrays, getattr(s, part).WRAPPED)
+    with contextlib.ExitStack() as stack:
+        # Both are written, then both take their places.
+        for part, arrays in written.items():
+            temporary = stack.enter_context(paths.replacing(wanted[part]))
+            files.write_as(wanted[part].suffix, temporary, arrays, getattr(s, part).WRAPPED)
 
 
-def _arrays(s: systems.System, part: str, workdir: pathlib.Path, which: str) -> dict[str, np.ndarray]:
+def _check_targets(workdir: paths.Path, wanted: Mapping[str, paths.Path]) -> None:
+    """Checks that nothing of the model, nor one of the files by the other, would be overwritten.
+
+    Raises:
+      UserError: it would, or a name by which no format is known, or a directory.
+    """
+    own = os.path.realpath(workdir)
+    places: dict[str, str] = {}
+    for part, file in wanted.items():
+        files.check_suffix(file)
+        if file.is_dir():
+            raise UserError(f"--{part} {file}: expected a file to write, found a directory")
+        if paths.is_remote(file):
+            place = os.fspath(file)
+        else:
+            place = os.path.realpath(file)
+            inside = os.path.relpath(place, own).split(os.sep)[0]
+            linked = os.path.exists(place) and os.stat(place).st_nlink > 1
+            if inside in ("tokenizer", "generator") or (linked and _is_linked_from(workdir, place)):
+                raise UserError(f"--{part} {file}: expected a file outside the model, found one of {workdir}")
+        if place in places.values():
+            raise UserError(
+                "export: expected two files for --tokenizer and --generator, found one name for both"
+            )
+        places[part] = place
+
+
+def _is_linked_from(workdir: paths.Path, place: str) -> bool:
+    """Whether a file of the model is the file at `place` under another name."""
+    return any(
+        os.path.samefile(os.path.join(folder, name), place)
+        for folder, _, names in os.walk(workdir)
+        for name in names
+        if os.path.isfile(os.path.join(folder, name))
+    )
+
+
+def _arrays(s: systems.System, part: str, workdir: paths.Path, which: str) -> dict[str, np.ndarray]:
     """The authors' arrays of one part, checked to mean the same model in the authors' program."""
     c, params, _ = checkpoints.load_params(workdir / part, which)
     built = dict(zip(("tokenizer", "generator"), systems.build(c), strict=True))[part]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import os
 import pathlib
 import re
@@ -27,6 +28,7 @@ from vargen.errors import UserError
 Path = str | os.PathLike[str]
 Found = dict[str, "_Array"]
 
+INDEX = ".safetensors.index.json"
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 PLAIN = ("model", "module", "state_dict")  # names of one set of weights among other things in a PyTorch file
 AVERAGED = ("model_ema", "ema")
@@ -47,10 +49,17 @@ class _Array:
     load: Callable[[], np.ndarray]
 
 
+def _odd(array: np.ndarray) -> str:
+    """The first number that isn't finite, and how many there are."""
+    odd = array[~np.isfinite(array)]
+    return f"{odd[0]} (one of {odd.size})"
+
+
 class Weights(Mapping[str, np.ndarray]):
     """Arrays by name, each read and converted anew whenever it is asked for.
 
-    float16 and bfloat16 come out as float32, every other dtype as it is. `len`, iteration and `in` read nothing.
+    float16 and bfloat16 come out as float32, wider floats as they are; whole numbers, and floats that aren't finite,
+    are refused where they are asked for. `len`, iteration and `in` read nothing.
     """
 
     def __init__(self, path: Path, arrays: Found):
@@ -63,9 +72,11 @@ class Weights(Mapping[str, np.ndarray]):
         except _FAILURES as error:
             raise UserError(f"{self._path}: {name} cannot be read: {weights_file.line(error)}") from error
         if array.dtype in weights_file.HALVES:
-            return array.astype(np.float32)
-        if array.dtype.kind not in "biufc":
-            raise UserError(f"{self._path}: {name}: expected an array of numbers, found dtype {array.dtype}")
+            array = array.astype(np.float32)
+        if array.dtype.kind != "f":
+            raise UserError(f"{self._path}: {name}: expected an array of floats, found dtype {array.dtype}")
+        if not np.isfinite(array).all():
+            raise UserError(f"{self._path}: {name}: expected finite numbers, found {_odd(array)}")
         return array
 
     def __iter__(self) -> Iterator[str]:
@@ -90,7 +101,8 @@ def read(
     """The weights in a file, by their authors' names.
 
     The suffix says the format: .safetensors, .npz or PyTorch's .pth, .pt, .bin, .ckpt; with any other, the first
-    bytes do. Of an npz with names "sd/..." only those are taken, without the "sd/". In a PyTorch file the weights
+    bytes do. Of safetensors in several files the index (model.safetensors.index.json) is given, or a directory that has
+    one. Of an npz with names "sd/..." only those are taken, without the "sd/". In a PyTorch file the weights
     are the dict itself or lie in it as "model", "module" or "state_dict", averaged ones as "model_ema" or "ema";
     a file of VAR's trainer holds them under "trainer". "module." and "_orig_mod." are dropped where every name
     starts with them. What is not a tensor is passed over.
@@ -108,8 +120,10 @@ def read(
     if weights not in ("auto", "ema", "plain"):
         raise UserError(f"weights: expected auto, ema or plain, found {weights!r}")
     path = _existing(path)
-    kind = _kind(path)
-    if kind == "torch":
+    kind = "sharded" if path.name.endswith(INDEX) else _kind(path)
+    if kind == "sharded":
+        sets = {"": _sharded_arrays(path)}
+    elif kind == "torch":
         sets = _torch_sets(path, member)
     elif kind == "npz":
         sets = {"": _npz_arrays(path)}
@@ -121,7 +135,11 @@ def read(
         found = ", ".join(name or "one set of weights without a name" for name in sets if sets[name])
         names = " or ".join(name for name in wanted if name)
         raise UserError(f"{path}: expected {weights} weights ({names}), found {found or 'no arrays'}")
-    return Weights(path, _unwrapped(sets[chosen]))
+    arrays = _unwrapped(sets[chosen])
+    for name, array in arrays.items():
+        if 0 in array.shape:
+            raise UserError(f"{path}: {name}: expected numbers, found an empty array of shape {array.shape}")
+    return Weights(path, arrays)
 
 
 def check_suffix(path: Path) -> None:
@@ -149,21 +167,63 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], wrapped: Sequence[str] =
       UserError: another suffix, an array that does not hold numbers, PyTorch is needed and missing, or the file
         cannot be written.
     """
-    path = pathlib.Path(path).expanduser()
     check_suffix(path)
-    writers: dict[str, Callable] = {".safetensors": weights_file.write_safetensors, ".npz": _write_npz}
-    to_torch = functools.partial(_write_torch, wrapped=wrapped)
     with paths.replacing(path) as temporary:
-        writers.get(path.suffix, to_torch)(temporary, arrays)
+        write_as(paths.path(path).suffix, temporary, arrays, wrapped)
+
+
+def write_as(
+    suffix: str, path: pathlib.Path, arrays: Mapping[str, np.ndarray], wrapped: Sequence[str] = ()
+) -> None:
+    """Writes arrays in the format of a suffix at once to `path`; see `write`."""
+    writers: dict[str, Callable] = {".safetensors": weights_file.write_safetensors, ".npz": _write_npz}
+    writers.get(suffix, functools.partial(_write_torch, wrapped=wrapped))(path, arrays)
 
 
 def _existing(path: Path) -> pathlib.Path:
-    path = pathlib.Path(path).expanduser()
-    if path.is_dir():
-        raise UserError(f"{path}: expected a file, found a directory")
-    if not path.exists():
-        raise UserError(f"{path}: expected a file, found none")
-    return path
+    """The file of this machine; of a directory the one index of shards in it."""
+    where = paths.path(path)
+    if where.is_dir():
+        found = sorted(p for p in where.iterdir() if p.name.endswith(INDEX))
+        if len(found) != 1:
+            raise UserError(
+                f"{path}: expected a file, or a directory with one *{INDEX}, found {len(found)} of them"
+            )
+        where = found[0]
+    if not paths.is_file(where):
+        raise UserError(f"{path}: expected a file, found {'no plain file' if where.exists() else 'none'}")
+    return paths.local(where)
+
+
+def _sharded_arrays(path: pathlib.Path) -> Found:
+    """The arrays of all files that an index names, each from the file that the index says.
+
+    Raises:
+      UserError: a broken index, one that names files elsewhere, a missing file, an array that isn't where it says.
+    """
+    try:
+        table = json.loads(path.read_bytes())["weight_map"]
+        named = all(isinstance(k, str) and isinstance(v, str) for k, v in table.items())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{path}: expected an index with a weight_map, found a broken one ({error})"
+        ) from error
+    if not named or not table:
+        raise UserError(f"{path}: expected a weight_map of arrays to files, found something else")
+    shards: dict[str, Found] = {}
+    for file in sorted(set(table.values())):
+        if pathlib.PurePath(file).name != file:
+            raise UserError(f"{path}: expected files beside it, found {file!r}")
+        shards[file] = _safetensors_arrays(_existing(path.with_name(file)))
+    for name, file in table.items():
+        if name not in shards[file]:
+            raise UserError(f"{path}: expected {name} in {file}, found none")
+    held = [name for found in shards.values() for name in found]
+    if extra := sorted(set(held) - set(table)) or sorted({n for n in held if held.count(n) > 1}):
+        raise UserError(
+            f"{path}: expected every array once, in the file it says, found {extra[0]} elsewhere too"
+        )
+    return {name: shards[file][name] for name, file in table.items()}
 
 
 def _head(path: pathlib.Path) -> bytes:

@@ -41,7 +41,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     name, guidance = SIZES.get(width, (str(width), 2.0))
     c.name = f"LlamaGen-{name}"
     if PROJECTION in arrays:
-        tokens, channels = m.shape(arrays, "cls_embedding.uncond_embedding", WHAT)
+        tokens, channels = m.pair(arrays, "cls_embedding.uncond_embedding", WHAT)
         c.conditioning = part("caption", tokens=tokens, channels=channels, dropout=0.1)
         c.name += "-text"
         c.data.num_classes = 1

@@ -24,7 +24,7 @@ def part(arrays: Mapping[str, Any], levels: tuple[int, ...] | None = None) -> Co
     Raises:
       UserError: arrays that tell sizes are missing.
     """
-    vocab, channels = m.shape(arrays, "quantize.embedding.weight", WHAT)
+    vocab, channels = m.pair(arrays, "quantize.embedding.weight", WHAT)
     encoder = autoencoder.encoder_part(arrays, autoencoder.LLAMAGEN, WHAT)
     return config_part("vq", encoder=encoder, vocab=vocab, channels=channels)
 

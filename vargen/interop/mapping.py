@@ -243,7 +243,36 @@ def shape(arrays: Mapping[str, Any], name: str, what: str = "checkpoint") -> tup
         first = ", ".join(list(arrays)[:3])
         raise UserError(f"{what}: expected the array {name}, found {len(arrays)} others ({first} ...)")
     known = getattr(arrays, "shape", None)
-    return tuple(known(name) if known else np.shape(arrays[name]))
+    return _Shape(known(name) if known else np.shape(arrays[name]), name, what)
+
+
+def pair(arrays: Mapping[str, Any], name: str, what: str = "checkpoint") -> tuple[int, int]:
+    """The shape of an array of two axes.
+
+    Raises:
+      UserError: there is no such array, or it has others.
+    """
+    found = shape(arrays, name, what)
+    if len(found) != 2:
+        raise UserError(f"{what}: {name}: expected an array of two axes, found shape {tuple(found)}")
+    return found[0], found[1]
+
+
+class _Shape(tuple):
+    """A shape that names its array where it has fewer axes than are asked for."""
+
+    name: str
+    what: str
+
+    def __new__(cls, values: Iterable[int], name: str, what: str):
+        made = super().__new__(cls, values)
+        made.name, made.what = name, what
+        return made
+
+    def __getitem__(self, axis):
+        if isinstance(axis, int) and not -len(self) <= axis < len(self):
+            raise UserError(f"{self.what}: {self.name}: expected more axes, found shape {tuple(self)}")
+        return super().__getitem__(axis)
 
 
 def count(arrays: Mapping[str, Any], pattern: str, what: str = "") -> int:

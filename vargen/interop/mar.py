@@ -30,7 +30,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     Raises:
       UserError: slots of several latents.
     """
-    classes, width = m.shape(arrays, "class_emb.weight", WHAT)
+    classes, width = m.pair(arrays, "class_emb.weight", WHAT)
     stacks = ("encoder", "decoder")
     layers = tuple(m.count(arrays, f"{name}_blocks.{{}}.attn.proj.weight", WHAT) for name in stacks)
     channels = m.shape(arrays, "z_proj.weight", WHAT)[1]

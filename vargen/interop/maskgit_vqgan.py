@@ -45,7 +45,7 @@ def part(arrays: Mapping[str, Any], levels: tuple | None = None) -> ConfigDict:
     )
     blocks = m.count(arrays, "encoder.down.0.block.{}.conv1.weight", WHAT)
     found = dict(width=width, multipliers=multipliers, blocks=blocks)
-    vocab, channels = m.shape(arrays, "quantize.embedding.weight", WHAT)
+    vocab, channels = m.pair(arrays, "quantize.embedding.weight", WHAT)
     return config.part(
         "vq",
         vocab=vocab,

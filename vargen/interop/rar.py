@@ -34,7 +34,7 @@ def levels(arrays: Mapping[str, Any]) -> tuple[int] | None:
 
 def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     """Writes the generator's parts and sizes into a config; the arrays tell the heads."""
-    vocab, width = m.shape(arrays, "lm_head.weight", WHAT)
+    vocab, width = m.pair(arrays, "lm_head.weight", WHAT)
     name, temperature, guidance, power = SIZES.get(width, (str(width), *SIZES[768][1:]))
     c.name = f"RAR-{name}"
     c.data.num_classes = m.shape(arrays, "embeddings.weight", WHAT)[0] - vocab - 2

@@ -42,7 +42,7 @@ def levels(arrays: Mapping[str, Any]) -> tuple[int, ...]:
 
 def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     """Writes the generator's parts and sizes into a config; `heads` where the arrays don't tell (64 wide)."""
-    classes, width = m.shape(arrays, "class_emb.weight", WHAT)
+    classes, width = m.pair(arrays, "class_emb.weight", WHAT)
     depth = m.count(arrays, "blocks.{}.attn.proj.weight", WHAT)
     scales = "blocks.0.attn.scale_mul_1H11"
     l2 = scales in arrays

@@ -27,7 +27,7 @@ def part(arrays: Mapping[str, Any], levels: tuple[int, ...] | None = None) -> Co
     Raises:
       UserError: arrays that tell sizes are missing.
     """
-    vocab, channels = m.shape(arrays, "quantize.embedding.weight", WHAT)
+    vocab, channels = m.pair(arrays, "quantize.embedding.weight", WHAT)
     if levels is None:
         levels = PUBLISHED[10, 680]
         if HITS in arrays and m.shape(arrays, HITS, WHAT)[0] != len(levels):

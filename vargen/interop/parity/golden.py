@@ -30,6 +30,9 @@ class Golden:
 
     def __init__(self, path: str | pathlib.Path):
         self.path = pathlib.Path(path)
+        if not self.path.is_file():
+            found = "a directory" if self.path.is_dir() else "no plain file" if self.path.exists() else "none"
+            raise UserError(f"golden {path}: expected an .npz, found {found}")
         try:
             with np.load(self.path, allow_pickle=False) as file:
                 self.arrays = {name: file[name] for name in file.files}
@@ -37,8 +40,13 @@ class Golden:
             raise UserError(f"golden {path}: expected an .npz, found {error or 'a broken file'}") from error
         try:
             self.meta: dict[str, Any] = json.loads(str(self.arrays["meta"])) if "meta" in self.arrays else {}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"golden {path}: expected JSON in meta, found {error}") from error
+        if not isinstance(self.meta, dict) or not self.meta:
+            raise UserError(f"golden {path}: expected meta, a JSON object of what was computed, found none")
+        for name, array in self.arrays.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all() and not name.startswith("out/"):
+                raise UserError(f"golden {path}: expected finite numbers in {name}, found others")
         self.weights = {k.removeprefix("sd/"): v for k, v in self.arrays.items() if k.startswith("sd/")}
 
     def __getitem__(self, name: str) -> np.ndarray:
