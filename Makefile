@@ -8,7 +8,7 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: help install quickstart test test-slow test-fuzz lint format notebook benchmarks clean
+.PHONY: help install quickstart test test-slow test-fuzz test-faults lint format notebook benchmarks clean
 
 help:
 	@echo "make quickstart   install, then train, sample and evaluate on the digits: runs/quickstart/report.html"
@@ -16,6 +16,7 @@ help:
 	@echo "make test         the tests            (make test ARGS='-k orders' picks some)"
 	@echo "make test-slow    the tests that take minutes"
 	@echo "make test-fuzz    the tests with drawn examples, drawn anew, many times as many"
+	@echo "make test-faults  training under 400 injected failures: benchmarks/results/faults.json"
 	@echo "make lint         check style          make format   mend it"
 	@echo "make notebook     execute notebooks/quickstart.ipynb"
 	@echo "make benchmarks   measure speed; results go to benchmarks/results/"
@@ -46,6 +47,10 @@ test-slow: $(VENV)/.installed-test
 FUZZ ?= 20
 test-fuzz: $(VENV)/.installed-test
 	VARGEN_FUZZ=$(FUZZ) $(BIN)/python -m pytest -n $(WORKERS) -k drawn $(ARGS)
+
+# Half an hour: training is killed, stopped and starved 400 times; benchmarks/results/faults.json.
+test-faults: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks.faults $(ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -16,7 +17,8 @@ def main() -> int:
         print("vargen: interrupted", file=sys.stderr)
         code = 128 + signal.SIGINT
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own end would show a traceback
+        # Python's own end would show a traceback.
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(code or 128 + number))
     return code
 
 

@@ -7,6 +7,7 @@ and their like, is a bug whatever came before it.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import dataclasses
 import os
@@ -167,12 +168,20 @@ def signals(outcome: Outcome) -> Iterator[None]:
         outcome.signalled = number
         raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
 
+    def again(unraisable: Any) -> None:
+        # It came while a callback of the garbage collector ran (JAX has one), whose errors go nowhere.
+        if issubclass(unraisable.exc_type, (KeyboardInterrupt, Stopped)):
+            _thread.interrupt_main(outcome.signalled or signal.SIGINT)
+        else:
+            hook(unraisable)
+
     usual = {
         signal.SIGINT: signal.default_int_handler,
         signal.SIGTERM: signal.SIG_DFL,
         signal.SIGHUP: signal.SIG_DFL,
     }
     caught = [n for n, handler in usual.items() if signal.getsignal(n) == handler]  # nohup ignores one
+    hook, sys.unraisablehook = sys.unraisablehook, again
     for number in caught:
         signal.signal(number, stop)
     try:
@@ -180,6 +189,7 @@ def signals(outcome: Outcome) -> Iterator[None]:
     finally:
         for number in caught:
             signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else usual[number])
+        sys.unraisablehook = hook
 
 
 @contextlib.contextmanager

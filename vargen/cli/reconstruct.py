@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
 from vargen.cli import common
-from vargen.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,9 +89,11 @@ def read_images(names: list[str], most: int, settings) -> np.ndarray:
 
     files: list[paths.Path] = []
     for path in (paths.path(p, "--input") for p in names):
-        inside = folder.pictures_in(path) if path.is_dir() else [path]
+        passed_over: list[paths.Path] = []
+        inside = folder.pictures_in(path, passed_over) if path.is_dir() else [path]
         if not inside:
-            raise UserError(f"folder {path}: expected images ({', '.join(folder.SUFFIXES)}), found none")
+            raise folder.no_pictures(path, passed_over)
+        folder.say_passed_over(os.fspath(path), tuple(passed_over))
         files += inside
     size = settings.image_size
     images = (folder.read_image(file, settings.channels, size) for file in list(dict.fromkeys(files))[:most])

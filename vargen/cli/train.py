@@ -93,9 +93,10 @@ def train(
     workdir = paths.path(workdir, "--workdir")
     if origin is not None and tokenizer is not None:
         raise UserError("train: expected --from or --tokenizer, found both")
-    config, classes = prepare(config)
+    config, classes = look_at_data(config)
     resume.check(config, workdir)
     check_classes(workdir, classes)
+    look_at_parts(config)
     if stage != "generator" and not (tokenizer or origin):
         stages.check_perceptual(config, workdir)
     with held(workdir):
@@ -117,28 +118,33 @@ def _go(stopped_by: int) -> None:
         raise Stopped(stopped_by)
 
 
-def prepare(config: ConfigDict) -> tuple[ConfigDict, list[str]]:
-    """Looks at the data and traces everything once, to fail early; writes nothing.
+def look_at_data(config: ConfigDict) -> tuple[ConfigDict, list[str]]:
+    """Checks every field by itself and opens the data.
 
     Returns:
       The config with `data.num_classes` filled in where it is 0, and the names of the classes.
     """
-    import jax
-
     from vargen import data, preflight
     from vargen.config import override
 
     preflight.check_fields(config)
     classes = data.load(config.data, "train").classes
     data.load(config.data, "test")
-    config = override(config, [("data.num_classes", len(classes))])
+    return override(config, [("data.num_classes", len(classes))]), classes
+
+
+def look_at_parts(config: ConfigDict) -> None:
+    """Builds and traces everything once, to fail early."""
+    import jax
+
+    from vargen import preflight
+
     generator = preflight.check(config, jax.device_count(), jax.process_count())
     if generator.condition.hides:
         name = config.conditioning.name
         raise UserError(
             f"train: expected conditioning by label, as the data has, found {name}; use the loss in Python"
         )
-    return config, classes
 
 
 def check_classes(workdir: os.PathLike, classes: list[str]) -> None:

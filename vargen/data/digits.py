@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vargen.data.sources import ArraySource
+from vargen.data.sources import ArraySource, check_memory
 from vargen.errors import UserError
 
 SIDE = 8  # pixels
@@ -19,7 +19,7 @@ def load(settings: Mapping[str, Any], split: str) -> ArraySource:
     """1437 digits for training or 360 held-out ones (36 of each class), enlarged smoothly to `image_size`.
 
     Raises:
-      UserError: `image_size` is below 8.
+      UserError: `image_size` is below 8, or so large that the digits fill the memory.
     """
     size = settings["image_size"]
     if size < SIDE:
@@ -29,10 +29,11 @@ def load(settings: Mapping[str, Any], split: str) -> ArraySource:
         images, labels, test = stored["images"], stored["labels"], stored["test"]
     chosen = test if split == "test" else ~test
     grey = images[chosen].astype(np.float64) / BRIGHTEST
+    check_memory("digits", len(images), size, settings["channels"])
     weights = cubic_weights(SIDE, size)
-    enlarged = np.clip(weights @ grey @ weights.T, 0, 1)
-    pixels = np.rint(255 * enlarged).astype(np.uint8)[..., None]
-    pixels = np.repeat(pixels, settings["channels"], axis=-1)
+    # One by one: in float64 all of them would take eight times what they take in the end.
+    pixels = np.stack([np.rint(255 * np.clip(weights @ x @ weights.T, 0, 1)).astype(np.uint8) for x in grey])
+    pixels = np.repeat(pixels[..., None], settings["channels"], axis=-1)
     return ArraySource("digits", [str(digit) for digit in range(10)], pixels, labels[chosen])
 
 

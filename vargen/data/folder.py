@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 from collections.abc import Mapping, Sequence
@@ -16,12 +17,12 @@ from vargen.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 TEST_FOLDERS = ("test", "val", "validation")
-NO_PICTURES = (
-    "__MACOSX",
-    "@eaDir",
-)  # what other programs leave beside pictures; and whatever begins with "."
-# A file of a few kilobytes can claim any size: what would take more than this to decode is refused, named.
+# What other programs leave beside pictures; and whatever begins with ".".
+NO_PICTURES = ("__MACOSX", "@eaDir")
+# A file of a few kilobytes can claim any size: what would take more than this to decode is refused by its header.
 MOST_PIXELS = 100_000_000
+MOST_PIXELS_OF_JPEG = 400_000_000  # where it can be decoded at a reduced scale
+LONGEST_SIDE = 65_535
 
 
 class FolderSource(Source):
@@ -50,27 +51,52 @@ class FolderSource(Source):
         return dict(image=image, label=int(self.labels[index]))
 
     def fingerprint(self) -> str:
-        """A hash of the files' names below the root, their sizes and times, labels and names of classes."""
-        listed = [(os.fspath(file.relative_to(self.root)), *_size_and_time(file)) for file in self.files]
+        """A hash of the files' names below the root, their sizes and times, labels and names of classes.
+
+        Raises:
+          UserError: a file that is gone.
+        """
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        listed = [(_below(file, self.root), *_size_and_time(file)) for file in self.files]
         return digest(self.classes, self.labels.tobytes(), listed)
 
 
 def _size_and_time(file: paths.Path) -> tuple[int, int]:
-    if paths.is_remote(file):
-        stat = file.stat()
-        return stat.length, int(stat.mtime or 0)
-    found = os.stat(file)
+    try:
+        if paths.is_remote(file):
+            stat = file.stat()
+            return stat.length, int(stat.mtime or 0)
+        found = os.stat(file)
+    except OSError as error:
+        raise UserError(f"image {file}: expected a file, found none ({_reason(error)})") from error
     return found.st_size, found.st_mtime_ns
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__
+
+
+def _text(name: str, path: paths.Path) -> str:
+    """A name on the disk as text, the same in every locale; bytes that aren't UTF-8 stay as surrogates."""
+    return name if paths.is_remote(path) else os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def _below(file: paths.Path, root: paths.Path) -> str:
+    return _text(file.relative_to(root).as_posix(), file)
 
 
 def load(settings: Mapping[str, Any], split: str) -> FolderSource:
     """A folder `class/name.png` (also jpg, jpeg, webp), classes in alphabetical order.
 
     Where the folder has `train/` and one of `test/`, `val/`, `validation/`, those are the splits; else files
-    are held out by the hash of their name (`test_fraction`, 0.1 by default).
+    are held out by the hash of their name (`test_fraction`, 0.1 by default), also where there is `train/` alone.
 
     Raises:
-      UserError: no such folder, no class in it, or no image in a split.
+      UserError: no such folder, one that cannot be read, no class in it, a class without images, or classes that
+        only the held-out split has.
     """
     if not settings["path"]:
         raise UserError("data.path: expected a folder with one subfolder of images per class, found nothing")
@@ -78,80 +104,119 @@ def load(settings: Mapping[str, Any], split: str) -> FolderSource:
     if not root.is_dir():
         found = "a file" if root.exists() else "no such folder"
         raise UserError(f"folder {root}: expected a folder of class/name.png, found {found}")
-    tests = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
-    fixed = (root / "train").is_dir() and bool(tests)
-    base = (root / "train" if split == "train" else tests[0]) if fixed else root
-    names = _classes(root / "train" if fixed else root)
-    if not names:
-        raise UserError(f"folder {root}: expected subfolders of images, one per class, found none")
+    if _classes(root) == ["train"] and _classes(root / "train"):
+        root = root / "train"
+    trained, base = _splits(root, split)
+    fixed = trained != root
+    folders = _classes(trained)
+    if not folders:
+        raise UserError(f"folder {trained}: expected subfolders of images, one per class, found none")
+    if base != trained and (others := sorted(set(_classes(base)) - set(folders))):
+        raise UserError(f"folder {base}: expected the classes of {trained}, found another: {others[0]}")
     files: list[paths.Path] = []
     labels: list[int] = []
     passed_over: list[paths.Path] = []
-    for label, name in enumerate(names):
+    for label, name in enumerate(folders):
         found = pictures_in(base / name, passed_over) if (base / name).is_dir() else []
         if not found and (split == "train" or not fixed):
-            raise UserError(f"folder {base / name}: expected images ({', '.join(SUFFIXES)}), found none")
+            raise no_pictures(base / name, passed_over)
         files += found
         labels += [label] * len(found)
     if not files:
-        raise UserError(f"folder {base}: expected images ({', '.join(SUFFIXES)}) in subfolders, found none")
-    if passed_over and split == "train":
-        print(
-            f"folder {base}: {len(passed_over)} that are no plain files passed over ({passed_over[0]})",
-            flush=True,
-        )
+        raise no_pictures(base, passed_over)
+    say_passed_over(os.fspath(base), tuple(passed_over))
     if not fixed:
-        keys = [p.relative_to(root).as_posix() for p in files]
-        test = held_out(keys, labels, settings.get("test_fraction", 0.1))
+        test = held_out([_below(p, root) for p in files], labels, settings.get("test_fraction", 0.1))
+        if split == "test" and not test.any():
+            raise UserError(
+                f"folder {root}: expected two images of a class, one to hold out as the test split, found none"
+            )
         chosen = np.flatnonzero(test if split == "test" else ~test)
         files, labels = [files[i] for i in chosen], [labels[i] for i in chosen]
+    names = [_text(name, root) for name in folders]
     size, channels = settings["image_size"], settings["channels"]
     return FolderSource(f"folder {root}", root, names, files, labels, size, channels)
 
 
+def _splits(root: paths.Path, split: str) -> tuple[paths.Path, paths.Path]:
+    """The folder of the training split's classes and that of this split's; both are the root where it has no splits."""
+    tests = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
+    if not tests or not (root / "train").is_dir():
+        return root, root
+    return root / "train", root / "train" if split == "train" else tests[0]
+
+
 def _classes(root: paths.Path) -> list[str]:
-    return sorted(p.name for p in root.iterdir() if not _ignored(p.name) and p.is_dir())
+    return [p.name for p in _listed(root) if not _ignored(p.name) and p.is_dir()]
 
 
 def _ignored(name: str) -> bool:
     return name.startswith(".") or name in NO_PICTURES
 
 
+def _listed(folder: paths.Path) -> list[paths.Path]:
+    """What is in a folder, in order of name."""
+    try:
+        return sorted(folder.iterdir(), key=lambda p: p.name)
+    except OSError as error:
+        raise UserError(f"folder {folder}: expected one that can be read, found: {_reason(error)}") from error
+
+
 def pictures_in(folder: paths.Path, passed_over: list[paths.Path] | None = None) -> list[paths.Path]:
-    """The picture files below a folder, in order of name. Links are followed, in circles no further than once.
+    """The picture files below a folder, in order of name. Links are followed, into no folder twice.
 
     Args:
       folder: where to look.
       passed_over: what has a picture's name but is no plain file (a pipe, a device, a dead link) is added to it.
+
+    Raises:
+      UserError: a folder that cannot be read.
     """
     found: list[paths.Path] = []
-
-    def walk(folder: paths.Path, above: tuple) -> None:
-        here = os.fspath(folder) if paths.is_remote(folder) else _identity(folder)
-        if here in above:
-            return
-        for item in sorted(folder.iterdir(), key=lambda p: p.name):
+    seen = set()
+    waiting = [folder]
+    while waiting:
+        folder = waiting.pop()
+        if (here := _identity(folder)) in seen:
+            continue
+        seen.add(here)
+        for item in _listed(folder):
             if _ignored(item.name):
                 continue
             if item.is_dir():
-                walk(item, (*above, here))
+                waiting.append(item)
             elif item.suffix.lower() in SUFFIXES:
                 if paths.is_file(item):
                     found.append(item)
                 elif passed_over is not None:
                     passed_over.append(item)
-
-    walk(folder, ())
     return sorted(found)
 
 
-def _identity(folder: paths.Path) -> tuple[int, int]:
-    stat = os.stat(folder)
-    return stat.st_dev, stat.st_ino
+def _identity(folder: paths.Path) -> Any:
+    """What tells a folder from others, whatever links lead to it."""
+    return os.fspath(folder) if paths.is_remote(folder) else os.path.realpath(folder)
+
+
+def no_pictures(folder: paths.Path, passed_over: Sequence[paths.Path]) -> UserError:
+    """The error for a folder without pictures."""
+    found = f"{len(passed_over)} that are no plain files" if passed_over else "none"
+    return UserError(f"folder {folder}: expected images ({', '.join(SUFFIXES)}), found {found}")
+
+
+@functools.cache  # once, however often the folder is read
+def say_passed_over(folder: str, passed_over: tuple[paths.Path, ...]) -> None:
+    """Says what has a picture's name but isn't read, and how much there is of it."""
+    if passed_over:
+        first = os.fspath(passed_over[0])
+        print(
+            f"folder {folder!r}: {len(passed_over)} that are no plain files passed over ({first!r})",
+            flush=True,
+        )
 
 
 def read_image(file: os.PathLike, channels: int, image_size: int = 0) -> np.ndarray:
-    """uint8 [H, W, channels]; transparent pixels over white.
+    """uint8 [H, W, channels]; transparent pixels over white, 16 bits a channel rounded down to 8.
 
     Args:
       file: a PNG, JPEG or WebP file, here or in a bucket.
@@ -159,35 +224,52 @@ def read_image(file: os.PathLike, channels: int, image_size: int = 0) -> np.ndar
       image_size: where given, a JPEG may be decoded at a reduced scale that keeps twice this size.
 
     Raises:
-      UserError: the file is missing, no plain file, truncated, no image, or has more than `MOST_PIXELS`.
+      UserError: the file is missing, no plain file, unreadable, truncated, no image, or larger than `MOST_PIXELS`
+        (a JPEG at reduced scale `MOST_PIXELS_OF_JPEG`) or `LONGEST_SIDE`.
     """
     from PIL import Image
 
     mode = "L" if channels == 1 else "RGB"
-    where = paths.path(file)
+    where = file if isinstance(file, paths.Path) else paths.path(file)  # what was listed isn't read as `~user`
     if not paths.is_file(where):
         found = "a directory" if where.is_dir() else "no plain file" if where.exists() else "none"
         raise UserError(f"image {file}: expected a file, found {found}")
     Image.MAX_IMAGE_PIXELS = None  # the limit is ours, and said
     try:
-        with Image.open(
-            io.BytesIO(where.read_bytes()) if paths.is_remote(where) else os.fspath(where)
-        ) as picture:
+        content = io.BytesIO(where.read_bytes()) if paths.is_remote(where) else os.fspath(where)
+        with Image.open(content) as picture:
+            if picture.format == "EPS":
+                raise UserError(f"image {file}: expected pixels, found PostScript, which is a program")
+            _check_size(file, picture, MOST_PIXELS_OF_JPEG if picture.format == "JPEG" else MOST_PIXELS)
+            size = picture.size
             if image_size:
                 picture.draft(mode, (2 * image_size, 2 * image_size))
-            if picture.width * picture.height > MOST_PIXELS:
-                raise UserError(
-                    f"image {file}: expected at most {MOST_PIXELS // 10**6} megapixels, found "
-                    f"{picture.width} x {picture.height}"
-                )
-            if picture.has_transparency_data:
-                picture = over_white(picture)
-            array = np.asarray(picture.convert(mode))
+            _check_size(file, picture, MOST_PIXELS, size)
+            if picture.mode.startswith("I;16") or picture.mode == "I":
+                array = (np.clip(np.asarray(picture), 0, 65535) >> 8).astype(np.uint8)
+            else:
+                if picture.has_transparency_data:
+                    picture = over_white(picture)
+                array = np.asarray(picture.convert(mode))
     except (UserError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, zlib.error and more
+        if isinstance(error, OSError) and error.errno is not None:
+            raise UserError(
+                f"image {file}: expected one that can be read, found: {_reason(error)}"
+            ) from error
         raise UserError(f"image {file}: expected a whole image, found a broken one ({error})") from error
     return to_channels(array, channels)
+
+
+def _check_size(file: os.PathLike, picture: Any, most: int, size: tuple[int, int] | None = None) -> None:
+    """Raises UserError where decoding would take too long; `size` is what the file has, if not the picture's."""
+    if picture.width * picture.height > most or max(picture.size) > LONGEST_SIDE:
+        width, height = size or picture.size
+        raise UserError(
+            f"image {file}: expected at most {most // 10**6} megapixels and {LONGEST_SIDE} pixels a side, found "
+            f"{width} x {height}"
+        )
 
 
 def over_white(picture: Any) -> Any:

@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from vargen import limits, schema
 from vargen.errors import UserError
+
+MOST_MEMORY = 2**32  # bytes that the images of a set held in memory may take
 
 
 class Source:
@@ -82,6 +85,15 @@ def digest(*parts: Any) -> str:
     return found.hexdigest()[:16]
 
 
+def check_memory(name: str, count: int, size: int, channels: int) -> None:
+    """Raises UserError where `count` images of that size don't fit in `MOST_MEMORY`."""
+    if count * size**2 * channels > MOST_MEMORY:
+        most = int((MOST_MEMORY / (count * channels)) ** 0.5)
+        raise UserError(
+            f"data.image_size: expected at most {most} for {name} ({count} images held in memory), found {size}"
+        )
+
+
 def held_out(keys: Sequence[str], groups: Sequence[int], fraction: float) -> np.ndarray:
     """Which items belong to the test split: bool [M], a function of each item's key alone where it can be.
 
@@ -94,7 +106,7 @@ def held_out(keys: Sequence[str], groups: Sequence[int], fraction: float) -> np.
       groups: the class of each item.
       fraction: about how much to hold out, between 0 and 1.
     """
-    digests = (hashlib.sha256(key.encode()).digest()[:8] for key in keys)
+    digests = (hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()[:8] for key in keys)
     score = np.array([int.from_bytes(d, "big") / 2.0**64 for d in digests], dtype=np.float64)
     test = score < fraction
     groups = np.asarray(groups)
@@ -123,13 +135,7 @@ def load(settings: Mapping[str, Any], split: str = "train") -> Source:
     """
     if split not in ("train", "test"):
         raise UserError(f"data split: expected 'train' or 'test', found {split!r}")
-    if settings["source"] not in SOURCES:
-        known = ", ".join(sorted(SOURCES))
-        raise UserError(f"data.source: expected one of {known}, found {settings['source']!r}")
-    if settings["channels"] not in (1, 3):
-        raise UserError(f"data.channels: expected 1 (grey) or 3 (colour), found {settings['channels']}")
-    if settings["image_size"] < 1:
-        raise UserError(f"data.image_size: expected a size in pixels, found {settings['image_size']}")
+    limits.check(limits.fields(schema.Data), settings, "data.")
     source = SOURCES[settings["source"]](settings, split)
     expected = settings.get("num_classes", 0)
     if expected and expected != len(source.classes):

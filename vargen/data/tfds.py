@@ -39,7 +39,7 @@ class TfdsSource(Source):
 
     def fingerprint(self) -> str:
         """A hash of the set's description, its split and size, and the names of classes."""
-        return digest(self.name, self.description, len(self.records), self.classes)
+        return digest(self.description, len(self.records), self.classes)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         try:
@@ -49,7 +49,12 @@ class TfdsSource(Source):
                 f"{self.name}: expected a whole record at {index}, found one that cannot be read ({error})"
             ) from error
         image = to_channels(np.asarray(record[self.image_key]), self.channels)
-        return dict(image=image, label=int(record[self.label_key]))
+        label = int(record[self.label_key])
+        if not 0 <= label < len(self.classes):
+            raise UserError(
+                f"{self.name}: expected a label from 0 to {len(self.classes) - 1} at {index}, found {label}"
+            )
+        return dict(image=image, label=label)
 
 
 def load(settings: Mapping[str, Any], split: str) -> TfdsSource:
@@ -89,7 +94,13 @@ def load(settings: Mapping[str, Any], split: str) -> TfdsSource:
         ) from error
     classes = builder.info.features[keys[1]].names
     return TfdsSource(
-        name, classes, records, keys, f"{chosen} {description}", settings["image_size"], settings["channels"]
+        name,
+        classes,
+        records,
+        keys,
+        f"{directory.parent.name} {directory.name} {chosen} {description}",
+        settings["image_size"],
+        settings["channels"],
     )
 
 

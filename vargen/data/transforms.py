@@ -18,8 +18,14 @@ LONG = 8  # times as long as wide: of longer pictures the ends are never looked 
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """uint8 [H, W] or [H, W, 1|3] to [H, W, channels]; colour to grey by ITU-R 601 luminance."""
+    """uint8 [H, W] or [H, W, 1|2|3|4] to [H, W, channels]; colour to grey by ITU-R 601 luminance.
+
+    The second of 2 and the last of 4 channels is opacity: such pixels are laid over white.
+    """
     image = image if image.ndim == 3 else image[..., None]
+    if image.shape[-1] in (2, 4):
+        colour, opacity = image[..., :-1].astype(np.float64), image[..., -1:] / 255
+        image = np.rint(255 + (colour - 255) * opacity).astype(np.uint8)
     if image.shape[-1] == channels:
         return image
     if channels == 3:

@@ -1,0 +1,108 @@
+"""Runs commands as their users type them, hundreds a minute: in forked children of one process with all imports done.
+
+A child sees one command, with its output in files. No backend of JAX is started before the fork.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import sys
+import time
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """One command and what must come of it.
+
+    Attributes:
+      command: words; {tmp} is the row's own folder, {model} a trained model, {config} its config, {data} pictures.
+      words: what the line on stderr must name.
+      code: the exit code; 0 for what is no mistake.
+    """
+
+    command: str
+    words: tuple[str, ...] = ()
+    code: int = 2
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+    left: list[str]
+    seconds: float
+
+
+LIMIT = 90.0  # seconds
+
+
+def snapshot(*roots: pathlib.Path) -> dict[str, tuple]:
+    """What lies below: name -> size, time and target."""
+    found = {}
+    for root in roots:
+        for folder, folders, files in os.walk(root):
+            for name in (*folders, *files):
+                path = os.path.join(folder, name)
+                stat = os.lstat(path)
+                found[path] = (stat.st_size, stat.st_mtime_ns) if name in files else ()
+    return found
+
+
+def run(arguments: list[str], folder: pathlib.Path, roots: list[pathlib.Path], **environment: str) -> Outcome:
+    """Runs `vargen ARGUMENTS` in a child, in `folder`."""
+    before = snapshot(*roots)
+    out, err = folder.parent / f"{folder.name}.out", folder.parent / f"{folder.name}.err"
+    started = time.monotonic()
+    pid = os.fork()
+    if not pid:
+        code = 70
+        try:
+            for number, file in ((1, out), (2, err)):
+                os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            sys.stdout = os.fdopen(1, "w", encoding="utf-8")
+            sys.stderr = os.fdopen(2, "w", encoding="utf-8")
+            os.environ.update(environment)
+            os.chdir(folder)
+            from vargen.cli import main
+
+            code = main.main(arguments)
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else 1
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            break
+        if time.monotonic() - started > LIMIT:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return Outcome(-9, "", f"took more than {LIMIT} s", [], LIMIT)
+        time.sleep(0.005)
+    seconds = time.monotonic() - started
+    after = snapshot(*roots)
+    left = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
+    text = [file.read_text(encoding="utf-8", errors="backslashreplace") for file in (out, err)]
+    return Outcome(os.waitstatus_to_exitcode(status), *text, left, seconds)
+
+
+def problem(row: Row, outcome: Outcome) -> str:
+    """What is wrong with what came of a row, or ''."""
+    err = outcome.err
+    if outcome.code != row.code:
+        return f"exit code {outcome.code}, expected {row.code}: {err[-600:]}"
+    if not row.code:
+        return ""
+    if err.count("\n") != 1 or "Traceback" in err:
+        return f"expected one line, found {err.count(chr(10))}: {err[-600:]}"
+    missing = [word for word in row.words if word not in err]
+    if missing:
+        return f"expected {missing} in: {err.strip()}"
+    if outcome.left:
+        return f"left behind or changed: {', '.join(outcome.left[:4])}"
+    return ""

@@ -1,0 +1,109 @@
+"""Whoever types anything at all gets what was asked for, or one line that names what, expected what, found what."""
+
+import os
+import shlex
+import shutil
+
+import commands
+import numpy as np
+import pytest
+import runner
+import table
+from PIL import Image
+
+SHARDS = 4  # a kind's rows are cut into so many tests, for several workers
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """A VAR trained for a few steps, by the command, in a child; and its config as a file."""
+    folder = tmp_path_factory.mktemp("model")
+    (folder / "made").mkdir()
+    config = folder / "system.py"
+    fields = [word.removeprefix("--config.").split("=", 1) for word in commands.tiny("var_digits")]
+    config.write_text(
+        "from vargen import config\n"
+        "def get_config():\n"
+        f"    c = config.load({str(commands.ROOT / 'configs' / 'var_digits.py')!r})\n"
+        f"    return config.override(c, {fields!r})\n"
+    )
+    arguments = ["train", "--config", str(config), "--workdir", str(folder / "model")]
+    made = runner.run(arguments, folder / "made", [])
+    assert made.code == 0, made.err
+    return folder
+
+
+@pytest.fixture(scope="session")
+def broken(model, tmp_path_factory):
+    """Copies of the model, each damaged in one place."""
+    folder = tmp_path_factory.mktemp("broken")
+    for name in ("tokenizer", "generator", "classes", "halves"):
+        shutil.copytree(model / "model", folder / name)
+    for name in ("tokenizer", "generator"):
+        for manifest in (folder / name / name / "checkpoints").glob("*/manifest.json"):
+            manifest.write_text(manifest.read_text()[:-9])
+    (folder / "classes" / "classes.json").write_text("[1, 2")
+    (folder / "halves" / "classes.json").write_text('["a", "b"]')
+    return folder
+
+
+def furnish(tmp):
+    """What a row may find in its folder."""
+    for name, (text, _) in table.PROGRAMS.items():
+        (tmp / f"{name}.py").write_text(text)
+    for name, (text, _) in table.JSONS.items():
+        (tmp / f"{name}.json").write_text(text)
+    (tmp / "latin.py").write_bytes(b"# caf\xe9\n")
+    (tmp / "text.txt").write_text("hello")
+    for name in ("pipe.py", "pipe.png"):
+        os.mkfifo(tmp / name)
+    codes = np.zeros((2, 30), np.int32)
+    np.save(tmp / "codes.npy", codes)
+    np.savez(tmp / "codes.npz", codes=codes)
+    np.save(tmp / "codes_float.npy", codes + 0.5)
+    np.save(tmp / "codes_large.npy", codes + 128)
+    np.save(tmp / "codes_negative.npy", codes - 1)
+    np.save(tmp / "codes_short.npy", codes[:, :29])
+    np.save(tmp / "codes_none.npy", codes[:0])
+    np.save(tmp / "codes_text.npy", codes.astype("U2"))
+    np.save(tmp / "codes_object.npy", np.array([{}, []], object), allow_pickle=True)
+    (tmp / "codes_cut.npy").write_bytes((tmp / "codes.npy").read_bytes()[:-9])
+    for name in ("flat", "empty", "hollow/a", "hollow/b", "broken/a", "broken/b", "huge/a", "two/a", "two/b"):
+        (tmp / name).mkdir(parents=True, exist_ok=True)
+    picture = Image.new("RGB", (16, 16), (9, 99, 199))
+    for name in (
+        "flat/1.png",
+        "hollow/a/1.png",
+        *(f"{d}/{c}/{i}.png" for d in ("two", "broken") for c in "ab" for i in range(9)),
+    ):
+        picture.save(tmp / name)
+    (tmp / "broken" / "a" / "broken.png").write_bytes((tmp / "flat" / "1.png").read_bytes()[:50])
+    Image.new("1", (20_000, 20_000)).save(tmp / "huge" / "a" / "huge.png")
+    for i in range(9):
+        shutil.copy(tmp / "huge" / "a" / "huge.png", tmp / "huge" / "a" / f"{i}.png")
+
+
+@pytest.fixture(scope="session")
+def furnished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("furnished")
+    furnish(folder)
+    return folder
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+@pytest.mark.parametrize("kind", table.KINDS)
+def test_mistakes(kind, shard, model, broken, furnished):
+    rows = table.KINDS[kind][shard::SHARDS]
+    places = dict(
+        tmp=furnished, model=model / "model", config=model / "system.py", broken=broken, root=commands.ROOT
+    )
+    roots = [furnished, model, broken]
+    wrong = []
+    for row in rows:
+        arguments = [word.format(**places) for word in shlex.split(row.command.replace("~", "\\~"))]
+        outcome = runner.run(arguments, furnished, roots)
+        if found := runner.problem(row, outcome):
+            wrong.append(f"vargen {row.command}\n    {found}")
+        elif not row.code:
+            shutil.rmtree(furnished / "o", ignore_errors=True)
+    assert not wrong, f"{len(wrong)} of {len(rows)}:\n" + "\n".join(wrong)
