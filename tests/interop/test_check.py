@@ -1,0 +1,82 @@
+"""`python -m vargen.interop.check` exits 0 only if everything that a golden holds was compared and holds."""
+
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from vargen.interop import check
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "goldens" / "maskgit_vqgan.npz"
+
+
+def drop(prefix):
+    return lambda arrays: {k: v for k, v in arrays.items() if not k.startswith(prefix)}
+
+
+def change(name, function):
+    def damaged(arrays):
+        key = next(k for k in arrays if k.startswith(name))
+        return dict(arrays, **{key: function(arrays[key])})
+
+    return damaged
+
+
+# What is done to a golden, the exit code, and what the line must name.
+DAMAGE = {
+    "no meta": (drop("meta"), 2, "expected meta"),
+    "meta is no JSON": (lambda a: dict(a, meta="{"), 2, "meta"),
+    "meta is a list": (lambda a: dict(a, meta="[1]"), 2, "expected meta"),
+    "no inputs": (drop("in/"), 2, ""),
+    "no outputs": (drop("out/"), 2, "expected outputs to compare, found none"),
+    "no weights": (drop("sd/"), 2, ""),
+    "another output": (lambda a: dict(a, **{"out/unheard_of": np.zeros(3)}), 2, "not compared: out/unheard_of"),
+    "another weight": (lambda a: dict(a, **{"sd/more.weight": np.zeros(3, np.float32)}), 2, "unexpected arrays: more.weight"),
+    "a weight is NaN": (change("sd/", lambda x: x * np.float32(np.nan)), 2, "expected finite numbers in sd/"),
+    "a weight is flat": (change("sd/decoder.conv_in.weight", np.ravel), 2, "decoder.conv_in.weight"),
+    "a weight is text": (change("sd/decoder.conv_in.weight", lambda x: x.astype("U8")), 1, "DIFFERS"),
+    "an input is flat": (change("in/", np.ravel), 2, ""),
+    "an output is NaN": (change("out/", lambda x: np.full(x.shape, np.nan)), 1, "DIFFERS"),
+    "an output is flat": (change("out/", np.ravel), 1, "DIFFERS"),
+    "an output is off": (change("out/rec", lambda x: x + 1), 1, "DIFFERS"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    with np.load(GOLDEN) as file:
+        return {name: file[name] for name in file.files}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage(name, arrays, tmp_path, capsys):
+    damage, code, words = DAMAGE[name]
+    if name == "an output is off" and not any(k.startswith("out/rec") for k in arrays):
+        damage = change("out/", lambda x: x + 1)
+    path = tmp_path / "golden.npz"
+    np.savez(path, **damage(arrays))
+    assert check.main([str(path)]) == code
+    captured = capsys.readouterr()
+    assert words in captured.out + captured.err
+    assert "Traceback" not in captured.err
+    if code == 2:
+        assert captured.err.count("\n") == 1, captured.err
+
+
+def test_no_files(tmp_path, capsys):
+    (tmp_path / "cut.npz").write_bytes(GOLDEN.read_bytes()[:5000])
+    os.mkfifo(tmp_path / "pipe.npz")
+    for name, words in (
+        ("cut.npz", "npz"),
+        ("pipe.npz", "no plain file"),
+        ("", "a directory"),
+        ("none", "none"),
+    ):
+        assert check.main([str(tmp_path / name)]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_one_bad_file_among_good_ones(arrays, tmp_path, capsys):
+    np.savez(tmp_path / "bad.npz", **drop("in/")(arrays))
+    assert check.main([str(GOLDEN), str(tmp_path / "bad.npz")]) == 2
