@@ -8,17 +8,16 @@ import sys
 
 
 def main() -> int:
-    """The command line. Ctrl-C ends it quietly also while its modules are imported, and when it is done."""
+    """The command line. Ctrl-C ends it quietly also while its modules are imported."""
     try:
         from vargen.cli import main as command
 
         code = command.main()
     except KeyboardInterrupt:
-        print("vargen: interrupted", file=sys.stderr)
+        print("vargen: interrupted", file=sys.stderr, flush=True)
         code = 128 + signal.SIGINT
-    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-        # Python's own end would show a traceback.
-        signal.signal(signal.SIGINT, lambda number, frame: os._exit(code or 128 + number))
+    if code > 128:
+        os._exit(code)  # Python's own end waits for threads, and shows what a second Ctrl-C interrupts
     return code
 
 

@@ -7,6 +7,7 @@ single files by `replacing`, directories by `new_directory`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import importlib.util
@@ -28,6 +29,7 @@ PathLike = str | os.PathLike[str]
 
 REMOTE = ("gs://", "s3://")
 PARTIAL = ".partial"  # the suffix of what is being written
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def path(text: PathLike, name: str = "path") -> epath.Path:
@@ -126,7 +128,8 @@ def _named(temporary: pathlib.Path, where: Any) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is not None and os.fspath(temporary) in os.fspath(error.filename):
+        unnamed = error.filename is None and error.errno in FULL  # of writing to an open file
+        if unnamed or os.fspath(temporary) in str(error.filename):
             error.filename, error.filename2 = os.fspath(where), None
         raise
 

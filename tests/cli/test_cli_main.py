@@ -14,7 +14,7 @@ from vargen.cli import main
 try:
     main.main(sys.argv[1:])
 finally:
-    heavy = {"jax", "flax", "optax", "numpy", "grain", "orbax", "PIL"} & set(sys.modules)
+    heavy = {"jax", "flax", "optax", "numpy", "grain", "orbax", "PIL", "etils", "ml_collections"} & set(sys.modules)
     assert not heavy, heavy
 """
 
@@ -35,6 +35,51 @@ def test_overrides_in_both_spellings():
     )
     assert rest == ["train", "--workdir", "w", "--config", "f.py"]
     assert overrides == [("a.b", "1=2"), ("c", "3"), ("d", "true")]
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], ["COMMAND"]),
+        (["smaple"], ["unknown command 'smaple'", "did you mean sample?"]),
+        (["qqq"], ["unknown command 'qqq'", "quickstart, train"]),
+        (["--verison"], ["--verison", "did you mean --version?"]),
+        (["train", "--work-dir", "w"], ["unknown flag --work-dir", "did you mean --workdir?"]),
+        (["train", "--work=w", "--workdir", "w"], ["unknown flag --work", "--workdir"]),
+        (["sample", "--workdir", "w", "--config."], ["--config.FIELD=VALUE", "'--config.'"]),
+        (["sample", "--workdir", "w", "--config.=3"], ["'--config.=3'"]),
+        (["sample", "--workdir", "w", "--config..x=1"], ["'--config..x=1'"]),
+        (["sample", "--workdir", "w", "--config.a.=1"], ["'--config.a.=1'"]),
+        (["sample", "--workdir", "w", "a\nb\x1b[31m"], ["a b\\x1b[31m"]),
+        (["sample", "--workdir", "w", "--seed", "\udcff"], ["--seed", "\\udcff"]),
+    ],
+)
+def test_words_that_are_no_flags_or_commands(arguments, words, capsys):
+    assert main.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("vargen"), error
+    for word in words:
+        assert word in error
+
+
+def test_version(capsys):
+    import vargen
+
+    assert main.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"vargen {vargen.__version__}\n"
+
+
+def test_the_last_of_a_repeated_flag_counts(monkeypatch):
+    from vargen.cli import sample
+
+    seen = []
+    monkeypatch.setattr(sample, "run", seen.append)
+    assert (
+        main.main(["sample", "--workdir", "w", "--seed", "1", "--config.a=1", "--seed=2", "--config.a=2"])
+        == 0
+    )
+    assert seen[0].seed == 2
+    assert seen[0].overrides == [("a", "1"), ("a", "2")]
 
 
 TINY = """
@@ -88,10 +133,7 @@ def tiny(tmp_path):
 )
 def test_mistakes_are_one_line_and_exit_2(arguments, words, tmp_path, tiny, capsys):
     (tmp_path / "empty").mkdir()
-    try:
-        code = main.main([a.format(tmp=tmp_path, tiny=tiny) for a in arguments])
-    except SystemExit as stopped:  # argparse's own
-        code = stopped.code
+    code = main.main([a.format(tmp=tmp_path, tiny=tiny) for a in arguments])
     error = capsys.readouterr().err
     assert code == 2
     assert error.count("\n") == 1, error

@@ -7,7 +7,6 @@ and their like, is a bug whatever came before it.
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import dataclasses
 import os
@@ -166,14 +165,25 @@ def signals(outcome: Outcome) -> Iterator[None]:
 
     def stop(number: int, frame: Any) -> None:
         outcome.signalled = number
-        raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+        while frame is not None and frame.f_code is not again.__code__:
+            frame = frame.f_back
+        if frame is None:
+            raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
 
     def again(unraisable: Any) -> None:
-        # It came while a callback of the garbage collector ran (JAX has one), whose errors go nowhere.
+        # It came while a callback of the garbage collector ran (JAX has one), whose errors go nowhere: once more,
+        # as soon as that is over.
         if issubclass(unraisable.exc_type, (KeyboardInterrupt, Stopped)):
-            _thread.interrupt_main(outcome.signalled or signal.SIGINT)
+            later = threading.Timer(0.02, signal.pthread_kill, [main, outcome.signalled or signal.SIGINT])
+            later.daemon = True
+            later.start()
         else:
-            hook(unraisable)
+            hooks[0](unraisable)
+
+    def quiet(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        # Modules in C print what ends their import.
+        if not issubclass(kind, (KeyboardInterrupt, Stopped)):
+            hooks[1](kind, error, trace)
 
     usual = {
         signal.SIGINT: signal.default_int_handler,
@@ -181,7 +191,9 @@ def signals(outcome: Outcome) -> Iterator[None]:
         signal.SIGHUP: signal.SIG_DFL,
     }
     caught = [n for n, handler in usual.items() if signal.getsignal(n) == handler]  # nohup ignores one
-    hook, sys.unraisablehook = sys.unraisablehook, again
+    main = threading.main_thread().ident
+    hooks = sys.unraisablehook, sys.excepthook
+    sys.unraisablehook, sys.excepthook = again, quiet
     for number in caught:
         signal.signal(number, stop)
     try:
@@ -189,7 +201,7 @@ def signals(outcome: Outcome) -> Iterator[None]:
     finally:
         for number in caught:
             signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else usual[number])
-        sys.unraisablehook = hook
+        sys.unraisablehook, sys.excepthook = hooks
 
 
 @contextlib.contextmanager

@@ -47,6 +47,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, failures.one_line(f"{self.prog}: {message} (see {self.prog} --help)") + "\n")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # argparse's own keeps silent where standard output can't be written.
+        if file is sys.stdout:
+            file.write(message)
+        else:
+            super()._print_message(message, file)
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's, but a flag that there isn't is the first thing to be said, with the nearest that there is."""
         known = self._option_string_actions
