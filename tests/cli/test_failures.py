@@ -181,7 +181,7 @@ SIGNALS = {
     "Ctrl-C": (throw(KeyboardInterrupt()), 130, "interrupted"),
     "SIGTERM": (lambda: os.kill(os.getpid(), signal.SIGTERM), 143, "stopped by SIGTERM"),
     "SIGHUP": (lambda: os.kill(os.getpid(), signal.SIGHUP), 129, "stopped by SIGHUP"),
-    "saved": (throw(Stopped(signal.SIGTERM)), 143, "stopped by SIGTERM"),
+    "saved": (throw(Stopped(signal.SIGTERM)), 143, "stopped by SIGTERM; what was done is saved"),
     "lost": (lost_in_a_library, 130, "interrupted"),
     "group": (throw(BaseExceptionGroup("x", [KeyboardInterrupt()])), 130, "interrupted"),
 }

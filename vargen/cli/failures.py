@@ -77,13 +77,15 @@ def _explain(error: BaseException, outcome: Outcome) -> None:
             outcome.say(error.code, 1)
         return
     inside = list(chain(error))
-    number = outcome.signalled
+    number, saved = outcome.signalled, ""
     for e in inside:
-        if isinstance(e, (KeyboardInterrupt, Stopped)):
-            number = e.signal_number if isinstance(e, Stopped) else signal.SIGINT
+        if isinstance(e, Stopped) and not outcome.signalled:  # the training loop's, which saves
+            number, saved = e.signal_number, "; what was done is saved"
+        elif isinstance(e, (KeyboardInterrupt, Stopped)):
+            number = number or signal.SIGINT
     if number:
         name = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
-        return outcome.say(name, 128 + number)
+        return outcome.say(name + saved, 128 + number)
     if any(isinstance(e, BrokenPipeError) for e in inside) and _hung_up(sys.stdout, sys.stderr):
         outcome.code = 128 + signal.SIGPIPE  # as `cat` does
         return
