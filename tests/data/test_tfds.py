@@ -1,6 +1,8 @@
 """TensorFlow Datasets sets, built offline, read without TensorFlow."""
 
 import io
+import os
+import shutil
 import sys
 
 import numpy as np
@@ -101,8 +103,6 @@ def test_what_is_not_there(directory, tmp_path):
 
 def test_another_file_format(directory, tmp_path):
     """A set of TFRecord files has no random access: the message says what to do."""
-    import shutil
-
     shutil.copytree(directory / "squares", tmp_path / "squares")
     info = tmp_path / "squares" / "1.0.0" / "dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
@@ -111,3 +111,93 @@ def test_another_file_format(directory, tmp_path):
     with pytest.raises(UserError, match="expected ArrayRecord.*found tfrecord"):
         data.load(settings(tmp_path))
     assert "tensorflow" not in sys.modules
+
+
+def write(name, text):
+    return lambda version: (version / name).write_text(text)
+
+
+def shards(change):
+    return lambda version: [change(file) for file in version.glob("*array_record*")]
+
+
+def pipe(version):
+    (version / "features.json").unlink()
+    os.mkfifo(version / "features.json")
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        *(
+            (write("dataset_info.json", text), "a broken one")
+            for text in ("", "{", "[]", '{"splits": 3}', "\xff")
+        ),
+        *((write("features.json", text), "a broken one") for text in ("", "{}", "[]")),
+        (lambda version: (version / "features.json").unlink(), "a broken one"),
+        (pipe, "expected plain files, found another: features.json"),
+        (shards(lambda file: file.unlink()), "found no file squares-train.array_record-00000-of-00001"),
+        (shards(lambda file: file.write_bytes(b"")), "record at 0, found one that cannot be read"),
+        (
+            shards(lambda file: file.write_bytes(file.read_bytes()[:999])),
+            "record at 0, found one that cannot",
+        ),
+    ],
+)
+def test_broken_sets(directory, tmp_path, damage, message):
+    """Each is one line that names the set, from the reading threads too."""
+    shutil.copytree(directory / "squares", tmp_path / "squares")
+    damage(tmp_path / "squares" / "1.0.0")
+    with pytest.raises(UserError, match=f"squares/1.0.0: .*{message}") as error:
+        source = data.load(settings(tmp_path), "train")
+        with pytest.raises(UserError, match=message):
+            source[0]
+        next(data.batches(source, batch_size=2, train=False))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "dataset, message",
+    [
+        ("", "data.dataset: expected one of squares, train_only, found none"),
+        ("squares:2.0.0", "squares/2.0.0: expected a prepared set"),
+        ("../squares/x", "expected a prepared set"),
+        ("**", "data.dataset: expected NAME"),
+        ("a\0b", "data.dataset: expected NAME"),
+        ("/etc", "data.dataset: expected NAME"),
+    ],
+)
+def test_names_of_sets(directory, dataset, message):
+    with pytest.raises(UserError, match=message):
+        data.load(settings(directory, dataset))
+
+
+def test_a_folder_with_a_patterns_name(directory, tmp_path):
+    shutil.copytree(directory / "squares", tmp_path / "[ab]*" / "squares")
+    assert len(data.load(settings(tmp_path / "[ab]*"))) == 10
+
+
+def test_fingerprints(directory, tmp_path):
+    """Of name, version, split and description, wherever the set lies."""
+    marks = [data.load(settings(directory), split).fingerprint() for split in ("train", "test")]
+    marks.append(data.load(settings(directory, "train_only")).fingerprint())
+    assert len(set(marks)) == 3
+    shutil.copytree(directory / "squares", tmp_path / "squares")
+    assert data.load(settings(tmp_path)).fingerprint() == marks[0]
+    info = tmp_path / "squares" / "1.0.0" / "dataset_info.json"
+    info.write_text(info.read_text().replace('"name": "squares"', '"name": "squares", "citation": "new"'))
+    assert data.load(settings(tmp_path)).fingerprint() != marks[0]
+
+
+class Unlabelled(Squares):
+    """Labels of -1, as the test split of ImageNet has."""
+
+    def _generate_examples(self, count):
+        for i in range(count):
+            yield i, {"image": png(10 * i, (9, 7)), "label": -1, "id": str(i)}
+
+
+def test_labels_of_no_class(tmp_path):
+    Unlabelled(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    with pytest.raises(UserError, match="expected a label from 0 to 1 at 0, found -1"):
+        data.load(settings(tmp_path, "unlabelled"))[0]

@@ -147,14 +147,14 @@ def _splits(root: paths.Path, split: str) -> tuple[paths.Path, paths.Path]:
 
 
 def _classes(root: paths.Path) -> list[str]:
-    return [p.name for p in _listed(root) if not _ignored(p.name) and p.is_dir()]
+    return [p.name for p in listed(root) if not _ignored(p.name) and p.is_dir()]
 
 
 def _ignored(name: str) -> bool:
     return name.startswith(".") or name in NO_PICTURES
 
 
-def _listed(folder: paths.Path) -> list[paths.Path]:
+def listed(folder: paths.Path) -> list[paths.Path]:
     """What is in a folder, in order of name."""
     try:
         return sorted(folder.iterdir(), key=lambda p: p.name)
@@ -180,7 +180,7 @@ def pictures_in(folder: paths.Path, passed_over: list[paths.Path] | None = None)
         if (here := _identity(folder)) in seen:
             continue
         seen.add(here)
-        for item in _listed(folder):
+        for item in listed(folder):
             if _ignored(item.name):
                 continue
             if item.is_dir():
@@ -195,7 +195,13 @@ def pictures_in(folder: paths.Path, passed_over: list[paths.Path] | None = None)
 
 def _identity(folder: paths.Path) -> Any:
     """What tells a folder from others, whatever links lead to it."""
-    return os.fspath(folder) if paths.is_remote(folder) else os.path.realpath(folder)
+    if paths.is_remote(folder):
+        return os.fspath(folder)
+    try:
+        found = os.stat(folder)
+    except OSError as error:
+        raise UserError(f"folder {folder}: expected one that can be read, found: {_reason(error)}") from error
+    return found.st_dev, found.st_ino
 
 
 def no_pictures(folder: paths.Path, passed_over: Sequence[paths.Path]) -> UserError:
@@ -230,7 +236,9 @@ def read_image(file: os.PathLike, channels: int, image_size: int = 0) -> np.ndar
     from PIL import Image
 
     mode = "L" if channels == 1 else "RGB"
-    where = file if isinstance(file, paths.Path) else paths.path(file)  # what was listed isn't read as `~user`
+    where = (
+        file if isinstance(file, paths.Path) else paths.path(file)
+    )  # what was listed isn't read as `~user`
     if not paths.is_file(where):
         found = "a directory" if where.is_dir() else "no plain file" if where.exists() else "none"
         raise UserError(f"image {file}: expected a file, found {found}")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from vargen import paths
+from vargen.data.folder import listed
 from vargen.data.sources import Source, digest
 from vargen.data.transforms import to_channels
 from vargen.errors import UserError
 
 # "validation" first: the test split of some sets (ImageNet's) has no labels.
 TEST_SPLITS = ("validation", "test")
+NAME = re.compile(r"[\w.+-]+([/:][\w.+-]+)*")
+INFO = "dataset_info.json"
 
 
 class TfdsSource(Source):
@@ -73,8 +77,9 @@ def load(settings: Mapping[str, Any], split: str) -> TfdsSource:
         ) from error
     directory = _prepared(settings["path"], settings["dataset"])
     name = f"tfds {directory}"
+    _check_plain(directory, name)
     try:
-        description = (directory / "dataset_info.json").read_text()
+        description = (directory / INFO).read_text()
         builder = tfds.builder_from_directory(directory)
     except Exception as error:  # its parsers raise many kinds
         lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -85,6 +90,9 @@ def load(settings: Mapping[str, Any], split: str) -> TfdsSource:
         raise UserError(f"{name}: expected a split called train, found {', '.join(available) or 'none'}")
     held = next((s for s in TEST_SPLITS if s in available), None)
     chosen = {"train": "train" if held else "train[:90%]", "test": held or "train[90%:]"}[split]
+    for file in available[chosen.partition("[")[0]].filenames:
+        if not paths.is_file(directory / file):
+            raise UserError(f"{name}: expected a whole set, found no file {file}")
     try:
         records = builder.as_data_source(split=chosen)
     except NotImplementedError as error:
@@ -109,11 +117,31 @@ def _prepared(path: str, dataset: str) -> paths.Path:
     if not path:
         raise UserError("data.path: expected the TensorFlow Datasets directory, found nothing")
     root = paths.path(path, "data.path")
+    if dataset and not NAME.fullmatch(dataset):
+        raise UserError(f"data.dataset: expected NAME, NAME/CONFIG or NAME:VERSION, found {dataset!r:.80}")
     base = root / dataset.replace(":", "/") if dataset else root
-    found = [p.parent for depth in ("", "*/", "*/*/") for p in base.glob(depth + "dataset_info.json")]
+    found: list[paths.Path] = []
+    level = [base] if base.is_dir() else []
+    for _ in range(3):
+        found += [folder for folder in level if (folder / INFO).exists()]
+        level = [p for folder in level for p in listed(folder) if p.is_dir()]
     if not found:
-        raise UserError(f"tfds {base}: expected a prepared set (dataset_info.json), found none")
+        raise UserError(f"tfds {base}: expected a prepared set ({INFO}), found none")
+    if (
+        len(
+            sets := sorted({folder.parent.relative_to(root).as_posix() for folder in found if folder != base})
+        )
+        > 1
+    ):
+        raise UserError(f"data.dataset: expected one of {', '.join(sets)}, found {dataset or 'none'}")
     return max(found, key=_version)
+
+
+def _check_plain(directory: paths.Path, name: str) -> None:
+    """Raises UserError where a pipe or a device would be read, which may never end."""
+    odd = [p.name for p in listed(directory) if not paths.is_file(p) and not p.is_dir()]
+    if odd:
+        raise UserError(f"{name}: expected plain files, found another: {odd[0]}")
 
 
 def _version(directory: paths.Path) -> tuple[int, ...]:

@@ -6,15 +6,13 @@ pure function of (image, numbers), wherever it is computed.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 # Uniform numbers that one image takes: shift rows, shift columns, flip, crop scale, crop row, crop column.
 DRAWS = 6
 # Random crops keep between 80 % and all of the short side (openai/guided-diffusion, image_datasets.py).
 SMALLEST_CROP = 0.8
-LONG = 8  # times as long as wide: of longer pictures the ends are never looked at
+LONG = 8  # times as long as wide: of longer pictures the square alone is enlarged
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
@@ -57,32 +55,25 @@ def fit(image: np.ndarray, size: int, crop: str = "center", draws: np.ndarray | 
     if random:
         shorter = size + int(draws[3] * (np.ceil(size / SMALLEST_CROP) - size + 1))
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    if max(picture.size) > LONG * min(picture.size):  # no more of it is enlarged than a few squares
-        picture = _middle(picture)
     while min(picture.size) >= 2 * shorter:
         picture = picture.resize((picture.width // 2, picture.height // 2), resample=Image.Resampling.BOX)
     scale = shorter / min(picture.size)
-    new_size = (max(size, round(picture.width * scale)), max(size, round(picture.height * scale)))
-    picture = picture.resize(new_size, resample=Image.Resampling.BICUBIC)
-    rows, columns = picture.height - size, picture.width - size
+    width, height = (max(size, round(side * scale)) for side in picture.size)
+    rows, columns = height - size, width - size
     top, left = rows // 2, columns // 2
     if random:
         top, left = int(draws[4] * (rows + 1)), int(draws[5] * (columns + 1))
+    if max(width, height) > LONG * shorter:
+        x, y = picture.width / width, picture.height / height
+        right, bottom = min((left + size) * x, picture.width), min((top + size) * y, picture.height)
+        box = (left * x, top * y, right, bottom)
+        picture = picture.resize((size, size), resample=Image.Resampling.BICUBIC, box=box)
+        top = left = 0
+    else:
+        picture = picture.resize((width, height), resample=Image.Resampling.BICUBIC)
     array = np.asarray(picture)
     array = array if array.ndim == 3 else array[..., None]
     return array[top : top + size, left : left + size]
-
-
-def _middle(picture: Any) -> Any:
-    """The middle of a very long picture, `LONG` times as long as wide; by an even number less, so centred alike."""
-    long, short = max(picture.size), min(picture.size)
-    cut = (long - LONG * short) // 2
-    box = (
-        (cut, 0, picture.width - cut, short)
-        if picture.width == long
-        else (0, cut, short, picture.height - cut)
-    )
-    return picture.crop(box)
 
 
 def augment(images: np.ndarray, draws: np.ndarray, shift: int = 0, flip: bool = False) -> np.ndarray:
