@@ -139,7 +139,7 @@ WRONG = [
     ("var", "tokenizer.levels", (1, 2, 3), "the last to be the latent grid 4x4, found 3x3"),
     ("var", "tokenizer.levels", (1, 2.5, 4), "a tuple"),
     ("var", "tokenizer.levels", (0, 4), "from 1 to"),
-    ("var", "tokenizer.phi", 0, "from 1 to"),
+    ("var", "tokenizer.phi", -1, "from 0 to"),
     ("var", "tokenizer.beta", -1.0, "of at least 0"),
     ("llamagen", "tokenizer.entropy_temperature", 0.0, "above 0"),
     ("mar", "tokenizer.scale", 0.0, "above 0"),

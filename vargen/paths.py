@@ -141,8 +141,8 @@ def write_bytes(where: PathLike, data: bytes) -> None:
 
 
 def write_text(where: PathLike, text: str) -> None:
-    """Writes a file of UTF-8 text that appears whole or not at all."""
-    write_bytes(where, text.encode())
+    """Writes a file of UTF-8 text that appears whole or not at all; bytes of names that aren't text are escaped."""
+    write_bytes(where, text.encode("utf-8", "backslashreplace"))
 
 
 @contextlib.contextmanager

@@ -204,7 +204,7 @@ def test_no_file(tmp_path, suffix):
     with pytest.raises(UserError, match="expected a file, found none"):
         files.read(tmp_path / f"w{suffix}")
     (tmp_path / f"w{suffix}").mkdir()
-    with pytest.raises(UserError, match="expected a file, found a directory"):
+    with pytest.raises(UserError, match="expected a file, or a directory with one"):
         files.read(tmp_path / f"w{suffix}")
 
 

@@ -84,7 +84,7 @@ def test_directories_without_one_index(shards):
 )
 def test_arrays_that_are_no_weights(array, words, tmp_path):
     np.savez(tmp_path / "w.npz", a=array)
-    found = files.read(tmp_path / "w.npz")
+    found = files.read(tmp_path / "w.npz").parameters()
     with pytest.raises(UserError, match=words):
         found["a"]
 
@@ -94,7 +94,7 @@ def test_empty_arrays_and_pipes(tmp_path):
     with pytest.raises(
         UserError, match=r"w.npz: a: expected numbers, found an empty array of shape \(0, 3\)"
     ):
-        files.read(tmp_path / "w.npz")
+        files.read(tmp_path / "w.npz").parameters()
     os.mkfifo(tmp_path / "pipe.safetensors")
     with pytest.raises(UserError, match="expected a file, found no plain file"):
         files.read(tmp_path / "pipe.safetensors")

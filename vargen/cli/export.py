@@ -37,10 +37,10 @@ def run(args: argparse.Namespace) -> None:
     """Exports."""
     from vargen.interop import checkpoint
 
-    if not (args.tokenizer or args.generator):
+    if args.tokenizer is None and args.generator is None:
         raise UserError("export: expected --generator, --tokenizer or both, found neither")
     which = "params" if args.params == "last" else "ema"
     checkpoint.export_checkpoint(
         args.system, args.workdir, tokenizer=args.tokenizer, generator=args.generator, which=which
     )
-    print(f"wrote {', '.join(f for f in (args.tokenizer, args.generator) if f)}")
+    print(f"wrote {', '.join(f for f in (args.tokenizer, args.generator) if f is not None)}")

@@ -71,11 +71,20 @@ def check(path: str) -> Report:
         report.results.extend(family.results(golden))  # keeps what came before an error
     except UserError as error:
         report.error = str(error)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, ZeroDivisionError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         lines = str(error).strip().splitlines() or [""]
         report.error = f"golden {path}: cannot be computed ({type(error).__name__}: {lines[0][:300]})"
     done = {r.output for r in report.results}
     report.left = [output for output in golden.outputs() if output not in done]
+    report.left += [] if report.error else golden.unread()
     return report
 
 

@@ -53,7 +53,8 @@ def import_checkpoint(
     given = dict(tokenizer=tokenizer) if generator is None else dict(tokenizer=tokenizer, generator=generator)
     arrays: dict[str, Any] = {}
     for part, file in given.items():
-        arrays[part] = files.read(file, weights if part == "generator" else _lenient(weights), part)  # type: ignore[arg-type]
+        which = weights if part == "generator" else _lenient(weights)
+        arrays[part] = files.read(file, which, part).parameters()  # type: ignore[arg-type]
     named = " and ".join(os.fspath(file) for file in given.values())
     with _about(named):
         c = systems.infer(s, arrays["tokenizer"], arrays.get("generator"), image_size=image_size, heads=heads)
@@ -62,6 +63,7 @@ def import_checkpoint(
     for part, found in arrays.items():
         with _about(os.fspath(given[part])):
             params[part] = systems.read(getattr(s, part), parts[part], found)
+    paths.sweep(where.parent)
     with paths.new_directory(where, last=checkpoints.CONFIG) as partial:
         for part, tree in params.items():
             (partial / part).mkdir()
@@ -108,11 +110,13 @@ def export_checkpoint(
         if file is not None
     }
     _check_targets(workdir, wanted)
+    for file in wanted.values():
+        paths.sweep(file.parent)
     written = {part: _arrays(s, part, workdir, which) for part in wanted}
     with contextlib.ExitStack() as stack:
         # Both are written, then both take their places.
         for part, arrays in written.items():
-            temporary = stack.enter_context(paths.replacing(wanted[part]))
+            temporary = stack.enter_context(files.written(wanted[part]))
             files.write_as(wanted[part].suffix, temporary, arrays, getattr(s, part).WRAPPED)
 
 
@@ -126,8 +130,9 @@ def _check_targets(workdir: paths.Path, wanted: Mapping[str, paths.Path]) -> Non
     places: dict[str, str] = {}
     for part, file in wanted.items():
         files.check_suffix(file)
-        if file.is_dir():
-            raise UserError(f"--{part} {file}: expected a file to write, found a directory")
+        if file.exists() and not paths.is_file(file):
+            found = "a directory" if file.is_dir() else "no plain file"
+            raise UserError(f"--{part} {file}: expected a file to write, found {found}")
         if paths.is_remote(file):
             place = os.fspath(file)
         else:

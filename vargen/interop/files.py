@@ -6,7 +6,9 @@ the way back. PyTorch is imported for its own files only, and nothing in a file 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import functools
 import json
 import os
@@ -58,8 +60,7 @@ def _odd(array: np.ndarray) -> str:
 class Weights(Mapping[str, np.ndarray]):
     """Arrays by name, each read and converted anew whenever it is asked for.
 
-    float16 and bfloat16 come out as float32, wider floats as they are; whole numbers, and floats that aren't finite,
-    are refused where they are asked for. `len`, iteration and `in` read nothing.
+    float16 and bfloat16 come out as float32, every other dtype as it is. `len`, iteration and `in` read nothing.
     """
 
     def __init__(self, path: Path, arrays: Found):
@@ -72,11 +73,9 @@ class Weights(Mapping[str, np.ndarray]):
         except _FAILURES as error:
             raise UserError(f"{self._path}: {name} cannot be read: {weights_file.line(error)}") from error
         if array.dtype in weights_file.HALVES:
-            array = array.astype(np.float32)
-        if array.dtype.kind != "f":
-            raise UserError(f"{self._path}: {name}: expected an array of floats, found dtype {array.dtype}")
-        if not np.isfinite(array).all():
-            raise UserError(f"{self._path}: {name}: expected finite numbers, found {_odd(array)}")
+            return array.astype(np.float32)
+        if array.dtype.kind not in "biufc":
+            raise UserError(f"{self._path}: {name}: expected an array of numbers, found dtype {array.dtype}")
         return array
 
     def __iter__(self) -> Iterator[str]:
@@ -91,6 +90,31 @@ class Weights(Mapping[str, np.ndarray]):
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of an array, without reading it."""
         return self._arrays[name].shape
+
+    def parameters(self) -> Parameters:
+        """The same arrays as a model's parameters.
+
+        Raises:
+          UserError: an empty array.
+        """
+        for name, array in self._arrays.items():
+            if 0 in array.shape:
+                raise UserError(
+                    f"{self._path}: {name}: expected numbers, found an empty array of shape {array.shape}"
+                )
+        return Parameters(self._path, self._arrays)
+
+
+class Parameters(Weights):
+    """Weights that a model can have: whole numbers, and floats that aren't finite, are refused when asked for."""
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        array = super().__getitem__(name)
+        if array.dtype.kind != "f":
+            raise UserError(f"{self._path}: {name}: expected an array of floats, found dtype {array.dtype}")
+        if not np.isfinite(array).all():
+            raise UserError(f"{self._path}: {name}: expected finite numbers, found {_odd(array)}")
+        return array
 
 
 def read(
@@ -135,11 +159,7 @@ def read(
         found = ", ".join(name or "one set of weights without a name" for name in sets if sets[name])
         names = " or ".join(name for name in wanted if name)
         raise UserError(f"{path}: expected {weights} weights ({names}), found {found or 'no arrays'}")
-    arrays = _unwrapped(sets[chosen])
-    for name, array in arrays.items():
-        if 0 in array.shape:
-            raise UserError(f"{path}: {name}: expected numbers, found an empty array of shape {array.shape}")
-    return Weights(path, arrays)
+    return Weights(path, _unwrapped(sets[chosen]))
 
 
 def check_suffix(path: Path) -> None:
@@ -168,8 +188,24 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], wrapped: Sequence[str] =
         cannot be written.
     """
     check_suffix(path)
-    with paths.replacing(path) as temporary:
+    with written(path) as temporary:
         write_as(paths.path(path).suffix, temporary, arrays, wrapped)
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[pathlib.Path]:
+    """`paths.replacing` in a folder that is there; UserError where the file cannot be written."""
+    where = paths.path(path)
+    try:
+        if not paths.is_remote(where) and not where.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(where))
+        with paths.replacing(where) as temporary:
+            yield temporary
+    except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError is PyTorch's
+        if isinstance(error, UserError):
+            raise
+        reason = getattr(error, "strerror", None) or weights_file.line(error)
+        raise UserError(f"{path}: cannot be written: {reason}") from error
 
 
 def write_as(
@@ -212,7 +248,7 @@ def _sharded_arrays(path: pathlib.Path) -> Found:
         raise UserError(f"{path}: expected a weight_map of arrays to files, found something else")
     shards: dict[str, Found] = {}
     for file in sorted(set(table.values())):
-        if pathlib.PurePath(file).name != file:
+        if pathlib.PurePath(file).name != file or not file:
             raise UserError(f"{path}: expected files beside it, found {file!r}")
         shards[file] = _safetensors_arrays(_existing(path.with_name(file)))
     for name, file in table.items():

@@ -38,13 +38,23 @@ class Golden:
                 self.arrays = {name: file[name] for name in file.files}
         except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             raise UserError(f"golden {path}: expected an .npz, found {error or 'a broken file'}") from error
+        except MemoryError as error:
+            raise UserError(
+                f"golden {path}: expected arrays that fit in memory, found larger ones"
+            ) from error
         try:
             self.meta: dict[str, Any] = json.loads(str(self.arrays["meta"])) if "meta" in self.arrays else {}
         except (ValueError, RecursionError) as error:
             raise UserError(f"golden {path}: expected JSON in meta, found {error}") from error
         if not isinstance(self.meta, dict) or not self.meta:
             raise UserError(f"golden {path}: expected meta, a JSON object of what was computed, found none")
+        self._read = {"meta"}
         for name, array in self.arrays.items():
+            kinds = "iuf" if name.startswith("sd/") else "biuf"
+            if name != "meta" and (array.dtype.kind not in kinds or not array.size):
+                raise UserError(
+                    f"golden {path}: expected numbers in {name}, found {array.dtype} of shape {list(array.shape)}"
+                )
             if array.dtype.kind == "f" and not np.isfinite(array).all() and not name.startswith("out/"):
                 raise UserError(f"golden {path}: expected finite numbers in {name}, found others")
         self.weights = {k.removeprefix("sd/"): v for k, v in self.arrays.items() if k.startswith("sd/")}
@@ -52,7 +62,12 @@ class Golden:
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.arrays:
             raise UserError(f"golden {self.path}: expected the array {name}, found none of that name")
+        self._read.add(name)
         return self.arrays[name]
+
+    def unread(self) -> list[str]:
+        """Names of the arrays beside weights and outputs that nothing has asked for."""
+        return [n for n in self.arrays if n not in self._read and not n.startswith(("sd/", "out/"))]
 
     def __contains__(self, name: str) -> bool:
         return name in self.arrays
