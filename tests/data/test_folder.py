@@ -150,6 +150,8 @@ def test_names_in_any_script(tmp_path, monkeypatch):
     assert len(train) == len(test) == len(NAMES)
     assert data.arrays(train)[0].shape == (len(NAMES), 8, 8, 3)
     assert train.fingerprint() != test.fingerprint()
+    paths.write_text(tmp_path / "report.html", ", ".join(train.classes))
+    assert r"caf\udce9" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("locale", (dict(LC_ALL="C"), dict(LC_ALL="C", PYTHONUTF8="0"), dict(PYTHONUTF8="1")))
