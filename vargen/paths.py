@@ -11,6 +11,7 @@ import errno
 import functools
 import hashlib
 import importlib.util
+import logging
 import os
 import pathlib
 import shutil
@@ -63,6 +64,8 @@ def path(text: PathLike, name: str = "path") -> epath.Path:
 
 @functools.cache
 def _package(module: str) -> bool:
+    # Without credentials it says so at every call, and goes on.
+    logging.getLogger("gcsfs").setLevel(logging.ERROR)
     return importlib.util.find_spec(module) is not None
 
 

@@ -223,7 +223,9 @@ def test_where_training_starts(tmp_path):
     out = imported("rar", tmp_path)
     c = vargen.load(out).config
     c.data = config.images("folder", IMAGE, 3, 2, path="nowhere")
-    copying.copy(c, paths.path(tmp_path / "fine"), tokenizer=None, origin=str(out), classes=["0", "1"])
+    where = paths.path(tmp_path / "fine")
+    for copy in copying.plan(c, where, tokenizer=None, origin=str(out), classes=["0", "1"]):
+        copy()
     model = vargen.load(tmp_path / "fine")
     assert model.config.data.num_classes == 5 and model.generate([4], 0)[0].shape == (1, 16)
     order = model.generator.order.training(jax.random.key(0), 8, 0)

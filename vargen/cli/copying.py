@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from vargen.cli import common
@@ -31,10 +32,10 @@ def found(text: PathLike, flag: str) -> Path:
     return source
 
 
-def copy(
+def plan(
     config: ConfigDict, workdir: Path, *, tokenizer: str | None, origin: str | None, classes: list[str]
-) -> None:
-    """Copies another workdir's tokenizer, or both its parts; all is checked before anything is copied.
+) -> list[Callable[[], None]]:
+    """What copies another workdir's tokenizer, or both its parts; all is checked here, and nothing copied yet.
 
     Args:
       config: what the parts must fit.
@@ -52,9 +53,7 @@ def copy(
     elif origin is not None:
         source = found(origin, "--from")
         wanted = [_tokenizer(config, source, workdir), _generator(config, source, workdir, classes)]
-    for make in wanted:
-        if make is not None:
-            make()
+    return [make for make in wanted if make is not None]
 
 
 def _tokenizer(config: ConfigDict, source: Path, workdir: Path):

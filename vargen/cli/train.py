@@ -97,13 +97,17 @@ def train(
     resume.check(config, workdir)
     check_classes(workdir, classes)
     look_at_parts(config)
+    copies = []
+    if _first_process():
+        copies = copying.plan(config, workdir, tokenizer=tokenizer, origin=origin, classes=classes)
     if stage != "generator" and not (tokenizer or origin):
         stages.check_perceptual(config, workdir)
     with held(workdir):
         resume.check(config, workdir)  # once more, now that nobody else trains here
         if _first_process():
             paths.sweep(workdir)
-            copying.copy(config, workdir, tokenizer=tokenizer, origin=origin, classes=classes)
+            for copy in copies:
+                copy()
             paths.write_text(workdir / "config.json", to_json(config))
             paths.write_text(workdir / "classes.json", json.dumps(classes) + "\n")
         wait_for_process_0("workdir_prepared")
