@@ -79,14 +79,19 @@ def _flock(where: Any, command: str) -> Iterator[None]:
                 file.flush()
 
 
+def _alive(text: str) -> bool:
+    """Whether a lease was renewed of late."""
+    try:
+        return time.time() - json.loads(text)["renewed"] < DEAD
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
 @contextlib.contextmanager
 def _lease(where: Any, command: str) -> Iterator[None]:
     mine = dict(json.loads(_text(command)), lease=os.urandom(8).hex())
-    with contextlib.suppress(FileNotFoundError):
-        text = where.read_text()
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            if time.time() - json.loads(text)["renewed"] < DEAD:
-                raise _refuse(where, text)
+    if where.exists() and _alive(text := where.read_text()):
+        raise _refuse(where, text)
     ended = threading.Event()
 
     def renew() -> None:
