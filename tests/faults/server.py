@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import time
 
 import flax.linen  # noqa: F401
 import grain  # noqa: F401
@@ -26,6 +27,7 @@ from vargen import preflight  # noqa: F401
 from vargen.cli import main, stages  # noqa: F401
 from vargen.training import checkpoints, loop
 
+LIMIT = 150.0  # seconds
 POINTS = ("begin", "writing", "config", "manifest", "whole", "discard")
 
 
@@ -114,16 +116,25 @@ def child(order: dict) -> None:
         os._exit(code if isinstance(code, int) else 1)
 
 
+def wait(pid: int) -> int:
+    """The exit code of a child; 99 for one that has not ended after `LIMIT` seconds, and is killed."""
+    until = time.monotonic() + LIMIT
+    while time.monotonic() < until:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return 99
+
+
 def serve() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         word, _, rest = line.partition(" ")
         if word == "wait":
-            try:
-                _, status = os.waitpid(int(rest), 0)
-                print(os.waitstatus_to_exitcode(status), flush=True)
-            except ChildProcessError:
-                print("gone", flush=True)
+            print(wait(int(rest)), flush=True)
             continue
         pid = os.fork()
         if not pid:

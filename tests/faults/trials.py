@@ -158,15 +158,19 @@ def _port() -> int:
 
 
 def parameters(workdir: pathlib.Path) -> str:
-    """A hash of all parameters, averages, moments and records of a finished run."""
+    """A hash of all parameters, averages and moments of a finished run."""
     code = (
         "import sys, hashlib, jax, numpy as np\n"
+        "from orbax.checkpoint import v1 as ocp\n"
         "from vargen.training import checkpoints\n"
-        "d = hashlib.sha256()\n"
-        "for which in ('params', 'ema'):\n"
-        "    _, tree, step = checkpoints.load_params(sys.argv[1] + '/generator', which)\n"
-        "    for x in jax.tree.leaves(tree): d.update(np.asarray(x).tobytes())\n"
-        "print(step, d.hexdigest())"
+        "path = checkpoints.last_whole(sys.argv[1] + '/generator/checkpoints')\n"
+        "where = jax.sharding.SingleDeviceSharding(jax.devices()[0])\n"
+        "d, metadata = hashlib.sha256(), ocp.checkpointables_metadata(path).metadata\n"
+        "for item in ('params', 'ema', 'opt_state'):\n"
+        "    like = jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=where), metadata[item])\n"
+        "    for x in jax.tree.leaves(ocp.load_checkpointables(path, {item: like})[item]):\n"
+        "        d.update(np.asarray(x).tobytes())\n"
+        "print(path.name, d.hexdigest())"
     )
     environment = dict(os.environ, JAX_PLATFORMS="cpu", PYTHONPATH=str(ROOT))
     done = subprocess.run(
@@ -193,16 +197,17 @@ def undisturbed(server: Server, system: str, folder: pathlib.Path, processes: in
 def disturbed(lineage: Lineage, failures: int, modes: list[str]) -> Counter:
     """Lets a lineage fail so many times, then finish; what failed how, by mode."""
     draw = random.Random(lineage.seed)
-    server = lineage.server
-    for number in range(failures):
+    server, number = lineage.server, 0
+    while number < failures:
         mode = modes[number % len(modes)]
         processes = lineage.processes if lineage.devices == 1 or number % 2 == 0 else 3 - lineage.processes
         if mode in ("kill one", "hang") and processes == 1:
             processes = 2
         if lineage.step() >= STEPS - SAVE_EVERY:
             _again(lineage)
-        fail(lineage, mode, processes, draw)
-        lineage.found[f"{mode}, {processes} process{'es' if processes > 1 else ''}"] += 1
+        if fail(lineage, mode, processes, draw):  # else it ended before: once more
+            lineage.found[f"{mode}, {processes} process{'es' if processes > 1 else ''}"] += 1
+            number += 1
     pids = lineage.launch(lineage.processes)
     codes = [server.wait(pid) for pid in pids]
     assert codes == [0] * len(pids), (lineage.name, codes, _tail(lineage))
@@ -217,9 +222,10 @@ def _again(lineage: Lineage) -> None:
     shutil.copytree(kept, target)
 
 
-def fail(lineage: Lineage, mode: str, processes: int, draw: random.Random) -> None:
-    """One failure, and what must be true of it."""
-    server, before = lineage.server, lineage.step()
+def fail(lineage: Lineage, mode: str, processes: int, draw: random.Random) -> bool:
+    """One failure, and what must be true of it; False where training came to its end instead."""
+    server, before, said = lineage.server, lineage.step(), len(_tail(lineage, None))
+    failed = True
     if mode.startswith("saving "):
         failing = draw.randrange(processes) if mode.split()[1] in ("begin", "writing") else 0
         pids = lineage.launch(processes, mode.split()[1], before + SAVE_EVERY, failing)
@@ -230,14 +236,17 @@ def fail(lineage: Lineage, mode: str, processes: int, draw: random.Random) -> No
         pids = lineage.launch(processes)
         _until(lineage, before + draw.choice([0, 0, SAVE_EVERY]), pids)
         time.sleep(draw.uniform(0, 0.6))
-        _strike(lineage, mode, pids, draw)
+        failed = _strike(lineage, mode, pids, draw)
+    assert "Traceback" not in _tail(lineage, None)[said:], (mode, _tail(lineage))
     early = lineage.workdir.parent / f"{lineage.name}.early"
     if not early.exists() and lineage.step() >= SAVE_EVERY:
         shutil.copytree(lineage.workdir / "generator", early)
     assert lineage.step() >= before, (mode, before, lineage.step())
+    return failed
 
 
-def _strike(lineage: Lineage, mode: str, pids: list[int], draw: random.Random) -> None:
+def _strike(lineage: Lineage, mode: str, pids: list[int], draw: random.Random) -> bool:
+    """Does what the mode says; whether any process failed by it."""
     server = lineage.server
     if mode == "kill all":
         for pid in pids:
@@ -261,7 +270,7 @@ def _strike(lineage: Lineage, mode: str, pids: list[int], draw: random.Random) -
         _send(hung, signal.SIGSTOP)
         other = next(pid for pid in pids if pid != hung)
         started = time.monotonic()
-        code = server.wait(other)
+        codes = [code := server.wait(other)]
         assert code in (2, 0), (code, _tail(lineage))
         assert time.monotonic() - started < 4 * SILENCE
         _send(hung, signal.SIGKILL)
@@ -277,6 +286,7 @@ def _strike(lineage: Lineage, mode: str, pids: list[int], draw: random.Random) -
         assert all(code in (2, 0) for code in codes), (codes, _tail(lineage))
     else:
         raise ValueError(mode)
+    return any(codes)
 
 
 def _send(pid: int, number: int) -> None:
@@ -305,8 +315,11 @@ def _running(pid: int) -> bool:
         return False
 
 
-def _tail(lineage: Lineage) -> str:
-    return (lineage.workdir.parent / f"{lineage.name}.out").read_text()[-1500:]
+def _tail(lineage: Lineage, most: int | None = 1500) -> str:
+    """What a lineage has printed, or the end of it."""
+    file = lineage.workdir.parent / f"{lineage.name}.out"
+    text = file.read_text(errors="replace") if file.exists() else ""
+    return text if most is None else text[-most:]
 
 
 def compare(lineage: Lineage, whole: Lineage) -> None:
@@ -314,6 +327,8 @@ def compare(lineage: Lineage, whole: Lineage) -> None:
     expected, found = whole.samples(), lineage.samples()
     for step, digests in found.items():
         assert len(digests | expected.get(step, set())) == 1, (lineage.name, step)
+    seen = {step.rpartition(":")[2] for step in found if "content" in step}
+    assert {str(step) for step in range(1, STEPS + 1)} <= seen, lineage.name
     assert losses(lineage.workdir) == losses(whole.workdir), lineage.name
     assert [step for step, _ in losses(lineage.workdir)] == list(range(1, STEPS + 1))
     assert parameters(lineage.workdir) == parameters(whole.workdir), lineage.name
