@@ -4,11 +4,13 @@ import pathlib
 import re
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 NOTEBOOK = pathlib.Path(__file__).parent.parent / "notebooks" / "quickstart.ipynb"
 
 
+@pytest.mark.slow  # two models, trained for real
 def test_quickstart_notebook(monkeypatch):
     # Trained for real: with the compiler's optimisations.
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")

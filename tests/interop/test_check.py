@@ -36,7 +36,7 @@ DAMAGE = {
     "an array that nothing reads": (lambda a: dict(a, foo=np.zeros(3)), 2, "not compared: foo"),
     "an empty output": (lambda a: dict(a, **{"out/more": np.zeros(0)}), 2, "expected numbers in out/more"),
     "another weight": (lambda a: dict(a, **{"sd/more.weight": np.zeros(3, np.float32)}), 2, "more.weight"),
-    "a weight is NaN": (change("sd/", lambda x: x * np.float32(np.nan)), 2, "expected finite numbers in sd/"),
+    "a weight is NaN": (change("sd/", lambda x: x * np.float32(np.nan)), 1, "DIFFERS"),
     "a weight is flat": (change("sd/decoder.conv_in.weight", np.ravel), 2, "decoder.conv_in.weight"),
     "a weight is text": (change("sd/decoder.conv_in.weight", lambda x: x.astype("U8")), 2, "numbers in sd/decoder"),
     "an input is flat": (change("in/", np.ravel), 2, ""),

@@ -1,13 +1,16 @@
 """Runs commands as their users type them, hundreds a minute: in forked children of one process with all imports done.
 
-A child sees one command, with its output in files. No backend of JAX is started before the fork.
+A child sees one command, with its output in files. The process that forks is one of its own, started by `Server`, in
+which no backend of JAX is ever started: its threads would not survive the fork.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import signal
+import subprocess
 import sys
 import time
 from typing import NamedTuple
@@ -91,6 +94,50 @@ def run(arguments: list[str], folder: pathlib.Path, roots: list[pathlib.Path], *
     return Outcome(os.waitstatus_to_exitcode(status), *text, left, seconds)
 
 
+class Server:
+    """The warm process."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(self, arguments: list[str], folder: pathlib.Path, roots: list[pathlib.Path]) -> Outcome:
+        """See `run`."""
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps([arguments, str(folder), [str(r) for r in roots]]) + "\n")
+        self.process.stdin.flush()
+        return Outcome(*json.loads(self.process.stdout.readline()))
+
+    def close(self) -> None:
+        """Ends it."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def serve() -> None:
+    """What the warm process does: a row a line in, its outcome a line out."""
+    import flax.linen
+    import grain
+    import jax
+    import optax
+    import orbax.checkpoint
+    import PIL.Image
+    import tensorboardX
+
+    import vargen.cli.main
+    import vargen.cli.stages
+    import vargen.interop.checkpoint
+    import vargen.preflight  # noqa: F401
+
+    del flax, grain, jax, optax, orbax, PIL, tensorboardX, vargen
+    for line in sys.stdin:
+        arguments, folder, roots = json.loads(line)
+        outcome = run(arguments, pathlib.Path(folder), [pathlib.Path(r) for r in roots])
+        print(json.dumps(outcome), flush=True)
+
+
 def problem(row: Row, outcome: Outcome) -> str:
     """What is wrong with what came of a row, or ''."""
     err = outcome.err
@@ -106,3 +153,7 @@ def problem(row: Row, outcome: Outcome) -> str:
     if outcome.left:
         return f"left behind or changed: {', '.join(outcome.left[:4])}"
     return ""
+
+
+if __name__ == "__main__":
+    serve()

@@ -15,7 +15,15 @@ SHARDS = 4  # a kind's rows are cut into so many tests, for several workers
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory):
+def server():
+    """The process that has everything imported."""
+    made = runner.Server()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def model(server, tmp_path_factory):
     """A VAR trained for a few steps, by the command, in a child; and its config as a file."""
     folder = tmp_path_factory.mktemp("model")
     (folder / "made").mkdir()
@@ -28,7 +36,7 @@ def model(tmp_path_factory):
         f"    return config.override(c, {fields!r})\n"
     )
     arguments = ["train", "--config", str(config), "--workdir", str(folder / "model")]
-    made = runner.run(arguments, folder / "made", [])
+    made = server.run(arguments, folder / "made", [])
     assert made.code == 0, made.err
     return folder
 
@@ -92,7 +100,7 @@ def furnished(tmp_path_factory):
 
 @pytest.mark.parametrize("shard", range(SHARDS))
 @pytest.mark.parametrize("kind", table.KINDS)
-def test_mistakes(kind, shard, model, broken, furnished):
+def test_mistakes(kind, shard, server, model, broken, furnished):
     rows = table.KINDS[kind][shard::SHARDS]
     places = dict(
         tmp=furnished, model=model / "model", config=model / "system.py", broken=broken, root=commands.ROOT
@@ -101,7 +109,7 @@ def test_mistakes(kind, shard, model, broken, furnished):
     wrong = []
     for row in rows:
         arguments = [word.format(**places) for word in shlex.split(row.command.replace("~", "\\~"))]
-        outcome = runner.run(arguments, furnished, roots)
+        outcome = server.run(arguments, furnished, roots)
         if found := runner.problem(row, outcome):
             wrong.append(f"vargen {row.command}\n    {found}")
         elif not row.code:

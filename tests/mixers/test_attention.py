@@ -41,10 +41,8 @@ def test_rotary_positions_in_three_dimensions():
 @pytest.mark.parametrize(
     "options,message",
     [
-        (dict(heads=2, rope="2d"), "rope: expected one of none, sequence, places, found '2d'"),
-        (dict(heads=2, qk_norm="batch"), "qk_norm: expected one of"),
-        (dict(heads=3), "heads that divide the width 8"),
-        (dict(heads=4, kv_heads=3), "found 4 and 3"),
+        (dict(heads=3), "mixer.heads: expected a divisor of the width 8, found 3"),
+        (dict(heads=4, kv_heads=3), "mixer.kv_heads: expected a divisor of the 4 heads, found 3"),
     ],
 )
 def test_wrong_options(options, message):

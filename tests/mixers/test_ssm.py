@@ -139,8 +139,6 @@ def test_layers_take_turns_at_the_paths():
 def test_refused_orders_are_named():
     with pytest.raises(ValueError, match="mixer mamba: path reverse needs steps of several slots"):
         make(Mamba, CASES["raster"], paths=("forward", "reverse"))
-    with pytest.raises(ValueError, match="expected 1d or 2d, found '3d'"):
-        make(Mamba, CASES["all"], conv="3d")
 
 
 S5_SMALL = dict(state=4, blocks=2)
@@ -222,8 +220,6 @@ def test_conv_s5_refuses_other_orders():
             make(ConvS5, CASES[case])
     with pytest.raises(ValueError, match="state: expected a multiple of twice the 2 blocks, found 6"):
         make(ConvS5, CASES["frames"], state=6, blocks=2)
-    with pytest.raises(ValueError, match="mixer s5: activation: expected none, gelu.*found 'relu'"):
-        make(S5, CASES["raster"], activation="relu")
 
 
 @pytest.mark.parametrize("directions", [2, 4])
@@ -256,8 +252,6 @@ def test_ssm_2d_refuses_other_orders():
         make(SSM2D, CASES["groups"])
     with pytest.raises(ValueError, match="needs a grid of one level, found 3 levels"):
         make(SSM2D, CASES["levels"])
-    with pytest.raises(ValueError, match="directions: expected 1, 2 or 4, found 3"):
-        make(SSM2D, CASES["all"], directions=3)
 
 
 @pytest.mark.parametrize("shuffled", [False, True])

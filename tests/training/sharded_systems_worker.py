@@ -1,7 +1,8 @@
-"""Runs in a process of its own with eight devices: one step of every system on several meshes, as JSON."""
+"""Runs in a process of its own with eight devices: two steps of the systems named on several meshes, as JSON."""
 
 import json
 import os
+import sys
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 
@@ -18,7 +19,7 @@ from vargen.training.tasks import GeneratorTask
 
 def main():
     out = {}
-    for name in ("var", "llamagen", "llamagen_text", "rar", "mar", "gla_chain"):
+    for name in sys.argv[1:]:
         config, generator, _, tokenizer_params = make(name)
         config.training.update(dict(batch_size=8, warmup_steps=0, learning_rate=1e-2))
         tokenizer = generator.tokenizer

@@ -179,7 +179,9 @@ def test_saving_copies_the_state_before_it_returns(made, tmp_path):
 
 def test_an_error_of_the_background_reaches_the_run(made, tmp_path, monkeypatch):
     keeper = Checkpoints(tmp_path, CONFIG)
-    monkeypatch.setattr(checkpoints.paths, "write_text", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(
+        checkpoints.paths, "write_text", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
+    )
     keeper.save(at(made[0], 1), dict(loss=1.0))
     with pytest.raises(OSError, match="disk full"):
         keeper.wait()

@@ -7,22 +7,25 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
+QUICK, REST = ["var", "mar"], ["llamagen", "llamagen_text", "rar", "gla_chain"]
 TESTS = pathlib.Path(__file__).parent.parent
 
 
-def test_eight_devices_equal_one():
+@pytest.mark.parametrize("names", [QUICK, pytest.param(REST, marks=pytest.mark.slow)])
+def test_eight_devices_equal_one(names):
     worker = pathlib.Path(__file__).parent / "sharded_systems_worker.py"
     path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
     run = subprocess.run(
-        [sys.executable, str(worker)],
+        [sys.executable, str(worker), *names],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
     )
     assert run.returncode == 0, run.stderr[-2000:]
     found = json.loads(run.stdout.strip().splitlines()[-1])
-    for name in ("var", "llamagen", "llamagen_text", "rar", "mar", "gla_chain"):
+    for name in names:
         one, eight = found[f"{name}/1x1x1"], found[f"{name}/2x2x2"]
         np.testing.assert_allclose(eight["losses"], one["losses"], rtol=2e-5)
         np.testing.assert_allclose(eight["total"], one["total"], rtol=2e-5)

@@ -11,7 +11,6 @@ from flax.core import meta
 from training_fakes import FROZEN, FakeTask, batch_at, settings
 
 from vargen import sharding
-from vargen.errors import UserError
 from vargen.training import optimizer, state
 from vargen.training.step import average, make_step
 
@@ -104,10 +103,6 @@ def test_schedules():
     )
     constant = optimizer.schedule(settings(learning_rate=2.0, warmup_steps=0, schedule="constant"))
     np.testing.assert_allclose([constant(0), constant(99)], [2.0, 2.0])
-    with pytest.raises(UserError, match="schedule: expected one of cosine, linear, constant, found 'line'"):
-        optimizer.schedule(settings(schedule="line"))
-    with pytest.raises(UserError, match="optimizer: expected one of adamw, found 'sgd'"):
-        optimizer.build(settings(optimizer="sgd"), ["model"])
 
 
 def test_decay_touches_kernels_alone():

@@ -54,7 +54,8 @@ def import_checkpoint(
     arrays: dict[str, Any] = {}
     for part, file in given.items():
         which = weights if part == "generator" else _lenient(weights)
-        arrays[part] = files.read(file, which, part).parameters()  # type: ignore[arg-type]
+        arrays[part] = files.read(file, which, part)  # type: ignore[arg-type]
+        arrays[part].parameters()  # nothing empty, whose sizes would tell nonsense
     named = " and ".join(os.fspath(file) for file in given.values())
     with _about(named):
         c = systems.infer(s, arrays["tokenizer"], arrays.get("generator"), image_size=image_size, heads=heads)
@@ -62,7 +63,7 @@ def import_checkpoint(
     params = {}
     for part, found in arrays.items():
         with _about(os.fspath(given[part])):
-            params[part] = systems.read(getattr(s, part), parts[part], found)
+            params[part] = systems.read(getattr(s, part), parts[part], found.parameters())
     paths.sweep(where.parent)
     with paths.new_directory(where, last=checkpoints.CONFIG) as partial:
         for part, tree in params.items():
