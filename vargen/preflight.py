@@ -14,7 +14,7 @@ from vargen import config as configs
 from vargen import sharding
 from vargen.errors import UserError
 from vargen.generator import Generator
-from vargen.models import build_generator, build_tokenizer
+from vargen.models import build_generator, build_tokenizer, require
 from vargen.samplers import Sampling, decode
 
 SIDES = dict(digits=8)  # the smallest image_size of a source
@@ -27,6 +27,7 @@ def check_fields(c: Any) -> None:
       UserError: naming the field.
     """
     configs.check(c)
+    require(c, "data", "sampling", "tokenizer_training", "training", "evaluation")
     least = SIDES.get(c.data.source, 1)
     if c.data.image_size < least:
         raise UserError(

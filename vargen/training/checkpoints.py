@@ -53,7 +53,9 @@ class Checkpoints:
         self._error: BaseException | None = None
         if jax.process_index() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for path in self.folder.iterdir() if self.folder.is_dir() else ():  # what a killed process was writing
+            for path in (
+                self.folder.iterdir() if self.folder.is_dir() else ()
+            ):  # what a killed process was writing
                 if path.is_dir() and not path.name.isdigit():
                     with contextlib.suppress(OSError):
                         path.rmtree()
