@@ -188,7 +188,10 @@ SIGNALS = {
 
 
 @pytest.mark.parametrize("name", SIGNALS)
-def test_signals(name, monkeypatch, capsys):
+def test_signals(name, monkeypatch, capsys, request):
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # as under nohup, where it is nobody's to catch
+        request.addfinalizer(lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.unraisablehook
     raises, number, line = SIGNALS[name]
     code, said = ended(monkeypatch, capsys, raises)
