@@ -174,7 +174,12 @@ def new_directory(where: PathLike, last: str = "") -> Iterator[pathlib.Path]:
             yield temporary
             if where.exists():
                 os.rename(where, aside)
-            os.rename(temporary, where)
+            try:
+                os.rename(temporary, where)
+            except OSError:
+                if aside.exists():
+                    os.rename(aside, where)
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(aside, ignore_errors=True)
