@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from vargen.errors import UserError
+from vargen.errors import Stopped, UserError
 
 BEAT = 2.0  # seconds between two signs of life
 SILENCE = 60.0  # seconds of silence after which a process counts as lost; VARGEN_PEER_TIMEOUT changes it
@@ -172,7 +172,7 @@ def joined(where: Place | None, timeout: float) -> Iterator[None]:
         yield
         return
     line = _meet(where, timeout)
-    host, port = where.coordinator
+    host, port = where.coordinator if where.process == 0 else _relay(where.coordinator)
     jax.distributed.initialize(
         f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
         where.processes,
@@ -186,10 +186,47 @@ def joined(where: Place | None, timeout: float) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        if not isinstance(error, (UserError, Stopped, KeyboardInterrupt)):
+            time.sleep(2 * BEAT)  # it may be another process's end, of which `watch` then speaks
         line.end(_line(error))
         raise
     else:
         line.end("")
+
+
+def _relay(coordinator: tuple[str, int]) -> tuple[str, int]:
+    """A port of this machine from which bytes go to process 0 and back.
+
+    JAX's client aborts the process, with its trace, as soon as its connection to process 0 is closed. Through the relay
+    it isn't: when process 0 is gone the connection from here stays open, and `_Line` ends the process with its line.
+    """
+    listener = socket.create_server(("127.0.0.1", 0))
+    kept: list[tuple[socket.socket, ...]] = []  # a socket that nobody holds is closed
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+
+    def accept() -> None:
+        while True:
+            here, _ = listener.accept()
+            there = _connected(coordinator)
+            kept.append((here, there))
+            for pair in ((here, there), (there, here)):
+                threading.Thread(target=pump, args=pair, daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    return "127.0.0.1", listener.getsockname()[1]
+
+
+def _connected(coordinator: tuple[str, int]) -> socket.socket:
+    """A connection to process 0, whose service starts a moment after it was met."""
+    while True:
+        try:
+            return socket.create_connection(coordinator)
+        except OSError:
+            time.sleep(0.05)
 
 
 def leave(code: int) -> None:

@@ -297,25 +297,10 @@ def sample_steps(model: Model, labels: Sequence[int], seed: int, batch_size: int
 def _padded(labels: Any, batch_size: int) -> Any:
     """Every array's first axis filled up to `batch_size` with its last row."""
     import jax
-    import numpy as np
 
-    def pad(x):
-        return np.pad(x, [(0, batch_size - len(x))] + [(0, 0)] * (np.ndim(x) - 1), mode="edge")
+    from vargen.data import padded
 
-    return jax.tree.map(pad, labels)
-
-
-def in_batches(function: Any, items: np.ndarray, batch_size: int) -> np.ndarray:
-    """`function` over the leading axis in batches of one shape; the results joined."""
-    import numpy as np
-
-    batch_size = min(batch_size, len(items))
-    results = []
-    for start in range(0, len(items), batch_size):
-        some = items[start : start + batch_size]
-        padding = [(0, batch_size - len(some))] + [(0, 0)] * (some.ndim - 1)
-        results.append(np.asarray(function(np.pad(some, padding, mode="edge")))[: len(some)])
-    return np.concatenate(results)
+    return jax.tree.map(lambda x: padded(x, batch_size), labels)
 
 
 def progress(batches: Iterable, total: int, name: str, size: Callable[[Any], int] = len) -> Iterator:

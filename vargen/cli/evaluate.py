@@ -96,7 +96,7 @@ def evaluate(
     metrics = measured | record["metrics"]
 
     originals = data.to_float(data.arrays(test, 20)[0])
-    reconstructions = np.clip(common.in_batches(model.reconstruct, originals, size), -1, 1)
+    reconstructions = np.clip(data.in_batches(model.reconstruct, originals, size), -1, 1)
     labels = np.repeat(np.arange(min(c.data.num_classes, 20), dtype=np.int32), 12)
     drawn = np.concatenate(list(common.sample_batches(model, labels, seed, size)))
     steps = common.sample_steps(model, labels[::12][:12], seed, min(size, len(labels)))

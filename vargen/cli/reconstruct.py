@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         originals, _ = data.arrays(data.load(model.config.data, "test"), args.count)
     floats = data.to_float(originals)
-    decoded = np.clip(common.in_batches(model.reconstruct, floats, 64), -1, 1)
+    decoded = np.clip(data.in_batches(model.reconstruct, floats, 64), -1, 1)
     for i, image in enumerate(decoded):
         pictures.save(image, out / f"{i:04d}.png")
     pictures.save(beside(originals, pictures.to_uint8(decoded)), out / "reconstructions.png")

@@ -91,8 +91,7 @@ def store(config: ConfigDict, workdir: Path, params: Any, step: int, *, again: b
         total = copies * len(source)
         for batch in common.progress(batches, total, "tokenizing", size=lambda b: len(b["label"])):
             count = len(batch["label"])
-            padding = [(0, batch_size - count), (0, 0), (0, 0), (0, 0)]
-            content = encode(params, np.pad(batch["image"], padding, mode="edge"))
+            content = encode(params, data.padded(batch["image"], batch_size))
             writer.add(np.asarray(content)[:count], batch["label"])
     return directory
 

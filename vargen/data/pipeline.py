@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,21 @@ READERS = 16
 def to_float(images: np.ndarray) -> np.ndarray:
     """uint8 images to float32 in [-1, 1]."""
     return images.astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def padded(array: np.ndarray, size: int) -> np.ndarray:
+    """An array [b, ...] with its last row repeated up to `size` rows."""
+    return np.pad(array, [(0, size - len(array)), *[(0, 0)] * (np.ndim(array) - 1)], mode="edge")
+
+
+def in_batches(function: Callable, items: np.ndarray, batch_size: int) -> np.ndarray:
+    """`function` over the leading axis in batches of one shape; its results joined, on the host."""
+    batch_size = min(batch_size, len(items))
+    results = []
+    for start in range(0, len(items), batch_size):
+        some = items[start : start + batch_size]
+        results.append(np.asarray(function(padded(some, batch_size)))[: len(some)])
+    return np.concatenate(results)
 
 
 def batches(

@@ -147,7 +147,7 @@ def _tokenizer(
     split = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
     for i, batch in enumerate(progress(split, len(images), "reconstructing")):
         real, count = pipeline.to_float(batch), len(batch)
-        content = model.encode(_padded(real, batch_size))
+        content = model.encode(pipeline.padded(real, batch_size))
         reconstruction = np.clip(np.asarray(model.decode(content))[:count], -1, 1)
         for name, metric in (("psnr_db", metrics.psnr), ("ssim", metrics.ssim), ("mse", metrics.mse)):
             measured[name].append(metric(real, reconstruction))
@@ -156,7 +156,7 @@ def _tokenizer(
             codes.append(np.asarray(content)[:count])
         if explicit:
             try:
-                given = _padded(labels[i * batch_size :][:count], batch_size)
+                given = pipeline.padded(labels[i * batch_size :][:count], batch_size)
                 nats.append(-np.asarray(model.log_likelihood(content, given), np.float64)[:count])
             except UserError:  # the head or the order has no explicit likelihood
                 explicit = False
@@ -187,14 +187,9 @@ def _draw(
         asked = labels[start : start + batch_size]
         began = time.perf_counter()
         batch_key = jax.random.fold_in(key, start)
-        drawn = np.asarray(model.sample(_padded(asked, batch_size), batch_key, **sampling), np.float32)
+        drawn = np.asarray(model.sample(pipeline.padded(asked, batch_size), batch_key, **sampling), np.float32)
         if i > 0:
             timer.seconds += time.perf_counter() - began
             timer.images += batch_size
         if i < len(starts):
             yield np.clip(drawn[: len(asked)], -1, 1)
-
-
-def _padded(array: np.ndarray, size: int) -> np.ndarray:
-    """`array` with its last row repeated up to `size` rows."""
-    return np.pad(array, [(0, size - len(array)), *[(0, 0)] * (array.ndim - 1)], mode="edge")

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from vargen import sharding
+from vargen import data, sharding
 from vargen.samplers import Sampling, decode
 from vargen.training.state import TrainState
 from vargen.training.step import OnMesh
@@ -28,18 +28,6 @@ Pictures = Callable[[TrainState], Mapping[str, np.ndarray]]
 def on_mesh(function: Callable, mesh: Mesh) -> OnMesh:
     """The function, jitted; every process can read its results, which are whole on every device."""
     return OnMesh(jax.jit(function, out_shardings=sharding.replicated(mesh)), mesh)
-
-
-def in_batches(function: Callable, images: np.ndarray, batch_size: int, mesh: Mesh) -> np.ndarray:
-    """`function` of images [M, ...] on the mesh, in batches of one shape: the results [M, ...], on the host."""
-    batch_size = min(batch_size, len(images))
-    found = []
-    for start in range(0, len(images), batch_size):
-        some = images[start : start + batch_size]
-        padding = [(0, batch_size - len(some))] + [(0, 0)] * (some.ndim - 1)
-        batch = sharding.put_evenly(np.pad(some, padding, mode="edge"), mesh)
-        found.append(np.asarray(function(batch))[: len(some)])
-    return np.concatenate(found)
 
 
 def of_tokenizer(
@@ -64,7 +52,9 @@ def of_tokenizer(
     reconstruct = on_mesh(decoded, mesh)
 
     def validate(state: TrainState) -> dict[str, float]:
-        mse = in_batches(lambda x: errors(state.ema, x), images, batch_size, mesh)
+        mse = data.in_batches(
+            lambda x: errors(state.ema, sharding.put_evenly(x, mesh)), images, batch_size
+        )
         psnr_db = 10 * np.log10(4 / np.maximum(mse, 1e-10))  # of images in [-1, 1]
         return dict(loss=float(mse.mean()), psnr_db=float(psnr_db.mean()))
 
@@ -99,7 +89,9 @@ def of_generator(
     """
     tokenizer = generator.tokenizer
     encode = on_mesh(tokenizer.encode, mesh)
-    content = in_batches(lambda x: encode(tokenizer_params, x), images, batch_size, mesh)
+    content = data.in_batches(
+        lambda x: encode(tokenizer_params, sharding.put_evenly(x, mesh)), images, batch_size
+    )
     batch_size = min(batch_size, len(labels))
 
     def loss(params: Any, tokenizer_params: Any, x: jax.Array, y: jax.Array, seed: jax.Array) -> jax.Array:
