@@ -174,3 +174,43 @@ def test_a_process_that_goes(kind, code, words):
     other.communicate()
     assert watching.returncode == code and err.count("\n") == (1 if words else 0), err
     assert words in err
+
+
+WITH_JAX = """
+import sys, time
+from vargen import cluster
+from vargen.cli import failures
+
+with failures.explained() as outcome:
+    with cluster.joined(cluster.place(sys.argv[1], 2, int(sys.argv[2])), 60):
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices("begun")
+        print("begun", flush=True)
+        if sys.argv[3] == "sleep":
+            time.sleep(60)
+        multihost_utils.sync_global_devices("ended")
+sys.exit(outcome.code)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_process_ends_the_other_with_one_line(killed):
+    """Also where it is process 0, whose end JAX's own client answers with its trace."""
+    port = free_port()
+    environment = dict(os.environ, JAX_PLATFORMS="cpu", VARGEN_PEER_TIMEOUT="20")
+
+    def start(i, what):
+        command = [sys.executable, "-c", WITH_JAX, f"localhost:{port}", str(i), what]
+        pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, env=environment, **pipes)
+
+    other, waiting = start(killed, "sleep"), start(1 - killed, "wait")
+    assert any(line == "begun\n" for line in other.stdout)
+    time.sleep(1)
+    other.kill()
+    _, err = waiting.communicate(timeout=60)
+    assert waiting.returncode == 2
+    lines = [line for line in err.splitlines() if "[Gloo]" not in line]
+    assert lines == [f"vargen: process {killed} of 2 is gone; start all of them again to go on"], err

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -56,7 +57,9 @@ def _refuse(where: Any, text: str) -> UserError:
 def _flock(where: Any, command: str) -> Iterator[None]:
     import fcntl
 
-    with open(where, "a+") as file:  # never deleted: another may have it open
+    with open(
+        where, "a+", encoding="utf-8", errors="replace"
+    ) as file:  # never deleted: another may have it open
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -79,20 +82,26 @@ def _flock(where: Any, command: str) -> Iterator[None]:
                 file.flush()
 
 
-def _alive(text: str) -> bool:
-    """Whether a lease was renewed of late."""
+def _held(where: Any) -> dict[str, Any]:
+    """The lease that lies there; {} where there is none, or none that can be read."""
     try:
-        return time.time() - json.loads(text)["renewed"] < DEAD
-    except (ValueError, KeyError, TypeError):
-        return False
+        found = json.loads(where.read_bytes())
+        return found if isinstance(found, dict) else {}
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
 
 
 @contextlib.contextmanager
 def _lease(where: Any, command: str) -> Iterator[None]:
     mine = dict(json.loads(_text(command)), lease=os.urandom(8).hex())
-    if where.exists() and _alive(text := where.read_text()):
-        raise _refuse(where, text)
+    found = _held(where)
+    renewed = found.get("renewed")
+    if isinstance(renewed, (int, float)) and time.time() - renewed < DEAD:
+        raise _refuse(where, json.dumps(found))
     ended = threading.Event()
+
+    def own() -> bool:
+        return _held(where).get("lease") == mine["lease"]
 
     def renew() -> None:
         paths.write_text(where, json.dumps(dict(mine, renewed=time.time())))
@@ -100,14 +109,17 @@ def _lease(where: Any, command: str) -> Iterator[None]:
     def keep() -> None:
         while not ended.wait(RENEW):
             with contextlib.suppress(OSError):  # a bucket out of reach for a moment
+                if not own():  # it had lapsed, as of a machine that slept, and another run took it
+                    print(f"workdir {where.parent}: another run has taken its lock; stopping", flush=True)
+                    signal.raise_signal(signal.SIGTERM)
+                    return
                 renew()
 
     renew()
     # Two that begin at the same moment both write: the last one keeps it.
     time.sleep(1.0)
-    text = where.read_text()
-    if json.loads(text)["lease"] != mine["lease"]:
-        raise _refuse(where, text)
+    if not own():
+        raise _refuse(where, json.dumps(_held(where)))
     thread = threading.Thread(target=keep, daemon=True)
     thread.start()
     try:
@@ -116,4 +128,5 @@ def _lease(where: Any, command: str) -> Iterator[None]:
         ended.set()
         thread.join()
         with contextlib.suppress(OSError):
-            where.unlink(missing_ok=True)
+            if own():
+                where.unlink(missing_ok=True)

@@ -30,6 +30,7 @@ PathLike = str | os.PathLike[str]
 
 REMOTE = ("gs://", "s3://")
 PARTIAL = ".partial"  # the suffix of what is being written
+ASIDE = "-old"  # before it: what is about to be replaced
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
@@ -167,7 +168,7 @@ def new_directory(where: PathLike, last: str = "") -> Iterator[pathlib.Path]:
             for file in sorted(files, key=lambda f: f.name == last):
                 _send(file, where / file.relative_to(local).as_posix())
         return
-    temporary, aside = _partial(where), _partial(where)
+    temporary, aside = _partial(where), _partial(where, ASIDE)
     try:
         with _named(temporary, where):
             temporary.mkdir(parents=True)
@@ -210,21 +211,30 @@ def local(where: PathLike) -> pathlib.Path:
 
 
 def sweep(directory: PathLike) -> None:
-    """Deletes what dead processes of this machine left half-written in a directory."""
+    """Deletes what dead processes of this machine left half-written in a directory.
+
+    One that died between moving an old directory aside and putting the new one in its place: the old one is put back.
+    """
     if is_remote(directory):
         return  # nothing is half-written there
-    for found in path(directory).glob(f".*{PARTIAL}"):
-        host, _, process = found.name.removesuffix(PARTIAL).rpartition("@")[2].partition("-")
-        alive = process.partition("-")[0].isdigit() and _alive(int(process.partition("-")[0]))
-        if host == _host() and not alive:
-            shutil.rmtree(found, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                found.unlink(missing_ok=True)
+    for found in sorted(path(directory).glob(f".*{PARTIAL}")):
+        name, _, rest = found.name.removesuffix(PARTIAL).rpartition("@")
+        host, _, process = rest.partition("-")
+        number = process.partition("-")[0]
+        if host != _host() or (number.isascii() and number.isdigit() and _alive(int(number))):
+            continue
+        with contextlib.suppress(OSError):
+            if process.endswith(ASIDE) and not (original := found.with_name(name[1:])).exists():
+                os.rename(found, original)
+                continue
+        shutil.rmtree(found, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            found.unlink(missing_ok=True)
 
 
-def _partial(where: Any) -> pathlib.Path:
+def _partial(where: Any, kind: str = "") -> pathlib.Path:
     """A name beside `where` that says who is writing, and is nobody else's."""
-    name = f".{where.name[:100]}@{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}{PARTIAL}"
+    name = f".{where.name[:100]}@{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}{kind}{PARTIAL}"
     return pathlib.Path(where.with_name(name))
 
 
@@ -235,7 +245,7 @@ def _host() -> str:
 def _alive(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

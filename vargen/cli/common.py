@@ -1,16 +1,14 @@
-"""What the commands share: where the config comes from, flags in common, batched sampling."""
+"""What the commands share: where the config and the model come from, names of classes, batched sampling."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vargen import limits, schema
 from vargen.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,125 +20,6 @@ if TYPE_CHECKING:
 
 
 CLASSES = "classes.json"
-
-
-def add_config(parser: argparse.ArgumentParser, *, required: bool, workdir: bool = True) -> None:
-    """The flags --config and --workdir; `workdir` says whether the latter must be given."""
-    note = "" if required else "; not needed where the workdir has its config inside"
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        help=f"configs/NAME.py, or configs/NAME.py:VARIANT; a program, which runs{note}. "
-        "Fields: --config.training.steps=200",
-    )
-    parser.add_argument(
-        "--workdir", metavar="DIR", required=workdir, help="where the run lives: config, codes, checkpoints"
-    )
-
-
-def add_cluster(parser: argparse.ArgumentParser) -> None:
-    """The flags of runs of several processes."""
-    group = parser.add_argument_group(
-        "several processes", "start the same command in each; they share --workdir, on a disk or in a bucket"
-    )
-    group.add_argument(
-        "--distributed",
-        action="store_true",
-        help="on TPU slices, under Slurm and mpirun, which tell the rest",
-    )
-    group.add_argument(
-        "--coordinator", metavar="HOST:PORT", help="elsewhere: a free port of process 0 (VARGEN_COORDINATOR)"
-    )
-    group.add_argument(
-        "--num-processes", type=number(int, 1, 100_000), metavar="N", help="how many (VARGEN_NUM_PROCESSES)"
-    )
-    group.add_argument(
-        "--process-id", type=number(int, 0, 99_999), metavar="I", help="which, from 0 (VARGEN_PROCESS_ID)"
-    )
-    group.add_argument(
-        "--timeout",
-        type=number(float, 1, 86_400),
-        default=300.0,
-        metavar="S",
-        help="seconds to wait for the others (300)",
-    )
-
-
-def cluster(args: argparse.Namespace):
-    """Joins the processes that the flags, or the environment, tell of; nothing where they tell of none.
-
-    Raises:
-      UserError: flags that don't fit, or processes that don't come.
-    """
-    from vargen import cluster
-
-    given = any(x is not None for x in (args.coordinator, args.num_processes, args.process_id))
-    if not (given or args.distributed or os.environ.get("VARGEN_COORDINATOR")):
-        return contextlib.nullcontext()
-    where = cluster.place(args.coordinator, args.num_processes, args.process_id)
-    return cluster.joined(where, args.timeout)
-
-
-def add_sampling(parser: argparse.ArgumentParser) -> None:
-    """The flags that change how samples are drawn; the config's values where they are not given."""
-    parser.add_argument("--seed", type=number(int, 0, 2**64 - 1), metavar="N", help="random seed (0)")
-    group = parser.add_argument_group("sampling", "the preset's or the config's values where not given")
-    group.add_argument(
-        "--preset",
-        default="",
-        metavar="NAME",
-        help="named settings of the config, such as paper: those of its FID",
-    )
-    group.add_argument(
-        "--guidance", type=within(schema.GUIDANCE, float), metavar="X", help="classifier-free guidance scale"
-    )
-    group.add_argument(
-        "--temperature",
-        type=within(schema.TEMPERATURE, float),
-        metavar="X",
-        help="below 1: safer, above: wilder",
-    )
-    group.add_argument(
-        "--top-k", type=within(schema.TOP_K, int), metavar="K", help="keep the K likeliest codes (0: all)"
-    )
-    group.add_argument(
-        "--top-p", type=within(schema.TOP_P, float), metavar="P", help="keep this share of probability"
-    )
-    group.add_argument(
-        "--steps",
-        type=within(schema.DECODING_STEPS, int),
-        metavar="T",
-        help="decoding steps, if the order has a choice",
-    )
-
-
-def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The sampling flags by the names that `Model.sample` knows; None where not given."""
-    return {name: getattr(args, name) for name in ("guidance", "temperature", "top_k", "top_p", "steps")}
-
-
-def number(kind: type, low: float, high: float):
-    """An argparse type: a number of `kind` between `low` and `high`, both included."""
-    return within(limits.Between(low, high), kind)
-
-
-def within(limit: limits.Between, kind: type):
-    """An argparse type: a number of `kind` within a limit. A whole number is written in ASCII digits, and no more."""
-    name = "a whole number" if kind is int else "a number"
-
-    def parse(text: str):
-        try:
-            plain = text.isascii() and (
-                text.isdigit() if kind is int else text == text.strip() and "_" not in text
-            )
-            value = kind(text) if plain and len(text) < 400 else None
-        except ValueError:
-            value = None
-        if value is None or not limit.holds(value):
-            raise argparse.ArgumentTypeError(f"expected {name} {limit}, found {text!r:.100}")
-        return value
-
-    return parse
 
 
 def read_config(args: argparse.Namespace) -> ConfigDict:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from vargen.cli import common
+from vargen.cli import common, flags
 from vargen.cli.failures import one_line
 
 SUMMARY = "print versions, devices and settings, for reports"
@@ -34,7 +34,7 @@ VARIABLES = tuple("JAX_ XLA_ VARGEN_ TPU_ LIBTPU CUDA_VISIBLE SLURM_PROCID SLURM
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
-    common.add_config(parser, required=False, workdir=False)
+    flags.add_config(parser, required=False, workdir=False)
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from vargen import schema
-from vargen.cli import common
+from vargen.cli import common, flags
 from vargen.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,15 +31,15 @@ LARGEST = 64  # pixels: a small classifier says little about larger images
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
-    common.add_config(parser, required=False)
+    flags.add_config(parser, required=False)
     parser.add_argument(
         "--samples",
-        type=common.within(schema.SAMPLES, int),
+        type=flags.within(schema.SAMPLES, int),
         metavar="N",
         help="how many to draw (config.evaluation.samples)",
     )
     parser.add_argument("--out", metavar="DIR", help="where to write (WORKDIR)")
-    common.add_sampling(parser)
+    flags.add_sampling(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     from vargen import paths, preflight, report
 
     model = common.load_model(args)
-    given = {k: v for k, v in common.sampling_options(args).items() if v is not None}
+    given = {k: v for k, v in flags.sampling_options(args).items() if v is not None}
     model.config.sampling.update(given)
     preflight.check_sampling(model.needs_generator(), model.sampling())
     out = common.out_directory(args.out, paths.path(args.workdir))

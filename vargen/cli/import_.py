@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from vargen import schema
-from vargen.cli import common
+from vargen.cli import flags
 from vargen.interop.names import SYSTEMS
 
 SUMMARY = "turn a published PyTorch checkpoint into a vargen model"
@@ -40,14 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--image-size",
-        type=common.number(int, 1, schema.LARGEST_IMAGE),
+        type=flags.number(int, 1, schema.LARGEST_IMAGE),
         default=0,
         metavar="N",
         help="pixels, where arrays don't tell (256)",
     )
     parser.add_argument(
         "--heads",
-        type=common.number(int, 1, 4096),
+        type=flags.number(int, 1, 4096),
         default=0,
         metavar="H",
         help="attention heads of sizes never published",

@@ -18,7 +18,7 @@ REMOTE = (
     "google",
     "s3fs",
 )  # raise errors of their own
-PARTIAL = re.compile(r"\.([^/]{1,100})@[^/@]+-\d+-[0-9a-f]{8}\.partial")  # names of vargen.paths
+PARTIAL = re.compile(r"\.([^/]{1,100})@[^/@]+-\d+-[0-9a-f]{8}(?:-old)?\.partial")  # names of vargen.paths
 SMALLER = "a smaller batch or image, --config.training.accumulate or remat needs less"
 ADVICE = {
     errno.ENOSPC: "free some and start the same command again",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from vargen.cli import common
+from vargen.cli import common, flags
 
 SUMMARY = "train, sample and evaluate on the digits, in minutes"
 DESCRIPTION = """
@@ -19,7 +19,7 @@ EXAMPLES = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
-    common.add_config(parser, required=False)
+    flags.add_config(parser, required=False)
 
 
 def run(args: argparse.Namespace) -> None:

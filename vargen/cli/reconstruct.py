@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from vargen.cli import common
+from vargen.cli import common, flags
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,13 +24,13 @@ EXAMPLES = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
-    common.add_config(parser, required=False)
+    flags.add_config(parser, required=False)
     parser.add_argument(
         "--input", nargs="+", metavar="PATH", help="image files, or folders of them (the held-out images)"
     )
     parser.add_argument(
         "--count",
-        type=common.number(int, 1, 10**6),
+        type=flags.number(int, 1, 10**6),
         default=32,
         metavar="N",
         help="how many images at most (32)",

@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING
 
-from vargen.cli import common
+from vargen.cli import common, flags
 from vargen.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ MOST_NUMBERS = 2**32  # in one array of captions
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
-    common.add_config(parser, required=False)
+    flags.add_config(parser, required=False)
     parser.add_argument("--classes", metavar="LIST", help="numbers, ranges or names: 0,3-5,cat (every class)")
     parser.add_argument(
         "--captions",
@@ -49,19 +49,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--count",
-        type=common.number(int, 1, 10**6),
+        type=flags.number(int, 1, 10**6),
         metavar="N",
         help="images of each class (the preset's, or 8)",
     )
     parser.add_argument("--out", metavar="DIR", help="where to write (WORKDIR/samples)")
     parser.add_argument(
         "--batch-size",
-        type=common.number(int, 1, 10**6),
+        type=flags.number(int, 1, 10**6),
         default=64,
         metavar="B",
         help="images drawn at once (64)",
     )
-    common.add_sampling(parser)
+    flags.add_sampling(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -115,7 +115,7 @@ def draw(model: Model, args: argparse.Namespace, out: Path, count: int, resize: 
         labels = np.repeat(np.asarray(wanted, np.int32), count)
     else:
         labels = jax.tree.map(lambda x: np.repeat(x, count, axis=0), captions)
-    options = common.sampling_options(args)
+    options = flags.sampling_options(args)
     columns = common.step_names(model, steps=args.steps)
     batch_size = min(args.batch_size, total)
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from vargen.cli import common
+from vargen.cli import common, flags
 from vargen.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ FOLDER = "codes"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
-    common.add_config(parser, required=False)
+    flags.add_config(parser, required=False)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from vargen.cli import common, copying
+from vargen.cli import common, copying, flags
 from vargen.errors import Stopped, UserError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ STAGES = ("all", "tokenizer", "generator")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
-    common.add_config(parser, required=False)
+    flags.add_config(parser, required=False)
     parser.add_argument("--stage", choices=STAGES, default="all", help="what to train (all)")
     parser.add_argument(
         "--tokenizer", metavar="DIR", help="take the trained tokenizer of another workdir; it is copied"
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="fine-tune the model of another workdir or of `vargen import`; its config, where --config is not given",
     )
-    common.add_cluster(parser)
+    flags.add_cluster(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     if args.origin is not None and args.config is None:
         args.config = os.fspath(copying.found(args.origin, "--from") / "config.json")
     config = common.read_config(args)
-    with common.cluster(args):
+    with flags.cluster(args):
         train(config, args.workdir, stage=args.stage, tokenizer=args.tokenizer, origin=args.origin)
         if args.stage != "tokenizer":
             say(f"trained; next: vargen sample --workdir {args.workdir}")

@@ -187,7 +187,9 @@ def _draw(
         asked = labels[start : start + batch_size]
         began = time.perf_counter()
         batch_key = jax.random.fold_in(key, start)
-        drawn = np.asarray(model.sample(pipeline.padded(asked, batch_size), batch_key, **sampling), np.float32)
+        drawn = np.asarray(
+            model.sample(pipeline.padded(asked, batch_size), batch_key, **sampling), np.float32
+        )
         if i > 0:
             timer.seconds += time.perf_counter() - began
             timer.images += batch_size

@@ -52,9 +52,7 @@ def of_tokenizer(
     reconstruct = on_mesh(decoded, mesh)
 
     def validate(state: TrainState) -> dict[str, float]:
-        mse = data.in_batches(
-            lambda x: errors(state.ema, sharding.put_evenly(x, mesh)), images, batch_size
-        )
+        mse = data.in_batches(lambda x: errors(state.ema, sharding.put_evenly(x, mesh)), images, batch_size)
         psnr_db = 10 * np.log10(4 / np.maximum(mse, 1e-10))  # of images in [-1, 1]
         return dict(loss=float(mse.mean()), psnr_db=float(psnr_db.mean()))
 
