@@ -189,9 +189,11 @@ SIGNALS = {
 
 @pytest.mark.parametrize("name", SIGNALS)
 def test_signals(name, monkeypatch, capsys, request):
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # as under nohup, where it is nobody's to catch
-        request.addfinalizer(lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    # As under nohup, and in jobs in the background, where they are nobody's to catch.
+    for number, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            request.addfinalizer(lambda number=number: signal.signal(number, signal.SIG_IGN))
+            signal.signal(number, usual)
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.unraisablehook
     raises, number, line = SIGNALS[name]
     code, said = ended(monkeypatch, capsys, raises)
@@ -289,11 +291,15 @@ def test_ctrl_c_twice_is_one_line(after, tmp_path):
         cwd=os.path.dirname(os.path.dirname(os.path.dirname(__file__))),
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which jobs in the background ignore
     )  # fmt: skip
-    time.sleep(after)
-    for _ in range(2):
-        time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
+    try:
+        time.sleep(after)
+        for _ in range(2):
+            time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
     assert process.returncode == 130, said
     assert said.endswith(": interrupted\n") and said.count("\n") == 1

@@ -225,8 +225,10 @@ def _termination() -> Iterator[Callable[[int], int]]:
             if jax.process_count() > 1:
                 signal.raise_signal(signal.SIGTERM)
 
-    # With several processes jax.distributed catches SIGTERM and makes them agree on a step.
-    caught = [signal.SIGINT] if jax.process_count() > 1 else [signal.SIGINT, signal.SIGTERM]
+    # With several processes jax.distributed catches SIGTERM and makes them agree on a step. What whoever started us
+    # had ignored, as a shell does with Ctrl-C for jobs in the background, stays so.
+    wanted = [signal.SIGINT] if jax.process_count() > 1 else [signal.SIGINT, signal.SIGTERM]
+    caught = [number for number in wanted if signal.getsignal(number) != signal.SIG_IGN]
     before = [signal.signal(number, handle) for number in caught]
     try:
         if jax.process_count() > 1:
