@@ -157,27 +157,30 @@ def _port() -> int:
         return free.getsockname()[1]
 
 
-def parameters(workdir: pathlib.Path) -> str:
-    """A hash of all parameters, averages and moments of a finished run."""
+def parameters(stages: list[tuple[pathlib.Path, str]]) -> list[str]:
+    """Of each (workdir, stage): the last step and a hash of all parameters, averages and moments."""
     code = (
         "import sys, hashlib, jax, numpy as np\n"
         "from orbax.checkpoint import v1 as ocp\n"
         "from vargen.training import checkpoints\n"
-        "path = checkpoints.last_whole(sys.argv[1] + '/generator/checkpoints')\n"
         "where = jax.sharding.SingleDeviceSharding(jax.devices()[0])\n"
-        "d, metadata = hashlib.sha256(), ocp.checkpointables_metadata(path).metadata\n"
-        "for item in ('params', 'ema', 'opt_state'):\n"
-        "    like = jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=where), metadata[item])\n"
-        "    for x in jax.tree.leaves(ocp.load_checkpointables(path, {item: like})[item]):\n"
-        "        d.update(np.asarray(x).tobytes())\n"
-        "print(path.name, d.hexdigest())"
+        "for folder in sys.stdin.read().splitlines():\n"
+        "    path = checkpoints.last_whole(folder)\n"
+        "    d, metadata = hashlib.sha256(), ocp.checkpointables_metadata(path).metadata\n"
+        "    for item in ('params', 'ema', 'opt_state'):\n"
+        "        like = jax.tree.map(\n"
+        "            lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=where), metadata[item])\n"
+        "        for x in jax.tree.leaves(ocp.load_checkpointables(path, {item: like})[item]):\n"
+        "            d.update(np.asarray(x).tobytes())\n"
+        "    print(path.name, d.hexdigest())"
     )
     environment = dict(os.environ, JAX_PLATFORMS="cpu", PYTHONPATH=str(ROOT))
+    folders = "".join(f"{workdir / stage / 'checkpoints'}\n" for workdir, stage in stages)
     done = subprocess.run(
-        [sys.executable, "-c", code, str(workdir)], capture_output=True, text=True, env=environment
+        [sys.executable, "-c", code], input=folders, capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return done.stdout.splitlines()
 
 
 def losses(workdir: pathlib.Path) -> list[tuple[int, float]]:
@@ -331,7 +334,8 @@ def compare(lineage: Lineage, whole: Lineage) -> None:
     assert {str(step) for step in range(1, STEPS + 1)} <= seen, lineage.name
     assert losses(lineage.workdir) == losses(whole.workdir), lineage.name
     assert [step for step, _ in losses(lineage.workdir)] == list(range(1, STEPS + 1))
-    assert parameters(lineage.workdir) == parameters(whole.workdir), lineage.name
+    ours, theirs = parameters([(run.workdir, "generator") for run in (lineage, whole)])
+    assert ours == theirs, lineage.name
 
 
 @contextlib.contextmanager

@@ -20,7 +20,8 @@ class Row(NamedTuple):
     """One command and what must come of it.
 
     Attributes:
-      command: words; {tmp} is the row's own folder, {model} a trained model, {config} its config, {data} pictures.
+      command: words, `interop.check` first for that module;
+        {tmp} is the row's own folder, {model} a trained model, {config} its config, {data} pictures.
       words: what the line on stderr must name.
       code: the exit code; 0 for what is no mistake.
     """
@@ -69,9 +70,14 @@ def run(arguments: list[str], folder: pathlib.Path, roots: list[pathlib.Path], *
             sys.stderr = os.fdopen(2, "w", encoding="utf-8")
             os.environ.update(environment)
             os.chdir(folder)
-            from vargen.cli import main
+            if arguments[:1] == ["interop.check"]:
+                from vargen.interop import check
 
-            code = main.main(arguments)
+                code = check.main(arguments[1:])
+            else:
+                from vargen.cli import main
+
+                code = main.main(arguments)
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else 1
         finally:

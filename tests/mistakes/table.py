@@ -3,7 +3,16 @@
 
 from __future__ import annotations
 
+import math
+import shlex
+import typing
+
 from runner import Row
+
+from vargen import limits, schema
+from vargen.heads import HEADS
+from vargen.mixers import MIXERS
+from vargen.tokenizers import TOKENIZERS
 
 TRAIN = "train --config {config} --workdir {tmp}/w"
 SAMPLE = "sample --workdir {model}"
@@ -199,6 +208,59 @@ CONFIGS += [Row(f"{SAMPLE} --config.{text}", words) for text, words in (
     ("compute_dtype=fp8", ("compute_dtype",)),
 )]  # fmt: skip
 
+
+def outside(kind, limit) -> list[str]:
+    """Values that a field of a type and a limit can't hold: of another type, and just outside its range."""
+    plain = {k for k in (bool, int, float) if k is kind or k in typing.get_args(kind)}
+    if isinstance(limit, limits.OneOf):
+        return [f"{limit.words[0]}q", "0"]
+    if bool in plain:
+        return ["maybe", "2"]
+    if not isinstance(limit, limits.Between) or not plain:
+        return []
+    values = ["nan"]
+    if limit.low > -math.inf:
+        values.append(str(limit.low if limit.above else limit.low - 1))
+    if limit.high < math.inf:
+        values.append(str(limit.high if limit.below else limit.high + 1))
+    return values
+
+
+def ranges(group: str, fields: dict, config: str) -> list[Row]:
+    """Rows for every field of a group, or of a part, as it declares them itself."""
+    return [
+        Row(
+            f"train --config {config} --workdir {{tmp}}/w {shlex.quote(f'--config.{group}.{name}={value}')}",
+            (f"{group}.{name}",),
+        )
+        for name, field in fields.items()
+        for value in outside(field.kind, field.limit)
+    ]
+
+
+def options(part, *left_out: str) -> dict:
+    return {k: v for k, v in limits.fields(part).items() if k not in left_out}
+
+
+RANGES = [
+    row for group, fields in schema.GROUPS.items() for row in ranges(group, limits.fields(fields), "{config}")
+]
+GIVEN = (
+    "width",
+    "grid",
+    "init_std",
+    "kernel_init",
+    "out_init",
+    "dtype",
+)  # by the model, where not the head's
+RANGES += ranges("head", options(HEADS["diffusion"], *GIVEN[1:]), "{root}/configs/mar_digits.py")
+RANGES += ranges("mixer", options(MIXERS["attention"], *GIVEN), "{root}/configs/llamagen_digits.py")
+RANGES += ranges(
+    "tokenizer",
+    options(TOKENIZERS["vq"], "image_channels", "latent_channels", "dtype"),
+    "{root}/configs/rar_digits.py",
+)
+
 PROGRAMS = {  # config files, by what they hold
     "raises": ("def get_config():\n    raise RuntimeError('no')\n", ("line 2", "RuntimeError: no")),
     "imports": ("import nowhere_at_all\n", ("line 1", "nowhere_at_all")),
@@ -298,7 +360,107 @@ WORKDIRS = [
     Row("sample --workdir {broken}/halves", ("classes.json", "10 classes")),
 ]  # fmt: skip
 
+INTEROP = [
+    *(Row(f"import {system} --tokenizer {{arrays}}/{file} --out {{tmp}}/o", (file, *words)) for system in ("var", "llamagen", "mar", "rar") for file, words in {
+        "none.safetensors": ("found none",),
+        "empty.npz": ("found an empty file",),
+        "text.safetensors": ("text that starts 'hello",),
+        "cut.npz": ("truncated or damaged",),
+        "one.npz": ("expected",),
+        "none.pth": ("found none",),
+    }.items()),
+    *(Row(f"import rar --tokenizer {{arrays}}/{file} --out {{tmp}}/o", words) for file, words in {
+        "nan.npz": ("nan.npz", "expected finite numbers, found nan"),
+        "inf.npz": ("inf.npz", "expected finite numbers, found inf"),
+        "whole.npz": ("whole.npz", "expected an array of floats, found dtype int32"),
+        "flat.npz": ("flat.npz", "found ("),
+        "hollow.npz": ("hollow.npz", "an empty array"),
+        "extra.npz": ("extra.npz", "surplus"),
+        "missing.npz": ("missing.npz", "quantize"),
+        "shards": ("shards", "found 0"),
+        "broken.safetensors.index.json": ("broken.safetensors.index.json", "weight_map"),
+        "outside.safetensors.index.json": ("outside.safetensors.index.json", "beside it"),
+        "away.safetensors.index.json": ("away-1.safetensors", "found none"),
+    }.items()),
+    Row("import var --tokenizer {arrays}/pipe.npz --out {tmp}/o", ("pipe.npz", "no plain file")),
+    Row("import rar --tokenizer {arrays}/good.npz --generator {arrays}/good.npz --out {tmp}/o", ("good.npz", "expected")),
+    Row("import rar --tokenizer {arrays}/good.npz --generator {arrays}/none.npz --out {tmp}/o", ("none.npz", "found none")),
+    Row("import mar --tokenizer {arrays}/good.npz --out {tmp}/o", ("good.npz", "expected")),
+    Row("import rar --tokenizer {arrays}/good.npz --out {config}", ("--out", "there already")),
+    Row("import rar --tokenizer {arrays}/good.npz --out {tmp}/two", ("--out", "there already")),
+    Row("import rar --tokenizer {arrays}/good.npz --out {config}/x", ("system.py",)),
+    Row("import rar --tokenizer {arrays}/good.npz --out ~nosuchuser/x", ("--out", "~nosuchuser")),
+    Row("import rar --tokenizer {arrays}/good.npz --out {tmp}/o --image-size 17", ("image size", "17x17")),
+    Row("import rar --tokenizer {arrays}/good.npz", ("--out",)),
+    Row("import var --out {tmp}/o", ("--tokenizer",)),
+    Row("import", ("system",)),
+    *(Row(f"import var --tokenizer x --out {{tmp}}/o --image-size {v}", ("--image-size",)) for v in ("-1", "16385", "x", "1e3", "２")),
+    *(Row(f"import var --tokenizer x --out {{tmp}}/o --heads {v}", ("--heads",)) for v in ("0", "-1", "4097", "x")),
+    *(Row(f"export {system} --workdir {{model}} --generator {{tmp}}/o.npz", ("export", "expected" if system == "mar" else "the model's parts differ")) for system in ("llamagen", "mar", "rar")),
+    Row("export var --workdir {model} --generator {tmp}/none/o.npz", ("none/o.npz", "cannot be written")),
+    Row("export var --workdir {model} --generator {config}/o.npz", ("system.py",)),
+    Row("export var --workdir {model} --generator {tmp}/two", ("two",)),
+    Row("export var --workdir {model} --generator ''", ("--generator",)),
+    Row("export var --workdir {model} --generator {tmp}/o.npz --params best", ("--params", "best")),
+    Row("export var --workdir {tmp}/none --generator {tmp}/o.npz", ("none", "found none")),
+    Row("export var --workdir {broken}/generator --generator {tmp}/o.npz", ("checkpoint", "broken")),
+    Row("export", ("system",)),
+    *(Row(f"interop.check {{arrays}}/{file}", words) for file, words in {
+        "none.npz": ("none.npz", "found none"),
+        "empty.npz": ("empty.npz",),
+        "cut.npz": ("cut.npz",),
+        "text.safetensors": ("text.safetensors",),
+        "one.npz": ("one.npz", "expected meta"),
+        "pipe.npz": ("pipe.npz", "no plain file"),
+        "shards": ("shards", "a directory"),
+        "golden_unknown.npz": ("golden_unknown.npz", "found none of their arrays"),
+        "golden_bare.npz": ("golden_bare.npz", "expected meta"),
+        "golden_listed.npz": ("golden_listed.npz", "expected meta"),
+        "golden_text.npz": ("golden_text.npz", "expected JSON in meta"),
+        "golden_nan.npz": ("golden_nan.npz", "expected finite numbers in in/image"),
+    }.items()),
+    Row("interop.check", ("usage: python -m vargen.interop.check",)),
+    Row("interop.check --all", ("usage: python -m vargen.interop.check",)),
+]  # fmt: skip
+
+OTHERS = [
+    *(Row(f"{EVALUATE} {flag} {value or repr('')}", (flag,)) for flag, values in NUMBERS if flag not in ("--count", "--batch-size") for value in values[:3]),
+    *(Row(f"{RECONSTRUCT} {flag} 1", (flag,)) for flag in ("--seed", "--guidance", "--samples", "--classes")),
+    *(Row(f"{command} --workdir {{tmp}}/nowhere", ("nowhere", "found none")) for command in ("evaluate", "reconstruct", "sample")),
+    Row("env --workdir {tmp}/nowhere", ("nowhere", "config.json")),
+    *(Row(f"{command} --workdir {{tmp}}/two", ("two", "found none")) for command in ("evaluate", "reconstruct", "sample")),
+    *(Row(f"{command} --workdir ''", ("--workdir", "expected a path")) for command in ("evaluate", "reconstruct", "tokenize", "export var --generator x.npz", "quickstart", "env")),
+    *(Row(f"{command} --workdir ~nosuchuser/x", ("--workdir", "~nosuchuser")) for command in ("evaluate", "reconstruct", "tokenize --config {config}", "train --config {config}")),
+    *(Row(f"{command} --workdir {{config}}/x", ("system.py",)) for command in ("evaluate", "reconstruct", "sample", "train --config {config}", "quickstart --config {config}")),
+    *(Row(f"{command} --workdir {{broken}}/tokenizer", ("checkpoint", "broken")) for command in ("evaluate", "reconstruct", "tokenize --config {config}", "export var --tokenizer {tmp}/o.npz")),
+    *(Row(f"{command} --config {{tmp}}/none.py", ("none.py", "found none")) for command in (SAMPLE, EVALUATE, RECONSTRUCT, "env", "tokenize --workdir {model}", "quickstart --workdir {tmp}/w")),
+    *(Row(f"env --config {{tmp}}/{name}.py", (f"{name}.py",)) for name in ("raises", "imports", "nothing", "recurses", "exits", "syntax", "empty")),
+    *(Row(f"env --config {{config}} --config.{field}", (field.partition("=")[0],)) for field in ("training.steps=0", "model.norm=batch", "nonsense=1", "seed=-1")),
+    *(Row(f"{command} --config.training.steps=0", ("training.steps",)) for command in (TRAIN, "tokenize --workdir {model}", "quickstart --config {config} --workdir {tmp}/w")),
+    *(Row(f"{command} --config.model.width=64", ("model.width", "fixed by training")) for command in (EVALUATE, RECONSTRUCT)),
+    *(Row(f"{command} extra", ("extra",)) for command in (TRAIN, EVALUATE, RECONSTRUCT, "env", "tokenize --workdir {model}")),
+    *(Row(f"{command} --workdirs x", ("--workdirs",)) for command in ("train", "sample", "evaluate", "env")),
+    Row("tokenize --workdir {model} --config.training.augmented_copies=0", ("training.augmented_copies",)),
+    Row("tokenize --workdir {model} --config.data.image_size=32", ("data.image_size",)),
+    Row("quickstart --workdir {tmp}/w --config {tmp}/none.py", ("none.py",)),
+    Row(f"{EVALUATE} --preset papers", ("--preset", "papers")),
+    Row(f"{EVALUATE} --out /proc/nowhere", ("/proc/nowhere",)),
+    Row(f"{RECONSTRUCT} --input", ("--input",)),
+    Row(f"{RECONSTRUCT} --input ''", ("--input", "expected a path")),
+    Row(f"{RECONSTRUCT} --input {{tmp}}/codes.npy", ("codes.npy", "broken")),
+    Row(f"{RECONSTRUCT} --input {{tmp}}/flat {{tmp}}/none.png", ("none.png", "found none")),
+    Row(f"{RECONSTRUCT} --input ~nosuchuser/a.png", ("--input", "~nosuchuser")),
+    Row(f"{FOLDER} --config.data.path={{tmp}}/torn", ("torn", "broken")),  # all of it: found in the held-out part
+    Row(f"{TRAIN} --stage tokenizer --config.data.source=folder --config.data.num_classes=0 --config.data.channels=3 --config.data.path={{tmp}}/torn", ("torn", "broken")),
+]  # fmt: skip
+
 RIGHT = [
+    Row("import rar --tokenizer {arrays}/good.npz --out {tmp}/o", code=0),
+    Row("export var --workdir {model} --generator {tmp}/g.npz", code=0),
+    Row("interop.check {arrays}/good.npz", code=0),
+    Row(f"{RECONSTRUCT} --input {{tmp}}/flat --out {{tmp}}/o", code=0),
+    Row(f"{TRAINED} --config.training.log_every=1 --config.tokenizer_training.keep=9", code=0),
+    Row("tokenize --workdir {model}", code=0),
     Row("--help", code=0),
     Row("train --help", code=0),
     Row("env", code=0),
@@ -315,4 +477,14 @@ RIGHT = [
     Row(f"{TRAINED} --config.evaluation.samples=44 --config.sampling.guidance=2", code=0),
 ]
 
-KINDS = dict(flags=FLAGS, configs=CONFIGS, files=FILES, data=DATA, workdirs=WORKDIRS, right=RIGHT)
+KINDS = dict(
+    flags=FLAGS,
+    configs=CONFIGS,
+    ranges=RANGES,
+    files=FILES,
+    data=DATA,
+    workdirs=WORKDIRS,
+    interop=INTEROP,
+    others=OTHERS,
+    right=RIGHT,
+)

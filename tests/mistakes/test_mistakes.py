@@ -76,7 +76,19 @@ def furnish(tmp):
     np.save(tmp / "codes_text.npy", codes.astype("U2"))
     np.save(tmp / "codes_object.npy", np.array([{}, []], object), allow_pickle=True)
     (tmp / "codes_cut.npy").write_bytes((tmp / "codes.npy").read_bytes()[:-9])
-    for name in ("flat", "empty", "hollow/a", "hollow/b", "broken/a", "broken/b", "huge/a", "two/a", "two/b"):
+    for name in (
+        "flat",
+        "empty",
+        "torn/a",
+        "torn/b",
+        "hollow/a",
+        "hollow/b",
+        "broken/a",
+        "broken/b",
+        "huge/a",
+        "two/a",
+        "two/b",
+    ):
         (tmp / name).mkdir(parents=True, exist_ok=True)
     picture = Image.new("RGB", (16, 16), (9, 99, 199))
     for name in (
@@ -86,6 +98,8 @@ def furnish(tmp):
     ):
         picture.save(tmp / name)
     (tmp / "broken" / "a" / "broken.png").write_bytes((tmp / "flat" / "1.png").read_bytes()[:50])
+    for name in (f"{c}/{i}.png" for c in "ab" for i in range(9)):
+        (tmp / "torn" / name).write_bytes((tmp / "flat" / "1.png").read_bytes()[:50])
     Image.new("1", (20_000, 20_000)).save(tmp / "huge" / "a" / "huge.png")
     for i in range(9):
         shutil.copy(tmp / "huge" / "a" / "huge.png", tmp / "huge" / "a" / f"{i}.png")
@@ -98,14 +112,65 @@ def furnished(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def arrays(tmp_path_factory):
+    """Files of weights and goldens: one that is good, and damaged ones."""
+    folder = tmp_path_factory.mktemp("arrays")
+    with np.load(commands.ROOT / "tests" / "goldens" / "maskgit_vqgan.npz") as file:
+        golden = dict(file)
+    (folder / "good.npz").write_bytes(
+        (commands.ROOT / "tests" / "goldens" / "maskgit_vqgan.npz").read_bytes()
+    )
+    good = {k.removeprefix("sd/"): v for k, v in golden.items() if k.startswith("sd/")}
+    name = next(k for k, v in good.items() if v.ndim == 4)
+    damage = dict(
+        nan=lambda x: x * np.float32(np.nan),
+        inf=lambda x: x + np.float32(np.inf),
+        whole=lambda x: x.astype(np.int32),
+        flat=np.ravel,
+        hollow=lambda x: x[:0],
+    )
+    for kind, function in damage.items():
+        np.savez(folder / f"{kind}.npz", **dict(good, **{name: function(good[name])}))
+    np.savez(folder / "extra.npz", **good, surplus=np.zeros(3, np.float32))
+    np.savez(folder / "missing.npz", **{k: v for k, v in good.items() if "quantize" not in k})
+    np.savez(folder / "one.npz", a=np.ones(3, np.float32))
+    (folder / "cut.npz").write_bytes((folder / "one.npz").read_bytes()[:60])
+    (folder / "empty.npz").touch()
+    (folder / "text.safetensors").write_text("hello, world\n")
+    os.mkfifo(folder / "pipe.npz")
+    (folder / "shards").mkdir()
+    for kind, text in dict(
+        broken="[]",
+        outside='{"weight_map": {"a": "../b.safetensors"}}',
+        away='{"weight_map": {"a": "away-1.safetensors"}}',
+    ).items():
+        (folder / f"{kind}.safetensors.index.json").write_text(text)
+    small = dict(meta=np.array('{"of": "nothing"}'), **{"sd/a": np.ones(2, np.float32), "out/b": np.ones(2)})
+    for kind, more in dict(
+        unknown={},
+        bare=dict(meta=np.array("{}")),
+        listed=dict(meta=np.array("[1]")),
+        text=dict(meta=np.array("{")),
+    ).items():
+        np.savez(folder / f"golden_{kind}.npz", **dict(small, **more))
+    np.savez(folder / "golden_nan.npz", **small, **{"in/image": np.full(2, np.nan)})
+    return folder
+
+
 @pytest.mark.parametrize("shard", range(SHARDS))
 @pytest.mark.parametrize("kind", table.KINDS)
-def test_mistakes(kind, shard, server, model, broken, furnished):
+def test_mistakes(kind, shard, server, model, broken, furnished, arrays):
     rows = table.KINDS[kind][shard::SHARDS]
     places = dict(
-        tmp=furnished, model=model / "model", config=model / "system.py", broken=broken, root=commands.ROOT
+        tmp=furnished,
+        model=model / "model",
+        config=model / "system.py",
+        broken=broken,
+        arrays=arrays,
+        root=commands.ROOT,
     )
-    roots = [furnished, model, broken]
+    roots = [furnished, model, broken, arrays]
     wrong = []
     for row in rows:
         arguments = [word.format(**places) for word in shlex.split(row.command.replace("~", "\\~"))]
@@ -114,4 +179,5 @@ def test_mistakes(kind, shard, server, model, broken, furnished):
             wrong.append(f"vargen {row.command}\n    {found}")
         elif not row.code:
             shutil.rmtree(furnished / "o", ignore_errors=True)
+            (furnished / "g.npz").unlink(missing_ok=True)
     assert not wrong, f"{len(wrong)} of {len(rows)}:\n" + "\n".join(wrong)

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     from vargen.interop import checkpoint
 
     if args.tokenizer is None and args.generator is None:
-        raise UserError("export: expected --generator, --tokenizer or both, found neither")
+        raise UserError("expected --generator, --tokenizer or both, found neither")
     which = "params" if args.params == "last" else "ema"
     checkpoint.export_checkpoint(
         args.system, args.workdir, tokenizer=args.tokenizer, generator=args.generator, which=which

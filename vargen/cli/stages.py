@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -26,10 +27,26 @@ if TYPE_CHECKING:
     from vargen.paths import Path
 
 
-def train_tokenizer(config: ConfigDict, workdir: Path, *, asked: bool = False) -> int:
+HeldOut = Callable[[], tuple[np.ndarray, np.ndarray]]
+
+
+def read_held_out(config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
+    """The images that training is validated with: float32 [M, H, W, C] in [-1, 1], and their labels, int32 [M]."""
+    images, labels = data.arrays(data.load(config.data, "test"), config.evaluation.samples)
+    return data.to_float(images), labels
+
+
+def train_tokenizer(
+    config: ConfigDict, workdir: Path, held_out_images: HeldOut, *, asked: bool = False
+) -> int:
     """Trains WORKDIR/tokenizer.
 
     One that was imported is trained on only where that is `asked` for, one that was copied never.
+
+    Args:
+      config, workdir: as `vargen train` has checked them.
+      held_out_images: see `read_held_out`.
+      asked: whether the user asked for this stage by its name.
 
     Returns:
       0, or the number of the signal that stopped it before its end.
@@ -46,7 +63,7 @@ def train_tokenizer(config: ConfigDict, workdir: Path, *, asked: bool = False) -
         return 0
     mesh = sharding.make_mesh(**settings.mesh)
     tokenizer = build_tokenizer(config)
-    images, _ = _held_out(config)
+    images, _ = held_out_images()
     validate, pictures = held_out.of_tokenizer(tokenizer, images, config.evaluation.batch_size, mesh)
 
     perceptual, frozen = None, {}
@@ -86,7 +103,7 @@ def check_perceptual(config: ConfigDict, workdir: Path) -> None:
         )
 
 
-def train_generator(config: ConfigDict, workdir: Path) -> int:
+def train_generator(config: ConfigDict, workdir: Path, held_out_images: HeldOut) -> int:
     """Trains WORKDIR/generator over the workdir's tokenizer.
 
     Returns:
@@ -111,7 +128,7 @@ def train_generator(config: ConfigDict, workdir: Path) -> int:
     else:
         source, frozen = data.load(config.data, "train"), tokenizer_params
 
-    images, labels = _held_out(config)
+    images, labels = held_out_images()
     validate, pictures = held_out.of_generator(
         generator,
         tokenizer_params,
@@ -143,11 +160,6 @@ def complete(directory: Path, steps: int) -> bool:
     """Whether the run in `directory` reached `steps`, in a checkpoint that is whole."""
     last = checkpoints.last_whole(directory / checkpoints.FOLDER)
     return last is not None and int(last.name) >= steps
-
-
-def _held_out(config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
-    images, labels = data.arrays(data.load(config.data, "test"), config.evaluation.samples)
-    return data.to_float(images), labels
 
 
 def _batches(source: Any, config: ConfigDict, batch_size: int, mesh: Any, start: int):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 from typing import TYPE_CHECKING
@@ -102,6 +103,12 @@ def train(
         copies = copying.plan(config, workdir, tokenizer=tokenizer, origin=origin, classes=classes)
     if stage != "generator" and not (tokenizer or origin):
         stages.check_perceptual(config, workdir)
+    held_out = functools.cache(functools.partial(stages.read_held_out, config))
+    last, settings = (
+        ("tokenizer", config.tokenizer_training) if stage == "tokenizer" else ("generator", config.training)
+    )
+    if not stages.complete(workdir / last, settings.steps):
+        held_out()  # a broken picture is found before anything is written
     with held(workdir):
         resume.check(config, workdir)  # once more, now that nobody else trains here
         if _first_process():
@@ -112,9 +119,9 @@ def train(
             paths.write_text(workdir / "classes.json", json.dumps(classes) + "\n")
         wait_for_process_0("workdir_prepared")
         if stage in ("all", "tokenizer"):
-            _go(stages.train_tokenizer(config, workdir, asked=stage == "tokenizer"))
+            _go(stages.train_tokenizer(config, workdir, held_out, asked=stage == "tokenizer"))
         if stage in ("all", "generator"):
-            _go(stages.train_generator(config, workdir))
+            _go(stages.train_generator(config, workdir, held_out))
 
 
 def _go(stopped_by: int) -> None:

@@ -7,16 +7,12 @@ the way back. PyTorch is imported for its own files only, and nothing in a file 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import functools
 import json
 import os
 import pathlib
-import re
-import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -26,95 +22,12 @@ from safetensors import SafetensorError, safe_open
 
 from vargen import paths, weights_file
 from vargen.errors import UserError
+from vargen.interop import torch_files
+from vargen.interop.lazy import FAILURES, Array, Found, Path, Weights, head, unreadable
 
-Path = str | os.PathLike[str]
-Found = dict[str, "_Array"]
-
-INDEX = ".safetensors.index.json"
-TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
-PLAIN = ("model", "module", "state_dict")  # names of one set of weights among other things in a PyTorch file
-AVERAGED = ("model_ema", "ema")
-MEMBERS = {"generator": "var_wo_ddp", "tokenizer": "vae_local"}  # in a file of VAR's trainer
+INDICES = (".safetensors.index.json", ".bin.index.json")  # of weights in several files
 WRAPPERS = ("module.", "_orig_mod.")  # put before every name by DistributedDataParallel and torch.compile
 GOLDEN = "sd/"  # stands before the weights' names in an npz that holds other things too
-
-# What the readers of the formats raise on bytes or dtypes that they do not know.
-_FAILURES = (
-    *(OSError, ValueError, TypeError, AttributeError, EOFError, RuntimeError),
-    *(SafetensorError, zipfile.BadZipFile, zlib.error),
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Array:
-    shape: tuple[int, ...]
-    load: Callable[[], np.ndarray]
-
-
-def _odd(array: np.ndarray) -> str:
-    """The first number that isn't finite, and how many there are."""
-    odd = array[~np.isfinite(array)]
-    return f"{odd[0]} (one of {odd.size})"
-
-
-class Weights(Mapping[str, np.ndarray]):
-    """Arrays by name, each read and converted anew whenever it is asked for.
-
-    float16 and bfloat16 come out as float32, every other dtype as it is. `len`, iteration and `in` read nothing.
-    """
-
-    def __init__(self, path: Path, arrays: Found):
-        self._path, self._arrays = path, arrays
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        found = self._arrays[name]
-        try:
-            array = found.load()
-        except _FAILURES as error:
-            raise UserError(f"{self._path}: {name} cannot be read: {weights_file.line(error)}") from error
-        if array.dtype in weights_file.HALVES:
-            return array.astype(np.float32)
-        if array.dtype.kind not in "biufc":
-            raise UserError(f"{self._path}: {name}: expected an array of numbers, found dtype {array.dtype}")
-        return array
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
-
-    def __len__(self) -> int:
-        return len(self._arrays)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._arrays
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of an array, without reading it."""
-        return self._arrays[name].shape
-
-    def parameters(self) -> Parameters:
-        """The same arrays as a model's parameters.
-
-        Raises:
-          UserError: an empty array.
-        """
-        for name, array in self._arrays.items():
-            if 0 in array.shape:
-                raise UserError(
-                    f"{self._path}: {name}: expected numbers, found an empty array of shape {array.shape}"
-                )
-        return Parameters(self._path, self._arrays)
-
-
-class Parameters(Weights):
-    """Weights that a model can have: whole numbers, and floats that aren't finite, are refused when asked for."""
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        array = super().__getitem__(name)
-        if array.dtype.kind != "f":
-            raise UserError(f"{self._path}: {name}: expected an array of floats, found dtype {array.dtype}")
-        if not np.isfinite(array).all():
-            raise UserError(f"{self._path}: {name}: expected finite numbers, found {_odd(array)}")
-        return array
 
 
 def read(
@@ -125,11 +38,11 @@ def read(
     """The weights in a file, by their authors' names.
 
     The suffix says the format: .safetensors, .npz or PyTorch's .pth, .pt, .bin, .ckpt; with any other, the first
-    bytes do. Of safetensors in several files the index (model.safetensors.index.json) is given, or a directory that has
-    one. Of an npz with names "sd/..." only those are taken, without the "sd/". In a PyTorch file the weights
-    are the dict itself or lie in it as "model", "module" or "state_dict", averaged ones as "model_ema" or "ema";
-    a file of VAR's trainer holds them under "trainer". "module." and "_orig_mod." are dropped where every name
-    starts with them. What is not a tensor is passed over.
+    bytes do. Of weights in several files the index is given (model.safetensors.index.json,
+    pytorch_model.bin.index.json), or a directory that has one. Of an npz with names "sd/..." only those are taken,
+    without the "sd/". In a PyTorch file the weights are the dict itself or lie in it as "model", "module" or
+    "state_dict", averaged ones as "model_ema" or "ema"; a file of VAR's trainer holds them under "trainer".
+    "module." and "_orig_mod." are dropped where every name starts with them. What is not a tensor is passed over.
 
     Args:
       path: the file.
@@ -143,17 +56,10 @@ def read(
     """
     if weights not in ("auto", "ema", "plain"):
         raise UserError(f"weights: expected auto, ema or plain, found {weights!r}")
-    path = _existing(path)
-    kind = "sharded" if path.name.endswith(INDEX) else _kind(path)
-    if kind == "sharded":
-        sets = {"": _sharded_arrays(path)}
-    elif kind == "torch":
-        sets = _torch_sets(path, member)
-    elif kind == "npz":
-        sets = {"": _npz_arrays(path)}
-    else:
-        sets = {"": _safetensors_arrays(path)}
-    wanted = {"ema": AVERAGED, "plain": (*PLAIN, ""), "auto": (*AVERAGED, *PLAIN, "")}[weights]
+    where = _existing(path)
+    sets = {"": _sharded_arrays(where)} if where.name.endswith(INDICES) else _sets(where, member)
+    averaged, plain = torch_files.AVERAGED, (*torch_files.PLAIN, "")
+    wanted = {"ema": averaged, "plain": plain, "auto": (*averaged, *plain)}[weights]
     chosen = next((name for name in wanted if sets.get(name)), None)
     if chosen is None:
         found = ", ".join(name or "one set of weights without a name" for name in sets if sets[name])
@@ -213,32 +119,41 @@ def write_as(
 ) -> None:
     """Writes arrays in the format of a suffix at once to `path`; see `write`."""
     writers: dict[str, Callable] = {".safetensors": weights_file.write_safetensors, ".npz": _write_npz}
-    writers.get(suffix, functools.partial(_write_torch, wrapped=wrapped))(path, arrays)
+    writers.get(suffix, functools.partial(torch_files.write, wrapped=wrapped))(path, arrays)
 
 
-def _existing(path: Path) -> pathlib.Path:
-    """The file of this machine; of a directory the one index of shards in it."""
+def _existing(path: Path) -> paths.Path:
+    """The file; of a directory the one index of shards in it."""
     where = paths.path(path)
     if where.is_dir():
-        found = sorted(p for p in where.iterdir() if p.name.endswith(INDEX))
+        found = sorted(p for p in where.iterdir() if p.name.endswith(INDICES))
         if len(found) != 1:
             raise UserError(
-                f"{path}: expected a file, or a directory with one *{INDEX}, found {len(found)} of them"
+                f"{path}: expected a file, or a directory with one *.index.json of shards, found {len(found)} of them"
             )
         where = found[0]
     if not paths.is_file(where):
         raise UserError(f"{path}: expected a file, found {'no plain file' if where.exists() else 'none'}")
-    return paths.local(where)
+    return where
 
 
-def _sharded_arrays(path: pathlib.Path) -> Found:
+def _sets(path: paths.Path, member: str | None) -> dict[str, Found]:
+    """The sets of weights in one file by name; "" for what has none."""
+    file = paths.local(path)
+    kind = _kind(file)
+    if kind == "torch":
+        return torch_files.read(file, member)
+    return {"": _npz_arrays(file) if kind == "npz" else _safetensors_arrays(file)}
+
+
+def _sharded_arrays(path: paths.Path) -> Found:
     """The arrays of all files that an index names, each from the file that the index says.
 
     Raises:
       UserError: a broken index, one that names files elsewhere, a missing file, an array that isn't where it says.
     """
     try:
-        table = json.loads(path.read_bytes())["weight_map"]
+        table = json.loads(paths.local(path).read_bytes())["weight_map"]
         named = all(isinstance(k, str) and isinstance(v, str) for k, v in table.items())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
@@ -250,7 +165,7 @@ def _sharded_arrays(path: pathlib.Path) -> Found:
     for file in sorted(set(table.values())):
         if pathlib.PurePath(file).name != file or not file:
             raise UserError(f"{path}: expected files beside it, found {file!r}")
-        shards[file] = _safetensors_arrays(_existing(path.with_name(file)))
+        shards[file] = _sets(_existing(path.parent / file), None).get("", {})
     for name, file in table.items():
         if name not in shards[file]:
             raise UserError(f"{path}: expected {name} in {file}, found none")
@@ -262,41 +177,21 @@ def _sharded_arrays(path: pathlib.Path) -> Found:
     return {name: shards[file][name] for name, file in table.items()}
 
 
-def _head(path: pathlib.Path) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(64)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-
-
 def _kind(path: pathlib.Path) -> str:
-    head = _head(path)
+    first = head(path)
     if path.suffix in (".safetensors", ".npz"):
         return path.suffix[1:]
-    if path.suffix in TORCH_SUFFIXES:
+    if path.suffix in torch_files.SUFFIXES:
         return "torch"
-    if (
-        head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
-    ):  # the header and its length
+    length = int.from_bytes(first[:8], "little")  # of the header that follows it
+    if first[8:9] == b"{" and length < path.stat().st_size:
         return "safetensors"
-    if head.startswith(b"PK") and zipfile.is_zipfile(path):
+    if first.startswith(b"PK") and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             return "npz" if any(name.endswith(".npy") for name in archive.namelist()) else "torch"
-    if head.startswith((b"PK", b"\x80")):  # \x80 begins a pickle
+    if first.startswith((b"PK", b"\x80")):  # \x80 begins a pickle
         return "torch"
-    raise _unreadable(path, "safetensors, npz or PyTorch")
-
-
-def _unreadable(path: pathlib.Path, kind: str, error: Exception | None = None) -> UserError:
-    head = _head(path)
-    if not head:
-        found = "an empty file"
-    elif all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):  # a web page, a pointer of Git LFS
-        found = f"text that starts {head.decode().splitlines()[0][:48]!r}"
-    else:
-        found = f"a truncated or damaged one ({weights_file.line(error)})" if error else "something else"
-    return UserError(f"{path}: expected a {kind} file, found {found}")
+    raise unreadable(path, "safetensors, npz or PyTorch")
 
 
 def _unwrapped(arrays: Found) -> Found:
@@ -309,14 +204,14 @@ def _open_safetensors(path: pathlib.Path) -> Any:
     try:
         return safe_open(path, framework="np")
     except (SafetensorError, OSError) as error:
-        raise _unreadable(path, "safetensors", error) from error
+        raise unreadable(path, "safetensors", error) from error
 
 
 def _safetensors_arrays(path: pathlib.Path) -> Found:
     file = _open_safetensors(path)
 
-    def array(name: str) -> _Array:
-        return _Array(tuple(file.get_slice(name).get_shape()), lambda: file.get_tensor(name))
+    def array(name: str) -> Array:
+        return Array(tuple(file.get_slice(name).get_shape()), lambda: file.get_tensor(name))
 
     return {name: array(name) for name in file.keys()}
 
@@ -330,12 +225,12 @@ def _npz_arrays(path: pathlib.Path) -> Found:
         else:
             members = {name: f"{name}.npy" for name in names}
         arrays = {name: _npy_array(archive, member) for name, member in members.items()}
-    except _FAILURES as error:
-        raise _unreadable(path, "npz", error) from error
+    except FAILURES as error:
+        raise unreadable(path, "npz", error) from error
     return {name: array for name, array in arrays.items() if array}
 
 
-def _npy_array(archive: zipfile.ZipFile, member: str) -> _Array | None:
+def _npy_array(archive: zipfile.ZipFile, member: str) -> Array | None:
     """An array of the archive, of which only the header is read; None if it holds text, dates or objects."""
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
@@ -348,108 +243,7 @@ def _npy_array(archive: zipfile.ZipFile, member: str) -> _Array | None:
         with archive.open(member) as file:
             return np.lib.format.read_array(file, allow_pickle=False)
 
-    return None if dtype.kind in "OSUmM" else _Array(tuple(shape), load)
-
-
-def _import_torch(path: Path) -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(
-            f"{path}: PyTorch's own files need PyTorch, found none: pip install 'vargen[torch]', or take safetensors"
-        ) from error
-    return torch
-
-
-class _Inert:
-    """Stands for an object in a PyTorch file that is not a weight; takes what unpickling gives it, and drops it."""
-
-    def __new__(cls, *args: Any) -> _Inert:
-        return super().__new__(cls)
-
-    def __init__(self, *args: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-def _stand_in(name: str) -> type:
-    # PyTorch's list of safe globals goes by module and name: under the name of the real class this one is found,
-    # and the real one (NumPy's dtype, say, which trusts the state it is given) never sees what the file holds.
-    module, _, last = name.rpartition(".")
-    return type(last, (_Inert,), {"__module__": module})
-
-
-# What training scripts keep beside the weights: arguments, paths, numbers.
-_STAND_INS = [
-    _stand_in(name)
-    for name in (
-        "argparse.Namespace",
-        "types.SimpleNamespace",
-        *(f"pathlib{m}.{c}" for m in ("", "._local") for c in ("Path", "PosixPath", "WindowsPath")),
-        "numpy.dtype",
-        "numpy.ndarray",
-        *(f"numpy.{m}.multiarray.{f}" for m in ("core", "_core") for f in ("scalar", "_reconstruct")),
-    )
-]
-
-
-def _torch_load(path: pathlib.Path) -> Any:
-    torch = _import_torch(path)
-    try:
-        with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on how the file was written
-            mmap = _head(path).startswith(b"PK")  # not with the format of before PyTorch 1.6
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # whatever bytes make the reader of a foreign format stumble
-        asked = re.search(r"GLOBAL (\S+)", str(error))
-        if asked:
-            raise UserError(
-                f"{path}: refused, since it asks for {asked[1]}, which might run code: expected tensors in plain "
-                "containers; nothing in it was run"
-            ) from error
-        raise _unreadable(path, "PyTorch", error) from error
-
-
-def _torch_sets(path: pathlib.Path, member: str | None) -> dict[str, Found]:
-    """The sets of weights in a PyTorch file by name, "" for a dict that is one itself."""
-    content = _torch_load(path)
-    if not isinstance(content, Mapping):
-        raise UserError(f"{path}: expected a dict of weights, found {type(content).__name__}")
-    trainer = content.get("trainer")
-    if isinstance(trainer, Mapping):
-        if member not in MEMBERS:
-            raise UserError(
-                f"{path}: a file of VAR's trainer: expected member to be one of {', '.join(MEMBERS)}, found {member}"
-            )
-        if not isinstance(trainer.get(MEMBERS[member]), Mapping):
-            raise UserError(
-                f"{path}: expected {MEMBERS[member]} in trainer, found {', '.join(map(str, trainer))}"
-            )
-        return {"": _tensors(trainer[MEMBERS[member]])}
-    sets = {name: _tensors(content.get(name)) for name in (*PLAIN, *AVERAGED)}
-    sets[""] = {} if any(sets.values()) else _tensors(content)
-    if not any(sets.values()):
-        raise UserError(
-            f"{path}: expected a dict of weights, found {', '.join(map(str, content)) or 'nothing'}"
-        )
-    return sets
-
-
-def _tensors(content: Any) -> Found:
-    import torch
-
-    def array(tensor: torch.Tensor) -> _Array:
-        halves = (torch.float16, torch.bfloat16)
-        return _Array(
-            tuple(tensor.shape),
-            lambda: (tensor.detach().float() if tensor.dtype in halves else tensor.detach()).numpy(),
-        )
-
-    if not isinstance(content, Mapping):
-        return {}
-    return {k: array(v) for k, v in content.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
+    return None if dtype.kind in "OSUmM" else Array(tuple(shape), load)
 
 
 def _write_npz(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
@@ -461,17 +255,3 @@ def _write_npz(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
                 array = array.astype(np.float32)
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
-
-
-def _write_torch(path: pathlib.Path, arrays: Mapping[str, Any], wrapped: Sequence[str]) -> None:
-    torch = _import_torch(path)
-
-    def tensor(array: np.ndarray) -> Any:
-        if array.dtype == ml_dtypes.bfloat16:
-            return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
-        return torch.from_numpy(array)
-
-    with warnings.catch_warnings(), open(path, "wb") as file:
-        warnings.simplefilter("ignore")  # on arrays that may not be written to; nobody does
-        tensors = {k: tensor(weights_file.numbers(k, v)) for k, v in arrays.items()}
-        torch.save(dict.fromkeys(wrapped, tensors) if wrapped else tensors, file)
