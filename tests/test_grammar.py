@@ -91,7 +91,11 @@ def build(c):
         ),
         (rar, dict(mixer=part("axial", heads=2)), "mixer axial: needs"),
         (mar, dict(conditioning=part("label", lead=1)), "label: makes 2 rows, which needs the feed shift"),
-        (mar, dict(model=dict(layers=3, width=16)), "model.layers: expected a multiple of 2.* found 3"),
+        (
+            mar,
+            dict(model=dict(layers=3, width=16)),
+            "model.layers: expected a number that 2 stacks share evenly, .* found 3",
+        ),
     ],
 )
 def test_misfits(base, change, message):

@@ -158,10 +158,11 @@ def problem_with(value: Any, kind: Any, limit: Any = None) -> str:
 
 def suggestion(name: str, known: Any) -> str:
     """'; did you mean X?' or '; expected among ...'."""
-    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
+    alike = 0.5 if len(str(name)) < 5 else 0.6  # of short words one letter is much
+    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=alike)
     if close:
         return f"; did you mean {close[0]}?"
-    return "" if isinstance(known, tuple) else f", expected among {', '.join(sorted(known))}"
+    return "" if isinstance(known, tuple) else f", expected among {', '.join(sorted(known)) or 'none'}"
 
 
 def _fits(value: Any, kind: Any, limit: Any) -> bool:

@@ -155,7 +155,8 @@ def _layers(layers: int | tuple[int, ...], stacks: int) -> tuple[int, ...]:
     if isinstance(layers, (tuple, list)) and len(layers) == stacks:
         return tuple(layers)
     raise UserError(
-        f"config field model.layers: expected a multiple of {stacks}, or of each of {stacks} stacks, found {layers}"
+        f"config field model.layers: expected a number that {stacks} stacks share evenly, "
+        f"or one for each, found {layers}"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,13 +39,15 @@ def check_fields(c: Any) -> None:
         )
 
 
-def check(c: Any, devices: int, processes: int = 1) -> Generator:
+def check(c: Any, devices: int, processes: int = 1, memory: Mapping[str, int] | None = None) -> Generator:
     """A whole config, before its first step. No parameter is allocated, no data is read.
 
     Args:
       c: `data.num_classes` filled in.
       devices: of all processes together.
       processes: of the run.
+      memory: bytes of one device, by the group (`tokenizer_training`, `training`) of what will be trained there;
+        others are not held against it.
 
     Returns:
       The generator.
@@ -59,7 +61,7 @@ def check(c: Any, devices: int, processes: int = 1) -> Generator:
     for group in ("tokenizer_training", "training"):
         _check_run(c[group], group, devices, processes)
     _check_sampling(c, generator)
-    _trace(c, tokenizer, generator)
+    _trace(c, tokenizer, generator, devices, memory or {})
     return generator
 
 
@@ -108,7 +110,30 @@ def check_sampling(generator: Generator, sampling: Sampling, where: str = "sampl
         )
 
 
-def _trace(c: Any, tokenizer: Any, generator: Generator) -> None:
+def _check_memory(group: str, settings: Any, state: Any, batch: dict, devices: int, memory: int) -> None:
+    """What a device must hold at the very least: its part of the state, and its rows of a batch.
+
+    Activations come on top, so that what passes may still be too much; what doesn't pass can never be trained.
+    """
+    data, fsdp, tensor = sharding.mesh_sizes(**settings.mesh, devices=devices, name=group)
+    own = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) // (fsdp * tensor)
+    rows = settings.batch_size // (data * fsdp)
+    fed = rows * sum(x.size // len(x) * x.dtype.itemsize for x in jax.tree.leaves(batch))
+    has = f"expected what fits in the memory of a device, {memory / 2**30:.1f} GiB, found"
+    if own > memory:
+        what = "model" if group == "training" else "tokenizer"
+        raise UserError(
+            f"config field {what}: {has} {own / 2**30:.1f} GiB of parameters, their average and moments; "
+            f"{group}.mesh.fsdp splits them over devices"
+        )
+    if own + fed > memory:
+        raise UserError(
+            f"config field {group}.batch_size: {has} {fed / 2**30:.1f} GiB of {rows} items beside "
+            f"{own / 2**30:.1f} GiB of parameters"
+        )
+
+
+def _trace(c: Any, tokenizer: Any, generator: Generator, devices: int, memory: Mapping[str, int]) -> None:
     """Everything that training and sampling will run, by shapes alone."""
     from vargen.training import optimizer, state
     from vargen.training.step import update
@@ -122,9 +147,12 @@ def _trace(c: Any, tokenizer: Any, generator: Generator) -> None:
         rows = settings.accumulate * min(settings.batch_size // settings.accumulate, 2)
         return {k: jax.ShapeDtypeStruct((rows, *shape), dtype) for k, (shape, dtype) in arrays.items()}
 
-    def trained(task: Any, settings: Any, frozen: Any, batch: dict) -> Any:
+    def trained(task: Any, group: str, frozen: Any, batch: dict) -> Any:
+        settings = c[group]
         optimizers = optimizer.build(settings, jax.eval_shape(task.init_boxed, key))
         abstract = jax.eval_shape(lambda k: state.initial(task, optimizers, k), key)
+        if group in memory:
+            _check_memory(group, settings, abstract, batch, devices, memory[group])
         step = update(task, settings, mesh)
         jax.eval_shape(step, abstract, frozen, batch, key)
         return abstract.params["model"]
@@ -133,9 +161,8 @@ def _trace(c: Any, tokenizer: Any, generator: Generator) -> None:
         images = batch_of(c.tokenizer_training, image=((size, size, c.data.channels), jnp.float32))
         settings = c.tokenizer_training
         perceptual = (lambda weights, x, y: jnp.zeros(len(x))) if settings.losses.perceptual else None
-        params = trained(
-            TokenizerTask(tokenizer, settings, perceptual), settings, dict(perceptual={}), images
-        )
+        task = TokenizerTask(tokenizer, settings, perceptual)
+        params = trained(task, "tokenizer_training", dict(perceptual={}), images)
         content = jax.eval_shape(tokenizer.encode, params, images["image"])
         jax.eval_shape(tokenizer.decode, params, content)
     with _stage("generator", f"{c.feed.name}, {c.mixer.name}, {c.head.name}"):
@@ -146,7 +173,7 @@ def _trace(c: Any, tokenizer: Any, generator: Generator) -> None:
         else:
             batch = batch_of(c.training, content=(content.shape[1:], content.dtype), label=((), jnp.int32))
             frozen = dict(quantizer=params["quantizer"])
-            own = trained(GeneratorTask(generator, tokenizer), c.training, frozen, batch)
+            own = trained(GeneratorTask(generator, tokenizer), "training", frozen, batch)
     with _stage("sampling", c.order.name):
         settings = Sampling.make(**c.sampling)
         jax.eval_shape(

@@ -7,6 +7,7 @@ Models never mention devices. They box each parameter with the names of its axes
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,6 +55,17 @@ def make_mesh(
     sizes = mesh_sizes(data, fsdp, tensor, len(devices))
     auto = (AxisType.Auto,) * len(MESH_AXES)  # Linen's logical boxes work under Auto axes only
     return jax.make_mesh(sizes, MESH_AXES, axis_types=auto, devices=devices)
+
+
+def device_memory() -> int | None:
+    """Bytes of memory of the first device of this process; on a CPU the machine's; None where nobody says."""
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_limit")
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
 
 
 def mesh_sizes(data: int, fsdp: int, tensor: int, devices: int, name: str = "mesh") -> tuple[int, int, int]:

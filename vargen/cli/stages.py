@@ -37,7 +37,12 @@ def read_held_out(config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
 
 
 def train_tokenizer(
-    config: ConfigDict, workdir: Path, held_out_images: HeldOut, *, asked: bool = False
+    config: ConfigDict,
+    workdir: Path,
+    held_out_images: HeldOut,
+    perceptual: tuple[Callable, dict] | None = None,
+    *,
+    asked: bool = False,
 ) -> int:
     """Trains WORKDIR/tokenizer.
 
@@ -46,33 +51,24 @@ def train_tokenizer(
     Args:
       config, workdir: as `vargen train` has checked them.
       held_out_images: see `read_held_out`.
+      perceptual: see `perceptual_loss`.
       asked: whether the user asked for this stage by its name.
 
     Returns:
       0, or the number of the signal that stopped it before its end.
     """
+    if not tokenizer_is_due(config, workdir, asked):
+        return 0
     settings, directory = config.tokenizer_training, workdir / "tokenizer"
     start = directory / checkpoints.WEIGHTS
-    if paths.is_file(directory / copying.ORIGIN):
-        if asked:
-            raise UserError(
-                f"workdir {workdir}: its tokenizer is another workdir's, expected one of its own to train"
-            )
-        return 0
-    if (paths.is_file(start) and not asked) or complete(directory, settings.steps):
-        return 0
     mesh = sharding.make_mesh(**settings.mesh)
     tokenizer = build_tokenizer(config)
     images, _ = held_out_images()
     validate, pictures = held_out.of_tokenizer(tokenizer, images, config.evaluation.batch_size, mesh)
-
-    perceptual, frozen = None, {}
-    if settings.losses.perceptual:
-        perceptual, frozen["perceptual"] = load_perceptual(settings.losses.perceptual_weights)
-
+    distance, weights = perceptual or (None, None)
     return loop(
-        TokenizerTask(tokenizer, settings, perceptual),
-        frozen,
+        TokenizerTask(tokenizer, settings, distance),
+        dict(perceptual=weights) if perceptual else {},
         functools.partial(_batches, data.load(config.data, "train"), config, settings.batch_size, mesh),
         directory,
         config,
@@ -86,21 +82,52 @@ def train_tokenizer(
     ).stopped_by
 
 
-def check_perceptual(config: ConfigDict, workdir: Path) -> None:
-    """Checks that the perceptual loss has its network's weights, where a tokenizer is still to be trained.
+def tokenizer_is_due(config: ConfigDict, workdir: Path, asked: bool) -> bool:
+    """Whether the workdir's tokenizer is still to be trained; see `train_tokenizer`.
 
     Raises:
-      UserError: it has none.
+      UserError: it is `asked` for, and was copied.
+    """
+    directory = workdir / "tokenizer"
+    if paths.is_file(directory / copying.ORIGIN):
+        if asked:
+            raise UserError(
+                f"workdir {workdir}: its tokenizer is another workdir's, expected one of its own to train"
+            )
+        return False
+    if paths.is_file(directory / checkpoints.WEIGHTS) and not asked:
+        return False
+    return not complete(directory, config.tokenizer_training.steps)
+
+
+def check_tokenizer(workdir: Path) -> None:
+    """Raises UserError where a workdir has no tokenizer over which a generator could be trained."""
+    directory = workdir / "tokenizer"
+    if not (
+        paths.is_file(directory / checkpoints.WEIGHTS)
+        or checkpoints.saved_steps(directory / checkpoints.FOLDER)
+    ):
+        raise UserError(
+            f"workdir {workdir}: expected a trained tokenizer, found none; train it first, or name another workdir's "
+            "with --tokenizer"
+        )
+
+
+def perceptual_loss(config: ConfigDict) -> tuple[Callable, dict] | None:
+    """The perceptual distance of `config.tokenizer_training` and its network's weights; None where it has none.
+
+    Raises:
+      UserError: no weights there, or other ones.
     """
     settings = config.tokenizer_training
-    if not settings.losses.perceptual or complete(workdir / "tokenizer", settings.steps):
-        return
-    file = settings.losses.perceptual_weights
-    if not file or not paths.is_file(paths.path(file)):
+    if not settings.losses.perceptual:
+        return None
+    if not settings.losses.perceptual_weights:
         raise UserError(
             "config field tokenizer_training.losses.perceptual_weights: expected the file of the network's weights, "
-            f"or losses.perceptual=0, found {file or 'none'}"
+            "or losses.perceptual=0, found none"
         )
+    return load_perceptual(settings.losses.perceptual_weights)
 
 
 def train_generator(config: ConfigDict, workdir: Path, held_out_images: HeldOut) -> int:
@@ -158,7 +185,7 @@ def train_generator(config: ConfigDict, workdir: Path, held_out_images: HeldOut)
 
 def complete(directory: Path, steps: int) -> bool:
     """Whether the run in `directory` reached `steps`, in a checkpoint that is whole."""
-    last = checkpoints.last_whole(directory / checkpoints.FOLDER)
+    last = checkpoints.last_whole(directory / checkpoints.FOLDER, quiet=True)  # who goes on with it says so
     return last is not None and int(last.name) >= steps
 
 

@@ -77,7 +77,7 @@ def store(config: ConfigDict, workdir: Path, params: Any, step: int, *, again: b
     function = tokenizer.encode if tokenizer.kind == "codes" else tokenizer.moments
     encode = jax.jit(function)
     copies = config.training.augmented_copies
-    batch_size = config.evaluation.batch_size
+    batch_size = min(config.evaluation.batch_size, len(source))
     batches = data.batches(
         source,
         batch_size=batch_size,

@@ -97,17 +97,22 @@ def train(
     config, classes = look_at_data(config)
     resume.check(config, workdir)
     check_classes(workdir, classes)
-    look_at_parts(config)
+    look_at_parts(config, stage)
     copies = []
     if _first_process():
         copies = copying.plan(config, workdir, tokenizer=tokenizer, origin=origin, classes=classes)
-    if stage != "generator" and not (tokenizer or origin):
-        stages.check_perceptual(config, workdir)
+    perceptual, brought = None, tokenizer is not None or origin is not None
+    if stage == "generator" and not brought:
+        stages.check_tokenizer(workdir)
+    if (
+        stage != "generator"
+        and not brought
+        and stages.tokenizer_is_due(config, workdir, stage == "tokenizer")
+    ):
+        perceptual = stages.perceptual_loss(config)
     held_out = functools.cache(functools.partial(stages.read_held_out, config))
-    last, settings = (
-        ("tokenizer", config.tokenizer_training) if stage == "tokenizer" else ("generator", config.training)
-    )
-    if not stages.complete(workdir / last, settings.steps):
+    last = "tokenizer" if stage == "tokenizer" else "generator"
+    if not stages.complete(workdir / last, config[resume.STAGES[last]].steps):
         held_out()  # a broken picture is found before anything is written
     with held(workdir):
         resume.check(config, workdir)  # once more, now that nobody else trains here
@@ -119,7 +124,7 @@ def train(
             paths.write_text(workdir / "classes.json", json.dumps(classes) + "\n")
         wait_for_process_0("workdir_prepared")
         if stage in ("all", "tokenizer"):
-            _go(stages.train_tokenizer(config, workdir, held_out, asked=stage == "tokenizer"))
+            _go(stages.train_tokenizer(config, workdir, held_out, perceptual, asked=stage == "tokenizer"))
         if stage in ("all", "generator"):
             _go(stages.train_generator(config, workdir, held_out))
 
@@ -144,13 +149,17 @@ def look_at_data(config: ConfigDict) -> tuple[ConfigDict, list[str]]:
     return override(config, [("data.num_classes", len(classes))]), classes
 
 
-def look_at_parts(config: ConfigDict) -> None:
-    """Builds and traces everything once, to fail early."""
+def look_at_parts(config: ConfigDict, stage: str) -> None:
+    """Builds and traces everything once, to fail early; what `stage` trains must fit in memory."""
     import jax
 
-    from vargen import preflight
+    from vargen import preflight, sharding
+    from vargen.training import resume
 
-    generator = preflight.check(config, jax.device_count(), jax.process_count())
+    groups = [group for name, group in resume.STAGES.items() if stage in ("all", name)]
+    memory = sharding.device_memory()
+    bounds = dict.fromkeys(groups, memory) if memory else {}
+    generator = preflight.check(config, jax.device_count(), jax.process_count(), bounds)
     if generator.condition.hides:
         name = config.conditioning.name
         raise UserError(

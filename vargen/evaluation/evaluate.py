@@ -144,6 +144,7 @@ def _tokenizer(
     measured: dict[str, list[np.ndarray]] = dict(psnr_db=[], ssim=[], mse=[])
     codes, nats, kept = [], [], []
     explicit = model.generator is not None and model.tokenizer.kind == "codes"
+    batch_size = min(batch_size, len(images))
     split = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
     for i, batch in enumerate(progress(split, len(images), "reconstructing")):
         real, count = pipeline.to_float(batch), len(batch)
@@ -181,6 +182,7 @@ def _draw(
     model: Any, labels: np.ndarray, batch_size: int, key: jax.Array, sampling: dict[str, Any], timer: _Timer
 ) -> Iterator[np.ndarray]:
     """Samples float32 [b, H, W, C], clipped to [-1, 1], for labels int [M]; all but the first batch timed."""
+    batch_size = min(batch_size, len(labels))
     starts = list(range(0, len(labels), batch_size))
     # The first batch compiles and is not timed; where it is the only one, it is drawn once more for the time.
     for i, start in enumerate(starts if len(starts) > 1 else starts * 2):

@@ -185,21 +185,21 @@ def problem(path: paths.PathLike) -> str | None:
     return None
 
 
-def last_whole(folder: paths.PathLike) -> paths.Path | None:
-    """The last whole checkpoint in `folder`; a line is printed for each broken one that is later."""
+def last_whole(folder: paths.PathLike, quiet: bool = False) -> paths.Path | None:
+    """The last whole checkpoint in `folder`; a line is printed for each broken one that is later, unless `quiet`."""
     folder = paths.path(folder)
     broken = []
     for step in reversed(_steps(folder)):
         path = folder / str(step)
         found = problem(path)
         if found is None:
-            for name, why in broken:
+            for name, why in [] if quiet else broken:
                 print(f"checkpoint {folder / name} is not whole ({why}): using {step}", flush=True)
             return path
         broken.append((str(step), found))
     weights = folder.parent / WEIGHTS
     instead = f"using {weights}, where it started" if paths.is_file(weights) else "there is no earlier one"
-    for name, why in broken:
+    for name, why in [] if quiet else broken:
         print(f"checkpoint {folder / name} is not whole ({why}): {instead}", flush=True)
     return None
 

@@ -68,10 +68,11 @@ def _check_steps(workdir: Any, stage: str, c: Any) -> None:
             f"config field {group}.steps: the {stage} in {workdir} was trained for {done} steps, found {asked}; "
             f"expected at least {done}"
         )
-    begun = bool(checkpoints.saved_steps(workdir / "generator" / checkpoints.FOLDER))
-    if stage == "tokenizer" and begun and asked != done:
+    # Not the tokenizer's own checkpoints: the last of them may be damaged, and is redone then.
+    generator = trained_config(workdir / "generator") if stage == "tokenizer" else None
+    if generator is not None and asked != (of := generator[group].steps):
         raise UserError(
-            f"config field {group}.steps: the generator in {workdir} was trained on a tokenizer of {done} steps, "
+            f"config field {group}.steps: the generator in {workdir} was trained on a tokenizer of {of} steps, "
             f"found {asked}; take another --workdir, or set it back"
         )
 
