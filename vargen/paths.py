@@ -98,6 +98,19 @@ def is_file(where: PathLike) -> bool:
     return epath.Path(where).is_file() if is_remote(where) else os.path.isfile(where)
 
 
+def size_and_time(where: PathLike) -> tuple[int, int]:
+    """Bytes of a file, and when it was written: nanoseconds on a disk, seconds in a bucket.
+
+    Raises:
+      OSError: no file there.
+    """
+    if is_remote(where):
+        found = epath.Path(where).stat()
+        return found.length, int(found.mtime or 0)
+    local = os.stat(where)
+    return local.st_size, local.st_mtime_ns
+
+
 @contextlib.contextmanager
 def replacing(where: PathLike) -> Iterator[pathlib.Path]:
     """A local file to write, which takes the place of `where` if the block ends well and is gone if not.

@@ -68,12 +68,8 @@ def check(c: Any, devices: int, processes: int = 1, memory: Mapping[str, int] | 
 def _check_run(settings: Any, group: str, devices: int, processes: int) -> None:
     """Mesh and devices, batch and pieces, rates that contradict each other."""
     sizes = sharding.mesh_sizes(**settings.mesh, devices=devices, name=f"config field {group}.mesh")
-    pieces = sizes[0] * sizes[1] * settings.accumulate
-    if settings.batch_size % pieces:
-        raise UserError(
-            f"config field {group}.batch_size: expected a multiple of {pieces} (devices that split the batch x "
-            f"accumulate), found {settings.batch_size}"
-        )
+    name = f"config field {group}.batch_size"
+    sharding.check_batch(settings.batch_size, settings.accumulate, sizes[0] * sizes[1], name)
     if settings.min_learning_rate > settings.learning_rate:
         raise UserError(
             f"config field {group}.min_learning_rate: expected at most learning_rate, {settings.learning_rate:g}, "

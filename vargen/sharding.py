@@ -89,6 +89,19 @@ def mesh_sizes(data: int, fsdp: int, tensor: int, devices: int, name: str = "mes
     return tuple(sizes)
 
 
+def check_batch(batch_size: int, accumulate: int, devices: int, name: str = "batch_size") -> None:
+    """Checks that a batch can be cut into pieces: one for each of the devices that split it, of each micro-batch.
+
+    Raises:
+      UserError: it can't; the message calls it `name`.
+    """
+    pieces = devices * accumulate
+    if batch_size % pieces:
+        raise UserError(
+            f"{name}: expected a multiple of {pieces} (devices that split the batch x accumulate), found {batch_size}"
+        )
+
+
 def spec(names: Sequence[str | None], shape: Sequence[int], mesh: Any) -> PartitionSpec:
     """The partition of an array of `shape` whose axes have the logical `names`.
 

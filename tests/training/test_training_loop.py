@@ -182,7 +182,7 @@ def test_user_mistakes(tmp_path):
         )
     with pytest.raises(UserError, match="data: expected a batch for step 2, found the end of the data"):
         go(tmp_path, stream=lambda start: iter([batch_at(0)]))
-    with pytest.raises(UserError, match="keep: expected at least 1"):
+    with pytest.raises(UserError, match="keep: expected a whole number from 1"):
         go(tmp_path, keep=0)
 
 

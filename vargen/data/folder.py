@@ -66,13 +66,9 @@ class FolderSource(Source):
 
 def _size_and_time(file: paths.Path) -> tuple[int, int]:
     try:
-        if paths.is_remote(file):
-            stat = file.stat()
-            return stat.length, int(stat.mtime or 0)
-        found = os.stat(file)
+        return paths.size_and_time(file)
     except OSError as error:
         raise UserError(f"image {file}: expected a file, found none ({_reason(error)})") from error
-    return found.st_size, found.st_mtime_ns
 
 
 def _reason(error: OSError) -> str:

@@ -163,9 +163,26 @@ def best_step(folder: paths.PathLike) -> int | None:
     return min(saved_steps(folder), key=score, default=None)
 
 
+# Checkpoints that this process has read through and found whole, with the sizes and times of their files then: a start
+# asks several times, and a large model's take minutes to read.
+_found_whole: dict[str, list[tuple]] = {}
+
+
 def problem(path: paths.PathLike) -> str | None:
     """What is wrong with the checkpoint at `path`, or None where it is whole."""
     path = paths.path(path)
+    try:
+        stamps = [(name, *paths.size_and_time(path / name)) for name in (*_files(path), MANIFEST)]
+    except OSError:
+        stamps = []
+    if stamps and _found_whole.get(os.fspath(path)) == stamps:
+        return None
+    if (found := _problem(path)) is None:
+        _found_whole[os.fspath(path)] = stamps
+    return found
+
+
+def _problem(path: paths.Path) -> str | None:
     if not paths.is_file(path / MANIFEST):
         return f"no {MANIFEST}, it was not finished"
     manifest = _read_manifest(path)

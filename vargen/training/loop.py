@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vargen import paths, seeds, sharding
+from vargen import limits, paths, schema, seeds, sharding
 from vargen.errors import UserError
 from vargen.training import optimizer, state
 from vargen.training.checkpoints import Checkpoints, last_whole
@@ -88,7 +88,9 @@ def train(
     """
     if mesh is None:
         mesh = sharding.make_mesh(**settings.mesh)
-    _check_sizes(settings, mesh)
+    known = limits.fields(schema.Training)
+    limits.check(known, {k: getattr(settings, k) for k in known if hasattr(settings, k)}, "")
+    sharding.check_batch(settings.batch_size, settings.accumulate, sharding.batch_devices(mesh))
     workdir = paths.path(workdir)
 
     with contextlib.ExitStack() as stack:
@@ -192,17 +194,6 @@ def _save(
     checkpoints.save(train_state, record)
     checkpoints.wait()
     metrics.say(f"saved at step {step}")
-
-
-def _check_sizes(settings: Any, mesh: jax.sharding.Mesh) -> None:
-    pieces = sharding.batch_devices(mesh) * settings.accumulate
-    if settings.accumulate < 1 or settings.batch_size % pieces:
-        raise UserError(
-            f"batch_size: expected a multiple of {pieces} (devices that split the batch x accumulate), "
-            f"found {settings.batch_size}"
-        )
-    if settings.steps < 1 or settings.log_every < 1 or settings.save_every < 1:
-        raise UserError("steps, log_every, save_every: expected at least 1 each")
 
 
 @contextlib.contextmanager
