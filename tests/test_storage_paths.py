@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -89,3 +91,15 @@ def test_names_in_errors(tmp_path):
         raise OSError(28, "No space left on device")
     assert caught.value.filename == str(tmp_path / "f")
     assert not list(pathlib.Path(tmp_path).iterdir())
+
+
+@pytest.mark.parametrize("utf8", ["0", "1"])
+def test_names_are_the_same_text_in_every_locale(utf8):
+    code = "import sys; from vargen import paths; print(ascii([paths.text(x) for x in sys.argv[1:]]))"
+    environment = dict(os.environ, LC_ALL="C", PYTHONUTF8=utf8, PYTHONCOERCECLOCALE="0")
+    names = ["日没".encode(), b"caf\xe9", b"plain"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *names], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.strip() == ascii(["日没", "caf\udce9", "plain"]), done.stderr
+    assert paths.text("日没") == "日没"

@@ -98,6 +98,14 @@ def is_file(where: PathLike) -> bool:
     return epath.Path(where).is_file() if is_remote(where) else os.path.isfile(where)
 
 
+def text(name: str) -> str:
+    """A name of the disk or the command line, the same in every locale; bytes that aren't UTF-8 stay as surrogates."""
+    try:
+        return os.fsencode(name).decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # it doesn't come from there
+        return name
+
+
 def size_and_time(where: PathLike) -> tuple[int, int]:
     """Bytes of a file, and when it was written: nanoseconds on a disk, seconds in a bucket.
 

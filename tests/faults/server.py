@@ -29,6 +29,7 @@ from vargen.training import checkpoints, loop
 
 LIMIT = 150.0  # seconds
 POINTS = ("begin", "writing", "config", "manifest", "whole", "discard")
+BETWEEN = ("codes", "codes stored", "generator")
 
 
 def die() -> None:
@@ -96,6 +97,29 @@ def fail_while_saving(point: str, at: int) -> None:
     checkpoints.Checkpoints.save = on_begin
 
 
+def fail_between_stages(point: str) -> None:
+    """Kills this process while the codes are stored, when they are, or before the generator's first step."""
+    from vargen.data import codes
+
+    add, end = codes.Writer.add, codes.Writer.__exit__
+
+    def on_add(self, content, labels):
+        add(self, content, labels)
+        if self.content[1:]:
+            die()
+
+    def on_end(self, *error):
+        end(self, *error)
+        die()
+
+    if point == "codes":
+        codes.Writer.add = on_add
+    elif point == "codes stored":
+        codes.Writer.__exit__ = on_end
+    else:
+        stages.GeneratorTask = lambda *parts: die()
+
+
 def child(order: dict) -> None:
     """Runs the command in this process; never returns."""
     code = 70
@@ -108,6 +132,8 @@ def child(order: dict) -> None:
         watch_samples(order["log"])
         if order["point"] in POINTS:
             fail_while_saving(order["point"], order["at"])
+        if order["point"] in BETWEEN:
+            fail_between_stages(order["point"])
         code = main.main(order["arguments"])
     except SystemExit as error:
         code = error.code

@@ -30,6 +30,7 @@ import commands  # noqa: E402
 SYSTEMS = ("var_digits", "mar_digits")
 STEPS, SAVE_EVERY, KEEP = 60, 3, 2
 SAVING = ("begin", "writing", "config", "manifest", "whole", "discard")
+BETWEEN = ("codes", "codes stored", "generator")  # points of the server between tokenizer and generator
 SILENCE = 15  # seconds after which a process that hangs counts as lost
 SIZES = "model.layers=2 model.width=16 mixer.heads=2 tokenizer_training.steps=6 tokenizer_training.save_every=3".split()
 
@@ -203,7 +204,9 @@ def disturbed(lineage: Lineage, failures: int, modes: list[str]) -> Counter:
     server, number = lineage.server, 0
     while number < failures:
         mode = modes[number % len(modes)]
-        processes = lineage.processes if lineage.devices == 1 or number % 2 == 0 else 3 - lineage.processes
+        # From two processes to one and back, so that every mode meets both.
+        changed = lineage.devices > 1 and (number + number // len(modes)) % 2
+        processes = 3 - lineage.processes if changed else lineage.processes
         if mode in ("kill one", "hang") and processes == 1:
             processes = 2
         if lineage.step() >= STEPS - SAVE_EVERY:
@@ -229,9 +232,12 @@ def fail(lineage: Lineage, mode: str, processes: int, draw: random.Random) -> bo
     """One failure, and what must be true of it; False where training came to its end instead."""
     server, before, said = lineage.server, lineage.step(), len(_tail(lineage, None))
     failed = True
-    if mode.startswith("saving "):
-        failing = draw.randrange(processes) if mode.split()[1] in ("begin", "writing") else 0
-        pids = lineage.launch(processes, mode.split()[1], before + SAVE_EVERY, failing)
+    if mode.startswith(("saving ", "before ")):
+        point = mode.partition(" ")[2]
+        if point in BETWEEN:
+            shutil.rmtree(lineage.workdir / "codes", ignore_errors=True)  # so that they are stored once more
+        failing = draw.randrange(processes) if point in ("begin", "writing") else 0
+        pids = lineage.launch(processes, point, before + SAVE_EVERY, failing)
         codes = [server.wait(pid) for pid in pids]
         assert codes[failing] == -signal.SIGKILL, (mode, codes, _tail(lineage))
         assert all(c == 2 for i, c in enumerate(codes) if i != failing), (mode, codes, _tail(lineage))
@@ -353,7 +359,11 @@ def small_disk(folder: pathlib.Path, megabytes: int = 24):
 
 
 PLAN = {  # failures of each lineage of a system, out of 200
-    "one process": (1, ["kill all", "sigterm", *(f"saving {point}" for point in SAVING)], 144),
+    "one process": (
+        1,
+        ["kill all", "sigterm", *(f"saving {point}" for point in SAVING), *(f"before {p}" for p in BETWEEN)],
+        144,
+    ),
     "two devices": (2, ["kill one", "kill all", "hang", "sigterm", "saving begin", "saving manifest"], 36),
     "full disk": (1, ["full disk"], 20),
 }

@@ -89,7 +89,7 @@ def draw(model: Model, args: argparse.Namespace, out: Path, count: int, resize: 
     import jax
     import numpy as np
 
-    from vargen import pictures
+    from vargen import paths, pictures
     from vargen.conditioning import CaptionEmbedding
 
     names = common.class_names(model.config, args.workdir)
@@ -108,7 +108,7 @@ def draw(model: Model, args: argparse.Namespace, out: Path, count: int, resize: 
             raise UserError(
                 f"classes: the model has {len(names)}, expected --classes (all of them: all), found none"
             )
-        wanted = list(dict.fromkeys(common.parse_classes(args.classes or "", names)))
+        wanted = list(dict.fromkeys(common.parse_classes(paths.text(args.classes or ""), names)))
     if (total := len(wanted) * count) > MOST:
         raise UserError(f"--count: expected at most {MOST} images in all, found {len(wanted)} x {count}")
     if args.captions is None:

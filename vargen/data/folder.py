@@ -76,8 +76,7 @@ def _reason(error: OSError) -> str:
 
 
 def _text(name: str, path: paths.Path) -> str:
-    """A name on the disk as text, the same in every locale; bytes that aren't UTF-8 stay as surrogates."""
-    return name if paths.is_remote(path) else os.fsencode(name).decode("utf-8", "surrogateescape")
+    return name if paths.is_remote(path) else paths.text(name)
 
 
 def _below(file: paths.Path, root: paths.Path) -> str:
