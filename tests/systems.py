@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import numpy as np
 
 from vargen import models
 from vargen.config import config, part
@@ -135,16 +136,14 @@ def make(name: str, seed: int = 0):
     c = SYSTEMS[name]()
     tokenizer = models.build_tokenizer(c)
     generator = models.build_generator(c, tokenizer)
-    keys = jax.random.split(jax.random.key(seed), 4)
+    # Generators of keys and of noise that take XLA little time to compile.
+    keys, rng = jax.random.split(jax.random.key(seed, impl="rbg")), np.random.default_rng(seed)
 
-    def disturb(params, key):
-        leaves, tree = jax.tree.flatten(params)
-        noise = jax.random.split(key, len(leaves))
-        moved = [x + 0.2 * jax.random.normal(k, x.shape) for x, k in zip(leaves, noise, strict=True)]
-        return jax.tree.unflatten(tree, moved)
+    def disturbed(params):
+        return jax.tree.map(lambda x: x + 0.2 * rng.normal(size=x.shape).astype(x.dtype), params)
 
-    params = jax.jit(lambda a, b: disturb(generator.init(a), b))(keys[0], keys[1])
-    tokenizer_params = jax.jit(lambda a, b: disturb(tokenizer.init(a), b))(keys[2], keys[3])
+    params = disturbed(jax.jit(generator.init)(keys[0]))
+    tokenizer_params = disturbed(jax.jit(tokenizer.init)(keys[1]))
     return c, generator, params, tokenizer_params
 
 

@@ -103,3 +103,16 @@ def test_names_are_the_same_text_in_every_locale(utf8):
     )
     assert done.stdout.strip() == ascii(["日没", "caf\udce9", "plain"]), done.stderr
     assert paths.text("日没") == "日没"
+
+
+def test_a_directory_is_checked_and_left_as_it_was(tmp_path):
+    (tmp_path / "file").touch()
+    paths.check_directory(tmp_path)
+    paths.check_directory(tmp_path / "a" / "b")
+    for name in ("file", "file/x", "n" * 300, "a/" + "n" * 300):
+        with pytest.raises(OSError) as caught:
+            paths.check_directory(tmp_path / name)
+        assert os.fspath(tmp_path) in str(caught.value.filename)
+    with pytest.raises(OSError):
+        paths.check_directory("/proc/nowhere")
+    assert os.listdir(tmp_path) == ["file"]

@@ -98,6 +98,29 @@ def is_file(where: PathLike) -> bool:
     return epath.Path(where).is_file() if is_remote(where) else os.path.isfile(where)
 
 
+def check_directory(where: PathLike) -> None:
+    """Checks that a directory is there, or can be made, and takes files; leaves things as they are.
+
+    Raises:
+      OSError: it can't, with its name. (Of a bucket it is found out by writing.)
+    """
+    if is_remote(where):
+        return
+    directory = pathlib.Path(where)
+    missing = [p for p in (directory, *directory.parents) if not p.exists()]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            tempfile.TemporaryFile(dir=directory).close()
+        except OSError as error:
+            error.filename = os.fspath(directory)
+            raise
+    finally:
+        for made in missing:
+            with contextlib.suppress(OSError):
+                made.rmdir()
+
+
 def text(name: str) -> str:
     """A name of the disk or the command line, the same in every locale; bytes that aren't UTF-8 stay as surrogates."""
     try:

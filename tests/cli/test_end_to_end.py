@@ -10,13 +10,20 @@ from PIL import Image
 from vargen.cli import main
 
 SYSTEMS = sorted(path.stem for path in (ROOT / "configs").glob("*_digits.py"))
+OFTEN = (
+    "var_digits",
+    "mar_digits",
+    "llamagen_digits",
+)  # the others take as long, and have the parts of these
 
 
 def run(*arguments):
     assert main.main([str(a) for a in arguments]) == 0
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize(
+    "system", [s if s in OFTEN else pytest.param(s, marks=pytest.mark.slow) for s in SYSTEMS]
+)
 def test_all_commands(system, tmp_path, capsys):
     config = ROOT / "configs" / f"{system}.py"
     run("train", "--config", config, "--workdir", tmp_path, *tiny(system))

@@ -41,6 +41,22 @@ def read_config(args: argparse.Namespace) -> ConfigDict:
     raise UserError(f"{args.workdir}: expected --config, or a workdir with its config.json, found neither")
 
 
+def trained_workdir(args: argparse.Namespace) -> Path:
+    """The directory that --workdir names.
+
+    Raises:
+      UserError: there is none.
+    """
+    from vargen import paths
+
+    workdir = paths.path(args.workdir, "--workdir")
+    if not workdir.is_dir():
+        raise UserError(
+            f"workdir {args.workdir}: expected a directory of `vargen train` or `import`, found none"
+        )
+    return workdir
+
+
 def load_model(args: argparse.Namespace) -> Model:
     """The model of the workdir; the preset, then overrides, may change what is not baked into its parameters.
 
@@ -48,13 +64,9 @@ def load_model(args: argparse.Namespace) -> Model:
       UserError: no checkpoint there, or a preset or an override does not fit.
     """
     import vargen
-    from vargen import config, paths, preflight
+    from vargen import config, preflight
 
-    workdir = paths.path(args.workdir, "--workdir")
-    if not workdir.is_dir():
-        raise UserError(
-            f"workdir {args.workdir}: expected a directory of `vargen train` or `import`, found none"
-        )
+    workdir = trained_workdir(args)
     for field, _ in args.overrides:
         if field.split(".")[0] not in ("sampling", "evaluation", "data", "compute_dtype"):
             raise UserError(
@@ -90,12 +102,14 @@ def out_directory(out: str | None, otherwise: Path) -> Path:
 
     Raises:
       UserError: a file is there.
+      OSError: it cannot be made, or takes no files.
     """
     from vargen import paths
 
     found = otherwise if out is None else paths.path(out, "--out")
     if found.exists() and not found.is_dir():
         raise UserError(f"--out {found}: expected a directory, or nothing, found a file")
+    paths.check_directory(found)
     return found
 
 

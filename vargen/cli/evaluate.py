@@ -44,13 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measures, prints and writes."""
-    from vargen import paths, preflight, report
+    from vargen import preflight, report
 
+    out = common.out_directory(args.out, common.trained_workdir(args))
     model = common.load_model(args)
     given = {k: v for k, v in flags.sampling_options(args).items() if v is not None}
     model.config.sampling.update(given)
     preflight.check_sampling(model.needs_generator(), model.sampling())
-    out = common.out_directory(args.out, paths.path(args.workdir))
     settings = model.config.evaluation
     samples = settings.samples if args.samples is None else args.samples
     seed = settings.seed if args.seed is None else args.seed

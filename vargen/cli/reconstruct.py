@@ -42,11 +42,11 @@ def run(args: argparse.Namespace) -> None:
     """Reconstructs and writes the images."""
     import numpy as np
 
-    from vargen import data, paths, pictures
+    from vargen import data, pictures
     from vargen.evaluation import metrics
 
+    out = common.out_directory(args.out, common.trained_workdir(args) / "reconstructions")
     model = common.load_model(args)
-    out = common.out_directory(args.out, paths.path(args.workdir) / "reconstructions")
     if args.input:
         originals = read_images(args.input, args.count, model.config.data)
     else:

@@ -66,11 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draws and writes the images."""
-    from vargen import paths
 
+    out = common.out_directory(args.out, common.trained_workdir(args) / "samples")
     model = common.load_model(args)
     preset = common.preset(model.config, args.preset)
-    out = common.out_directory(args.out, paths.path(args.workdir) / "samples")
     if args.codes is not None:
         for flag, found in (
             ("--classes", args.classes),

@@ -94,6 +94,11 @@ def train(
     workdir = paths.path(workdir, "--workdir")
     if origin is not None and tokenizer is not None:
         raise UserError("train: expected --from or --tokenizer, found both")
+    for flag, other in (("--from", origin), ("--tokenizer", tokenizer)):
+        if other is not None:
+            copying.found(other, flag)
+    if _first_process():
+        paths.check_directory(workdir)
     config, classes = look_at_data(config)
     resume.check(config, workdir)
     check_classes(workdir, classes)
