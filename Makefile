@@ -48,7 +48,7 @@ FUZZ ?= 20
 test-fuzz: $(VENV)/.installed-test
 	VARGEN_FUZZ=$(FUZZ) $(BIN)/python -m pytest -n $(WORKERS) -k drawn $(ARGS)
 
-# Half an hour: training is killed, stopped and starved 400 times; benchmarks/results/faults.json.
+# An hour: training is killed, stopped and starved 400 times; benchmarks/results/faults.json.
 test-faults: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks.faults $(ARGS)
 
