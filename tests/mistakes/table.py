@@ -3,16 +3,9 @@
 
 from __future__ import annotations
 
-import math
-import shlex
-import typing
-
+from interop_rows import INTEROP
+from ranges import RANGES
 from runner import Row
-
-from vargen import limits, schema
-from vargen.heads import HEADS
-from vargen.mixers import MIXERS
-from vargen.tokenizers import TOKENIZERS
 
 TRAIN = "train --config {config} --workdir {tmp}/w"
 SAMPLE = "sample --workdir {model}"
@@ -96,6 +89,8 @@ FLAGS = [
     Row(f"{TRAIN} --from {{tmp}}/none", ("--from", "found none")),
     Row(f"{TRAIN} --from {{model}} --tokenizer {{model}}", ("--from", "--tokenizer", "both")),
     Row("train --from {tmp}/none --workdir {tmp}/w", ("--from", "found none")),
+    Row("train --from {model} --workdir {tmp}/w --stage tokenizer", ("--stage", "found tokenizer")),
+    Row(f"{TRAIN} --tokenizer {{model}} --stage tokenizer", ("--stage", "found tokenizer")),
     Row(f"{TRAIN} --coordinator localhost", ("--num-processes", "--process-id")),
     Row(f"{TRAIN} --coordinator localhost --num-processes 2 --process-id 0", ("--coordinator", "HOST:PORT")),
     Row(f"{TRAIN} --coordinator localhost:1 --num-processes 2 --process-id 2", ("--process-id", "0 to 1")),
@@ -208,59 +203,6 @@ CONFIGS += [Row(f"{SAMPLE} --config.{text}", words) for text, words in (
     ("compute_dtype=fp8", ("compute_dtype",)),
 )]  # fmt: skip
 
-
-def outside(kind, limit) -> list[str]:
-    """Values that a field of a type and a limit can't hold: of another type, and just outside its range."""
-    plain = {k for k in (bool, int, float) if k is kind or k in typing.get_args(kind)}
-    if isinstance(limit, limits.OneOf):
-        return [f"{limit.words[0]}q", "0"]
-    if bool in plain:
-        return ["maybe", "2"]
-    if not isinstance(limit, limits.Between) or not plain:
-        return []
-    values = ["nan"]
-    if limit.low > -math.inf:
-        values.append(str(limit.low if limit.above else limit.low - 1))
-    if limit.high < math.inf:
-        values.append(str(limit.high if limit.below else limit.high + 1))
-    return values
-
-
-def ranges(group: str, fields: dict, config: str) -> list[Row]:
-    """Rows for every field of a group, or of a part, as it declares them itself."""
-    return [
-        Row(
-            f"train --config {config} --workdir {{tmp}}/w {shlex.quote(f'--config.{group}.{name}={value}')}",
-            (f"{group}.{name}",),
-        )
-        for name, field in fields.items()
-        for value in outside(field.kind, field.limit)
-    ]
-
-
-def options(part, *left_out: str) -> dict:
-    return {k: v for k, v in limits.fields(part).items() if k not in left_out}
-
-
-RANGES = [
-    row for group, fields in schema.GROUPS.items() for row in ranges(group, limits.fields(fields), "{config}")
-]
-GIVEN = (
-    "width",
-    "grid",
-    "init_std",
-    "kernel_init",
-    "out_init",
-    "dtype",
-)  # by the model, where not the head's
-RANGES += ranges("head", options(HEADS["diffusion"], *GIVEN[1:]), "{root}/configs/mar_digits.py")
-RANGES += ranges("mixer", options(MIXERS["attention"], *GIVEN), "{root}/configs/llamagen_digits.py")
-RANGES += ranges(
-    "tokenizer",
-    options(TOKENIZERS["vq"], "image_channels", "latent_channels", "dtype"),
-    "{root}/configs/rar_digits.py",
-)
-
 PROGRAMS = {  # config files, by what they hold
     "raises": ("def get_config():\n    raise RuntimeError('no')\n", ("line 2", "RuntimeError: no")),
     "imports": ("import nowhere_at_all\n", ("line 1", "nowhere_at_all")),
@@ -358,69 +300,6 @@ WORKDIRS = [
     Row("sample --workdir {broken}/classes", ("classes.json",)),
     Row("evaluate --workdir {broken}/classes", ("classes.json",)),
     Row("sample --workdir {broken}/halves", ("classes.json", "10 classes")),
-]  # fmt: skip
-
-INTEROP = [
-    *(Row(f"import {system} --tokenizer {{arrays}}/{file} --out {{tmp}}/o", (file, *words)) for system in ("var", "llamagen", "mar", "rar") for file, words in {
-        "none.safetensors": ("found none",),
-        "empty.npz": ("found an empty file",),
-        "text.safetensors": ("text that starts 'hello",),
-        "cut.npz": ("truncated or damaged",),
-        "one.npz": ("expected",),
-        "none.pth": ("found none",),
-    }.items()),
-    *(Row(f"import rar --tokenizer {{arrays}}/{file} --out {{tmp}}/o", words) for file, words in {
-        "nan.npz": ("nan.npz", "expected finite numbers, found nan"),
-        "inf.npz": ("inf.npz", "expected finite numbers, found inf"),
-        "whole.npz": ("whole.npz", "expected an array of floats, found dtype int32"),
-        "flat.npz": ("flat.npz", "found ("),
-        "hollow.npz": ("hollow.npz", "an empty array"),
-        "extra.npz": ("extra.npz", "surplus"),
-        "missing.npz": ("missing.npz", "quantize"),
-        "shards": ("shards", "found 0"),
-        "broken.safetensors.index.json": ("broken.safetensors.index.json", "weight_map"),
-        "outside.safetensors.index.json": ("outside.safetensors.index.json", "beside it"),
-        "away.safetensors.index.json": ("away-1.safetensors", "found none"),
-    }.items()),
-    Row("import var --tokenizer {arrays}/pipe.npz --out {tmp}/o", ("pipe.npz", "no plain file")),
-    Row("import rar --tokenizer {arrays}/good.npz --generator {arrays}/good.npz --out {tmp}/o", ("good.npz", "expected")),
-    Row("import rar --tokenizer {arrays}/good.npz --generator {arrays}/none.npz --out {tmp}/o", ("none.npz", "found none")),
-    Row("import mar --tokenizer {arrays}/good.npz --out {tmp}/o", ("good.npz", "expected")),
-    Row("import rar --tokenizer {arrays}/good.npz --out {config}", ("--out", "there already")),
-    Row("import rar --tokenizer {arrays}/good.npz --out {tmp}/two", ("--out", "there already")),
-    Row("import rar --tokenizer {arrays}/good.npz --out {config}/x", ("system.py",)),
-    Row("import rar --tokenizer {arrays}/good.npz --out ~nosuchuser/x", ("--out", "~nosuchuser")),
-    Row("import rar --tokenizer {arrays}/good.npz --out {tmp}/o --image-size 17", ("image size", "17x17")),
-    Row("import rar --tokenizer {arrays}/good.npz", ("--out",)),
-    Row("import var --out {tmp}/o", ("--tokenizer",)),
-    Row("import", ("system",)),
-    *(Row(f"import var --tokenizer x --out {{tmp}}/o --image-size {v}", ("--image-size",)) for v in ("-1", "16385", "x", "1e3", "２")),
-    *(Row(f"import var --tokenizer x --out {{tmp}}/o --heads {v}", ("--heads",)) for v in ("0", "-1", "4097", "x")),
-    *(Row(f"export {system} --workdir {{model}} --generator {{tmp}}/o.npz", ("export", "expected" if system == "mar" else "the model's parts differ")) for system in ("llamagen", "mar", "rar")),
-    Row("export var --workdir {model} --generator {tmp}/none/o.npz", ("none/o.npz", "cannot be written")),
-    Row("export var --workdir {model} --generator {config}/o.npz", ("system.py",)),
-    Row("export var --workdir {model} --generator {tmp}/two", ("two",)),
-    Row("export var --workdir {model} --generator ''", ("--generator",)),
-    Row("export var --workdir {model} --generator {tmp}/o.npz --params best", ("--params", "best")),
-    Row("export var --workdir {tmp}/none --generator {tmp}/o.npz", ("none", "found none")),
-    Row("export var --workdir {broken}/generator --generator {tmp}/o.npz", ("checkpoint", "broken")),
-    Row("export", ("system",)),
-    *(Row(f"interop.check {{arrays}}/{file}", words) for file, words in {
-        "none.npz": ("none.npz", "found none"),
-        "empty.npz": ("empty.npz",),
-        "cut.npz": ("cut.npz",),
-        "text.safetensors": ("text.safetensors",),
-        "one.npz": ("one.npz", "expected meta"),
-        "pipe.npz": ("pipe.npz", "no plain file"),
-        "shards": ("shards", "a directory"),
-        "golden_unknown.npz": ("golden_unknown.npz", "found none of their arrays"),
-        "golden_bare.npz": ("golden_bare.npz", "expected meta"),
-        "golden_listed.npz": ("golden_listed.npz", "expected meta"),
-        "golden_text.npz": ("golden_text.npz", "expected JSON in meta"),
-        "golden_nan.npz": ("golden_nan.npz", "expected finite numbers in in/image"),
-    }.items()),
-    Row("interop.check", ("usage: python -m vargen.interop.check",)),
-    Row("interop.check --all", ("usage: python -m vargen.interop.check",)),
 ]  # fmt: skip
 
 OTHERS = [

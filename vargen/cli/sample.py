@@ -66,7 +66,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draws and writes the images."""
-
     out = common.out_directory(args.out, common.trained_workdir(args) / "samples")
     model = common.load_model(args)
     preset = common.preset(model.config, args.preset)

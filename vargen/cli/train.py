@@ -94,6 +94,10 @@ def train(
     workdir = paths.path(workdir, "--workdir")
     if origin is not None and tokenizer is not None:
         raise UserError("train: expected --from or --tokenizer, found both")
+    asked = stage == "tokenizer"
+    brought = tokenizer is not None or origin is not None  # another's tokenizer
+    if brought and asked:
+        raise UserError("--stage: expected all or generator where a tokenizer is copied, found tokenizer")
     for flag, other in (("--from", origin), ("--tokenizer", tokenizer)):
         if other is not None:
             copying.found(other, flag)
@@ -102,23 +106,22 @@ def train(
     config, classes = look_at_data(config)
     resume.check(config, workdir)
     check_classes(workdir, classes)
-    look_at_parts(config, stage)
+    due = []  # the stages that this run trains
+    if stage != "generator" and not brought and stages.tokenizer_is_due(config, workdir, asked):
+        due.append("tokenizer")
+    if not asked and not stages.complete(workdir / "generator", config.training.steps):
+        due.append("generator")
+    look_at_parts(config, due)
     copies = []
     if _first_process():
         copies = copying.plan(config, workdir, tokenizer=tokenizer, origin=origin, classes=classes)
-    perceptual, brought = None, tokenizer is not None or origin is not None
     if stage == "generator" and not brought:
         stages.check_tokenizer(workdir)
-    if (
-        stage != "generator"
-        and not brought
-        and stages.tokenizer_is_due(config, workdir, stage == "tokenizer")
-    ):
-        perceptual = stages.perceptual_loss(config)
+    # Weights and pictures are read now, so that a broken one is found before anything is written.
+    perceptual = stages.perceptual_loss(config) if "tokenizer" in due else None
     held_out = functools.cache(functools.partial(stages.read_held_out, config))
-    last = "tokenizer" if stage == "tokenizer" else "generator"
-    if not stages.complete(workdir / last, config[resume.STAGES[last]].steps):
-        held_out()  # a broken picture is found before anything is written
+    if due:
+        held_out()
     with held(workdir):
         resume.check(config, workdir)  # once more, now that nobody else trains here
         if _first_process():
@@ -129,7 +132,7 @@ def train(
             paths.write_text(workdir / "classes.json", json.dumps(classes) + "\n")
         wait_for_process_0("workdir_prepared")
         if stage in ("all", "tokenizer"):
-            _go(stages.train_tokenizer(config, workdir, held_out, perceptual, asked=stage == "tokenizer"))
+            _go(stages.train_tokenizer(config, workdir, held_out, perceptual, asked=asked))
         if stage in ("all", "generator"):
             _go(stages.train_generator(config, workdir, held_out))
 
@@ -154,16 +157,15 @@ def look_at_data(config: ConfigDict) -> tuple[ConfigDict, list[str]]:
     return override(config, [("data.num_classes", len(classes))]), classes
 
 
-def look_at_parts(config: ConfigDict, stage: str) -> None:
-    """Builds and traces everything once, to fail early; what `stage` trains must fit in memory."""
+def look_at_parts(config: ConfigDict, due: list[str]) -> None:
+    """Builds and traces everything once, to fail early; the stages that are `due` must fit in memory."""
     import jax
 
     from vargen import preflight, sharding
     from vargen.training import resume
 
-    groups = [group for name, group in resume.STAGES.items() if stage in ("all", name)]
     memory = sharding.device_memory()
-    bounds = dict.fromkeys(groups, memory) if memory else {}
+    bounds = {resume.STAGES[stage]: memory for stage in due} if memory else {}
     generator = preflight.check(config, jax.device_count(), jax.process_count(), bounds)
     if generator.condition.hides:
         name = config.conditioning.name
