@@ -23,7 +23,7 @@ DEPTH, WIDTH, BATCH, LEVELS, VOCAB = 4, 256, 16, (1, 2, 3, 4, 5, 6, 8), 1024
 
 def small_config():
     """VAR-d16's kind of block at a small size."""
-    c = config.load("configs/var_imagenet256.py:d16")
+    c = config.load("configs/var.py:d16")
     c.compute_dtype = "float32"
     c.data.image_size = 128
     c.tokenizer.levels, c.tokenizer.vocab, c.tokenizer.encoder.width = LEVELS, VOCAB, 32

@@ -228,3 +228,44 @@ def test_odd_numbers(text):
     assert len(str(caught.value)) < 400
     with pytest.raises(UserError, match="config field training.learning_rate"):
         config.override(example(), [("training.learning_rate", text)])
+
+
+def test_swapping_a_part_keeps_what_both_know():
+    c = config.load("llamagen:digits")
+    for field in ("mixer", "mixer.name"):
+        swapped = config.override(c, [(field, "gla")]).mixer
+        assert swapped.to_dict() == dict(name="gla", heads=4)  # rope, dropout and out_bias are attention's
+    back = config.override(c, [("mixer", "gla"), ("mixer.heads", "2"), ("mixer", "attention")]).mixer
+    assert back.to_dict() == dict(name="attention", heads=2)
+    assert config.override(c, [("mixer", "attention")]) == c
+    encoder = config.override(c, [("tokenizer.encoder", "conv")]).tokenizer.encoder
+    assert encoder.to_dict() == dict(name="conv", blocks=1)
+    unknown = config.override(c, [("mixer", "glaa")]).mixer
+    assert unknown.name == "glaa"  # building it says what there is
+
+
+def test_swapping_leaves_what_the_other_cannot_hold():
+    c = config.load("mar:digits")
+    c.head.schedule = "linear"
+    assert config.override(c, [("head", "categorical")]).head.to_dict() == dict(name="categorical")
+    with pytest.raises(UserError, match="config field mixer: is a group"):
+        config.override(c, [("mixer", 3)])
+
+
+def test_own_configs_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config.load("var") == config.load("var:digits")
+    assert config.load("mar:b").name == "MAR-B"
+    (tmp_path / "var").write_text(FILE)  # a file of that name comes first, and has to be one of ours
+    with pytest.raises(UserError, match="expected a Python file"):
+        config.load("var")
+    for typed, words in {
+        "vra:d16": "did you mean var:d16?",
+        "configs/mar.py": "did you mean mar?",
+        "configs/mar_digits.py": "did you mean mar?",
+        "nonsense": "nor one of vargen's own: llamagen, mar, mixers, rar, var",
+        "mar:d16": "unknown variant 'd16', expected one of digits, pictures32",
+    }.items():
+        with pytest.raises(UserError) as caught:
+            config.load(typed)
+        assert words in str(caught.value) and "\n" not in str(caught.value)

@@ -24,6 +24,8 @@ WRONG = [
     ("var", "data.image_size", 0, "from 1 to 16384"),
     ("var", "data.image_size", 4, "at least 8 for digits"),
     ("var", "data.image_size", 20, "tokenizer.levels: expected the last to be the latent grid 5x5"),
+    ("var", "data.image_size", 64, "for instance (1,2,3,4,5,6,8,10,13,16), or tokenizer.encoder.patch=16"),
+    ("llamagen", "data.image_size", 30, "found 4; for instance 2, 3, 5"),
     ("var", "data.image_size", 18, "tokenizer.encoder.patch: expected a divisor of the image's 18x18"),
     ("var", "data.shift", 16, "less than image_size"),
     ("var", "data.shift", -1, "from 0"),
@@ -116,7 +118,7 @@ WRONG = [
     ("mar", "order.mask_ratio_min", 1.5, "above 0 to 1"),
     ("rar", "order.end", -1, "from 0"),
     ("rar", "order.start", 10**6, "order.end: expected at least start"),
-    ("mar", "feed.name", "shift", "feed.buffer: unknown"),
+    ("mar", "feed.name", "shift", "feed shift: needs steps"),
     ("var", "feed.name", "mask", "feed mask: needs an order of random sets"),
     ("mar", "feed.buffer", 0, "from 1 to"),
     ("var", "head.name", "diffusion", "head"),
@@ -153,7 +155,7 @@ WRONG = [
 
 
 def changed(system, field, value):
-    return config.override(config.load(CONFIGS / f"{system}_digits.py"), [(field, value)])
+    return config.override(config.load(CONFIGS / f"{system}.py"), [(field, value)])
 
 
 @pytest.mark.parametrize(
@@ -191,13 +193,13 @@ def test_what_fits_is_not_refused(system, field, value):
 
 def test_nothing_is_allocated():
     before = len(jax.live_arrays())
-    preflight.check(config.load(CONFIGS / "llamagen_digits.py"), devices=1)
+    preflight.check(config.load(CONFIGS / "llamagen.py"), devices=1)
     assert len(jax.live_arrays()) - before < 50  # constants; a parameter tree has hundreds
 
 
 def test_missing_parts():
     for axis in ("tokenizer", "order", "feed", "mixer", "head", "model", "conditioning"):
-        c = config.load(CONFIGS / "var_digits.py")
+        c = config.load(CONFIGS / "var.py")
         del c[axis]
         with pytest.raises(UserError, match=f"config field {axis}: expected"):
             preflight.check(c, devices=1)

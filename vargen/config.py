@@ -1,7 +1,7 @@
 """Configs: the shared schema with its defaults, reading config files, and overriding single fields.
 
-A config is an `ml_collections.ConfigDict`. A config file defines `get_config()` (or `get_config(variant)`),
-starts from `config()` here and names the parts and sizes of one system; it contains no logic.
+A config is an `ml_collections.ConfigDict`. A config file defines `get_config()` (or `get_config(variant)`, mostly a
+size), starts from `config()` here and names the parts and sizes of one system; it contains no logic.
 """
 
 from __future__ import annotations
@@ -95,6 +95,11 @@ def digits() -> ConfigDict:
     return images("digits", 16, 1, 10, shift=1)
 
 
+def pictures(image_size: int) -> ConfigDict:
+    """One's own pictures (`--config.data.path` names the folder), cut at random and mirrored."""
+    return images("folder", image_size, 3, 0, flip=True, crop="random")
+
+
 def imagenet(image_size: int, **changes: Any) -> ConfigDict:
     """ImageNet-1k, prepared by TensorFlow Datasets (`--config.data.path` names its directory)."""
     fields: dict[str, Any] = dict(dataset="imagenet2012", flip=True, crop="center") | changes
@@ -105,8 +110,8 @@ def load(path: str | os.PathLike, overrides: Iterable[tuple[str, Any]] = ()) -> 
     """Reads a config file, applies overrides and checks every field.
 
     Args:
-      path: `file.py`, `file.py:variant` (calls `get_config(variant)`), or a `.json` written by `to_json`. A Python
-        file is a program, which runs.
+      path: `file.py`, `file.py:variant` (calls `get_config(variant)`), a `.json` written by `to_json`, or one of
+        vargen's own by its name (`var:d16`). A Python file is a program, which runs.
       overrides: (dotted field, value); values may be strings, read as the type that the field has.
 
     Raises:
@@ -123,11 +128,15 @@ def load(path: str | os.PathLike, overrides: Iterable[tuple[str, Any]] = ()) -> 
 def override(c: ConfigDict, overrides: Iterable[tuple[str, Any]]) -> ConfigDict:
     """A checked copy of `c` with single fields replaced; parts may gain options, everything else must exist.
 
+    A part's own name (`mixer` or `mixer.name`) swaps the part: the other one keeps the options that both know.
+
     Raises:
       UserError: unknown field (the nearest known ones are named), or a value of another type, choice or range.
     """
     c = c.copy_and_resolve_references()
     for dotted, value in overrides:
+        if _swap(c, dotted, value):
+            continue
         *parents, field = dotted.split(".")
         node: Any = c
         for i, key in enumerate(parents):
@@ -153,6 +162,25 @@ def override(c: ConfigDict, overrides: Iterable[tuple[str, Any]]) -> ConfigDict:
                 raise _unknown(c, dotted, node, field, ".".join(parents))
     check(c)
     return c
+
+
+def _swap(c: ConfigDict, dotted: str, value: Any) -> bool:
+    """Puts the part that `value` names into its place, where `dotted` is one; whether it is."""
+    place = dotted.removesuffix(".name")
+    node: Any = c
+    for key in place.split("."):
+        node = node.get(key) if isinstance(node, ConfigDict) else None
+    if place.split(".")[0] not in AXES or not isinstance(node, ConfigDict) or not isinstance(value, str):
+        return False
+    from vargen import axes  # all parts: slow to import, and seldom needed here
+
+    if place not in axes.PARTS:
+        return False
+    options = axes.swapped(place, node.to_dict(), value)
+    with c.ignore_type():
+        *parents, axis = place.split(".")
+        (c[parents[0]] if parents else c)[axis] = ConfigDict(options)
+    return True
 
 
 def check(c: ConfigDict) -> None:

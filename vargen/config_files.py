@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vargen import paths
+from vargen import bundled, paths
 from vargen.errors import UserError
 
 LARGEST = 4 * 2**20  # bytes
@@ -21,8 +21,8 @@ def read(where: str | os.PathLike) -> ConfigDict:
     """The config that a file describes.
 
     Args:
-      where: `file.py`, `file.py:variant` (calls `get_config(variant)`), or `.json`. A Python file is a program, which
-        runs.
+      where: `file.py`, `file.py:variant` (calls `get_config(variant)`), `.json`, or one of vargen's own by its name
+        (`var`, `var:d16`). A Python file is a program, which runs.
 
     Raises:
       UserError: no such file, one that isn't text, or one that fails; the line is named where there is one.
@@ -34,11 +34,13 @@ def read(where: str | os.PathLike) -> ConfigDict:
     if ":" in text.removeprefix("gs:").removeprefix("s3:") and not paths.path(text, "--config").exists():
         name, variant = text.rsplit(":", 1)
     file = paths.path(name, "--config")
+    if name in bundled.names() and not paths.is_file(file):
+        file = paths.path(bundled.folder() / f"{name}.py")
     if not paths.is_file(file):
         found = (
             "a directory" if file.is_dir() else "something that is no plain file" if file.exists() else "none"
         )
-        raise UserError(f"config {name}: expected a file, found {found}{_similar(file)}")
+        raise UserError(f"config {name}: expected a file, found {found}{_similar(file, variant)}")
     if file.suffix not in (".py", ".json"):
         raise UserError(
             f"config {file}: expected a Python file (.py) or a .json, found {file.suffix or 'neither'}"
@@ -72,13 +74,19 @@ def _text(file: paths.Path) -> str:
     return text
 
 
-def _similar(file: paths.Path) -> str:
+def _similar(file: paths.Path, variant: str | None) -> str:
+    """'; did you mean X?': files beside it, and vargen's own configs."""
     try:
         beside = [p.name for p in file.parent.iterdir() if p.suffix in (".py", ".json")]
     except OSError:
-        return ""
+        beside = []
     close = difflib.get_close_matches(file.name, beside, n=3, cutoff=0.8)
-    return f"; did you mean {', '.join(close)}?" if close else ""
+    own = bundled.names()
+    for name in difflib.get_close_matches(file.stem, own, n=1, cutoff=0.4):
+        close.append(name if variant is None else f"{name}:{variant}")
+    if close:
+        return f"; did you mean {', '.join(close)}?"
+    return "" if file.suffix else f" (nor one of vargen's own: {', '.join(own)})"
 
 
 def _executed(file: paths.Path, source: str, variant: str | None) -> ConfigDict:

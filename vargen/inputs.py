@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen import classes as class_names
 from vargen import seeds
 from vargen.errors import UserError
 
@@ -110,17 +112,24 @@ def dtype(found: Any, tokenizer: Any, name: str) -> None:
         raise UserError(f"{name}: expected {slots(tokenizer)[1]}, found {found}")
 
 
-def labels(value: Any, classes: int) -> np.ndarray:
+def labels(value: Any, classes: int, names: Sequence[str] = ()) -> np.ndarray:
     """Labels of classes: int32 [B]; one whole number is a batch of one.
 
     Args:
-      value: whole numbers from 0 to `classes`, which stands for no label.
-      classes: the model's number of classes.
+      value: whole numbers from 0 to `classes` - 1, or names of classes, one or a list; None in a list for no label.
+      classes: the model's number of classes, which stands for no label in the result.
+      names: of the classes.
 
     Raises:
-      UserError: nothing, other than whole numbers (bools among them), more than one axis, out of range.
+      UserError: nothing, other than whole numbers (bools among them), more than one axis, out of range, no such name.
     """
     wanted = f"0 to {classes - 1}"
+    if isinstance(value, np.ndarray) and value.dtype.kind == "U":
+        value = value.tolist()
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, (list, tuple)) and any(x is None or isinstance(x, str) for x in value):
+        return np.concatenate([_label(x, classes, names) for x in value])
     found = array(value, "class", f"whole numbers from {wanted}")
     if found.size == 0:
         raise UserError(f"class: expected at least one label from {wanted}, found none")
@@ -130,10 +139,20 @@ def labels(value: Any, classes: int) -> np.ndarray:
     if found.ndim > 1:
         raise UserError(f"class: expected labels [B] from {wanted}, found an array {list(found.shape)}")
     values = np.atleast_1d(np.asarray(found))
-    outside = values[(values < 0) | (values > classes)]
+    outside = values[(values < 0) | (values >= classes)]
     if outside.size:
         raise UserError(f"class: expected {wanted}, found {outside[0]}")
     return values.astype(np.int32)
+
+
+def _label(value: Any, classes: int, names: Sequence[str]) -> np.ndarray:
+    if value is None:
+        return np.array([classes], np.int32)
+    if isinstance(value, str):
+        value = class_names.place(value, names or [str(i) for i in range(classes)])
+    elif np.ndim(value):
+        raise UserError(f"class: expected labels [B] from 0 to {classes - 1}, found {value!r:.80} among them")
+    return labels(value, classes)
 
 
 def key(value: Any) -> jax.Array:

@@ -156,6 +156,11 @@ def problem_with(value: Any, kind: Any, limit: Any = None) -> str:
     return f"expected {_words(kind, limit)}, found {value!r:.200}{near}"
 
 
+def words(field: Field) -> str:
+    """What a field may hold: "a whole number of at least 1", "one of none, places"."""
+    return _words(field.kind, field.limit)
+
+
 def suggestion(name: str, known: Any) -> str:
     """'; did you mean X?' or '; expected among ...'."""
     alike = 0.5 if len(str(name)) < 5 else 0.6  # of short words one letter is much

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen import classes as class_names
 from vargen import inputs, paths
 from vargen.errors import UserError
 from vargen.generator import Generator
-from vargen.models import build_generator, build_tokenizer
+from vargen.models import build_generator, build_tokenizer, count_text
 from vargen.samplers import Sampling, decode
 
 
@@ -27,11 +28,15 @@ class Model:
       config: the config that it was trained with.
       tokenizer, tokenizer_params: the pure functions, and their parameters.
       generator, generator_params: likewise; None where only a tokenizer was trained.
+      classes: names of the classes, by their numbers.
+      steps: updates that the tokenizer and the generator were trained for, where that is known.
     """
 
-    def __init__(self, config, tokenizer_params, generator_params=None):
+    def __init__(self, config, tokenizer_params, generator_params=None, classes=None, steps=(0, 0)):
         self.config = config
         self.tokenizer = build_tokenizer(config)
+        self.classes = list(classes) if classes else [str(i) for i in range(config.data.num_classes)]
+        self.steps = steps
         self.tokenizer_params = tokenizer_params
         self.generator_params = generator_params
         self.generator = None if generator_params is None else build_generator(config, self.tokenizer)
@@ -48,7 +53,21 @@ class Model:
 
     def with_config(self, config) -> Model:
         """The same parameters under another config (another compute dtype, other sampling settings)."""
-        return Model(config, self.tokenizer_params, self.generator_params)
+        return Model(config, self.tokenizer_params, self.generator_params, self.classes, self.steps)
+
+    def __repr__(self) -> str:
+        """What it is, in a few words: system, data, slots, parameters."""
+        c, t = self.config, self.tokenizer
+        content = f"one of {t.vocab} codes" if t.vocab else f"{t.channels} numbers"
+        size = "x".join(map(str, (*t.image_size, t.image_channels)))
+        counts = [f"tokenizer {_count(self.tokenizer_params)}"]
+        if self.generator is not None:
+            counts.append(f"generator {_count(self.generator_params)}")
+        shown = ", ".join(self.classes[:3]) + (", ..." if len(self.classes) > 3 else "")
+        return (
+            f"<vargen.Model {c.name}: images {size}, {t.grid.size} slots of {content}, {len(self.classes)} classes "
+            f"({shown}), parameters: {', '.join(counts)}>"
+        )
 
     def encode(self, images) -> jax.Array:
         """Images float [B, H, W, C] in [-1, 1] -> codes int32 [B, N] or latents float32 [B, N, C].
@@ -92,8 +111,9 @@ class Model:
         """Contents for labels int32 [B], and the order in which they came.
 
         Args:
-          labels: int [B], 0 to the number of classes - 1, the number of classes stands for no label; for
-            captions the embeddings float [B, T, E] and their mask [B, T].
+          labels: [B], whole numbers from 0 to the number of classes - 1, names of classes (`self.classes`), in a list
+            also None for no label; one alone is a batch of one. For captions the embeddings float [B, T, E] and their
+            mask [B, T].
           key: a seed from 0 to 2^64 - 1, or a PRNG key.
           **options: as in `Sampling`: guidance, temperature, top_k, top_p, steps, ...
 
@@ -101,8 +121,8 @@ class Model:
           Codes int32 [B, N] or latents float32 [B, N, C], and an `Order`.
 
         Raises:
-          UserError: no generator here; labels that are no whole numbers, have more than one axis or are out of range;
-            no such seed or key; an option that is unknown or out of range.
+          UserError: no generator here; labels that are neither whole numbers nor names, have more than one axis or are
+            out of range; no such seed or key; an option that is unknown or out of range.
         """
         generator = self.needs_generator()
         sampling, key = self.sampling(**options), inputs.key(key)
@@ -115,7 +135,7 @@ class Model:
             raise UserError(str(error)) from error
 
     def sample(self, labels, key, **options) -> jax.Array:
-        """Images float32 [B, H, W, C], about [-1, 1], for labels int [B]; arguments and errors as for `generate`."""
+        """Images float32 [B, H, W, C], about [-1, 1], for labels [B]; arguments and errors as for `generate`."""
         return self._decode(self.tokenizer_params, self.generate(labels, key, **options)[0])
 
     def sample_steps(self, labels, key, pictures: int = 10, **options) -> jax.Array:
@@ -178,7 +198,7 @@ class Model:
         return inputs.images(images, height, width, self.tokenizer.image_channels)
 
     def _labels(self, generator, labels):
-        return jax.tree.map(jnp.asarray, generator.condition.parse(labels))
+        return jax.tree.map(jnp.asarray, generator.condition.parse(labels, self.classes))
 
     def needs_generator(self) -> Generator:
         """The generator.
@@ -209,11 +229,13 @@ def load(path: str | os.PathLike, which: str = "ema") -> Model:
     if not path.is_dir():
         found = "a file" if path.exists() else "none"
         raise UserError(f"model {path}: expected a directory of `vargen train` or `import`, found {found}")
-    config, tokenizer_params = _part(path / "tokenizer", which)
+    config, tokenizer_params, *steps = _part(path / "tokenizer", which)
     generator_params = None
     if (path / "generator" / FOLDER).is_dir() or paths.is_file(path / "generator" / WEIGHTS):
-        config, generator_params = _part(path / "generator", which)
-    model = Model(config, tokenizer_params, generator_params)
+        config, generator_params, step = _part(path / "generator", which)
+        steps.append(step)
+    model = Model(config, tokenizer_params, generator_params, steps=tuple(steps))
+    model.classes = class_names.of(path, config.data.num_classes)
     for name, part, params in (
         ("tokenizer", model.tokenizer, tokenizer_params),
         ("generator", model.generator, generator_params),
@@ -225,16 +247,20 @@ def load(path: str | os.PathLike, which: str = "ema") -> Model:
 
 
 def _part(directory: Any, which: str):
-    """Config and parameters of one part of a model."""
+    """Config, parameters and step of one part of a model."""
     from vargen.training.checkpoints import load_params
 
     try:
-        return load_params(directory, which)[:2]
+        return load_params(directory, which)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"model {directory}: cannot be read: {error}") from error
     except UserError as error:
         where = "" if str(directory) in str(error) else f"model {directory}: "
         raise UserError(f"{where}{error}") from error
+
+
+def _count(params: Any) -> str:
+    return count_text(sum(x.size for x in jax.tree.leaves(params)))
 
 
 def _check_same(expected: Any, params: Any, directory: Any) -> None:

@@ -180,3 +180,10 @@ def parameter_count(module, *, skip: tuple[str, ...] = ()) -> int:
     """Number of parameters of a tokenizer or generator, without allocating any."""
     abstract = nn.meta.unbox(jax.eval_shape(module.init_boxed, jax.random.key(0)))
     return sum(math.prod(x.shape) for k, t in abstract.items() if k not in skip for x in jax.tree.leaves(t))
+
+
+def count_text(count: int) -> str:
+    """A number of parameters for a person: "52 thousand", "1.5 million", "310 million"."""
+    if count < 1e6:
+        return f"{count / 1e3:.0f} thousand"
+    return f"{count / 1e6:.3g} million"

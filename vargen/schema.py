@@ -24,23 +24,47 @@ LARGEST_IMAGE = 16384  # pixels a side
 
 @dataclasses.dataclass
 class Data:
-    """Where the images come from, and what shape they take: `config.data`."""
+    """Where the images come from, and what shape they take: `config.data`.
+
+    Attributes:
+      source: the digits that ship with vargen, emoji, a folder of pictures, or TensorFlow Datasets.
+      path: the folder, or the directory of TensorFlow Datasets.
+      dataset: the name of the TensorFlow Datasets set.
+      image_size: side in pixels of what is learnt and drawn.
+      channels: grey or colour.
+      num_classes: 0: as many as the source has.
+      shift: largest random shift, pixels.
+      flip: random mirror images.
+      crop: the largest square in the middle, or at random one of 80 to 100 percent of its side.
+      test_fraction: what is held out of a set that has no split of its own.
+    """
 
     source: Annotated[str, OneOf("digits", "emoji", "folder", "tfds")] = "digits"
-    path: str = ""  # the folder, or the TensorFlow Datasets directory
-    dataset: str = ""  # the TensorFlow Datasets name
+    path: str = ""
+    dataset: str = ""
     image_size: Annotated[int, Between(1, LARGEST_IMAGE)] = 16
     channels: Annotated[int, OneOf(1, 3)] = 1
-    num_classes: Annotated[int, Between(0, 2**24)] = 10  # 0: as many as the source has
-    shift: Annotated[int, Between(0, LARGEST_IMAGE)] = 0  # largest random shift, pixels
-    flip: bool = False  # random mirror images
+    num_classes: Annotated[int, Between(0, 2**24)] = 10
+    shift: Annotated[int, Between(0, LARGEST_IMAGE)] = 0
+    flip: bool = False
     crop: Annotated[str, OneOf("center", "random")] = "center"
-    test_fraction: Annotated[float, Between(0, 1, above=True, below=True)] = 0.1  # where the set has no split
+    test_fraction: Annotated[float, Between(0, 1, above=True, below=True)] = 0.1
 
 
 @dataclasses.dataclass
 class Sampling:
-    """How samples are drawn where a command doesn't say: `config.sampling`."""
+    """How samples are drawn where a command doesn't say: `config.sampling`.
+
+    Attributes:
+      guidance: classifier-free guidance scale; 1: none.
+      guidance_schedule: how guidance changes over the decoding steps.
+      guidance_power: the exponent of the schedule "cosine".
+      guidance_steps: decoding steps with guidance; 0: all.
+      temperature: below 1: safer, above: wilder.
+      top_k: keeps the likeliest codes; 0: all.
+      top_p: keeps this share of probability.
+      steps: decoding steps, if the order has a choice; 0: its own.
+    """
 
     guidance: Annotated[float, GUIDANCE] = 1.0
     guidance_schedule: Annotated[str, OneOf("constant", "linear", "cosine", "ramp")] = "constant"
@@ -54,9 +78,15 @@ class Sampling:
 
 @dataclasses.dataclass
 class Preset:
-    """Named settings for --preset: one of `config.presets`."""
+    """Named settings for --preset: one of `config.presets`.
 
-    count: Annotated[int, Between(0, 10**6)] = 0  # images of each class; 0: as always
+    Attributes:
+      count: images of each class; 0: as always.
+      resize: side in pixels to which samples are scaled; 0: not.
+      sampling: fields of `config.sampling`.
+    """
+
+    count: Annotated[int, Between(0, 10**6)] = 0
     resize: Annotated[int, Between(0, LARGEST_IMAGE)] = (
         0  # side in pixels to which samples are scaled; 0: not
     )
@@ -65,7 +95,13 @@ class Preset:
 
 @dataclasses.dataclass
 class Mesh:
-    """The mesh of devices; one size may be -1 and takes what the others leave."""
+    """The mesh of devices; one size may be -1 and takes what the others leave.
+
+    Attributes:
+      data: the batch is split over these devices, parameters are copied.
+      fsdp: batch and parameters are split.
+      tensor: heads and hidden sizes are split.
+    """
 
     data: Annotated[int, Between(-1, 2**20)] = -1
     fsdp: Annotated[int, Between(-1, 2**20)] = 1
@@ -74,7 +110,31 @@ class Mesh:
 
 @dataclasses.dataclass
 class Training:
-    """A training run: `config.training`, and with losses `config.tokenizer_training`."""
+    """A training run: `config.training`, and with losses `config.tokenizer_training`.
+
+    Attributes:
+      steps: updates.
+      batch_size: images of an update, over all devices.
+      learning_rate: its peak.
+      min_learning_rate: what a schedule ends at.
+      warmup_steps: updates over which the learning rate rises.
+      schedule: of the learning rate after them.
+      optimizer: what makes updates of gradients.
+      b1, b2: decays of AdamW's two averages.
+      weight_decay: AdamW's, on the parameters that decay.
+      clip_norm: largest norm of the gradient; 0: no clipping.
+      ema_decay: of the average of the parameters, which samples are drawn with.
+      accumulate: micro-batches that a batch is cut into, one after the other.
+      remat: activations are computed again in the backward pass instead of kept: less memory, more time.
+      log_every: updates between two records.
+      save_every: updates between two checkpoints.
+      keep: how many checkpoints stay.
+      validate_every: updates between two looks at held-out pictures, beside those at every save; 0: at saves alone.
+      image_every: updates between image grids in TensorBoard; 0: never.
+      codes: generators: train on stored codes instead of encoding every batch.
+      augmented_copies: stored codes: augmented copies of the data.
+      mesh: of devices.
+    """
 
     steps: Annotated[int, Between(1, STEPS)] = 1000
     batch_size: Annotated[int, BATCH] = 64
@@ -86,27 +146,40 @@ class Training:
     b1: Annotated[float, RATE] = 0.9
     b2: Annotated[float, RATE] = 0.95
     weight_decay: Annotated[float, Between(0, 100)] = 0.05
-    clip_norm: Annotated[float, AtLeast(0)] = 1.0  # 0: no clipping
+    clip_norm: Annotated[float, AtLeast(0)] = 1.0
     ema_decay: Annotated[float, RATE] = 0.99
-    accumulate: Annotated[int, BATCH] = 1  # micro-batches that a batch is cut into, one after the other
+    accumulate: Annotated[int, BATCH] = 1
     remat: bool = False
     log_every: Annotated[int, Between(1, STEPS)] = 10
     save_every: Annotated[int, Between(1, STEPS)] = 500
     keep: Annotated[int, Between(1, 10**6)] = 3
-    image_every: Annotated[int, Between(0, STEPS)] = 0  # steps between image grids in TensorBoard; 0: never
-    codes: bool = True  # generators: train on stored codes instead of encoding every batch
-    augmented_copies: Annotated[int, Between(1, 10**5)] = 1  # stored codes: augmented copies of the data
+    validate_every: Annotated[int, Between(0, STEPS)] = 0
+    image_every: Annotated[int, Between(0, STEPS)] = 0
+    codes: bool = True
+    augmented_copies: Annotated[int, Between(1, 10**5)] = 1
     mesh: Any = dataclasses.field(default_factory=Mesh)
 
 
 @dataclasses.dataclass
 class Losses:
-    """What a tokenizer is trained on: `config.tokenizer_training.losses`."""
+    """What a tokenizer is trained on: `config.tokenizer_training.losses`.
+
+    Attributes:
+      l1, l2: weights of the mean absolute and squared error.
+      perceptual: weight of the perceptual loss, which needs `perceptual_weights`.
+      perceptual_weights: file of its network, safetensors or npz.
+      adversarial: weight of the patch discriminator's loss; 0: none.
+      adversarial_start: the update at which it begins.
+      adversarial_kind: its form.
+      adaptive: the adversarial weight balances the gradients of the last layer (VQGAN).
+      discriminator_width, discriminator_layers: of the discriminator.
+      discriminator_learning_rate: its peak.
+    """
 
     l1: Annotated[float, AtLeast(0)] = 0.0
     l2: Annotated[float, AtLeast(0)] = 1.0
     perceptual: Annotated[float, AtLeast(0)] = 0.0
-    perceptual_weights: str = ""  # safetensors or npz of the perceptual network; empty: no perceptual loss
+    perceptual_weights: str = ""
     adversarial: Annotated[float, AtLeast(0)] = 0.0
     adversarial_start: Annotated[int, Between(0, STEPS)] = 0
     adversarial_kind: Annotated[str, OneOf("hinge", "vanilla", "non_saturating")] = "hinge"
@@ -118,7 +191,11 @@ class Losses:
 
 @dataclasses.dataclass
 class TokenizerTraining(Training):
-    """`config.tokenizer_training`."""
+    """`config.tokenizer_training`.
+
+    Attributes:
+      losses: what the tokenizer is trained on.
+    """
 
     b2: Annotated[float, RATE] = 0.95
     weight_decay: Annotated[float, Between(0, 100)] = 0.0
@@ -127,7 +204,13 @@ class TokenizerTraining(Training):
 
 @dataclasses.dataclass
 class Evaluation:
-    """How a model is measured: `config.evaluation`."""
+    """How a model is measured: `config.evaluation`.
+
+    Attributes:
+      samples: images drawn, and held-out images compared with.
+      batch_size: how many at once.
+      seed: of the samples.
+    """
 
     samples: Annotated[int, SAMPLES] = 500
     batch_size: Annotated[int, BATCH] = 100
@@ -136,12 +219,28 @@ class Evaluation:
 
 @dataclasses.dataclass
 class Model:
-    """A generator's sizes, and what a block is made of (`Block`): `config.model`, which holds those it sets."""
+    """A generator's sizes, and what a block is made of (`Block`): `config.model`, which holds those it sets.
 
-    # Of all stacks together, which share them evenly; or of each, as a tuple.
+    Attributes:
+      layers: of all stacks together, which share them evenly; or of each, as a tuple.
+      width: D, of the rows.
+      mlp_width: hidden size of a block's MLP; 0: four times the width.
+      mlp: its kind.
+      norm: the blocks' norms.
+      affine: whether norms have a scale and a bias.
+      eps: of the norms.
+      bias: whether the MLP's products have a bias.
+      adaptive: whether the condition modulates the blocks, each by a product of its own or all by a shared one.
+      adaln_zero: modulations start at zero.
+      init_std: of the initial parameters; negative: sqrt(1 / (3 D)), VAR's rule; 0: Xavier's.
+      depth_scaled_init: projections out of a residual branch start smaller by sqrt(2 L).
+      dropout: of blocks.
+      drop_path: probability with which a block is left out, rising with depth to this.
+    """
+
     layers: Annotated[int | tuple[int, ...], COUNT] = 0
     width: Annotated[int, SIZE] = 0
-    mlp_width: Annotated[int, Between(0, 2**22)] = 0  # 0: four times the width
+    mlp_width: Annotated[int, Between(0, 2**22)] = 0
     mlp: Annotated[str, OneOf("gelu", "gelu_tanh", "swiglu")] = "gelu_tanh"
     norm: Annotated[str, OneOf("layer", "rms")] = "layer"
     affine: bool = True
@@ -150,18 +249,23 @@ class Model:
     adaptive: Annotated[str, OneOf("none", "adaln", "shared")] = "none"
     adaln_zero: bool = False
     init_std: Annotated[float, STD] = 0.02
-    depth_scaled_init: bool = False  # projections out of a residual branch start smaller by sqrt(2 L)
+    depth_scaled_init: bool = False
     dropout: Annotated[float, RATE] = 0.0
     drop_path: Annotated[float, RATE] = 0.0
 
 
 @dataclasses.dataclass
 class Config:
-    """What stands at the top of a config, beside the axes and the groups above."""
+    """What stands at the top of a config, beside the axes and the groups above.
+
+    Attributes:
+      name: what reports call it.
+      seed: of the initial parameters, the order of the data and everything drawn in training.
+      compute_dtype: "auto": bfloat16 on accelerators, float32 on the CPU.
+    """
 
     name: str = ""
     seed: Annotated[int, SEED] = 0
-    # "auto": bfloat16 on accelerators, float32 on the CPU
     compute_dtype: Annotated[str, OneOf("auto", "float32", "bfloat16")] = "auto"
 
 

@@ -5,8 +5,7 @@ import sys
 
 import pytest
 
-from vargen.cli import common, main
-from vargen.errors import UserError
+from vargen.cli import main
 
 WITHOUT_JAX = """
 import sys
@@ -151,27 +150,3 @@ def test_interrupt(monkeypatch, capsys):
     monkeypatch.setattr(sample, "run", interrupted)
     assert main.main(["sample", "--workdir", "x"]) == 130
     assert "interrupted" in capsys.readouterr().err
-
-
-NAMES = ["cat", "dog", "3", "cow"]
-
-
-@pytest.mark.parametrize(
-    "text, expected",
-    [
-        ("", [0, 1, 2, 3]),
-        ("all", [0, 1, 2, 3]),
-        ("1", [1]),
-        ("0,dog", [0, 1]),
-        ("1-3", [1, 2, 3]),
-        ("3", [2]),
-    ],
-)
-def test_classes(text, expected):
-    assert common.parse_classes(text, NAMES) == expected
-
-
-@pytest.mark.parametrize("text", ["4", "1-4", "3-1", "bird", "-1", "1,,2"])
-def test_classes_out_of_range(text):
-    with pytest.raises(UserError, match="class"):
-        common.parse_classes(text, NAMES)

@@ -7,13 +7,14 @@ import pytest
 from commands import ROOT, tiny
 from PIL import Image
 
+import vargen
 from vargen.cli import main
 
-SYSTEMS = sorted(path.stem for path in (ROOT / "configs").glob("*_digits.py"))
+SYSTEMS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 OFTEN = (
-    "var_digits",
-    "mar_digits",
-    "llamagen_digits",
+    "var",
+    "mar",
+    "llamagen",
 )  # the others take as long, and have the parts of these
 
 
@@ -39,17 +40,30 @@ def test_all_commands(system, tmp_path, capsys):
     # As many as evaluation draws at once, so that both run the same compiled program.
     run("sample", "--workdir", tmp_path, "--classes", "7,2-3,9", "--count", 10, "--seed", 5)
     names = sorted(path.name for path in (tmp_path / "samples").iterdir())
-    assert names == [
-        *(f"{c:04d}-{i:03d}.png" for c in (2, 3, 7, 9) for i in range(10)),
-        "grid.png",
-        "steps.png",
-    ]
-    with Image.open(tmp_path / "samples" / "0007-001.png") as image:
+    assert names == [f"{c}-{i:03d}.png" for c in (2, 3, 7, 9) for i in range(10)]
+    first = (tmp_path / "samples_grid.png").read_bytes()
+    assert (tmp_path / "samples_steps.png").is_file()
+    with Image.open(tmp_path / "samples" / "9-001.png") as image:
         assert image.size == (16, 16)
-    first = (tmp_path / "samples" / "grid.png").read_bytes()
+        said = json.loads(image.text["vargen"])
+    assert (said["class"], said["seed"], said["labels"], said["index"]) == ("9", 5, "7,2-3,9", 31)
     out = tmp_path / "again"
     run("sample", "--workdir", tmp_path, "--classes", "7,2,3,9", "--count", 10, "--seed", 5, "--out", out)
-    assert (out / "grid.png").read_bytes() == first
+    assert (tmp_path / "again_grid.png").read_bytes() == first
+
+    # One of them drawn again, by the settings inside it.
+    run("sample", "--like", out / "9-001.png", "--out", tmp_path / "one")
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["9-001.png"]
+    assert (tmp_path / "one" / "9-001.png").read_bytes() == (out / "9-001.png").read_bytes()
+    run("sample", "--like", out / "9-001.png", "--out", tmp_path / "other", "--temperature", 3)
+    assert (tmp_path / "other" / "9-001.png").read_bytes() != (out / "9-001.png").read_bytes()
+
+    # Older samples stay unless they are to go.
+    again = ["sample", "--workdir", tmp_path, "--classes", "7", "--count", 40, "--seed", 6, "--out", out]
+    assert main.main([str(a) for a in again]) == 2
+    assert "found 40; --overwrite clears them" in capsys.readouterr().err
+    run(*again, "--overwrite")
+    assert sorted(path.name for path in out.iterdir()) == [f"7-{i:03d}.png" for i in range(40)]
 
     run("reconstruct", "--workdir", tmp_path, "--count", 3)
     run("reconstruct", "--workdir", tmp_path, "--input", tmp_path / "samples", "--out", tmp_path / "mine")
@@ -65,13 +79,23 @@ def test_all_commands(system, tmp_path, capsys):
     assert metrics["real_label_accuracy"] > 0.9 and metrics["train_seconds"] > 0
     assert (tmp_path / "report.html").is_file() and (tmp_path / "samples.png").is_file()
 
+    # Fine-tuning that learns nothing draws what the model draws, by the likeliest codes.
+    fine, rate = tmp_path / "fine", ["--config.training.learning_rate=0", "--config.training.steps=2"]
+    run("train", "--from", tmp_path, "--workdir", fine, *rate)
+    before, after = vargen.load(tmp_path), vargen.load(fine)
+    greedy = dict(top_k=1) if before.generator.head.kind == "codes" else {}
+    drawn, again = (model.generate(["7", "2"], 0, **greedy)[0] for model in (before, after))
+    np.testing.assert_array_equal(drawn, again)
+    assert after.config.training.schedule == "constant" and after.config.training.ema_decay == 0.999
+    run("train", "--from", tmp_path, "--workdir", fine, *rate)  # goes on, that is, has nothing to do
+
     for wrong in (["--classes", "10"], ["--steps", "1000"]):
         assert main.main(["sample", "--workdir", str(tmp_path), *wrong]) == 2
         assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_another_workdirs_tokenizer_and_no_stored_codes(tmp_path, capsys):
-    config, options = ROOT / "configs" / "var_digits.py", tiny("var_digits")
+    config, options = ROOT / "configs" / "var.py", tiny("var")
     run("train", "--config", config, "--workdir", tmp_path / "a", "--stage", "tokenizer", *options)
     assert not (tmp_path / "a" / "generator").exists()
     options += ["--config.training.codes=false", "--config.tokenizer_training.steps=100"]
@@ -97,7 +121,7 @@ def test_another_workdirs_tokenizer_and_no_stored_codes(tmp_path, capsys):
     assert code == 2 and "vocab" in capsys.readouterr().err
 
 
-def test_a_folder_of_pictures(tmp_path):
+def test_a_folder_of_pictures(tmp_path, capsys):
     """One's own pictures: the classes are the folder's."""
     rng = np.random.default_rng(0)
     for name in ("bright", "dark"):
@@ -107,8 +131,21 @@ def test_a_folder_of_pictures(tmp_path):
             Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "pictures" / name / f"{i}.png")
     source = ["source=folder", f"path={tmp_path / 'pictures'}", "num_classes=0", "channels=3"]
     arguments = [f"--config.data.{field}" for field in [*source, "test_fraction=0.4"]]
-    config, workdir = ROOT / "configs" / "var_digits.py", tmp_path / "w"
-    run("train", "--config", config, "--workdir", workdir, *tiny("var_digits"), *arguments)
+    config, workdir = ROOT / "configs" / "var.py", tmp_path / "w"
+    run("train", "--config", config, "--workdir", workdir, *tiny("var"), *arguments)
     run("sample", "--workdir", workdir, "--classes", "dark", "--count", "1")
-    with Image.open(workdir / "samples" / "0001-000.png") as image:
+    with Image.open(workdir / "samples" / "dark-000.png") as image:
         assert image.size == (16, 16) and image.mode == "RGB"
+
+    # Fine-tuned on other pictures: the class that both have keeps its embedding, though it is another number.
+    (tmp_path / "pictures" / "bright").rename(tmp_path / "pictures" / "night")
+    fine = tmp_path / "fine"
+    rate = ["--config.training.learning_rate=0", "--config.training.steps=2"]
+    run("train", "--from", workdir, "--workdir", fine, "--config.data.num_classes=0", *rate)
+    assert "1 of 2 classes are among the model's and keep their embeddings: dark" in capsys.readouterr().out
+    assert [vargen.load(d).classes for d in (workdir, fine)] == [["bright", "dark"], ["dark", "night"]]
+    before, after = (
+        vargen.load(d).generator_params["condition"]["classes"]["table"] for d in (workdir, fine)
+    )
+    np.testing.assert_allclose(after[[0, 2]], before[[1, 2]], atol=1e-7)  # and that of no class
+    assert np.abs(after[1] - before).min(axis=0).max() > 1e-3

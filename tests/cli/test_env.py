@@ -9,7 +9,7 @@ import pytest
 from vargen.cli import env, main
 
 ROOT = pathlib.Path(__file__).parents[2]
-CONFIG = str(ROOT / "configs" / "var_digits.py")
+CONFIG = str(ROOT / "configs" / "var.py")
 
 
 def test_json_and_the_resolved_config(capsys, monkeypatch):

@@ -273,7 +273,7 @@ def test_settings_of_jax(variable, value, words, tmp_path):
     if variable == "JAX_PLATFORMS" and os.path.exists("/proc/driver/nvidia"):
         pytest.skip("there is one")
     done = subprocess.run(
-        [sys.executable, "-m", "vargen", "train", "--config", "configs/var_digits.py", "--workdir", tmp_path / "w"],
+        [sys.executable, "-m", "vargen", "train", "--config", "configs/var.py:digits", "--workdir", tmp_path / "w"],
         env=dict(os.environ, **{variable: value}),
         cwd=os.path.dirname(os.path.dirname(os.path.dirname(__file__))),
         capture_output=True,
@@ -287,7 +287,7 @@ def test_settings_of_jax(variable, value, words, tmp_path):
 @pytest.mark.parametrize("after", [0.1, 1.0])
 def test_ctrl_c_twice_is_one_line(after, tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-m", "vargen", "train", "--config", "configs/var_digits.py", "--workdir", tmp_path / "w"],
+        [sys.executable, "-m", "vargen", "train", "--config", "configs/var.py:digits", "--workdir", tmp_path / "w"],
         cwd=os.path.dirname(os.path.dirname(os.path.dirname(__file__))),
         stderr=subprocess.PIPE,
         text=True,

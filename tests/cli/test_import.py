@@ -28,7 +28,7 @@ def conv(**options):
 
 def tiny(system):
     """The published config at a tiny size."""
-    c = config.load(f"{ROOT / 'configs' / system}_imagenet256.py")
+    c = config.load(f"{ROOT / 'configs' / system}.py:{'d16' if system == 'var' else 'b'}")
     c.compute_dtype = "float32"
     c.data.image_size, c.data.num_classes = IMAGE, 5
     c.model.layers = 4 if system == "mar" else 2
@@ -125,7 +125,7 @@ def test_commands_after_an_import(tmp_path, capsys):
     out = imported("rar", tmp_path)
     run("sample", "--workdir", out, "--classes", "1,4", "--preset", "paper", "--count", 2, "--batch-size", 4)
     names = sorted(p.name for p in (out / "samples").iterdir())
-    assert names == ["0001-000.png", "0001-001.png", "0004-000.png", "0004-001.png", "grid.png", "steps.png"]
+    assert names == ["1-000.png", "1-001.png", "4-000.png", "4-001.png"]
 
     # The preset's numbers are the paper's: without it the samples are others.
     model = vargen.load(out)
@@ -133,7 +133,7 @@ def test_commands_after_an_import(tmp_path, capsys):
     assert (paper["guidance"], paper["guidance_power"], paper["guidance_schedule"]) == (16.0, 2.75, "cosine")
     labels = np.repeat([1, 4], 2)
     key = jax.random.fold_in(jax.random.key(0), 0)
-    pixels = np.asarray(Image.open(out / "samples" / "0004-001.png"))
+    pixels = np.asarray(Image.open(out / "samples" / "4-001.png"))
     for options, same in ((paper, True), ({}, False)):
         image = np.asarray(model.sample(labels, key, **options))[3]
         found = np.abs(pixels - (np.clip(image, -1, 1) + 1) * 127.5).max() < 1
@@ -188,7 +188,7 @@ def test_fine_tuning(tmp_path, capsys, monkeypatch):
         else:  # a rate of 0
             np.testing.assert_allclose(found[name], given[name], atol=1e-6)
     run("sample", "--workdir", tmp_path / "fine", "--classes", "dogs", "--count", 2)
-    assert (tmp_path / "fine" / "samples" / "grid.png").is_file()
+    assert (tmp_path / "fine" / "samples_grid.png").is_file()
 
     # Pictures too large for the small classifier are measured without it.
     monkeypatch.setattr(evaluate, "LARGEST", IMAGE - 1)
@@ -271,8 +271,8 @@ def test_text(tmp_path, capsys):
     )
     np.savez(tmp_path / "captions.npz", **captions)
     run("sample", "--workdir", out, "--captions", tmp_path / "captions.npz", "--count", 2)
-    names = sorted(p.name for p in (out / "samples").glob("0*.png"))
-    assert names == ["0000-000.png", "0000-001.png", "0001-000.png", "0001-001.png"]
+    names = sorted(p.name for p in (out / "samples").iterdir())
+    assert names == ["a-000.png", "a-001.png", "b c-000.png", "b c-001.png"]
     np.savez(tmp_path / "short.npz", embedding=np.zeros((2, 3, 6)), mask=np.ones((2, 3)))
     capsys.readouterr()
     assert main.main(["sample", "--workdir", str(out), "--captions", str(tmp_path / "short.npz")]) == 2

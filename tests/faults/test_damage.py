@@ -30,7 +30,7 @@ def whole(tmp_path_factory):
     """A run that nobody disturbed."""
     folder = tmp_path_factory.mktemp("damage")
     server = trials.Server("damage", folder)
-    yield trials.undisturbed(server, "var_digits", folder, 1, 1)
+    yield trials.undisturbed(server, "var", folder, 1, 1)
     server.close()
 
 

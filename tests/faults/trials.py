@@ -27,7 +27,7 @@ sys.path[:0] = [str(ROOT), str(HERE.parent / "cli")]
 
 import commands  # noqa: E402
 
-SYSTEMS = ("var_digits", "mar_digits")
+SYSTEMS = ("var", "mar")
 STEPS, SAVE_EVERY, KEEP = 60, 3, 2
 SAVING = ("begin", "writing", "config", "manifest", "whole", "discard")
 BETWEEN = ("codes", "codes stored", "generator")  # points of the server between tokenizer and generator

@@ -50,13 +50,13 @@ def published(module, part):
 
 @functools.cache
 def tokenizer_arrays(system):
-    c = config.load(f"{CONFIGS / system}_imagenet256.py")
+    c = config.load(f"{CONFIGS / system}.py:{'d16' if system == 'var' else 'b'}")
     return published(systems.system(system).tokenizer, models.build_tokenizer(c))
 
 
 @pytest.mark.parametrize("system, size", PUBLISHED)
 def test_published_sizes(system, size):
-    expected = config.load(f"{CONFIGS / system}_imagenet256.py:{size}")
+    expected = config.load(f"{CONFIGS / system}.py:{size}")
     _, generator = systems.build(expected)
     s = systems.system(system)
     arrays = published(s.generator, generator)
@@ -89,7 +89,7 @@ def test_published_sizes(system, size):
 
 def test_512_pixels():
     """VAR-d36: modulations shared, levels of 512 pixels."""
-    c = config.load(f"{CONFIGS}/var_imagenet256.py:d16")
+    c = config.load(f"{CONFIGS}/var.py:d16")
     c.data.image_size, c.model.adaptive, c.model.layers = 512, "shared", 2
     c.tokenizer.levels = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
     s = systems.system("var")
@@ -102,13 +102,13 @@ def test_512_pixels():
 
 def test_hints_and_contradictions():
     s = systems.system("llamagen")
-    c = config.load(f"{CONFIGS}/llamagen_imagenet256.py:b")
+    c = config.load(f"{CONFIGS}/llamagen.py:b")
     arrays = published(s.generator, systems.build(c)[1])
     found = systems.infer(s, tokenizer_arrays("llamagen"), arrays, image_size=384)
     assert found.data.image_size == 384 and found.presets.paper.resize == 256
     assert systems.infer(s, tokenizer_arrays("llamagen"), arrays, heads=6).mixer.heads == 6
     assert systems.infer(s, tokenizer_arrays("llamagen"), arrays).data.image_size == 256
-    large = config.load(f"{CONFIGS}/llamagen_imagenet256.py:xl")  # published at 384 pixels alone
+    large = config.load(f"{CONFIGS}/llamagen.py:xl")  # published at 384 pixels alone
     found = systems.infer(s, tokenizer_arrays("llamagen"), published(s.generator, systems.build(large)[1]))
     assert found.data.image_size == 384 and found.presets.paper.resize == 256
     with pytest.raises(UserError, match="heads that divides the width 768, found 7"):
@@ -118,7 +118,7 @@ def test_hints_and_contradictions():
     with pytest.raises(UserError, match=r"VAR: expected the array"):
         systems.infer(systems.system("var"), tokenizer_arrays("var"), arrays)
     rar = systems.system("rar")
-    c = config.load(f"{CONFIGS}/rar_imagenet256.py:b")
+    c = config.load(f"{CONFIGS}/rar.py:b")
     with pytest.raises(UserError, match="image size: expected 256 as the generator's arrays tell, found 512"):
         systems.infer(
             rar, tokenizer_arrays("rar"), published(rar.generator, systems.build(c)[1]), image_size=512
@@ -130,7 +130,7 @@ def test_hints_and_contradictions():
 def test_captions_and_eight_pixels_a_slot():
     """LlamaGen's text-conditional XL at 512 pixels, and its tokenizer VQ-8."""
     s = systems.system("llamagen")
-    c = config.load(f"{CONFIGS}/llamagen_imagenet256.py:xl")
+    c = config.load(f"{CONFIGS}/llamagen.py:xl")
     c.conditioning = config.part("caption", tokens=120, channels=2048, dropout=0.1)
     c.tokenizer.encoder.multipliers, c.data.image_size = (1, 2, 2, 4), 512
     tokenizer, generator = systems.build(c)

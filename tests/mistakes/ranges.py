@@ -56,10 +56,10 @@ GIVEN = (
     "out_init",
     "dtype",
 )  # by the model, where not the head's
-RANGES += ranges("head", options(HEADS["diffusion"], *GIVEN[1:]), "{root}/configs/mar_digits.py")
-RANGES += ranges("mixer", options(MIXERS["attention"], *GIVEN), "{root}/configs/llamagen_digits.py")
+RANGES += ranges("head", options(HEADS["diffusion"], *GIVEN[1:]), "{root}/configs/mar.py:digits")
+RANGES += ranges("mixer", options(MIXERS["attention"], *GIVEN), "{root}/configs/llamagen.py:digits")
 RANGES += ranges(
     "tokenizer",
     options(TOKENIZERS["vq"], "image_channels", "latent_channels", "dtype"),
-    "{root}/configs/rar_digits.py",
+    "{root}/configs/rar.py:digits",
 )

@@ -28,11 +28,11 @@ def model(server, tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     (folder / "made").mkdir()
     config = folder / "system.py"
-    fields = [word.removeprefix("--config.").split("=", 1) for word in commands.tiny("var_digits")]
+    fields = [word.removeprefix("--config.").split("=", 1) for word in commands.tiny("var")]
     config.write_text(
         "from vargen import config\n"
         "def get_config():\n"
-        f"    c = config.load({str(commands.ROOT / 'configs' / 'var_digits.py')!r})\n"
+        f"    c = config.load({str(commands.ROOT / 'configs' / 'var.py')!r})\n"
         f"    return config.override(c, {fields!r})\n"
     )
     arguments = ["train", "--config", str(config), "--workdir", str(folder / "model")]

@@ -88,14 +88,14 @@ def test_all_commands(bucket, tmp_path):
                 paths.write_bytes(root / name / f"{i}.png", (tmp_path / "one.png").read_bytes())
 
     def train(where, data, steps=6):
-        config = commands.ROOT / "configs" / "var_digits.py"
+        config = commands.ROOT / "configs" / "var.py"
         fields = dict(source="folder", path=data, channels=3, num_classes=0, test_fraction=0.4)
         more = [f"--config.data.{k}={v}" for k, v in fields.items()]
         more += [
             f"--config.training.{k}"
             for k in (f"steps={steps}", "save_every=2", "log_every=1", "schedule=constant")
         ]
-        return ["train", "--config", config, "--workdir", where, *commands.tiny("var_digits"), *more]
+        return ["train", "--config", config, "--workdir", where, *commands.tiny("var"), *more]
 
     remote, data = f"{bucket}/w", f"{bucket}/pictures"
     for wait in rng.uniform(8, 25, 2):
@@ -111,7 +111,7 @@ def test_all_commands(bucket, tmp_path):
     commands.run("tokenize", "--workdir", remote)
     commands.run("sample", "--workdir", remote, "--classes", "a", "--count", 2)
     commands.run("evaluate", "--workdir", remote, "--samples", 8)
-    for name in ("samples/0000-001.png", "samples/grid.png", "report.html", "metrics.json", "config.json"):
+    for name in ("samples/0-001.png", "samples_grid.png", "report.html", "metrics.json", "config.json"):
         assert paths.is_file(paths.path(remote) / name), name
     assert list((paths.path(remote) / "generator" / "tb").iterdir())
     commands.run(*train(tmp_path / "w", tmp_path / "pictures", steps=max([6, *done])))

@@ -1,5 +1,7 @@
 """Building tokenizers: sizes as published, and what is refused."""
 
+import ast
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -120,3 +122,17 @@ def test_images_of_another_size_are_refused():
     t = tiny("vq")
     with pytest.raises(UserError, match=r"images: expected \[B, 16, 16, 1\], found \[2, 8, 8, 1\]"):
         t.encode(jax.eval_shape(t.init, jax.random.key(0)), jnp.zeros((2, 8, 8, 1)))
+
+
+@pytest.mark.parametrize("sides", [(1,), (1, 2), (1, 2, 3, 4), (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)])
+def test_levels_that_a_mistake_proposes(sides):
+    """For 16 they are VAR's."""
+    assert tokenizers._levels_for((sides[-1], sides[-1])) == str(sides).replace(" ", "")
+
+
+def test_proposed_levels_build():
+    options = dict(name="multiscale_vq", encoder=dict(name="patch", patch=8), vocab=8, channels=4)
+    with pytest.raises(UserError) as caught:
+        tokenizers.build(dict(options, levels=(1, 2)), (64, 32), 3)
+    proposed = ast.literal_eval(str(caught.value).partition("for instance ")[2])
+    assert tokenizers.build(dict(options, levels=proposed), (64, 32), 3).grid.levels[-1] == (8, 4)

@@ -13,7 +13,7 @@ from vargen.training import checkpoints, resume
 def trained(tmp_path):
     """A workdir that looks trained: manifests and configs of both stages, without arrays."""
     c = config.override(
-        config.load("configs/var_digits.py"), [("tokenizer_training.steps", 8), ("training.steps", 8)]
+        config.load("configs/var.py:digits"), [("tokenizer_training.steps", 8), ("training.steps", 8)]
     )
     for stage in resume.STAGES:
         path = tmp_path / stage / checkpoints.FOLDER / "8"
@@ -30,6 +30,7 @@ FREE = [
     ("training.save_every", 3),
     ("training.keep", 9),
     ("training.image_every", 5),
+    ("training.validate_every", 5),
     ("training.remat", True),
     ("training.mesh.fsdp", 2),
     ("tokenizer_training.keep", 1),
@@ -82,7 +83,7 @@ def test_fixed_fields(trained, field, value):
 
 def test_another_system(trained):
     with pytest.raises(UserError, match="config field .*was trained with"):
-        resume.check(config.load("configs/mar_digits.py"), trained[0])
+        resume.check(config.load("configs/mar.py:digits"), trained[0])
 
 
 def test_a_tokenizer_alone_leaves_the_generator_free(trained):
@@ -125,4 +126,4 @@ def test_a_damaged_config_is_known_from_an_earlier_checkpoint(trained):
 
 
 def test_nothing_trained_is_free(tmp_path):
-    resume.check(config.load("configs/var_digits.py"), tmp_path / "none")
+    resume.check(config.load("configs/var.py:digits"), tmp_path / "none")

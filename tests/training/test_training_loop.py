@@ -167,6 +167,21 @@ def test_images_and_validation(tmp_path):
         go(tmp_path, task=OtherTask(), steps=20)
 
 
+def test_validates_when_asked(tmp_path):
+    """Between saves too; the saved checkpoints stay those of `save_every`."""
+    seen = []
+
+    def validate(train_state):
+        seen.append(int(train_state.step))
+        return dict(loss=1.0)
+
+    go(tmp_path, steps=10, keep=9, validate_every=3, validate=validate)
+    assert seen == [3, 4, 6, 8, 9, 10]  # saves at 4, 8 and the end
+    rows = {row["step"]: row for row in metrics.read(tmp_path / metrics.FILE)}
+    assert [step for step in rows if "validation_loss" in rows[step]] == seen
+    assert saved_steps(tmp_path / "checkpoints") == [4, 8, 10]
+
+
 class OtherTask(FakeTask):
     """Has a parameter less."""
 

@@ -30,6 +30,7 @@ def settings(**changes):
         save_every=4,
         keep=2,
         image_every=0,
+        validate_every=0,
         mesh=dict(data=-1, fsdp=1, tensor=1),
         losses=SimpleNamespace(discriminator_learning_rate=1e-3),
     )

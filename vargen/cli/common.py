@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,9 +16,6 @@ if TYPE_CHECKING:
 
     from vargen.model import Model
     from vargen.paths import Path
-
-
-CLASSES = "classes.json"
 
 
 def read_config(args: argparse.Namespace) -> ConfigDict:
@@ -133,6 +129,7 @@ def sample_batches(
     batch_size: int,
     resize: int = 0,
     on_content: Callable[[Any, Any], None] | None = None,
+    first: int = 0,
     **options: Any,
 ) -> Iterator[np.ndarray]:
     """Draws samples for labels in batches of one shape, so that all run the same compiled program.
@@ -144,6 +141,7 @@ def sample_batches(
       batch_size: samples drawn at once.
       resize: side in pixels to which samples are scaled (bicubic, as the authors that do it); 0: not.
       on_content: called with the first batch's contents and order, as `Model.generate` gives them.
+      first: the sample to begin with, a multiple of `batch_size`.
       **options: of `Model.generate`.
 
     Yields:
@@ -155,7 +153,7 @@ def sample_batches(
 
     count = len(jax.tree.leaves(labels)[0])
     batch_size = min(batch_size, count)
-    for start in range(0, count, batch_size):
+    for start in range(first, count, batch_size):
         some = jax.tree.map(lambda x, start=start: x[start : start + batch_size], labels)
         key = jax.random.fold_in(seeds.key(seed), start)
         content, order = model.generate(_padded(some, batch_size), key, **options)
@@ -231,105 +229,6 @@ def step_names(model: Model, pictures: int = 10, steps: int | None = None) -> li
         names = [f"{round(100 * k / grid.size)} %" for k in np.cumsum(sizes)]
     chosen = np.unique(np.linspace(0, len(names) - 1, min(pictures, len(names))).round().astype(int))
     return [names[i] for i in chosen]
-
-
-def class_names(config: ConfigDict, workdir: str | os.PathLike) -> list[str]:
-    """Names of the classes: those that training stored in the workdir, else their numbers.
-
-    Raises:
-      UserError: the stored names are not a list of as many names as the model has classes.
-    """
-    names = stored_classes(workdir)
-    if names is None:
-        return [str(i) for i in range(config.data.num_classes)]
-    if len(names) != config.data.num_classes:
-        raise UserError(
-            f"{workdir}/{CLASSES}: expected names of {config.data.num_classes} classes, found {len(names)}"
-        )
-    return names
-
-
-def stored_classes(workdir: str | os.PathLike) -> list[str] | None:
-    """The names of classes that training stored in a workdir, or None where there are none.
-
-    Raises:
-      UserError: the file is broken.
-    """
-    from vargen import paths
-
-    file = paths.path(workdir, "--workdir") / CLASSES
-    if not paths.is_file(file):
-        return None
-    try:
-        names = json.loads(file.read_text())
-        if isinstance(names, list) and all(isinstance(name, str) for name in names):
-            return names
-        found = "something else"
-    except ValueError as error:
-        found = f"a broken file ({error})"
-    raise UserError(f"{file}: expected a list of names of classes, found {found}")
-
-
-def check_classes(ours: Sequence[str], theirs: Sequence[str], where: str) -> None:
-    """Checks that data has the classes of a model.
-
-    Args:
-      ours: names of the model's classes.
-      theirs: of the data's.
-      where: what the model is called in the message.
-
-    Raises:
-      UserError: they differ: how many, or the first that does.
-    """
-    if len(ours) != len(theirs):
-        raise UserError(
-            f"{where}: expected data of its {len(ours)} classes, found {len(theirs)}"
-            f" ({', '.join(theirs[:4])}{', ...' if len(theirs) > 4 else ''})"
-        )
-    for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-        if a != b:
-            raise UserError(f"{where}: expected data of its classes, of which {i} is {a!r}, found {b!r}")
-
-
-def parse_classes(text: str, names: Sequence[str]) -> list[int]:
-    """Numbers of classes: `0,3-5,cat` is [0, 3, 4, 5, that of cat]; "" or "all" is every class.
-
-    A name wins over a number, so that classes called "1" to "12" mean what they say.
-
-    Raises:
-      UserError: neither a class's number nor its name.
-    """
-    if text in ("", "all"):
-        return list(range(len(names)))
-    chosen = []
-    for word in text.split(","):
-        low, dash, high = word.partition("-")
-        if word in names:
-            chosen.append(list(names).index(word))
-        elif _digits(word):
-            chosen.append(_in_range(int(word), names))
-        elif dash and _digits(low) and _digits(high) and int(low) <= int(high):
-            chosen += range(int(low), _in_range(int(high), names) + 1)
-        else:
-            raise UserError(f"class {word!r}: expected a number from 0 to {len(names) - 1}{_some(names)}")
-    return chosen
-
-
-def _digits(text: str) -> bool:
-    """Whether a text is ASCII digits, not too many to be a number of a class."""
-    return text.isascii() and text.isdigit() and len(text) < 20
-
-
-def _in_range(number: int, names: Sequence[str]) -> int:
-    if number >= len(names):
-        raise UserError(f"class {number}: out of range, expected 0 to {len(names) - 1}{_some(names)}")
-    return number
-
-
-def _some(names: Sequence[str]) -> str:
-    """' or a name such as cat, dog' where classes have names."""
-    words = [n for n in names if not n.isdecimal()][:3]
-    return f" or a name such as {', '.join(words)}" if words else ""
 
 
 def cache_directory() -> pathlib.Path:

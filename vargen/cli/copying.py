@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from vargen.cli import common
 from vargen.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,10 +78,11 @@ def _tokenizer(config: ConfigDict, source: Path, workdir: Path):
 
 
 def _generator(config: ConfigDict, source: Path, workdir: Path, classes: list[str]):
-    """What copies the averaged generator and its config to where training starts; None where that is done."""
+    """What copies the averaged generator, its config and classes to where training starts; None where that is done."""
     import jax
     import numpy as np
 
+    from vargen import classes as class_names
     from vargen import paths, weights_file
     from vargen.config import to_json
     from vargen.models import build_generator, build_tokenizer
@@ -94,14 +94,21 @@ def _generator(config: ConfigDict, source: Path, workdir: Path, classes: list[st
     theirs, params, _ = checkpoints.load_params(source / "generator")
     generator = build_generator(config, build_tokenizer(config))
     state.differing(jax.eval_shape(generator.init, jax.random.key(0)), params)
-    names = common.stored_classes(source)
-    if names is not None and len(names) == len(classes) and names != classes:
-        print(f"classes {', '.join(classes[:4])}... take the places of {', '.join(names[:4])}...", flush=True)
+    names = class_names.stored(source)
+    if names is not None and names != classes:
+        known = [name for name in classes if name in names]
+        print(
+            f"{len(known)} of {len(classes)} classes are among the model's and keep their embeddings"
+            f"{': ' * bool(known)}{', '.join(known[:4])}{', ...' * (len(known) > 4)}; the others start anew",
+            flush=True,
+        )
 
     def make() -> None:
         with paths.new_directory(directory) as partial:
             weights_file.write(partial / checkpoints.WEIGHTS, jax.tree.map(np.asarray, params))
             (partial / checkpoints.CONFIG).write_text(to_json(theirs))
+            if names is not None:
+                (partial / class_names.FILE).write_text(json.dumps(names) + "\n")
             (partial / ORIGIN).write_text(_name(source))
 
     return make

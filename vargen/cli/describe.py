@@ -24,7 +24,7 @@ def title(model: Model) -> str:
 
 def summary(model: Model, metrics: dict[str, float]) -> str:
     """Two sentences on what was trained on what."""
-    from vargen.models import parameter_count
+    from vargen.models import count_text, parameter_count
     from vargen.report import duration
 
     c, grid = model.config, model.tokenizer.grid
@@ -48,7 +48,7 @@ def facts(model: Model) -> dict[str, str]:
 
     import vargen
     from vargen.config import AXES
-    from vargen.models import parameter_count
+    from vargen.models import count_text, parameter_count
 
     c = model.config
     told = {axis.capitalize(): part_text(c[axis]) for axis in AXES}
@@ -62,13 +62,6 @@ def facts(model: Model) -> dict[str, str]:
     versions = [f"{module.__name__} {module.__version__}" for module in (vargen, jax, flax, numpy)]
     told["Versions"] = ", ".join([*versions, f"Python {platform.python_version()}"])
     return told
-
-
-def count_text(count: int) -> str:
-    """A number of parameters for a person: "52 thousand", "1.5 million", "310 million"."""
-    if count < 1e6:
-        return f"{count / 1e3:.0f} thousand"
-    return f"{count / 1e6:.3g} million"
 
 
 def part_text(part: Any) -> str:

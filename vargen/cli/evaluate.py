@@ -72,6 +72,7 @@ def evaluate(
     """
     import numpy as np
 
+    from vargen import classes as class_names
     from vargen import config, data, evaluation, paths, report, seeds
     from vargen.cli import describe
 
@@ -81,10 +82,8 @@ def evaluate(
         raise UserError(f"evaluate: expected a model of classes, found {c.conditioning.name}")
     if len(test) < FEWEST:
         raise UserError(f"{test.name}: expected at least {FEWEST} held-out images, found {len(test)}")
-    if (names := common.stored_classes(workdir)) is not None:
-        common.check_classes(names, train.classes, f"workdir {workdir}")
-    elif len(train.classes) != model.config.data.num_classes:
-        common.check_classes(common.class_names(c, workdir), train.classes, f"workdir {workdir}")
+    if class_names.stored(workdir) is not None or len(train.classes) != len(model.classes):
+        class_names.check(model.classes, train.classes, f"workdir {workdir}")
     classifier = None
     if c.data.image_size <= LARGEST:
         classifier = evaluation.fit(train, test, common.cache_directory() / "classifiers")
@@ -108,7 +107,7 @@ def evaluate(
         metrics=metrics,
         samples=drawn,
         labels=labels,
-        class_names=common.class_names(c, workdir),
+        class_names=model.classes,
         originals=originals,
         reconstructions=reconstructions,
         steps=steps,

@@ -7,7 +7,7 @@ import contextlib
 import os
 from typing import Any
 
-from vargen import limits, schema
+from vargen import bundled, limits, schema
 
 
 def add_config(parser: argparse.ArgumentParser, *, required: bool, workdir: bool = True) -> None:
@@ -15,13 +15,30 @@ def add_config(parser: argparse.ArgumentParser, *, required: bool, workdir: bool
     note = "" if required else "; not needed where the workdir has its config inside"
     parser.add_argument(
         "--config",
-        metavar="FILE",
-        help=f"configs/NAME.py, or configs/NAME.py:VARIANT; a program, which runs{note}. "
-        "Fields: --config.training.steps=200",
+        metavar="NAME",
+        help=f"one of vargen's own ({', '.join(bundled.names())}), with a size after a colon (var:digits); or a "
+        f"file like configs/var.py, a program, which runs{note}. Fields: --config.training.steps=200",
+    )
+    parser.add_argument(
+        "--help-config",
+        metavar="NAME",
+        action=_HelpConfig,
+        help="list every field of a config: its value, what it may hold, what it means",
     )
     parser.add_argument(
         "--workdir", metavar="DIR", required=workdir, help="where the run lives: config, codes, checkpoints"
     )
+
+
+class _HelpConfig(argparse.Action):
+    """Prints the fields of a config, overrides applied, and ends."""
+
+    def __call__(self, parser, namespace, value, option_string=None):
+        from vargen import config
+        from vargen.cli import help_config
+
+        print(help_config.text(config.load(value, namespace.overrides)))
+        parser.exit()
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ import importlib
 import keyword
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import vargen
@@ -24,7 +25,7 @@ Any field of the config can be set with --config.FIELD=VALUE:
   --config.training.steps=200 --config.data.source=folder --config.data.path=~/pictures
 
 examples:
-  vargen train --config configs/var_digits.py --workdir runs/digits
+  vargen train --config configs/var.py:digits --workdir runs/digits
   vargen sample --workdir runs/digits --classes 3,7 --count 8
   vargen evaluate --workdir runs/digits
 
@@ -68,8 +69,8 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of all commands. Imports neither JAX nor anything that does."""
+def parser(overrides: Sequence[tuple[str, str]] = ()) -> argparse.ArgumentParser:
+    """The parser of all commands, which hands on the overrides. Imports neither JAX nor anything that does."""
     top = Parser(
         prog="vargen",
         description="Visual autoregressive generation: tokenizers and generators of images, in JAX.",
@@ -87,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
             epilog="examples:\n" + module.EXAMPLES,
         )
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, overrides=overrides)
     return top
 
 
@@ -151,10 +152,9 @@ def main(arguments: list[str] | None = None) -> int:
         elif name and not name.startswith("-"):
             near = limits.suggestion(name, COMMANDS) or f", expected one of {', '.join(COMMANDS)}"
             raise UserError(f"unknown command {name!r}{near}")
-        args = parser().parse_args(rest)
+        args = parser(overrides).parse_args(rest)
         if overrides and not hasattr(args, "config"):
             raise UserError(f"unknown flag --config.{overrides[0][0]}: this command takes no config")
-        args.overrides = overrides
         use_compilation_cache()
         keep_freed_memory()
         args.run(args)

@@ -12,8 +12,8 @@ Trains a tokenizer and a generator, samples, evaluates, and writes report.html, 
 into the workdir. Interrupted, the same command goes on where it stopped.
 """
 EXAMPLES = """\
-  vargen quickstart --config configs/var_digits.py --workdir runs/quickstart
-  vargen quickstart --config configs/mar_digits.py --workdir runs/mar
+  vargen quickstart --config configs/var.py:digits --workdir runs/quickstart
+  vargen quickstart --config configs/mar.py:digits --workdir runs/mar
 """
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vargen.cli import common, flags
+from vargen.cli import common, flags, sample_files
 from vargen.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 
 SUMMARY = "draw images from a trained or imported model"
 DESCRIPTION = """
-Draws images of the classes (or captions) asked for and writes each as a PNG, a choice of them in grid.png,
-and in steps.png how the first ones of some classes came about, step by step.
+Draws images of the classes (or captions) asked for and writes each as a PNG into a folder that has
+nothing else in it. Beside the folder lie DIR_grid.png, a choice of them, and DIR_steps.png, how the first
+ones of some classes came about, step by step. Every PNG carries its settings: --like PICTURE draws it again.
 """
 EXAMPLES = """\
   vargen sample --workdir runs/quickstart
@@ -25,17 +27,19 @@ EXAMPLES = """\
   vargen sample --workdir models/var_d16 --preset paper --out samples
   vargen sample --workdir models/llamagen_text --captions captions.npz
   vargen sample --workdir models/var_d16 --codes tokens.npy
+  vargen sample --like samples/7-003.png --guidance 3 --out other
 """
 # What fits on a sheet.
 GRID_ROWS, GRID_COLUMNS, STEPS_ROWS = 20, 16, 8
 MANY_CLASSES = 100
+BATCH = 64  # images drawn at once
 MOST = 10**7  # images of one call
 MOST_NUMBERS = 2**32  # in one array of captions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
-    flags.add_config(parser, required=False)
+    flags.add_config(parser, required=False, workdir=False)
     parser.add_argument("--classes", metavar="LIST", help="numbers, ranges or names: 0,3-5,cat (every class)")
     parser.add_argument(
         "--captions",
@@ -53,11 +57,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="images of each class (the preset's, or 8)",
     )
-    parser.add_argument("--out", metavar="DIR", help="where to write (WORKDIR/samples)")
+    parser.add_argument(
+        "--like",
+        metavar="PICTURE",
+        help="draw the picture of a PNG again, by the settings inside it; sampling flags replace some",
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="where to write (WORKDIR/samples; WORKDIR/like for --like)"
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="remove the samples that are there; without it they stop the command",
+    )
     parser.add_argument(
         "--batch-size",
         type=flags.number(int, 1, 10**6),
-        default=64,
         metavar="B",
         help="images drawn at once (64)",
     )
@@ -66,10 +81,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draws and writes the images."""
-    out = common.out_directory(args.out, common.trained_workdir(args) / "samples")
+    again = None
+    if args.like is not None:
+        for flag in ("classes", "captions", "codes", "count", "seed", "batch_size", "preset"):
+            if getattr(args, flag) not in (None, ""):
+                raise UserError(f"sample: expected --like or --{flag.replace('_', '-')}, found both")
+        again = sample_files.like(args.like)
+        args.workdir = args.workdir if args.workdir is not None else again["workdir"]
+    if args.workdir is None:
+        raise UserError("sample: expected --workdir, or --like with a picture, found neither")
+    workdir = common.trained_workdir(args)
+    out = common.out_directory(args.out, workdir / ("samples" if again is None else "like"))
+    folder = Folder(out, sample_files.sheets(out), sample_files.make_room(out, args.overwrite))
     model = common.load_model(args)
     preset = common.preset(model.config, args.preset)
-    if args.codes is not None:
+    if again is not None:
+        draw_again(model, args, folder, again)
+    elif args.codes is not None:
         for flag, found in (
             ("--classes", args.classes),
             ("--captions", args.captions),
@@ -77,20 +105,34 @@ def run(args: argparse.Namespace) -> None:
         ):
             if found is not None:
                 raise UserError(f"sample: expected --codes or {flag}, found both")
-        decode(model, args.codes, out, args.batch_size, preset["resize"])
+        decode(model, args, folder, preset["resize"])
     else:
-        draw(model, args, out, args.count or preset["count"] or 8, preset["resize"])
+        draw(model, args, folder, args.count or preset["count"] or 8, preset["resize"])
 
 
-def draw(model: Model, args: argparse.Namespace, out: Path, count: int, resize: int) -> None:
-    """Draws `count` images of each class or caption into `out`, scaled to `resize` pixels where not 0."""
+class Folder(NamedTuple):
+    """Where samples go.
+
+    Attributes:
+      out: the folder.
+      sheets: the files "grid" and "steps" beside it.
+      clear: removes the older samples; called when the new ones are there to be written.
+    """
+
+    out: Path
+    sheets: dict[str, Path]
+    clear: Callable[[], None]
+
+
+def draw(model: Model, args: argparse.Namespace, folder: Folder, count: int, resize: int) -> None:
+    """Draws `count` images of each class or caption into a folder, scaled to `resize` pixels where not 0."""
     import jax
     import numpy as np
 
-    from vargen import paths, pictures
+    from vargen import classes, paths, pictures
     from vargen.conditioning import CaptionEmbedding
 
-    names = common.class_names(model.config, args.workdir)
+    names = model.classes
     condition = model.needs_generator().condition
     of_text = isinstance(condition, CaptionEmbedding)
     if of_text != (args.captions is not None):
@@ -106,7 +148,7 @@ def draw(model: Model, args: argparse.Namespace, out: Path, count: int, resize: 
             raise UserError(
                 f"classes: the model has {len(names)}, expected --classes (all of them: all), found none"
             )
-        wanted = list(dict.fromkeys(common.parse_classes(paths.text(args.classes or ""), names)))
+        wanted = list(dict.fromkeys(classes.parse(paths.text(args.classes or ""), names)))
     if (total := len(wanted) * count) > MOST:
         raise UserError(f"--count: expected at most {MOST} images in all, found {len(wanted)} x {count}")
     if args.captions is None:
@@ -115,7 +157,17 @@ def draw(model: Model, args: argparse.Namespace, out: Path, count: int, resize: 
         labels = jax.tree.map(lambda x: np.repeat(x, count, axis=0), captions)
     options = flags.sampling_options(args)
     columns = common.step_names(model, steps=args.steps)
-    batch_size = min(args.batch_size, total)
+    batch_size = min(args.batch_size or BATCH, total)
+    made_by = sample_files.common_settings(
+        model,
+        args.workdir,
+        labels=sample_files.ranges(wanted),
+        count=count,
+        batch_size=batch_size,
+        seed=args.seed or 0,
+        resize=resize,
+        sampling=_resolved(model, options),
+    )
 
     grown = {}
 
@@ -130,25 +182,96 @@ def draw(model: Model, args: argparse.Namespace, out: Path, count: int, resize: 
     drawn = common.sample_batches(model, labels, args.seed or 0, batch_size, resize, on_content, **options)
     kept: dict[int, list] = {c: [] for c in wanted[:GRID_ROWS]}
     done = 0
+    stems = sample_files.stems({c: names[c] for c in wanted})
     for images in common.progress(drawn, total, "sampling"):
+        if not done:
+            folder.clear()
         for image in pictures.to_uint8(images):
             label, number = wanted[done // count], done % count
-            pictures.save(image, out / f"{label:04d}-{number:03d}.png")
+            own = {"class": names[label], "index": done}
+            pictures.save(image, folder.out / file_name(stems[label], number, count), made_by | own)
             if label in kept and number < GRID_COLUMNS:
                 kept[label].append(image)
             done += 1
     rows = np.stack([np.stack(images) for images in kept.values()])
-    pictures.save(pictures.grid(rows, row_labels=[names[c] for c in kept]), out / "grid.png")
+    labels_shown = [names[c] for c in kept]
+    sheet_made_by = {k: v for k, v in made_by.items() if k != "count"} | {"classes": labels_shown}
+    pictures.save(pictures.grid(rows, row_labels=labels_shown), folder.sheets["grid"], sheet_made_by)
 
     if grown:
         sheet = pictures.grid(
             np.stack(list(grown.values())), row_labels=[names[c] for c in grown], column_labels=columns
         )
-        pictures.save(sheet, out / "steps.png")
-    print(f"{total} images in {out}; look at {out / 'grid.png'}")
+        pictures.save(sheet, folder.sheets["steps"], sheet_made_by)
+    for mark, name in pictures.undrawable(labels_shown).items():
+        print(f"row {mark} of the sheets is {name}: no font here has its letters")
+    print(f"{total} images in {folder.out}; look at {folder.sheets['grid']}")
 
 
-def decode(model: Model, path: str, out: Path, batch_size: int, resize: int) -> None:
+def file_name(stem: str, number: int, count: int) -> str:
+    """The name of picture `number` of the `count` of a class: `cat-003.png`."""
+    return f"{stem}-{number:0{max(3, len(str(count - 1)))}d}.png"
+
+
+def draw_again(model: Model, args: argparse.Namespace, folder: Folder, again: dict[str, Any]) -> None:
+    """Draws the one picture that `again` describes (see `sample_files.like`), with the flags' sampling settings.
+
+    Raises:
+      UserError: another kind of model, or one without its class.
+    """
+    import numpy as np
+
+    from vargen import pictures
+    from vargen.conditioning import LabelEmbedding
+
+    if not isinstance(model.needs_generator().condition, LabelEmbedding):
+        raise UserError(f"--like {args.like}: expected a model of classes, found {model.config.name}")
+    wanted, count, index = again["labels"], again["count"], again["index"]
+    if max(wanted) >= len(model.classes):
+        raise UserError(
+            f"--like {args.like}: expected a model of at least {max(wanted) + 1} classes, found {len(model.classes)}"
+        )
+    if (again["model"], again["steps"]) != (model.config.name, tuple(model.steps)):
+        print(
+            f"the picture was drawn by {again['model']} after {again['steps']} steps; this is "
+            f"{model.config.name} after {tuple(model.steps)}: another picture",
+            flush=True,
+        )
+    options = {
+        **again["sampling"],
+        **{k: v for k, v in flags.sampling_options(args).items() if v is not None},
+    }
+    labels = np.repeat(np.asarray(wanted, np.int32), count)
+    # The randomness of a batch is drawn at once: the others of its batch are drawn too.
+    first = index - index % again["batch_size"]
+    drawn = common.sample_batches(
+        model, labels, again["seed"], again["batch_size"], again["resize"], first=first, **options
+    )
+    image = pictures.to_uint8(next(drawn))[index - first]
+    label, number = wanted[index // count], index % count
+    stem = sample_files.stems({c: model.classes[c] for c in wanted})[label]
+    own = {k: again[k] for k in ("count", "batch_size", "seed", "resize", "index")}
+    made_by = sample_files.common_settings(
+        model,
+        args.workdir,
+        labels=sample_files.ranges(wanted),
+        sampling=_resolved(model, options),
+        **own,
+        **{"class": model.classes[label]},
+    )
+    folder.clear()
+    where = folder.out / file_name(stem, number, count)
+    pictures.save(image, where, made_by)
+    print(f"drawn again: {where}")
+
+
+def _resolved(model: Model, options: dict[str, Any]) -> dict[str, Any]:
+    """All sampling settings, those of the config where an option is None."""
+    given = {k: v for k, v in options.items() if v is not None}
+    return {**model.config.sampling.to_dict(), **given}
+
+
+def decode(model: Model, args: argparse.Namespace, folder: Folder, resize: int) -> None:
     """Writes the images of given contents, scaled to `resize` pixels where not 0.
 
     Raises:
@@ -166,15 +289,18 @@ def decode(model: Model, path: str, out: Path, batch_size: int, resize: int) -> 
         if shape[1:] != slots or not shape[0]:
             raise UserError(f"expected an array {expected}, found one of shape {list(shape)}")
 
+    path, out, batch_size = args.codes, folder.out, args.batch_size or BATCH
     content = np.asarray(
         inputs.content(array_files.read(path, "--codes", check), tokenizer, f"--codes {path}")
     )
+    made_by = sample_files.common_settings(model, args.workdir, codes=str(path))
+    folder.clear()
     for start in range(0, len(content), batch_size):
         images = common.decoded(
             model, content[start : start + batch_size], min(batch_size, len(content)), resize
         )
         for i, image in enumerate(pictures.to_uint8(images)):
-            pictures.save(image, out / f"{start + i:06d}.png")
+            pictures.save(image, out / f"{start + i:06d}.png", made_by | dict(row=start + i))
     print(f"{len(content)} images in {out}")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from vargen import data, paths, sharding, weights_file
+from vargen import classes, data, fine_tuning, paths, sharding, weights_file
 from vargen.cli import copying, tokenize
 from vargen.cli.train import wait_for_process_0
 from vargen.data import codes
@@ -179,8 +179,15 @@ def train_generator(config: ConfigDict, workdir: Path, held_out_images: HeldOut)
         on_images=pictures,
         validate=validate,
         initial=functools.partial(weights_file.read, start) if paths.is_file(start) else None,
+        rows=_rows(workdir),
         title="generator",
     ).stopped_by
+
+
+def _rows(workdir: Path) -> list[int] | None:
+    """Where the classes' rows come from, see `start_from`; None where the names of the copied model's aren't known."""
+    theirs, ours = classes.stored(workdir / "generator"), classes.stored(workdir)
+    return None if theirs is None or ours is None else fine_tuning.rows(ours, theirs)
 
 
 def complete(directory: Path, steps: int) -> bool:

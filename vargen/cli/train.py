@@ -24,14 +24,14 @@ On several machines, start the same command on each: on TPU slices, under Slurm 
 --distributed, elsewhere with --coordinator, --num-processes and --process-id.
 """
 EXAMPLES = """\
-  vargen train --config configs/var_digits.py --workdir runs/digits
-  vargen train --config configs/llamagen_digits.py --workdir runs/llamagen --config.training.steps=200
-  vargen train --config configs/var_digits.py --workdir runs/mine \\
+  vargen train --config configs/var.py:digits --workdir runs/digits
+  vargen train --config configs/llamagen.py:digits --workdir runs/llamagen --config.training.steps=200
+  vargen train --config configs/var.py:digits --workdir runs/mine \\
       --config.data.source=folder --config.data.path=~/pictures --config.data.num_classes=0
-  vargen train --config configs/var_digits.py --workdir runs/b --tokenizer runs/digits --stage generator
+  vargen train --config configs/var.py:digits --workdir runs/b --tokenizer runs/digits --stage generator
   vargen train --from models/rar_b --workdir runs/flowers --config.training.learning_rate=1e-5 \\
       --config.data.source=folder --config.data.path=flowers
-  vargen train --config configs/var_digits.py --workdir /mnt/shared/two \\
+  vargen train --config configs/var.py:digits --workdir /mnt/shared/two \\
       --coordinator 10.0.0.1:7777 --num-processes 2 --process-id 0
 """
 
@@ -57,12 +57,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Trains what the flags ask for."""
     if args.origin is not None and args.config is None:
-        args.config = os.fspath(copying.found(args.origin, "--from") / "config.json")
-    config = common.read_config(args)
+        config = _fine_tuned(args)
+    else:
+        config = common.read_config(args)
     with flags.cluster(args):
         train(config, args.workdir, stage=args.stage, tokenizer=args.tokenizer, origin=args.origin)
         if args.stage != "tokenizer":
             say(f"trained; next: vargen sample --workdir {args.workdir}")
+
+
+def _fine_tuned(args: argparse.Namespace) -> ConfigDict:
+    """The config of the model of --from as fine-tuning starts with it, overrides applied."""
+    from vargen import config, fine_tuning
+
+    trained = config.load(copying.found(args.origin, "--from") / "config.json")
+    return config.override(fine_tuning.begun(trained), args.overrides)
 
 
 def train(
@@ -86,6 +95,7 @@ def train(
       UserError: anything that doesn't fit, or another run in the workdir.
       Stopped: SIGTERM or Ctrl-C ended it; what was done is saved.
     """
+    from vargen import classes as class_names
     from vargen import paths
     from vargen.cli import stages
     from vargen.config import to_json
@@ -129,7 +139,7 @@ def train(
             for copy in copies:
                 copy()
             paths.write_text(workdir / "config.json", to_json(config))
-            paths.write_text(workdir / "classes.json", json.dumps(classes) + "\n")
+            paths.write_text(workdir / class_names.FILE, json.dumps(classes) + "\n")
         wait_for_process_0("workdir_prepared")
         if stage in ("all", "tokenizer"):
             _go(stages.train_tokenizer(config, workdir, held_out, perceptual, asked=asked))
@@ -180,12 +190,13 @@ def check_classes(workdir: os.PathLike, classes: list[str]) -> None:
     Raises:
       UserError: it has others.
     """
+    from vargen import classes as class_names
     from vargen import paths
     from vargen.training import resume
 
     trained = any(resume.trained_config(paths.path(workdir) / stage) for stage in resume.STAGES)
-    if trained and (theirs := common.stored_classes(workdir)) is not None:
-        common.check_classes(theirs, classes, f"workdir {workdir}")
+    if trained and (theirs := class_names.stored(workdir)) is not None:
+        class_names.check(theirs, classes, f"workdir {workdir}")
 
 
 def held(workdir: os.PathLike):

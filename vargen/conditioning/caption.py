@@ -59,7 +59,7 @@ class CaptionEmbedding(nn.Module):
         """P, the rows that it makes."""
         return self.tokens
 
-    def parse(self, captions) -> Captions:
+    def parse(self, captions, names=()) -> Captions:
         """Captions from what a user gave: (embedding float [B, T, E], mask [B, T]), or `Captions`.
 
         Padding is moved to the left, where the model expects it.

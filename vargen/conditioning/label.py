@@ -13,6 +13,8 @@ from vargen.conditioning.condition import Condition
 from vargen.layers import Embed, initializer, logical
 from vargen.limits import SHARE, Between
 
+TABLE = "condition/classes/table"  # the parameter of a generator that has a row for each class, and the last for none
+
 
 class LabelEmbedding(nn.Module):
     """A vector per class, and one for "no class" behind them (index `num_classes`).
@@ -45,13 +47,13 @@ class LabelEmbedding(nn.Module):
         """The index that stands for no condition."""
         return self.num_classes
 
-    def parse(self, labels) -> Any:
-        """int32 [B] from what a user gave: class numbers; the number of classes stands for no label.
+    def parse(self, labels, names=()) -> Any:
+        """int32 [B] from what a user gave: numbers of classes, their names, None for no label.
 
         Raises:
           UserError: other than whole numbers, or out of range, see `inputs.labels`.
         """
-        return inputs.labels(labels, self.num_classes)
+        return inputs.labels(labels, self.num_classes, names)
 
     def example(self):
         """int32 [1]: labels as `parse` gives them, for initialisation."""

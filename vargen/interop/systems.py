@@ -10,13 +10,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from vargen import config, models
+from vargen import config, fine_tuning, models
 from vargen.errors import UserError
 from vargen.interop import mapping
 from vargen.interop.names import SYSTEMS
-
-# Where fine-tuning starts: an imported model forgets at the rates that a fresh one learns with.
-FINE_TUNING = dict(learning_rate=1e-5, schedule="constant", warmup_steps=100, ema_decay=0.999)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,10 +84,9 @@ def infer(
     if generator is not None and hasattr(s.generator, "image_size"):
         usual = s.generator.image_size(generator)
     c.data = config.imagenet(told or image_size or usual)
-    c.training.update(FINE_TUNING)
     if generator is not None:
         s.generator.fill(c, generator, heads)
-    return c
+    return fine_tuning.begun(c)
 
 
 def read(module: Any, part: Any, arrays: Mapping[str, Any]) -> dict:

@@ -24,7 +24,11 @@ from vargen.mixers.ssm_2d import SSM2D
 
 
 def _chain(mixers, grid, width, kernel_init, out_init, dtype):
-    """A `Chain` of parts."""
+    """Mixers one after another.
+
+    Args:
+      mixers: the parts, a tuple.
+    """
     context = dict(grid=grid, width=width, kernel_init=kernel_init, out_init=out_init, dtype=dtype)
     return Chain(tuple(parts.build(MIXERS, mixer, "mixer.mixers", **context) for mixer in mixers))
 

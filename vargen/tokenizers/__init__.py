@@ -96,10 +96,12 @@ def build_multiscale_vq(
     revive_until: Annotated[int, AtLeast(0)] = 0,
     revive_threshold: Annotated[float, SHARE] = 0.03,
 ) -> MultiScaleVQ:
-    """The part "multiscale_vq": codes at several resolutions; options as `MultiScaleVQ`'s attributes.
+    """The part "multiscale_vq": codes at several resolutions; the other options as `MultiScaleVQ`'s attributes.
 
-    `levels` are sides, or (height, width) pairs, coarse to fine; the last is the encoder's grid. The defaults
-    are VAR's.
+    The defaults are VAR's.
+
+    Args:
+      levels: sides, or (height, width) pairs, coarse to fine; the last is the encoder's grid.
 
     Raises:
       UserError: the last level is not the encoder's grid, or a level is larger than it.
@@ -110,7 +112,8 @@ def build_multiscale_vq(
     if not pairs or pairs[-1] != codec.grid:
         found = "x".join(map(str, pairs[-1])) if pairs else "none"
         raise UserError(
-            f"config field tokenizer.levels: expected the last to be the latent grid {grid}, found {found}"
+            f"config field tokenizer.levels: expected the last to be the latent grid {grid}, found {found}; for "
+            f"instance {_levels_for(codec.grid)}{_patch_for(encoder, pairs, image_size)}"
         )
     for height, width in pairs:
         if not (1 <= height <= codec.grid[0] and 1 <= width <= codec.grid[1]):
@@ -135,6 +138,28 @@ def build_multiscale_vq(
         revive_until=revive_until,
         revive_threshold=revive_threshold,
     )
+
+
+def _levels_for(grid: tuple[int, int]) -> str:
+    """Levels that end with a grid, each about a quarter longer than the one before, as VAR's."""
+    side = max(grid)
+    sides = [1]
+    while (longer := max(sides[-1] + 1, round(sides[-1] * 1.26))) < side:
+        sides.append(longer)
+    if grid[0] == grid[1]:
+        return str((*sides[: side > 1 and len(sides)], side)).replace(" ", "")
+    pairs = [tuple(max(1, round(s * x / side)) for x in grid) for s in sides]
+    return str((*pairs, grid)).replace(" ", "")
+
+
+def _patch_for(encoder: Mapping[str, Any], pairs: tuple, image_size: tuple[int, int]) -> str:
+    """' or tokenizer.encoder.patch=8' where a patch would make the grid that the levels end with."""
+    if encoder.get("name") != "patch" or not pairs:
+        return ""
+    sides = [divmod(size, last) if last > 0 else (0, 1) for size, last in zip(image_size, pairs[-1])]
+    if any(rest for _, rest in sides) or sides[0] != sides[1]:
+        return ""
+    return f", or tokenizer.encoder.patch={sides[0][0]}"
 
 
 def build_kl(

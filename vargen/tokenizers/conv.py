@@ -251,7 +251,7 @@ def latent_size(
         sizes = "x".join(map(str, image_size))
         raise UserError(
             f"config field tokenizer.encoder.multipliers: {len(multipliers)} levels need an image size divisible by "
-            f"{down}, found {sizes}"
+            f"{down}, found {sizes}; for instance {' or '.join(_near(image_size[0], down))}"
         )
     for channels in (width, *(width * m for m in multipliers)):
         if channels % min(groups, channels):
@@ -260,3 +260,9 @@ def latent_size(
                 f"and {channels}"
             )
     return image_size[0] // down, image_size[1] // down
+
+
+def _near(size: int, down: int) -> list[str]:
+    """The sizes around one that divide."""
+    below = size // down * down
+    return [str(x) for x in (below, below + down) if x]

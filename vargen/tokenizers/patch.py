@@ -6,6 +6,7 @@ pixels a side in a tenth of the time.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 import flax.linen as nn
@@ -139,9 +140,12 @@ def build(
       UserError: the image does not divide into patches.
     """
     if any(side % patch for side in image_size):
-        sizes = "x".join(map(str, image_size))
+        sizes, common = "x".join(map(str, image_size)), math.gcd(*image_size)
+        fitting = [p for p in range(2, common + 1) if common % p == 0] or [1]
+        near = sorted(sorted(fitting, key=lambda p: abs(p - patch))[:3])
         raise UserError(
-            f"config field tokenizer.encoder.patch: expected a divisor of the image's {sizes} pixels, found {patch}"
+            f"config field tokenizer.encoder.patch: expected a divisor of the image's {sizes} pixels, found {patch}; "
+            f"for instance {', '.join(map(str, near))}"
         )
     shared = dict(
         patch=patch,

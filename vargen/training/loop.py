@@ -8,7 +8,7 @@ import os
 import pathlib
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -56,6 +56,7 @@ def train(
     on_images: Callable[[TrainState], Mapping[str, np.ndarray]] | None = None,
     validate: Callable[[TrainState], Mapping[str, float]] | None = None,
     initial: Callable[[], Any] | None = None,
+    rows: Sequence[int] | None = None,
     title: str = "training",
     progress: bool = True,
 ) -> Trained:
@@ -75,10 +76,11 @@ def train(
       seed: of the initial parameters and of every step's randomness.
       mesh: by default `make_mesh(**settings.mesh)`.
       on_images: state -> name -> float [M, H, W, C] in [-1, 1]; shown every `settings.image_every` steps.
-      validate: state -> metrics; called before each save, recorded with the prefix "validation_". A "loss"
-        among them decides which checkpoint is the best one.
+      validate: state -> metrics; called before each save and every `settings.validate_every` steps, recorded with the
+        prefix "validation_". A "loss" among them decides which checkpoint is the best one.
       initial: gives parameters of the model to start with, a nested dict of NumPy arrays; see `state.start_from`.
         Called once, where there is no checkpoint.
+      rows: of the classes in the initial parameters' table; see `state.start_from`.
       title: of the progress bar.
       progress: whether there is one.
 
@@ -112,7 +114,7 @@ def train(
         if train_state is None:
             train_state = state.create(task, optimizers, mesh, init_key)
             if initial is not None:
-                train_state = state.start_from(train_state, initial())
+                train_state = state.start_from(train_state, initial(), rows)
         start = int(train_state.step)
         metrics = stack.enter_context(
             Metrics(
@@ -154,11 +156,12 @@ def train(
             last = step == settings.steps
             stopping = stopped_by(step)
             saving = last or bool(stopping) or step % settings.save_every == 0
-            if last or saving or step % settings.log_every == 0:
+            validating = validate is not None and (saving or _due(step, settings.validate_every))
+            if saving or validating or step % settings.log_every == 0:
                 _check_finite(new, step, workdir, checkpoints)
                 record = _mean(pending)
                 pending.clear()
-                if saving and validate is not None:
+                if validating:
                     with metrics.paused():
                         record |= {f"validation_{k}": float(v) for k, v in validate(train_state).items()}
                 metrics.write(step, record)
@@ -166,7 +169,7 @@ def train(
                 with metrics.paused():
                     checkpoints.save(train_state, record)
                     metrics.send()
-            if on_images is not None and settings.image_every and (last or step % settings.image_every == 0):
+            if on_images is not None and settings.image_every and (last or _due(step, settings.image_every)):
                 with metrics.paused():
                     metrics.images(step, on_images(train_state))
             if stopping:
@@ -232,6 +235,10 @@ def _termination() -> Iterator[Callable[[int], int]]:
     finally:
         for number, handler in zip(caught, before, strict=True):
             signal.signal(number, handler)
+
+
+def _due(step: int, every: int) -> bool:
+    return bool(every) and step % every == 0
 
 
 def _next(stream: Iterator[dict], step: int) -> dict:

@@ -14,7 +14,7 @@ from vargen.training import checkpoints
 # sampled. `*` stands for tokenizer_training and training. Any other field stays as it was.
 FREE = frozenset(
     "name compute_dtype sampling presets evaluation "
-    "*.steps *.log_every *.save_every *.keep *.image_every *.remat *.mesh".split()
+    "*.steps *.log_every *.save_every *.keep *.validate_every *.image_every *.remat *.mesh".split()
 )
 STAGES = dict(tokenizer="tokenizer_training", generator="training")
 # A tokenizer doesn't depend on these.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import flax.struct
@@ -14,6 +15,7 @@ from flax.core import meta
 from jax.sharding import Mesh
 
 from vargen import sharding, weights_file
+from vargen.conditioning.label import TABLE
 from vargen.errors import UserError
 from vargen.training.tasks import Task
 
@@ -84,27 +86,32 @@ def create(task: Task, optimizers: Optimizers, mesh: Mesh, key: jax.Array) -> Tr
     return init(key)
 
 
-def start_from(state: TrainState, params: Any) -> TrainState:
+def start_from(state: TrainState, params: Any, rows: Sequence[int] | None = None) -> TrainState:
     """A fresh state with given parameters of the model, and the same as their average.
 
-    Tables of the condition with another number of rows (classes) start anew but for the last row, which stands for no
-    class, with a line that says so.
+    The table of classes takes over the rows that `rows` names, and the last one, which stands for no class; its other
+    rows start anew. Without `rows` it is taken as it is, or where it has another number of rows starts anew but for the
+    last, with a line that says so.
 
     Args:
       state: of `create`.
       params: nested dict of NumPy arrays.
+      rows: of each class the row of the given table, -1 for none.
 
     Raises:
       UserError: other parameters than the model's.
     """
     anew = differing(state.params["model"], params)
-    if anew and jax.process_index() == 0:
+    if anew and rows is None and jax.process_index() == 0:
         print(f"starts anew: {', '.join(anew.values())}", flush=True)
     given = dict(weights_file.flatten(params))
 
     def put(path, old):
         name = "/".join(key.key for key in path)
         new = np.asarray(given[name], old.dtype)
+        if name == TABLE and rows is not None:
+            kept = [i for i, row in enumerate(rows) if row >= 0]
+            return old.at[np.array([*kept, -1])].set(new[np.array([*(rows[i] for i in kept), -1])])
         if name in anew:
             return old.at[-1].set(new[-1])
         return jax.make_array_from_callback(new.shape, old.sharding, lambda index: new[index])

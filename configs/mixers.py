@@ -1,6 +1,6 @@
 """One model, any mixer: LlamaGen's grid of codes in raster order on the digits, 16x16. Default: GLA, arXiv 2312.06635.
 
-    vargen quickstart --config configs/mixers_digits.py:mamba --workdir runs/mamba_digits
+    vargen quickstart --config configs/mixers.py:mamba --workdir runs/mamba
 
 The rows of `MIXERS` are what can follow the colon; the README has times and numbers measured.
 """
@@ -23,7 +23,7 @@ MIXERS = dict(
 
 def get_config(mixer="gla"):
     c = base.config()
-    c.name = f"{mixer}-digits"
+    c.name = f"LlamaGen with {mixer}"
     c.tokenizer = part(
         "vq",
         encoder=part("patch", patch=4, blocks=1),

@@ -1,0 +1,98 @@
+"""RAR: raster codes learnt in random orders, which anneal to the raster one. arXiv 2411.00776.
+
+    vargen quickstart --config configs/rar.py:digits --workdir runs/rar
+    vargen quickstart --config configs/rar.py:pictures32 --workdir runs/mine --config.data.path=~/pictures
+    vargen train --config configs/rar.py:b --workdir runs/rar_b --config.data.path=/data/tfds
+    vargen import rar --generator rar_b.bin --tokenizer maskgit-vqgan-imagenet-f16-256.bin --out models/rar_b
+
+The README has the time and the numbers of the digits. Published, on ImageNet 256x256: FID 1.95 (B), 1.70 (L), 1.50
+(XL), 1.48 (XXL) with the guidance of the preset `paper`, over MaskGIT's VQGAN. Not trained by us; attention weights
+have no dropout here (the authors': 0.1). Parameters of the generator: the authors' module counts some more, of
+places that 256 slots never use (tests/interop/test_sizes.py).
+"""
+
+from types import SimpleNamespace as Size
+
+from vargen import config as base
+from vargen.config import part
+
+SIZES = dict(
+    digits=Size(layers=4, width=128, heads=4, data=base.digits(), patch=4, vocab=256),
+    pictures32=Size(layers=6, width=192, heads=6, data=base.pictures(32), patch=4, vocab=512),
+    pictures64=Size(layers=6, width=256, heads=8, data=base.pictures(64), patch=8, vocab=1024),
+    # The paper's; `guidance`, its `power` and `temperature` are those of its FID.
+    b=Size(layers=24, width=768, mlp_width=3072, heads=16, temperature=1.0, guidance=16.0, power=2.75),
+    l=Size(layers=24, width=1024, mlp_width=4096, heads=16, temperature=1.02, guidance=15.5, power=2.5),
+    xl=Size(layers=32, width=1280, mlp_width=5120, heads=16, temperature=1.02, guidance=6.9, power=1.5),
+    xxl=Size(layers=40, width=1408, mlp_width=6144, heads=16, temperature=1.02, guidance=8.0, power=1.2),
+)
+
+
+def get_config(size="digits"):
+    s = SIZES[size]
+    c = base.config()
+    c.conditioning = part("label", dropout=0.1, lead=1)
+    c.feed = part("shift", positions=True, target_positions=True, step_condition=True)
+    c.mixer = part("attention", heads=s.heads, qk_norm="layer", bias="qkv", dropout=0.1)
+    c.head = part("categorical", init_std=0.02)
+    c.model = dict(layers=s.layers, width=s.width, mlp="gelu", adaptive="adaln", adaln_zero=True, dropout=0.1)
+    return paper(c, size, s) if hasattr(s, "guidance") else small(c, s)
+
+
+def small(c, s):
+    c.name = "RAR"
+    c.data = s.data
+    c.tokenizer = part(
+        "vq",
+        encoder=part("patch", patch=s.patch, blocks=1),
+        vocab=s.vocab,
+        channels=8,
+        codebook_weight=0.1,
+        beta=0.02,
+        revive_every=25,
+        revive_until=1600,
+    )
+    c.order = part("random_to_raster", start=750, end=1125)
+    c.sampling.update(dict(guidance=1.5))
+    c.tokenizer_training.update(dict(steps=2400, batch_size=64, learning_rate=6e-3, warmup_steps=50))
+    c.training.update(dict(steps=1500, batch_size=64, learning_rate=2e-3, augmented_copies=8))
+    return c
+
+
+def paper(c, size, s):
+    c.name = f"RAR-{size.upper()}"
+    c.data = base.imagenet(256)
+    c.tokenizer = part(
+        "vq",
+        encoder=part("pooled"),
+        vocab=1024,
+        channels=256,
+        normalise=False,
+        beta=1.0,
+        codebook_weight=0.25,
+    )
+    c.order = part("random_to_raster", start=125_000, end=187_500)  # epochs 200 and 300
+    c.model.mlp_width = s.mlp_width
+    c.sampling.update(dict(guidance=4.0))
+    c.presets.paper = base.preset(
+        count=50,
+        guidance=s.guidance,
+        guidance_schedule="cosine",
+        guidance_power=s.power,
+        temperature=s.temperature,
+    )
+    c.presets.demo = base.preset(guidance=4.0)
+    c.training.update(
+        dict(
+            steps=250_000,  # 400 epochs
+            batch_size=2048,
+            learning_rate=4e-4,
+            min_learning_rate=1e-5,
+            warmup_steps=62_500,  # 100 epochs
+            b2=0.96,
+            weight_decay=0.03,
+            clip_norm=1.0,
+            ema_decay=0.0,
+        )
+    )
+    return c

@@ -1,0 +1,151 @@
+"""The folder of samples: names of files, settings in PNGs, what may lie there already."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vargen import paths, pictures
+from vargen.cli import sample_files
+from vargen.errors import UserError
+
+PIXELS = np.zeros((4, 4, 3), np.uint8)
+SETTINGS = dict(
+    model="VAR",
+    workdir="runs/x",
+    steps=[4, 4],
+    labels="0-2,7",
+    count=3,
+    batch_size=8,
+    seed=2**64 - 1,
+    resize=0,
+    index=11,
+    sampling=dict(guidance=2.0),
+)
+
+
+def test_names_of_files():
+    names = {0: "cat", 1: "a/b", 2: "Cat", 3: "golden, retriever", 4: "犬", 5: "...", 6: "x" * 300, 7: "a\0b"}
+    assert sample_files.stems(names) == {
+        0: "cat_0",  # one name to a disk that doesn't tell large letters from small ones
+        1: "a_b_1",
+        2: "Cat_2",
+        3: "golden, retriever",
+        4: "犬",
+        5: "class",
+        6: "x" * 80,
+        7: "a_b_7",
+    }
+
+
+@pytest.mark.parametrize(
+    "numbers, text", [([0, 1, 2, 7], "0-2,7"), ([7, 2, 3, 9], "7,2-3,9"), ([5], "5"), ([1, 0], "1,0")]
+)
+def test_ranges(numbers, text):
+    assert sample_files.ranges(numbers) == text
+    assert list(sample_files._from_ranges(text)) == numbers
+
+
+def test_settings_come_back(tmp_path):
+    pictures.save(PIXELS, tmp_path / "a.png", SETTINGS | {"class": "犬"})
+    found = sample_files.like(tmp_path / "a.png")
+    assert found == dict(
+        model="VAR",
+        workdir="runs/x",
+        steps=(4, 4),
+        labels=[0, 1, 2, 7],
+        count=3,
+        batch_size=8,
+        seed=2**64 - 1,
+        resize=0,
+        index=11,
+        sampling=dict(guidance=2.0),
+    )
+    with Image.open(tmp_path / "a.png") as picture:
+        assert json.loads(picture.text["vargen"])["class"] == "犬" and "vargen" in picture.text["Software"]
+        np.testing.assert_array_equal(np.asarray(picture), PIXELS)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(count=0), "0 is not from 1"),
+        (dict(count=None), "None is not"),
+        (dict(batch_size=10**9), "is not from 1 to 1000000"),
+        (dict(seed=-1), "-1 is not"),
+        (dict(seed=1.5), "1.5 is not"),
+        (dict(labels="0-99999999999"), "broken ones"),
+        (dict(labels="x"), "broken ones"),
+        (dict(labels=3), "broken ones"),
+        (dict(index=12), "index"),
+        (dict(sampling=dict(guidance="x")), "guidance: expected a number"),
+        (dict(sampling=dict(heat=1)), "heat: unknown"),
+        (dict(sampling=3), "broken ones"),
+        (dict(steps=3), "broken ones"),
+    ],
+)
+def test_broken_settings(tmp_path, change, words):
+    pictures.save(PIXELS, tmp_path / "a.png", SETTINGS | change)
+    with pytest.raises(UserError) as caught:
+        sample_files.like(tmp_path / "a.png")
+    text = str(caught.value)
+    assert words in text and "a.png" in text and "\n" not in text
+
+
+def test_pictures_without_settings(tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "plain.png")
+    (tmp_path / "text.png").write_text("hello")
+    pictures.save(PIXELS, tmp_path / "sheet.png", {k: v for k, v in SETTINGS.items() if k != "count"})
+    for name, words in {
+        "plain.png": "no settings of vargen",
+        "text.png": "no settings of vargen",
+        "none.png": "found none",
+        "sheet.png": "a sheet",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            sample_files.like(tmp_path / name)
+
+
+def test_room(tmp_path):
+    out = tmp_path / "out"
+    sample_files.make_room(out, False)()  # nothing there yet
+    out.mkdir()
+    (out / ".DS_Store").write_text("")
+    for i in range(3):
+        pictures.save(PIXELS, out / f"cat-{i}.png", SETTINGS)
+    with pytest.raises(UserError, match="found 3; --overwrite clears them"):
+        sample_files.make_room(out, False)
+    clear = sample_files.make_room(out, True)
+    assert len(list(out.iterdir())) == 4  # nothing is gone yet
+    clear()
+    assert [p.name for p in out.iterdir()] == [".DS_Store"]
+    for name, write in {
+        "notes.txt": lambda p: p.write_text(""),
+        "mine.png": lambda p: Image.fromarray(PIXELS).save(p),
+        "folder.png": lambda p: p.mkdir(),
+    }.items():
+        write(out / name)
+        with pytest.raises(UserError, match=f"expected a new folder or one of samples alone, found {name}"):
+            sample_files.make_room(out, True)
+        (out / name).rename(tmp_path / name)
+
+
+def test_sheets_lie_beside(tmp_path):
+    found = sample_files.sheets(paths.path(tmp_path / "out"))
+    assert found == dict(grid=tmp_path / "out_grid.png", steps=tmp_path / "out_steps.png")
+    for root in ("/", "gs://bucket"):
+        with pytest.raises(UserError, match="expected a folder of its own"):
+            sample_files.sheets(paths.path(root) if root == "/" else paths.epath.Path(root))
+
+
+def test_labels_in_every_script():
+    """A letter that no font here has gets a mark instead, never a box or a question mark."""
+    cells = np.zeros((2, 1, 16, 16, 3), np.uint8)
+    labels = ["cat", "\U0001f9ff\uffff"]
+    assert pictures.undrawable(labels) == {"#2": labels[1]}
+    marked = pictures.grid(cells, row_labels=["cat", "#2"])
+    assert marked.size == pictures.grid(cells, row_labels=labels).size
+    np.testing.assert_array_equal(np.asarray(pictures.grid(cells, row_labels=labels)), np.asarray(marked))
+    assert not pictures.undrawable(["dog"])
+    assert pictures._has("", frozenset("aλ犬")) >= {"a"} and "犬" not in pictures._has("", frozenset("a犬"))

@@ -1,0 +1,64 @@
+"""All parts by the place in a config where they may stand, and the options that a config may give them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from vargen import limits
+from vargen.conditioning import CONDITIONINGS
+from vargen.feeds import FEEDS
+from vargen.heads import HEADS
+from vargen.mixers import MIXERS
+from vargen.orders import ORDERS
+from vargen.tokenizers import ENCODERS, TOKENIZERS
+
+PARTS: dict[str, Mapping[str, Callable]] = {
+    "tokenizer": TOKENIZERS,
+    "tokenizer.encoder": ENCODERS,
+    "order": ORDERS,
+    "feed": FEEDS,
+    "mixer": MIXERS,
+    "head": HEADS,
+    "conditioning": CONDITIONINGS,
+}
+# What the assembly gives a part, and a config does not.
+GIVEN = {
+    "tokenizer": "image_size image_channels dtype",
+    "tokenizer.encoder": "image_size image_channels latent_channels moments dtype",
+    "order": "grid",
+    "feed": "tokenizer grid vocab channels width init_std most_known condition_rows hides dtype",
+    "mixer": "grid width kernel_init out_init dtype",
+    "head": "vocab channels dtype",
+    "conditioning": "num_classes width init_std dtype",
+}
+
+
+def options(place: str, name: str) -> dict[str, limits.Field]:
+    """The options of a part by name, as its constructor declares them.
+
+    Args:
+      place: one of `PARTS`.
+      name: of a part that may stand there.
+    """
+    left_out = {"parent", "name", *GIVEN[place].split()}
+    return {k: f for k, f in limits.fields(PARTS[place][name]).items() if k not in left_out}
+
+
+def swapped(place: str, part: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A part's settings with another part in its stead: its defaults, and the options that both know and may hold.
+
+    Args:
+      place: one of `PARTS`.
+      part: the settings so far, `name` among them.
+      name: of the other part; where there is no such part, the settings keep all options, and building them says so.
+    """
+    if name not in PARTS[place]:
+        return {**part, "name": name}
+    known = options(place, name)
+    kept = {
+        k: v
+        for k, v in part.items()
+        if k in known and not limits.problem_with(v, known[k].kind, known[k].limit)
+    }
+    return {"name": name, **kept}

@@ -1,0 +1,80 @@
+"""`--help-config`: every field of a config with its value, what it may hold and what it means."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vargen import axes, limits, meanings, schema
+
+
+def text(c: ConfigDict) -> str:
+    """All fields of a config: groups, parts with the options that they don't set, and the parts that there are.
+
+    Raises:
+      UserError: a part that there isn't.
+    """
+    lines = [
+        "Every field, its value in this config, what it may hold (in brackets) and its meaning.",
+        "Set one by --config.FIELD=VALUE. A part is swapped by its place (--config.mixer=gla): the other one",
+        "keeps the options that both know.",
+    ]
+    lines += ["", *_group("", schema.Config, c)]
+    for place in axes.PARTS:
+        part = _at(c, place)
+        if part is not None:
+            lines += ["", *_part(place, part)]
+    for name, group in schema.GROUPS.items():
+        node = _at(c, name)
+        if node is not None:
+            lines += ["", *_group(f"{name}.", group, node)]
+    for name, preset in c.get("presets", {}).items():
+        lines += ["", f"presets.{name}  (--preset {name})", *_values(f"presets.{name}.", preset)]
+    return "\n".join(lines)
+
+
+def _at(c: ConfigDict, place: str) -> Any:
+    node: Any = c
+    for key in place.split("."):
+        node = node.get(key) if isinstance(node, ConfigDict) else None
+    return node if isinstance(node, ConfigDict) else None
+
+
+def _part(place: str, part: Mapping[str, Any]) -> Iterator[str]:
+    registry, name = axes.PARTS[place], part["name"]
+    yield f"{place} = {name}  [{', '.join(sorted(registry))}]"
+    if name in registry:
+        yield f"    {(inspect.getdoc(registry[name]) or name).splitlines()[0]}"
+        options = {k: f for k, f in axes.options(place, name).items() if f"{place}.{k}" not in axes.PARTS}
+        yield from _fields(f"{place}.", options, meanings.of(registry[name]), part)
+
+
+def _group(prefix: str, group: Callable, values: Mapping[str, Any]) -> Iterator[str]:
+    if prefix:
+        yield f"{prefix[:-1]}"
+        yield f"    {inspect.getdoc(group).splitlines()[0]}"  # type: ignore[union-attr]
+    known = {k: f for k, f in limits.fields(group).items() if f.kind is not Any}
+    yield from _fields(prefix, known, meanings.of(group), values)
+
+
+def _fields(
+    prefix: str, known: Mapping[str, limits.Field], meaning: Mapping[str, str], values: Mapping[str, Any]
+) -> Iterator[str]:
+    for name, field in known.items():
+        default = "(to be given)" if field.default is inspect.Parameter.empty else repr(field.default)
+        value = repr(values[name]) if name in values else default
+        note = f"; default {default}" if value != default and default != "(to be given)" else ""
+        yield f"  {prefix}{name} = {value}  [{limits.words(field)}{note}]"
+        if name in meaning:
+            yield f"      {meaning[name]}"
+
+
+def _values(prefix: str, node: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in node.items():
+        if isinstance(value, ConfigDict):
+            yield from _values(f"{prefix}{name}.", value)
+        else:
+            yield f"  {prefix}{name} = {value!r}"

@@ -1,0 +1,149 @@
+"""The folder of samples: how its pictures are called, the settings in each, and what else may lie there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vargen import limits, schema
+from vargen.errors import UserError
+
+if TYPE_CHECKING:
+    from vargen.paths import Path
+
+LONGEST = 80  # bytes of a class's name in a file's
+MOST_LABELS = 10**6
+
+
+def sheets(out: Path) -> dict[str, Path]:
+    """Where the sheets go: beside the folder, so that it holds samples alone.
+
+    Raises:
+      UserError: a disk's root, or a bucket's: there is nothing beside it.
+    """
+    from vargen import paths
+
+    where = paths.absolute(out)
+    if len(where.parts) < (4 if paths.is_remote(where) else 2):
+        raise UserError(f"--out {out}: expected a folder of its own, found the root of all")
+    return {name: where.parent / f"{where.name}_{name}.png" for name in ("grid", "steps")}
+
+
+def make_room(out: Path, overwrite: bool) -> Callable[[], None]:
+    """What clears older samples out of a folder; all is checked now, and nothing removed yet.
+
+    Raises:
+      UserError: samples are there and not to be overwritten, or something that vargen didn't draw.
+    """
+    from vargen import paths, pictures
+
+    older = []
+    for item in sorted(out.iterdir(), key=lambda p: p.name) if out.is_dir() else []:
+        if item.name.startswith("."):
+            continue  # the system's own
+        if not (paths.is_file(item) and item.suffix == ".png" and pictures.settings(item)):
+            raise UserError(f"--out {out}: expected a new folder or one of samples alone, found {item.name}")
+        older.append(item)
+    if older and not overwrite:
+        raise UserError(
+            f"--out {out}: expected no samples there, found {len(older)}; --overwrite clears them, or name another "
+            "--out"
+        )
+
+    def clear() -> None:
+        for item in older:
+            item.unlink(missing_ok=True)
+
+    return clear
+
+
+def stems(names: Mapping[int, str]) -> dict[int, str]:
+    """What the files of each class begin with: its name as a file can have it, with its number where two are alike."""
+    plain = {label: _plain(name) for label, name in names.items()}
+    count: dict[str, int] = {}
+    for stem in plain.values():
+        count[stem.casefold()] = count.get(stem.casefold(), 0) + 1
+    return {k: f"{stem}_{k}" if count[stem.casefold()] > 1 else stem for k, stem in plain.items()}
+
+
+def _plain(name: str) -> str:
+    kept = "".join("_" if c in '/\\:*?"<>|' or ord(c) < 32 or ord(c) == 127 else c for c in name)
+    data = kept.encode("utf-8", "surrogateescape")[:LONGEST]
+    kept = data.decode("utf-8", "ignore").strip(" .")
+    return kept or "class"
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Whole numbers as text: [0, 1, 2, 7] is "0-2,7"."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][-1] + 1:
+            runs[-1][1:] = [n]
+        else:
+            runs.append([n])
+    return ",".join("-".join(map(str, run)) for run in runs)
+
+
+def _from_ranges(text: str) -> Iterable[int]:
+    for run in text.split(","):
+        low, _, high = run.partition("-")
+        first, last = int(low), int(high or low)
+        if not 0 <= first <= last < MOST_LABELS:
+            raise ValueError(text)
+        yield from range(first, last + 1)
+
+
+def like(text: str) -> dict[str, Any]:
+    """The settings inside a picture that `vargen sample` drew, as it takes them.
+
+    Returns:
+      model, workdir: str; steps: those of `Model`; labels: list of int; count, batch_size, index, resize, seed: int;
+      sampling: fields of `schema.Sampling`.
+
+    Raises:
+      UserError: no such picture, one without settings, or with broken ones.
+    """
+    from vargen import paths, pictures
+
+    file = paths.path(text, "--like")
+    if not paths.is_file(file):
+        raise UserError(f"--like {file}: expected a picture of `vargen sample`, found none")
+    found = pictures.settings(file)
+    if not found:
+        raise UserError(
+            f"--like {file}: expected a picture of `vargen sample`, found no settings of vargen in it"
+        )
+    try:
+        data = json.loads(found)
+        whole = dict(
+            count=(1, 10**6), batch_size=(1, 10**6), index=(0, 10**7), resize=(0, schema.LARGEST_IMAGE)
+        )
+        made: dict[str, Any] = {k: _whole(data[k], *bounds) for k, bounds in whole.items()}
+        made["seed"] = _whole(data["seed"], 0, 2**64 - 1)
+        made["labels"] = list(_from_ranges(data["labels"]))
+        if made["index"] >= made["count"] * len(made["labels"]):
+            raise ValueError("index")
+        limits.check(limits.fields(schema.Sampling), data["sampling"], "")
+        made.update(sampling=data["sampling"], workdir=str(data["workdir"]), model=str(data["model"]))
+        made["steps"] = tuple(data["steps"])
+    except KeyError as error:
+        what = "a sheet, or decoded codes" if "count" not in data else f"no {error}"
+        raise UserError(f"--like {file}: expected a picture that was drawn alone, found {what}") from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"--like {file}: expected the settings of a picture, found broken ones ({error})"
+        ) from error
+    return made
+
+
+def _whole(value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{value!r:.40} is not from {low} to {high}")
+    return value
+
+
+def common_settings(model: Any, workdir: str | os.PathLike, **more: Any) -> dict[str, Any]:
+    """What every picture of a model says of it, and more."""
+    return dict(model=model.config.name, workdir=os.fspath(workdir), steps=list(model.steps), **more)

@@ -1,0 +1,29 @@
+"""What changes when training starts with a trained model, one's own or an imported one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+# A trained model forgets at the rates that a fresh one learns with.
+TRAINING: dict[str, Any] = dict(learning_rate=1e-5, schedule="constant", warmup_steps=100, ema_decay=0.999)
+# Orders that change in the course of training have arrived.
+ORDERS: dict[str, dict[str, Any]] = dict(random_to_raster=dict(start=0, end=0))
+
+
+def begun(c: ConfigDict) -> ConfigDict:
+    """A copy of a trained model's config as fine-tuning starts with it."""
+    c = c.copy_and_resolve_references()
+    c.training.update(TRAINING)
+    if c.get("order"):
+        c.order.update(ORDERS.get(c.order.name, {}))
+    return c
+
+
+def rows(ours: Sequence[str], theirs: Sequence[str]) -> list[int]:
+    """For each of our classes the place of the one of that name among theirs, -1 where there is none."""
+    places = {name: i for i, name in enumerate(theirs)}
+    return [places.get(name, -1) for name in ours]
