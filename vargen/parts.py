@@ -25,12 +25,7 @@ def build(registry: Mapping[str, Callable], part: Mapping[str, Any], axis: str, 
     """
     options = {k: _plain(v) for k, v in dict(part).items() if k != "name"}
     name: Any = part.get("name")
-    if not isinstance(name, str) or name not in registry:
-        near = limits.suggestion(name, tuple(registry)) if isinstance(name, str) else ""
-        raise UserError(
-            f"config field {axis}.name: expected one of {', '.join(sorted(registry))}, found {name!r}{near}"
-        )
-    constructor = registry[name]
+    constructor = find(registry, name, axis)
     known = limits.fields(constructor)
     own = {k: f for k, f in known.items() if k not in ("self", "parent", "name") and k not in context}
     limits.check(own, options, f"{axis}.")
@@ -41,6 +36,20 @@ def build(registry: Mapping[str, Callable], part: Mapping[str, Any], axis: str, 
             )
     given = {k: v for k, v in context.items() if k in known}
     return constructor(**given, **options)
+
+
+def find(registry: Mapping[str, Callable], name: Any, axis: str) -> Callable:
+    """The constructor of a name.
+
+    Raises:
+      UserError: there is none; the nearest right word is named.
+    """
+    if not isinstance(name, str) or name not in registry:
+        near = limits.suggestion(name, tuple(registry)) if isinstance(name, str) else ""
+        raise UserError(
+            f"config field {axis}.name: expected one of {', '.join(sorted(registry))}, found {name!r}{near}"
+        )
+    return registry[name]
 
 
 def _plain(value: Any) -> Any:

@@ -145,7 +145,7 @@ def test_a_folder_of_pictures(tmp_path, capsys):
     assert "1 of 2 classes are among the model's and keep their embeddings: dark" in capsys.readouterr().out
     assert [vargen.load(d).classes for d in (workdir, fine)] == [["bright", "dark"], ["dark", "night"]]
     before, after = (
-        vargen.load(d).generator_params["condition"]["classes"]["table"] for d in (workdir, fine)
+        np.asarray(vargen.load(d).generator_params["condition"]["classes"]["table"]) for d in (workdir, fine)
     )
     np.testing.assert_allclose(after[[0, 2]], before[[1, 2]], atol=1e-7)  # and that of no class
     assert np.abs(after[1] - before).min(axis=0).max() > 1e-3

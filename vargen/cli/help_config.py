@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vargen import axes, limits, meanings, schema
+from vargen import axes, limits, meanings, parts, schema
 
 
 def text(c: ConfigDict) -> str:
@@ -45,11 +45,11 @@ def _at(c: ConfigDict, place: str) -> Any:
 
 def _part(place: str, part: Mapping[str, Any]) -> Iterator[str]:
     registry, name = axes.PARTS[place], part["name"]
+    constructor = parts.find(registry, name, place)
     yield f"{place} = {name}  [{', '.join(sorted(registry))}]"
-    if name in registry:
-        yield f"    {(inspect.getdoc(registry[name]) or name).splitlines()[0]}"
-        options = {k: f for k, f in axes.options(place, name).items() if f"{place}.{k}" not in axes.PARTS}
-        yield from _fields(f"{place}.", options, meanings.of(registry[name]), part)
+    yield f"    {(inspect.getdoc(constructor) or name).splitlines()[0]}"
+    options = {k: f for k, f in axes.options(place, name).items() if f"{place}.{k}" not in axes.PARTS}
+    yield from _fields(f"{place}.", options, meanings.of(constructor), part)
 
 
 def _group(prefix: str, group: Callable, values: Mapping[str, Any]) -> Iterator[str]:
