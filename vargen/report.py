@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vargen import paths, pictures
+from vargen import paths, pictures, progress
 from vargen.charts import Series, chart
 from vargen.report_style import STYLE
 
@@ -37,7 +37,7 @@ class Metric:
         if self.format == _PERCENT:
             return f"{100 * value:.1f} %"
         if self.format == _TIME:
-            return duration(value)
+            return progress.duration(value)
         return self.format.format(value)
 
 
@@ -71,16 +71,6 @@ METRICS = {
 # fmt: on
 
 _HEADLINES = ("label_accuracy", "psnr_db", "codebook_use", "train_seconds")
-
-
-def duration(seconds: float) -> str:
-    """Seconds for a person: '42 s', '5 min 12 s', '2 h 5 min'."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def write(

@@ -205,7 +205,7 @@ def test_metrics_file_survives_a_cut_line(tmp_path):
     (tmp_path / metrics.FILE).write_text(
         '{"step": 2, "seconds": 1.5}\n{"step": 4, "seconds": 3}\n{"step": 6, "sec'
     )
-    with metrics.Metrics(tmp_path, steps=9, batch_size=2, start_step=2, progress=True) as record:
+    with metrics.Metrics(tmp_path, steps=9, batch_size=2, start_step=2, shown=True) as record:
         record.advance(3)
         record.write(3, dict(loss=1.0))
     rows = metrics.read(tmp_path / metrics.FILE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vargen.errors import UserError
@@ -192,16 +192,6 @@ def _padded(labels: Any, batch_size: int) -> Any:
     from vargen.data import padded
 
     return jax.tree.map(lambda x: padded(x, batch_size), labels)
-
-
-def progress(batches: Iterable, total: int, name: str, size: Callable[[Any], int] = len) -> Iterator:
-    """The batches, with a bar on the terminal that counts their items and gives items/s and the time left."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc=name, unit=" images", dynamic_ncols=True) as bar:
-        for batch in batches:
-            yield batch
-            bar.update(size(batch))
 
 
 def step_sizes(model: Model, steps: int | None = None) -> np.ndarray:

@@ -73,7 +73,7 @@ def evaluate(
     import numpy as np
 
     from vargen import classes as class_names
-    from vargen import config, data, evaluation, paths, report, seeds
+    from vargen import config, data, evaluation, paths, progress, report, seeds
     from vargen.cli import describe
 
     c = model.config
@@ -89,7 +89,14 @@ def evaluate(
         classifier = evaluation.fit(train, test, common.cache_directory() / "classifiers")
     size = c.evaluation.batch_size
     measured = evaluation.evaluate(
-        model, train, test, classifier, samples=samples, batch_size=size, key=seeds.key(seed)
+        model,
+        train,
+        test,
+        classifier,
+        samples=samples,
+        batch_size=size,
+        key=seeds.key(seed),
+        progress=progress.each,
     )
     record = training_record(paths.path(workdir))
     metrics = measured | record["metrics"]

@@ -129,7 +129,7 @@ def draw(model: Model, args: argparse.Namespace, folder: Folder, count: int, res
     import jax
     import numpy as np
 
-    from vargen import classes, paths, pictures
+    from vargen import classes, paths, pictures, progress
     from vargen.conditioning import CaptionEmbedding
 
     names = model.classes
@@ -183,7 +183,7 @@ def draw(model: Model, args: argparse.Namespace, folder: Folder, count: int, res
     kept: dict[int, list] = {c: [] for c in wanted[:GRID_ROWS]}
     done = 0
     stems = sample_files.stems({c: names[c] for c in wanted})
-    for images in common.progress(drawn, total, "sampling"):
+    for images in progress.each(drawn, total, "sampling"):
         if not done:
             folder.clear()
         for image in pictures.to_uint8(images):

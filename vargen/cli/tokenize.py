@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 from vargen.cli import common, flags
@@ -64,7 +65,7 @@ def store(config: ConfigDict, workdir: Path, params: Any, step: int, *, again: b
     import jax
     import numpy as np
 
-    from vargen import data
+    from vargen import data, progress
     from vargen.data import codes
     from vargen.models import build_tokenizer
 
@@ -87,12 +88,15 @@ def store(config: ConfigDict, workdir: Path, params: Any, step: int, *, again: b
         augment=copies > 1,
         epochs=copies,
     )
+    started = time.monotonic()
+    total = copies * len(source)
     with codes.Writer(directory, meta) as writer:
-        total = copies * len(source)
-        for batch in common.progress(batches, total, "tokenizing", size=lambda b: len(b["label"])):
+        for batch in progress.each(batches, total, "tokenizing", size=lambda b: len(b["label"])):
             count = len(batch["label"])
             content = encode(params, data.padded(batch["image"], batch_size))
             writer.add(np.asarray(content)[:count], batch["label"])
+    spent = progress.duration(time.monotonic() - started)
+    print(f"codes: {total} pictures in {spent}, in {directory}", flush=True)
     return directory
 
 

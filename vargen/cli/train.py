@@ -56,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Trains what the flags ask for."""
+    what = args.config or args.origin or "the config inside"
+    if not args.distributed and not args.process_id:  # JAX, which knows the processes, isn't imported yet
+        print(f"{args.workdir}: training {what}", flush=True)
     if args.origin is not None and args.config is None:
         config = _fine_tuned(args)
     else:
@@ -121,6 +124,8 @@ def train(
         due.append("tokenizer")
     if not asked and not stages.complete(workdir / "generator", config.training.steps):
         due.append("generator")
+    if due:
+        say(f"checking the parts of {config.name} and tracing its programs")
     look_at_parts(config, due)
     copies = []
     if _first_process():
@@ -162,9 +167,13 @@ def look_at_data(config: ConfigDict) -> tuple[ConfigDict, list[str]]:
     from vargen.config import override
 
     preflight.check_fields(config)
-    classes = data.load(config.data, "train").classes
-    data.load(config.data, "test")
-    return override(config, [("data.num_classes", len(classes))]), classes
+    train, test = (data.load(config.data, split) for split in ("train", "test"))
+    count = len(train.classes)
+    say(
+        f"{train.name}: {len(train)} pictures of {count} class{'es' * (count != 1)} to learn, {len(test)} held out, "
+        f"{config.data.image_size}x{config.data.image_size}, {'grey' if config.data.channels == 1 else 'colour'}"
+    )
+    return override(config, [("data.num_classes", count)]), train.classes
 
 
 def look_at_parts(config: ConfigDict, due: list[str]) -> None:

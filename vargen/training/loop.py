@@ -124,7 +124,7 @@ def train(
                 start_step=start,
                 title=title,
                 enabled=jax.process_index() == 0,
-                progress=progress and start < settings.steps,
+                shown=progress and start < settings.steps,
             )
         )
         if start >= settings.steps:
@@ -177,6 +177,8 @@ def train(
 
         # ---- The end ---------------------------------------------------------------------------------------
         checkpoints.wait()
+        if progress:
+            metrics.say(metrics.summary(step))
         if not last:
             metrics.say(f"stopped at step {step} of {settings.steps}, saved: run again to go on")
         return Trained(train_state, 0 if last else stopping, metrics.seconds)
