@@ -21,7 +21,7 @@ Prints versions, devices, precision, caches and the variables that change how va
 """
 EXAMPLES = """\
   vargen env
-  vargen env --config configs/var.py:digits --config.training.steps=200
+  vargen env --config var:digits --config.training.steps=200
 """
 
 PACKAGES = (

@@ -25,7 +25,7 @@ Any field of the config can be set with --config.FIELD=VALUE:
   --config.training.steps=200 --config.data.source=folder --config.data.path=~/pictures
 
 examples:
-  vargen train --config configs/var.py:digits --workdir runs/digits
+  vargen train --config var:digits --workdir runs/digits
   vargen sample --workdir runs/digits --classes 3,7 --count 8
   vargen evaluate --workdir runs/digits
 

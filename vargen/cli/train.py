@@ -24,14 +24,14 @@ On several machines, start the same command on each: on TPU slices, under Slurm 
 --distributed, elsewhere with --coordinator, --num-processes and --process-id.
 """
 EXAMPLES = """\
-  vargen train --config configs/var.py:digits --workdir runs/digits
-  vargen train --config configs/llamagen.py:digits --workdir runs/llamagen --config.training.steps=200
-  vargen train --config configs/var.py:digits --workdir runs/mine \\
+  vargen train --config var:digits --workdir runs/digits
+  vargen train --config llamagen:digits --workdir runs/llamagen --config.training.steps=200
+  vargen train --config var:digits --workdir runs/mine \\
       --config.data.source=folder --config.data.path=~/pictures --config.data.num_classes=0
-  vargen train --config configs/var.py:digits --workdir runs/b --tokenizer runs/digits --stage generator
+  vargen train --config var:digits --workdir runs/b --tokenizer runs/digits --stage generator
   vargen train --from models/rar_b --workdir runs/flowers --config.training.learning_rate=1e-5 \\
       --config.data.source=folder --config.data.path=flowers
-  vargen train --config configs/var.py:digits --workdir /mnt/shared/two \\
+  vargen train --config var:digits --workdir /mnt/shared/two \\
       --coordinator 10.0.0.1:7777 --num-processes 2 --process-id 0
 """
 
