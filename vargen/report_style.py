@@ -25,6 +25,10 @@ img { display:block; width:100%; aspect-ratio:1; object-fit:cover; image-renderi
 .samples { display:grid; gap:6px; }
 .row { display:grid; grid-template-columns:var(--names) 1fr; align-items:center; gap:14px; }
 .name { color:var(--soft); font-variant-numeric:tabular-nums; text-align:right; overflow-wrap:anywhere; line-height:1.2; }
+.name small { display:block; font-size:12px; }
+.pairs .name, .growth .name { display:block; text-align:left; font-size:13px; margin-bottom:3px; white-space:nowrap; overflow:hidden; text-overflow:ellipsis; }
+.caveats { margin-top:28px; padding:16px 20px; border-left:4px solid var(--accent); background:var(--card); }
+.caveats h3 { font-size:16px; } .caveats ul { margin:8px 0 0 1.1em; } .caveats li { margin-top:6px; color:var(--soft); }
 .strip { display:grid; grid-template-columns:repeat(var(--columns),1fr); gap:6px; }
 .steps { display:grid; grid-template-columns:repeat(var(--columns),1fr); gap:6px; }
 .growth { display:grid; gap:18px 32px; grid-template-columns:repeat(auto-fit,minmax(min(100%,calc(var(--columns)*72px)),1fr)); }

@@ -76,6 +76,7 @@ def test_a_perfect_model(judge):
     assert found["bits_per_dimension"] == pytest.approx(NATS / np.log(2) / 64)
     assert found["bits_per_code"] == pytest.approx(NATS / np.log(2) / 2)
     assert found["images_per_second"] > 0 and found["samples"] == 90
+    assert found["real_nearest_distance"] > 0
     assert all(type(value) in (int, float) and np.isfinite(value) for value in found.values())
 
 
@@ -122,6 +123,9 @@ def test_pictures_and_options(judge):
     np.testing.assert_allclose(found.reconstructions, np.clip(found.originals + 0.1, -1, 1))
     assert found.samples.shape == (10, 8, 8, 1) and found.labels.shape == (10,)
     assert names == [("reconstructing", 60), ("sampling", 10)]
+    assert set(found.by_class) == set(found.labels.tolist())
+    # Samples are training pictures here, with an error of their own.
+    assert found.nearest.shape == (10, 8, 8, 1) and 0 <= found.metrics["nearest_distance"] < 0.3
     # One batch is enough for ten samples: it is drawn again for the time.
     assert model.options == [dict(temperature=0.5)] * 2
 

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from vargen import schema
-from vargen.cli import common, flags
+from vargen.cli import common, flags, sample_files
 from vargen.errors import UserError
 
 if TYPE_CHECKING:
@@ -86,9 +86,12 @@ def evaluate(
         class_names.check(model.classes, train.classes, f"workdir {workdir}")
     classifier = None
     if c.data.image_size <= LARGEST:
+        print(
+            "reading the pictures; the classifier that judges samples is trained once, and kept", flush=True
+        )
         classifier = evaluation.fit(train, test, common.cache_directory() / "classifiers")
     size = c.evaluation.batch_size
-    measured = evaluation.evaluate(
+    measured = evaluation.measure(
         model,
         train,
         test,
@@ -99,9 +102,10 @@ def evaluate(
         progress=progress.each,
     )
     record = training_record(paths.path(workdir))
-    metrics = measured | record["metrics"]
+    metrics = measured.metrics | record["metrics"]
 
-    originals = data.to_float(data.arrays(test, 20)[0])
+    images, original_labels = data.arrays(test, 20)
+    originals = data.to_float(images)
     reconstructions = np.clip(data.in_batches(model.reconstruct, originals, size), -1, 1)
     labels = np.repeat(np.arange(min(c.data.num_classes, 20), dtype=np.int32), 12)
     drawn = np.concatenate(list(common.sample_batches(model, labels, seed, size)))
@@ -117,11 +121,25 @@ def evaluate(
         class_names=model.classes,
         originals=originals,
         reconstructions=reconstructions,
+        original_labels=original_labels,
+        recognised=measured.by_class,
+        nearest=(measured.samples[:20], measured.nearest[:20], measured.labels[:20]),
+        caveats=evaluation.caveats(
+            metrics,
+            classes=len(model.classes),
+            held_out=len(test),
+            features=0 if classifier is None else classifier.network.settings.features,
+            losses=record["curves"].get("Generator: loss", {}).get("held out", ((), ())),
+        ),
         steps=steps,
+        step_labels=labels[::12][: steps.shape[1]],
         step_names=common.step_names(model),
         curves=record["curves"],
         facts=describe.facts(model),
         command=command,
+        made_by=sample_files.common_settings(
+            model, workdir, seed=seed, classes=model.classes[:20], sampling=c.sampling.to_dict()
+        ),
     )
     return metrics
 
