@@ -31,7 +31,7 @@ LARGEST = 64  # pixels: a small classifier says little about larger images
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
-    flags.add_config(parser, required=False)
+    flags.add_config(parser, required=False, reads=True)
     parser.add_argument(
         "--samples",
         type=flags.within(schema.SAMPLES, int),
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     """Measures, prints and writes."""
     from vargen import preflight, report
 
-    out = common.out_directory(args.out, common.trained_workdir(args))
+    out = common.out_directory(args)
     model = common.load_model(args)
     given = {k: v for k, v in flags.sampling_options(args).items() if v is not None}
     model.config.sampling.update(given)
@@ -72,7 +72,7 @@ def evaluate(
     """
     import numpy as np
 
-    from vargen import config, data, evaluation, paths, report, seeds
+    from vargen import config, data, evaluation, hub, report, seeds
     from vargen.cli import describe
 
     c = model.config
@@ -92,7 +92,7 @@ def evaluate(
     measured = evaluation.evaluate(
         model, train, test, classifier, samples=samples, batch_size=size, key=seeds.key(seed)
     )
-    record = training_record(paths.path(workdir))
+    record = training_record(hub.directory(workdir))
     metrics = measured | record["metrics"]
 
     originals = data.to_float(data.arrays(test, 20)[0])

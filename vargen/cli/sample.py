@@ -25,6 +25,7 @@ EXAMPLES = """\
   vargen sample --workdir models/var_d16 --preset paper --out samples
   vargen sample --workdir models/llamagen_text --captions captions.npz
   vargen sample --workdir models/var_d16 --codes tokens.npy
+  vargen sample --workdir hf://OWNER/REPO --out samples
 """
 # What fits on a sheet.
 GRID_ROWS, GRID_COLUMNS, STEPS_ROWS = 20, 16, 8
@@ -35,7 +36,7 @@ MOST_NUMBERS = 2**32  # in one array of captions
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
-    flags.add_config(parser, required=False)
+    flags.add_config(parser, required=False, reads=True)
     parser.add_argument("--classes", metavar="LIST", help="numbers, ranges or names: 0,3-5,cat (every class)")
     parser.add_argument(
         "--captions",
@@ -66,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draws and writes the images."""
-    out = common.out_directory(args.out, common.trained_workdir(args) / "samples")
+    out = common.out_directory(args, "samples")
     model = common.load_model(args)
     preset = common.preset(model.config, args.preset)
     if args.codes is not None:
