@@ -29,7 +29,9 @@ PACKAGES = (
     "safetensors huggingface_hub tensorboardX libtpu jax-cuda12-plugin jax-cuda13-plugin torch"
 ).split()
 SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL")  # in names of variables
-VARIABLES = tuple("JAX_ XLA_ VARGEN_ TPU_ LIBTPU CUDA_VISIBLE SLURM_PROCID SLURM_NTASKS LC_ALL LANG".split())
+VARIABLES = tuple(
+    "JAX_ XLA_ VARGEN_ HF_ TPU_ LIBTPU CUDA_VISIBLE SLURM_PROCID SLURM_NTASKS LC_ALL LANG".split()
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

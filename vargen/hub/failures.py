@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from vargen.errors import UserError
+from vargen.errors import Stopped, UserError
 from vargen.hub.places import Place, library
 
 LOGIN = "HF_TOKEN or `hf auth login`"
@@ -29,14 +29,14 @@ def explained(place: Place, verb: str = "read") -> Iterator[list[logging.LogReco
     """
     hub = library(str(place))
     logger = logging.getLogger("huggingface_hub")
-    held: list[logging.LogRecord] = []
+    held = _Held()
     handlers, propagate = logger.handlers, logger.propagate
-    logger.handlers, logger.propagate = [_Held(held)], False
+    logger.handlers, logger.propagate = [held], False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that little space is left
-            yield held
-    except UserError:
+            yield held.records
+    except (UserError, Stopped):
         raise
     except Exception as error:  # all that is inside is the library's
         raise UserError(_line(hub, error, place, verb)) from error
@@ -45,9 +45,12 @@ def explained(place: Place, verb: str = "read") -> Iterator[list[logging.LogReco
 
 
 class _Held(logging.Handler):
-    def __init__(self, held: list[logging.LogRecord]):
+    def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.emit = held.append  # type: ignore[method-assign]
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

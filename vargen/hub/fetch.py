@@ -123,7 +123,7 @@ def _commit(where: Place) -> str:
     with explained(where) as warned:
         offline = hub.constants.is_offline_mode()
         found = hub.HfApi().resolve_revision(where.repo, revision=where.revision, local_files_only=offline)
-    if warned:
+    if any("cached commit" in record.getMessage() for record in warned):
         print(f"{where}: the hub cannot be reached: {found.resolved}, which it was last, is read", flush=True)
     return found.resolved
 
@@ -189,9 +189,9 @@ def _check(found: pathlib.Path, stated: str, where: Place) -> None:
     digest = {64: "sha256", 40: "sha1"}.get(len(stated))
     if digest is None:
         return
-    stat = os.stat(found)
-    stamp = f"{stat.st_size} {stat.st_mtime_ns} {os.path.realpath(found)}"
-    known = paths.cache_directory() / "hub" / stated
+    stat, blob = os.stat(found), pathlib.Path(os.path.realpath(found))
+    stamp = f"{stat.st_size} {stat.st_mtime_ns}"
+    known = paths.cache_directory() / "hub" / hashlib.sha256(f"{stated} {blob}".encode()).hexdigest()[:24]
     try:
         if known.read_text() == stamp:
             return
@@ -204,7 +204,6 @@ def _check(found: pathlib.Path, stated: str, where: Place) -> None:
         except OSError:
             pass  # it is computed again the next time
         return
-    blob = pathlib.Path(os.path.realpath(found))
     for file in (found, blob):
         file.unlink(missing_ok=True)
     raise UserError(
