@@ -25,7 +25,7 @@ def test_console_script_exists():
 
 def test_extras():
     extras = PROJECT["project"]["optional-dependencies"]
-    assert {"cuda12", "cuda13", "tpu", "torch", "emoji", "test"} <= set(extras)
+    assert {"cuda12", "cuda13", "tpu", "torch", "emoji", "hub", "test"} <= set(extras)
 
 
 def test_version_is_the_packages():

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from hub_rows import HUB
 from interop_rows import INTEROP
 from ranges import RANGES
 from runner import Row
@@ -381,6 +382,7 @@ KINDS = dict(
     data=DATA,
     workdirs=WORKDIRS,
     interop=INTEROP,
+    hub=HUB,
     others=OTHERS,
     right=RIGHT,
 )

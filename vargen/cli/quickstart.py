@@ -9,9 +9,9 @@ from vargen.cli import common, flags
 
 SUMMARY = "train, sample and evaluate, on the digits in minutes"
 DESCRIPTION = """
-Trains a tokenizer and a generator, samples, evaluates, and writes report.html, samples.png and metrics.json
-into the workdir: without flags VAR on the digits that come with vargen, into runs/quickstart. Interrupted, the
-same command goes on where it stopped.
+Trains a tokenizer and a generator, samples, evaluates, and writes report.html, samples.png and
+metrics.json into the workdir: without flags VAR on the digits that come with vargen, into runs/quickstart.
+Interrupted, the same command goes on where it stopped.
 """
 EXAMPLES = """\
   vargen quickstart

@@ -24,7 +24,7 @@ EXAMPLES = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
-    flags.add_config(parser, required=False)
+    flags.add_config(parser, required=False, reads=True)
     parser.add_argument(
         "--input", nargs="+", metavar="PATH", help="image files, or folders of them (the held-out images)"
     )
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     from vargen import data, pictures
     from vargen.evaluation import metrics
 
-    out = common.out_directory(args.out, common.trained_workdir(args) / "reconstructions")
+    out = common.out_directory(args, "reconstructions")
     model = common.load_model(args)
     if args.input:
         originals = read_images(args.input, args.count, model.config.data)

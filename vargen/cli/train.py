@@ -43,23 +43,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_config(parser, required=False)
     parser.add_argument("--stage", choices=STAGES, default="all", help="what to train (all)")
     parser.add_argument(
-        "--tokenizer", metavar="DIR", help="take the trained tokenizer of another workdir; it is copied"
+        "--tokenizer",
+        metavar="DIR",
+        help="take the trained tokenizer of another workdir, or of hf://OWNER/REPO; it is copied",
     )
     parser.add_argument(
         "--from",
         dest="origin",
         metavar="DIR",
-        help="fine-tune the model of another workdir or of `vargen import`; its config, where --config is not given",
+        help="fine-tune the model of another workdir, of `vargen import` or of hf://OWNER/REPO; its config, where "
+        "--config is not given",
     )
     flags.add_cluster(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Trains what the flags ask for."""
+    from vargen import paths
+
+    workdir = paths.path(args.workdir, "--workdir")
     what = args.config or args.origin or "the config inside"
     if not args.distributed and not args.process_id:  # JAX, which knows the processes, isn't imported yet
         print(f"{args.workdir}: training {what}", flush=True)
     if args.origin is not None and args.config is None:
+        args.origin = copying.pinned(args.origin, "--from", workdir)
         config = _fine_tuned(args)
     else:
         config = common.read_config(args)
@@ -71,9 +78,10 @@ def run(args: argparse.Namespace) -> None:
 
 def _fine_tuned(args: argparse.Namespace) -> ConfigDict:
     """The config of the model of --from as fine-tuning starts with it, overrides applied."""
-    from vargen import config, fine_tuning
+    from vargen import config, fine_tuning, hub
 
-    trained = config.load(copying.found(args.origin, "--from") / "config.json")
+    copying.found(args.origin, "--from", fetch=False)
+    trained = config.load(hub.config_file(args.origin, "--from"))
     return config.override(fine_tuning.begun(trained), args.overrides)
 
 
@@ -91,8 +99,8 @@ def train(
       config: written to WORKDIR/config.json.
       workdir: made where it is missing.
       stage: one of `STAGES`.
-      tokenizer: a workdir whose tokenizer is copied.
-      origin: a workdir whose tokenizer is copied and with whose generator training starts.
+      tokenizer: a workdir whose tokenizer is copied, or a model on the hub.
+      origin: likewise; its tokenizer is copied, and training starts with its generator.
 
     Raises:
       UserError: anything that doesn't fit, or another run in the workdir.
@@ -111,9 +119,13 @@ def train(
     brought = tokenizer is not None or origin is not None  # another's tokenizer
     if brought and asked:
         raise UserError("--stage: expected all or generator where a tokenizer is copied, found tokenizer")
+    if origin is not None:
+        origin = copying.pinned(origin, "--from", workdir)
+    if tokenizer is not None:
+        tokenizer = copying.pinned(tokenizer, "--tokenizer", workdir)
     for flag, other in (("--from", origin), ("--tokenizer", tokenizer)):
         if other is not None:
-            copying.found(other, flag)
+            copying.found(other, flag, fetch=_first_process())
     if _first_process():
         paths.check_directory(workdir)
     config, classes = look_at_data(config)
