@@ -149,6 +149,7 @@ def _trace(c: Any, tokenizer: Any, generator: Generator, devices: int, memory: M
         abstract = jax.eval_shape(lambda k: state.initial(task, optimizers, k), key)
         if group in memory:
             _check_memory(group, settings, abstract, batch, devices, memory[group])
+        optimizer.check_decay(abstract.params["model"], settings.decay, group)
         step = update(task, settings, mesh)
         jax.eval_shape(step, abstract, frozen, batch, key)
         return abstract.params["model"]
