@@ -37,6 +37,12 @@ def check_fields(c: Any) -> None:
         raise UserError(
             f"config field data.shift: expected less than image_size, {c.data.image_size}, found {c.data.shift}"
         )
+    for group in ("data", "tokenizer_training"):
+        scales = tuple(c[group].crop_range)
+        if not scales or list(scales) != sorted(set(scales)):
+            raise UserError(
+                f"config field {group}.crop_range: expected at least one number, each above the last, found {scales}"
+            )
 
 
 def check(c: Any, devices: int, processes: int = 1, memory: Mapping[str, int] | None = None) -> Generator:
