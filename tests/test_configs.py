@@ -96,9 +96,9 @@ CAPTIONS = dict(tokens=120, channels=2048)
 
 
 def test_sizes_as_published():
-    """In the authors' READMEs, whose last digits are cut off."""
+    """In the authors' READMEs: 2.3B, a digit cut off, and 3.1B."""
     assert math.floor(var_count(36, 2240, shared=True) / 1e8) == 23
-    assert math.floor(llamagen_count(24, 3200) / 1e8) == 31
+    assert round(llamagen_count(24, 3200) / 1e8) == 31
 
 
 FILES = sorted(FOLDER.glob("*.py"))
