@@ -6,9 +6,16 @@
     vargen import rar --generator rar_b.bin --tokenizer maskgit-vqgan-imagenet-f16-256.bin --out models/rar_b
 
 The README has the time and the numbers of the digits. Published, on ImageNet 256x256: FID 1.95 (B), 1.70 (L), 1.50
-(XL), 1.48 (XXL) with the guidance of the preset `paper`, over MaskGIT's VQGAN. Not trained by us; attention weights
-have no dropout here (the authors': 0.1). Parameters of the generator: the authors' module counts some more, of
-places that 256 slots never use (tests/interop/test_sizes.py).
+(XL), 1.48 (XXL) with the guidance of the preset `paper`, over MaskGIT's VQGAN. Not trained by us. Parameters of the
+generator: the authors' module counts some more, of places that 256 slots never use (tests/interop/test_sizes.py).
+
+The generator's recipe is the authors' (bytedance/1d-tokenizer, configs/training/generator/rar.yaml) over the codes of
+ten crops; nothing of it is known to differ.
+
+Its tokenizer is taken as MaskGIT's authors trained it. `tokenizer_training` is their recipe (google-research/maskgit,
+configs/vqgan_config.py) as far as it goes here: their perceptual loss is on features of a ResNet, here it is LPIPS;
+their discriminator is StyleGAN's with a penalty of 10 on its gradient (R1), here it is of patches and without; how
+they cut pictures isn't published, and the initial weights of convolutions and codes are ours.
 """
 
 from types import SimpleNamespace as Size
@@ -61,18 +68,20 @@ def small(c, s):
 
 def paper(c, size, s):
     c.name = f"RAR-{size.upper()}"
-    c.data = base.imagenet(256)
+    c.data = base.imagenet(256, crop="five", crop_range=(1.1,))
+    c.conditioning.zero_lead = True
+    c.mixer.weight_dropout = 0.1
     c.tokenizer = part(
         "vq",
         encoder=part("pooled"),
         vocab=1024,
         channels=256,
         normalise=False,
-        beta=1.0,
-        codebook_weight=0.25,
+        entropy_weight=0.1,
+        revive_every=0,
     )
     c.order = part("random_to_raster", start=125_000, end=187_500)  # epochs 200 and 300
-    c.model.mlp_width = s.mlp_width
+    c.model.update(dict(mlp_width=s.mlp_width, init="normal"))
     c.sampling.update(dict(guidance=4.0))
     c.presets.paper = base.preset(
         count=50,
@@ -82,6 +91,22 @@ def paper(c, size, s):
         temperature=s.temperature,
     )
     c.presets.demo = base.preset(guidance=4.0)
+    c.tokenizer_training.update(
+        dict(
+            steps=1_000_000,
+            batch_size=256,
+            learning_rate=1e-4,
+            warmup_steps=0,
+            schedule="constant",
+            b1=0.0,
+            b2=0.99,
+            clip_norm=0.0,
+            ema_decay=0.999,
+        )
+    )
+    c.tokenizer_training.losses.update(
+        dict(l2=1.0, perceptual=0.1, adversarial=0.1, adversarial_kind="non_saturating")
+    )
     c.training.update(
         dict(
             steps=250_000,  # 400 epochs
@@ -89,10 +114,14 @@ def paper(c, size, s):
             learning_rate=4e-4,
             min_learning_rate=1e-5,
             warmup_steps=62_500,  # 100 epochs
+            warmup_start=0.0,
             b2=0.96,
             weight_decay=0.03,
+            # In the authors' rule "adaln" holds an "ln", and the first row is no embedding.
+            decay=("*kernel", "!blocks_norm/*", "condition/lead"),
             clip_norm=1.0,
             ema_decay=0.0,
+            augmented_copies=10,  # five crops and their mirror images
         )
     )
     return c

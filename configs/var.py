@@ -5,10 +5,15 @@
     vargen train --config configs/var.py:d16 --workdir runs/var_d16 --config.data.path=/data/tfds
 
 The digits take three minutes on two CPU cores; the README has the numbers. Published, on ImageNet 256x256: FID 3.55
-(d16), 2.95 (d20), 2.33 (d24), 1.97 (d30) with guidance 1.5, top-k 900, top-p 0.96; d16 took 2.5 days on 16 A100 (the
-authors' tracker, issue 26). Not trained by us. Parameters of the generator with its head: d16 310.3 M, as the
-authors' module counts. The tokenizer's training recipe was never published: losses and revival of dead codes here
-are ours.
+(d16), 2.95 (d20), 2.33 (d24), 1.97 (d30) with guidance 1.5, top-k 900, top-p 0.96; on 512x512: 2.63 (d36). d16 took
+2.5 days on 16 A100 (the authors' tracker, issue 26). Not trained by us. Parameters of the generator with its head:
+d16 310.3 M, as the authors' module counts.
+
+The generator's recipe is the authors' (FoundationVision/VAR, README and utils/), with the encoder in the loop, but
+for three things: they compute in float16 with a scaled loss, here it is bfloat16; their last batch of an epoch is
+filled up with pictures of that epoch, here with those of the next; they validate on the middle of pictures scaled to
+1.125 of the size, here it is the largest square. The tokenizer's recipe was never published (it was trained on
+OpenImages): `tokenizer_training` and the revival of dead codes are ours.
 """
 
 from types import SimpleNamespace as Size
@@ -24,12 +29,17 @@ SIZES = dict(
     pictures64=Size(
         layers=6, width=256, heads=8, data=base.pictures(64), levels=(1, 2, 3, 4, 6, 8, 11, 16), vocab=512
     ),
-    # The paper's. Learning rates are per 256 images, `last` their last share.
-    d16=Size(depth=16, batch=768, epochs=200, rate=1e-4, last=0.1, decay=0.05),
-    d20=Size(depth=20, batch=768, epochs=250, rate=1e-4, last=0.1, decay=0.05),
-    d24=Size(depth=24, batch=768, epochs=350, rate=8e-5, last=0.01, decay=0.05),
-    d30=Size(depth=30, batch=1024, epochs=350, rate=8e-5, last=0.01, decay=0.08),
-)
+    # The paper's. Learning rates are per 256 images, `last` their last share; `decay` is what weight decay ends at.
+    d16=Size(depth=16, batch=768, epochs=200, rate=1e-4, last=0.1, decay=0.05, gate=1e-3),
+    d20=Size(depth=20, batch=768, epochs=250, rate=1e-4, last=0.1, decay=0.05, gate=1e-3),
+    d24=Size(depth=24, batch=768, epochs=350, rate=8e-5, last=0.01, decay=0.05, gate=1e-4),
+    d30=Size(depth=30, batch=1024, epochs=350, rate=8e-5, last=0.01, decay=0.08, gate=1e-5),
+    d36=Size(
+        depth=36, batch=768, epochs=350, rate=8e-5, last=0.01, decay=0.08, gate=5e-6, adaptive="shared",
+        image=512, levels=(1, 2, 3, 4, 6, 9, 13, 18, 24, 32),
+    ),
+)  # fmt: skip
+PAPER = dict(adaptive="adaln", image=256, levels=(1, 2, 3, 4, 5, 6, 8, 10, 13, 16))
 IMAGES = 1_281_167
 
 
@@ -40,7 +50,7 @@ def get_config(size="digits"):
     c.feed = part("refine")
     c.mixer = part("attention", qk_norm="l2", bias="qv")
     c.model = dict(adaptive="adaln", affine=False, init_std=-1.0, depth_scaled_init=True)
-    return paper(c, size, s) if hasattr(s, "depth") else small(c, s)
+    return paper(c, size, Size(**PAPER | vars(s))) if hasattr(s, "depth") else small(c, s)
 
 
 def small(c, s):
@@ -67,19 +77,29 @@ def small(c, s):
 
 
 def paper(c, size, s):
-    steps = s.epochs * (IMAGES // s.batch)
+    steps = s.epochs * -(-IMAGES // s.batch)
     c.name = f"VAR-{size}"
-    c.data = base.imagenet(256)
+    # Squares of a picture scaled to 1.125 of the size, never mirrored.
+    c.data = base.imagenet(s.image, flip=False, crop="random", crop_range=(1.125,), filter="lanczos")
     c.tokenizer = part(
         "multiscale_vq",
         encoder=part("conv", width=160, projection=3),
-        levels=(1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
+        levels=s.levels,
         vocab=4096,
         channels=32,
     )
     c.mixer.heads = s.depth
     c.head = part("categorical", init_std=0.02 * (1 / (3 * 64 * s.depth)) ** 0.5)
-    c.model.update(dict(layers=s.depth, width=64 * s.depth, drop_path=0.1 * s.depth / 24))
+    c.model.update(
+        dict(
+            layers=s.depth,
+            width=64 * s.depth,
+            adaptive=s.adaptive,
+            gate_gain=s.gate,
+            init="normal",
+            drop_path=0.1 * s.depth / 24,
+        )
+    )
     best = dict(guidance=1.5, guidance_schedule="ramp", top_k=900, top_p=0.96)
     c.sampling.update(best)
     c.presets.paper = base.preset(count=50, **best)
@@ -97,12 +117,17 @@ def paper(c, size, s):
             learning_rate=s.rate * s.batch / 256,
             min_learning_rate=s.last * s.rate * s.batch / 256,
             warmup_steps=steps // 50,
+            warmup_start=0.005,
             schedule="linear",
+            hold=0.05,
             b2=0.95,
-            weight_decay=s.decay,
+            weight_decay=0.05,
+            final_weight_decay=s.decay,
+            decay=("*kernel", "condition/classes/table"),
             clip_norm=2.0,
-            ema_decay=0.9999,
+            ema_decay=0.0,
             remat=True,
+            codes=False,
         )
     )
     return c

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from vargen.conditioning import CaptionEmbedding
+from vargen.layers import Initial
 
 TOKENS, CHANNELS, WIDTH = 3, 4, 8
 EMBEDDING = np.random.default_rng(0).normal(size=(2, TOKENS, CHANNELS))
@@ -14,7 +15,7 @@ MASK = np.array([[1, 1, 0], [0, 1, 1]])  # padded on the right, and on the left
 
 
 def part(**options):
-    return CaptionEmbedding(width=WIDTH, init_std=0.5, tokens=TOKENS, channels=CHANNELS, **options)
+    return CaptionEmbedding(width=WIDTH, initial=Initial(0.5), tokens=TOKENS, channels=CHANNELS, **options)
 
 
 def test_parse_moves_padding_to_the_left():

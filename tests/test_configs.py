@@ -1,5 +1,6 @@
 """Every config builds; the full-size ones have the authors' numbers of parameters, without allocating any."""
 
+import math
 import pathlib
 import re
 
@@ -9,16 +10,20 @@ from vargen import config, models
 
 FOLDER = pathlib.Path(__file__).parent.parent / "configs"
 
-# Counted on the authors' own modules; MAR's by their names and shapes (tests/interop/test_mar.py uses every one).
+# Counted on the authors' own modules; where there is none, added up from their layers (MAR's names and shapes are those
+# of tests/interop/test_mar.py).
 COUNTS = {
     "var.py:d16": (310_283_520, 108_948_355),
     "var.py:d20": (600_917_136, 108_948_355),
     "var.py:d24": (1_033_399_360, 108_948_355),
     "var.py:d30": (2_010_020_356, 108_948_355),
+    "var.py:d36": (None, 108_948_355),
     "llamagen.py:b": (110_888_448, 71_883_403),
     "llamagen.py:l": (342_910_976, 71_883_403),
     "llamagen.py:xl": (774_699_520, 71_883_403),
     "llamagen.py:xxl": (1_410_972_672, 71_883_403),
+    "llamagen.py:3b": (None, 71_883_403),
+    "llamagen.py:text256": (None, 71_883_403),
     "mar.py:b": (None, 66_456_019 + 16),  # and our scale per channel
     "mar.py:l": (None, 66_456_019 + 16),
     "mar.py:h": (None, 66_456_019 + 16),
@@ -30,12 +35,29 @@ COUNTS = {
 }
 
 
+def linear(i, o):
+    return i * o + o
+
+
+def var_count(depth, slots=680, levels=10, shared=False, classes=1000):
+    """Parameters of VAR's module (models/var.py), added up by hand from its layers."""
+    c = 64 * depth
+    block = 3 * c * c + 2 * c + linear(c, c) + depth + linear(c, 4 * c) + linear(4 * c, c)
+    block += 6 * c if shared else linear(c, 6 * c)
+    tables = (classes + 1 + 1 + slots + levels) * c
+    around = linear(32, c) + linear(c, 2 * c) + linear(c, 4096) + (linear(c, 6 * c) if shared else 0)
+    return depth * block + tables + around
+
+
+def llamagen_count(layers, width, classes=1000, tokens=0, channels=0):
+    """Parameters of LlamaGen's module (autoregressive/models/gpt.py), with the buffer that stands for no caption."""
+    hidden = math.ceil(int(8 * width / 3) / 256) * 256
+    condition = tokens * channels + (channels + width) * width if tokens else (classes + 1) * width
+    return layers * (4 * width**2 + 3 * width * hidden + 2 * width) + width + condition + 2 * 16384 * width
+
+
 def mar_count(layers, width, depth, denoiser, slots=256, buffer=64, channels=16, classes=1000):
-    """Parameters of the authors' module, added up by hand from its layers."""
-
-    def linear(i, o):
-        return i * o + o
-
+    """Parameters of MAR's module, added up by hand from its layers."""
     block = 4 * width + linear(width, 3 * width) + linear(width, width) + 8 * width * width + 5 * width
     stack = layers * block + 2 * width
     embeddings = (classes + 1) * width + 2 * (slots + buffer) * width + slots * width + width
@@ -57,11 +79,26 @@ def test_full_size(name):
     tokenizer = models.build_tokenizer(c)
     generator = models.build_generator(c, tokenizer)
     expected, of_tokenizer = COUNTS[name]
-    if expected is None:
-        expected = mar_count(generator.layers[0], c.model.width, c.head.depth, c.head.width)
-    assert models.parameter_count(generator) == expected
+    layers, width = generator.layers[0], c.model.width
+    added = {
+        "var": lambda: var_count(layers, tokenizer.grid.size, shared=c.model.adaptive == "shared"),
+        "llamagen": lambda: llamagen_count(layers, width, **CAPTIONS if "text" in name else {}),
+        "mar": lambda: mar_count(layers, width, c.head.depth, c.head.width),
+        "rar": lambda: expected,
+    }[name.partition(".")[0]]()
+    assert models.parameter_count(generator) == added
+    assert expected in (None, added)
     assert models.parameter_count(tokenizer) == of_tokenizer
-    assert tokenizer.grid.size == (680 if name.startswith("var") else 256)
+    assert tokenizer.grid.size == {"var.py:d36": 2240}.get(name, 680 if name.startswith("var") else 256)
+
+
+CAPTIONS = dict(tokens=120, channels=2048)
+
+
+def test_sizes_as_published():
+    """In the authors' READMEs: 2.3B, a digit cut off, and 3.1B."""
+    assert math.floor(var_count(36, 2240, shared=True) / 1e8) == 23
+    assert round(llamagen_count(24, 3200) / 1e8) == 31
 
 
 FILES = sorted(FOLDER.glob("*.py"))

@@ -87,7 +87,7 @@ def test_fields_of_functions_and_classes():
 
 # What the assembly gives and a config doesn't name.
 CONTEXT = {
-    "grid", "width", "kernel_init", "out_init", "dtype", "vocab", "channels", "init_std", "tokenizer", "most_known",
+    "grid", "width", "kernel_init", "out_init", "dtype", "vocab", "channels", "initial", "tokenizer", "most_known",
     "condition_rows", "hides", "num_classes", "image_size", "image_channels", "latent_channels", "moments", "parent",
     "name",
 }  # fmt: skip

@@ -27,10 +27,10 @@ GIVEN = {
     "tokenizer": "image_size image_channels dtype",
     "tokenizer.encoder": "image_size image_channels latent_channels moments dtype",
     "order": "grid",
-    "feed": "tokenizer grid vocab channels width init_std most_known condition_rows hides dtype",
+    "feed": "tokenizer grid vocab channels width initial most_known condition_rows hides dtype",
     "mixer": "grid width kernel_init out_init dtype",
-    "head": "vocab channels dtype",
-    "conditioning": "num_classes width init_std dtype",
+    "head": "vocab channels initial dtype",
+    "conditioning": "num_classes width initial dtype",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -14,15 +15,32 @@ Dtype = Any
 KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
-def initializer(std: float, width: int = 0, gain: float = 1.0):
-    """Kernel initialiser: normal of deviation `std`; Xavier uniform for 0; sqrt(1 / 3 width) where negative.
+@dataclasses.dataclass(frozen=True)
+class Initial:
+    """How a generator's parameters start.
 
-    The negative form is VAR's (arXiv 2404.02905, official code). `gain` multiplies the result.
+    Attributes:
+      std: deviation; 0: Xavier's uniform distribution; negative: sqrt(1 / (3 D)), VAR's rule (arXiv 2404.02905,
+        official code).
+      width: D.
+      truncated: whether the normal distribution is cut at two deviations, which leaves 0.88 of `std`.
     """
-    if std == 0:
-        return nn.initializers.variance_scaling(gain**2, "fan_avg", "uniform")
-    std = std if std > 0 else math.sqrt(1 / (3 * width))
-    return nn.initializers.truncated_normal(gain * std)
+
+    std: float = 0.02
+    width: int = 0
+    truncated: bool = True
+
+    def kernel(self, gain: float = 1.0):
+        """The initialiser of a kernel, times `gain`."""
+        if self.std == 0:
+            return nn.initializers.variance_scaling(gain**2, "fan_avg", "uniform")
+        std = self.std if self.std > 0 else math.sqrt(1 / (3 * self.width))
+        normal = nn.initializers.truncated_normal if self.truncated else nn.initializers.normal
+        return normal(gain * std)
+
+    def table(self):
+        """The initialiser of a table of embeddings: as of a kernel, with a deviation of 0.02 in Xavier's place."""
+        return dataclasses.replace(self, std=self.std or 0.02).kernel()
 
 
 def logical(init, *names: str | None):

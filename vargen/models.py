@@ -15,10 +15,13 @@ from vargen.errors import UserError
 from vargen.feeds import FEEDS
 from vargen.generator import Generator
 from vargen.heads import HEADS
-from vargen.layers import initializer
+from vargen.layers import Initial
 from vargen.mixers import MIXERS
 from vargen.mixers.block import Block, FinalNorm, SharedModulation
 from vargen.orders import ORDERS
+
+# What `config.model` says of a block, by the names of its attributes.
+BLOCK = "mlp norm affine eps bias adaptive adaln_zero gate_gain dropout".split()
 
 
 def compute_dtype(config) -> Any:
@@ -50,7 +53,8 @@ def build_generator(config, tokenizer) -> Generator:
     limits.check(limits.fields(schema.Model), config.model, "model.")
     m = {**schema.defaults(schema.Model), **config.model}
     dtype = compute_dtype(config)
-    width, std = m["width"], m["init_std"]
+    width = m["width"]
+    initial = Initial(m["init_std"], width, m["init"] == "truncated")
     if not width:
         raise UserError("config field model.width: expected a width, found none")
     grid = tokenizer.grid
@@ -62,7 +66,7 @@ def build_generator(config, tokenizer) -> Generator:
             "conditioning",
             num_classes=config.data.num_classes,
             width=width,
-            init_std=std,
+            initial=initial,
             dtype=dtype,
         )
         feed = parts.build(
@@ -74,7 +78,7 @@ def build_generator(config, tokenizer) -> Generator:
             vocab=tokenizer.vocab,
             channels=tokenizer.channels,
             width=width,
-            init_std=std,
+            initial=initial,
             most_known=getattr(order, "most_known", grid.size),
             condition_rows=condition.rows,
             hides=condition.hides,
@@ -84,14 +88,14 @@ def build_generator(config, tokenizer) -> Generator:
         _check_condition(config, condition, feed, m["adaptive"])
         layers = _layers(m["layers"], len(feed.stacks))
         gain = 1 / math.sqrt(sum(layers) * 2) if m["depth_scaled_init"] else 1.0
-        init, out_init = initializer(std, width), initializer(std, width, gain)
+        out_init = initial.kernel(gain)
         mixer = parts.build(
             MIXERS,
             config.mixer,
             "mixer",
             grid=grid,
             width=width,
-            kernel_init=init,
+            kernel_init=initial.kernel(),
             out_init=out_init,
             dtype=dtype,
         )
@@ -105,15 +109,19 @@ def build_generator(config, tokenizer) -> Generator:
             mixer=mixer,
             width=width,
             mlp_width=m["mlp_width"] or 4 * width,
-            init_std=std,
+            initial=initial,
             out_init=out_init,
             dtype=dtype,
-            **{
-                k: m[k] for k in ("mlp", "norm", "affine", "eps", "bias", "adaptive", "adaln_zero", "dropout")
-            },
+            **{k: m[k] for k in BLOCK},
         )
         head = parts.build(
-            HEADS, config.head, "head", vocab=tokenizer.vocab, channels=tokenizer.channels, dtype=dtype
+            HEADS,
+            config.head,
+            "head",
+            vocab=tokenizer.vocab,
+            channels=tokenizer.channels,
+            initial=initial,
+            dtype=dtype,
         )
     except ValueError as error:
         raise error if isinstance(error, UserError) else UserError(str(error)) from error
@@ -129,11 +137,11 @@ def build_generator(config, tokenizer) -> Generator:
         feed=feed,
         block=block,
         norm=FinalNorm(
-            width, std, m["norm"], m["affine"], m["eps"], m["adaptive"] != "none", m["adaln_zero"], dtype
+            width, initial, m["norm"], m["affine"], m["eps"], m["adaptive"] != "none", m["adaln_zero"], dtype
         ),
         head=head,
         layers=layers,
-        modulation=SharedModulation(width, std, dtype) if m["adaptive"] == "shared" else None,
+        modulation=SharedModulation(width, initial, dtype) if m["adaptive"] == "shared" else None,
         drop_path=m["drop_path"],
         remat=config.training.remat,
     )

@@ -37,6 +37,12 @@ def check_fields(c: Any) -> None:
         raise UserError(
             f"config field data.shift: expected less than image_size, {c.data.image_size}, found {c.data.shift}"
         )
+    for group in ("data", "tokenizer_training"):
+        scales = tuple(c[group].crop_range)
+        if not scales or list(scales) != sorted(set(scales)):
+            raise UserError(
+                f"config field {group}.crop_range: expected at least one number, each above the last, found {scales}"
+            )
 
 
 def check(c: Any, devices: int, processes: int = 1, memory: Mapping[str, int] | None = None) -> Generator:
@@ -149,6 +155,7 @@ def _trace(c: Any, tokenizer: Any, generator: Generator, devices: int, memory: M
         abstract = jax.eval_shape(lambda k: state.initial(task, optimizers, k), key)
         if group in memory:
             _check_memory(group, settings, abstract, batch, devices, memory[group])
+        optimizer.check_decay(abstract.params["model"], settings.decay, group)
         step = update(task, settings, mesh)
         jax.eval_shape(step, abstract, frozen, batch, key)
         return abstract.params["model"]

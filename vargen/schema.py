@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any
 
-from vargen.limits import COUNT, EPS, RATE, SIZE, STD, AtLeast, Between, OneOf
+from vargen.limits import COUNT, EPS, RATE, SHARE, SIZE, STD, AtLeast, Between, OneOf
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -20,6 +20,8 @@ SEED = Between(0, 2**64 - 1)
 SAMPLES = Between(4, 10**7)
 BATCH = Between(1, 10**6)
 LARGEST_IMAGE = 16384  # pixels a side
+CROPS = ("center", "random", "five")
+CROP_RANGE = Between(1, 4)
 
 
 @dataclasses.dataclass
@@ -35,7 +37,11 @@ class Data:
       num_classes: 0: as many as the source has.
       shift: largest random shift, pixels.
       flip: random mirror images.
-      crop: the largest square in the middle, or at random one of 80 to 100 percent of its side.
+      crop: the largest square in the middle; a square at random; or five, the corners and the middle of a square, which
+        with flip make ten.
+      crop_range: shorter sides, in image sizes, that pictures are scaled to before a crop at random, which draws one
+        from the first to the last, or five, which take each.
+      filter: what pictures are scaled with in training: halves and a cubic filter (ADM), or Lanczos's at once.
       test_fraction: what is held out of a set that has no split of its own.
     """
 
@@ -47,7 +53,9 @@ class Data:
     num_classes: Annotated[int, Between(0, 2**24)] = 10
     shift: Annotated[int, Between(0, LARGEST_IMAGE)] = 0
     flip: bool = False
-    crop: Annotated[str, OneOf("center", "random")] = "center"
+    crop: Annotated[str, OneOf(*CROPS)] = "center"
+    crop_range: Annotated[tuple[float, ...], CROP_RANGE] = (1.0, 1.25)
+    filter: Annotated[str, OneOf("cubic", "lanczos")] = "cubic"
     test_fraction: Annotated[float, Between(0, 1, above=True, below=True)] = 0.1
 
 
@@ -118,12 +126,18 @@ class Training:
       learning_rate: its peak.
       min_learning_rate: what a schedule ends at.
       warmup_steps: updates over which the learning rate rises.
+      warmup_start: share of the peak that it rises from at the first update; none: (update + 1) / warmup_steps.
       schedule: of the learning rate after them.
+      hold: share of the updates after them at which the learning rate stays at its peak, before it falls.
       optimizer: what makes updates of gradients.
       b1, b2: decays of AdamW's two averages.
       weight_decay: AdamW's, on the parameters that decay.
+      final_weight_decay: what it ends at, by a half cosine over all updates; none: as it starts.
+      decay: which parameters decay: patterns of their names (blocks/mixer/query/kernel), of which the last that fits
+        decides; one after "!" takes them out.
       clip_norm: largest norm of the gradient; 0: no clipping.
-      ema_decay: of the average of the parameters, which samples are drawn with.
+      ema_decay: of the average of the parameters, which samples are drawn with; 0: the last parameters themselves.
+      ema_warmup: the average forgets fast at first: its decay is at most (1 + update) / (10 + update).
       accumulate: micro-batches that a batch is cut into, one after the other.
       remat: activations are computed again in the backward pass instead of kept: less memory, more time.
       log_every: updates between two records.
@@ -141,13 +155,18 @@ class Training:
     learning_rate: Annotated[float, Between(0, 100)] = 1e-3
     min_learning_rate: Annotated[float, Between(0, 100)] = 0.0
     warmup_steps: Annotated[int, Between(0, STEPS)] = 100
+    warmup_start: Annotated[float | None, SHARE] = None
     schedule: Annotated[str, OneOf("cosine", "linear", "constant")] = "cosine"
+    hold: Annotated[float, RATE] = 0.0
     optimizer: Annotated[str, OneOf("adamw")] = "adamw"
     b1: Annotated[float, RATE] = 0.9
     b2: Annotated[float, RATE] = 0.95
     weight_decay: Annotated[float, Between(0, 100)] = 0.05
+    final_weight_decay: Annotated[float | None, Between(0, 100)] = None
+    decay: tuple[str, ...] = ("*kernel",)
     clip_norm: Annotated[float, AtLeast(0)] = 1.0
     ema_decay: Annotated[float, RATE] = 0.99
+    ema_warmup: bool = True
     accumulate: Annotated[int, BATCH] = 1
     remat: bool = False
     log_every: Annotated[int, Between(1, STEPS)] = 10
@@ -194,11 +213,15 @@ class TokenizerTraining(Training):
     """`config.tokenizer_training`.
 
     Attributes:
+      crop: in the place of `data.crop` while the tokenizer is trained; "": the same.
+      crop_range: then in the place of `data.crop_range`.
       losses: what the tokenizer is trained on.
     """
 
     b2: Annotated[float, RATE] = 0.95
     weight_decay: Annotated[float, Between(0, 100)] = 0.0
+    crop: Annotated[str, OneOf("", *CROPS)] = ""
+    crop_range: Annotated[tuple[float, ...], CROP_RANGE] = (1.0, 1.25)
     losses: Any = dataclasses.field(default_factory=Losses)
 
 
@@ -232,7 +255,9 @@ class Model:
       bias: whether the MLP's products have a bias.
       adaptive: whether the condition modulates the blocks, each by a product of its own or all by a shared one.
       adaln_zero: modulations start at zero.
+      gate_gain: factor on the initial modulations that gate a block's branches.
       init_std: of the initial parameters; negative: sqrt(1 / (3 D)), VAR's rule; 0: Xavier's.
+      init: their normal distribution: cut at two deviations, which leaves 0.88 of init_std, or whole.
       depth_scaled_init: projections out of a residual branch start smaller by sqrt(2 L).
       dropout: of blocks.
       drop_path: probability with which a block is left out, rising with depth to this.
@@ -248,7 +273,9 @@ class Model:
     bias: bool = True
     adaptive: Annotated[str, OneOf("none", "adaln", "shared")] = "none"
     adaln_zero: bool = False
+    gate_gain: Annotated[float, Between(0, 100)] = 1e-5
     init_std: Annotated[float, STD] = 0.02
+    init: Annotated[str, OneOf("truncated", "normal")] = "truncated"
     depth_scaled_init: bool = False
     dropout: Annotated[float, RATE] = 0.0
     drop_path: Annotated[float, RATE] = 0.0

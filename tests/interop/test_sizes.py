@@ -15,8 +15,8 @@ from vargen.interop.rar import SPARE, SPARE_STEPS
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 PUBLISHED = [
-    *(("var", size) for size in ("d16", "d20", "d24", "d30")),
-    *(("llamagen", size) for size in ("b", "l", "xl", "xxl")),
+    *(("var", size) for size in ("d16", "d20", "d24", "d30", "d36")),
+    *(("llamagen", size) for size in ("b", "l", "xl", "xxl", "3b", "text256", "text512")),
     *(("mar", size) for size in "blh"),
     *(("rar", size) for size in ("b", "l", "xl", "xxl")),
 ]
@@ -60,7 +60,8 @@ def test_published_sizes(system, size):
     _, generator = systems.build(expected)
     s = systems.system(system)
     arrays = published(s.generator, generator)
-    found = systems.infer(s, tokenizer_arrays(system), arrays, image_size=256)
+    side = expected.data.image_size
+    found = systems.infer(s, tokenizer_arrays(system), arrays, image_size=side)
     if system == "rar":  # what was published has left random orders behind
         assert (found.order.start, found.order.end) == (0, 0)
         expected.order = found.order
@@ -78,26 +79,13 @@ def test_published_sizes(system, size):
     ):
         want = expected[field]
         assert found[field] == want, f"{field}: {found[field]} is not {want}"
-    assert (found.data.image_size, found.data.num_classes) == (256, 1000)
+    assert (found.data.image_size, found.data.num_classes) == (side, expected.data.num_classes)
     if system == "rar":
         # Theirs has places for more rows than 256 slots and the condition, and a code that stands for no code.
         width = generator.block.width
         spare = (SPARE - 2) + SPARE + (SPARE_STEPS - 1) + 1
         extra = sum(np.prod(x) for x in arrays.shapes.values()) - models.parameter_count(generator)
         assert extra == spare * width
-
-
-def test_512_pixels():
-    """VAR-d36: modulations shared, levels of 512 pixels."""
-    c = config.load(f"{CONFIGS}/var.py:d16")
-    c.data.image_size, c.model.adaptive, c.model.layers = 512, "shared", 2
-    c.tokenizer.levels = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
-    s = systems.system("var")
-    tokenizer, generator = systems.build(c)
-    found = systems.infer(s, published(s.tokenizer, tokenizer), published(s.generator, generator))
-    assert (
-        found.tokenizer == c.tokenizer and found.model.adaptive == "shared" and found.data.image_size == 512
-    )
 
 
 def test_hints_and_contradictions():

@@ -51,7 +51,7 @@ RANGES = [
 GIVEN = (
     "width",
     "grid",
-    "init_std",
+    "initial",
     "kernel_init",
     "out_init",
     "dtype",

@@ -10,7 +10,8 @@ import pytest
 from flax.core import meta
 from training_fakes import FROZEN, FakeTask, batch_at, settings
 
-from vargen import sharding
+from vargen import schema, sharding
+from vargen.errors import UserError
 from vargen.training import optimizer, state
 from vargen.training.step import average, make_step
 
@@ -83,10 +84,12 @@ def test_step_equals_optax_by_hand(plain):
 
 def test_average_warms_up():
     zero, one = jnp.zeros(3), jnp.ones(3)
-    np.testing.assert_allclose(average(zero, one, 0.999, jnp.int32(0)), 0.9)  # decay 1/10
-    np.testing.assert_allclose(average(zero, one, 0.999, jnp.int32(8)), 0.5)  # decay 9/18
-    np.testing.assert_allclose(average(zero, one, 0.999, jnp.int32(10**7)), 0.001, rtol=1e-4)
-    np.testing.assert_allclose(average(zero, one, 0.0, jnp.int32(5)), 1.0)
+    np.testing.assert_allclose(average(zero, one, 0.999, jnp.int32(0), True), 0.9)  # decay 1/10
+    np.testing.assert_allclose(average(zero, one, 0.999, jnp.int32(8), True), 0.5)  # decay 9/18
+    np.testing.assert_allclose(average(zero, one, 0.999, jnp.int32(10**7), True), 0.001, rtol=1e-4)
+    np.testing.assert_allclose(average(zero, one, 0.999, jnp.int32(0), False), 0.001, rtol=1e-4)
+    for warmup in (True, False):
+        np.testing.assert_array_equal(average(zero, one, 0.0, jnp.int32(5), warmup), 1.0)
 
 
 def test_schedules():
@@ -97,18 +100,48 @@ def test_schedules():
         [cosine(10), cosine(60), cosine(110), cosine(500)], [1, 0.6, 0.2, 0.2], rtol=1e-6
     )
     np.testing.assert_allclose(cosine(35), 0.2 + 0.8 * 0.5 * (1 + np.cos(np.pi / 4)), rtol=1e-6)
-    linear = optimizer.schedule(SimpleNamespace(**(vars(s) | dict(schedule="linear"))))
+    # The last update ends the line.
+    linear = optimizer.schedule(SimpleNamespace(**(vars(s) | dict(schedule="linear", steps=111))))
     np.testing.assert_allclose(
         [linear(4), linear(10), linear(60), linear(110)], [0.5, 1, 0.6, 0.2], rtol=1e-6
     )
-    constant = optimizer.schedule(settings(learning_rate=2.0, warmup_steps=0, schedule="constant"))
-    np.testing.assert_allclose([constant(0), constant(99)], [2.0, 2.0])
+    held = optimizer.schedule(SimpleNamespace(**(vars(s) | dict(warmup_start=0.2, hold=0.5))))
+    np.testing.assert_allclose([held(0), held(5), held(10)], [0.2, 0.6, 1.0], rtol=1e-6)
+    np.testing.assert_allclose([held(60), held(85), held(110)], [1.0, 0.6, 0.2], rtol=1e-6)
+    for start in (None, 0.0):
+        constant = optimizer.schedule(
+            settings(learning_rate=2.0, warmup_steps=0, warmup_start=start, schedule="constant")
+        )
+        np.testing.assert_allclose([constant(0), constant(99)], [2.0, 2.0])
+
+
+def test_weight_decay_changes():
+    """As optax applies it, update by update."""
+    s = settings(weight_decay=0.5, final_weight_decay=0.1, steps=5, learning_rate=0.1, warmup_steps=0)
+    s.schedule = "constant"
+    tx, params = optimizer.adamw(s), dict(kernel=jnp.ones(2))
+    state, found = tx.init(params), []
+    for _ in range(5):
+        updates, state = tx.update(dict(kernel=jnp.zeros(2)), state, params)
+        found.append(-10 * updates["kernel"][0])
+    np.testing.assert_allclose(found, [0.1 + 0.2 * (1 + np.cos(np.pi * k / 4)) for k in range(5)], rtol=1e-5)
+
+
+def test_decay_follows_patterns():
+    params = dict(a=dict(kernel=0, table=0, bias=0), head=dict(kernel=0, lead=0))
+    found = optimizer.decay_mask(params, ("*kernel", "!head/*", "head/lead", "*table", "!*table"))
+    assert found == dict(a=dict(kernel=True, table=False, bias=False), head=dict(kernel=False, lead=True))
+    optimizer.check_decay(params, ("*kernel", "!head/*"), "training")
+    with pytest.raises(
+        UserError, match=r"training\.decay: expected .* a/bias, found 'a/kernels', which none"
+    ):
+        optimizer.check_decay(params, ("*kernel", "a/kernels"), "training")
 
 
 def test_decay_touches_kernels_alone():
     shapes = meta.unbox(jax.eval_shape(FakeTask().init_boxed, jax.random.key(0)))["model"]
     params = jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes)
-    mask = optimizer.decay_mask(params)
+    mask = optimizer.decay_mask(params, schema.Training.decay)
     assert {k for k, v in mask.items() if v} == {"in_kernel", "kernel", "odd_kernel", "out_kernel"}
     s = settings(weight_decay=0.5, learning_rate=0.1, warmup_steps=0, schedule="constant")
     tx = optimizer.adamw(s)

@@ -69,7 +69,7 @@ def train_tokenizer(
     return loop(
         TokenizerTask(tokenizer, settings, distance),
         dict(perceptual=weights) if perceptual else {},
-        functools.partial(_batches, data.load(config.data, "train"), config, settings.batch_size, mesh),
+        functools.partial(_batches, data.load(config.data, "train"), config, settings, mesh),
         directory,
         config,
         settings,
@@ -124,8 +124,9 @@ def perceptual_loss(config: ConfigDict) -> tuple[Callable, dict] | None:
         return None
     if not settings.losses.perceptual_weights:
         raise UserError(
-            "config field tokenizer_training.losses.perceptual_weights: expected the file of the network's weights, "
-            "or losses.perceptual=0, found none"
+            "config field tokenizer_training.losses.perceptual_weights: expected a file of LPIPS's weights "
+            "(vargen/tokenizers/perceptual.py says how to make it of published ones), or "
+            "--config.tokenizer_training.losses.perceptual=0 to train without, found none"
         )
     return load_perceptual(settings.losses.perceptual_weights)
 
@@ -170,7 +171,7 @@ def train_generator(config: ConfigDict, workdir: Path, held_out_images: HeldOut)
     return loop(
         GeneratorTask(generator, tokenizer),
         frozen,
-        functools.partial(_batches, source, config, settings.batch_size, mesh),
+        functools.partial(_batches, source, config, settings, mesh),
         directory,
         config,
         settings,
@@ -196,12 +197,13 @@ def complete(directory: Path, steps: int) -> bool:
     return last is not None and int(last.name) >= steps
 
 
-def _batches(source: Any, config: ConfigDict, batch_size: int, mesh: Any, start: int):
+def _batches(source: Any, config: ConfigDict, settings: ConfigDict, mesh: Any, start: int):
+    own = ("crop", "crop_range") if settings.get("crop") else ()
     return data.batches(
         source,
-        batch_size=batch_size,
+        batch_size=settings.batch_size,
         seed=config.seed,
         start_step=start,
-        settings=config.data,
-        rows=sharding.local_rows(mesh, batch_size),
+        settings={**config.data, **{name: settings[name] for name in own}},
+        rows=sharding.local_rows(mesh, settings.batch_size),
     )

@@ -13,7 +13,7 @@ import numpy as np
 from vargen import inputs
 from vargen.conditioning.condition import Condition
 from vargen.errors import UserError
-from vargen.layers import Dense, initializer, logical
+from vargen.layers import Dense, Initial, logical
 from vargen.limits import SHARE, SIZE, Between
 
 
@@ -38,14 +38,14 @@ class CaptionEmbedding(nn.Module):
 
     Attributes:
       width: D.
-      init_std: see `initializer`.
+      initial: of the parameters.
       tokens: T, the longest caption; also the number of rows.
       channels: E, the text encoder's width.
       dropout: probability with which `drop` takes a caption away (arXiv 2207.12598).
     """
 
     width: int
-    init_std: float
+    initial: Initial
     tokens: Annotated[int, Between(1, 2**16)] = 120
     channels: Annotated[int, SIZE] = 2048
     dropout: Annotated[float, SHARE] = 0.1
@@ -124,7 +124,7 @@ class CaptionEmbedding(nn.Module):
         # Not trained by the authors: a fixed random stand-in for an encoder's states.
         null = jax.lax.stop_gradient(self.param("null", logical(normal, None, "embed"), shape))
         x = jnp.where(captions.dropped[:, None, None], null, captions.embedding)
-        init = initializer(self.init_std, self.width)
+        init = self.initial.kernel()
         for name in ("inner", "outer"):
             x = Dense(self.width, ("embed", "mlp"), init, bias=False, dtype=self.dtype, name=name)(x)
             x = nn.gelu(x, approximate=True) if name == "inner" else x

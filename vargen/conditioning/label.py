@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from vargen import inputs
 from vargen.conditioning.condition import Condition
-from vargen.layers import Embed, initializer, logical
+from vargen.layers import Embed, Initial, logical
 from vargen.limits import SHARE, Between
 
 TABLE = "condition/classes/table"  # the parameter of a generator that has a row for each class, and the last for none
@@ -22,16 +22,18 @@ class LabelEmbedding(nn.Module):
     Attributes:
       num_classes: number of classes.
       width: D.
-      init_std: see `initializer`.
+      initial: of the parameters.
       dropout: probability with which `drop` takes the label away (arXiv 2207.12598).
       lead: learned rows before the label's own (RAR, arXiv 2411.00776, has one).
+      zero_lead: whether these start at zero.
     """
 
     num_classes: int
     width: int
-    init_std: float
+    initial: Initial
     dropout: Annotated[float, SHARE] = 0.1
     lead: Annotated[int, Between(0, 4096)] = 0
+    zero_lead: bool = False
     dtype: Any = jnp.float32
 
     hides = False
@@ -71,10 +73,11 @@ class LabelEmbedding(nn.Module):
     @nn.compact
     def __call__(self, labels) -> Condition:
         """int32 [B] -> a condition of lead + 1 rows, the last of which is its vector."""
-        init = initializer(self.init_std or 0.02, self.width)
+        init = self.initial.table()
         vector = Embed(self.num_classes + 1, self.width, init, dtype=self.dtype, name="classes")(labels)
         rows = vector[:, None]
         if self.lead:
+            init = nn.initializers.zeros if self.zero_lead else init
             lead = self.param("lead", logical(init, None, "embed"), (self.lead, self.width))
             lead = jnp.broadcast_to(lead.astype(self.dtype), (len(labels), *lead.shape))
             rows = jnp.concatenate([lead, rows], axis=1)

@@ -11,6 +11,7 @@ import numpy as np
 from vargen.data import transforms
 from vargen.data.sources import Source
 from vargen.errors import UserError
+from vargen.schema import CROPS
 
 _NO_CHANGES: Mapping[str, Any] = dict(shift=0, flip=False, crop="center")
 # Threads that read files; in-memory sources are gathered a batch at a time by one.
@@ -61,9 +62,10 @@ def batches(
       batch_size: images per step over all processes.
       seed: of order and augmentation.
       start_step: the first step to give.
-      settings: `config.data`; shift, flip and crop are read.
+      settings: `config.data`; shift, flip, crop, crop_range and filter are read.
       train: True: shuffled, augmented and endless. False: in order, one epoch, the last batch may be short.
-      augment: overrides whether images are changed at random (`train` by default).
+      augment: overrides whether images are changed (`train` by default): at random; in order, where there is a number
+        of views (`transforms.views`), by one of them in each pass after the other.
       epochs: passes over the set (None: endless in training, else 1); where they end, the last batch may be
         short.
       rows: int [b], rows of each batch to give (`sharding.local_rows`), in order; None for all of them.
@@ -82,8 +84,8 @@ def batches(
     rows = np.arange(batch_size) if rows is None else np.asarray(rows)
     if not len(rows) or not 0 <= rows.min() <= rows.max() < batch_size:
         raise UserError(f"rows: expected some of 0 to {batch_size - 1}, found {rows.tolist()[:8]}")
-    if settings.get("crop", "center") not in ("center", "random"):
-        raise UserError(f"data.crop: expected 'center' or 'random', found {settings['crop']!r}")
+    if settings.get("crop", "center") not in CROPS:
+        raise UserError(f"data.crop: expected one of {', '.join(CROPS)}, found {settings['crop']!r}")
     augment = train if augment is None else augment
     epochs = epochs if train or epochs else 1
     order_seed, change_seed = np.random.SeedSequence(seed).generate_state(2, np.uint64)
@@ -91,6 +93,8 @@ def batches(
 
     def read(positions: np.ndarray, indices: np.ndarray) -> dict[str, np.ndarray]:
         draws = transforms.uniform_draws(int(change_seed), positions) if augment else None
+        if augment and not train:
+            draws = transforms.chosen(draws, positions // len(source), settings)
         return _read(source, indices, draws, settings)
 
     stream = grain.MapDataset.range(len(source))
@@ -130,17 +134,25 @@ def _read(
     if "image" not in record:
         return record
     images = record["image"]
-    crop = settings.get("crop", "center")
-    if images.shape[1:3] != (source.image_size,) * 2 or (crop == "random" and draws is not None):
+    crop, flip = settings.get("crop", "center"), settings.get("flip", False)
+    if images.shape[1:3] != (source.image_size,) * 2 or (crop != "center" and draws is not None):
+        options = {name: settings[name] for name in ("crop_range", "filter") if name in settings}
         images = np.stack(
             [
-                transforms.fit(image, source.image_size, crop, None if draws is None else draws[i])
-                for i, image in enumerate(images)
+                transforms.fit(image, source.image_size, crop, draw, mirrored=mirrored, **options)
+                for image, draw, mirrored in zip(images, *_changes(draws, len(images), flip), strict=True)
             ]
         )
     if draws is not None:
-        images = transforms.augment(images, draws, settings.get("shift", 0), settings.get("flip", False))
+        images = transforms.augment(images, draws, settings.get("shift", 0), flip)
     return dict(image=to_float(images), label=record["label"])
+
+
+def _changes(draws: np.ndarray | None, count: int, flip: bool) -> tuple:
+    """For each image its draws, and whether `transforms.augment` will mirror it."""
+    if draws is None:
+        return (None,) * count, (False,) * count
+    return draws, flip & transforms.is_mirrored(draws)
 
 
 def arrays(source: Source, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:

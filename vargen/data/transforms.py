@@ -6,12 +6,16 @@ pure function of (image, numbers), wherever it is computed.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 # Uniform numbers that one image takes: shift rows, shift columns, flip, crop scale, crop row, crop column.
 DRAWS = 6
 # Random crops keep between 80 % and all of the short side (openai/guided-diffusion, image_datasets.py).
-SMALLEST_CROP = 0.8
+CROP_RANGE = (1.0, 1.25)
 LONG = 8  # times as long as wide: of longer pictures the square alone is enlarged
 
 
@@ -32,45 +36,72 @@ def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
     return np.rint(image[..., :3] @ weights).astype(np.uint8)[..., None]
 
 
-def fit(image: np.ndarray, size: int, crop: str = "center", draws: np.ndarray | None = None) -> np.ndarray:
-    """Resizes the short side and cuts a square, as openai/guided-diffusion (ADM) does.
-
-    Halves by box averaging while that keeps at least twice the wanted size, then resizes by a cubic filter.
+def fit(
+    image: np.ndarray,
+    size: int,
+    crop: str = "center",
+    draws: np.ndarray | None = None,
+    *,
+    crop_range: Sequence[float] = CROP_RANGE,
+    filter: str = "cubic",
+    mirrored: bool = False,
+) -> np.ndarray:
+    """Scales the shorter side and cuts a square.
 
     Args:
       image: uint8 [H, W, C].
       size: side of the square.
-      crop: "center", or "random": a square of 80 % to 100 % of the short side, placed at random.
+      crop: "center"; "random": a square at a random place; "five": the corners or the middle of the largest square in
+        the middle, as `draws` chooses (torchvision's FiveCrop, after ADM's centre crop).
       draws: [DRAWS] uniform numbers; None gives the centre crop.
+      crop_range: shorter sides, in `size`, that the picture is scaled to for the crop "random", which draws one from
+        the first to the last, and "five", which takes each.
+      filter: "cubic": halves by box averaging while that keeps at least twice the wanted size, then a cubic filter
+        (openai/guided-diffusion, ADM); "lanczos": Lanczos's filter at once (torchvision's Resize).
+      mirrored: whether the result is mirrored afterwards: "five" then counts columns from the right.
 
     Returns:
       uint8 [size, size, C]; `image` itself where it has that shape and the crop is the centre's.
     """
-    random = crop == "random" and draws is not None
-    if image.shape[:2] == (size, size) and not random:
+    if draws is None:
+        crop = "center"
+    if image.shape[:2] == (size, size) and crop == "center":
         return image
     from PIL import Image
 
     shorter = size
-    if random:
-        shorter = size + int(draws[3] * (np.ceil(size / SMALLEST_CROP) - size + 1))
+    if crop == "random":
+        low, high = (math.ceil(round(size * crop_range[i], 6)) for i in (0, -1))
+        shorter = low + int(draws[3] * (high - low + 1))
+    elif crop == "five":
+        which, place = divmod(int(draws[3] * 5 * len(crop_range)), 5)
+        shorter = int(size * crop_range[which])
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    while min(picture.size) >= 2 * shorter:
-        picture = picture.resize((picture.width // 2, picture.height // 2), resample=Image.Resampling.BOX)
-    scale = shorter / min(picture.size)
-    width, height = (max(size, round(side * scale)) for side in picture.size)
+    resample = Image.Resampling.LANCZOS
+    if filter == "cubic":
+        resample = Image.Resampling.BICUBIC
+        while min(picture.size) >= 2 * shorter:
+            picture = picture.resize((picture.width // 2, picture.height // 2), resample=Image.Resampling.BOX)
+        scale = shorter / min(picture.size)
+        width, height = (max(size, round(side * scale)) for side in picture.size)
+    else:
+        width, height = (shorter * side // min(picture.size) for side in picture.size)
     rows, columns = height - size, width - size
     top, left = rows // 2, columns // 2
-    if random:
+    if crop == "random":
         top, left = int(draws[4] * (rows + 1)), int(draws[5] * (columns + 1))
+    elif crop == "five":
+        rest = shorter - size
+        y, x = [(0, 0), (0, rest), (rest, 0), (rest, rest), (round(rest / 2),) * 2][place]
+        top, left = (height - shorter) // 2 + y, (width - shorter) // 2 + (rest - x if mirrored else x)
     if max(width, height) > LONG * shorter:
         x, y = picture.width / width, picture.height / height
         right, bottom = min((left + size) * x, picture.width), min((top + size) * y, picture.height)
         box = (left * x, top * y, right, bottom)
-        picture = picture.resize((size, size), resample=Image.Resampling.BICUBIC, box=box)
+        picture = picture.resize((size, size), resample=resample, box=box)
         top = left = 0
     else:
-        picture = picture.resize((width, height), resample=Image.Resampling.BICUBIC)
+        picture = picture.resize((width, height), resample=resample)
     array = np.asarray(picture)
     array = array if array.ndim == 3 else array[..., None]
     return array[top : top + size, left : left + size]
@@ -92,8 +123,34 @@ def augment(images: np.ndarray, draws: np.ndarray, shift: int = 0, flip: bool = 
     rows = np.clip(np.arange(height) + offsets[:, :1], 0, height - 1)
     columns = np.clip(np.arange(width) + offsets[:, 1:], 0, width - 1)
     if flip:
-        columns = np.where(draws[:, 2:3] < 0.5, columns[:, ::-1], columns)
+        columns = np.where(is_mirrored(draws)[:, None], columns[:, ::-1], columns)
     return images[np.arange(b)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def is_mirrored(draws: np.ndarray) -> np.ndarray:
+    """bool [b]: which images `augment` mirrors where it may, for draws [b, DRAWS]."""
+    return draws[:, 2] < 0.5
+
+
+def views(settings: Mapping[str, Any]) -> int:
+    """How many views of a picture there are under `config.data`'s changes; 0 where they are drawn at random."""
+    crop = settings.get("crop", "center")
+    if crop == "random" or settings.get("shift", 0):
+        return 0
+    crops = 5 * len(settings.get("crop_range", CROP_RANGE)) if crop == "five" else 1
+    return crops * (2 if settings.get("flip", False) else 1)
+
+
+def chosen(draws: np.ndarray, view: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
+    """Draws [b, DRAWS] that give the views number `view` int [b] (modulo their number), where they can be counted."""
+    count = views(settings)
+    if not count:
+        return draws
+    draws, view = draws.copy(), view % count
+    crops = count // 2 if settings.get("flip", False) else count
+    draws[:, 2] = np.where(view < crops, 0.75, 0.25)  # see `is_mirrored`
+    draws[:, 3] = (view % crops + 0.5) / crops
+    return draws
 
 
 def uniform_draws(seed: int, positions: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.feeds.rows import Content, Rows, Step, repeat_to, take_slots
-from vargen.layers import Dense, Embed, Norm, initializer, logical
+from vargen.layers import Dense, Embed, Initial, Norm, logical
 from vargen.limits import Between
 from vargen.mixers.layout import Layout
 from vargen.orders import Grid, Order
@@ -28,7 +28,7 @@ class Mask(nn.Module):
       grid: the slots.
       vocab, channels: the tokenizer's: codes where vocab > 0, else latents.
       width: D.
-      init_std: see `initializer`.
+      initial: of the parameters.
       most_known: the most slots known in a training pass.
       encoder_decoder: two stacks instead of one.
       buffer: rows that carry the condition.
@@ -39,7 +39,7 @@ class Mask(nn.Module):
     vocab: int
     channels: int
     width: int
-    init_std: float
+    initial: Initial
     most_known: int
     encoder_decoder: bool = True
     buffer: Annotated[int, Between(1, 2**16)] = 64
@@ -65,15 +65,15 @@ class Mask(nn.Module):
             raise ValueError("feed mask: needs an order of random sets, such as random_sets")
 
     def setup(self):
-        table = initializer(self.init_std or 0.02, self.width)
+        table = self.initial.table()
         size = self.buffer + self.grid.size
-        self.content = Content(self.vocab, self.width, self.init_std, self.dtype)
+        self.content = Content(self.vocab, self.width, self.initial, self.dtype)
         self.content_norm = Norm()
         self.positions = Embed(size, self.width, table, dtype=self.dtype)
         self.mask = self.param("mask", logical(table, None, "embed"), (1, self.width))
         self.targets = Embed(self.grid.size, self.width, table, dtype=self.dtype)
         if self.encoder_decoder:
-            init = initializer(self.init_std, self.width)
+            init = self.initial.kernel()
             self.bridge = Dense(self.width, ("embed", "mlp"), init, dtype=self.dtype)
             self.decoder_positions = Embed(size, self.width, table, dtype=self.dtype)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.feeds.rows import Content, Rows, Step, repeat_to
-from vargen.layers import Embed, initializer, logical
+from vargen.layers import Embed, Initial, logical
 from vargen.mixers.layout import Layout
 from vargen.orders import Grid, Order
 
@@ -21,14 +21,14 @@ class Refine(nn.Module):
       tokenizer: a tokenizer with levels: its `start`, `absorb` and `resample` (pure functions).
       grid: the slots, of which a level is a step.
       width: D.
-      init_std: see `initializer`.
+      initial: of the parameters.
       dtype: compute dtype.
     """
 
     tokenizer: Any
     grid: Grid
     width: int
-    init_std: float
+    initial: Initial
     dtype: Any = jnp.float32
 
     stacks = ("blocks",)
@@ -48,8 +48,8 @@ class Refine(nn.Module):
             raise ValueError("feed refine: needs the order levels")
 
     def setup(self):
-        init = initializer(self.init_std or 0.02, self.width)
-        self.content = Content(0, self.width, self.init_std, self.dtype)
+        init = self.initial.table()
+        self.content = Content(0, self.width, self.initial, self.dtype)
         self.levels = Embed(len(self.grid.levels), self.width, init, dtype=self.dtype)
         self.positions = Embed(self.grid.size, self.width, init, dtype=self.dtype)
         self.first = self.param("first", logical(init, None, "embed"), (self.grid.level_sizes[0], self.width))

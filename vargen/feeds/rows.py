@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.layers import Dense, Embed, initializer
+from vargen.layers import Dense, Embed, Initial
 from vargen.mixers.layout import Layout
 
 
@@ -64,15 +64,15 @@ class Content(nn.Module):
 
     vocab: int
     width: int
-    init_std: float
+    initial: Initial
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, content):
-        init = initializer(self.init_std, self.width)
         if self.vocab:
-            table = initializer(self.init_std or 0.02, self.width)
+            table = self.initial.table()
             return Embed(self.vocab, self.width, table, "vocab", self.dtype, name="codes")(content)
+        init = self.initial.kernel()
         return Dense(self.width, ("latent", "embed"), init, dtype=self.dtype, name="latents")(content)
 
 

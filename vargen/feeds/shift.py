@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.feeds.rows import Content, Rows, Step, repeat_to, take_slots
-from vargen.layers import Embed, initializer
+from vargen.layers import Embed, Initial
 from vargen.limits import RATE
 from vargen.mixers.layout import Layout
 from vargen.orders import Grid, Order
@@ -37,7 +37,7 @@ class Shift(nn.Module):
       grid: the slots.
       vocab, channels: the tokenizer's: codes where vocab > 0, else latents.
       width: D.
-      init_std: see `initializer`.
+      initial: of the parameters.
       condition_rows: P, rows of the condition.
       hides: whether the condition can hide rows.
       positions: adds a learned embedding of the slot whose content a row carries, or of the condition's row.
@@ -53,7 +53,7 @@ class Shift(nn.Module):
     vocab: int
     channels: int
     width: int
-    init_std: float
+    initial: Initial
     condition_rows: int = 1
     hides: bool = False
     positions: bool = False
@@ -83,8 +83,8 @@ class Shift(nn.Module):
             raise ValueError("feed shift: a random order needs target_positions=True, found False")
 
     def setup(self):
-        self.content = Content(self.vocab, self.width, self.init_std, self.dtype)
-        init = initializer(self.init_std or 0.02, self.width)
+        self.content = Content(self.vocab, self.width, self.initial, self.dtype)
+        init = self.initial.table()
         size = self.grid.size
         if self.positions:
             self.places = Embed(self.condition_rows + size, self.width, init, dtype=self.dtype)

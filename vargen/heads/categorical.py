@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vargen.layers import Dense
+from vargen.layers import Dense, Initial
 from vargen.limits import RATE, Between
 
 
@@ -20,6 +21,7 @@ class Categorical(nn.Module):
       bias: whether the map has a bias.
       init_std: deviation of the map at the start (0: zeros, a uniform distribution).
       label_smoothing: share of the target spread over all codes.
+      initial: of the model's parameters; the map has its distribution.
       dtype: compute dtype of the map; logits are float32.
     """
 
@@ -27,12 +29,14 @@ class Categorical(nn.Module):
     bias: bool = True
     init_std: Annotated[float, Between(0, 100)] = 0.0
     label_smoothing: Annotated[float, RATE] = 0.0
+    initial: Initial = Initial()  # noqa: RUF009
     dtype: Any = jnp.float32
 
     kind = "codes"
 
     def setup(self):
-        init = nn.initializers.truncated_normal(self.init_std) if self.init_std else nn.initializers.zeros
+        own = dataclasses.replace(self.initial, std=self.init_std)
+        init = own.kernel() if self.init_std else nn.initializers.zeros
         self.out = Dense(self.vocab, ("embed", "vocab"), init, self.bias, self.dtype)
 
     def __call__(self, hidden):

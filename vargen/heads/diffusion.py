@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vargen.heads.gaussian import Process
-from vargen.layers import Dense, Norm, initializer, sinusoid
+from vargen.layers import Dense, Initial, Norm, sinusoid
 from vargen.limits import COUNT, SIZE, AtLeast, Between, OneOf
 
 FREQUENCIES = 256
@@ -33,7 +33,7 @@ class Denoiser(nn.Module):
 
     def setup(self):
         def dense(features, init=None, names=("embed", "mlp")):
-            return Dense(features, names, init or initializer(0), dtype=self.dtype)
+            return Dense(features, names, init or Initial(0).kernel(), dtype=self.dtype)
 
         small, zero = nn.initializers.normal(0.02), nn.initializers.zeros
         self.time_1 = dense(self.width, small, (None, "mlp"))

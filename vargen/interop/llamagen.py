@@ -60,6 +60,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
         eps=1e-5,
         bias=False,
         init_std=0.02,
+        init="normal",
         dropout=0.1,
     )
     if PROJECTION in arrays:

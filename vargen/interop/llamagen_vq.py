@@ -26,7 +26,7 @@ def part(arrays: Mapping[str, Any], levels: tuple[int, ...] | None = None) -> Co
     """
     vocab, channels = m.pair(arrays, "quantize.embedding.weight", WHAT)
     encoder = autoencoder.encoder_part(arrays, autoencoder.LLAMAGEN, WHAT)
-    return config_part("vq", encoder=encoder, vocab=vocab, channels=channels)
+    return config_part("vq", encoder=encoder, vocab=vocab, channels=channels, revive_every=0)
 
 
 def table(tokenizer: VQ) -> list[m.Entry]:

@@ -44,7 +44,14 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     c.data.num_classes = classes
     c.order = part("random_sets", steps=min(256, slots))
     c.feed = part("mask", buffer=m.shape(arrays, "encoder_pos_embed_learned", WHAT)[1] - slots)
-    c.mixer = part("attention", heads=heads or known, bias="qkv", dropout=0.1)
+    c.mixer = part(
+        "attention",
+        heads=heads or known,
+        bias="qkv",
+        in_gain=0.5**0.5,
+        dropout=0.1,
+        weight_dropout=0.1,
+    )
     c.head = part(
         "diffusion",
         depth=m.count(arrays, "diffloss.net.res_blocks.{}.in_ln.weight", WHAT),
@@ -57,6 +64,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
         width=width,
         mlp="gelu",
         init_std=0.0,
+        init="normal",
         dropout=0.1,
     )
     paper: dict[str, Any] = dict(guidance=guidance, guidance_schedule="linear")

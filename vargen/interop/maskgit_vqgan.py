@@ -27,8 +27,8 @@ GROUPS = 32  # in the authors' program, whatever the width
 def part(arrays: Mapping[str, Any], levels: tuple | None = None) -> ConfigDict:
     """The tokenizer that the arrays are of: the part "vq" with the encoder "pooled".
 
-    The authors' quantiser adds mean (sg codes - latents)^2 and 0.25 mean (codes - sg latents)^2: beta is 1, and
-    the 0.25 is the codebook's weight.
+    The losses are those that it was trained with (google-research/maskgit, configs/vqgan_config.py), which the code
+    that carries it weighs otherwise.
 
     Args:
       arrays: the authors', by name; only their shapes are looked at.
@@ -51,8 +51,8 @@ def part(arrays: Mapping[str, Any], levels: tuple | None = None) -> ConfigDict:
         vocab=vocab,
         channels=channels,
         normalise=False,
-        beta=1.0,
-        codebook_weight=0.25,
+        entropy_weight=0.1,
+        revive_every=0,
         encoder=config.part("pooled", **{k: v for k, v in found.items() if v != USUAL[k]}),
     )
 

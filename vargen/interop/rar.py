@@ -39,7 +39,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     name, temperature, guidance, power = SIZES.get(width, (str(width), *SIZES[768][1:]))
     c.name = f"RAR-{name}"
     c.data.num_classes = m.shape(arrays, "embeddings.weight", WHAT)[0] - vocab - 2
-    c.conditioning = part("label", dropout=0.1, lead=1)
+    c.conditioning = part("label", dropout=0.1, lead=1, zero_lead=True)
     # What was published has left the random orders behind: fine-tuning goes on in raster order.
     c.order = part("random_to_raster", start=0, end=0)
     c.feed = part("shift", positions=True, target_positions=True, step_condition=True)
@@ -47,7 +47,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     if heads not in (0, told):
         raise UserError(f"--heads: expected {told} as the arrays tell, found {heads}")
     heads = told
-    c.mixer = part("attention", heads=heads, qk_norm="layer", bias="qkv", dropout=0.1)
+    c.mixer = part("attention", heads=heads, qk_norm="layer", bias="qkv", dropout=0.1, weight_dropout=0.1)
     c.head = part("categorical", init_std=0.02)
     c.model = dict(
         layers=m.count(arrays, "blocks.{}.attn.proj.weight", WHAT),
@@ -56,6 +56,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
         mlp_width=m.shape(arrays, "blocks.0.mlp.fc1.weight", WHAT)[0],
         adaptive="adaln",
         adaln_zero=True,
+        init="normal",
         dropout=0.1,
     )
     c.sampling.update(dict(guidance=4.0))

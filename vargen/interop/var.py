@@ -21,6 +21,8 @@ PUBLISHED = {
     (10, 680): (1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
     (10, 2240): (1, 2, 3, 4, 6, 9, 13, 18, 24, 32),
 }
+# By depth: the gain with which the gates of the blocks start (`--alng` in the authors' README), which no array tells.
+GATES = {16: 1e-3, 20: 1e-3, 24: 1e-4, 30: 1e-5, 36: 5e-6}
 
 
 def levels(arrays: Mapping[str, Any]) -> tuple[int, ...]:
@@ -60,7 +62,9 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
         width=width,
         adaptive="shared" if "shared_ada_lin.1.weight" in arrays else "adaln",
         affine=False,
+        gate_gain=GATES.get(depth, 1e-5),
         init_std=-1.0,
+        init="normal",
         depth_scaled_init=True,
         drop_path=0.1 * depth / 24,
     )

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vargen.layers import Dense, Mlp, Norm, initializer, logical
+from vargen.layers import Dense, Initial, Mlp, Norm, logical
 
 # gamma (mixer, mlp), scale (mixer, mlp), shift (mixer, mlp): the official VAR code's order.
 MODULATIONS = 6
@@ -25,7 +25,8 @@ class Block(nn.Module):
       adaln_zero: modulations start at zero, and so every block as the identity (DiT's adaLN-Zero).
       adaptive: "none"; "adaln": the six modulations are a linear map of silu(condition) per block
         (DiT, arXiv 2212.09748); "shared": that map is shared by all blocks, and each adds a learned offset.
-      init_std, out_init: initialisers; see `initializer`.
+      initial, out_init: of the parameters, and the initialiser of projections out of the residual branches.
+      gate_gain: factor on the initial modulations that gate the branches.
       dropout: in the position-wise network.
       dtype: compute dtype.
     """
@@ -34,7 +35,7 @@ class Block(nn.Module):
     width: int
     mlp: str
     mlp_width: int
-    init_std: float
+    initial: Initial
     out_init: Any
     norm: str = "layer"
     affine: bool = True
@@ -42,13 +43,14 @@ class Block(nn.Module):
     bias: bool = True
     adaptive: str = "none"
     adaln_zero: bool = False
+    gate_gain: float = 1e-5
     dropout: float = 0.0
     dtype: Any = jnp.float32
 
     def setup(self):
         self.norm_1 = Norm(self.norm, self.affine, self.eps)
         self.norm_2 = Norm(self.norm, self.affine, self.eps)
-        init = initializer(self.init_std, self.width)
+        init = self.initial.kernel()
         self.feed_forward = Mlp(
             self.mlp_width, self.mlp, init, self.out_init, self.bias, self.dropout, self.dtype
         )
@@ -56,13 +58,12 @@ class Block(nn.Module):
             self.modulation = Dense(
                 MODULATIONS * self.width,
                 ("embed", "mlp"),
-                nn.initializers.zeros if self.adaln_zero else _adaptive_init(self.init_std, self.width),
+                nn.initializers.zeros if self.adaln_zero else _adaptive_init(init, self.gate_gain),
                 dtype=self.dtype,
             )
         elif self.adaptive == "shared":
-            self.offset = self.param(
-                "offset", logical(_offset_init, None, "embed"), (MODULATIONS, self.width)
-            )
+            init = _offset_init(self.gate_gain)
+            self.offset = self.param("offset", logical(init, None, "embed"), (MODULATIONS, self.width))
 
     def modulate(self, condition) -> jax.Array | None:
         """The block's modulations [B, M, 6, D]; None where it has none.
@@ -115,7 +116,7 @@ class FinalNorm(nn.Module):
     """
 
     width: int
-    init_std: float
+    initial: Initial
     norm: str = "layer"
     affine: bool = True
     eps: float = 1e-6
@@ -130,7 +131,7 @@ class FinalNorm(nn.Module):
             return y
         init = nn.initializers.zeros
         if not self.adaln_zero:
-            init = initializer(self.init_std, self.width, gain=0.5)
+            init = self.initial.kernel(0.5)
         both = Dense(2 * self.width, ("embed", "mlp"), init, dtype=self.dtype, name="modulation")(
             nn.silu(condition)
         )
@@ -142,12 +143,12 @@ class SharedModulation(nn.Module):
     """The map shared by all blocks under adaptive "shared": [B, M, D] -> [B, M, 6, D]."""
 
     width: int
-    init_std: float
+    initial: Initial
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, condition):
-        init = initializer(self.init_std, self.width)
+        init = self.initial.kernel()
         y = Dense(MODULATIONS * self.width, ("embed", "mlp"), init, dtype=self.dtype, name="map")(
             nn.silu(condition)
         )
@@ -158,17 +159,22 @@ def _adapt(x, scale, shift):
     return x if scale is None else x * (1 + scale) + shift
 
 
-def _adaptive_init(std: float, width: int):
-    """Gates start near zero (1e-5 of the usual), scales and shifts at half."""
-    base = initializer(std, width)
+def _gains(gate: float) -> list[float]:
+    """Factors on the initial modulations: gates start near zero, scales and shifts at half."""
+    return [gate] * 2 + [0.5] * 4
 
+
+def _adaptive_init(base, gate: float):
     def init(key, shape, dtype=jnp.float32):
-        gain = jnp.repeat(jnp.array([1e-5] * 2 + [0.5] * 4, dtype), shape[1] // MODULATIONS)
+        gain = jnp.repeat(jnp.array(_gains(gate), dtype), shape[1] // MODULATIONS)
         return base(key, shape, dtype) * gain
 
     return init
 
 
-def _offset_init(key, shape, dtype=jnp.float32):
-    gain = jnp.array([1e-5] * 2 + [0.5] * 4, dtype)[:, None]
-    return jax.random.normal(key, shape, dtype) / shape[1] ** 0.5 * gain
+def _offset_init(gate: float):
+    def init(key, shape, dtype=jnp.float32):
+        gain = jnp.array(_gains(gate), dtype)[:, None]
+        return jax.random.normal(key, shape, dtype) / shape[1] ** 0.5 * gain
+
+    return init

@@ -39,7 +39,9 @@ def reconstruction(
     weight = settings.get("perceptual", 0.0)
     if weight:
         if perceptual is None:
-            raise UserError("losses.perceptual: expected weights in losses.perceptual_weights, found none")
+            raise UserError(
+                "losses.perceptual: expected a distance, of the file losses.perceptual_weights, or 0, found neither"
+            )
         metrics["perceptual"] = jnp.mean(perceptual(images, decoded))
         loss = loss + weight * metrics["perceptual"]
     return loss, metrics

@@ -3,8 +3,15 @@
 No weights come with vargen. A file (safetensors or npz) holds float arrays by the names that PyTorch users
 know: `features.<i>.weight` [O, I, h, w] and `features.<i>.bias` [O] for the convolutions of torchvision's
 `vgg16` (i = 0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28) or `alexnet` (i = 0, 3, 6, 8, 10), and
-`lin<k>.model.1.weight` [1, C, 1, 1], k = 0 to 4, of the `lpips` package. Which network it is follows from the
-names.
+`lin<k>.model.1.weight` [1, C, 1, 1], k = 0 to 4, of the `lpips` package; others are passed over. Which network it is
+follows from the names. VGG16's, which the tokenizers' authors use, is two published files in one: torchvision's
+vgg16-397923af.pth (download.pytorch.org/models) and lpips/weights/v0.1/vgg.pth of richzhang/PerceptualSimilarity:
+
+    from torch import load
+    from safetensors.torch import save_file
+    save_file({**load("vgg16-397923af.pth"), **load("vgg.pth")}, "vgg_lpips.safetensors")
+
+AlexNet's likewise of alexnet-owt-7be5be79.pth and lpips/weights/v0.1/alex.pth.
 """
 
 from __future__ import annotations

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import fnmatch
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from vargen.errors import UserError
+
 
 def schedule(settings: Any, peak: float | None = None) -> optax.Schedule:
     """The learning rate as a function of the step.
 
-    Linear over `warmup_steps` ((step + 1) / warmup_steps of the peak, so that step 0 already moves), then
-    constant, or down to `min_learning_rate` at `steps` by a half cosine (Loshchilov & Hutter 2017, eq. 5) or
-    a line.
+    Linear over `warmup_steps`: from the share `warmup_start` of the peak at step 0 to the peak at `warmup_steps`, or
+    where that is None (step + 1) / warmup_steps of the peak, so that step 0 already moves. Then constant; or, after
+    the share `hold` of what is left at the peak, down to `min_learning_rate`: by a half cosine that ends at `steps`
+    (Loshchilov & Hutter 2017, eq. 5), or by a line that the last update ends.
 
     Args:
-      settings: `steps`, `learning_rate`, `min_learning_rate`, `warmup_steps`, `schedule`.
+      settings: `steps`, `learning_rate`, `min_learning_rate`, `warmup_steps`, `warmup_start`, `schedule`, `hold`.
       peak: replaces `learning_rate` (for a second optimizer).
     """
     peak = settings.learning_rate if peak is None else peak
@@ -27,44 +31,85 @@ def schedule(settings: Any, peak: float | None = None) -> optax.Schedule:
 
     def rate(step: jax.Array | int) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)
-        ramp = peak * jnp.minimum(1.0, (step + 1) / max(warmup, 1))
+        risen = (step + 1) / max(warmup, 1)
+        if settings.warmup_start is not None:
+            risen = settings.warmup_start + (1 - settings.warmup_start) * step / max(warmup, 1)
         if settings.schedule == "constant":
-            return ramp
-        progress = jnp.clip((step - warmup) / max(steps - warmup, 1), 0.0, 1.0)
-        linear = settings.schedule == "linear"
-        rest = 1 - progress if linear else 0.5 * (1 + jnp.cos(jnp.pi * progress))
-        decayed = floor + (peak - floor) * rest
-        return jnp.where(step < warmup, ramp, decayed)
+            rest = jnp.ones(())
+        else:
+            linear = settings.schedule == "linear"
+            last = steps - 1 if linear else steps
+            progress = (step - warmup) / max(last - warmup, 1)
+            progress = jnp.clip((progress - settings.hold) / (1 - settings.hold), 0.0, 1.0)
+            rest = 1 - progress if linear else 0.5 * (1 + jnp.cos(jnp.pi * progress))
+        return jnp.where(step < warmup, peak * risen, floor + (peak - floor) * rest)
 
     return rate
 
 
-def decay_mask(params: Any) -> Any:
+def weight_decay(settings: Any) -> optax.ScalarOrSchedule:
+    """Weight decay, as a function of the step where it ends at another value than it starts with.
+
+    From `weight_decay` at step 0 to `final_weight_decay` at the last, by a half cosine over all `steps` (VAR, official
+    code).
+    """
+    first, last = settings.weight_decay, settings.final_weight_decay
+    if last is None or last == first:
+        return first
+
+    def decay(step: jax.Array | int) -> jax.Array:
+        progress = jnp.clip(jnp.asarray(step, jnp.float32) / max(settings.steps - 1, 1), 0.0, 1.0)
+        return last + (first - last) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+
+    return decay
+
+
+def decay_mask(params: Any, patterns: Sequence[str]) -> Any:
     """Which parameters weight decay touches: a tree of booleans.
 
-    Kernels alone, known by their name as everywhere in Flax. Biases and norms' scales are not decayed,
-    whatever layers they are stacked over, nor are tables (embeddings, positions, codebooks): a row that few
-    examples visit would shrink between its visits.
+    Args:
+      params: nested dict.
+      patterns: as of `fnmatch`, on names such as "blocks/mixer/query/kernel"; of those that fit a name the last
+        decides, and one after "!" takes it out.
     """
 
     def decayed(path: Any, _: Any) -> bool:
-        return "kernel" in str(getattr(path[-1], "key", path[-1]))
+        fitting = [p for p in patterns if fnmatch.fnmatchcase(_name(path), p.removeprefix("!"))]
+        return bool(fitting) and not fitting[-1].startswith("!")
 
     return jax.tree_util.tree_map_with_path(decayed, params)
+
+
+def check_decay(params: Any, patterns: Sequence[str], group: str) -> None:
+    """Raises UserError where one of the patterns of `decay_mask` fits no parameter, and so says nothing."""
+    names = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern.removeprefix("!")):
+            raise UserError(
+                f"config field {group}.decay: expected patterns of parameters' names, such as {names[0]}, found "
+                f"{pattern!r}, which none has"
+            )
+
+
+def _name(path: Any) -> str:
+    return "/".join(str(getattr(key, "key", key)) for key in path)
 
 
 def adamw(settings: Any, peak: float | None = None) -> optax.GradientTransformation:
     """Clipping by the global norm, then AdamW (Loshchilov & Hutter 2019) with `decay_mask`.
 
     Args:
-      settings: the fields of `schedule`, and `b1`, `b2`, `weight_decay`, `clip_norm` (0: no clipping).
+      settings: the fields of `schedule` and `weight_decay`, and `b1`, `b2`, `decay` (patterns of `decay_mask`),
+        `clip_norm` (0: no clipping).
       peak: see `schedule`.
     """
     clip = optax.clip_by_global_norm(settings.clip_norm) if settings.clip_norm > 0 else optax.identity()
     return optax.chain(
         clip,
         optax.scale_by_adam(b1=settings.b1, b2=settings.b2),
-        optax.add_decayed_weights(settings.weight_decay, mask=decay_mask),
+        optax.add_decayed_weights(
+            weight_decay(settings), mask=lambda params: decay_mask(params, settings.decay)
+        ),
         optax.scale_by_learning_rate(schedule(settings, peak)),
     )
 

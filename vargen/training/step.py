@@ -56,7 +56,7 @@ def update(task: Task, settings: Any, mesh: Any) -> Step:
             updates, opt_state[name] = tx.update(grads[name], state.opt_state[name], state.params[name])
             params[name] = optax.apply_updates(state.params[name], updates)
         params, stats = task.after_update(params, stats, frozen, batch, after_key, state.step)
-        ema = average(state.ema, params["model"], settings.ema_decay, state.step)
+        ema = average(state.ema, params["model"], settings.ema_decay, state.step, settings.ema_warmup)
 
         metrics |= dict(grad_norm=optax.global_norm(grads["model"]), param_norm=optax.global_norm(params))
         if "discriminator" in grads:
@@ -86,13 +86,13 @@ class OnMesh:
             return self.jitted.lower(*args)
 
 
-def average(ema: Any, params: Any, decay: float, step: jax.Array) -> Any:
-    """The moving average after update number `step` (from 0).
+def average(ema: Any, params: Any, decay: float, step: jax.Array, warmup: bool) -> Any:
+    """The moving average after update number `step` (from 0); with a decay of 0 the parameters themselves.
 
-    The decay is warmed up, min(decay, (1 + step) / (10 + step)), so that the random initial parameters don't
-    linger in the average of a short run.
+    Warmed up, the decay is min(decay, (1 + step) / (10 + step)), so that the random initial parameters don't linger in
+    the average of a short run.
     """
-    decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step)) if warmup else decay
     return jax.tree.map(lambda e, p: decay * e + (1.0 - decay) * p, ema, params)
 
 

@@ -22,7 +22,8 @@ def matches(golden: Golden) -> bool:
 def results(golden: Golden) -> Iterator[Result]:
     """All comparisons that the golden's arrays allow."""
     images = golden["in/img"].transpose(0, 2, 3, 1)
-    part = maskgit_vqgan.part(golden.weights)
+    # Its weights of the losses, which aren't those of MaskGIT's training.
+    part = {**maskgit_vqgan.part(golden.weights), **dict(beta=1.0, codebook_weight=0.25, entropy_weight=0.0)}
     tokenizer = tokenizers.build(part, images.shape[1:3], images.shape[3])
 
     @jax.jit
