@@ -117,7 +117,7 @@ WRONG = [
     ("mar", "order.mask_ratio_min", 0.0, "above 0 to 1"),
     ("mar", "order.mask_ratio_min", 1.5, "above 0 to 1"),
     ("rar", "order.end", -1, "from 0"),
-    ("rar", "order.start", 10**6, "order.end: expected at least start"),
+    ("rar", "order.start", 0.9, "order.end: expected at least start"),
     ("mar", "feed.name", "shift", "feed shift: needs steps"),
     ("var", "feed.name", "mask", "feed mask: needs an order of random sets"),
     ("mar", "feed.buffer", 0, "from 1 to"),

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 # A trained model forgets at the rates that a fresh one learns with.
 TRAINING: dict[str, Any] = dict(learning_rate=1e-5, schedule="constant", warmup_steps=100, ema_decay=0.999)
 # Orders that change in the course of training have arrived.
-ORDERS: dict[str, dict[str, Any]] = dict(random_to_raster=dict(start=0, end=0))
+ORDERS: dict[str, dict[str, Any]] = dict(random_to_raster=dict(start=0.0, end=0.0))
 
 
 def begun(c: ConfigDict) -> ConfigDict:

@@ -176,7 +176,7 @@ def _trace(c: Any, tokenizer: Any, generator: Generator, devices: int, memory: M
         else:
             batch = batch_of(c.training, content=(content.shape[1:], content.dtype), label=((), jnp.int32))
             frozen = dict(quantizer=params["quantizer"])
-            own = trained(GeneratorTask(generator, tokenizer), "training", frozen, batch)
+            own = trained(GeneratorTask(generator, tokenizer, c.training.steps), "training", frozen, batch)
     with _stage("sampling", c.order.name):
         settings = Sampling.make(**c.sampling)
         jax.eval_shape(

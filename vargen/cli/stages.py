@@ -169,7 +169,7 @@ def train_generator(config: ConfigDict, workdir: Path, held_out_images: HeldOut)
     # Where an imported or copied generator lies, training starts with it.
     start = directory / checkpoints.WEIGHTS
     return loop(
-        GeneratorTask(generator, tokenizer),
+        GeneratorTask(generator, tokenizer, settings.steps),
         frozen,
         functools.partial(_batches, source, config, settings, mesh),
         directory,

@@ -126,11 +126,13 @@ class GeneratorTask:
     Args:
       generator: see `vargen.generator`; it drops labels itself.
       tokenizer: see `vargen.tokenizers`.
+      steps: updates of the whole training, which orders may change in the course of; None: they are as at its end.
     """
 
-    def __init__(self, generator: Any, tokenizer: Any):
+    def __init__(self, generator: Any, tokenizer: Any, steps: int | None = None):
         self.generator = generator
         self.tokenizer = tokenizer
+        self.steps = steps
 
     def init_boxed(self, key: jax.Array) -> Params:
         """Fresh parameters of the generator."""
@@ -146,8 +148,9 @@ class GeneratorTask:
         """The generator's loss; there is no aux."""
         content_key, loss_key = jax.random.split(key)
         content = self.content(frozen, batch, content_key)
+        progress = None if self.steps is None else step / self.steps
         loss, metrics = self.generator.loss(
-            params["model"], frozen.get("quantizer"), content, batch["label"], loss_key, True, step
+            params["model"], frozen.get("quantizer"), content, batch["label"], loss_key, True, progress
         )
         return loss, (stats, metrics, None)
 
