@@ -36,6 +36,7 @@ class Data:
     flip: bool = False  # random mirror images
     crop: Annotated[str, OneOf("center", "random")] = "center"
     test_fraction: Annotated[float, Between(0, 1, above=True, below=True)] = 0.1  # where the set has no split
+    skip_broken: Annotated[int, Between(0, 10**6)] = 0  # broken files that a run goes on without
 
 
 @dataclasses.dataclass

@@ -24,6 +24,15 @@ def add_config(parser: argparse.ArgumentParser, *, required: bool, workdir: bool
     )
 
 
+def add_check_data(parser: argparse.ArgumentParser) -> None:
+    """The flag --check-data."""
+    parser.add_argument(
+        "--check-data",
+        action="store_true",
+        help="read all images beforehand and name every broken one (config.data.skip_broken may be skipped)",
+    )
+
+
 def add_cluster(parser: argparse.ArgumentParser) -> None:
     """The flags of runs of several processes."""
     group = parser.add_argument_group(

@@ -20,6 +20,7 @@ EXAMPLES = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
     flags.add_config(parser, required=False)
+    flags.add_check_data(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     workdir = paths.path(args.workdir, "--workdir")
     config = common.read_config(args)
     print(f"1/2 training {config.name} on {config.data.source}, into {workdir}", flush=True)
-    train.train(config, workdir)
+    train.train(config, workdir, check_data=args.check_data)
     print("2/2 sampling and measuring", flush=True)
     model = vargen.load(workdir)
     command = f"vargen quickstart --config {args.config} --workdir {args.workdir}"

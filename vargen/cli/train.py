@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="fine-tune the model of another workdir or of `vargen import`; its config, where --config is not given",
     )
+    flags.add_check_data(parser)
     flags.add_cluster(parser)
 
 
@@ -60,7 +61,14 @@ def run(args: argparse.Namespace) -> None:
         args.config = os.fspath(copying.found(args.origin, "--from") / "config.json")
     config = common.read_config(args)
     with flags.cluster(args):
-        train(config, args.workdir, stage=args.stage, tokenizer=args.tokenizer, origin=args.origin)
+        train(
+            config,
+            args.workdir,
+            stage=args.stage,
+            tokenizer=args.tokenizer,
+            origin=args.origin,
+            check_data=args.check_data,
+        )
         if args.stage != "tokenizer":
             say(f"trained; next: vargen sample --workdir {args.workdir}")
 
@@ -72,6 +80,7 @@ def train(
     stage: str = "all",
     tokenizer: str | None = None,
     origin: str | None = None,
+    check_data: bool = False,
 ) -> None:
     """Runs the stages that are not complete. Everything is checked before anything is written.
 
@@ -81,6 +90,7 @@ def train(
       stage: one of `STAGES`.
       tokenizer: a workdir whose tokenizer is copied.
       origin: a workdir whose tokenizer is copied and with whose generator training starts.
+      check_data: whether all images are read beforehand.
 
     Raises:
       UserError: anything that doesn't fit, or another run in the workdir.
@@ -117,6 +127,8 @@ def train(
         copies = copying.plan(config, workdir, tokenizer=tokenizer, origin=origin, classes=classes)
     if stage == "generator" and not brought:
         stages.check_tokenizer(workdir)
+    if check_data and _first_process():
+        common.check_data(config)
     # Weights and pictures are read now, so that a broken one is found before anything is written.
     perceptual = stages.perceptual_loss(config) if "tokenizer" in due else None
     held_out = functools.cache(functools.partial(stages.read_held_out, config))

@@ -6,6 +6,8 @@ pure function of (image, numbers), wherever it is computed.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 # Uniform numbers that one image takes: shift rows, shift columns, flip, crop scale, crop row, crop column.
@@ -13,6 +15,30 @@ DRAWS = 6
 # Random crops keep between 80 % and all of the short side (openai/guided-diffusion, image_datasets.py).
 SMALLEST_CROP = 0.8
 LONG = 8  # times as long as wide: of longer pictures the square alone is enlarged
+
+
+def to_bytes(values: np.ndarray, most: int = 65_535) -> np.ndarray:
+    """Levels of any type to uint8 of the same shape.
+
+    Args:
+      values: uint8; whole numbers from 0 to `most` (others are clipped), scaled to 0 to 255 and rounded; or floats,
+        from 0 to 1 where none is above 1, else from 0 to 255.
+      most: what white is among whole numbers.
+
+    Raises:
+      ValueError: a float that is below 0, above 255 or not finite.
+    """
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == bool:
+        return values.astype(np.uint8) * np.uint8(255)
+    if values.dtype.kind in "iu":
+        clipped = np.clip(values, 0, most).astype(np.uint32)
+        return ((clipped * 255 + most // 2) // most).astype(np.uint8)
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 255):  # nan neither
+        raise ValueError(f"expected levels from 0 to 1 or from 0 to 255, found {low:g} to {high:g}")
+    return np.rint(values * np.float32(255 if high <= 1 else 1)).astype(np.uint8)
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
@@ -55,8 +81,7 @@ def fit(image: np.ndarray, size: int, crop: str = "center", draws: np.ndarray | 
     if random:
         shorter = size + int(draws[3] * (np.ceil(size / SMALLEST_CROP) - size + 1))
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    while min(picture.size) >= 2 * shorter:
-        picture = picture.resize((picture.width // 2, picture.height // 2), resample=Image.Resampling.BOX)
+    picture = halved(picture, shorter)
     scale = shorter / min(picture.size)
     width, height = (max(size, round(side * scale)) for side in picture.size)
     rows, columns = height - size, width - size
@@ -74,6 +99,15 @@ def fit(image: np.ndarray, size: int, crop: str = "center", draws: np.ndarray | 
     array = np.asarray(picture)
     array = array if array.ndim == 3 else array[..., None]
     return array[top : top + size, left : left + size]
+
+
+def halved(picture: Any, least: int) -> Any:
+    """A PIL picture, "L" or "RGB", halved by box averaging while its short side stays at least `least`."""
+    from PIL import Image
+
+    while min(picture.size) >= 2 * least:
+        picture = picture.resize((picture.width // 2, picture.height // 2), resample=Image.Resampling.BOX)
+    return picture
 
 
 def augment(images: np.ndarray, draws: np.ndarray, shift: int = 0, flip: bool = False) -> np.ndarray:
