@@ -8,7 +8,7 @@ import io
 import os
 import threading
 import warnings
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def read_image(file: os.PathLike, channels: int, image_size: int = 0) -> np.ndar
         found = "a directory" if where.is_dir() else "no plain file" if where.exists() else "none"
         raise UserError(f"image {file}: expected a file, found {found}")
     try:
-        with Image.open(_content(where)) as picture:
+        with _opened(where) as content, Image.open(content) as picture:
             return _read(file, picture, channels, image_size)
     except (UserError, MemoryError):
         raise
@@ -87,10 +87,10 @@ def _prepare() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of cameras' EXIF and the like
 
 
-def _content(where: paths.Path) -> Any:
-    """What Pillow opens: the name of a file of this machine, or the bytes of one in a bucket."""
+def _opened(where: paths.Path) -> BinaryIO:
+    """The file for Pillow: not its name, or it would be mapped into memory, which scrambles grey TIFFs that lie."""
     if not paths.is_remote(where):
-        return os.fspath(where)
+        return open(where, "rb")
     try:
         return io.BytesIO(where.read_bytes())
     except Exception as error:  # of the network, which have nothing to do with the picture

@@ -66,6 +66,7 @@ def say_once(line: str) -> None:
 
 def natural(name: str) -> tuple[Any, ...]:
     """A key that sorts names as people do: 2 before 10, capitals beside small letters; equal ones by themselves."""
+    name = paths.text(name)  # the same in every locale
     parts = re.split("([0-9]+)", name.casefold())
     return (*(int(part) if i % 2 else part for i, part in enumerate(parts)),), name
 
