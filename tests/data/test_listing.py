@@ -66,7 +66,7 @@ def test_what_is_no_picture(tmp_path, capsys):
     assert source.classes == ["a"]
     found = [file.name for split in ("train", "test") for file in data.load(settings(tmp_path), split).files]
     assert sorted(found) == ["0.png", "1.PNG", "2.JPG", "3.png"]
-    kinds = "8 hidden, 2 .txt, 1 .csv, 1 .db, 1 .heic, 1 of no known kind, 1 others"
+    kinds = "8 hidden, 2 .txt, 1 .csv, 1 .db, 1 .heic, 1 of no known kind, 1 of other kinds"
     assert capsys.readouterr().out == f"folder {tmp_path}: 15 passed over: {kinds}\n"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from vargen.data.folder import FolderSource
 from vargen.data.image_file import BrokenImage
+from vargen.data.listing import natural
 from vargen.data.pipeline import READERS
 from vargen.data.sources import Source
 from vargen.errors import UserError
@@ -39,6 +40,7 @@ def check(sources: Sequence[Source]) -> None:
         errors = pool.map(error_of, items)
         bar = tqdm(errors, "checking data", len(items), unit=" images", dynamic_ncols=True, leave=False)
         wrong = [(*item, error) for item, error in zip(items, bar) if error is not None]
+    wrong.sort(key=lambda found: natural(_name(*found[:2])))
     found = f"{len(wrong)} of {len(items)} images that cannot be read"
     allowed = max((s.broken.most for s in sources if isinstance(s, FolderSource)), default=0)
     if len(wrong) > allowed or any(not isinstance(error, BrokenImage) for *_, error in wrong):

@@ -48,7 +48,7 @@ class PassedOver:
         ordered = sorted(self.kinds.items(), key=lambda kind: (-kind[1], kind[0]))
         said = [f"{count} {kind}" for kind, count in ordered[:KINDS_SAID]]
         if rest := sum(count for _, count in ordered[KINDS_SAID:]):
-            said.append(f"{rest} others")
+            said.append(f"{rest} of other kinds")
         text = ", ".join(said) or "none"
         return text.replace(NEITHER, f"{NEITHER} ({self.example!r})")
 
