@@ -1,5 +1,6 @@
 """Every system that trains on the digits, through all commands, at a tiny size."""
 
+import itertools
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from commands import ROOT, tiny
 from PIL import Image
 
+from vargen import config, data
 from vargen.cli import main
 
 SYSTEMS = sorted(path.stem for path in (ROOT / "configs").glob("*_digits.py"))
@@ -112,3 +114,45 @@ def test_a_folder_of_pictures(tmp_path):
     run("sample", "--workdir", workdir, "--classes", "dark", "--count", "1")
     with Image.open(workdir / "samples" / "0001-000.png") as image:
         assert image.size == (16, 16) and image.mode == "RGB"
+
+
+@pytest.mark.slow
+def test_a_broken_picture_in_a_long_run(tmp_path, capsys):
+    """What was trained is saved and the file named; allowed to skip it, the run goes on as one that never stopped."""
+    for k in range(50):
+        file = tmp_path / "pictures" / ("train" if k < 48 else "val") / "ab"[k % 2] / f"{k}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 24), (5 * k,) * 3).save(file)
+    settings = config.images("folder", 16, 3, 0, path=str(tmp_path / "pictures"))
+    third = list(itertools.islice(data.batches(data.load(settings), batch_size=16), 3))[2]["image"]
+    name = f"{round((float(third[0].mean()) + 1) * 127.5 / 5)}.png"
+    (broken,) = (tmp_path / "pictures" / "train").glob(f"*/{name}")
+    broken.write_bytes(broken.read_bytes()[:50])
+    fields = ["source=folder", f"path={tmp_path / 'pictures'}", "num_classes=0", "channels=3", "crop=random"]
+    fields = [f"--config.data.{field}" for field in fields] + ["--config.tokenizer_training.steps=9"]
+    train = ["train", "--config", ROOT / "configs" / "var_digits.py", *tiny("var_digits"), *fields]
+    skip = "--config.data.skip_broken=1"
+
+    run(*train, "--workdir", tmp_path / "one", skip)
+    assert name in capsys.readouterr().out
+    assert main.main([str(a) for a in (*train, "--workdir", tmp_path / "two")]) == 2
+    said = capsys.readouterr()
+    assert said.out == "saved at step 2\n" and said.err.count("\n") == 1
+    assert f"{name}: expected a whole image" in said.err
+    assert [p.name for p in (tmp_path / "two" / "tokenizer" / "checkpoints").iterdir()] == ["2"]
+    assert main.main([str(a) for a in (*train, "--workdir", tmp_path / "two", "--check-data")]) == 2
+    assert (
+        f"found 1 of 50 images that cannot be read: train/{broken.parent.name}/{name}"
+        in capsys.readouterr().err
+    )
+    run(*train, "--workdir", tmp_path / "two", skip, "--check-data")
+    for part in ("codes/index.json", "codes/content-00000.npy", "codes/labels-00000.npy"):
+        assert (tmp_path / "one" / part).read_bytes() == (tmp_path / "two" / part).read_bytes()
+    last = [
+        json.loads((tmp_path / run_ / "generator" / "metrics.jsonl").read_text().splitlines()[-1])
+        for run_ in ("one", "two")
+    ]
+    assert last[0]["loss"] == last[1]["loss"] and last[0]["validation_loss"] == last[1]["validation_loss"]
+    before = (tmp_path / "two" / "codes" / "index.json").stat().st_mtime_ns
+    run(*train, "--workdir", tmp_path / "two", "--config.data.skip_broken=7")  # codes are what they were
+    assert (tmp_path / "two" / "codes" / "index.json").stat().st_mtime_ns == before

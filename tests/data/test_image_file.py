@@ -263,7 +263,7 @@ MODES = {
     "cmyk.jpg": lambda file: Image.fromarray(COLOUR).convert("CMYK").save(file),
     "cmyk.tif": lambda file: Image.fromarray(COLOUR).convert("CMYK").save(file),
     "lab.tif": lambda file: Image.frombytes("LAB", (21, 13), COLOUR.tobytes()).save(file),
-    "ycbcr.tif": lambda file: Image.fromarray(COLOUR).convert("YCbCr").save(file),
+    "jpeg.tif": lambda file: Image.fromarray(COLOUR).save(file, compression="jpeg"),
     "palette.png": palette,
     "palette.bmp": palette,
     "palette.gif": palette,

@@ -14,6 +14,7 @@ from vargen.data.sources import Source
 from vargen.errors import UserError
 
 NAMED = 10
+AT_ONCE = 16  # images that a thread reads at once
 
 
 def check(sources: Sequence[Source]) -> None:
@@ -29,17 +30,22 @@ def check(sources: Sequence[Source]) -> None:
 
     items = [(source, i) for source in sources if not source.in_memory for i in range(len(source))]
 
-    def error_of(item: tuple[Source, int]) -> UserError | None:
-        try:
-            item[0].read(item[1])
-        except UserError as error:
-            return error
-        return None
+    def read(some: list[tuple[Source, int]]) -> list[tuple[Source, int, UserError]]:
+        found = []
+        for source, i in some:
+            try:
+                source.read(i)
+            except UserError as error:
+                found.append((source, i, error))
+            bar.update()
+        return found
 
-    with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
-        errors = pool.map(error_of, items)
-        bar = tqdm(errors, "checking data", len(items), unit=" images", dynamic_ncols=True, leave=False)
-        wrong = [(*item, error) for item, error in zip(items, bar) if error is not None]
+    with (
+        concurrent.futures.ThreadPoolExecutor(READERS) as pool,
+        tqdm(total=len(items), desc="checking data", unit=" images", dynamic_ncols=True, leave=False) as bar,
+    ):
+        parts = [items[start : start + AT_ONCE] for start in range(0, len(items), AT_ONCE)]
+        wrong = [broken for part in pool.map(read, parts) for broken in part]
     wrong.sort(key=lambda found: natural(_name(*found[:2])))
     found = f"{len(wrong)} of {len(items)} images that cannot be read"
     allowed = max((s.broken.most for s in sources if isinstance(s, FolderSource)), default=0)
@@ -49,7 +55,8 @@ def check(sources: Sequence[Source]) -> None:
         where = f"{sources[0].name}: expected whole images, found {found}"
         raise UserError(f"{where}: {', '.join(names)}{more}; the first: {wrong[0][2]}")
     for source, i, error in wrong:
-        source.broken.skip(source.files[i], error)
+        if isinstance(source, FolderSource) and isinstance(error, BrokenImage):
+            source.broken.skip(source.files[i], error)
     print(f"{len(items)} images checked, {len(wrong) or 'none'} broken", flush=True)
 
 

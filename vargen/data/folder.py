@@ -15,7 +15,7 @@ from vargen.data import duplicates, image_file, splits
 from vargen.data.image_file import BrokenImage, read_image
 from vargen.data.listing import PassedOver, no_pictures, pictures_in, say_once, subfolders
 from vargen.data.sources import Source, digest, held_out
-from vargen.errors import UserError
+from vargen.errors import UserError, escaped
 
 
 class FolderSource(Source):
@@ -113,7 +113,7 @@ class Broken:
             self.files[file] = _size_and_time(file)
             from tqdm import tqdm
 
-            tqdm.write(f"{error}: skipped, {len(self.files)} of at most {self.most}")
+            tqdm.write(escaped(f"{error}: skipped, {len(self.files)} of at most {self.most}"))
 
 
 @functools.cache
@@ -181,8 +181,8 @@ def _listed(training: paths.Path, base: paths.Path) -> tuple[list[str], list[pat
     passed_over = PassedOver()
     classes = [p.name for p in subfolders(training, passed_over)]
     if not classes:
-        found = f"none, and {passed_over}" if passed_over.kinds else "none"
-        raise UserError(f"folder {training}: expected subfolders of images, one per class, found {found}")
+        rest = f", and {passed_over}" if passed_over.kinds else ""
+        raise UserError(f"folder {training}: expected subfolders of images, one per class, found none{rest}")
     if base != training:
         passed_over = PassedOver()
         subfolders(base, passed_over)

@@ -12,7 +12,7 @@ from typing import Any
 
 from vargen import paths
 from vargen.data.image_file import reason
-from vargen.errors import UserError
+from vargen.errors import UserError, escaped
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # What other programs leave beside pictures; and whatever begins with ".".
@@ -61,7 +61,7 @@ class PassedOver:
 @functools.cache
 def say_once(line: str) -> None:
     """Prints a line unless it was printed before."""
-    print(line, flush=True)
+    print(escaped(line), flush=True)
 
 
 def natural(name: str) -> tuple[Any, ...]:
@@ -145,8 +145,8 @@ def walk(folder: paths.Path, passed_over: PassedOver | None = None) -> Iterator[
     """
     passed_over = PassedOver() if passed_over is None else passed_over
     above = _above(folder) - {_identity(folder)}
-    seen = set()
-    waiting, links = [("", folder)], []
+    seen: set[Any] = set()
+    waiting, links = [("", folder)], list[tuple[str, paths.Path]]()
     while waiting or links:
         below, here = waiting.pop() if waiting else links.pop(0)
         if (identity := _identity(here)) in seen or identity in above:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vargen import limits, schema
 from vargen.errors import UserError
@@ -103,7 +104,7 @@ def check_memory(name: str, count: int, size: int, channels: int) -> None:
 
 
 def held_out(
-    keys: Sequence[str], groups: Sequence[int], fraction: float, contents: Sequence[int] | None = None
+    keys: Sequence[str], groups: ArrayLike, fraction: float, contents: ArrayLike | None = None
 ) -> np.ndarray:
     """Which items belong to the test split: bool [M], a function of each item's key alone where it can be.
 
@@ -125,9 +126,9 @@ def held_out(
     digests = (hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8] for name in names)
     score = np.array([int.from_bytes(d, "big") / 2.0**64 for d in digests], dtype=np.float64)
     test = score < fraction
-    groups = np.asarray(groups)
-    order = np.argsort(groups, kind="stable")
-    cuts = np.flatnonzero(np.diff(groups[order])) + 1
+    group = np.asarray(groups)
+    order = np.argsort(group, kind="stable")
+    cuts = np.flatnonzero(np.diff(group[order])) + 1
     members = [np.unique(unit[part]) for part in np.split(order, cuts)]
     for units in members:
         if test[units].all():

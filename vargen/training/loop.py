@@ -134,7 +134,7 @@ def train(
         run_key = jax.random.wrap_key_data(sharding.put_whole(jax.random.key_data(run_key), mesh))
         stream = batches(start)
         pending: list[dict[str, jax.Array]] = []  # metrics since the last record, still on the device
-        saved, record = start, {}
+        saved, record = start, dict[str, float]()
 
         # ---- The loop --------------------------------------------------------------------------------------
         for step in range(start + 1, settings.steps + 1):  # `step` counts the updates, this one included
