@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import pathlib
@@ -107,7 +108,7 @@ def train(
         optimizers = optimizer.build(settings, jax.eval_shape(task.init_boxed, jax.random.key(0)))
         init_key, run_key = jax.random.split(seeds.key(seed))
         checkpoints = Checkpoints(workdir, config, keep=settings.keep)
-        stack.callback(checkpoints.wait)
+        stack.push(functools.partial(_leave, checkpoints))
         train_state = checkpoints.restore(state.abstract(task, optimizers, mesh))
         if train_state is None:
             train_state = state.create(task, optimizers, mesh, init_key)
@@ -180,6 +181,14 @@ def train(
         if not last:
             metrics.say(f"stopped at step {step} of {settings.steps}, saved: run again to go on")
         return Trained(train_state, 0 if last else stopping, metrics.seconds)
+
+
+def _leave(checkpoints: Checkpoints, error: type[BaseException] | None, *_: Any) -> None:
+    """Lets the save under way end; of an error that is this process's own the others know nothing yet."""
+    if error is not None and jax.process_count() > 1:
+        checkpoints.settle()
+    else:
+        checkpoints.wait()
 
 
 def _save(
