@@ -285,12 +285,12 @@ def test_one_too_many_is_refused(tmp_path):
 def test_mended_files_count_no_more(tmp_path):
     many(tmp_path)
     broken(tmp_path, "train/a/0.png", "train/a/1.png")
-    source = data.load(settings(tmp_path, skip_broken=2))
-    data.arrays(source)
-    picture(tmp_path / "train" / "a" / "0.png", (5, 5))
-    broken(tmp_path, "train/b/0.png")
     data.arrays(data.load(settings(tmp_path, skip_broken=2)))
-    broken(tmp_path, "train/b/1.png")
+    picture(tmp_path / "train" / "a" / "0.png", (5, 5))
+    (tmp_path / "train" / "a" / "1.png").unlink()
+    broken(tmp_path, "train/b/0.png", "train/b/1.png")
+    data.arrays(data.load(settings(tmp_path, skip_broken=2)))
+    broken(tmp_path, "train/b/2.png")
     with pytest.raises(UserError, match="at most 2 such files"):
         data.arrays(data.load(settings(tmp_path, skip_broken=2)))
 

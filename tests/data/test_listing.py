@@ -112,9 +112,12 @@ def test_links_upwards_bring_no_other_classes_pictures(tmp_path, capsys):
     (root / "b" / "deep" / "far").symlink_to(tmp_path)
     (root / "c").symlink_to(".")
     (root / "d").symlink_to(root)
+    pictures(tmp_path / "elsewhere", "0.png", "1.png")
+    (root / "e").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(root)
     train, test = (data.load(settings(root), split) for split in ("train", "test"))
-    assert train.classes == ["a", "b"] and len(train) + len(test) == 4
-    assert capsys.readouterr().out == f"folder {root}: 4 passed over: 4 linked upwards\n"
+    assert train.classes == ["a", "b", "e"] and len(train) + len(test) == 6
+    assert capsys.readouterr().out == f"folder {root}: 5 passed over: 5 linked upwards\n"
     assert len(listing.pictures_in(paths.path(root / "a"))) == 2
 
 

@@ -17,7 +17,7 @@ also as a PNG of its own) and prints how close they are. Takes the held-out imag
 """
 EXAMPLES = """\
   vargen reconstruct --workdir runs/quickstart
-  vargen reconstruct --workdir runs/quickstart --input ~/pictures --out runs/pictures
+  vargen reconstruct --workdir runs/quickstart --input photo.jpg ~/pictures --out runs/pictures
 """
 
 

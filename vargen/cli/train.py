@@ -26,7 +26,7 @@ On several machines, start the same command on each: on TPU slices, under Slurm 
 EXAMPLES = """\
   vargen train --config configs/var_digits.py --workdir runs/digits
   vargen train --config configs/llamagen_digits.py --workdir runs/llamagen --config.training.steps=200
-  vargen train --config configs/var_digits.py --workdir runs/mine \\
+  vargen train --config configs/var_digits.py --workdir runs/mine --check-data --config.data.skip_broken=10 \\
       --config.data.source=folder --config.data.path=~/pictures --config.data.num_classes=0
   vargen train --config configs/var_digits.py --workdir runs/b --tokenizer runs/digits --stage generator
   vargen train --from models/rar_b --workdir runs/flowers --config.training.learning_rate=1e-5 \\

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,22 +42,21 @@ class FolderSource(Source):
         return len(self.files)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """A picture; in the place of a broken one that may be skipped the next of its class here, which is the same
-        whoever asks and whenever.
-        """
+        """A picture; where it is broken, and may be skipped, the next whole one of its class, whoever asks and when."""
         label = int(self.labels[index])
-        try:
-            return dict(image=self._pixels(index), label=label)
-        except BrokenImage as error:
-            self.broken.skip(self.files[index], error)
-        same = np.flatnonzero(self.labels == label)
-        at = int(np.searchsorted(same, index))
-        for other in (*same[at + 1 :], *same[:at]):
+        for place in self._places(index):
             try:
-                return dict(image=self._pixels(other), label=label)
+                return dict(image=self._pixels(place), label=label)
             except BrokenImage as error:
-                self.broken.skip(self.files[other], error)
+                self.broken.skip(self.files[place], error)
         raise UserError(f"{self.name}: expected a whole image of class {self.classes[label]!r}, found none")
+
+    def _places(self, index: int) -> Iterator[int]:
+        """An index, then those of the other pictures of its class, round from there."""
+        yield index
+        same = np.flatnonzero(self.labels == self.labels[index])
+        at = int(np.searchsorted(same, index))
+        yield from np.roll(same, -at)[1:].tolist()
 
     def _pixels(self, index: int) -> np.ndarray:
         return read_image(self.files[index], self.channels, self.image_size)
@@ -67,7 +66,7 @@ class FolderSource(Source):
         self._pixels(index)
 
     def fingerprint(self) -> str:
-        """A hash of the files' names below the root, their sizes and times, labels and names of classes.
+        """A hash of the files' names below the root, their sizes and times, labels, names of classes, and the reader.
 
         Raises:
           UserError: a file that is gone.
@@ -89,7 +88,7 @@ class Broken:
 
     def __init__(self, most: int):
         self.most = most
-        self.files: dict[paths.Path, tuple[int, int]] = {}
+        self.files: dict[paths.Path, tuple[int, int] | None] = {}
         self._lock = threading.Lock()
 
     def skip(self, file: paths.Path, error: BrokenImage) -> None:
@@ -104,13 +103,13 @@ class Broken:
         with self._lock:
             if file in self.files:
                 return
-            # One that was mended meanwhile, as in a notebook, counts no more.
-            self.files = {f: s for f, s in self.files.items() if _size_and_time(f) == s}
+            # One that was mended or deleted meanwhile, as in a notebook, counts no more.
+            self.files = {f: was for f, was in self.files.items() if _stamp(f) == was}
             if len(self.files) == self.most:
                 raise UserError(
                     f"{error}; data.skip_broken: expected at most {self.most} such files, found more"
                 )
-            self.files[file] = _size_and_time(file)
+            self.files[file] = _stamp(file)
             from tqdm import tqdm
 
             tqdm.write(escaped(f"{error}: skipped, {len(self.files)} of at most {self.most}"))
@@ -120,6 +119,13 @@ class Broken:
 def _broken(root: str, most: int) -> Broken:
     """That of all sources of a folder in this process."""
     return Broken(most)
+
+
+def _stamp(file: paths.Path) -> tuple[int, int] | None:
+    try:
+        return paths.size_and_time(file)
+    except OSError:
+        return None
 
 
 def _size_and_time(file: paths.Path) -> tuple[int, int]:

@@ -196,8 +196,8 @@ def _identity(folder: paths.Path) -> Any:
 
 
 def _above(folder: paths.Path) -> set[Any]:
-    """The folder and those above it."""
+    """The folder and those above it, by its name and where it really lies."""
     if paths.is_remote(folder):
         return set()
-    real = paths.Path(os.path.realpath(folder))
-    return {_identity(p) for p in (real, *real.parents)}
+    ways = [paths.Path(way) for way in (os.path.abspath(folder), os.path.realpath(folder))]
+    return {_identity(p) for way in ways for p in (way, *way.parents)}
