@@ -226,6 +226,18 @@ def step_names(model: Model, pictures: int = 10, steps: int | None = None) -> li
     return [names[i] for i in chosen]
 
 
+def check_data(config: ConfigDict) -> None:
+    """Reads all images of both splits, for --check-data.
+
+    Raises:
+      UserError: naming those that cannot be read.
+    """
+    from vargen import data
+    from vargen.data import checking
+
+    checking.check([data.load(config.data, split) for split in ("train", "test")])
+
+
 def cache_directory() -> pathlib.Path:
     """Where compiled programs and classifiers are kept between runs: ~/.cache/vargen, by XDG_CACHE_HOME."""
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "vargen"

@@ -32,6 +32,7 @@ LARGEST = 64  # pixels: a small classifier says little about larger images
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
     flags.add_config(parser, required=False, reads=True)
+    flags.add_check_data(parser)
     parser.add_argument(
         "--samples",
         type=flags.within(schema.SAMPLES, int),
@@ -54,6 +55,8 @@ def run(args: argparse.Namespace) -> None:
     settings = model.config.evaluation
     samples = settings.samples if args.samples is None else args.samples
     seed = settings.seed if args.seed is None else args.seed
+    if args.check_data:
+        common.check_data(model.config)
     command = f"vargen evaluate --workdir {args.workdir}"
     metrics = evaluate(model, args.workdir, out, samples, seed, command)
     for key, metric in report.METRICS.items():

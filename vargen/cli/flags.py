@@ -46,6 +46,15 @@ class _HelpConfig(argparse.Action):
         parser.exit()
 
 
+def add_check_data(parser: argparse.ArgumentParser) -> None:
+    """The flag --check-data."""
+    parser.add_argument(
+        "--check-data",
+        action="store_true",
+        help="read all images beforehand and name every broken one (config.data.skip_broken may be skipped)",
+    )
+
+
 def add_cluster(parser: argparse.ArgumentParser) -> None:
     """The flags of runs of several processes."""
     group = parser.add_argument_group(

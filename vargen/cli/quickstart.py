@@ -24,6 +24,7 @@ CONFIG, WORKDIR = "var:digits", "runs/quickstart"  # where the user names none
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
     flags.add_config(parser, required=False, workdir=False)
+    flags.add_check_data(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
 
     workdir = paths.path(args.workdir, "--workdir")
     config = common.read_config(args)
-    train.train(config, workdir)
+    train.train(config, workdir, check_data=args.check_data)
     print("2/2 sampling and measuring", flush=True)
     model = vargen.load(workdir)
     command = f"vargen quickstart{f' --config {args.config}' if args.config else ''} --workdir {args.workdir}"

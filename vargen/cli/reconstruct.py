@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import TYPE_CHECKING
 
 from vargen.cli import common, flags
@@ -18,7 +17,7 @@ also as a PNG of its own) and prints how close they are. Takes the held-out imag
 """
 EXAMPLES = """\
   vargen reconstruct --workdir runs/quickstart
-  vargen reconstruct --workdir runs/quickstart --input ~/pictures --out runs/pictures
+  vargen reconstruct --workdir runs/quickstart --input photo.jpg ~/pictures --out runs/pictures
 """
 
 
@@ -77,7 +76,7 @@ def beside(originals: np.ndarray, decoded: np.ndarray, columns: int = 8):
 
 
 def read_images(names: list[str], most: int, settings) -> np.ndarray:
-    """The first `most` images of files and folders, in order of name: uint8 [M, S, S, C].
+    """The first `most` images of files and folders, in natural order within each: uint8 [M, S, S, C].
 
     Raises:
       UserError: nothing there, or a broken image.
@@ -85,16 +84,16 @@ def read_images(names: list[str], most: int, settings) -> np.ndarray:
     import numpy as np
 
     from vargen import paths
-    from vargen.data import folder, transforms
+    from vargen.data import image_file, listing, transforms
 
     files: list[paths.Path] = []
     for path in (paths.path(p, "--input") for p in names):
-        passed_over: list[paths.Path] = []
-        inside = folder.pictures_in(path, passed_over) if path.is_dir() else [path]
+        passed_over = listing.PassedOver()
+        inside = listing.pictures_in(path, passed_over) if path.is_dir() else [path]
         if not inside:
-            raise folder.no_pictures(path, passed_over)
-        folder.say_passed_over(os.fspath(path), tuple(passed_over))
+            raise listing.no_pictures(path, passed_over)
+        passed_over.say(path)
         files += inside
     size = settings.image_size
-    images = (folder.read_image(file, settings.channels, size) for file in list(dict.fromkeys(files))[:most])
+    images = (image_file.read_image(f, settings.channels, size) for f in list(dict.fromkeys(files))[:most])
     return np.stack([transforms.fit(image, size) for image in images])

@@ -34,17 +34,23 @@ FOLDER = "codes"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
     flags.add_config(parser, required=False)
+    flags.add_check_data(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Stores the codes, whether or not some are there."""
-    from vargen import lock, paths
+    from vargen import data, lock, paths
     from vargen.training import checkpoints, resume
 
     workdir = paths.path(args.workdir, "--workdir")
     config = common.read_config(args)
     _, params, step = checkpoints.load_params(workdir / "tokenizer")
     resume.check(config, workdir)
+    classes = data.load(config.data, "train").classes
+    if (theirs := common.stored_classes(workdir)) is not None:
+        common.check_classes(theirs, classes, f"workdir {workdir}")
+    if args.check_data:
+        common.check_data(config)
     with lock.hold(workdir, "vargen tokenize"):
         store(config, workdir, params, step)
 
@@ -115,8 +121,11 @@ def _stored(directory: Path) -> dict[str, Any] | None:
 
 def made_from(config: ConfigDict, source: Any) -> dict[str, Any]:
     """What decides what the codes are, as JSON gives it back."""
+    settings = {
+        k: v for k, v in config.data.to_dict().items() if k != "skip_broken"
+    }  # stops, or changes nothing
     fields = dict(
-        data=config.data.to_dict(),
+        data=settings,
         images=source.fingerprint(),
         classes=source.classes,
         tokenizer=config.tokenizer.to_dict(),

@@ -26,7 +26,7 @@ On several machines, start the same command on each: on TPU slices, under Slurm 
 EXAMPLES = """\
   vargen train --config var:digits --workdir runs/digits
   vargen train --config llamagen:digits --workdir runs/llamagen --config.training.steps=200
-  vargen train --config var:digits --workdir runs/mine \\
+  vargen train --config var:digits --workdir runs/mine --check-data --config.data.skip_broken=10 \\
       --config.data.source=folder --config.data.path=~/pictures --config.data.num_classes=0
   vargen train --config var:digits --workdir runs/b --tokenizer runs/digits --stage generator
   vargen train --from models/rar_b --workdir runs/flowers --config.training.learning_rate=1e-5 \\
@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fine-tune the model of another workdir, of `vargen import` or of hf://OWNER/REPO; its config, where "
         "--config is not given",
     )
+    flags.add_check_data(parser)
     flags.add_cluster(parser)
 
 
@@ -71,7 +72,14 @@ def run(args: argparse.Namespace) -> None:
     else:
         config = common.read_config(args)
     with flags.cluster(args):
-        train(config, args.workdir, stage=args.stage, tokenizer=args.tokenizer, origin=args.origin)
+        train(
+            config,
+            args.workdir,
+            stage=args.stage,
+            tokenizer=args.tokenizer,
+            origin=args.origin,
+            check_data=args.check_data,
+        )
         if args.stage != "tokenizer":
             say(f"trained; next: vargen sample --workdir {args.workdir}")
 
@@ -92,6 +100,7 @@ def train(
     stage: str = "all",
     tokenizer: str | None = None,
     origin: str | None = None,
+    check_data: bool = False,
 ) -> None:
     """Runs the stages that are not complete. Everything is checked before anything is written.
 
@@ -101,6 +110,7 @@ def train(
       stage: one of `STAGES`.
       tokenizer: a workdir whose tokenizer is copied, or a model on the hub.
       origin: likewise; its tokenizer is copied, and training starts with its generator.
+      check_data: whether all images are read beforehand.
 
     Raises:
       UserError: anything that doesn't fit, or another run in the workdir.
@@ -144,6 +154,8 @@ def train(
         copies = copying.plan(config, workdir, tokenizer=tokenizer, origin=origin, classes=classes)
     if stage == "generator" and not brought:
         stages.check_tokenizer(workdir)
+    if check_data and _first_process():
+        common.check_data(config)
     # Weights and pictures are read now, so that a broken one is found before anything is written.
     perceptual = stages.perceptual_loss(config) if "tokenizer" in due else None
     held_out = functools.cache(functools.partial(stages.read_held_out, config))
