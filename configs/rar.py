@@ -50,7 +50,6 @@ def small(c, s):
         codebook_weight=0.1,
         beta=0.02,
         revive_every=25,
-        revive_until=1600,
     )
     c.order = part("random_to_raster", start=750, end=1125)
     c.sampling.update(dict(guidance=1.5))

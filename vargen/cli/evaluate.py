@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measures, prints and writes."""
     from vargen import preflight, report
+    from vargen.tokenizers import usage
 
     out = common.out_directory(args.out, common.trained_workdir(args))
     model = common.load_model(args)
@@ -59,6 +60,10 @@ def run(args: argparse.Namespace) -> None:
     for key, metric in report.METRICS.items():
         if key in metrics:
             print(f"{metric.label:30} {metric.beside_real(key, metrics)}")
+    for name, use, perplexity in report.levels(metrics):
+        print(f"{name:30} {use}, perplexity {perplexity}")
+    if warning := usage.warning(metrics):
+        print(warning)
     print(f"see {out / 'report.html'}")
 
 

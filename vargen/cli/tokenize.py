@@ -67,6 +67,7 @@ def store(config: ConfigDict, workdir: Path, params: Any, step: int, *, again: b
     from vargen import data
     from vargen.data import codes
     from vargen.models import build_tokenizer
+    from vargen.tokenizers import usage
 
     directory = workdir / FOLDER
     source = data.load(config.data, "train")
@@ -87,12 +88,17 @@ def store(config: ConfigDict, workdir: Path, params: Any, step: int, *, again: b
         augment=copies > 1,
         epochs=copies,
     )
+    counts: Any = 0
     with codes.Writer(directory, meta) as writer:
         total = copies * len(source)
         for batch in common.progress(batches, total, "tokenizing", size=lambda b: len(b["label"])):
             count = len(batch["label"])
-            content = encode(params, data.padded(batch["image"], batch_size))
-            writer.add(np.asarray(content)[:count], batch["label"])
+            content = np.asarray(encode(params, data.padded(batch["image"], batch_size)))[:count]
+            writer.add(content, batch["label"])
+            if tokenizer.kind == "codes":
+                counts = counts + usage.count(content, tokenizer.grid.level_sizes, tokenizer.vocab)
+    if tokenizer.kind == "codes":
+        print(usage.line(usage.statistics(counts)), flush=True)
     return directory
 
 

@@ -187,8 +187,8 @@ def _arrays(s: systems.System, part: str, workdir: paths.Path, which: str) -> di
 # What training alone, precision or the sampler's settings decide.
 FREE = frozenset(
     "dropout drop_path init_std kernel_init out_init adaln_zero remat dtype random label_smoothing repeat clip "
-    "sample_steps parent name order tokenizer most_known scale beta codebook_weight entropy_weight "
-    "entropy_temperature kl_weight measure revive_every revive_until revive_threshold".split()
+    "sample_steps parent name order tokenizer most_known scale beta codebook_weight centre_weight "
+    "entropy_weight entropy_temperature kl_weight measure revive_every revive_until revive_threshold".split()
 )
 
 
