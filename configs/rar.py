@@ -58,7 +58,6 @@ def small(c, s):
         codebook_weight=0.1,
         beta=0.02,
         revive_every=25,
-        revive_until=1600,
     )
     c.sampling.update(dict(guidance=1.5))
     c.tokenizer_training.update(dict(steps=2400, batch_size=64, learning_rate=6e-3, warmup_steps=50))

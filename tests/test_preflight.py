@@ -143,6 +143,8 @@ WRONG = [
     ("var", "tokenizer.levels", (0, 4), "from 1 to"),
     ("var", "tokenizer.phi", -1, "from 0 to"),
     ("var", "tokenizer.beta", -1.0, "of at least 0"),
+    ("var", "tokenizer.centre_weight", -1.0, "of at least 0"),
+    ("var", "tokenizer.revive_until", 1600, "from 0 to 1"),
     ("llamagen", "tokenizer.entropy_temperature", 0.0, "above 0"),
     ("mar", "tokenizer.scale", 0.0, "above 0"),
     ("mar", "tokenizer.kl_weight", -1.0, "of at least 0"),

@@ -17,6 +17,7 @@ import numpy as np
 from vargen import paths, pictures, progress
 from vargen.charts import Series, chart
 from vargen.report_style import STYLE
+from vargen.tokenizers import usage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +61,8 @@ METRICS = {
         "held-out images through the tokenizer and back, mean; higher is closer"),
     "ssim": Metric("Reconstruction SSIM", "{:.3f}", "structural similarity, 1 for identical"),
     "mse": Metric("Reconstruction MSE", "{:.4f}", "mean squared error, pixels in [-1, 1]"),
-    "codebook_use": Metric("Codebook use", _PERCENT, "codes that the held-out images use at all"),
+    "codebook_use": Metric("Codebook use", _PERCENT,
+        "distinct codes that the held-out images have, of those that they could"),
     "codebook_perplexity": Metric("Codebook perplexity", "{:.1f}",
         "codes in even use that would carry as much"),
     "bits_per_dimension": Metric("Bits per dimension", "{:.3f}",
@@ -156,7 +158,7 @@ def write(
         charts = "".join(chart(name, series) for name, series in curves.items())
         sections.append(("Learning", "Loss by training step.", f'<div class="charts">{charts}</div>'))
     lead = "On samples and held-out images; real images beside, where the measure allows."
-    sections.append(("Measured", lead, _table(metrics)))
+    sections.append(("Measured", lead, _table(metrics) + _levels(metrics)))
     sections.append(("How it was made", "", _made(facts or {}, command, config_json)))
     body = "\n".join(
         [_header(title, summary, metrics, caveats), *(_section(*section) for section in sections)]
@@ -292,6 +294,33 @@ def _table(metrics: Mapping[str, float]) -> str:
         '<table><thead><tr><th scope="col"></th><th scope="col">this model</th>'
         '<th scope="col">real images</th></tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table>"
+    )
+
+
+def levels(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    """How each level uses the codebook: (name, use, perplexity) as text."""
+    shown = METRICS[usage.USE], METRICS[usage.PERPLEXITY]
+    return [
+        (
+            f"Codebook, level {level}",
+            *(metric.show(value) for metric, value in zip(shown, values, strict=True)),
+        )
+        for level, values in usage.by_level(metrics).items()
+    ]
+
+
+def _levels(metrics: Mapping[str, float]) -> str:
+    lines = [
+        f'<tr><th scope="row">{name}</th><td>{use}</td><td>{perplexity}</td></tr>'
+        for name, use, perplexity in levels(metrics)
+    ]
+    if not lines:
+        return ""
+    warning = usage.warning(metrics)
+    return (
+        '<table class="levels"><thead><tr><th scope="col"></th><th scope="col">use</th>'
+        f'<th scope="col">perplexity</th></tr></thead><tbody>{"".join(lines)}</tbody></table>'
+        + (f'<p class="lead">{html.escape(warning)}</p>' if warning else "")
     )
 
 

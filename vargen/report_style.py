@@ -48,6 +48,7 @@ polyline { fill:none; stroke:var(--line); stroke-linejoin:round; stroke-linecap:
 .s0 { --line:var(--accent); } .s1 { --line:var(--second); } .s2 { --line:#8a8f3c; } .s3 { --line:#8e63b5; }
 table { width:100%; border-collapse:collapse; font-variant-numeric:tabular-nums; }
 th,td { padding:11px 0; border-bottom:1px solid var(--rule); text-align:left; vertical-align:baseline; }
+.levels { margin-top:28px; } .levels + .lead { margin-top:14px; }
 thead th { color:var(--soft); font-size:14px; font-weight:500; padding-top:0; }
 tbody th { font-weight:600; padding-right:16px; }
 th small { display:block; font-weight:400; font-size:14px; color:var(--soft); line-height:1.35; }

@@ -127,6 +127,20 @@ def test_report_without_steps_and_curves(tmp_path):
     assert Page(text).open == [] and "<svg" not in text
 
 
+def test_use_of_the_codebook_by_level(tmp_path):
+    metrics = dict(codebook_use=1.0, codebook_perplexity=80.0)
+    for level, use in ((1, 0.25), (2, 0.875)):
+        metrics |= {f"codebook_use_level_{level}": use, f"codebook_perplexity_level_{level}": 40.0 + level}
+    text = report.write(tmp_path, **fake(metrics=metrics)).read_text()
+    assert Page(text).open == []
+    assert '<th scope="row">Codebook, level 1</th><td>25.0 %</td><td>41.0</td>' in text
+    assert '<th scope="row">Codebook, level 2</th><td>87.5 %</td><td>42.0</td>' in text
+    assert "in use at level 1 (25.0 %);" in text
+    text = report.write(tmp_path, **fake(metrics=metrics | dict(codebook_use_level_1=0.5))).read_text()
+    assert "level 1" in text and "warning" not in text
+    assert "Codebook, level" not in report.write(tmp_path, **fake()).read_text()
+
+
 def test_rows_hold_the_asked_class():
     samples = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1)
     rows = report.by_class(samples, [1, 0, 1, 0, 1, 4], most=2)

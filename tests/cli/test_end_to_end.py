@@ -30,9 +30,15 @@ def run(*arguments):
 def test_all_commands(system, tmp_path, capsys):
     config = ROOT / "configs" / f"{system}.py"
     run("train", "--config", config, "--workdir", tmp_path, *tiny(system))
+    printed = capsys.readouterr().out
     for part in ("tokenizer", "generator"):
         rows = [json.loads(line) for line in (tmp_path / part / "metrics.jsonl").read_text().splitlines()]
         assert rows[-1]["step"] == 4 and np.isfinite(rows[-1]["validation_loss"])
+        # Of codes, how they are used, at every level, in training and on held-out images.
+        level = "codebook_use_level_1"
+        coded = part == "tokenizer" and system != "mar"
+        assert all((key in rows[-1]) == coded for key in (level, f"validation_{level}"))
+    assert ("codebook use" in printed) == (system != "mar")
 
     # Complete stages are skipped, and codes that fit are kept.
     before = (tmp_path / "codes" / "index.json").stat().st_mtime_ns
@@ -77,6 +83,7 @@ def test_all_commands(system, tmp_path, capsys):
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert "Label accuracy" in printed and str(tmp_path / "report.html") in printed
     expected = {"label_accuracy", "real_label_accuracy", "psnr_db", "train_seconds", "images_per_second"}
+    expected |= {"codebook_perplexity_level_1"} if system != "mar" else set()
     assert expected <= set(metrics)
     assert metrics["real_label_accuracy"] > 0.9 and metrics["train_seconds"] > 0
     assert (tmp_path / "report.html").is_file() and (tmp_path / "samples.png").is_file()

@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measures, prints and writes."""
     from vargen import preflight, report
+    from vargen.tokenizers import usage
 
     out = common.out_directory(args)
     model = common.load_model(args)
@@ -62,6 +63,10 @@ def run(args: argparse.Namespace) -> None:
     for key, metric in report.METRICS.items():
         if key in metrics:
             print(f"{metric.label:30} {metric.beside_real(key, metrics)}")
+    for name, use, perplexity in report.levels(metrics):
+        print(f"{name:30} {use}, perplexity {perplexity}")
+    if warning := usage.warning(metrics):
+        print(warning)
     print(f"see {out / 'report.html'}")
 
 

@@ -74,6 +74,7 @@ def store(config: ConfigDict, workdir: Path, params: Any, step: int, *, again: b
     from vargen import data, progress
     from vargen.data import codes
     from vargen.models import build_tokenizer
+    from vargen.tokenizers import usage
 
     directory = workdir / FOLDER
     source = data.load(config.data, "train")
@@ -96,13 +97,18 @@ def store(config: ConfigDict, workdir: Path, params: Any, step: int, *, again: b
     )
     started = time.monotonic()
     total = copies * len(source)
+    counts: Any = 0
     with codes.Writer(directory, meta) as writer:
         for batch in progress.each(batches, total, "tokenizing", size=lambda b: len(b["label"])):
             count = len(batch["label"])
-            content = encode(params, data.padded(batch["image"], batch_size))
-            writer.add(np.asarray(content)[:count], batch["label"])
+            content = np.asarray(encode(params, data.padded(batch["image"], batch_size)))[:count]
+            writer.add(content, batch["label"])
+            if tokenizer.kind == "codes":
+                counts = counts + usage.count(content, tokenizer.grid.level_sizes, tokenizer.vocab)
     spent = progress.duration(time.monotonic() - started)
     print(f"codes: {total} pictures in {spent}, in {directory}", flush=True)
+    if tokenizer.kind == "codes":
+        print(usage.line(usage.statistics(counts)), flush=True)
     return directory
 
 

@@ -17,6 +17,7 @@ from vargen.errors import UserError
 from vargen.evaluation import metrics
 from vargen.evaluation.classifier import Classifier
 from vargen.evaluation.nearest import nearest
+from vargen.tokenizers import usage
 
 NEIGHBOURS = 3  # of precision and recall
 Progress = Callable[[Iterable[np.ndarray], int, str], Iterable[np.ndarray]]
@@ -50,7 +51,8 @@ def evaluate(
 
     Returns:
       Of the tokenizer, on held-out images, `psnr_db`, `ssim`, `mse` (means over images; images in [-1, 1],
-      outputs clipped to that), and for codes `codebook_use`, `codebook_perplexity`.
+      outputs clipped to that), and for codes `codebook_use`, `codebook_perplexity`, both also of each level
+      (`codebook_use_level_1` and so on, see `tokenizers.usage.statistics`).
       Of the samples, `label_accuracy` (the classifier sees the label asked for); `precision`, `recall` and
       `frechet_distance_classifier` against held-out images; `images_per_second` after warm-up; their number,
       `samples`. `nearest_distance`: the median over samples of the distance to the nearest training image (see
@@ -177,8 +179,8 @@ def _tokenizer(
                 explicit = False
     result = {name: float(np.mean(np.concatenate(values))) for name, values in measured.items()}
     if codes:
-        statistics = metrics.codebook_statistics(np.concatenate(codes), model.tokenizer.vocab)
-        result |= {f"codebook_{name}": value for name, value in statistics.items()}
+        sizes, vocab = model.tokenizer.grid.level_sizes, model.tokenizer.vocab
+        result |= usage.statistics(usage.count(np.concatenate(codes), sizes, vocab))
     if explicit:
         mean = float(np.mean(np.concatenate(nats)))
         result["bits_per_dimension"] = metrics.bits(mean, images[0].size)

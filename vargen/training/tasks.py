@@ -60,6 +60,7 @@ class TokenizerTask:
     def __init__(self, tokenizer: Any, settings: Any, perceptual: Callable | None = None):
         self.tokenizer = tokenizer
         self.losses = settings.losses
+        self.steps = settings.steps
         self.perceptual = perceptual
         self.discriminator = None
         if self.losses.adversarial:
@@ -109,7 +110,9 @@ class TokenizerTask:
         self, params: Params, stats: Any, frozen: Any, batch: dict, key: jax.Array, step: jax.Array
     ) -> tuple[Params, Any]:
         """Re-seeds dead codes."""
-        model, stats = self.tokenizer.revive(params["model"], stats, batch["image"], key)
+        model, stats = self.tokenizer.revive(
+            params["model"], stats, batch["image"], key, step + 1, self.steps
+        )
         return dict(params, model=model), stats
 
     def _judge(self, params: Params, images: jax.Array) -> jax.Array:
