@@ -79,6 +79,21 @@ def test_a_flat_test_folder_alone(tmp_path, capsys):
     assert f"folder {tmp_path}: a share of train is held out, left aside: test\n" in capsys.readouterr().out
 
 
+def test_pictures_in_no_class_folder_are_one_class(tmp_path, capsys):
+    """Holiday pictures: hundreds in one folder."""
+    root = tmp_path / "holidays"
+    pictures(root, *(f"{i}.png" for i in range(30)), ".hidden.png")
+    (root / "notes.txt").write_text("")
+    train, test = loaded(root)
+    assert train.classes == ["holidays"] and len(train) + len(test) == 30 and len(test) > 0
+    assert set(train.labels) == {0} and not set(names_of(train)) & set(names_of(test))
+    said = capsys.readouterr().out
+    assert "no class folders, so that all 30 pictures are one class, holidays\n" in said
+    assert "2 passed over: 1 .txt, 1 hidden\n" in said
+    pictures(root, "beach/1.png", "beach/2.png")  # now there is one
+    assert loaded(root)[0].classes == ["beach"]
+
+
 def test_of_several_held_out_folders_the_first_in_order(tmp_path, capsys):
     """`splits.HELD_OUT` is the order."""
     pictures(tmp_path, *(f"{s}/a/{s}.png" for s in ("train", *splits.HELD_OUT)), "more/a/0.png")

@@ -273,7 +273,7 @@ DATA = [
     for name, words in (
         ("none", ("none", "no such folder")),
         ("text.txt", ("a file",)),
-        ("flat", ("subfolders",)),
+        ("flat", ("two different images",)),  # one picture, of one class: nothing to hold out
         ("empty", ("subfolders",)),
         ("hollow", ("hollow", "expected images")),
         ("twice", ("twice", "one folder of training pictures", "train and Training")),

@@ -13,7 +13,7 @@ import numpy as np
 from vargen import paths
 from vargen.data import duplicates, image_file, splits
 from vargen.data.image_file import BrokenImage, read_image
-from vargen.data.listing import PassedOver, no_pictures, pictures_in, say_once, subfolders
+from vargen.data.listing import LOOSE, PassedOver, no_pictures, pictures_in, say_once, subfolders
 from vargen.data.sources import Source, digest, held_out
 from vargen.errors import UserError, escaped
 
@@ -144,7 +144,7 @@ def _below(file: paths.Path, root: paths.Path) -> str:
 
 
 def load(settings: Mapping[str, Any], split: str) -> FolderSource:
-    """A folder `class/name.png` (or another of `listing.SUFFIXES`), classes and files in natural order.
+    """A folder `class/name.png` (or another of `listing.SUFFIXES`), classes and files in natural order; or of one class.
 
     Where it has folders of its own for the splits (`splits.find`), those are taken; else files are held out by the
     hash of their name (`test_fraction`, 0.1 by default), files of the same bytes together. In a bucket, where files
@@ -161,7 +161,10 @@ def load(settings: Mapping[str, Any], split: str) -> FolderSource:
         found = "a file" if given.exists() else "no such folder"
         raise UserError(f"folder {given}: expected a folder of class/name.png, found {found}")
     training, test = splits.find(given)
-    classes, files, labels = _listed(training, test if test is not None and split == "test" else training)
+    if training == given and (loose := _one_class(given)):
+        classes, files, labels = loose
+    else:
+        classes, files, labels = _listed(training, test if test is not None and split == "test" else training)
     root = given if test is not None else training
     if test is None:
         chosen = np.flatnonzero(_chosen(root, files, labels, settings.get("test_fraction", 0.1), split))
@@ -176,6 +179,18 @@ def load(settings: Mapping[str, Any], split: str) -> FolderSource:
         settings["channels"],
         _broken(os.fspath(given), settings.get("skip_broken", 0)),
     )
+
+
+def _one_class(folder: paths.Path) -> tuple[list[str], list[paths.Path], list[int]] | None:
+    """As `_listed`, of a folder of pictures without class folders: one class, of its name. None where it isn't such."""
+    passed_over = PassedOver()
+    if subfolders(folder, passed_over) or not passed_over.kinds[LOOSE]:
+        return None
+    passed_over = PassedOver()
+    files, name = pictures_in(folder, passed_over), paths.absolute(folder).name or "pictures"
+    say_once(f"folder {folder}: no class folders, so that all {len(files)} pictures are one class, {name}")
+    passed_over.say(folder)
+    return [name], files, [0] * len(files)
 
 
 def _listed(training: paths.Path, base: paths.Path) -> tuple[list[str], list[paths.Path], list[int]]:
