@@ -144,7 +144,7 @@ def _below(file: paths.Path, root: paths.Path) -> str:
 
 
 def load(settings: Mapping[str, Any], split: str) -> FolderSource:
-    """A folder `class/name.png` (or another of `listing.SUFFIXES`), classes and files in natural order; or of one class.
+    """As `_listed`, of pictures without class folders: one class of the folder's name. None where there are some."""
 
     Where it has folders of its own for the splits (`splits.find`), those are taken; else files are held out by the
     hash of their name (`test_fraction`, 0.1 by default), files of the same bytes together. In a bucket, where files
@@ -182,7 +182,7 @@ def load(settings: Mapping[str, Any], split: str) -> FolderSource:
 
 
 def _one_class(folder: paths.Path) -> tuple[list[str], list[paths.Path], list[int]] | None:
-    """As `_listed`, of a folder of pictures without class folders: one class, of its name. None where it isn't such."""
+    """As `_listed`, of pictures without class folders: one class, of the folder's name. None where there are some."""
     passed_over = PassedOver()
     if subfolders(folder, passed_over) or not passed_over.kinds[LOOSE]:
         return None
