@@ -144,7 +144,9 @@ def _below(file: paths.Path, root: paths.Path) -> str:
 
 
 def load(settings: Mapping[str, Any], split: str) -> FolderSource:
-    """As `_listed`, of pictures without class folders: one class of the folder's name. None where there are some."""
+    """A folder `class/name.png` (or another of `listing.SUFFIXES`), classes and files in natural order.
+
+    Pictures in no class folder, where there is none, are one class of the folder's name.
 
     Where it has folders of its own for the splits (`splits.find`), those are taken; else files are held out by the
     hash of their name (`test_fraction`, 0.1 by default), files of the same bytes together. In a bucket, where files
