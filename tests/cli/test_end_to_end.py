@@ -75,7 +75,7 @@ def test_all_commands(system, tmp_path, capsys):
 
     run("reconstruct", "--workdir", tmp_path, "--count", 3)
     run("reconstruct", "--workdir", tmp_path, "--input", tmp_path / "samples", "--out", tmp_path / "mine")
-    assert (tmp_path / "mine" / "reconstructions.png").is_file()
+    assert (tmp_path / "mine_sheet.png").is_file() and len(list((tmp_path / "mine").iterdir())) == 32
 
     capsys.readouterr()
     run("quickstart", "--config", config, "--workdir", tmp_path, *tiny(system))

@@ -126,17 +126,19 @@ def test_room(tmp_path):
         "folder.png": lambda p: p.mkdir(),
     }.items():
         write(out / name)
-        with pytest.raises(UserError, match=f"expected a new folder or one of samples alone, found {name}"):
+        with pytest.raises(
+            UserError, match=f"expected a new folder or one of vargen's pictures alone, found {name}"
+        ):
             sample_files.make_room(out, True)
         (out / name).rename(tmp_path / name)
 
 
 def test_sheets_lie_beside(tmp_path):
-    found = sample_files.sheets(paths.path(tmp_path / "out"))
+    found = sample_files.sheets(paths.path(tmp_path / "out"), ("grid", "steps"))
     assert found == dict(grid=tmp_path / "out_grid.png", steps=tmp_path / "out_steps.png")
     for root in ("/", "gs://bucket"):
         with pytest.raises(UserError, match="expected a folder of its own"):
-            sample_files.sheets(paths.path(root) if root == "/" else paths.epath.Path(root))
+            sample_files.sheets(paths.path(root) if root == "/" else paths.epath.Path(root), ["grid"])
 
 
 def test_labels_in_every_script():

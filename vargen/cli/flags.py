@@ -98,6 +98,15 @@ def cluster(args: argparse.Namespace):
     return cluster.joined(where, args.timeout)
 
 
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """The flag --overwrite of commands that fill a folder with pictures."""
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="remove vargen's pictures that are in the folder; without it they stop the command",
+    )
+
+
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """The flags that change how samples are drawn; the config's values where they are not given."""
     parser.add_argument("--seed", type=number(int, 0, 2**64 - 1), metavar="N", help="random seed (0)")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from vargen.cli import common, flags
+from vargen.cli import common, flags, sample_files
 
 if TYPE_CHECKING:
     import numpy as np
 
 SUMMARY = "put images through the tokenizer and back"
 DESCRIPTION = """
-Encodes images, decodes them again, writes originals above reconstructions as reconstructions.png (each one
-also as a PNG of its own) and prints how close they are. Takes the held-out images of the data set, or yours.
+Encodes images, decodes them again, writes each as a PNG into a folder that has nothing else in it, originals
+above reconstructions beside it as DIR_sheet.png, and prints how close they are. Takes the held-out images of
+the data set, or yours.
 """
 EXAMPLES = """\
   vargen reconstruct --workdir runs/quickstart
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how many images at most (32)",
     )
     parser.add_argument("--out", metavar="DIR", help="where to write (WORKDIR/reconstructions)")
+    flags.add_overwrite(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     from vargen import data, pictures
     from vargen.evaluation import metrics
 
-    out = common.out_directory(args, "reconstructions")
+    folder = sample_files.folder(common.out_directory(args, "reconstructions"), ["sheet"], args.overwrite)
     model = common.load_model(args)
     if args.input:
         originals = read_images(args.input, args.count, model.config.data)
@@ -52,11 +54,13 @@ def run(args: argparse.Namespace) -> None:
         originals, _ = data.arrays(data.load(model.config.data, "test"), args.count)
     floats = data.to_float(originals)
     decoded = np.clip(data.in_batches(model.reconstruct, floats, 64), -1, 1)
+    made_by = sample_files.common_settings(model, args.workdir, reconstructed=len(originals))
+    folder.clear()
     for i, image in enumerate(decoded):
-        pictures.save(image, out / f"{i:04d}.png")
-    pictures.save(beside(originals, pictures.to_uint8(decoded)), out / "reconstructions.png")
+        pictures.save(image, folder.out / f"{i:04d}.png", made_by | dict(row=i))
+    pictures.save(beside(originals, pictures.to_uint8(decoded)), folder.sheets["sheet"], made_by)
     psnr = float(np.mean(metrics.psnr(floats, decoded)))
-    print(f"{len(originals)} images, PSNR {psnr:.2f} dB; see {out / 'reconstructions.png'}")
+    print(f"{len(originals)} images, PSNR {psnr:.2f} dB; see {folder.sheets['sheet']}")
 
 
 def beside(originals: np.ndarray, decoded: np.ndarray, columns: int = 8):

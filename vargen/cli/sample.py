@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from vargen.cli import common, flags, sample_files
 from vargen.errors import UserError
@@ -13,7 +12,6 @@ from vargen.errors import UserError
 if TYPE_CHECKING:
     from vargen.conditioning import CaptionEmbedding, Captions
     from vargen.model import Model
-    from vargen.paths import Path
 
 SUMMARY = "draw images from a trained or imported model"
 DESCRIPTION = """
@@ -92,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
     if args.workdir is None:
         raise UserError("sample: expected --workdir, or --like with a picture, found neither")
     out = common.out_directory(args, "samples" if again is None else "like")
-    folder = Folder(out, sample_files.sheets(out), sample_files.make_room(out, args.overwrite))
+    folder = sample_files.folder(out, ("grid", "steps"), args.overwrite)
     model = common.load_model(args)
     preset = common.preset(model.config, args.preset)
     if again is not None:
@@ -110,21 +108,9 @@ def run(args: argparse.Namespace) -> None:
         draw(model, args, folder, args.count or preset["count"] or 8, preset["resize"])
 
 
-class Folder(NamedTuple):
-    """Where samples go.
-
-    Attributes:
-      out: the folder.
-      sheets: the files "grid" and "steps" beside it.
-      clear: removes the older samples; called when the new ones are there to be written.
-    """
-
-    out: Path
-    sheets: dict[str, Path]
-    clear: Callable[[], None]
-
-
-def draw(model: Model, args: argparse.Namespace, folder: Folder, count: int, resize: int) -> None:
+def draw(
+    model: Model, args: argparse.Namespace, folder: sample_files.Folder, count: int, resize: int
+) -> None:
     """Draws `count` images of each class or caption into a folder, scaled to `resize` pixels where not 0."""
     import jax
     import numpy as np
@@ -213,7 +199,9 @@ def file_name(stem: str, number: int, count: int) -> str:
     return f"{stem}-{number:0{max(3, len(str(count - 1)))}d}.png"
 
 
-def draw_again(model: Model, args: argparse.Namespace, folder: Folder, again: dict[str, Any]) -> None:
+def draw_again(
+    model: Model, args: argparse.Namespace, folder: sample_files.Folder, again: dict[str, Any]
+) -> None:
     """Draws the one picture that `again` describes (see `sample_files.like`), with the flags' sampling settings.
 
     Raises:
@@ -271,7 +259,7 @@ def _resolved(model: Model, options: dict[str, Any]) -> dict[str, Any]:
     return {**model.config.sampling.to_dict(), **given}
 
 
-def decode(model: Model, args: argparse.Namespace, folder: Folder, resize: int) -> None:
+def decode(model: Model, args: argparse.Namespace, folder: sample_files.Folder, resize: int) -> None:
     """Writes the images of given contents, scaled to `resize` pixels where not 0.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vargen import limits, schema
 from vargen.errors import UserError
@@ -17,8 +17,36 @@ LONGEST = 80  # bytes of a class's name in a file's
 MOST_LABELS = 10**6
 
 
-def sheets(out: Path) -> dict[str, Path]:
-    """Where the sheets go: beside the folder, so that it holds samples alone.
+class Folder(NamedTuple):
+    """Where pictures go.
+
+    Attributes:
+      out: the folder.
+      sheets: by their names, the files beside it.
+      clear: removes the older pictures; called when the new ones are there to be written.
+    """
+
+    out: Path
+    sheets: dict[str, Path]
+    clear: Callable[[], None]
+
+
+def folder(out: Path, names: Sequence[str], overwrite: bool) -> Folder:
+    """A folder for pictures of a model alone, and sheets beside it; nothing is written or removed yet.
+
+    Args:
+      out: the folder.
+      names: of the sheets: OUT_grid.png and so on.
+      overwrite: whether older pictures may go.
+
+    Raises:
+      UserError: a disk's root, or what `make_room` refuses.
+    """
+    return Folder(out, sheets(out, names), make_room(out, overwrite))
+
+
+def sheets(out: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Where the sheets go: beside the folder, so that it holds pictures of a model alone.
 
     Raises:
       UserError: a disk's root, or a bucket's: there is nothing beside it.
@@ -28,14 +56,14 @@ def sheets(out: Path) -> dict[str, Path]:
     where = paths.absolute(out)
     if len(where.parts) < (4 if paths.is_remote(where) else 2):
         raise UserError(f"--out {out}: expected a folder of its own, found the root of all")
-    return {name: where.parent / f"{where.name}_{name}.png" for name in ("grid", "steps")}
+    return {name: where.parent / f"{where.name}_{name}.png" for name in names}
 
 
 def make_room(out: Path, overwrite: bool) -> Callable[[], None]:
-    """What clears older samples out of a folder; all is checked now, and nothing removed yet.
+    """What clears older pictures of models out of a folder; all is checked now, and nothing removed yet.
 
     Raises:
-      UserError: samples are there and not to be overwritten, or something that vargen didn't draw.
+      UserError: such pictures are there and not to be overwritten, or something that vargen didn't make.
     """
     from vargen import paths, pictures
 
@@ -44,11 +72,13 @@ def make_room(out: Path, overwrite: bool) -> Callable[[], None]:
         if item.name.startswith("."):
             continue  # the system's own
         if not (paths.is_file(item) and item.suffix == ".png" and pictures.settings(item)):
-            raise UserError(f"--out {out}: expected a new folder or one of samples alone, found {item.name}")
+            raise UserError(
+                f"--out {out}: expected a new folder or one of vargen's pictures alone, found {item.name}"
+            )
         older.append(item)
     if older and not overwrite:
         raise UserError(
-            f"--out {out}: expected no samples there, found {len(older)}; --overwrite clears them, or name another "
+            f"--out {out}: expected no pictures there, found {len(older)}; --overwrite clears them, or name another "
             "--out"
         )
 
