@@ -59,7 +59,7 @@ class FolderSource(Source):
         yield from np.roll(same, -at)[1:].tolist()
 
     def _pixels(self, index: int) -> np.ndarray:
-        return read_image(self.files[index], self.channels, self.image_size)
+        return KEPT.read(self.files[index], self.channels, self.image_size)
 
     def read(self, index: int) -> None:
         """See `Source.read`."""
@@ -77,6 +77,42 @@ class FolderSource(Source):
     def _fingerprint(self) -> str:
         listed = [(_below(file, self.root), *_size_and_time(file)) for file in self.files]
         return digest(image_file.VERSION, self.classes, self.labels.tobytes(), listed)
+
+
+class Kept:
+    """Pictures as `read_image` gives them, kept in memory: a few thousand are decoded once, not once an epoch.
+
+    What is full takes nothing more; a file that has another size or time than when it was read is read anew.
+
+    Args:
+      most: bytes of pixels.
+    """
+
+    def __init__(self, most: int):
+        self.most = most
+        self.bytes = 0
+        self._pictures: dict[tuple[str, int, int], tuple[Any, np.ndarray]] = {}
+        self._lock = threading.Lock()
+
+    def read(self, file: paths.Path, channels: int, image_size: int) -> np.ndarray:
+        """`read_image` of the same arguments; the array is not to be written to."""
+        key = (os.fspath(file), channels, image_size)
+        stamp = None if paths.is_remote(file) else _stamp(file)
+        was, image = self._pictures.get(key, (None, None))
+        if image is not None and was == stamp:
+            return image
+        image = read_image(file, channels, image_size)
+        with self._lock:
+            before = self._pictures.pop(key, (None, None))[1]
+            self.bytes += image.nbytes - (0 if before is None else before.nbytes)
+            if self.bytes <= self.most:
+                self._pictures[key] = stamp, image
+            else:
+                self.bytes -= image.nbytes
+        return image
+
+
+KEPT = Kept(2**30)
 
 
 class Broken:
