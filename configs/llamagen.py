@@ -26,9 +26,9 @@ from vargen import config as base
 from vargen.config import part
 
 SIZES = dict(
-    digits=Size(layers=4, width=128, heads=4, data=base.digits(), patch=4, vocab=256),
-    pictures32=Size(layers=6, width=192, heads=6, data=base.pictures(32), patch=4, vocab=512),
-    pictures64=Size(layers=6, width=256, heads=8, data=base.pictures(64), patch=8, vocab=1024),
+    digits=Size(layers=4, width=128, heads=4, batch=64, steps=(2400, 2000), patch=4, vocab=256),
+    pictures32=Size(layers=4, width=192, heads=6, batch=32, steps=(4000, 4000), patch=4, vocab=512),
+    pictures64=Size(layers=4, width=192, heads=6, batch=32, steps=(4000, 4000), patch=8, vocab=1024),
     # The paper's.
     b=Size(layers=12, width=768, heads=12, guidance=2.0, batch=256, rate=1e-4),
     l=Size(layers=24, width=1024, heads=16, guidance=2.0, batch=256, rate=1e-4),
@@ -53,12 +53,12 @@ def get_config(size="digits"):
     )
     if hasattr(s, "pictures"):
         return of_text(paper(c, s), s)
-    return of_classes(paper(c, s), size, s) if hasattr(s, "guidance") else small(c, s)
+    return of_classes(paper(c, s), size, s) if hasattr(s, "guidance") else small(c, size, s)
 
 
-def small(c, s):
+def small(c, size, s):
     c.name = "LlamaGen"
-    c.data = s.data
+    c.data = base.small_data(size)
     c.tokenizer = part(
         "vq",
         encoder=part("patch", patch=s.patch, blocks=1),
@@ -70,8 +70,11 @@ def small(c, s):
     )
     c.model.mlp_width = 3 * s.width
     c.sampling.update(dict(guidance=1.5))
-    c.tokenizer_training.update(dict(steps=2400, batch_size=64, learning_rate=6e-3, warmup_steps=50))
-    c.training.update(dict(steps=2000, batch_size=64, learning_rate=2e-3, augmented_copies=8))
+    base.small(
+        c,
+        tokenizer=dict(steps=s.steps[0], learning_rate=6e-3),
+        generator=dict(steps=s.steps[1], batch_size=s.batch),
+    )
     return c
 
 

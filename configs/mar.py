@@ -25,13 +25,9 @@ from vargen.config import part
 
 # `layers` of both stacks together; `depth` and `denoiser`: layers and width of the head's network.
 SIZES = dict(
-    digits=Size(layers=4, width=128, heads=4, depth=3, denoiser=128, data=base.digits(), patch=4, channels=8),
-    pictures32=Size(
-        layers=6, width=192, heads=6, depth=3, denoiser=192, data=base.pictures(32), patch=4, channels=8
-    ),
-    pictures64=Size(
-        layers=6, width=256, heads=8, depth=3, denoiser=256, data=base.pictures(64), patch=8, channels=16
-    ),
+    digits=Size(layers=4, width=128, heads=4, batch=64, steps=(1200, 1200), patch=4, channels=8),
+    pictures32=Size(layers=4, width=192, heads=6, batch=32, steps=(4000, 4000), patch=4, channels=8),
+    pictures64=Size(layers=4, width=192, heads=6, batch=32, steps=(4000, 4000), patch=8, channels=16),
     # The paper's.
     b=Size(layers=24, width=768, heads=12, depth=6, denoiser=1024, guidance=2.9),
     l=Size(layers=32, width=1024, heads=16, depth=8, denoiser=1280, guidance=3.0),
@@ -45,12 +41,12 @@ def get_config(size="digits"):
     c.mixer = part("attention", heads=s.heads, bias="qkv", dropout=0.1)
     c.model = dict(layers=s.layers, width=s.width, mlp="gelu", init_std=0.0, dropout=0.1)
     c.sampling.guidance_schedule = "linear"
-    return paper(c, size, s) if hasattr(s, "guidance") else small(c, s)
+    return paper(c, size, s) if hasattr(s, "guidance") else small(c, size, s)
 
 
-def small(c, s):
+def small(c, size, s):
     c.name = "MAR"
-    c.data = s.data
+    c.data = base.small_data(size)
     c.tokenizer = part(
         "kl",
         encoder=part("patch", patch=s.patch, blocks=1),
@@ -60,10 +56,13 @@ def small(c, s):
     )
     c.order = part("random_sets", steps=8, mask_ratio_min=0.5)
     c.feed = part("mask", buffer=4)
-    c.head = part("diffusion", depth=s.depth, width=s.denoiser, sample_steps=50, repeat=4, clip=3.0)
+    c.head = part("diffusion", depth=3, width=s.width, sample_steps=50, repeat=4, clip=3.0)
     c.sampling.update(dict(guidance=1.5, temperature=0.6))
-    c.tokenizer_training.update(dict(steps=1200, batch_size=64, learning_rate=4e-3, warmup_steps=50))
-    c.training.update(dict(steps=1200, batch_size=64, learning_rate=2e-3, augmented_copies=8))
+    base.small(
+        c,
+        tokenizer=dict(steps=s.steps[0], learning_rate=4e-3),
+        generator=dict(steps=s.steps[1], batch_size=s.batch),
+    )
     return c
 
 

@@ -24,9 +24,9 @@ from vargen import config as base
 from vargen.config import part
 
 SIZES = dict(
-    digits=Size(layers=4, width=128, heads=4, data=base.digits(), patch=4, vocab=256),
-    pictures32=Size(layers=6, width=192, heads=6, data=base.pictures(32), patch=4, vocab=512),
-    pictures64=Size(layers=6, width=256, heads=8, data=base.pictures(64), patch=8, vocab=1024),
+    digits=Size(layers=4, width=128, heads=4, batch=64, steps=(2400, 1500), patch=4, vocab=256),
+    pictures32=Size(layers=4, width=192, heads=6, batch=32, steps=(4000, 4000), patch=4, vocab=512),
+    pictures64=Size(layers=4, width=192, heads=6, batch=32, steps=(4000, 4000), patch=8, vocab=1024),
     # The paper's; `guidance`, its `power` and `temperature` are those of its FID.
     b=Size(layers=24, width=768, mlp_width=3072, heads=16, temperature=1.0, guidance=16.0, power=2.75),
     l=Size(layers=24, width=1024, mlp_width=4096, heads=16, temperature=1.02, guidance=15.5, power=2.5),
@@ -44,12 +44,12 @@ def get_config(size="digits"):
     c.mixer = part("attention", heads=s.heads, qk_norm="layer", bias="qkv", dropout=0.1)
     c.head = part("categorical", init_std=0.02)
     c.model = dict(layers=s.layers, width=s.width, mlp="gelu", adaptive="adaln", adaln_zero=True, dropout=0.1)
-    return paper(c, size, s) if hasattr(s, "guidance") else small(c, s)
+    return paper(c, size, s) if hasattr(s, "guidance") else small(c, size, s)
 
 
-def small(c, s):
+def small(c, size, s):
     c.name = "RAR"
-    c.data = s.data
+    c.data = base.small_data(size)
     c.tokenizer = part(
         "vq",
         encoder=part("patch", patch=s.patch, blocks=1),
@@ -60,8 +60,11 @@ def small(c, s):
         revive_every=25,
     )
     c.sampling.update(dict(guidance=1.5))
-    c.tokenizer_training.update(dict(steps=2400, batch_size=64, learning_rate=6e-3, warmup_steps=50))
-    c.training.update(dict(steps=1500, batch_size=64, learning_rate=2e-3, augmented_copies=8))
+    base.small(
+        c,
+        tokenizer=dict(steps=s.steps[0], learning_rate=6e-3),
+        generator=dict(steps=s.steps[1], batch_size=s.batch),
+    )
     return c
 
 

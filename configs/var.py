@@ -22,12 +22,12 @@ from vargen import config as base
 from vargen.config import part
 
 SIZES = dict(
-    digits=Size(layers=4, width=128, heads=4, data=base.digits(), levels=(1, 2, 3, 4), vocab=128),
+    digits=Size(layers=4, width=128, heads=4, batch=64, steps=(2400, 1000), patch=4, vocab=128, levels=(1, 2, 3, 4)),
     pictures32=Size(
-        layers=6, width=192, heads=6, data=base.pictures(32), levels=(1, 2, 3, 4, 6, 8), vocab=512
+        layers=4, width=192, heads=6, batch=32, steps=(4000, 4000), patch=4, vocab=512, levels=(1, 2, 3, 4, 6, 8),
     ),
     pictures64=Size(
-        layers=6, width=256, heads=8, data=base.pictures(64), levels=(1, 2, 3, 4, 6, 8, 11, 16), vocab=512
+        layers=4, width=192, heads=6, batch=32, steps=(4000, 4000), patch=8, vocab=1024, levels=(1, 2, 3, 4, 6, 8),
     ),
     # The paper's. Learning rates are per 256 images, `last` their last share; `decay` is what weight decay ends at.
     d16=Size(depth=16, batch=768, epochs=200, rate=1e-4, last=0.1, decay=0.05, gate=1e-3),
@@ -50,15 +50,15 @@ def get_config(size="digits"):
     c.feed = part("refine")
     c.mixer = part("attention", qk_norm="l2", bias="qv")
     c.model = dict(adaptive="adaln", affine=False, init_std=-1.0, depth_scaled_init=True)
-    return paper(c, size, Size(**PAPER | vars(s))) if hasattr(s, "depth") else small(c, s)
+    return paper(c, size, Size(**PAPER | vars(s))) if hasattr(s, "depth") else small(c, size, s)
 
 
-def small(c, s):
+def small(c, size, s):
     c.name = "VAR"
-    c.data = s.data
+    c.data = base.small_data(size)
     c.tokenizer = part(
         "multiscale_vq",
-        encoder=part("patch", patch=4, blocks=1),
+        encoder=part("patch", patch=s.patch, blocks=1),
         levels=s.levels,
         vocab=s.vocab,
         channels=16,
@@ -71,8 +71,11 @@ def small(c, s):
     c.head = part("categorical", init_std=0.001)
     c.model.update(dict(layers=s.layers, width=s.width, dropout=0.1))
     c.sampling.update(dict(guidance=1.5, guidance_schedule="ramp"))
-    c.tokenizer_training.update(dict(steps=2400, batch_size=64, learning_rate=4e-3, warmup_steps=50))
-    c.training.update(dict(steps=1000, batch_size=64, learning_rate=2e-3, augmented_copies=8))
+    base.small(
+        c,
+        tokenizer=dict(steps=s.steps[0], learning_rate=4e-3),
+        generator=dict(steps=s.steps[1], batch_size=s.batch),
+    )
     return c
 
 

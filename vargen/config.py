@@ -100,6 +100,24 @@ def pictures(image_size: int) -> ConfigDict:
     return images("folder", image_size, 3, 0, flip=True, crop="random")
 
 
+def small_data(size: str) -> ConfigDict:
+    """The data of the sizes that every config has: `digits`, `pictures32` and `pictures64`."""
+    return dict(digits=digits(), pictures32=pictures(32), pictures64=pictures(64))[size]
+
+
+def small(c: ConfigDict, *, tokenizer: dict[str, Any], generator: dict[str, Any]) -> None:
+    """Training of minutes, for `digits` and `pictures*`: the digits' shifts are stored eight times; of pictures, every
+    look is another crop.
+
+    Args:
+      c: the config, its data set.
+      tokenizer, generator: fields of both trainings.
+    """
+    views: dict[str, Any] = dict(augmented_copies=8) if c.data.source == "digits" else dict(codes=False)
+    c.tokenizer_training.update(dict(batch_size=64, warmup_steps=50) | tokenizer)
+    c.training.update(dict(batch_size=64, learning_rate=2e-3) | views | generator)
+
+
 def imagenet(image_size: int, **changes: Any) -> ConfigDict:
     """ImageNet-1k, prepared by TensorFlow Datasets (`--config.data.path` names its directory)."""
     fields: dict[str, Any] = dict(dataset="imagenet2012", flip=True, crop="center") | changes
