@@ -35,7 +35,7 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	@touch $@
 
 quickstart: install
-	@$(BIN)/vargen quickstart --config configs/var.py:digits --workdir runs/quickstart $(ARGS)
+	@$(BIN)/vargen quickstart --config var:digits --workdir runs/quickstart $(ARGS)
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)

@@ -67,7 +67,6 @@ def small(c, s):
         codebook_weight=0.1,
         beta=0.02,
         revive_every=25,
-        revive_until=1600,
     )
     c.model.mlp_width = 3 * s.width
     c.sampling.update(dict(guidance=1.5))

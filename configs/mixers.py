@@ -32,7 +32,6 @@ def get_config(mixer="gla"):
         codebook_weight=0.1,
         beta=0.02,
         revive_every=25,
-        revive_until=1600,
     )
     c.order = part("raster")
     c.feed = part("shift", dropout=0.1, target_positions=True)

@@ -40,6 +40,7 @@ def get_config(size="digits"):
     c = base.config()
     c.conditioning = part("label", dropout=0.1, lead=1)
     c.feed = part("shift", positions=True, target_positions=True, step_condition=True)
+    c.order = part("random_to_raster", start=0.5, end=0.75)  # epochs 200 and 300 of 400
     c.mixer = part("attention", heads=s.heads, qk_norm="layer", bias="qkv", dropout=0.1)
     c.head = part("categorical", init_std=0.02)
     c.model = dict(layers=s.layers, width=s.width, mlp="gelu", adaptive="adaln", adaln_zero=True, dropout=0.1)
@@ -57,9 +58,7 @@ def small(c, s):
         codebook_weight=0.1,
         beta=0.02,
         revive_every=25,
-        revive_until=1600,
     )
-    c.order = part("random_to_raster", start=750, end=1125)
     c.sampling.update(dict(guidance=1.5))
     c.tokenizer_training.update(dict(steps=2400, batch_size=64, learning_rate=6e-3, warmup_steps=50))
     c.training.update(dict(steps=1500, batch_size=64, learning_rate=2e-3, augmented_copies=8))
@@ -80,7 +79,6 @@ def paper(c, size, s):
         entropy_weight=0.1,
         revive_every=0,
     )
-    c.order = part("random_to_raster", start=125_000, end=187_500)  # epochs 200 and 300
     c.model.update(dict(mlp_width=s.mlp_width, init="normal"))
     c.sampling.update(dict(guidance=4.0))
     c.presets.paper = base.preset(

@@ -64,8 +64,8 @@ def small(c, s):
         channels=16,
         codebook_weight=0.1,
         beta=0.02,
+        entropy_weight=0.02,
         revive_every=25,
-        revive_until=1600,
     )
     c.mixer.heads = s.heads
     c.head = part("categorical", init_std=0.001)

@@ -46,7 +46,7 @@ def rar():
     c = _base("rar")
     c.tokenizer = llamagen().tokenizer
     c.conditioning = part("label", lead=1)
-    c.order = part("random_to_raster", start=2, end=4)
+    c.order = part("random_to_raster", start=0.5, end=0.75)
     c.feed = part("shift", positions=True, target_positions=True, step_condition=True)
     c.mixer = part("attention", heads=2, qk_norm="layer", bias="qkv", weight_dropout=0.1)
     c.head = part("categorical")

@@ -27,11 +27,15 @@ def build(c):
         (llamagen, dict(order=part("random_sets", steps=4)), "shift: needs steps that are the same for all"),
         (
             llamagen,
-            dict(order=part("random_to_raster", start=0, end=1)),
+            dict(order=part("random_to_raster", start=0.0, end=1.0)),
             "random order needs target_positions",
         ),
         (mar, dict(order=part("raster")), "mask: needs an order of random sets"),
-        (mar, dict(order=part("random_to_raster", start=0, end=1)), "mask: needs an order of random sets"),
+        (
+            mar,
+            dict(order=part("random_to_raster", start=0.0, end=1.0)),
+            "mask: needs an order of random sets",
+        ),
         (
             mar,
             dict(head=part("categorical")),
@@ -147,9 +151,9 @@ def test_masked_training_order():
 
 
 def test_random_orders_become_raster():
-    order = orders.RandomToRaster(orders.Grid(((4, 4),)), start=100, end=200)
-    for step, share in ((0, 1.0), (100, 1.0), (150, 0.5), (175, 0.25), (200, 0.0), (1000, 0.0)):
-        slots = np.asarray(order.training(jax.random.key(step), 2000, jnp.int32(step)).slots)
+    order = orders.RandomToRaster(orders.Grid(((4, 4),)), start=0.5, end=0.75)
+    for step, share in ((0, 1.0), (500, 1.0), (625, 0.5), (687.5, 0.25), (750, 0.0), (1000, 0.0)):
+        slots = np.asarray(order.training(jax.random.key(int(step)), 2000, jnp.float32(step / 1000)).slots)
         np.testing.assert_array_equal(np.sort(slots, axis=1), np.broadcast_to(np.arange(16), slots.shape))
         assert abs(np.mean((slots != np.arange(16)).any(axis=1)) - share) < 0.04
         # Where random, any slot may come first.

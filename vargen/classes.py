@@ -17,14 +17,14 @@ SHOWN = 12  # names in a message
 
 
 def stored(directory: str | os.PathLike) -> list[str] | None:
-    """The names of classes that training stored in a workdir, or None where there are none.
+    """The names of classes that training stored in a workdir, here or on the hub; None where there are none.
 
     Raises:
       UserError: the file is broken.
     """
-    from vargen import paths
+    from vargen import hub, paths
 
-    file = paths.path(directory, "--workdir") / FILE
+    file = hub.directory(directory, "--workdir") / FILE
     if not paths.is_file(file):
         return None
     try:

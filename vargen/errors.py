@@ -17,3 +17,10 @@ class Stopped(Exception):
     def __init__(self, signal_number: int):
         super().__init__(f"signal {signal_number}")
         self.signal_number = signal_number
+
+
+def escaped(text: str) -> str:
+    """Text in which every character that can't be seen is written as in Python."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text
+    )

@@ -19,7 +19,7 @@ TRAINING: dict[str, Any] = dict(
     ema_warmup=True,
 )
 # Orders that change in the course of training have arrived.
-ORDERS: dict[str, dict[str, Any]] = dict(random_to_raster=dict(start=0, end=0))
+ORDERS: dict[str, dict[str, Any]] = dict(random_to_raster=dict(start=0.0, end=0.0))
 
 
 def begun(c: ConfigDict) -> ConfigDict:

@@ -70,7 +70,7 @@ class Generator:
 
     # Training.
 
-    def loss(self, params, quantizer, content, labels, key, train: bool = True, step=None):
+    def loss(self, params, quantizer, content, labels, key, train: bool = True, progress=None):
         """The training loss.
 
         Args:
@@ -80,7 +80,8 @@ class Generator:
           labels: int32 [B], or whatever the conditioning's `parse` gives.
           key: PRNG key.
           train: label dropout, dropout and stochastic depth on.
-          step: int32 [], the training step, which orders may depend on; None for the order that they end with.
+          progress: float32 [], the share of the training that is done, which orders may depend on; None for the
+            order that they end with.
 
         Returns:
           A float32 scalar, and the head's metrics.
@@ -88,7 +89,7 @@ class Generator:
         key_order, key_labels, key_rows, key_head = jax.random.split(key, 4)
         if train:
             labels = self.condition.drop(labels, key_labels)
-        order = self.order.training(key_order, len(content), step)
+        order = self.order.training(key_order, len(content), progress)
         hidden, rows = self.hidden(params, quantizer, content, labels, order, key_rows if train else None)
         target = take_slots(content, rows.slots)
         return self.head.apply(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen import classes as class_names
-from vargen import inputs, paths
+from vargen import hub, inputs, paths
 from vargen.errors import UserError
 from vargen.generator import Generator
 from vargen.models import build_generator, build_tokenizer, count_text
@@ -215,17 +215,23 @@ def load(path: str | os.PathLike, which: str = "ema") -> Model:
     """A model from a working directory of `vargen train` or a directory of `vargen import`; the config lies inside.
 
     Args:
-      path: the directory, also in a bucket.
+      path: the directory, also in a bucket; or hf://OWNER/REPO[@REVISION][/FOLDER], what `vargen push` wrote there.
       which: "ema" or "params": averaged or last parameters.
 
     Raises:
-      UserError: no such directory, no checkpoint there, a config that is broken or isn't that of the parameters.
+      UserError: no such directory, no checkpoint there, a config that is broken or isn't that of the parameters; of
+        the hub, that it can't be read.
     """
-    from vargen.training.checkpoints import FOLDER, WEIGHTS
-
     if which not in ("ema", "params"):
         raise UserError(f"which: expected 'ema' or 'params', found {which!r:.80}")
-    path = paths.path(path, "model")
+    path = hub.directory(path, "model")
+    with hub.named():
+        return _loaded(path, which)
+
+
+def _loaded(path: paths.Path, which: str) -> Model:
+    from vargen.training.checkpoints import FOLDER, WEIGHTS
+
     if not path.is_dir():
         found = "a file" if path.exists() else "none"
         raise UserError(f"model {path}: expected a directory of `vargen train` or `import`, found {found}")

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.limits import Between
+from vargen.limits import SHARE, Between
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,9 +136,9 @@ class Fixed:
     random: bool = False
     random_decoding: bool = False
 
-    def training(self, key: jax.Array | None, batch: int, step: Any = None) -> Order:
+    def training(self, key: jax.Array | None, batch: int, progress: Any = None) -> Order:
         """The order of a training pass: what is predicted from what."""
-        del key, batch, step
+        del key, batch, progress
         return self.order
 
     def decoding(self, key: jax.Array | None, batch: int, steps: int = 0) -> Order:
@@ -175,9 +175,9 @@ class RandomSets:
         """The most slots that can be known in a training pass."""
         return self.grid.size - math.ceil(self.grid.size * self.mask_ratio_min)
 
-    def training(self, key: jax.Array, batch: int, step: Any = None) -> Order:
+    def training(self, key: jax.Array, batch: int, progress: Any = None) -> Order:
         """Slots [B, N]; steps [B, N] are 0 where known and 1 where predicted."""
-        del step
+        del progress
         key_slots, key_ratio = jax.random.split(key)
         n = self.grid.size
         low = (self.mask_ratio_min - 1.0) / 0.25
@@ -200,28 +200,28 @@ class RandomSets:
 class RandomToRaster:
     """Random sequences in training that become the raster one (RAR, arXiv 2411.00776, section 3.3).
 
-    An example's sequence is random with a probability that is 1 before the training step `start`, falls linearly
-    to 0 at `end`, and stays there. Generation is in raster order.
+    An example's sequence is random with a probability that is 1 until the share `start` of the training, falls
+    linearly to 0 at `end`, and stays there. Generation is in raster order.
 
     Attributes:
       grid: the slots.
-      start, end: training steps.
+      start, end: shares of the training, 0 to 1.
       random: True.
       random_decoding: False.
     """
 
     grid: Grid
-    start: int
-    end: int
+    start: float
+    end: float
     random: bool = True
     random_decoding: bool = False
 
-    def training(self, key: jax.Array, batch: int, step: Any = None) -> Order:
-        """Slots [B, N], one a step; without a training step those of generation."""
+    def training(self, key: jax.Array, batch: int, progress: Any = None) -> Order:
+        """Slots [B, N], one a step; `progress` is the share that is done, None the end: the slots of generation."""
         n = self.grid.size
-        if step is None:
+        if progress is None:
             return raster(self.grid)
-        share = (self.end - step) / max(self.end - self.start, 1)
+        share = (self.end - progress) / max(self.end - self.start, 1e-9)
         key_slots, key_share = jax.random.split(key)
         shuffled = jax.random.uniform(key_share, (batch, 1)) < share
         return Order(
@@ -251,7 +251,7 @@ def random_sets(
 
 
 def random_to_raster(
-    grid: Grid, start: Annotated[int, Between(0, 10**9)], end: Annotated[int, Between(0, 10**9)]
+    grid: Grid, start: Annotated[float, SHARE] = 0.5, end: Annotated[float, SHARE] = 0.75
 ) -> RandomToRaster:
     """The part "random_to_raster".
 

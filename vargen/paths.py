@@ -54,6 +54,11 @@ def path(text: PathLike, name: str = "path") -> epath.Path:
     if given.startswith(REMOTE):
         _needs(given, name)
         return epath.Path(given)
+    if given.startswith("hf://"):
+        raise UserError(
+            f"{name}: expected a path of this machine, gs:// or s3://, found {given!r}; from the hub come models and "
+            "weights alone, and `vargen push` writes there"
+        )
     scheme, found, _ = given.partition(":/")
     if found and scheme.isalnum() and not os.path.exists(given):
         raise UserError(f"{name}: expected a path of this machine, gs:// or s3://, found {given!r}")
@@ -246,12 +251,16 @@ def local(where: PathLike) -> pathlib.Path:
         return pathlib.Path(where)
     stat = where.stat()
     name = hashlib.sha256(f"{where} {stat.length} {stat.mtime}".encode()).hexdigest()[:24]
-    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    copy = pathlib.Path(root) / "vargen" / "files" / f"{name}-{where.name}"
+    copy = cache_directory() / "files" / f"{name}-{where.name}"
     if not copy.is_file() or copy.stat().st_size != stat.length:
         with replacing(copy) as temporary, where.open("rb") as old, temporary.open("wb") as new:
             shutil.copyfileobj(old, new, 1 << 22)
     return copy
+
+
+def cache_directory() -> pathlib.Path:
+    """Where copies and what is known of them are kept between runs: ~/.cache/vargen, by XDG_CACHE_HOME."""
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "vargen"
 
 
 def sweep(directory: PathLike) -> None:

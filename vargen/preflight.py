@@ -174,14 +174,12 @@ def _trace(c: Any, tokenizer: Any, generator: Generator, devices: int, memory: M
             label = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), label)
             own = jax.eval_shape(generator.init, key)
         else:
-            fed, frozen = (
-                dict(content=(content.shape[1:], content.dtype)),
-                dict(quantizer=params["quantizer"]),
-            )
-            if not c.training.codes:
-                fed, frozen = dict(image=((size, size, c.data.channels), jnp.float32)), params
+            fed, frozen = dict(image=((size, size, c.data.channels), jnp.float32)), params
+            if c.training.codes:
+                fed = dict(content=(content.shape[1:], content.dtype))
+                frozen = dict(quantizer=params["quantizer"])
             batch = batch_of(c.training, **fed, label=((), jnp.int32))
-            own = trained(GeneratorTask(generator, tokenizer), "training", frozen, batch)
+            own = trained(GeneratorTask(generator, tokenizer, c.training.steps), "training", frozen, batch)
     with _stage("sampling", c.order.name):
         settings = Sampling.make(**c.sampling)
         jax.eval_shape(

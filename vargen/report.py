@@ -10,12 +10,14 @@ import html
 import json
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from vargen import paths, pictures
+from vargen import paths, pictures, progress
 from vargen.charts import Series, chart
 from vargen.report_style import STYLE
+from vargen.tokenizers import usage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Metric:
         if self.format == _PERCENT:
             return f"{100 * value:.1f} %"
         if self.format == _TIME:
-            return duration(value)
+            return progress.duration(value)
         return self.format.format(value)
 
 
@@ -52,11 +54,15 @@ METRICS = {
         "real_frechet_distance_classifier"),
     "precision": Metric("Precision", _PERCENT, "samples that lie among the real images", "real_precision"),
     "recall": Metric("Recall", _PERCENT, "real images that lie among the samples", "real_recall"),
+    "nearest_distance": Metric("Nearest training picture", "{:.3f}",
+        "median distance of samples to the nearest one (rms, both averaged to 16x16); far below real images': copies",
+        "real_nearest_distance"),
     "psnr_db": Metric("Reconstruction PSNR", "{:.2f} dB",
         "held-out images through the tokenizer and back, mean; higher is closer"),
     "ssim": Metric("Reconstruction SSIM", "{:.3f}", "structural similarity, 1 for identical"),
     "mse": Metric("Reconstruction MSE", "{:.4f}", "mean squared error, pixels in [-1, 1]"),
-    "codebook_use": Metric("Codebook use", _PERCENT, "codes that the held-out images use at all"),
+    "codebook_use": Metric("Codebook use", _PERCENT,
+        "distinct codes that the held-out images have, of those that they could"),
     "codebook_perplexity": Metric("Codebook perplexity", "{:.1f}",
         "codes in even use that would carry as much"),
     "bits_per_dimension": Metric("Bits per dimension", "{:.3f}",
@@ -73,16 +79,6 @@ METRICS = {
 _HEADLINES = ("label_accuracy", "psnr_db", "codebook_use", "train_seconds")
 
 
-def duration(seconds: float) -> str:
-    """Seconds for a person: '42 s', '5 min 12 s', '2 h 5 min'."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 def write(
     directory: paths.PathLike,
     *,
@@ -95,11 +91,17 @@ def write(
     class_names: Sequence[str],
     originals: np.ndarray,
     reconstructions: np.ndarray,
+    original_labels: Sequence[int] = (),
+    recognised: Mapping[int, float] | None = None,
+    nearest: tuple[np.ndarray, np.ndarray, Sequence[int]] | None = None,
+    caveats: Sequence[str] = (),
     steps: np.ndarray | None = None,
     step_names: Sequence[str] = (),
+    step_labels: Sequence[int] = (),
     curves: Mapping[str, Mapping[str, Series]] | None = None,
     facts: Mapping[str, str] | None = None,
     command: str = "",
+    made_by: Mapping[str, Any] | None = None,
 ) -> paths.Path:
     """Writes `report.html`, `samples.png` and `metrics.json` into `directory`.
 
@@ -116,30 +118,51 @@ def write(
       class_names: a name for every class.
       originals: [R, H, W, C], held-out images.
       reconstructions: [R, H, W, C], the same after the tokenizer and back.
+      original_labels: [R], their classes.
+      recognised: of each class the share of samples that the classifier recognises.
+      nearest: [P, H, W, C] samples, the training images nearest to them, and the P labels; None leaves the part out.
+      caveats: sentences that stand above everything.
       steps: [T, E, H, W, C], E samples as they look after each of T steps; None leaves the part out.
       step_names: T captions.
+      step_labels: E classes.
       curves: chart title -> series name -> (steps, losses).
       facts: what else to say about the run (parameters, device, versions, ...).
       command: the command that makes this page.
+      made_by: the settings inside samples.png; see `pictures.save`.
 
     Returns:
       The path of report.html.
     """
     directory = paths.path(directory)
     rows = by_class(samples, labels)
-    sections = [("Drawn on request", "A row for each class, unselected.", _samples(rows, class_names))]
+    lead = "A row for each class, unselected"
+    lead += (
+        "; below its name, the share of its samples that the classifier recognises." if recognised else "."
+    )
+    sections = [("Drawn on request", lead, _samples(rows, class_names, recognised or {}))]
     if steps is not None:
         lead = "The image so far, after each step."
-        sections.append(("From nothing to picture", lead, _steps(steps, step_names)))
+        sections.append(
+            ("From nothing to picture", lead, _steps(steps, step_names, _names(step_labels, class_names)))
+        )
     lead = "Held-out images above; below each, what is left after the tokenizer and back."
-    sections.append(("There and back", lead, _pairs(originals, reconstructions)))
+    names = _names(original_labels, class_names)
+    sections.append(("There and back", lead, _pairs(originals, reconstructions, names)))
+    if nearest is not None:
+        lead = "Samples above; below each, the training picture nearest to it."
+        names = _names(nearest[2], class_names)
+        sections.append(
+            ("Drawn or remembered?", lead, _pairs(*nearest[:2], names, ("sample", "training picture")))
+        )
     if curves:
         charts = "".join(chart(name, series) for name, series in curves.items())
         sections.append(("Learning", "Loss by training step.", f'<div class="charts">{charts}</div>'))
     lead = "On samples and held-out images; real images beside, where the measure allows."
-    sections.append(("Measured", lead, _table(metrics)))
+    sections.append(("Measured", lead, _table(metrics) + _levels(metrics)))
     sections.append(("How it was made", "", _made(facts or {}, command, config_json)))
-    body = "\n".join([_header(title, summary, metrics), *(_section(*section) for section in sections)])
+    body = "\n".join(
+        [_header(title, summary, metrics, caveats), *(_section(*section) for section in sections)]
+    )
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -148,8 +171,11 @@ def write(
         "<footer>Made by vargen: one grammar for visual autoregressive generation, in JAX.</footer>"
         "</main></body></html>\n"
     )
-    paths.write_text(directory / "metrics.json", json.dumps(_plain(metrics), indent=2) + "\n")
-    pictures.save(sheet(rows, class_names), directory / "samples.png")
+    numbers: dict = _plain(metrics)
+    if recognised:
+        numbers["label_accuracy_by_class"] = {class_names[c]: share for c, share in recognised.items()}
+    paths.write_text(directory / "metrics.json", json.dumps(numbers, indent=2) + "\n")
+    pictures.save(sheet(rows, class_names), directory / "samples.png", made_by)
     paths.write_text(directory / "report.html", page)
     return directory / "report.html"
 
@@ -185,7 +211,11 @@ def _image(image: np.ndarray, alt: str) -> str:
     return f'<img src="{pictures.data_address(image)}" alt="{html.escape(alt)}">'
 
 
-def _header(title: str, summary: str, metrics: Mapping[str, float]) -> str:
+def _names(labels: Sequence[int], class_names: Sequence[str]) -> list[str]:
+    return [class_names[int(c)] for c in labels]
+
+
+def _header(title: str, summary: str, metrics: Mapping[str, float], caveats: Sequence[str] = ()) -> str:
     tiles = []
     for key in _HEADLINES:
         if key not in metrics:
@@ -198,17 +228,27 @@ def _header(title: str, summary: str, metrics: Mapping[str, float]) -> str:
     return (
         f'<header><p class="kicker">vargen</p><h1>{html.escape(title)}</h1>'
         f'<p class="summary">{html.escape(summary)}</p>'
-        f'<div class="tiles">{"".join(tiles)}</div></header>'
+        f'<div class="tiles">{"".join(tiles)}</div>{_caveats(caveats)}</header>'
     )
 
 
-def _samples(rows: Mapping[int, np.ndarray], class_names: Sequence[str]) -> str:
+def _caveats(caveats: Sequence[str]) -> str:
+    if not caveats:
+        return ""
+    items = "".join(f"<li>{html.escape(text)}</li>" for text in caveats)
+    return f'<div class="caveats"><h3>Before you believe the numbers</h3><ul>{items}</ul></div>'
+
+
+def _samples(
+    rows: Mapping[int, np.ndarray], class_names: Sequence[str], recognised: Mapping[int, float]
+) -> str:
     lines = []
     for c, images in rows.items():
         name = class_names[c]
         cells = "".join(_image(image, f"sample of {name}") for image in images)
+        share = f"<small>{recognised[c]:.0%}</small>" if c in recognised else ""
         lines.append(
-            f'<div class="row"><span class="name">{html.escape(name)}</span>'
+            f'<div class="row"><span class="name">{html.escape(name)}{share}</span>'
             f'<div class="strip">{cells}</div></div>'
         )
     columns = max(len(images) for images in rows.values())
@@ -216,22 +256,28 @@ def _samples(rows: Mapping[int, np.ndarray], class_names: Sequence[str]) -> str:
     return f'<div class="samples" style="--columns:{columns};--names:{width:.1f}em">{"".join(lines)}</div>'
 
 
-def _steps(steps: np.ndarray, names: Sequence[str]) -> str:
+def _steps(steps: np.ndarray, names: Sequence[str], classes: Sequence[str]) -> str:
     chosen = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), 10)).round().astype(int))
     captions = "".join(f"<span>{html.escape(names[t]) if len(names) else t + 1}</span>" for t in chosen)
     strips = []
     for e in range(min(steps.shape[1], 12 if len(chosen) <= 5 else 6)):
         cells = "".join(_image(steps[t, e], f"sample {e + 1} after step {t + 1}") for t in chosen)
-        strips.append(f'<div class="steps">{cells}{captions}</div>')
+        label = f'<span class="name">{html.escape(classes[e])}</span>' if len(classes) > e else ""
+        strips.append(f'<div>{label}<div class="steps">{cells}{captions}</div></div>')
     return f'<div class="growth" style="--columns:{len(chosen)}">{"".join(strips)}</div>'
 
 
-def _pairs(originals: np.ndarray, reconstructions: np.ndarray) -> str:
-    pairs = "".join(
-        f"<figure>{_image(a, 'original')}{_image(b, 'reconstruction')}</figure>"
-        for a, b in list(zip(originals, reconstructions, strict=True))[:20]
-    )
-    return f'<div class="pairs">{pairs}</div>'
+def _pairs(
+    above: np.ndarray,
+    below: np.ndarray,
+    names: Sequence[str] = (),
+    words: tuple[str, str] = ("original", "reconstruction"),
+) -> str:
+    pairs = []
+    for i, (a, b) in enumerate(list(zip(above, below, strict=True))[:20]):
+        label = f'<span class="name">{html.escape(names[i])}</span>' if len(names) > i else ""
+        pairs.append(f"<figure>{label}{_image(a, words[0])}{_image(b, words[1])}</figure>")
+    return f'<div class="pairs">{"".join(pairs)}</div>'
 
 
 def _table(metrics: Mapping[str, float]) -> str:
@@ -248,6 +294,33 @@ def _table(metrics: Mapping[str, float]) -> str:
         '<table><thead><tr><th scope="col"></th><th scope="col">this model</th>'
         '<th scope="col">real images</th></tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table>"
+    )
+
+
+def levels(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    """How each level uses the codebook: (name, use, perplexity) as text."""
+    shown = METRICS[usage.USE], METRICS[usage.PERPLEXITY]
+    return [
+        (
+            f"Codebook, level {level}",
+            *(metric.show(value) for metric, value in zip(shown, values, strict=True)),
+        )
+        for level, values in usage.by_level(metrics).items()
+    ]
+
+
+def _levels(metrics: Mapping[str, float]) -> str:
+    lines = [
+        f'<tr><th scope="row">{name}</th><td>{use}</td><td>{perplexity}</td></tr>'
+        for name, use, perplexity in levels(metrics)
+    ]
+    if not lines:
+        return ""
+    warning = usage.warning(metrics)
+    return (
+        '<table class="levels"><thead><tr><th scope="col"></th><th scope="col">use</th>'
+        f'<th scope="col">perplexity</th></tr></thead><tbody>{"".join(lines)}</tbody></table>'
+        + (f'<p class="lead">{html.escape(warning)}</p>' if warning else "")
     )
 
 

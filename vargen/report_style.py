@@ -25,6 +25,10 @@ img { display:block; width:100%; aspect-ratio:1; object-fit:cover; image-renderi
 .samples { display:grid; gap:6px; }
 .row { display:grid; grid-template-columns:var(--names) 1fr; align-items:center; gap:14px; }
 .name { color:var(--soft); font-variant-numeric:tabular-nums; text-align:right; overflow-wrap:anywhere; line-height:1.2; }
+.name small { display:block; font-size:12px; }
+.pairs .name, .growth .name { display:block; text-align:left; font-size:13px; margin-bottom:3px; white-space:nowrap; overflow:hidden; text-overflow:ellipsis; }
+.caveats { margin-top:28px; padding:16px 20px; border-left:4px solid var(--accent); background:var(--card); }
+.caveats h3 { font-size:16px; } .caveats ul { margin:8px 0 0 1.1em; } .caveats li { margin-top:6px; color:var(--soft); }
 .strip { display:grid; grid-template-columns:repeat(var(--columns),1fr); gap:6px; }
 .steps { display:grid; grid-template-columns:repeat(var(--columns),1fr); gap:6px; }
 .growth { display:grid; gap:18px 32px; grid-template-columns:repeat(auto-fit,minmax(min(100%,calc(var(--columns)*72px)),1fr)); }
@@ -44,6 +48,7 @@ polyline { fill:none; stroke:var(--line); stroke-linejoin:round; stroke-linecap:
 .s0 { --line:var(--accent); } .s1 { --line:var(--second); } .s2 { --line:#8a8f3c; } .s3 { --line:#8e63b5; }
 table { width:100%; border-collapse:collapse; font-variant-numeric:tabular-nums; }
 th,td { padding:11px 0; border-bottom:1px solid var(--rule); text-align:left; vertical-align:baseline; }
+.levels { margin-top:28px; } .levels + .lead { margin-top:14px; }
 thead th { color:var(--soft); font-size:14px; font-weight:500; padding-top:0; }
 tbody th { font-weight:600; padding-right:16px; }
 th small { display:block; font-weight:400; font-size:14px; color:var(--soft); line-height:1.35; }

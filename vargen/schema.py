@@ -43,6 +43,7 @@ class Data:
         from the first to the last, or five, which take each.
       filter: what pictures are scaled with in training: halves and a cubic filter (ADM), or Lanczos's at once.
       test_fraction: what is held out of a set that has no split of its own.
+      skip_broken: broken files that a run goes on without.
     """
 
     source: Annotated[str, OneOf("digits", "emoji", "folder", "tfds")] = "digits"
@@ -57,6 +58,7 @@ class Data:
     crop_range: Annotated[tuple[float, ...], CROP_RANGE] = (1.0, 1.25)
     filter: Annotated[str, OneOf("cubic", "lanczos")] = "cubic"
     test_fraction: Annotated[float, Between(0, 1, above=True, below=True)] = 0.1
+    skip_broken: Annotated[int, Between(0, 10**6)] = 0
 
 
 @dataclasses.dataclass

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vargen import charts, pictures, report
+from vargen import charts, pictures, progress, report
 
 RNG = np.random.default_rng(0)
 
@@ -84,9 +84,61 @@ def test_metrics_and_samples_beside_it(tmp_path):
         assert sheet.mode == "RGB" and min(sheet.size) > 3 * 64  # three rows, enlarged
 
 
+def test_every_row_has_its_label(tmp_path):
+    """Samples, growth, reconstructions and nearest pictures; with what is to be known first."""
+    images = fake()["originals"]
+    more = dict(
+        recognised={0: 0.875, 2: 0.5},
+        original_labels=[0, 1, 2, 1],
+        step_labels=[2, 1, 0, 1],
+        nearest=(images, images, [1, 1, 2, 0]),
+        caveats=["Few <samples>."],
+    )
+    path = report.write(tmp_path, **fake(**more))
+    text = path.read_text()
+    assert Page(text).open == []
+    assert "Few &lt;samples&gt;." in text and "88%" in text and "Drawn or remembered?" in text
+    body = text.split("</style>")[1]
+    names = re.findall(r'class="name">([^<]*)<', body)
+    cow = "&lt;cow&gt;"
+    assert names == [
+        "cat",
+        "dog",
+        cow,
+        cow,
+        "dog",
+        "cat",
+        "dog",
+        "cat",
+        "dog",
+        cow,
+        "dog",
+        "dog",
+        "dog",
+        cow,
+        "cat",
+    ]
+    stored = json.loads((tmp_path / "metrics.json").read_text())
+    assert stored["label_accuracy_by_class"] == {"cat": 0.875, "<cow>": 0.5}
+
+
 def test_report_without_steps_and_curves(tmp_path):
     text = report.write(tmp_path, **fake(steps=None, curves=None, facts=None, command="")).read_text()
     assert Page(text).open == [] and "<svg" not in text
+
+
+def test_use_of_the_codebook_by_level(tmp_path):
+    metrics = dict(codebook_use=1.0, codebook_perplexity=80.0)
+    for level, use in ((1, 0.25), (2, 0.875)):
+        metrics |= {f"codebook_use_level_{level}": use, f"codebook_perplexity_level_{level}": 40.0 + level}
+    text = report.write(tmp_path, **fake(metrics=metrics)).read_text()
+    assert Page(text).open == []
+    assert '<th scope="row">Codebook, level 1</th><td>25.0 %</td><td>41.0</td>' in text
+    assert '<th scope="row">Codebook, level 2</th><td>87.5 %</td><td>42.0</td>' in text
+    assert "in use at level 1 (25.0 %);" in text
+    text = report.write(tmp_path, **fake(metrics=metrics | dict(codebook_use_level_1=0.5))).read_text()
+    assert "level 1" in text and "warning" not in text
+    assert "Codebook, level" not in report.write(tmp_path, **fake()).read_text()
 
 
 def test_rows_hold_the_asked_class():
@@ -100,7 +152,7 @@ def test_rows_hold_the_asked_class():
     [(3.21, "3.2 s"), (42, "42 s"), (59.7, "1 min 0 s"), (312, "5 min 12 s"), (7500, "2 h 5 min")],
 )
 def test_durations(seconds, text):
-    assert report.duration(seconds) == text
+    assert progress.duration(seconds) == text
 
 
 def points(svg):

@@ -3,6 +3,7 @@
 import commands
 import numpy as np
 import pytest
+from PIL import Image
 
 SYSTEMS = sorted(path.stem for path in (commands.ROOT / "configs").glob("*.py"))
 # Sums in another order: a few float32 roundings of the loss, grown over the steps that follow.
@@ -99,3 +100,20 @@ def test_a_run_goes_on_elsewhere(system, tmp_path):
     ):
         assert a["step"] == b["step"]
         np.testing.assert_allclose(a["loss"], b["loss"], rtol=TOLERANCE)
+
+
+@pytest.mark.slow
+def test_a_broken_picture_ends_two_processes(tmp_path):
+    """The one that reads it names it, while a save is under way; the other says why it ends, and nobody waits."""
+    for k in range(80):
+        file = tmp_path / "pictures" / ("train" if k < 64 else "val") / "ab"[k % 2] / f"{k}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 24), (3 * k,) * 3).save(file)
+        if k == 63:
+            file.write_bytes(file.read_bytes()[:50])
+    fields = ["source=folder", f"path={tmp_path / 'pictures'}", "num_classes=0", "channels=3"]
+    more = [f"--config.data.{x}" for x in fields]
+    more += ["--config.tokenizer_training.steps=40", "--config.tokenizer_training.save_every=1"]
+    outputs = commands.together(*train("var", tmp_path / "w", *more), code=2)
+    assert all("63.png: expected a whole image" in text for text in outputs)
+    assert sum("of 2 ended: image " in text for text in outputs) == 1

@@ -1,5 +1,6 @@
 """Every system that trains on the digits, through all commands, at a tiny size."""
 
+import itertools
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ from commands import ROOT, tiny
 from PIL import Image
 
 import vargen
+from vargen import config, data
 from vargen.cli import main
 
 SYSTEMS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
@@ -28,9 +30,15 @@ def run(*arguments):
 def test_all_commands(system, tmp_path, capsys):
     config = ROOT / "configs" / f"{system}.py"
     run("train", "--config", config, "--workdir", tmp_path, *tiny(system))
+    printed = capsys.readouterr().out
     for part in ("tokenizer", "generator"):
         rows = [json.loads(line) for line in (tmp_path / part / "metrics.jsonl").read_text().splitlines()]
         assert rows[-1]["step"] == 4 and np.isfinite(rows[-1]["validation_loss"])
+        # Of codes, how they are used, at every level, in training and on held-out images.
+        level = "codebook_use_level_1"
+        coded = part == "tokenizer" and system != "mar"
+        assert all((key in rows[-1]) == coded for key in (level, f"validation_{level}"))
+    assert ("codebook use" in printed) == (system != "mar")
 
     # Complete stages are skipped, and codes that fit are kept.
     before = (tmp_path / "codes" / "index.json").stat().st_mtime_ns
@@ -75,6 +83,7 @@ def test_all_commands(system, tmp_path, capsys):
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert "Label accuracy" in printed and str(tmp_path / "report.html") in printed
     expected = {"label_accuracy", "real_label_accuracy", "psnr_db", "train_seconds", "images_per_second"}
+    expected |= {"codebook_perplexity_level_1"} if system != "mar" else set()
     assert expected <= set(metrics)
     assert metrics["real_label_accuracy"] > 0.9 and metrics["train_seconds"] > 0
     assert (tmp_path / "report.html").is_file() and (tmp_path / "samples.png").is_file()
@@ -149,3 +158,45 @@ def test_a_folder_of_pictures(tmp_path, capsys):
     )
     np.testing.assert_allclose(after[[0, 2]], before[[1, 2]], atol=1e-7)  # and that of no class
     assert np.abs(after[1] - before).min(axis=0).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_a_broken_picture_in_a_long_run(tmp_path, capsys):
+    """What was trained is saved and the file named; allowed to skip it, the run goes on as one that never stopped."""
+    for k in range(50):
+        file = tmp_path / "pictures" / ("train" if k < 48 else "val") / "ab"[k % 2] / f"{k}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 24), (5 * k,) * 3).save(file)
+    settings = config.images("folder", 16, 3, 0, path=str(tmp_path / "pictures"))
+    third = list(itertools.islice(data.batches(data.load(settings), batch_size=16), 3))[2]["image"]
+    name = f"{round((float(third[0].mean()) + 1) * 127.5 / 5)}.png"
+    (broken,) = (tmp_path / "pictures" / "train").glob(f"*/{name}")
+    broken.write_bytes(broken.read_bytes()[:50])
+    fields = ["source=folder", f"path={tmp_path / 'pictures'}", "num_classes=0", "channels=3", "crop=random"]
+    fields = [f"--config.data.{field}" for field in fields] + ["--config.tokenizer_training.steps=9"]
+    train = ["train", "--config", ROOT / "configs" / "var.py", *tiny("var"), *fields]
+    skip = "--config.data.skip_broken=1"
+
+    run(*train, "--workdir", tmp_path / "one", skip)
+    assert name in capsys.readouterr().out
+    assert main.main([str(a) for a in (*train, "--workdir", tmp_path / "two")]) == 2
+    said = capsys.readouterr()
+    assert said.out.endswith("saved at step 2\n")
+    assert f"{name}: expected a whole image" in said.err.splitlines()[-1]
+    assert [p.name for p in (tmp_path / "two" / "tokenizer" / "checkpoints").iterdir()] == ["2"]
+    assert main.main([str(a) for a in (*train, "--workdir", tmp_path / "two", "--check-data")]) == 2
+    assert (
+        f"found 1 of 50 images that cannot be read: train/{broken.parent.name}/{name}"
+        in capsys.readouterr().err
+    )
+    run(*train, "--workdir", tmp_path / "two", skip, "--check-data")
+    for part in ("codes/index.json", "codes/content-00000.npy", "codes/labels-00000.npy"):
+        assert (tmp_path / "one" / part).read_bytes() == (tmp_path / "two" / part).read_bytes()
+    last = [
+        json.loads((tmp_path / run_ / "generator" / "metrics.jsonl").read_text().splitlines()[-1])
+        for run_ in ("one", "two")
+    ]
+    assert last[0]["loss"] == last[1]["loss"] and last[0]["validation_loss"] == last[1]["validation_loss"]
+    before = (tmp_path / "two" / "codes" / "index.json").stat().st_mtime_ns
+    run(*train, "--workdir", tmp_path / "two", "--config.data.skip_broken=7")  # codes are what they were
+    assert (tmp_path / "two" / "codes" / "index.json").stat().st_mtime_ns == before

@@ -1,128 +1,22 @@
-"""Folders as people have them: pipes, links, foreign names, pictures of any claimed size; here and in a bucket."""
+"""Folders as people have them: foreign names, broken files, what may change; here and in a bucket."""
 
 import errno
 import io
+import itertools
 import json
 import os
-import socket
-import struct
 import subprocess
 import sys
-import zlib
+import threading
 
 import numpy as np
 import pytest
+from picture_files import picture, pictures, settings
 from PIL import Image
 
 from vargen import config, data, paths
-from vargen.cli import reconstruct
-from vargen.data import folder
+from vargen.data import checking, image_file
 from vargen.errors import UserError
-
-SETTINGS = config.images("folder", 8, 3, 0)
-
-
-def settings(path, **changes):
-    return config.images("folder", 8, 3, 0, path=os.fspath(path), **changes)
-
-
-def picture(file, size=(4, 4)):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (9, 8, 7)).save(os.fspath(file), "png")
-    return file
-
-
-def pictures(root, *names):
-    for name in names:
-        picture(root / name)
-    return root
-
-
-def claiming(width, height, kind="png"):
-    """The first bytes of a picture, which say its size."""
-    if kind == "png":
-        head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-        first = struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
-        return b"\x89PNG\r\n\x1a\n" + first + struct.pack(">I", 9) + b"IDAT"
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(buffer, kind)
-    content = bytearray(buffer.getvalue())
-    place = content.index(b"\xff\xc0") + 5
-    content[place : place + 4] = struct.pack(">HH", height, width)
-    return bytes(content)
-
-
-ODD = dict(
-    fifo=lambda file: os.mkfifo(file),
-    socket=lambda file: socket.socket(socket.AF_UNIX).bind(os.path.relpath(file)),
-    device=lambda file: file.symlink_to("/dev/zero"),
-    pipe_behind_a_link=lambda file: (os.mkfifo(file.with_suffix("")), file.symlink_to(file.with_suffix(""))),
-    dead_link=lambda file: file.symlink_to("nowhere"),
-    link_to_itself=lambda file: file.symlink_to(file.name),
-)
-
-
-@pytest.mark.parametrize("kind", ODD)
-def test_only_plain_files_are_read(tmp_path, kind, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    pictures(tmp_path, "a/0.png", "a/1.png")
-    odd = tmp_path / "a" / "odd.png"
-    ODD[kind](odd)
-    for split in ("train", "test"):
-        assert len(data.load(settings(tmp_path), split)) == 1
-    said = capsys.readouterr().out
-    assert said.count("\n") == 1 and "1 that are no plain files passed over" in said and odd.name in said
-    assert len(reconstruct.read_images([os.fspath(tmp_path)], 9, SETTINGS)) == 2
-    with pytest.raises(UserError, match="odd.png: expected a file, found n"):
-        reconstruct.read_images([os.fspath(odd)], 9, SETTINGS)
-    with pytest.raises(UserError, match="odd.png: expected a file, found n"):
-        folder.read_image(odd, 3)
-
-
-def test_nothing_but_pipes(tmp_path):
-    (tmp_path / "a").mkdir()
-    os.mkfifo(tmp_path / "a" / "0.png")
-    with pytest.raises(UserError, match="a: expected images.*found 1 that are no plain files"):
-        data.load(settings(tmp_path))
-
-
-def test_what_is_no_picture(tmp_path):
-    """Hidden names, what other systems leave, and folders called as pictures are."""
-    pictures(tmp_path, "a/0.png", "a/1.PNG", "a/deep/er/2.JPG", "a/album.png/3.png")
-    pictures(tmp_path, "a/.4.png", "a/._5.png", "a/.git/6.png", "a/__MACOSX/7.png", "a/@eaDir/8.png")
-    pictures(tmp_path, ".hidden/9.png", "__MACOSX/9.png", "@eaDir/9.png", "loose.png")
-    (tmp_path / "a" / "notes.txt").write_text("not one")
-    source = data.load(settings(tmp_path))
-    assert source.classes == ["a"]
-    found = [file.name for split in ("train", "test") for file in data.load(settings(tmp_path), split).files]
-    assert sorted(found) == ["0.png", "1.PNG", "2.JPG", "3.png"]
-
-
-def test_links_are_followed_into_no_folder_twice(tmp_path):
-    """Ten folders with links to each other are some millions of ways, and ten pictures."""
-    root, elsewhere = tmp_path / "root", pictures(tmp_path / "elsewhere", "0.png", "1.png")
-    for i in range(10):
-        picture(root / "a" / str(i) / f"{i}.png")
-        for j in range(10):
-            (root / "a" / str(i) / f"to{j}").symlink_to(f"../{j}")
-    (root / "b").symlink_to(elsewhere)
-    (elsewhere / "back").symlink_to(elsewhere)
-    assert len(folder.pictures_in(paths.path(root / "a"))) == 10
-    train, test = (data.load(settings(root), split) for split in ("train", "test"))
-    assert train.classes == ["a", "b"] and len(train) + len(test) == 12
-
-
-def test_deep_folders(tmp_path):
-    deep = tmp_path / "a"
-    for _ in range(sys.getrecursionlimit() + 100):
-        deep.mkdir()
-        deep = deep / "d"
-    try:
-        pictures(deep, "0.png", "1.png")
-        assert len(data.load(settings(tmp_path))) == 1
-    finally:
-        subprocess.run(["rm", "-rf", tmp_path / "a"], check=True)  # for which Python isn't deep enough
-
 
 NAMES = [
     "plain",
@@ -146,7 +40,7 @@ def test_names_in_any_script(tmp_path, monkeypatch):
     for name in NAMES:
         pictures(tmp_path, f"{name}/{name}0.png", f"{name}/{name}1.png")
     train, test = (data.load(settings("."), split) for split in ("train", "test"))
-    assert train.classes == sorted(NAMES) and json.loads(json.dumps(train.classes)) == train.classes
+    assert set(train.classes) == set(NAMES) and json.loads(json.dumps(train.classes)) == train.classes
     assert len(train) == len(test) == len(NAMES)
     assert data.arrays(train)[0].shape == (len(NAMES), 8, 8, 3)
     assert train.fingerprint() != test.fingerprint()
@@ -169,62 +63,6 @@ def test_names_under_any_locale(tmp_path, locale):
         [sys.executable, "-c", code, tmp_path], capture_output=True, check=True, env=environment | locale
     )
     assert json.loads(found.stdout) == [sorted(names), data.load(settings(tmp_path)).fingerprint(), 0]
-
-
-TOO_LARGE = {
-    "13001x13000.png": (claiming(13001, 13000), "100 megapixels.*found 13001 x 13000"),
-    "2000000000x9.png": (claiming(2_000_000_000, 9), "found 2000000000 x 9"),
-    "1x70000.png": (claiming(1, 70_000), "65535 pixels a side, found 1 x 70000"),
-    "60000x60000.jpg": (claiming(60_000, 60_000, "jpeg"), "400 megapixels.*found 60000 x 60000"),
-}
-
-
-@pytest.mark.parametrize("name", TOO_LARGE)
-def test_pictures_too_large_are_refused_by_their_header(tmp_path, name):
-    content, message = TOO_LARGE[name]
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=f"{name}: expected at most .*{message}"):
-        folder.read_image(tmp_path / name, 3, 8)
-
-
-def test_a_jpeg_is_refused_at_the_scale_at_which_it_is_read(tmp_path):
-    """Of 169 megapixels; as many as that are read for small images only."""
-    file = tmp_path / "large.jpg"
-    file.write_bytes(claiming(13_000, 13_000, "jpeg"))
-    assert folder.read_image(file, 3, 8).shape == (1625, 1625, 3)
-    with pytest.raises(UserError, match="at most 100 megapixels.*found 13000 x 13000"):
-        folder.read_image(file, 3)
-
-
-def test_large_pictures_below_the_limit_are_read(tmp_path):
-    file = tmp_path / "large.png"
-    Image.new("1", (9600, 9600)).save(file)  # of which Pillow would warn
-    assert folder.read_image(file, 1, 8).shape == (9600, 9600, 1)
-
-
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        (b"", "expected a whole image, found a broken one"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n", "found PostScript"),
-        (claiming(8, 8), "expected a whole image, found a broken one"),
-        (claiming(8, 8, "jpeg")[:-20], "expected a whole image, found a broken one"),
-        (bytes(1000), "expected a whole image, found a broken one"),
-    ],
-)
-def test_no_pictures_inside(tmp_path, content, message):
-    (tmp_path / "0.png").write_bytes(content)
-    with pytest.raises(UserError, match=f"0.png: .*{message}"):
-        folder.read_image(tmp_path / "0.png", 3)
-
-
-def test_sixteen_bits_become_eight(tmp_path):
-    levels = np.array([[0, 255, 256], [32768, 65279, 65535]], np.uint16)
-    Image.fromarray(levels).save(tmp_path / "0.png")
-    expected = np.array([[0, 0, 1], [128, 254, 255]])
-    for channels in (1, 3):
-        found = folder.read_image(tmp_path / "0.png", channels)
-        assert (found == expected[..., None]).all() and found.shape == (2, 3, channels)
 
 
 def test_what_may_not_be_read(tmp_path, monkeypatch):
@@ -259,7 +97,6 @@ def test_what_may_not_be_read(tmp_path, monkeypatch):
         ("a/0.png/x", "found no such folder"),
         ("x" * 5000, "found no such folder"),
         ("nosuch", "nosuch: expected a folder of class/name.png, found no such folder"),
-        ("a", "a: expected subfolders of images, one per class, found none"),
         ("empty", "empty/b: expected images .*found none"),
         ("other", "test: expected the classes of .*train, found another: c"),
         ("gs:/data/x", "data.path: expected a path of this machine, gs:// or s3://"),
@@ -280,36 +117,6 @@ def test_paths_that_will_not_do(tmp_path, monkeypatch, path, message):
     with pytest.raises(UserError, match=message):
         data.load(settings(path))
         data.load(settings(path), "test")
-
-
-@pytest.mark.parametrize("fraction, held", [(1e-9, 2), (0.999999, 6)])
-def test_extreme_fractions_leave_each_class_on_both_sides(tmp_path, fraction, held):
-    pictures(tmp_path, *(f"{name}/{i}.png" for name in "ab" for i in range(4)))
-    train, test = (
-        data.load(settings(tmp_path, test_fraction=fraction), split) for split in ("train", "test")
-    )
-    assert len(test) == held and len(train) == 8 - held and set(train.labels) == set(test.labels) == {0, 1}
-
-
-@pytest.mark.parametrize("fraction", (0, 1, -0.1, float("nan"), "0.1", True))
-def test_fractions_that_are_none(tmp_path, fraction):
-    pictures(tmp_path, "a/0.png", "a/1.png")
-    with pytest.raises(UserError, match="data.test_fraction: expected a number"):
-        data.load(dict(SETTINGS, path=os.fspath(tmp_path), test_fraction=fraction))
-
-
-def test_one_image_a_class_leaves_nothing_to_hold_out(tmp_path):
-    pictures(tmp_path, "a/0.png", "b/0.png")
-    assert len(data.load(settings(tmp_path))) == 2
-    with pytest.raises(UserError, match="expected two images of a class.*test split, found none"):
-        data.load(settings(tmp_path), "test")
-
-
-def test_a_training_folder_alone(tmp_path):
-    """Its subfolders are the classes, not `train` itself."""
-    pictures(tmp_path, *(f"train/{name}/{i}.png" for name in "ab" for i in range(3)))
-    train, test = (data.load(settings(tmp_path), split) for split in ("train", "test"))
-    assert train.classes == ["a", "b"] and (len(train), len(test)) == (4, 2)
 
 
 def rename(root):
@@ -366,14 +173,14 @@ def test_a_bucket(monkeypatch):
         gcsfs.GCSFileSystem.clear_instance_cache()
         gcsfs.GCSFileSystem(endpoint_url=f"http://localhost:{port}").mkdir("pictures")
         gcsfs.GCSFileSystem.clear_instance_cache()
-        buffer = io.BytesIO()
-        Image.new("RGB", (9, 6), (200, 1, 1)).save(buffer, "png")
         root = paths.path("gs://pictures/all")
         for name in ("a/0.png", "a/1.png", "猫/deep/0.PNG", "猫/1.png", "猫/.hidden/2.png", "猫/2.txt"):
+            buffer = io.BytesIO()
+            Image.new("RGB", (9, 6), (200, len(name), 1)).save(buffer, "png")
             (root / name).write_bytes(buffer.getvalue())
         train, test = (data.load(settings(root), split) for split in ("train", "test"))
         assert train.classes == ["a", "猫"] and (len(train), len(test)) == (2, 2)
-        assert train[0]["image"].shape == (6, 9, 3) and (train[0]["image"][0, 0] == (200, 1, 1)).all()
+        assert train[0]["image"].shape == (6, 9, 3) and (train[0]["image"][0, 0, ::2] == (200, 1)).all()
         before = train.fingerprint()
         train.files[0].write_bytes(buffer.getvalue() + b"0")
         gcsfs.GCSFileSystem.clear_instance_cache()
@@ -381,9 +188,204 @@ def test_a_bucket(monkeypatch):
         for path, message in (
             ("none", "no such folder"),
             ("all/a/0.png", "a file"),
-            ("all/a", "expected subfolders"),
         ):
             with pytest.raises(UserError, match=message):
                 data.load(settings(f"gs://pictures/{path}"))
+        assert data.load(settings("gs://pictures/all/a")).classes == ["a"]  # a folder of pictures alone
     finally:
         server.stop()
+
+
+# ---- Broken files ------------------------------------------------------------------------------------------
+
+
+def broken(root, *names):
+    """Cuts files in the middle."""
+    for name in names:
+        file = root / name
+        file.write_bytes(file.read_bytes()[: os.path.getsize(file) - 30])
+
+
+def many(root, classes="ab", count=20):
+    return pictures(
+        root,
+        *(f"train/{c}/{i}.png" for c in classes for i in range(count)),
+        *(f"val/{c}/0.png" for c in classes),
+    )
+
+
+def test_the_next_of_its_class_takes_a_broken_ones_place(tmp_path, capsys):
+    many(tmp_path)
+    broken(tmp_path, "train/a/3.png", "train/a/19.png", "train/b/0.png", "train/b/1.png")
+    (tmp_path / "train" / "b" / "19.png").write_text("nothing")
+    source = data.load(settings(tmp_path, skip_broken=5))
+    at = {f"{'ab'[source.labels[i]]}/{file.name[:-4]}": i for i, file in enumerate(source.files)}
+    for name, taken in (
+        ("a/3", "a/4"),
+        ("a/19", "a/0"),
+        ("b/0", "b/2"),
+        ("b/1", "b/2"),
+        ("b/19", "b/2"),
+        ("a/5", "a/5"),
+    ):
+        found = source[at[name]]
+        assert found["label"] == "ab".index(name[0])
+        expected = Image.open(tmp_path / "train" / f"{taken}.png").getpixel((0, 0))
+        assert tuple(found["image"][0, 0]) == expected
+    said = capsys.readouterr().out
+    assert (
+        said.count("skipped") == 5
+        and "b/19.png: expected a whole image" in said
+        and ": skipped, 5 of at most 5" in said
+    )
+    for _ in range(3):
+        data.arrays(
+            data.load(settings(tmp_path, skip_broken=5))
+        )  # each is said once, however often it is met
+    assert not capsys.readouterr().out
+
+
+def test_a_run_that_starts_again_sees_the_same(tmp_path):
+    """Whichever process, step and thread meets a broken file first."""
+    many(tmp_path)
+    broken(tmp_path, *(f"train/{c}/{i}.png" for c in "ab" for i in (1, 7, 8, 15)))
+
+    def take(start, rows=None):
+        source = data.load(settings(tmp_path, skip_broken=8))
+        options = dict(batch_size=6, seed=3, settings=dict(shift=1, flip=True, crop="random"))
+        return list(
+            itertools.islice(data.batches(source, start_step=start, rows=rows, **options), 14 - start)
+        )
+
+    whole = take(0)
+    for start in (1, 5, 9):
+        for one, other in zip(take(start), whole[start:], strict=True):
+            assert all((one[k] == other[k]).all() for k in ("image", "label"))
+    for one, other in zip(take(0, [4, 1]), whole, strict=True):
+        assert all((one[k] == other[k][[4, 1]]).all() for k in ("image", "label"))
+    labels = [np.concatenate([b["label"] for b in whole])[:80].reshape(2, 40)]
+    assert (np.sort(labels[0]) == np.repeat([0, 1], 20)).all()  # of each class as many as there are files
+
+
+def test_one_too_many_is_refused(tmp_path):
+    """Counted over both splits."""
+    many(tmp_path)
+    broken(tmp_path, *(f"train/a/{i}.png" for i in range(10)), "val/b/0.png")
+    data.arrays(data.load(settings(tmp_path, skip_broken=10)))
+    with pytest.raises(
+        UserError, match=r"val/b/0.png: expected a whole .*; data.skip_broken: expected at most 10 such files"
+    ):
+        data.arrays(data.load(settings(tmp_path, skip_broken=10), "test"))
+    data.arrays(data.load(settings(tmp_path, skip_broken=10)))
+    with pytest.raises(UserError, match=r"val/b/0.png: expected a whole"):
+        data.arrays(data.load(settings(tmp_path), "test"))
+
+
+def test_mended_files_count_no_more(tmp_path):
+    many(tmp_path)
+    broken(tmp_path, "train/a/0.png", "train/a/1.png")
+    data.arrays(data.load(settings(tmp_path, skip_broken=2)))
+    picture(tmp_path / "train" / "a" / "0.png", (5, 5))
+    (tmp_path / "train" / "a" / "1.png").unlink()
+    broken(tmp_path, "train/b/0.png", "train/b/1.png")
+    data.arrays(data.load(settings(tmp_path, skip_broken=2)))
+    broken(tmp_path, "train/b/2.png")
+    with pytest.raises(UserError, match="at most 2 such files"):
+        data.arrays(data.load(settings(tmp_path, skip_broken=2)))
+
+
+def test_a_class_of_broken_files(tmp_path):
+    many(tmp_path, count=2)
+    broken(tmp_path, "val/a/0.png")
+    with pytest.raises(UserError, match="expected a whole image of class 'a', found none"):
+        data.arrays(data.load(settings(tmp_path, skip_broken=9), "test"))
+
+
+def test_what_is_gone_or_cannot_be_read_is_not_skipped(tmp_path, monkeypatch):
+    """It may be there another time, and codes would differ."""
+    many(tmp_path, count=2)
+    source = data.load(settings(tmp_path, skip_broken=9))
+    source.files[0].unlink()
+    with pytest.raises(UserError, match="expected a file, found none"):
+        source[0]
+
+    def refuse(*args, **options):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr("PIL.Image.open", refuse)
+    with pytest.raises(UserError, match="1.png: expected one that can be read, found: Stale file handle"):
+        source[1]
+
+
+def test_many_threads_count_a_file_once(tmp_path, capsys):
+    many(tmp_path, "a", 4)
+    broken(tmp_path, "train/a/0.png", "train/a/1.png")
+    source = data.load(settings(tmp_path, skip_broken=2))
+    threads = [threading.Thread(target=source.__getitem__, args=(i % 2,)) for i in range(20)]
+    for step in ("start", "join"):
+        for thread in threads:
+            getattr(thread, step)()
+    assert capsys.readouterr().out.count("skipped") == 2
+
+
+@pytest.mark.parametrize("source", ("digits", "emoji", "tfds"))
+def test_only_files_of_folders_are_skipped(source):
+    with pytest.raises(UserError, match=f"data.skip_broken: expected 0 for {source}, .* found 3"):
+        data.load(config.images(source, 16, 3, 0, skip_broken=3))
+
+
+# ---- --check-data ------------------------------------------------------------------------------------------
+
+
+def sources_of(root, **changes):
+    return [data.load(settings(root, **changes), split) for split in ("train", "test")]
+
+
+def test_checking_names_every_broken_file(tmp_path, capsys):
+    many(tmp_path)
+    checking.check(sources_of(tmp_path))
+    assert capsys.readouterr().out == "42 images checked, none broken\n"
+    broken(tmp_path, "train/a/10.png", "train/a/9.png", "val/b/0.png")
+    with pytest.raises(UserError) as caught:
+        checking.check(sources_of(tmp_path))
+    text = str(caught.value)
+    assert (
+        "found 3 of 42 images that cannot be read: train/a/9.png, train/a/10.png, val/b/0.png; the first: "
+        in text
+    )
+    assert (
+        f"image {tmp_path}/train/a/9.png: expected a whole image, found a broken one" in text
+        and "\n" not in text
+    )
+    broken(tmp_path, *(f"train/b/{i}.png" for i in range(12)))
+    with pytest.raises(UserError, match=r"found 15 of 42 .*train/b/7.png and 5 more; the first"):
+        checking.check(sources_of(tmp_path))
+
+
+def test_checking_allows_what_may_be_skipped(tmp_path, capsys):
+    many(tmp_path)
+    broken(tmp_path, "train/a/10.png", "val/b/0.png")
+    checking.check(sources_of(tmp_path, skip_broken=2))
+    said = capsys.readouterr().out
+    assert said.count("skipped") == 2 and said.endswith("42 images checked, 2 broken\n")
+    with pytest.raises(UserError, match="found 2 of 42"):
+        checking.check(sources_of(tmp_path, skip_broken=1))
+    (tmp_path / "train" / "a" / "0.png").unlink()
+    sources = sources_of(tmp_path, skip_broken=9)
+    sources[0].files[0].unlink()
+    with pytest.raises(UserError, match="found 3 of 41 .*the first: .*1.png: expected a file, found none"):
+        checking.check(sources)  # what is gone isn't skipped
+
+
+def test_checking_what_is_in_memory(capsys):
+    checking.check([data.load(config.digits())])
+    assert capsys.readouterr().out == "0 images checked, none broken\n"
+
+
+def test_fingerprints_know_the_reader(tmp_path, monkeypatch):
+    """Codes of pictures that are read as other pixels now are made anew."""
+    pictures(tmp_path, "a/0.png", "a/1.png")
+    before = data.load(settings(tmp_path)).fingerprint()
+    assert data.load(settings(tmp_path, skip_broken=3)).fingerprint() == before
+    monkeypatch.setattr(image_file, "VERSION", image_file.VERSION + 1)
+    assert data.load(settings(tmp_path)).fingerprint() != before

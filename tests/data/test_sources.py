@@ -102,7 +102,7 @@ def test_folder_with_splits_of_its_own(tmp_path):
 def test_formats_and_grey(tmp_path, suffix):
     (tmp_path / "a").mkdir()
     for i in range(2):
-        Image.new("RGB", (9, 9), (200, 200, 200)).save(tmp_path / "a" / f"{i}.{suffix}")
+        Image.new("RGB", (9, 9 + i), (200, 200, 200)).save(tmp_path / "a" / f"{i}.{suffix}")
     settings = config.images("folder", 8, 1, 1, path=str(tmp_path))
     images, labels = data.arrays(data.load(settings, "train"))
     assert images.shape == (1, 8, 8, 1)
@@ -112,7 +112,7 @@ def test_formats_and_grey(tmp_path, suffix):
 def test_transparent_pixels_lie_over_white(tmp_path):
     (tmp_path / "a").mkdir()
     for i in range(2):
-        Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "a" / f"{i}.png")
+        Image.new("RGBA", (8, 8 + i), (0, 0, 0, 0)).save(tmp_path / "a" / f"{i}.png")
     assert (data.load(folder(tmp_path), "train")[0]["image"] == 255).all()
 
 

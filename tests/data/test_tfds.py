@@ -201,3 +201,23 @@ def test_labels_of_no_class(tmp_path):
     Unlabelled(data_dir=tmp_path, file_format="array_record").download_and_prepare()
     with pytest.raises(UserError, match="expected a label from 0 to 1 at 0, found -1"):
         data.load(settings(tmp_path, "unlabelled"))[0]
+
+
+def test_levels_of_other_types():
+    """Sets of 16 bits and of floats become what files of them become."""
+    wide = np.arange(0, 65_536, 257 * 3 + 1, dtype=np.uint16)[:80].reshape(8, 10, 1)
+    floats = (wide / 65_535).astype(np.float32)
+    records = [dict(image=x, label=0) for x in (wide, floats, floats * 255 - 1)]
+    source = tfds_source(records)
+    np.testing.assert_array_equal(source[0]["image"], np.repeat(np.round(wide / 257), 3, axis=-1))
+    assert np.abs(source[1]["image"] - np.round(floats * 255.0)).max() <= 1
+    with pytest.raises(
+        UserError, match="set at 2: expected levels from 0 to 1 or from 0 to 255, found -1 to"
+    ):
+        source[2]
+
+
+def tfds_source(records):
+    from vargen.data.tfds import TfdsSource
+
+    return TfdsSource("set", ["a"], records, ("image", "label"), "", 8, 3)

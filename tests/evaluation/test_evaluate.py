@@ -8,7 +8,9 @@ from easy_images import QUICK, bars
 
 from vargen import data
 from vargen.errors import UserError
-from vargen.evaluation import classifier, evaluate, measure, metrics
+from vargen.evaluation import classifier, evaluate, measure
+from vargen.orders import Grid
+from vargen.tokenizers import usage
 
 VOCAB = 32
 TEST = bars(60, 1)
@@ -20,7 +22,7 @@ class Known:
     """Codes are indices of stored images; decoding adds a constant; samples are real images."""
 
     def __init__(self, error=0.0, mistakes=0.0, explicit=True, kind="codes", generator=True):
-        self.tokenizer = types.SimpleNamespace(kind=kind, vocab=VOCAB)
+        self.tokenizer = types.SimpleNamespace(kind=kind, vocab=VOCAB, grid=Grid(((1, 1), (1, 1))))
         self.generator = object() if generator else None
         self.error, self.mistakes, self.explicit = error, mistakes, explicit
         self.real = data.to_float(TEST.images)
@@ -70,12 +72,13 @@ def test_a_perfect_model(judge):
     assert found["recall"] > 0.9
     assert found["frechet_distance_classifier"] < found["real_frechet_distance_classifier"]
     assert found["codebook_use"] == 1  # indices 0 to 31 occur as second codes
-    assert found["codebook_perplexity"] == pytest.approx(
-        metrics.codebook_statistics(model.encode(model.real), VOCAB)["perplexity"]
-    )
+    assert found["codebook_use_level_1"] == 2 / VOCAB and found["codebook_use_level_2"] == 1
+    counts = usage.count(model.encode(model.real), (1, 1), VOCAB)
+    assert usage.statistics(counts).items() <= found.items()
     assert found["bits_per_dimension"] == pytest.approx(NATS / np.log(2) / 64)
     assert found["bits_per_code"] == pytest.approx(NATS / np.log(2) / 2)
     assert found["images_per_second"] > 0 and found["samples"] == 90
+    assert found["real_nearest_distance"] > 0
     assert all(type(value) in (int, float) and np.isfinite(value) for value in found.values())
 
 
@@ -103,7 +106,8 @@ def test_latents_have_no_codes_and_no_bits(judge):
 def test_a_tokenizer_alone(judge):
     found = run(Known(generator=False), judge)
     assert set(found) == {
-        "psnr_db", "ssim", "mse", "codebook_use", "codebook_perplexity", "real_label_accuracy",
+        "psnr_db", "ssim", "mse", "codebook_use", "codebook_perplexity", "codebook_use_level_1",
+        "codebook_perplexity_level_1", "codebook_use_level_2", "codebook_perplexity_level_2", "real_label_accuracy",
     }  # fmt: skip
 
 
@@ -122,6 +126,9 @@ def test_pictures_and_options(judge):
     np.testing.assert_allclose(found.reconstructions, np.clip(found.originals + 0.1, -1, 1))
     assert found.samples.shape == (10, 8, 8, 1) and found.labels.shape == (10,)
     assert names == [("reconstructing", 60), ("sampling", 10)]
+    assert set(found.by_class) == set(found.labels.tolist())
+    # Samples are training pictures here, with an error of their own.
+    assert found.nearest.shape == (10, 8, 8, 1) and 0 <= found.metrics["nearest_distance"] < 0.3
     # One batch is enough for ten samples: it is drawn again for the time.
     assert model.options == [dict(temperature=0.5)] * 2
 

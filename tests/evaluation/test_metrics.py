@@ -116,15 +116,5 @@ def test_precision_and_recall_tell_quality_from_variety():
         metrics.precision_recall(real, few[:3])
 
 
-def test_codebook_statistics_by_hand():
-    found = metrics.codebook_statistics(np.array([[0, 0, 1, 1], [2, 2, 3, 3]]), 8)
-    assert found == pytest.approx(dict(use=0.5, perplexity=4.0))
-    assert metrics.codebook_statistics(np.zeros((5, 2), int), 4) == pytest.approx(
-        dict(use=0.25, perplexity=1)
-    )
-    with pytest.raises(ValueError, match="from 0 to 3, found 0 to 4"):
-        metrics.codebook_statistics(np.array([0, 4]), 4)
-
-
 def test_bits():
     assert metrics.bits(np.log(2) * 30, 10) == pytest.approx(3)

@@ -126,6 +126,7 @@ def serve() -> None:
     """What the warm process does: a row a line in, its outcome a line out."""
     import flax.linen
     import grain
+    import huggingface_hub.hf_api
     import jax
     import optax
     import orbax.checkpoint
@@ -137,7 +138,7 @@ def serve() -> None:
     import vargen.interop.checkpoint
     import vargen.preflight  # noqa: F401
 
-    del flax, grain, jax, optax, orbax, PIL, tensorboardX, vargen
+    del flax, grain, huggingface_hub, jax, optax, orbax, PIL, tensorboardX, vargen
     for line in sys.stdin:
         arguments, folder, roots = json.loads(line)
         outcome = run(arguments, pathlib.Path(folder), [pathlib.Path(r) for r in roots])

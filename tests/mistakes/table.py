@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from hub_rows import HUB
 from interop_rows import INTEROP
 from ranges import RANGES
 from runner import Row
@@ -272,13 +273,27 @@ DATA = [
     for name, words in (
         ("none", ("none", "no such folder")),
         ("text.txt", ("a file",)),
-        ("flat", ("subfolders",)),
+        ("flat", ("two different images",)),  # one picture, of one class: nothing to hold out
         ("empty", ("subfolders",)),
         ("hollow", ("hollow", "expected images")),
+        ("twice", ("twice", "one folder of training pictures", "train and Training")),
+        ("held", ("held", "expected train/")),
+        ("foreign", ("val", "expected the classes of", "found another: b")),
+        ("unlabelled", ("train", "subfolders", "1 outside the class folders")),
+        ("equal", ("equal", "two different images")),
+        ("broken --check-data", ("found 1 of 19 images", "a/broken.png")),
+        ("torn --check-data", ("found 18 of 18 images", "a/0.png", "and 8 more")),
+        ("torn --check-data --config.data.skip_broken=17", ("found 18 of 18 images",)),
+        ("torn --config.data.skip_broken=1 --config.data.test_fraction=0.99", ("torn", "data.skip_broken", "at most 1")),
+        ("torn --config.data.skip_broken=99", ("torn", "expected a whole image of class")),
     )
 ] + [
     Row(f"{FOLDER} --config.data.path=~nosuchuser", ("data.path", "~nosuchuser")),
     Row(f"{FOLDER}", ("data.path",)),
+    Row(f"{TRAIN} --config.data.skip_broken=3", ("data.skip_broken", "expected 0 for digits")),
+    *(Row(f"{command} --check-data=1", ("--check-data",)) for command in (TRAIN, EVALUATE, "tokenize --workdir {model}")),
+    *(Row(f"{command} --check-data", ("--check-data",)) for command in (SAMPLE, RECONSTRUCT)),
+    Row("tokenize --workdir {model} --config.data.skip_broken=3", ("data.skip_broken", "expected 0 for digits")),
     Row(f"{FOLDER} --config.data.path=gs:/bucket", ("data.path", "gs:/bucket")),
     Row(f"{TRAIN} --config.data.source=tfds --config.data.path={{tmp}}", ("tfds",)),
     Row(f"{TRAIN} --config.data.source=tfds", ("data.path",)),
@@ -286,6 +301,8 @@ DATA = [
         ("none.png", ("none.png", "found none")),
         ("pipe.png", ("pipe.png", "no plain file")),
         ("text.txt", ("text.txt", "broken")),
+        ("float.tif", ("float.tif", "levels from 0 to 1")),
+        ("torn", ("a/0.png", "broken one")),
         ("empty", ("empty", "found none")),
         ("huge/a/huge.png", ("huge.png", "megapixels")),
         ("broken/a/broken.png", ("broken.png", "broken one")),
@@ -372,6 +389,7 @@ RIGHT = [
     Row(f"{RECONSTRUCT} --input {{tmp}}/flat --out {{tmp}}/o", code=0),
     Row(f"{TRAINED} --config.training.log_every=1 --config.tokenizer_training.keep=9", code=0),
     Row("tokenize --workdir {model}", code=0),
+    Row("tokenize --workdir {model} --check-data", code=0),
     Row("--help", code=0),
     Row("train --help", code=0),
     Row("env", code=0),
@@ -396,6 +414,7 @@ KINDS = dict(
     data=DATA,
     workdirs=WORKDIRS,
     interop=INTEROP,
+    hub=HUB,
     others=OTHERS,
     right=RIGHT,
 )

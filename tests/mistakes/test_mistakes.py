@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import zlib
 
 import commands
 import numpy as np
@@ -90,16 +91,21 @@ def furnish(tmp):
         "two/b",
     ):
         (tmp / name).mkdir(parents=True, exist_ok=True)
-    picture = Image.new("RGB", (16, 16), (9, 99, 199))
     for name in (
         "flat/1.png",
         "hollow/a/1.png",
         *(f"{d}/{c}/{i}.png" for d in ("two", "broken") for c in "ab" for i in range(9)),
+        *(f"{d}/a/0.png" for d in ("twice/train", "twice/Training", "twice/val", "held/val", "held/test")),
+        *("foreign/train/a/0.png", "foreign/val/b/0.png", "unlabelled/train/0.png", "unlabelled/test/0.png"),
+        *(f"equal/{c}/{i}.png" for c in "ab" for i in range(3)),
     ):
-        picture.save(tmp / name)
+        (tmp / name).parent.mkdir(parents=True, exist_ok=True)
+        colour = tuple(zlib.crc32(name.encode()).to_bytes(4, "big")[:3])
+        Image.new("RGB", (16, 16), (9, 9, 9) if name.startswith("equal") else colour).save(tmp / name)
     (tmp / "broken" / "a" / "broken.png").write_bytes((tmp / "flat" / "1.png").read_bytes()[:50])
     for name in (f"{c}/{i}.png" for c in "ab" for i in range(9)):
-        (tmp / "torn" / name).write_bytes((tmp / "flat" / "1.png").read_bytes()[:50])
+        (tmp / "torn" / name).write_bytes((tmp / "two" / name).read_bytes()[:50])
+    Image.fromarray(np.full((4, 4), -1, np.float32)).save(tmp / "float.tif")
     Image.new("1", (20_000, 20_000)).save(tmp / "huge" / "a" / "huge.png")
     for i in range(9):
         shutil.copy(tmp / "huge" / "a" / "huge.png", tmp / "huge" / "a" / f"{i}.png")

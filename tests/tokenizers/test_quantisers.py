@@ -9,7 +9,6 @@ import optax
 import pytest
 from common import PARTS, digits, tiny
 
-from vargen.tokenizers import usage
 from vargen.tokenizers.vq import nearest
 
 
@@ -76,42 +75,6 @@ def test_multiscale_levels_refine():
     np.testing.assert_allclose(latents, f_hat, atol=1e-5)
 
 
-def test_usage_by_hand():
-    stats = usage.init(1, 4)
-    stats = usage.update(stats, usage.hits(jnp.array([[0, 0, 1, 2]]), 4)[None])
-    np.testing.assert_allclose(stats["share"], [[0.5, 0.25, 0.25, 0]])
-    stats = usage.update(stats, usage.hits(jnp.array([[0, 0, 0, 0]]), 4)[None])
-    np.testing.assert_allclose(stats["share"], [[0.75, 0.125, 0.125, 0]])  # a mean of two at first
-    found = usage.summary(stats, (7,), 0.1)
-    assert found["codebook_use"] == 0.75
-    np.testing.assert_allclose(
-        found["perplexity"], np.exp(-0.75 * np.log(0.75) - 0.25 * np.log(0.125)), rtol=1e-5
-    )
-
-
-def test_revival_moves_dead_codes_onto_vectors():
-    codebook = jnp.array([[0.0, 0.0], [9.0, 9.0], [8.0, 8.0]])
-    stats = dict(share=jnp.array([[1.0, 0.0, 0.0]]), updates=jnp.array(5))
-    vectors = jnp.array([[1.0, 0.0], [0.0, 1.0]])
-    moved, after = usage.revive(codebook, stats, vectors, jax.random.key(0), (1,), 0.1)
-    np.testing.assert_array_equal(moved[0], codebook[0])
-    assert {tuple(map(float, v)) for v in moved[1:]} == {(1.0, 0.0), (0.0, 1.0)}
-    share = np.asarray(after["share"][0])
-    assert share[0] == 1 and (0.1 / 3 <= share[1:]).all() and (share[1:] <= 1 / 3).all()
-
-
-def test_more_dead_codes_than_vectors():
-    codebook, vectors = jnp.zeros((8, 2)), jnp.ones((3, 2))
-    moved, _ = usage.revive(codebook, usage.init(1, 8), vectors, jax.random.key(0), (1,), 0.1)
-    assert int(jnp.sum(moved[:, 0])) == 3
-
-
-def test_rounds_of_revival():
-    turns = [bool(usage.due(dict(updates=jnp.array(i)), 4, 8)) for i in range(14)]
-    assert [i for i, turn in enumerate(turns) if turn] == [4, 8]
-    assert usage.due(dict(updates=jnp.array(12)), 4, 0)
-
-
 @functools.cache
 def train(name, steps=100, codebook_scale=1.0, **options):
     """Tokenizer, parameters, the metrics of every step, and the codes of the images at the end."""
@@ -132,7 +95,7 @@ def train(name, steps=100, codebook_scale=1.0, **options):
             grad = jax.value_and_grad(t.loss, has_aux=True)
             (_, (stats, metrics, _)), gradient = grad(params, stats, batch, key, i, dict(l2=1.0))
             updates, state = optimizer.update(gradient, state)
-            params, stats = t.revive(optax.apply_updates(params, updates), stats, batch, key)
+            params, stats = t.revive(optax.apply_updates(params, updates), stats, batch, key, i + 1, steps)
             return (params, stats, state), metrics
 
         carry, metrics = jax.lax.scan(step, (params, stats, optimizer.init(params)), jnp.arange(steps))
@@ -164,13 +127,14 @@ def test_revival_mends_a_collapse():
 
 
 def test_revival_waits_for_its_turn():
-    t = tiny("vq", revive_every=5)
+    t = tiny("vq", revive_every=5, revive_until=0.5)
     params, stats = jax.jit(t.init)(jax.random.key(0)), t.init_stats()
     images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 1))
-    run = jax.jit(t.revive)
-    same, _ = run(params, dict(stats, updates=jnp.array(4)), images, jax.random.key(2))
-    np.testing.assert_array_equal(same["quantizer"]["codebook"], params["quantizer"]["codebook"])
-    other, after = run(params, dict(stats, updates=jnp.array(5)), images, jax.random.key(2))
+    run = jax.jit(lambda step: t.revive(params, stats, images, jax.random.key(2), step, 10))
+    for step in (4, 6, 10):
+        same, _ = run(step)
+        np.testing.assert_array_equal(same["quantizer"]["codebook"], params["quantizer"]["codebook"])
+    other, after = run(5)
     assert np.any(other["quantizer"]["codebook"] != params["quantizer"]["codebook"])
     assert jax.tree.structure(after) == jax.tree.structure(stats)
-    assert t.revive(params, stats, None, jax.random.key(2)) == (params, stats)
+    assert t.revive(params, stats, None, jax.random.key(2), 5, 10) == (params, stats)

@@ -38,6 +38,7 @@ FREE = [
     ("sampling.guidance", 3.0),
     ("compute_dtype", "bfloat16"),
     ("name", "mine"),
+    ("data.skip_broken", 10),
 ]
 FIXED = [
     ("seed", 5),

@@ -201,11 +201,39 @@ def test_user_mistakes(tmp_path):
         go(tmp_path, keep=0)
 
 
+@pytest.mark.parametrize("at, kind", ((5, UserError), (6, UserError), (6, MemoryError), (8, UserError)))
+def test_an_error_of_the_data_loses_no_step(tmp_path, uninterrupted, at, kind):
+    """Whether the steps before were recorded (every 2), saved (every 4) or neither; and the run goes on as it was."""
+
+    def broken(start):
+        for _, batch in zip(range(start, at), batches(start)):
+            yield batch
+        raise kind("image 7: broken")
+
+    with pytest.raises(kind, match="image 7"):
+        go(tmp_path, stream=broken, steps=22)
+    assert saved_steps(tmp_path / "checkpoints")[-1] == at
+    rows = metrics.read(tmp_path / metrics.FILE)
+    assert rows[-1]["step"] == at and np.isfinite(rows[-1]["loss"])
+    again = go(tmp_path, steps=22)
+    assert_same(again.state, uninterrupted[1].state)
+
+
+def test_an_error_of_the_first_batch_saves_nothing(tmp_path):
+    def broken(start):
+        raise UserError("image 7: broken")
+        yield
+
+    with pytest.raises(UserError, match="image 7"):
+        go(tmp_path, stream=broken)
+    assert saved_steps(tmp_path / "checkpoints") == []
+
+
 def test_metrics_file_survives_a_cut_line(tmp_path):
     (tmp_path / metrics.FILE).write_text(
         '{"step": 2, "seconds": 1.5}\n{"step": 4, "seconds": 3}\n{"step": 6, "sec'
     )
-    with metrics.Metrics(tmp_path, steps=9, batch_size=2, start_step=2, progress=True) as record:
+    with metrics.Metrics(tmp_path, steps=9, batch_size=2, start_step=2, shown=True) as record:
         record.advance(3)
         record.write(3, dict(loss=1.0))
     rows = metrics.read(tmp_path / metrics.FILE)

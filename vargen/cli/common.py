@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vargen.errors import UserError
@@ -24,28 +24,29 @@ def read_config(args: argparse.Namespace) -> ConfigDict:
     Raises:
       UserError: there is neither, or an override does not fit.
     """
-    from vargen import config, paths
+    from vargen import config, hub, paths
 
     if args.config is not None:
         paths.path(args.config, "--config")
         if args.workdir is not None:
             paths.path(args.workdir, "--workdir")
         return config.load(args.config, args.overrides)
-    inside = paths.path(args.workdir, "--workdir") / "config.json"
+    inside = hub.config_file(args.workdir, "--workdir")
     if paths.is_file(inside):
         return config.load(inside, args.overrides)
     raise UserError(f"{args.workdir}: expected --config, or a workdir with its config.json, found neither")
 
 
 def trained_workdir(args: argparse.Namespace) -> Path:
-    """The directory that --workdir names.
+    """The directory that --workdir names; one on the hub is fetched, and `args` has its commit from then on.
 
     Raises:
       UserError: there is none.
     """
-    from vargen import paths
+    from vargen import hub
 
-    workdir = paths.path(args.workdir, "--workdir")
+    args.workdir = hub.pin({"--workdir": args.workdir})["--workdir"]
+    workdir = hub.directory(args.workdir, "--workdir")
     if not workdir.is_dir():
         raise UserError(
             f"workdir {args.workdir}: expected a directory of `vargen train` or `import`, found none"
@@ -93,16 +94,20 @@ def load_model(args: argparse.Namespace) -> Model:
     return model
 
 
-def out_directory(out: str | None, otherwise: Path) -> Path:
-    """The directory that --out names, not made yet, or another.
+def out_directory(args: argparse.Namespace, folder: str = "") -> Path:
+    """The directory that --out names, not made yet, or `folder` in the workdir.
 
     Raises:
-      UserError: a file is there.
+      UserError: a file is there, or nothing can be written in the workdir, which is on the hub.
       OSError: it cannot be made, or takes no files.
     """
-    from vargen import paths
+    from vargen import hub, paths
 
-    found = otherwise if out is None else paths.path(out, "--out")
+    if args.out is None and hub.is_hub(args.workdir):
+        raise UserError(
+            f"--out: expected a directory, since nothing is written to {args.workdir}, found none"
+        )
+    found = trained_workdir(args) / folder if args.out is None else paths.path(args.out, "--out")
     if found.exists() and not found.is_dir():
         raise UserError(f"--out {found}: expected a directory, or nothing, found a file")
     paths.check_directory(found)
@@ -194,16 +199,6 @@ def _padded(labels: Any, batch_size: int) -> Any:
     return jax.tree.map(lambda x: padded(x, batch_size), labels)
 
 
-def progress(batches: Iterable, total: int, name: str, size: Callable[[Any], int] = len) -> Iterator:
-    """The batches, with a bar on the terminal that counts their items and gives items/s and the time left."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc=name, unit=" images", dynamic_ncols=True) as bar:
-        for batch in batches:
-            yield batch
-            bar.update(size(batch))
-
-
 def step_sizes(model: Model, steps: int | None = None) -> np.ndarray:
     """int [T]: how many slots each step of generation fills; `steps` as for `Model.sample`.
 
@@ -229,6 +224,18 @@ def step_names(model: Model, pictures: int = 10, steps: int | None = None) -> li
         names = [f"{round(100 * k / grid.size)} %" for k in np.cumsum(sizes)]
     chosen = np.unique(np.linspace(0, len(names) - 1, min(pictures, len(names))).round().astype(int))
     return [names[i] for i in chosen]
+
+
+def check_data(config: ConfigDict) -> None:
+    """Reads all images of both splits, for --check-data.
+
+    Raises:
+      UserError: naming those that cannot be read.
+    """
+    from vargen import data
+    from vargen.data import checking
+
+    checking.check([data.load(config.data, split) for split in ("train", "test")])
 
 
 def cache_directory() -> pathlib.Path:

@@ -17,15 +17,37 @@ if TYPE_CHECKING:
 ORIGIN = "origin.txt"  # beside what was copied: where from
 
 
-def found(text: PathLike, flag: str) -> Path:
+def pinned(text: PathLike, flag: str, workdir: Path) -> PathLike:
+    """What a flag names; of a branch on the hub the commit that `workdir` has a copy of, else that which it is now."""
+    from vargen import hub, paths
+    from vargen.training import resume
+
+    if hub.is_hub(text) and not (asked := hub.place(text, flag)).pinned:
+        for stage in resume.STAGES:
+            origin = workdir / stage / ORIGIN
+            was = origin.read_text().strip() if paths.is_file(origin) else ""
+            if hub.is_hub(was) and hub.place(was).at(asked.revision) == asked:
+                print(f"{flag} {text}: {workdir} has a copy of {was}, and goes on with it", flush=True)
+                return was
+    return hub.pin({flag: text})[flag]
+
+
+def found(text: PathLike, flag: str, fetch: bool = True) -> Path | None:
     """The workdir that a flag names.
+
+    Args:
+      text: a path, or a model on the hub.
+      flag: for messages.
+      fetch: False: one on the hub is left there, and None returned.
 
     Raises:
       UserError: there is no such directory.
     """
-    from vargen import paths
+    from vargen import hub
 
-    source = paths.path(text, flag)
+    if hub.is_hub(text) and not fetch:
+        return None
+    source = hub.directory(text, flag)
     if not source.is_dir():
         raise UserError(f"{flag} {source}: expected a directory of `vargen train` or `import`, found none")
     return source
@@ -126,7 +148,9 @@ def _copy_tree(source: Path, target) -> None:
 
 
 def _name(source: Path) -> str:
-    return f"{source.resolve()}\n"
+    from vargen import hub
+
+    return f"{hub.shown(str(source.resolve()))}\n"
 
 
 def _copied_already(directory: Path, source: Path) -> bool:

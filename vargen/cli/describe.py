@@ -25,7 +25,7 @@ def title(model: Model) -> str:
 def summary(model: Model, metrics: dict[str, float]) -> str:
     """Two sentences on what was trained on what."""
     from vargen.models import count_text, parameter_count
-    from vargen.report import duration
+    from vargen.progress import duration
 
     c, grid = model.config, model.tokenizer.grid
     content = f"one of {model.tokenizer.vocab} codes" if model.tokenizer.vocab else "a continuous vector"

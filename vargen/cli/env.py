@@ -21,20 +21,22 @@ Prints versions, devices, precision, caches and the variables that change how va
 """
 EXAMPLES = """\
   vargen env
-  vargen env --config configs/var.py:digits --config.training.steps=200
+  vargen env --config var:digits --config.training.steps=200
 """
 
 PACKAGES = (
     "vargen jax jaxlib flax optax orbax-checkpoint ml-collections numpy grain tensorflow-datasets etils pillow "
-    "safetensors tensorboardX libtpu jax-cuda12-plugin jax-cuda13-plugin torch"
+    "safetensors huggingface_hub tensorboardX libtpu jax-cuda12-plugin jax-cuda13-plugin torch"
 ).split()
 SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL")  # in names of variables
-VARIABLES = tuple("JAX_ XLA_ VARGEN_ TPU_ LIBTPU CUDA_VISIBLE SLURM_PROCID SLURM_NTASKS LC_ALL LANG".split())
+VARIABLES = tuple(
+    "JAX_ XLA_ VARGEN_ HF_ TPU_ LIBTPU CUDA_VISIBLE SLURM_PROCID SLURM_NTASKS LC_ALL LANG".split()
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
-    flags.add_config(parser, required=False, workdir=False)
+    flags.add_config(parser, required=False, workdir=False, reads=True)
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from vargen import schema
-from vargen.cli import common, flags
+from vargen.cli import common, flags, sample_files
 from vargen.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ LARGEST = 64  # pixels: a small classifier says little about larger images
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
-    flags.add_config(parser, required=False)
+    flags.add_config(parser, required=False, reads=True)
+    flags.add_check_data(parser)
     parser.add_argument(
         "--samples",
         type=flags.within(schema.SAMPLES, int),
@@ -45,8 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measures, prints and writes."""
     from vargen import preflight, report
+    from vargen.tokenizers import usage
 
-    out = common.out_directory(args.out, common.trained_workdir(args))
+    out = common.out_directory(args)
     model = common.load_model(args)
     given = {k: v for k, v in flags.sampling_options(args).items() if v is not None}
     model.config.sampling.update(given)
@@ -54,11 +56,17 @@ def run(args: argparse.Namespace) -> None:
     settings = model.config.evaluation
     samples = settings.samples if args.samples is None else args.samples
     seed = settings.seed if args.seed is None else args.seed
+    if args.check_data:
+        common.check_data(model.config)
     command = f"vargen evaluate --workdir {args.workdir}"
     metrics = evaluate(model, args.workdir, out, samples, seed, command)
     for key, metric in report.METRICS.items():
         if key in metrics:
             print(f"{metric.label:30} {metric.beside_real(key, metrics)}")
+    for name, use, perplexity in report.levels(metrics):
+        print(f"{name:30} {use}, perplexity {perplexity}")
+    if warning := usage.warning(metrics):
+        print(warning)
     print(f"see {out / 'report.html'}")
 
 
@@ -73,7 +81,7 @@ def evaluate(
     import numpy as np
 
     from vargen import classes as class_names
-    from vargen import config, data, evaluation, paths, report, seeds
+    from vargen import config, data, evaluation, hub, progress, report, seeds
     from vargen.cli import describe
 
     c = model.config
@@ -86,15 +94,26 @@ def evaluate(
         class_names.check(model.classes, train.classes, f"workdir {workdir}")
     classifier = None
     if c.data.image_size <= LARGEST:
+        print(
+            "reading the pictures; the classifier that judges samples is trained once, and kept", flush=True
+        )
         classifier = evaluation.fit(train, test, common.cache_directory() / "classifiers")
     size = c.evaluation.batch_size
-    measured = evaluation.evaluate(
-        model, train, test, classifier, samples=samples, batch_size=size, key=seeds.key(seed)
+    measured = evaluation.measure(
+        model,
+        train,
+        test,
+        classifier,
+        samples=samples,
+        batch_size=size,
+        key=seeds.key(seed),
+        progress=progress.each,
     )
-    record = training_record(paths.path(workdir))
-    metrics = measured | record["metrics"]
+    record = training_record(hub.directory(workdir))
+    metrics = measured.metrics | record["metrics"]
 
-    originals = data.to_float(data.arrays(test, 20)[0])
+    images, original_labels = data.arrays(test, 20)
+    originals = data.to_float(images)
     reconstructions = np.clip(data.in_batches(model.reconstruct, originals, size), -1, 1)
     labels = np.repeat(np.arange(min(c.data.num_classes, 20), dtype=np.int32), 12)
     drawn = np.concatenate(list(common.sample_batches(model, labels, seed, size)))
@@ -110,11 +129,25 @@ def evaluate(
         class_names=model.classes,
         originals=originals,
         reconstructions=reconstructions,
+        original_labels=original_labels,
+        recognised=measured.by_class,
+        nearest=(measured.samples[:20], measured.nearest[:20], measured.labels[:20]),
+        caveats=evaluation.caveats(
+            metrics,
+            classes=len(model.classes),
+            held_out=len(test),
+            features=0 if classifier is None else classifier.network.settings.features,
+            losses=record["curves"].get("Generator: loss", {}).get("held out", ((), ())),
+        ),
         steps=steps,
+        step_labels=labels[::12][: steps.shape[1]],
         step_names=common.step_names(model),
         curves=record["curves"],
         facts=describe.facts(model),
         command=command,
+        made_by=sample_files.common_settings(
+            model, workdir, seed=seed, classes=model.classes[:20], sampling=c.sampling.to_dict()
+        ),
     )
     return metrics
 

@@ -22,7 +22,9 @@ EXAMPLES = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
     parser.add_argument("system", choices=list(SYSTEMS), help="whose names are wanted")
-    parser.add_argument("--workdir", metavar="DIR", required=True, help="a trained or imported model")
+    parser.add_argument(
+        "--workdir", metavar="DIR", required=True, help="a trained or imported model; or hf://OWNER/REPO"
+    )
     parser.add_argument("--tokenizer", metavar="FILE", help="the file for the tokenizer's weights")
     parser.add_argument("--generator", metavar="FILE", help="the file for the generator's weights")
     parser.add_argument(

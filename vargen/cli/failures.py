@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from vargen.cli import machine
-from vargen.errors import Stopped, UserError
+from vargen.errors import Stopped, UserError, escaped
 
 # Nobody wraps another error in one of these on purpose.
 MISTAKES = (
@@ -49,6 +49,8 @@ class Outcome:
     def say(self, text: str, code: int) -> None:
         """One line on stderr, whatever the text holds, and the exit code."""
         self.code = code
+        if (hub := sys.modules.get("vargen.hub.places")) is not None:
+            text = hub.shown(text)
         with contextlib.suppress(OSError, ValueError):  # nobody listens
             print(
                 f"{' '.join(['vargen', self.command]).strip()}: {one_line(text)}", file=sys.stderr, flush=True
@@ -132,7 +134,7 @@ def _caught_by_us(error: BaseException) -> bool:
 
 def one_line(text: str) -> str:
     """Text without line breaks and control characters, which names of files may hold."""
-    flat = machine.escaped(" ".join(line.strip() for line in text.splitlines()))
+    flat = escaped(" ".join(line.strip() for line in text.splitlines()))
     half = LONGEST // 2
     return flat if len(flat) <= LONGEST else f"{flat[:half]} ... {flat[-half:]}"
 

@@ -10,8 +10,10 @@ from typing import Any
 from vargen import bundled, limits, schema
 
 
-def add_config(parser: argparse.ArgumentParser, *, required: bool, workdir: bool = True) -> None:
-    """The flags --config and --workdir; `workdir` says whether the latter must be given."""
+def add_config(
+    parser: argparse.ArgumentParser, *, required: bool, workdir: bool = True, reads: bool = False
+) -> None:
+    """The flags --config and --workdir; the latter must be given (`workdir`), is only read, as on the hub (`reads`)."""
     note = "" if required else "; not needed where the workdir has its config inside"
     parser.add_argument(
         "--config",
@@ -26,7 +28,10 @@ def add_config(parser: argparse.ArgumentParser, *, required: bool, workdir: bool
         help="list every field of a config: its value, what it may hold, what it means",
     )
     parser.add_argument(
-        "--workdir", metavar="DIR", required=workdir, help="where the run lives: config, codes, checkpoints"
+        "--workdir",
+        metavar="DIR",
+        required=workdir,
+        help="where the run lives: config, codes, checkpoints" + ("; or hf://OWNER/REPO" if reads else ""),
     )
 
 
@@ -39,6 +44,15 @@ class _HelpConfig(argparse.Action):
 
         print(help_config.text(config.load(value, namespace.overrides)))
         parser.exit()
+
+
+def add_check_data(parser: argparse.ArgumentParser) -> None:
+    """The flag --check-data."""
+    parser.add_argument(
+        "--check-data",
+        action="store_true",
+        help="read all images beforehand and name every broken one (config.data.skip_broken may be skipped)",
+    )
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:

@@ -13,9 +13,14 @@ DESCRIPTION = """
 Reads the authors' files (.safetensors, .npz, or PyTorch's .pth .pt .bin .ckpt, which need the extra
 vargen[torch]; a file that would run code is refused) and writes a directory with config.json and the
 parameters as safetensors, on which every other command works. Sizes are inferred from the arrays.
+
+A file may lie on the Hugging Face Hub (vargen[hub]): hf://OWNER/REPO[@REVISION]/FILE. It is kept in the
+hub's cache; origin.json says which commit it was of.
 """
 EXAMPLES = """\
   vargen import var --generator var_d16.pth --tokenizer vae_ch160v4096z32.pth --out models/var_d16
+  vargen import var --generator hf://FoundationVision/var/var_d16.pth \\
+      --tokenizer hf://FoundationVision/var/vae_ch160v4096z32.pth --out models/var_d16
   vargen import llamagen --generator c2i_L_384.pt --tokenizer vq_ds16_c2i.pt --image-size 384 \\
       --out models/llamagen_l
   vargen import mar --generator mar_base/checkpoint-last.pth --tokenizer kl16.ckpt --out models/mar_b
@@ -27,9 +32,13 @@ EXAMPLES = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
     parser.add_argument("system", choices=list(SYSTEMS), help="whose files they are")
-    parser.add_argument("--tokenizer", metavar="FILE", required=True, help="the tokenizer's weights")
     parser.add_argument(
-        "--generator", metavar="FILE", help="the generator's weights; none: the tokenizer alone"
+        "--tokenizer", metavar="FILE", required=True, help="the tokenizer's weights, also on the hub"
+    )
+    parser.add_argument(
+        "--generator",
+        metavar="FILE",
+        help="the generator's weights, also on the hub; none: the tokenizer alone",
     )
     parser.add_argument("--out", metavar="DIR", required=True, help="the directory to make")
     parser.add_argument(

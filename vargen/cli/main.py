@@ -1,4 +1,4 @@
-"""`vargen train | sample | reconstruct | evaluate | tokenize | import | export | quickstart | env`."""
+"""`vargen train | sample | reconstruct | evaluate | tokenize | import | export | push | quickstart | env`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ from vargen.errors import UserError
 
 # Each command is a module of vargen.cli with SUMMARY, DESCRIPTION, add_arguments(parser) and run(args). They
 # import JAX inside run, so that help is instant.
-COMMANDS = ("quickstart", "train", "tokenize", "sample", "reconstruct", "evaluate", "import", "export", "env")
+COMMANDS = (
+    *("quickstart", "train", "tokenize", "sample", "reconstruct", "evaluate"),
+    *("import", "export", "push", "env"),
+)
 
 EPILOG = """\
 Any field of the config can be set with --config.FIELD=VALUE:
   --config.training.steps=200 --config.data.source=folder --config.data.path=~/pictures
 
 examples:
-  vargen train --config configs/var.py:digits --workdir runs/digits
+  vargen train --config var:digits --workdir runs/digits
   vargen sample --workdir runs/digits --classes 3,7 --count 8
   vargen evaluate --workdir runs/digits
 

@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from vargen.cli import common, flags
 
-SUMMARY = "train, sample and evaluate on the digits, in minutes"
+SUMMARY = "train, sample and evaluate, on the digits in minutes"
 DESCRIPTION = """
-Trains a tokenizer and a generator, samples, evaluates, and writes report.html, samples.png and metrics.json
-into the workdir. Interrupted, the same command goes on where it stopped.
+Trains a tokenizer and a generator, samples, evaluates, and writes report.html, samples.png and
+metrics.json into the workdir: without flags VAR on the digits that come with vargen, into runs/quickstart.
+Interrupted, the same command goes on where it stopped.
 """
 EXAMPLES = """\
-  vargen quickstart --config configs/var.py:digits --workdir runs/quickstart
-  vargen quickstart --config configs/mar.py:digits --workdir runs/mar
+  vargen quickstart
+  vargen quickstart --config mar:digits --workdir runs/mar
+  vargen quickstart --config var:pictures32 --workdir runs/mine --config.data.path=~/pictures
 """
+CONFIG, WORKDIR = "var:digits", "runs/quickstart"  # where the user names none
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
-    flags.add_config(parser, required=False)
+    flags.add_config(parser, required=False, workdir=False)
+    flags.add_check_data(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Trains, evaluates, and says where to look."""
+    if args.workdir is None:
+        args.workdir, args.config = WORKDIR, args.config or CONFIG
+    print(f"1/2 training, into {args.workdir}", flush=True)
+
     import vargen
     from vargen import paths, report
     from vargen.cli import evaluate, train
 
     workdir = paths.path(args.workdir, "--workdir")
     config = common.read_config(args)
-    print(f"1/2 training {config.name} on {config.data.source}, into {workdir}", flush=True)
-    train.train(config, workdir)
+    train.train(config, workdir, check_data=args.check_data)
     print("2/2 sampling and measuring", flush=True)
     model = vargen.load(workdir)
-    command = f"vargen quickstart --config {args.config} --workdir {args.workdir}"
+    command = f"vargen quickstart{f' --config {args.config}' if args.config else ''} --workdir {args.workdir}"
     metrics = evaluate.evaluate(
         model, workdir, workdir, config.evaluation.samples, config.evaluation.seed, command
     )
@@ -47,4 +55,6 @@ def run(args: argparse.Namespace) -> None:
     print(f"\nLook at   {workdir / 'report.html'}    everything on one page, open it in a browser")
     print(f"          {workdir / 'samples.png'}    the samples")
     print(f"          {workdir / 'metrics.json'}   the numbers")
-    print(f"Then try  vargen sample --workdir {workdir} --classes 7 --count 16")
+    print(
+        f"Then try  vargen sample --workdir {workdir} --classes {shlex.quote(model.classes[-1])} --count 16"
+    )

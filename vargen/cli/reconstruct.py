@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import TYPE_CHECKING
 
 from vargen.cli import common, flags
@@ -18,13 +17,13 @@ also as a PNG of its own) and prints how close they are. Takes the held-out imag
 """
 EXAMPLES = """\
   vargen reconstruct --workdir runs/quickstart
-  vargen reconstruct --workdir runs/quickstart --input ~/pictures --out runs/pictures
+  vargen reconstruct --workdir runs/quickstart --input photo.jpg ~/pictures --out runs/pictures
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
-    flags.add_config(parser, required=False)
+    flags.add_config(parser, required=False, reads=True)
     parser.add_argument(
         "--input", nargs="+", metavar="PATH", help="image files, or folders of them (the held-out images)"
     )
@@ -45,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     from vargen import data, pictures
     from vargen.evaluation import metrics
 
-    out = common.out_directory(args.out, common.trained_workdir(args) / "reconstructions")
+    out = common.out_directory(args, "reconstructions")
     model = common.load_model(args)
     if args.input:
         originals = read_images(args.input, args.count, model.config.data)
@@ -77,7 +76,7 @@ def beside(originals: np.ndarray, decoded: np.ndarray, columns: int = 8):
 
 
 def read_images(names: list[str], most: int, settings) -> np.ndarray:
-    """The first `most` images of files and folders, in order of name: uint8 [M, S, S, C].
+    """The first `most` images of files and folders, in natural order within each: uint8 [M, S, S, C].
 
     Raises:
       UserError: nothing there, or a broken image.
@@ -85,16 +84,16 @@ def read_images(names: list[str], most: int, settings) -> np.ndarray:
     import numpy as np
 
     from vargen import paths
-    from vargen.data import folder, transforms
+    from vargen.data import image_file, listing, transforms
 
     files: list[paths.Path] = []
     for path in (paths.path(p, "--input") for p in names):
-        passed_over: list[paths.Path] = []
-        inside = folder.pictures_in(path, passed_over) if path.is_dir() else [path]
+        passed_over = listing.PassedOver()
+        inside = listing.pictures_in(path, passed_over) if path.is_dir() else [path]
         if not inside:
-            raise folder.no_pictures(path, passed_over)
-        folder.say_passed_over(os.fspath(path), tuple(passed_over))
+            raise listing.no_pictures(path, passed_over)
+        passed_over.say(path)
         files += inside
     size = settings.image_size
-    images = (folder.read_image(file, settings.channels, size) for file in list(dict.fromkeys(files))[:most])
+    images = (image_file.read_image(f, settings.channels, size) for f in list(dict.fromkeys(files))[:most])
     return np.stack([transforms.fit(image, size) for image in images])

@@ -28,6 +28,7 @@ EXAMPLES = """\
   vargen sample --workdir models/llamagen_text --captions captions.npz
   vargen sample --workdir models/var_d16 --codes tokens.npy
   vargen sample --like samples/7-003.png --guidance 3 --out other
+  vargen sample --workdir hf://OWNER/REPO --out samples
 """
 # What fits on a sheet.
 GRID_ROWS, GRID_COLUMNS, STEPS_ROWS = 20, 16, 8
@@ -39,7 +40,7 @@ MOST_NUMBERS = 2**32  # in one array of captions
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
-    flags.add_config(parser, required=False, workdir=False)
+    flags.add_config(parser, required=False, workdir=False, reads=True)
     parser.add_argument("--classes", metavar="LIST", help="numbers, ranges or names: 0,3-5,cat (every class)")
     parser.add_argument(
         "--captions",
@@ -90,8 +91,7 @@ def run(args: argparse.Namespace) -> None:
         args.workdir = args.workdir if args.workdir is not None else again["workdir"]
     if args.workdir is None:
         raise UserError("sample: expected --workdir, or --like with a picture, found neither")
-    workdir = common.trained_workdir(args)
-    out = common.out_directory(args.out, workdir / ("samples" if again is None else "like"))
+    out = common.out_directory(args, "samples" if again is None else "like")
     folder = Folder(out, sample_files.sheets(out), sample_files.make_room(out, args.overwrite))
     model = common.load_model(args)
     preset = common.preset(model.config, args.preset)
@@ -129,7 +129,7 @@ def draw(model: Model, args: argparse.Namespace, folder: Folder, count: int, res
     import jax
     import numpy as np
 
-    from vargen import classes, paths, pictures
+    from vargen import classes, paths, pictures, progress
     from vargen.conditioning import CaptionEmbedding
 
     names = model.classes
@@ -183,7 +183,7 @@ def draw(model: Model, args: argparse.Namespace, folder: Folder, count: int, res
     kept: dict[int, list] = {c: [] for c in wanted[:GRID_ROWS]}
     done = 0
     stems = sample_files.stems({c: names[c] for c in wanted})
-    for images in common.progress(drawn, total, "sampling"):
+    for images in progress.each(drawn, total, "sampling"):
         if not done:
             folder.clear()
         for image in pictures.to_uint8(images):

@@ -11,13 +11,14 @@ import numpy as np
 
 from vargen import classes, data, fine_tuning, paths, sharding, weights_file
 from vargen.cli import copying, tokenize
-from vargen.cli.train import wait_for_process_0
+from vargen.cli.train import say, wait_for_process_0
 from vargen.data import codes
 from vargen.errors import UserError
 from vargen.models import build_generator, build_tokenizer
 from vargen.samplers import Sampling
+from vargen.tokenizers import usage
 from vargen.tokenizers.perceptual import load_perceptual
-from vargen.training import checkpoints, held_out
+from vargen.training import checkpoints, held_out, metrics
 from vargen.training.loop import train as loop
 from vargen.training.tasks import GeneratorTask, TokenizerTask
 
@@ -66,7 +67,7 @@ def train_tokenizer(
     images, _ = held_out_images()
     validate, pictures = held_out.of_tokenizer(tokenizer, images, config.evaluation.batch_size, mesh)
     distance, weights = perceptual or (None, None)
-    return loop(
+    stopped_by = loop(
         TokenizerTask(tokenizer, settings, distance),
         dict(perceptual=weights) if perceptual else {},
         functools.partial(_batches, data.load(config.data, "train"), config, settings, mesh),
@@ -80,6 +81,16 @@ def train_tokenizer(
         initial=functools.partial(weights_file.read, start) if paths.is_file(start) else None,
         title="tokenizer",
     ).stopped_by
+    if not stopped_by and (warning := usage.warning(_last_validation(directory))):
+        say(warning)
+    return stopped_by
+
+
+def _last_validation(directory: Path) -> dict[str, float]:
+    """What the last validation of a stage measured."""
+    rows = [row for row in metrics.read(directory / metrics.FILE) if "validation_loss" in row]
+    prefix = "validation_"
+    return {k.removeprefix(prefix): v for k, v in rows[-1].items() if k.startswith(prefix)} if rows else {}
 
 
 def tokenizer_is_due(config: ConfigDict, workdir: Path, asked: bool) -> bool:
@@ -169,7 +180,7 @@ def train_generator(config: ConfigDict, workdir: Path, held_out_images: HeldOut)
     # Where an imported or copied generator lies, training starts with it.
     start = directory / checkpoints.WEIGHTS
     return loop(
-        GeneratorTask(generator, tokenizer),
+        GeneratorTask(generator, tokenizer, settings.steps),
         frozen,
         functools.partial(_batches, source, config, settings, mesh),
         directory,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 from vargen.cli import common, flags
@@ -34,17 +35,23 @@ FOLDER = "codes"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
     flags.add_config(parser, required=False)
+    flags.add_check_data(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Stores the codes, whether or not some are there."""
-    from vargen import lock, paths
+    from vargen import data, lock, paths
     from vargen.training import checkpoints, resume
 
     workdir = paths.path(args.workdir, "--workdir")
     config = common.read_config(args)
     _, params, step = checkpoints.load_params(workdir / "tokenizer")
     resume.check(config, workdir)
+    classes = data.load(config.data, "train").classes
+    if (theirs := common.stored_classes(workdir)) is not None:
+        common.check_classes(theirs, classes, f"workdir {workdir}")
+    if args.check_data:
+        common.check_data(config)
     with lock.hold(workdir, "vargen tokenize"):
         store(config, workdir, params, step)
 
@@ -65,9 +72,10 @@ def store(config: ConfigDict, workdir: Path, params: Any, step: int, *, again: b
     import jax
     import numpy as np
 
-    from vargen import data
+    from vargen import data, progress
     from vargen.data import codes
     from vargen.models import build_tokenizer
+    from vargen.tokenizers import usage
 
     directory = workdir / FOLDER
     source = data.load(config.data, "train")
@@ -88,12 +96,20 @@ def store(config: ConfigDict, workdir: Path, params: Any, step: int, *, again: b
         augment=copies > 1,
         epochs=copies,
     )
+    started = time.monotonic()
+    total = copies * len(source)
+    counts: Any = 0
     with codes.Writer(directory, meta) as writer:
-        total = copies * len(source)
-        for batch in common.progress(batches, total, "tokenizing", size=lambda b: len(b["label"])):
+        for batch in progress.each(batches, total, "tokenizing", size=lambda b: len(b["label"])):
             count = len(batch["label"])
-            content = encode(params, data.padded(batch["image"], batch_size))
-            writer.add(np.asarray(content)[:count], batch["label"])
+            content = np.asarray(encode(params, data.padded(batch["image"], batch_size)))[:count]
+            writer.add(content, batch["label"])
+            if tokenizer.kind == "codes":
+                counts = counts + usage.count(content, tokenizer.grid.level_sizes, tokenizer.vocab)
+    spent = progress.duration(time.monotonic() - started)
+    print(f"codes: {total} pictures in {spent}, in {directory}", flush=True)
+    if tokenizer.kind == "codes":
+        print(usage.line(usage.statistics(counts)), flush=True)
     return directory
 
 
@@ -112,8 +128,11 @@ def _stored(directory: Path) -> dict[str, Any] | None:
 
 def made_from(config: ConfigDict, source: Any) -> dict[str, Any]:
     """What decides what the codes are, as JSON gives it back."""
+    settings = {
+        k: v for k, v in config.data.to_dict().items() if k != "skip_broken"
+    }  # stops, or changes nothing
     fields = dict(
-        data=config.data.to_dict(),
+        data=settings,
         images=source.fingerprint(),
         classes=source.classes,
         tokenizer=config.tokenizer.to_dict(),

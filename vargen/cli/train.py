@@ -24,14 +24,14 @@ On several machines, start the same command on each: on TPU slices, under Slurm 
 --distributed, elsewhere with --coordinator, --num-processes and --process-id.
 """
 EXAMPLES = """\
-  vargen train --config configs/var.py:digits --workdir runs/digits
-  vargen train --config configs/llamagen.py:digits --workdir runs/llamagen --config.training.steps=200
-  vargen train --config configs/var.py:digits --workdir runs/mine \\
+  vargen train --config var:digits --workdir runs/digits
+  vargen train --config llamagen:digits --workdir runs/llamagen --config.training.steps=200
+  vargen train --config var:digits --workdir runs/mine --check-data --config.data.skip_broken=10 \\
       --config.data.source=folder --config.data.path=~/pictures --config.data.num_classes=0
-  vargen train --config configs/var.py:digits --workdir runs/b --tokenizer runs/digits --stage generator
+  vargen train --config var:digits --workdir runs/b --tokenizer runs/digits --stage generator
   vargen train --from models/rar_b --workdir runs/flowers --config.training.learning_rate=1e-5 \\
       --config.data.source=folder --config.data.path=flowers
-  vargen train --config configs/var.py:digits --workdir /mnt/shared/two \\
+  vargen train --config var:digits --workdir /mnt/shared/two \\
       --coordinator 10.0.0.1:7777 --num-processes 2 --process-id 0
 """
 
@@ -43,34 +43,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_config(parser, required=False)
     parser.add_argument("--stage", choices=STAGES, default="all", help="what to train (all)")
     parser.add_argument(
-        "--tokenizer", metavar="DIR", help="take the trained tokenizer of another workdir; it is copied"
+        "--tokenizer",
+        metavar="DIR",
+        help="take the trained tokenizer of another workdir, or of hf://OWNER/REPO; it is copied",
     )
     parser.add_argument(
         "--from",
         dest="origin",
         metavar="DIR",
-        help="fine-tune the model of another workdir or of `vargen import`; its config, where --config is not given",
+        help="fine-tune the model of another workdir, of `vargen import` or of hf://OWNER/REPO; its config, where "
+        "--config is not given",
     )
+    flags.add_check_data(parser)
     flags.add_cluster(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Trains what the flags ask for."""
+    from vargen import paths
+
+    workdir = paths.path(args.workdir, "--workdir")
+    what = args.config or args.origin or "the config inside"
+    if not args.distributed and not args.process_id:  # JAX, which knows the processes, isn't imported yet
+        print(f"{args.workdir}: training {what}", flush=True)
     if args.origin is not None and args.config is None:
+        args.origin = copying.pinned(args.origin, "--from", workdir)
         config = _fine_tuned(args)
     else:
         config = common.read_config(args)
     with flags.cluster(args):
-        train(config, args.workdir, stage=args.stage, tokenizer=args.tokenizer, origin=args.origin)
+        train(
+            config,
+            args.workdir,
+            stage=args.stage,
+            tokenizer=args.tokenizer,
+            origin=args.origin,
+            check_data=args.check_data,
+        )
         if args.stage != "tokenizer":
             say(f"trained; next: vargen sample --workdir {args.workdir}")
 
 
 def _fine_tuned(args: argparse.Namespace) -> ConfigDict:
     """The config of the model of --from as fine-tuning starts with it, overrides applied."""
-    from vargen import config, fine_tuning
+    from vargen import config, fine_tuning, hub
 
-    trained = config.load(copying.found(args.origin, "--from") / "config.json")
+    copying.found(args.origin, "--from", fetch=False)
+    trained = config.load(hub.config_file(args.origin, "--from"))
     return config.override(fine_tuning.begun(trained), args.overrides)
 
 
@@ -81,6 +100,7 @@ def train(
     stage: str = "all",
     tokenizer: str | None = None,
     origin: str | None = None,
+    check_data: bool = False,
 ) -> None:
     """Runs the stages that are not complete. Everything is checked before anything is written.
 
@@ -88,8 +108,9 @@ def train(
       config: written to WORKDIR/config.json.
       workdir: made where it is missing.
       stage: one of `STAGES`.
-      tokenizer: a workdir whose tokenizer is copied.
-      origin: a workdir whose tokenizer is copied and with whose generator training starts.
+      tokenizer: a workdir whose tokenizer is copied, or a model on the hub.
+      origin: likewise; its tokenizer is copied, and training starts with its generator.
+      check_data: whether all images are read beforehand.
 
     Raises:
       UserError: anything that doesn't fit, or another run in the workdir.
@@ -108,9 +129,13 @@ def train(
     brought = tokenizer is not None or origin is not None  # another's tokenizer
     if brought and asked:
         raise UserError("--stage: expected all or generator where a tokenizer is copied, found tokenizer")
+    if origin is not None:
+        origin = copying.pinned(origin, "--from", workdir)
+    if tokenizer is not None:
+        tokenizer = copying.pinned(tokenizer, "--tokenizer", workdir)
     for flag, other in (("--from", origin), ("--tokenizer", tokenizer)):
         if other is not None:
-            copying.found(other, flag)
+            copying.found(other, flag, fetch=_first_process())
     if _first_process():
         paths.check_directory(workdir)
     config, classes = look_at_data(config)
@@ -121,12 +146,16 @@ def train(
         due.append("tokenizer")
     if not asked and not stages.complete(workdir / "generator", config.training.steps):
         due.append("generator")
+    if due:
+        say(f"checking the parts of {config.name} and tracing its programs")
     look_at_parts(config, due)
     copies = []
     if _first_process():
         copies = copying.plan(config, workdir, tokenizer=tokenizer, origin=origin, classes=classes)
     if stage == "generator" and not brought:
         stages.check_tokenizer(workdir)
+    if check_data and _first_process():
+        common.check_data(config)
     # Weights and pictures are read now, so that a broken one is found before anything is written.
     perceptual = stages.perceptual_loss(config) if "tokenizer" in due else None
     held_out = functools.cache(functools.partial(stages.read_held_out, config))
@@ -162,9 +191,13 @@ def look_at_data(config: ConfigDict) -> tuple[ConfigDict, list[str]]:
     from vargen.config import override
 
     preflight.check_fields(config)
-    classes = data.load(config.data, "train").classes
-    data.load(config.data, "test")
-    return override(config, [("data.num_classes", len(classes))]), classes
+    train, test = (data.load(config.data, split) for split in ("train", "test"))
+    count = len(train.classes)
+    say(
+        f"{train.name}: {len(train)} pictures of {count} class{'es' * (count != 1)} to learn, {len(test)} held out, "
+        f"{config.data.image_size}x{config.data.image_size}, {'grey' if config.data.channels == 1 else 'colour'}"
+    )
+    return override(config, [("data.num_classes", count)]), train.classes
 
 
 def look_at_parts(config: ConfigDict, due: list[str]) -> None:

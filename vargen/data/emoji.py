@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vargen.data.folder import read_image
+from vargen.data.image_file import read_image
 from vargen.data.sources import ArraySource, check_memory, held_out
 from vargen.errors import UserError
 

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import functools
-import io
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from vargen import paths
+from vargen.data import duplicates, image_file, splits
+from vargen.data.image_file import BrokenImage, read_image
+from vargen.data.listing import LOOSE, PassedOver, no_pictures, pictures_in, say_once, subfolders
 from vargen.data.sources import Source, digest, held_out
-from vargen.data.transforms import to_channels
-from vargen.errors import UserError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-TEST_FOLDERS = ("test", "val", "validation")
-# What other programs leave beside pictures; and whatever begins with ".".
-NO_PICTURES = ("__MACOSX", "@eaDir")
-# A file of a few kilobytes can claim any size: what would take more than this to decode is refused by its header.
-MOST_PIXELS = 100_000_000
-MOST_PIXELS_OF_JPEG = 400_000_000  # where it can be decoded at a reduced scale
-LONGEST_SIDE = 65_535
+from vargen.errors import UserError, escaped
 
 
 class FolderSource(Source):
-    """Files read when they are asked for, at their own size."""
+    """Files read when they are asked for, at their own size or one that is large enough."""
 
     def __init__(
         self,
@@ -37,21 +30,43 @@ class FolderSource(Source):
         labels: Sequence[int],
         image_size: int,
         channels: int,
+        broken: Broken | None = None,
     ):
         super().__init__(name, classes, image_size, channels)
         self.root = root
         self.files = list(files)
         self.labels = np.asarray(labels, dtype=np.int32)
+        self.broken = Broken(0) if broken is None else broken
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image = read_image(self.files[index], self.channels, self.image_size)
-        return dict(image=image, label=int(self.labels[index]))
+        """A picture; where it is broken, and may be skipped, the next whole one of its class, whoever asks and when."""
+        label = int(self.labels[index])
+        for place in self._places(index):
+            try:
+                return dict(image=self._pixels(place), label=label)
+            except BrokenImage as error:
+                self.broken.skip(self.files[place], error)
+        raise UserError(f"{self.name}: expected a whole image of class {self.classes[label]!r}, found none")
+
+    def _places(self, index: int) -> Iterator[int]:
+        """An index, then those of the other pictures of its class, round from there."""
+        yield index
+        same = np.flatnonzero(self.labels == self.labels[index])
+        at = int(np.searchsorted(same, index))
+        yield from np.roll(same, -at)[1:].tolist()
+
+    def _pixels(self, index: int) -> np.ndarray:
+        return read_image(self.files[index], self.channels, self.image_size)
+
+    def read(self, index: int) -> None:
+        """See `Source.read`."""
+        self._pixels(index)
 
     def fingerprint(self) -> str:
-        """A hash of the files' names below the root, their sizes and times, labels and names of classes.
+        """A hash of the files' names below the root, their sizes and times, labels, names of classes, and the reader.
 
         Raises:
           UserError: a file that is gone.
@@ -61,18 +76,63 @@ class FolderSource(Source):
     @functools.cached_property
     def _fingerprint(self) -> str:
         listed = [(_below(file, self.root), *_size_and_time(file)) for file in self.files]
-        return digest(self.classes, self.labels.tobytes(), listed)
+        return digest(image_file.VERSION, self.classes, self.labels.tobytes(), listed)
+
+
+class Broken:
+    """The broken files of a data set that are skipped, counted over all its splits; each is said once.
+
+    Args:
+      most: how many there may be.
+    """
+
+    def __init__(self, most: int):
+        self.most = most
+        self.files: dict[paths.Path, tuple[int, int] | None] = {}
+        self._lock = threading.Lock()
+
+    def skip(self, file: paths.Path, error: BrokenImage) -> None:
+        """Counts a file.
+
+        Raises:
+          BrokenImage: `error`, where none may be skipped.
+          UserError: it is one too many.
+        """
+        if not self.most:
+            raise error
+        with self._lock:
+            if file in self.files:
+                return
+            # One that was mended or deleted meanwhile, as in a notebook, counts no more.
+            self.files = {f: was for f, was in self.files.items() if _stamp(f) == was}
+            if len(self.files) == self.most:
+                raise UserError(
+                    f"{error}; data.skip_broken: expected at most {self.most} such files, found more"
+                )
+            self.files[file] = _stamp(file)
+            from tqdm import tqdm
+
+            tqdm.write(escaped(f"{error}: skipped, {len(self.files)} of at most {self.most}"))
+
+
+@functools.cache
+def _broken(root: str, most: int) -> Broken:
+    """That of all sources of a folder in this process."""
+    return Broken(most)
+
+
+def _stamp(file: paths.Path) -> tuple[int, int] | None:
+    try:
+        return paths.size_and_time(file)
+    except OSError:
+        return None
 
 
 def _size_and_time(file: paths.Path) -> tuple[int, int]:
     try:
         return paths.size_and_time(file)
     except OSError as error:
-        raise UserError(f"image {file}: expected a file, found none ({_reason(error)})") from error
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error) or type(error).__name__
+        raise UserError(f"image {file}: expected a file, found none ({image_file.reason(error)})") from error
 
 
 def _text(name: str, path: paths.Path) -> str:
@@ -84,201 +144,111 @@ def _below(file: paths.Path, root: paths.Path) -> str:
 
 
 def load(settings: Mapping[str, Any], split: str) -> FolderSource:
-    """A folder `class/name.png` (also jpg, jpeg, webp), classes in alphabetical order.
+    """A folder `class/name.png` (or another of `listing.SUFFIXES`), classes and files in natural order.
 
-    Where the folder has `train/` and one of `test/`, `val/`, `validation/`, those are the splits; else files
-    are held out by the hash of their name (`test_fraction`, 0.1 by default), also where there is `train/` alone.
+    Pictures in no class folder, where there is none, are one class of the folder's name.
+
+    Where it has folders of its own for the splits (`splits.find`), those are taken; else files are held out by the
+    hash of their name (`test_fraction`, 0.1 by default), files of the same bytes together. In a bucket, where files
+    would have to be fetched for it, their bytes are not compared.
 
     Raises:
-      UserError: no such folder, one that cannot be read, no class in it, a class without images, or classes that
-        only the held-out split has.
+      UserError: no such folder, one that cannot be read, no class in it, a class without pictures in the training
+        split, or classes that only the held-out split has.
     """
     if not settings["path"]:
         raise UserError("data.path: expected a folder with one subfolder of images per class, found nothing")
-    root = paths.path(settings["path"], "data.path")
-    if not root.is_dir():
-        found = "a file" if root.exists() else "no such folder"
-        raise UserError(f"folder {root}: expected a folder of class/name.png, found {found}")
-    if _classes(root) == ["train"] and _classes(root / "train"):
-        root = root / "train"
-    trained, base = _splits(root, split)
-    fixed = trained != root
-    folders = _classes(trained)
-    if not folders:
-        raise UserError(f"folder {trained}: expected subfolders of images, one per class, found none")
-    if base != trained and (others := sorted(set(_classes(base)) - set(folders))):
-        raise UserError(f"folder {base}: expected the classes of {trained}, found another: {others[0]}")
+    given = paths.path(settings["path"], "data.path")
+    if not given.is_dir():
+        found = "a file" if given.exists() else "no such folder"
+        raise UserError(f"folder {given}: expected a folder of class/name.png, found {found}")
+    training, test = splits.find(given)
+    if training == given and (loose := _one_class(given)):
+        classes, files, labels = loose
+    else:
+        classes, files, labels = _listed(training, test if test is not None and split == "test" else training)
+    root = given if test is not None else training
+    if test is None:
+        chosen = np.flatnonzero(_chosen(root, files, labels, settings.get("test_fraction", 0.1), split))
+        files, labels = [files[i] for i in chosen], [labels[i] for i in chosen]
+    return FolderSource(
+        f"folder {root}",
+        root,
+        [_text(name, root) for name in classes],
+        files,
+        labels,
+        settings["image_size"],
+        settings["channels"],
+        _broken(os.fspath(given), settings.get("skip_broken", 0)),
+    )
+
+
+def _one_class(folder: paths.Path) -> tuple[list[str], list[paths.Path], list[int]] | None:
+    """As `_listed`, of pictures without class folders: one class, of the folder's name. None where there are some."""
+    passed_over = PassedOver()
+    if subfolders(folder, passed_over) or not passed_over.kinds[LOOSE]:
+        return None
+    passed_over = PassedOver()
+    files, name = pictures_in(folder, passed_over), paths.absolute(folder).name or "pictures"
+    say_once(f"folder {folder}: no class folders, so that all {len(files)} pictures are one class, {name}")
+    passed_over.say(folder)
+    return [name], files, [0] * len(files)
+
+
+def _listed(training: paths.Path, base: paths.Path) -> tuple[list[str], list[paths.Path], list[int]]:
+    """Names of the classes that `training` has; the files of those classes in `base`, and their labels.
+
+    Raises:
+      UserError: no class there, or in `training` one without pictures.
+    """
+    passed_over = PassedOver()
+    classes = [p.name for p in subfolders(training, passed_over)]
+    if not classes:
+        rest = f", and {passed_over}" if passed_over.kinds else ""
+        raise UserError(f"folder {training}: expected subfolders of images, one per class, found none{rest}")
+    if base != training:
+        passed_over = PassedOver()
+        subfolders(base, passed_over)
     files: list[paths.Path] = []
     labels: list[int] = []
-    passed_over: list[paths.Path] = []
-    for label, name in enumerate(folders):
-        found = pictures_in(base / name, passed_over) if (base / name).is_dir() else []
-        if not found and (split == "train" or not fixed):
-            raise no_pictures(base / name, passed_over)
+    without: list[str] = []
+    for label, name in enumerate(classes):
+        inside = PassedOver()
+        found = pictures_in(base / name, inside) if (base / name).is_dir() else []
+        if not found:
+            if base == training:
+                raise no_pictures(base / name, inside)
+            without.append(name)
         files += found
         labels += [label] * len(found)
-    if not files:
-        raise no_pictures(base, passed_over)
-    say_passed_over(os.fspath(base), tuple(passed_over))
-    if not fixed:
-        test = held_out([_below(p, root) for p in files], labels, settings.get("test_fraction", 0.1))
-        if split == "test" and not test.any():
-            raise UserError(
-                f"folder {root}: expected two images of a class, one to hold out as the test split, found none"
-            )
-        chosen = np.flatnonzero(test if split == "test" else ~test)
-        files, labels = [files[i] for i in chosen], [labels[i] for i in chosen]
-    names = [_text(name, root) for name in folders]
-    size, channels = settings["image_size"], settings["channels"]
-    return FolderSource(f"folder {root}", root, names, files, labels, size, channels)
+        passed_over.update(inside)
+    passed_over.say(base)
+    if without:
+        few = ", ".join(without[:6]) + (", ..." if without[6:] else "")
+        say_once(f"folder {base}: no pictures of {len(without)} of {len(classes)} classes: {few}")
+    return classes, files, labels
 
 
-def _splits(root: paths.Path, split: str) -> tuple[paths.Path, paths.Path]:
-    """The folder of the training split's classes and that of this split's; both are the root where it has no splits."""
-    tests = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
-    if not tests or not (root / "train").is_dir():
-        return root, root
-    return root / "train", root / "train" if split == "train" else tests[0]
-
-
-def _classes(root: paths.Path) -> list[str]:
-    return [p.name for p in listed(root) if not _ignored(p.name) and p.is_dir()]
-
-
-def _ignored(name: str) -> bool:
-    return name.startswith(".") or name in NO_PICTURES
-
-
-def listed(folder: paths.Path) -> list[paths.Path]:
-    """What is in a folder, in order of name."""
-    try:
-        return sorted(folder.iterdir(), key=lambda p: p.name)
-    except OSError as error:
-        raise UserError(f"folder {folder}: expected one that can be read, found: {_reason(error)}") from error
-
-
-def pictures_in(folder: paths.Path, passed_over: list[paths.Path] | None = None) -> list[paths.Path]:
-    """The picture files below a folder, in order of name. Links are followed, into no folder twice.
-
-    Args:
-      folder: where to look.
-      passed_over: what has a picture's name but is no plain file (a pipe, a device, a dead link) is added to it.
+def _chosen(
+    root: paths.Path, files: list[paths.Path], labels: list[int], fraction: float, split: str
+) -> np.ndarray:
+    """Which files are of a split that vargen makes: bool [M].
 
     Raises:
-      UserError: a folder that cannot be read.
+      UserError: nothing can be held out.
     """
-    found: list[paths.Path] = []
-    seen = set()
-    waiting = [folder]
-    while waiting:
-        folder = waiting.pop()
-        if (here := _identity(folder)) in seen:
-            continue
-        seen.add(here)
-        for item in listed(folder):
-            if _ignored(item.name):
-                continue
-            if item.is_dir():
-                waiting.append(item)
-            elif item.suffix.lower() in SUFFIXES:
-                if paths.is_file(item):
-                    found.append(item)
-                elif passed_over is not None:
-                    passed_over.append(item)
-    return sorted(found)
-
-
-def _identity(folder: paths.Path) -> Any:
-    """What tells a folder from others, whatever links lead to it."""
-    if paths.is_remote(folder):
-        return os.fspath(folder)
-    try:
-        found = os.stat(folder)
-    except OSError as error:
-        raise UserError(f"folder {folder}: expected one that can be read, found: {_reason(error)}") from error
-    return found.st_dev, found.st_ino
-
-
-def no_pictures(folder: paths.Path, passed_over: Sequence[paths.Path]) -> UserError:
-    """The error for a folder without pictures."""
-    found = f"{len(passed_over)} that are no plain files" if passed_over else "none"
-    return UserError(f"folder {folder}: expected images ({', '.join(SUFFIXES)}), found {found}")
-
-
-@functools.cache  # once, however often the folder is read
-def say_passed_over(folder: str, passed_over: tuple[paths.Path, ...]) -> None:
-    """Says what has a picture's name but isn't read, and how much there is of it."""
-    if passed_over:
-        first = os.fspath(passed_over[0])
-        print(
-            f"folder {folder!r}: {len(passed_over)} that are no plain files passed over ({first!r})",
-            flush=True,
-        )
-
-
-def read_image(file: os.PathLike, channels: int, image_size: int = 0) -> np.ndarray:
-    """uint8 [H, W, channels]; transparent pixels over white, 16 bits a channel rounded down to 8.
-
-    Args:
-      file: a PNG, JPEG or WebP file, here or in a bucket.
-      channels: 1 or 3.
-      image_size: where given, a JPEG may be decoded at a reduced scale that keeps twice this size.
-
-    Raises:
-      UserError: the file is missing, no plain file, unreadable, truncated, no image, or larger than `MOST_PIXELS`
-        (a JPEG at reduced scale `MOST_PIXELS_OF_JPEG`) or `LONGEST_SIDE`.
-    """
-    from PIL import Image
-
-    mode = "L" if channels == 1 else "RGB"
-    where = (
-        file if isinstance(file, paths.Path) else paths.path(file)
-    )  # what was listed isn't read as `~user`
-    if not paths.is_file(where):
-        found = "a directory" if where.is_dir() else "no plain file" if where.exists() else "none"
-        raise UserError(f"image {file}: expected a file, found {found}")
-    Image.MAX_IMAGE_PIXELS = None  # the limit is ours, and said
-    try:
-        content = io.BytesIO(where.read_bytes()) if paths.is_remote(where) else os.fspath(where)
-        with Image.open(content) as picture:
-            if picture.format == "EPS":
-                raise UserError(f"image {file}: expected pixels, found PostScript, which is a program")
-            _check_size(file, picture, MOST_PIXELS_OF_JPEG if picture.format == "JPEG" else MOST_PIXELS)
-            size = picture.size
-            if image_size:
-                picture.draft(mode, (2 * image_size, 2 * image_size))
-            _check_size(file, picture, MOST_PIXELS, size)
-            if picture.mode.startswith("I;16") or picture.mode == "I":
-                array = (np.clip(np.asarray(picture), 0, 65535) >> 8).astype(np.uint8)
-            else:
-                if picture.has_transparency_data:
-                    picture = over_white(picture)
-                array = np.asarray(picture.convert(mode))
-    except (UserError, MemoryError):
-        raise
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, zlib.error and more
-        if isinstance(error, OSError) and error.errno is not None:
-            raise UserError(
-                f"image {file}: expected one that can be read, found: {_reason(error)}"
-            ) from error
-        raise UserError(f"image {file}: expected a whole image, found a broken one ({error})") from error
-    return to_channels(array, channels)
-
-
-def _check_size(file: os.PathLike, picture: Any, most: int, size: tuple[int, int] | None = None) -> None:
-    """Raises UserError where decoding would take too long; `size` is what the file has, if not the picture's."""
-    if picture.width * picture.height > most or max(picture.size) > LONGEST_SIDE:
-        width, height = size or picture.size
+    texts = [os.fspath(file) for file in files]  # asking each for its name below the root would take long
+    start = len(os.fspath(root / "x")) - 1
+    same = None
+    if paths.is_remote(root):
+        say_once(f"folder {root}: held out by name; in a bucket equal pictures are not looked for")
+    else:
+        same = duplicates.same_content(texts)
+    test = held_out([_text(text[start:], root) for text in texts], labels, fraction, same)
+    if split == "train":
+        return ~test
+    if not test.any():
         raise UserError(
-            f"image {file}: expected at most {most // 10**6} megapixels and {LONGEST_SIDE} pixels a side, found "
-            f"{width} x {height}"
+            f"folder {root}: expected two different images of a class, one to hold out as the test split, found none"
         )
-
-
-def over_white(picture: Any) -> Any:
-    """A picture with transparency, laid over white: RGB."""
-    from PIL import Image
-
-    picture = picture.convert("RGBA")
-    white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, picture).convert("RGB")
+    return test

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vargen import limits, schema
 from vargen.errors import UserError
@@ -40,6 +41,14 @@ class Source:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         raise NotImplementedError
+
+    def read(self, index: int) -> None:
+        """Reads what lies at an index, and nothing in its place.
+
+        Raises:
+          UserError: it cannot be read.
+        """
+        self[index]
 
     def fingerprint(self) -> str:
         """A hash that other images, or other labels, would change; of files their names, sizes and times."""
@@ -94,31 +103,47 @@ def check_memory(name: str, count: int, size: int, channels: int) -> None:
         )
 
 
-def held_out(keys: Sequence[str], groups: Sequence[int], fraction: float) -> np.ndarray:
+def held_out(
+    keys: Sequence[str], groups: ArrayLike, fraction: float, contents: ArrayLike | None = None
+) -> np.ndarray:
     """Which items belong to the test split: bool [M], a function of each item's key alone where it can be.
 
     An item is held out when the hash of its key falls below `fraction`, so adding files moves no other file
-    between splits. Only a group left without an item on one side gives the one with the nearest hash to it (a
-    group of one item is for training).
+    between splits. Items of the same content stay together, by the shortest of their keys (a copy's is longer), also
+    where they are in several groups. Only a group left without a content on one side gives the one with the nearest
+    hash to it: always to training, to the test split where no group is left without training then.
 
     Args:
       keys: a stable name of each item.
       groups: the class of each item.
       fraction: about how much to hold out, between 0 and 1.
+      contents: equal numbers where items have the same content; None where all differ.
     """
-    digests = (hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()[:8] for key in keys)
+    _, unit = np.unique(np.arange(len(keys)) if contents is None else contents, return_inverse=True)
+    names: list[str] = [""] * (int(unit.max(initial=-1)) + 1)
+    for u, key in zip(unit.tolist(), keys, strict=True):
+        names[u] = min(names[u] or key, key, key=lambda k: (len(k), k))
+    digests = (hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8] for name in names)
     score = np.array([int.from_bytes(d, "big") / 2.0**64 for d in digests], dtype=np.float64)
     test = score < fraction
-    groups = np.asarray(groups)
-    for group in np.unique(groups):
-        members = np.flatnonzero(groups == group)
-        if len(members) == 1:
-            test[members] = False
-        elif not test[members].any():
-            test[members[np.argmin(score[members])]] = True
-        elif test[members].all():
-            test[members[np.argmax(score[members])]] = False
-    return test
+    group = np.asarray(groups)
+    order = np.argsort(group, kind="stable")
+    cuts = np.flatnonzero(np.diff(group[order])) + 1
+    members = [np.unique(unit[part]) for part in np.split(order, cuts)]
+    for units in members:
+        if test[units].all():
+            test[units[np.argmax(score[units])]] = False
+    homes: dict[int, list[int]] = {}  # of contents in several groups
+    for g, units in enumerate(members):
+        for u in units.tolist():
+            homes.setdefault(u, []).append(g)
+    for units in members:
+        if len(units) > 1 and not test[units].any():
+            for u in units[np.argsort(score[units])].tolist():
+                if all((~test[members[g]]).sum() > 1 for g in homes[u]):
+                    test[u] = True
+                    break
+    return test[unit]
 
 
 def load(settings: Mapping[str, Any], split: str = "train") -> Source:
@@ -136,7 +161,12 @@ def load(settings: Mapping[str, Any], split: str = "train") -> Source:
     if split not in ("train", "test"):
         raise UserError(f"data split: expected 'train' or 'test', found {split!r}")
     limits.check(limits.fields(schema.Data), settings, "data.")
-    source = SOURCES[settings["source"]](settings, split)
+    name, skipped = settings["source"], settings.get("skip_broken", 0)
+    if skipped and name != "folder":
+        raise UserError(
+            f"data.skip_broken: expected 0 for {name}, which is no folder of files, found {skipped}"
+        )
+    source = SOURCES[name](settings, split)
     expected = settings.get("num_classes", 0)
     if expected and expected != len(source.classes):
         count = f"{len(source.classes)} as in {source.name}"

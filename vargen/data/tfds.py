@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from vargen import paths
-from vargen.data.folder import listed
+from vargen.data.listing import listed
 from vargen.data.sources import Source, digest
-from vargen.data.transforms import to_channels
+from vargen.data.transforms import to_bytes, to_channels
 from vargen.errors import UserError
 
 # "validation" first: the test split of some sets (ImageNet's) has no labels.
@@ -52,7 +52,11 @@ class TfdsSource(Source):
             raise UserError(
                 f"{self.name}: expected a whole record at {index}, found one that cannot be read ({error})"
             ) from error
-        image = to_channels(np.asarray(record[self.image_key]), self.channels)
+        try:
+            levels = to_bytes(np.asarray(record[self.image_key]))
+        except ValueError as error:
+            raise UserError(f"{self.name} at {index}: {error}") from error
+        image = to_channels(levels, self.channels)
         label = int(record[self.label_key])
         if not 0 <= label < len(self.classes):
             raise UserError(

@@ -19,6 +19,30 @@ CROP_RANGE = (1.0, 1.25)
 LONG = 8  # times as long as wide: of longer pictures the square alone is enlarged
 
 
+def to_bytes(values: np.ndarray, most: int = 65_535) -> np.ndarray:
+    """Levels of any type to uint8 of the same shape.
+
+    Args:
+      values: uint8; whole numbers from 0 to `most` (others are clipped), scaled to 0 to 255 and rounded; or floats,
+        from 0 to 1 where none is above 1, else from 0 to 255.
+      most: what white is among whole numbers.
+
+    Raises:
+      ValueError: a float that is below 0, above 255 or not finite.
+    """
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == bool:
+        return values.astype(np.uint8) * np.uint8(255)
+    if values.dtype.kind in "iu":
+        clipped = np.clip(values, 0, most).astype(np.uint32)
+        return ((clipped * 255 + most // 2) // most).astype(np.uint8)
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 255):  # nan neither
+        raise ValueError(f"expected levels from 0 to 1 or from 0 to 255, found {low:g} to {high:g}")
+    return np.rint(values * np.float32(255 if high <= 1 else 1)).astype(np.uint8)
+
+
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
     """uint8 [H, W] or [H, W, 1|2|3|4] to [H, W, channels]; colour to grey by ITU-R 601 luminance.
 
@@ -80,8 +104,7 @@ def fit(
     resample = Image.Resampling.LANCZOS
     if filter == "cubic":
         resample = Image.Resampling.BICUBIC
-        while min(picture.size) >= 2 * shorter:
-            picture = picture.resize((picture.width // 2, picture.height // 2), resample=Image.Resampling.BOX)
+        picture = halved(picture, shorter)
         scale = shorter / min(picture.size)
         width, height = (max(size, round(side * scale)) for side in picture.size)
     else:
@@ -105,6 +128,15 @@ def fit(
     array = np.asarray(picture)
     array = array if array.ndim == 3 else array[..., None]
     return array[top : top + size, left : left + size]
+
+
+def halved(picture: Any, least: int) -> Any:
+    """A PIL picture, "L" or "RGB", halved by box averaging while its short side stays at least `least`."""
+    from PIL import Image
+
+    while min(picture.size) >= 2 * least:
+        picture = picture.resize((picture.width // 2, picture.height // 2), resample=Image.Resampling.BOX)
+    return picture
 
 
 def augment(images: np.ndarray, draws: np.ndarray, shift: int = 0, flip: bool = False) -> np.ndarray:

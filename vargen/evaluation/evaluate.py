@@ -16,6 +16,8 @@ from vargen.data.sources import Source
 from vargen.errors import UserError
 from vargen.evaluation import metrics
 from vargen.evaluation.classifier import Classifier
+from vargen.evaluation.nearest import nearest
+from vargen.tokenizers import usage
 
 NEIGHBOURS = 3  # of precision and recall
 Progress = Callable[[Iterable[np.ndarray], int, str], Iterable[np.ndarray]]
@@ -29,6 +31,8 @@ class Measured:
       metrics: as `evaluate` returns them.
       originals, reconstructions: held-out images, and what the tokenizer makes of them.
       samples, labels: drawn images and the labels int32 [M] asked for; None without a generator.
+      nearest: the training images nearest to the samples.
+      by_class: of each class asked for, the share of its samples that the classifier recognises; empty without one.
     """
 
     metrics: dict[str, float]
@@ -36,6 +40,8 @@ class Measured:
     reconstructions: np.ndarray
     samples: np.ndarray | None = None
     labels: np.ndarray | None = None
+    nearest: np.ndarray | None = None
+    by_class: dict[int, float] = dataclasses.field(default_factory=dict)
 
 
 def evaluate(
@@ -45,10 +51,12 @@ def evaluate(
 
     Returns:
       Of the tokenizer, on held-out images, `psnr_db`, `ssim`, `mse` (means over images; images in [-1, 1],
-      outputs clipped to that), and for codes `codebook_use`, `codebook_perplexity`.
+      outputs clipped to that), and for codes `codebook_use`, `codebook_perplexity`, both also of each level
+      (`codebook_use_level_1` and so on, see `tokenizers.usage.statistics`).
       Of the samples, `label_accuracy` (the classifier sees the label asked for); `precision`, `recall` and
       `frechet_distance_classifier` against held-out images; `images_per_second` after warm-up; their number,
-      `samples`.
+      `samples`. `nearest_distance`: the median over samples of the distance to the nearest training image (see
+      `vargen.evaluation.nearest`), and `real_nearest_distance` that of held-out images.
       Where there is an explicit likelihood, of the held-out images' codes, `bits_per_dimension` (per image
       value) and `bits_per_code`.
       For comparison, `real_precision`, `real_recall` and `real_frechet_distance_classifier` with as many
@@ -83,7 +91,7 @@ def measure(
       samples: how many images to draw, with the labels of the test set in its proportions.
       batch_size: images at once.
       key: PRNG key, or an int seed.
-      limit: the most held-out images that are used.
+      limit: the most held-out images that are used, and the most training images.
       keep: how many images of each kind to return.
       progress: wraps an iterable of batches, given also their total length and a name: a progress bar.
       **sampling: for `model.sample`: guidance, temperature, top_k, top_p, steps.
@@ -108,18 +116,26 @@ def measure(
     asked = np.resize(np.random.default_rng(0).permutation(labels), samples)
     timer = _Timer()
     drawn = progress(_draw(model, asked, batch_size, key, sampling, timer), samples, "sampling")
-    kept, features, logits = [], [], []
+    training, _ = pipeline.arrays(source_train, limit)
+    kept, features, logits, places, distances = [], [], [], [], []
     for batch in drawn:
         kept.append(batch[: max(0, keep - sum(len(k) for k in kept))])
+        for values, batches in zip(nearest(batch, training), (places, distances)):
+            batches.append(values)
         if classifier is not None:
             for values, batches in zip(classifier.features_and_logits(batch), (features, logits)):
                 batches.append(values)
     measured.samples, measured.labels = np.concatenate(kept), asked[:keep]
+    measured.nearest = pipeline.to_float(training[np.concatenate(places)[:keep]])
+    found["nearest_distance"] = float(np.median(np.concatenate(distances)))
+    found["real_nearest_distance"] = float(np.median(nearest(images, training)[1]))
     if classifier is not None:
-        training, _ = pipeline.arrays(source_train, samples)
-        found["label_accuracy"] = _accuracy(np.concatenate(logits), asked)
+        right = np.concatenate(logits).argmax(axis=-1) == asked
+        measured.by_class = {int(c): float(right[asked == c].mean()) for c in np.unique(asked)}
+        found["label_accuracy"] = float(right.mean())
         found |= _compare(real, np.concatenate(features), "")
-        found |= _compare(real, classifier.features(training), "real_")
+        some = training[np.arange(min(samples, len(training))) * len(training) // min(samples, len(training))]
+        found |= _compare(real, classifier.features(some), "real_")
     found |= dict(images_per_second=timer.images / max(timer.seconds, 1e-9), samples=samples)
     return measured
 
@@ -163,8 +179,8 @@ def _tokenizer(
                 explicit = False
     result = {name: float(np.mean(np.concatenate(values))) for name, values in measured.items()}
     if codes:
-        statistics = metrics.codebook_statistics(np.concatenate(codes), model.tokenizer.vocab)
-        result |= {f"codebook_{name}": value for name, value in statistics.items()}
+        sizes, vocab = model.tokenizer.grid.level_sizes, model.tokenizer.vocab
+        result |= usage.statistics(usage.count(np.concatenate(codes), sizes, vocab))
     if explicit:
         mean = float(np.mean(np.concatenate(nats)))
         result["bits_per_dimension"] = metrics.bits(mean, images[0].size)

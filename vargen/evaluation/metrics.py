@@ -1,4 +1,4 @@
-"""Metrics of images, feature sets and codes, in NumPy and float64: no number depends on the device."""
+"""Metrics of images and feature sets, in NumPy and float64: no number depends on the device."""
 
 from __future__ import annotations
 
@@ -128,22 +128,6 @@ def _covered(points: np.ndarray, members: np.ndarray, k: int, rows: int = 1024) 
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     squares = np.sum(a * a, axis=1)[:, None] + np.sum(b * b, axis=1)
     return np.maximum(squares - 2 * (a @ b.T), 0)
-
-
-def codebook_statistics(codes: np.ndarray, size: int) -> dict[str, float]:
-    """How a codebook of `size` entries is used by codes int [...].
-
-    Returns:
-      use: share of the entries that occur; perplexity: exp of the entropy of their frequencies, 1 to `size`.
-    """
-    codes = np.asarray(codes).reshape(-1)
-    if codes.size == 0 or codes.min() < 0 or codes.max() >= size:
-        found = f"{codes.min()} to {codes.max()}" if codes.size else "none"
-        raise ValueError(f"codes: expected values from 0 to {size - 1}, found {found}")
-    counts = np.bincount(codes, minlength=size)
-    frequencies = counts[counts > 0] / codes.size
-    entropy = -np.sum(frequencies * np.log(frequencies))
-    return dict(use=float(np.mean(counts > 0)), perplexity=float(np.exp(entropy)))
 
 
 def bits(nats: float, count: int) -> float:

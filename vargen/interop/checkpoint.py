@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
@@ -12,7 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vargen import config, paths, weights_file
+from vargen import config, hub, paths, weights_file
 from vargen.errors import UserError
 from vargen.interop import files, mapping, systems
 from vargen.training import checkpoints
@@ -32,10 +33,12 @@ def import_checkpoint(
 ) -> ConfigDict:
     """Writes a directory for `vargen.load` from the authors' files.
 
+    Of files on the hub, origin.json in it says from where they came: commit, size and SHA-256.
+
     Args:
       name: of the system, see `names.SYSTEMS`.
       out: the directory; made, and must not be there yet.
-      tokenizer: the file of the tokenizer's weights.
+      tokenizer: the file of the tokenizer's weights, also hf://OWNER/REPO[@REVISION]/FILE.
       generator: the file of the generator's; None for the tokenizer alone.
       weights: "auto", "ema" or "plain": which of several sets in the files, as for `files.read`.
       image_size, heads: as for `systems.infer`.
@@ -50,7 +53,8 @@ def import_checkpoint(
     if where.exists():
         raise UserError(f"--out {where}: expected a new directory, found one that is there already")
     s = systems.system(name)
-    given = dict(tokenizer=tokenizer) if generator is None else dict(tokenizer=tokenizer, generator=generator)
+    flags = {"--tokenizer": tokenizer} | ({} if generator is None else {"--generator": generator})
+    given = {flag[2:]: file for flag, file in hub.pin(flags).items()}
     arrays: dict[str, Any] = {}
     for part, file in given.items():
         which = weights if part == "generator" else _lenient(weights)
@@ -64,12 +68,15 @@ def import_checkpoint(
     for part, found in arrays.items():
         with _about(os.fspath(given[part])):
             params[part] = systems.read(getattr(s, part), parts[part], found.parameters())
+    origins = {part: hub.origin(file) for part, file in given.items() if hub.is_hub(file)}
     paths.sweep(where.parent)
     with paths.new_directory(where, last=checkpoints.CONFIG) as partial:
         for part, tree in params.items():
             (partial / part).mkdir()
             weights_file.write(partial / part / checkpoints.WEIGHTS, tree)
             (partial / part / checkpoints.CONFIG).write_text(config.to_json(c))
+        if origins:
+            (partial / hub.ORIGIN).write_text(json.dumps(origins, indent=2) + "\n")
         (partial / checkpoints.CONFIG).write_text(config.to_json(c))
     return c
 
@@ -97,19 +104,20 @@ def export_checkpoint(
 
     Args:
       name: of the system whose names are wanted.
-      workdir: a trained or imported model.
+      workdir: a trained or imported model, also on the hub.
       tokenizer, generator: the files to write; the suffix says the format (`files.write`). None: not written.
       which: "ema" or "params": averaged or last parameters.
 
     Raises:
       UserError: no model there, or one with parts or values that the system's files have no place for.
     """
-    s, workdir = systems.system(name), paths.path(workdir, "--workdir")
+    s = systems.system(name)
     wanted = {
         part: paths.path(file, f"--{part}")
         for part, file in (("tokenizer", tokenizer), ("generator", generator))
         if file is not None
     }
+    workdir = hub.directory(workdir, "--workdir")
     _check_targets(workdir, wanted)
     for file in wanted.values():
         paths.sweep(file.parent)
@@ -188,7 +196,7 @@ def _arrays(s: systems.System, part: str, workdir: paths.Path, which: str) -> di
 FREE = frozenset(
     "dropout weight_dropout drop_path initial init_std kernel_init out_init in_gain zero_lead adaln_zero gate_gain "
     "remat dtype random label_smoothing repeat clip sample_steps parent name order tokenizer most_known scale beta "
-    "codebook_weight entropy_weight entropy_temperature kl_weight measure revive_every revive_until "
+    "codebook_weight centre_weight entropy_weight entropy_temperature kl_weight measure revive_every revive_until "
     "revive_threshold".split()
 )
 

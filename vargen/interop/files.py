@@ -20,7 +20,7 @@ import ml_dtypes  # makes "bfloat16" a NumPy dtype, by which safetensors hands o
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from vargen import paths, weights_file
+from vargen import hub, paths, weights_file
 from vargen.errors import UserError
 from vargen.interop import torch_files
 from vargen.interop.lazy import FAILURES, Array, Found, Path, Weights, head, unreadable
@@ -45,7 +45,7 @@ def read(
     "module." and "_orig_mod." are dropped where every name starts with them. What is not a tensor is passed over.
 
     Args:
-      path: the file.
+      path: the file; also hf://OWNER/REPO[@REVISION]/FILE, the commit of which is fixed when it is opened.
       weights: "auto" takes averaged weights where there are some and plain ones elsewhere; "ema" and "plain"
         insist.
       member: which model of a file of VAR's trainer; other files hold one model, and it says nothing for them.
@@ -56,8 +56,10 @@ def read(
     """
     if weights not in ("auto", "ema", "plain"):
         raise UserError(f"weights: expected auto, ema or plain, found {weights!r}")
-    where = _existing(path)
-    sets = {"": _sharded_arrays(where)} if where.name.endswith(INDICES) else _sets(where, member)
+    path = hub.pin({"path": path})["path"]
+    with hub.named():
+        where = _existing(path)
+        sets = {"": _sharded_arrays(where)} if where.name.endswith(INDICES) else _sets(where, member)
     averaged, plain = torch_files.AVERAGED, (*torch_files.PLAIN, "")
     wanted = {"ema": averaged, "plain": plain, "auto": (*averaged, *plain)}[weights]
     chosen = next((name for name in wanted if sets.get(name)), None)
@@ -124,7 +126,7 @@ def write_as(
 
 def _existing(path: Path) -> paths.Path:
     """The file; of a directory the one index of shards in it."""
-    where = paths.path(path)
+    where = hub.weights(path)
     if where.is_dir():
         found = sorted(p for p in where.iterdir() if p.name.endswith(INDICES))
         if len(found) != 1:

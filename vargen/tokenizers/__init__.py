@@ -54,7 +54,7 @@ def build_vq(
     entropy_weight: Annotated[float, AtLeast(0)] = 0.0,
     entropy_temperature: Annotated[float, Above(0)] = 0.01,
     revive_every: Annotated[int, AtLeast(0)] = 100,
-    revive_until: Annotated[int, AtLeast(0)] = 0,
+    revive_until: Annotated[float, SHARE] = 0.67,
     revive_threshold: Annotated[float, SHARE] = 0.03,
 ) -> VQ:
     """The part "vq": one code per latent; options as `VQ`'s attributes (the defaults are LlamaGen's)."""
@@ -88,12 +88,13 @@ def build_multiscale_vq(
     normalise: bool = False,
     beta: Annotated[float, AtLeast(0)] = 0.25,
     codebook_weight: Annotated[float, AtLeast(0)] = 1.0,
+    centre_weight: Annotated[float, AtLeast(0)] = 0.1,
     entropy_weight: Annotated[float, AtLeast(0)] = 0.0,
     entropy_temperature: Annotated[float, Above(0)] = 1.0,
     phi: Annotated[int, Between(0, 4096)] = 4,
     phi_ratio: Annotated[float, SHARE] = 0.5,
     revive_every: Annotated[int, AtLeast(0)] = 100,
-    revive_until: Annotated[int, AtLeast(0)] = 0,
+    revive_until: Annotated[float, SHARE] = 0.67,
     revive_threshold: Annotated[float, SHARE] = 0.03,
 ) -> MultiScaleVQ:
     """The part "multiscale_vq": codes at several resolutions; the other options as `MultiScaleVQ`'s attributes.
@@ -130,6 +131,7 @@ def build_multiscale_vq(
         normalise=normalise,
         beta=beta,
         codebook_weight=codebook_weight,
+        centre_weight=centre_weight,
         entropy_weight=entropy_weight,
         entropy_temperature=entropy_temperature,
         phi=phi,

@@ -151,9 +151,26 @@ class Tokenizer:
         raise NotImplementedError
 
     def revive(
-        self, params: dict, stats: dict, images: jax.Array | None, key: jax.Array
+        self,
+        params: dict,
+        stats: dict,
+        images: jax.Array | None,
+        key: jax.Array,
+        step: jax.Array | int,
+        steps: int,
     ) -> tuple[dict, dict]:
-        """What is done to parameters and statistics after each update (jittable): params, stats."""
+        """What is done to parameters and statistics after each update (jittable).
+
+        Args:
+          params, stats: as the update left them.
+          images: of the update, [B, H, W, C_image]; None where there are none.
+          key: for what is drawn.
+          step: int32 [], the update's number, from 1.
+          steps: of the whole training.
+
+        Returns:
+          params, stats.
+        """
         return params, stats
 
 

@@ -74,7 +74,13 @@ class KL(Tokenizer):
         return latents, self.kl_weight * kl / size, stats, dict(kl=kl, latent_std=jnp.sqrt(seen))
 
     def revive(
-        self, params: dict, stats: dict, images: jax.Array | None, key: jax.Array
+        self,
+        params: dict,
+        stats: dict,
+        images: jax.Array | None,
+        key: jax.Array,
+        step: jax.Array | int,
+        steps: int,
     ) -> tuple[dict, dict]:
         """With `measure`, sets the scale to the inverse standard deviation seen so far."""
         if not self.measure:

@@ -27,23 +27,26 @@ class MultiScaleVQ(Tokenizer):
       normalise: the search goes by the angle (the codes are added as they are).
       beta: weight of the commitment loss.
       codebook_weight: weight of the codebook loss.
-      entropy_weight, entropy_temperature: of the entropy loss.
+      centre_weight: weight of the square of the latents' mean over batch and grid. Nothing else holds that mean,
+        and a constant of which the decoder needs no code is all that a level of one slot has codes for then.
+      entropy_weight, entropy_temperature: of the entropy loss, by which each level spreads over all codes.
       phi: number of convolutions: 1 for all levels, 0 for one per level, else shared by neighbouring levels.
       phi_ratio: phi(x) = (1 - ratio) x + ratio conv(x); 0 for the identity.
-      revive_every, revive_until: updates between two rounds of revival (0 for never), and the last update
-        that may end with one (0 for no end).
-      revive_threshold: codes below this fraction of the uniform share are dead.
+      revive_every: updates between two rounds of revival of dead codes; 0 for never.
+      revive_until: share of the training after which there is no such round.
+      revive_threshold: codes below this fraction of the uniform share at every level are dead.
     """
 
     normalise: bool
     beta: float
     codebook_weight: float
+    centre_weight: float
     entropy_weight: float
     entropy_temperature: float
     phi: int
     phi_ratio: float
     revive_every: int
-    revive_until: int
+    revive_until: float
     revive_threshold: float
 
     def init_quantizer(self, key: jax.Array) -> dict:
@@ -111,7 +114,7 @@ class MultiScaleVQ(Tokenizer):
     # Training.
 
     def bottleneck(self, params: dict, stats: dict, images: jax.Array, key: jax.Array) -> tuple:
-        """The straight-through sum of all levels, and the losses averaged over them."""
+        """The straight-through sum of all levels, the losses averaged over them, and that of the latents' mean."""
         check_images(self, images)
         qparams, latents = params["quantizer"], self.codec.encode(params, images)
         fixed = jax.lax.stop_gradient(latents)
@@ -127,21 +130,26 @@ class MultiScaleVQ(Tokenizer):
             if self.entropy_weight:
                 squared = self._distances(qparams, rest.reshape(-1, self.channels))
                 entropy += entropy_loss(squared, self.entropy_temperature) / levels
-        loss = self.codebook_weight * codebook + self.beta * commitment + self.entropy_weight * entropy
+        centre = jnp.mean(jnp.square(jnp.mean(latents, axis=(0, 1, 2))))
+        loss = self.codebook_weight * codebook + self.beta * commitment
+        loss = loss + self.centre_weight * centre + self.entropy_weight * entropy
         stats = usage.update(stats, jnp.stack(shares))
-        metrics = dict(codebook=codebook, commitment=commitment)
+        metrics = dict(codebook=codebook, commitment=commitment, centre=centre)
         if self.entropy_weight:
             metrics["entropy"] = entropy
         metrics |= usage.summary(stats, self.grid.level_sizes, self.revive_threshold)
         return latents + jax.lax.stop_gradient(f_hat - latents), loss, stats, metrics
 
     def revive(
-        self, params: dict, stats: dict, images: jax.Array | None, key: jax.Array
+        self,
+        params: dict,
+        stats: dict,
+        images: jax.Array | None,
+        key: jax.Array,
+        step: jax.Array | int,
+        steps: int,
     ) -> tuple[dict, dict]:
-        """Every `revive_every` updates, moves dead codes onto residuals of `images`.
-
-        Residuals of all levels are candidates.
-        """
+        """Every `revive_every` updates, moves dead codes onto residuals of `images`, as many from each level."""
         if images is None or not self.revive_every:
             return params, stats
 
@@ -152,17 +160,10 @@ class MultiScaleVQ(Tokenizer):
                 rest = self.resample(latents - f_hat, level)
                 vectors.append(rest.reshape(-1, self.channels))
                 f_hat = self.absorb(quantizer, f_hat, self._search(quantizer, rest), level)
-            codebook, stats = usage.revive(
-                quantizer["codebook"],
-                stats,
-                jnp.concatenate(vectors),
-                key,
-                self.grid.level_sizes,
-                self.revive_threshold,
-            )
+            codebook, stats = usage.revive(quantizer["codebook"], stats, vectors, key, self.revive_threshold)
             return dict(params, quantizer=dict(quantizer, codebook=codebook)), stats
 
-        due = usage.due(stats, self.revive_every, self.revive_until)
+        due = usage.due(step, steps, self.revive_every, self.revive_until)
         return jax.lax.cond(due, move, lambda *same: same, params, stats)
 
     def _search(self, qparams, rest):

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen import paths
+from vargen import hub, paths
 from vargen.errors import UserError
 
 SHIFT = np.array([-0.030, -0.088, -0.188], np.float32)  # ImageNet's mean and deviation, for images in [-1, 1]
@@ -80,7 +80,7 @@ def load_perceptual(path: str) -> tuple[Callable, dict]:
     Raises:
       UserError: no such file, or arrays are missing in it.
     """
-    file = paths.path(path, "losses.perceptual_weights")
+    file = hub.weights(path, "losses.perceptual_weights")
     if not paths.is_file(file):
         raise UserError(f"perceptual weights {path}: expected a file, found none")
     from safetensors import SafetensorError

@@ -22,8 +22,8 @@ class VQ(Tokenizer):
       beta: weight of the commitment loss, mean (sg codes - latents)^2.
       codebook_weight: weight of the codebook loss, mean (codes - sg latents)^2.
       entropy_weight, entropy_temperature: of the entropy loss.
-      revive_every, revive_until: updates between two rounds of revival (0 for never), and the last update
-        that may end with one (0 for no end).
+      revive_every: updates between two rounds of revival of dead codes; 0 for never.
+      revive_until: share of the training after which there is no such round.
       revive_threshold: codes below this fraction of the uniform share are dead.
     """
 
@@ -33,7 +33,7 @@ class VQ(Tokenizer):
     entropy_weight: float
     entropy_temperature: float
     revive_every: int
-    revive_until: int
+    revive_until: float
     revive_threshold: float
 
     def init_quantizer(self, key: jax.Array) -> dict:
@@ -84,7 +84,13 @@ class VQ(Tokenizer):
         return latents, loss, stats, metrics
 
     def revive(
-        self, params: dict, stats: dict, images: jax.Array | None, key: jax.Array
+        self,
+        params: dict,
+        stats: dict,
+        images: jax.Array | None,
+        key: jax.Array,
+        step: jax.Array | int,
+        steps: int,
     ) -> tuple[dict, dict]:
         """Every `revive_every` updates, moves dead codes onto latents of `images`."""
         if images is None or not self.revive_every:
@@ -93,11 +99,11 @@ class VQ(Tokenizer):
         def move(params, stats):
             quantizer, vectors = params["quantizer"], self._vectors(params, images)
             codebook, stats = usage.revive(
-                quantizer["codebook"], stats, vectors, key, self.grid.level_sizes, self.revive_threshold
+                quantizer["codebook"], stats, [vectors], key, self.revive_threshold
             )
             return dict(params, quantizer=dict(quantizer, codebook=codebook)), stats
 
-        due = usage.due(stats, self.revive_every, self.revive_until)
+        due = usage.due(step, steps, self.revive_every, self.revive_until)
         return jax.lax.cond(due, move, lambda *same: same, params, stats)
 
     def _vectors(self, params, images):

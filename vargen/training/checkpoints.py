@@ -83,6 +83,11 @@ class Checkpoints:
         self._thread = threading.Thread(target=self._finish, args=(response, path, metrics))
         self._thread.start()
 
+    def settle(self) -> None:
+        """Where this process alone ends: gives the save under way half a minute, and waits for no other process."""
+        if self._thread is not None:
+            self._thread.join(30)
+
     def wait(self) -> None:
         """Waits until the save under way is whole on disk; raises what went wrong with it."""
         if self._thread is not None:

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from vargen import data, sharding
 from vargen.samplers import Sampling, decode
+from vargen.tokenizers import usage
 from vargen.training.state import TrainState
 from vargen.training.step import OnMesh
 
@@ -42,19 +43,29 @@ def of_tokenizer(
       mesh: that of the run.
 
     Returns:
-      state -> loss (mean squared error) and psnr_db; state -> originals and reconstructions.
+      state -> loss (mean squared error), psnr_db and for codes `usage.statistics`; state -> originals and
+      reconstructions.
     """
 
-    def decoded(params: Any, x: jax.Array) -> jax.Array:
-        return tokenizer.decode(params, tokenizer.encode(params, x))
+    def error(params: Any, content: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.mean((tokenizer.decode(params, content) - x) ** 2, axis=(1, 2, 3))
 
-    errors = on_mesh(lambda params, x: jnp.mean((decoded(params, x) - x) ** 2, axis=(1, 2, 3)), mesh)
-    reconstruct = on_mesh(decoded, mesh)
+    encode, errors = on_mesh(tokenizer.encode, mesh), on_mesh(error, mesh)
+    reconstruct = on_mesh(lambda params, x: tokenizer.decode(params, tokenizer.encode(params, x)), mesh)
 
     def validate(state: TrainState) -> dict[str, float]:
-        mse = data.in_batches(lambda x: errors(state.ema, sharding.put_evenly(x, mesh)), images, batch_size)
+        def put(*arrays: np.ndarray) -> Any:
+            return sharding.put_evenly(arrays, mesh)
+
+        content = data.in_batches(lambda x: encode(state.ema, *put(x)), images, batch_size)
+        mse = data.in_batches(
+            lambda i: errors(state.ema, *put(content[i], images[i])), np.arange(len(images)), batch_size
+        )
         psnr_db = 10 * np.log10(4 / np.maximum(mse, 1e-10))  # of images in [-1, 1]
-        return dict(loss=float(mse.mean()), psnr_db=float(psnr_db.mean()))
+        found = dict(loss=float(mse.mean()), psnr_db=float(psnr_db.mean()))
+        if tokenizer.kind == "codes":
+            found |= usage.statistics(usage.count(content, tokenizer.grid.level_sizes, tokenizer.vocab))
+        return found
 
     def pictures(state: TrainState) -> dict[str, np.ndarray]:
         shown = sharding.put_evenly(images[:SHOWN], mesh)

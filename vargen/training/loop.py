@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import pathlib
@@ -109,7 +110,7 @@ def train(
         optimizers = optimizer.build(settings, jax.eval_shape(task.init_boxed, jax.random.key(0)))
         init_key, run_key = jax.random.split(seeds.key(seed))
         checkpoints = Checkpoints(workdir, config, keep=settings.keep)
-        stack.callback(checkpoints.wait)
+        stack.push(functools.partial(_leave, checkpoints))
         train_state = checkpoints.restore(state.abstract(task, optimizers, mesh))
         if train_state is None:
             train_state = state.create(task, optimizers, mesh, init_key)
@@ -124,7 +125,7 @@ def train(
                 start_step=start,
                 title=title,
                 enabled=jax.process_index() == 0,
-                progress=progress and start < settings.steps,
+                shown=progress and start < settings.steps,
             )
         )
         if start >= settings.steps:
@@ -136,14 +137,16 @@ def train(
         run_key = jax.random.wrap_key_data(sharding.put_whole(jax.random.key_data(run_key), mesh))
         stream = batches(start)
         pending: list[dict[str, jax.Array]] = []  # metrics since the last record, still on the device
+        saved, record = start, dict[str, float]()
 
         # ---- The loop --------------------------------------------------------------------------------------
         for step in range(start + 1, settings.steps + 1):  # `step` counts the updates, this one included
             try:
                 batch = sharding.put_batch(_next(stream, step), mesh)
-            except UserError:  # a broken picture, say: a long run isn't lost for it
-                if pending:
-                    _save(checkpoints, metrics, train_state, pending, step - 1, workdir)
+            except Exception:  # a broken picture, say: a long run isn't lost for it
+                # Of several processes the others know nothing of it, and saving is done by all together.
+                if step - 1 > saved and jax.process_count() == 1:
+                    _save(checkpoints, metrics, train_state, pending, record, step - 1, workdir)
                 raise
             with jax.transfer_guard("disallow"):
                 train_state, new = step_fn(train_state, frozen, batch, run_key)
@@ -169,6 +172,7 @@ def train(
                 with metrics.paused():
                     checkpoints.save(train_state, record)
                     metrics.send()
+                saved = step
             if on_images is not None and settings.image_every and (last or _due(step, settings.image_every)):
                 with metrics.paused():
                     metrics.images(step, on_images(train_state))
@@ -177,9 +181,19 @@ def train(
 
         # ---- The end ---------------------------------------------------------------------------------------
         checkpoints.wait()
+        if progress:
+            metrics.say(metrics.summary(step))
         if not last:
             metrics.say(f"stopped at step {step} of {settings.steps}, saved: run again to go on")
         return Trained(train_state, 0 if last else stopping, metrics.seconds)
+
+
+def _leave(checkpoints: Checkpoints, error: type[BaseException] | None, *_: Any) -> None:
+    """Lets the save under way end; of an error that is this process's own the others know nothing yet."""
+    if error is not None and jax.process_count() > 1:
+        checkpoints.settle()
+    else:
+        checkpoints.wait()
 
 
 def _save(
@@ -187,13 +201,15 @@ def _save(
     metrics: Metrics,
     train_state: TrainState,
     pending: list,
+    record: dict[str, float],
     step: int,
     workdir: Any,
 ) -> None:
-    """Records and saves the steps done since the last record."""
-    _check_finite(pending[-1], step, workdir, checkpoints)
-    record = _mean(pending)
-    metrics.write(step, record)
+    """Saves the state after `step`; first records the steps since `record`, the last one."""
+    if pending:
+        _check_finite(pending[-1], step, workdir, checkpoints)
+        record = _mean(pending)
+        metrics.write(step, record)
     checkpoints.save(train_state, record)
     checkpoints.wait()
     metrics.say(f"saved at step {step}")

@@ -6,14 +6,13 @@ import contextlib
 import json
 import os
 import pathlib
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from vargen import paths
+from vargen import paths, progress
 
 FILE, BOARD = "metrics.jsonl", "tb"
 
@@ -32,7 +31,7 @@ class Metrics:
       start_step: updates already done; whatever an interrupted run recorded past them is dropped.
       title: what the progress bar says.
       enabled: False in all processes but one: nothing is written or shown.
-      progress: whether there is a progress bar.
+      shown: whether there is a progress bar.
     """
 
     def __init__(
@@ -44,11 +43,13 @@ class Metrics:
         start_step: int = 0,
         title: str = "training",
         enabled: bool = True,
-        progress: bool = True,
+        shown: bool = True,
     ):
         self.path = paths.path(directory) / FILE
         self._copies = contextlib.ExitStack()
         self.batch_size = batch_size
+        self.title = title
+        self._last: dict[str, float] = {}  # every metric as it was recorded last
         self._start = start_step
         self.enabled = enabled
         self.seconds = 0.0  # of training before the current interval
@@ -68,8 +69,8 @@ class Metrics:
         self._file = (self._here / FILE).open("a")
         board = self._here / BOARD
         self._board = SummaryWriter(str(board), purge_step=start_step + 1 if start_step else None)
-        if progress:
-            self._bar = _bar(title, start_step, steps)
+        if shown:
+            self._bar = progress.bar(title, steps, done=start_step, unit="steps", note="compiling")
         self._begin(start_step)
 
     def advance(self, step: int) -> None:
@@ -96,11 +97,26 @@ class Metrics:
         for name, value in row.items():
             if name != "step":
                 self._board.add_scalar(name, value, step)
+        self._last |= row
         if self._bar is not None:
-            shown = {"loss": f"{row['loss']:.4g}"} if "loss" in row else {}
             self._bar.set_postfix_str(
-                ", ".join([f"{k} {v}" for k, v in shown.items()] + [f"{rate:.0f} images/s"])
+                ", ".join([*self._losses(), f"{rate:.0f} images/s"]), refresh=progress.on_terminal()
             )
+
+    def _losses(self) -> list[str]:
+        shown = {"loss": "loss", "validation_loss": "held out"}
+        return [f"{text} {self._last[name]:.4g}" for name, text in shown.items() if name in self._last]
+
+    def summary(self, step: int) -> str:
+        """A run in a line: how far, how long, what came of it."""
+        if step <= self._start:
+            return f"{self.title}: {step} steps were done before"
+        rate = self.batch_size * step / self.seconds if self.seconds else 0.0
+        found = [*self._losses()]
+        if "validation_psnr_db" in self._last:
+            found.append(f"held-out PSNR {self._last['validation_psnr_db']:.1f} dB")
+        spent = progress.duration(self.seconds)
+        return f"{self.title}: {step} steps in {spent}, {rate:.0f} images/s; {', '.join(found)}"
 
     def images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
         """Shows each of `pictures`, float [M, H, W, C] in [-1, 1], as a grid in TensorBoard."""
@@ -179,13 +195,3 @@ def grid(images: np.ndarray) -> np.ndarray:
     canvas = canvas.reshape(rows * height, columns * width, channels)
     canvas = np.round((canvas + 1) * 127.5).astype(np.uint8)
     return np.repeat(canvas, 3, axis=-1) if channels == 1 else canvas
-
-
-def _bar(title: str, start: int, steps: int):
-    from tqdm import tqdm
-
-    form = "{desc}: step {n_fmt}/{total_fmt} |{bar:20}| {postfix}, {elapsed} gone, {remaining} left"
-    pace = 0.2 if sys.stderr.isatty() else 10.0  # a log file needs no animation
-    bar = tqdm(desc=title, initial=start, total=steps, bar_format=form, mininterval=pace, smoothing=0.05)
-    bar.set_postfix_str("compiling")
-    return bar

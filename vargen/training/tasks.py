@@ -60,6 +60,7 @@ class TokenizerTask:
     def __init__(self, tokenizer: Any, settings: Any, perceptual: Callable | None = None):
         self.tokenizer = tokenizer
         self.losses = settings.losses
+        self.steps = settings.steps
         self.perceptual = perceptual
         self.discriminator = None
         if self.losses.adversarial:
@@ -109,7 +110,9 @@ class TokenizerTask:
         self, params: Params, stats: Any, frozen: Any, batch: dict, key: jax.Array, step: jax.Array
     ) -> tuple[Params, Any]:
         """Re-seeds dead codes."""
-        model, stats = self.tokenizer.revive(params["model"], stats, batch["image"], key)
+        model, stats = self.tokenizer.revive(
+            params["model"], stats, batch["image"], key, step + 1, self.steps
+        )
         return dict(params, model=model), stats
 
     def _judge(self, params: Params, images: jax.Array) -> jax.Array:
@@ -126,11 +129,13 @@ class GeneratorTask:
     Args:
       generator: see `vargen.generator`; it drops labels itself.
       tokenizer: see `vargen.tokenizers`.
+      steps: updates of the whole training, which orders may change in the course of; None: they are as at its end.
     """
 
-    def __init__(self, generator: Any, tokenizer: Any):
+    def __init__(self, generator: Any, tokenizer: Any, steps: int | None = None):
         self.generator = generator
         self.tokenizer = tokenizer
+        self.steps = steps
 
     def init_boxed(self, key: jax.Array) -> Params:
         """Fresh parameters of the generator."""
@@ -146,8 +151,9 @@ class GeneratorTask:
         """The generator's loss; there is no aux."""
         content_key, loss_key = jax.random.split(key)
         content = self.content(frozen, batch, content_key)
+        progress = None if self.steps is None else step / self.steps
         loss, metrics = self.generator.loss(
-            params["model"], frozen.get("quantizer"), content, batch["label"], loss_key, True, step
+            params["model"], frozen.get("quantizer"), content, batch["label"], loss_key, True, progress
         )
         return loss, (stats, metrics, None)
 

@@ -24,7 +24,8 @@ def matches(golden: Golden) -> bool:
 
 def options(golden: Golden) -> dict[str, float]:
     """Options of the tokenizer's part that `meta` tells, and no array; by default the published models'."""
-    return dict(beta=golden.meta.get("beta", 0.25), phi_ratio=abs(golden.meta.get("quant_resi", 0.5)))
+    told = dict(beta=golden.meta.get("beta", 0.25), phi_ratio=abs(golden.meta.get("quant_resi", 0.5)))
+    return dict(told, centre_weight=0.0)  # a loss that is ours alone
 
 
 def results(golden: Golden) -> Iterator[Result]:

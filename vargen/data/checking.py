@@ -1,0 +1,66 @@
+"""Reading all of a data set beforehand, to know every broken file."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+from collections.abc import Sequence
+
+from vargen.data.folder import FolderSource
+from vargen.data.image_file import BrokenImage
+from vargen.data.listing import natural
+from vargen.data.pipeline import READERS
+from vargen.data.sources import Source
+from vargen.errors import UserError
+
+NAMED = 10
+AT_ONCE = 16  # images that a thread reads at once
+
+
+def check(sources: Sequence[Source]) -> None:
+    """Reads every item of some sources, with a bar; prints how many there are, and which broken ones are skipped.
+
+    Args:
+      sources: such as the splits of a data set. Of those held in memory nothing needs to be read.
+
+    Raises:
+      UserError: what cannot be read, by name, where it is more than may be skipped.
+    """
+    from tqdm import tqdm
+
+    items = [(source, i) for source in sources if not source.in_memory for i in range(len(source))]
+
+    def read(some: list[tuple[Source, int]]) -> list[tuple[Source, int, UserError]]:
+        found = []
+        for source, i in some:
+            try:
+                source.read(i)
+            except UserError as error:
+                found.append((source, i, error))
+            bar.update()
+        return found
+
+    with (
+        concurrent.futures.ThreadPoolExecutor(READERS) as pool,
+        tqdm(total=len(items), desc="checking data", unit=" images", dynamic_ncols=True, leave=False) as bar,
+    ):
+        parts = [items[start : start + AT_ONCE] for start in range(0, len(items), AT_ONCE)]
+        wrong = [broken for part in pool.map(read, parts) for broken in part]
+    wrong.sort(key=lambda found: natural(_name(*found[:2])))
+    found = f"{len(wrong)} of {len(items)} images that cannot be read"
+    allowed = max((s.broken.most for s in sources if isinstance(s, FolderSource)), default=0)
+    if len(wrong) > allowed or any(not isinstance(error, BrokenImage) for *_, error in wrong):
+        names = [_name(source, i) for source, i, _ in wrong[:NAMED]]
+        more = f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
+        where = f"{sources[0].name}: expected whole images, found {found}"
+        raise UserError(f"{where}: {', '.join(names)}{more}; the first: {wrong[0][2]}")
+    for source, i, error in wrong:
+        if isinstance(source, FolderSource) and isinstance(error, BrokenImage):
+            source.broken.skip(source.files[i], error)
+    print(f"{len(items)} images checked, {len(wrong) or 'none'} broken", flush=True)
+
+
+def _name(source: Source, index: int) -> str:
+    if isinstance(source, FolderSource):
+        return os.fspath(source.files[index].relative_to(source.root))
+    return f"number {index}"
