@@ -9,9 +9,9 @@ The README has the time and the numbers of the digits. Published, on ImageNet 25
 denoiser took 1 d 7 h on 32 H100. Not trained by us. Parameters of the generator: B 207.9 M, L 478.3 M, H 942.4 M, as
 the authors' module counts.
 
-The generator's recipe is the authors' (LTH14/mar, main_mar.py) over stored latents, but for three things: the masked
-ratio is drawn for each image, theirs for the images of a device together; a picture and its mirror image are seen
-equally often, theirs drawn anew at each visit; they compute in float16 with a scaled loss, here it is bfloat16.
+The generator's recipe is the authors' (LTH14/mar, main_mar.py) over stored latents (84 GB), but for three things: the
+masked ratio is drawn for each image, theirs for the images of a device together; a picture and its mirror image are
+seen equally often, theirs drawn anew at each visit; they compute in float16 with a scaled loss, here it is bfloat16.
 
 The tokenizer's recipe is that of latent diffusion's KL-f16 with batches of 256 and a learning rate of 1e-4 (the
 authors' tracker, issue 3). Not known are its number of updates and how pictures were cut: those are ours, as are the

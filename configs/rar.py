@@ -10,7 +10,7 @@ The README has the time and the numbers of the digits. Published, on ImageNet 25
 generator: the authors' module counts some more, of places that 256 slots never use (tests/interop/test_sizes.py).
 
 The generator's recipe is the authors' (bytedance/1d-tokenizer, configs/training/generator/rar.yaml) over the codes of
-ten crops; nothing of it is known to differ.
+ten crops (13 GB); nothing of it is known to differ.
 
 Its tokenizer is taken as MaskGIT's authors trained it. `tokenizer_training` is their recipe (google-research/maskgit,
 configs/vqgan_config.py) as far as it goes here: their perceptual loss is on features of a ResNet, here it is LPIPS;

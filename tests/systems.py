@@ -48,7 +48,7 @@ def rar():
     c.conditioning = part("label", lead=1)
     c.order = part("random_to_raster", start=0.5, end=0.75)
     c.feed = part("shift", positions=True, target_positions=True, step_condition=True)
-    c.mixer = part("attention", heads=2, qk_norm="layer", bias="qkv")
+    c.mixer = part("attention", heads=2, qk_norm="layer", bias="qkv", weight_dropout=0.1)
     c.head = part("categorical")
     c.model = dict(layers=2, width=16, mlp="gelu", adaptive="adaln", adaln_zero=True)
     return c
@@ -58,7 +58,7 @@ def mar():
     c = _base("mar")
     c.tokenizer = part("kl", encoder=_encoder(), channels=4)
     c.order, c.feed = part("random_sets", steps=5), part("mask", buffer=2)
-    c.mixer = part("attention", heads=2, bias="qkv")
+    c.mixer = part("attention", heads=2, bias="qkv", weight_dropout=0.1)
     c.head = part("diffusion", depth=1, width=8, sample_steps=3, train_steps=10, repeat=2)
     c.model = dict(layers=2, width=16, mlp="gelu", init_std=0.0)
     return c

@@ -9,7 +9,15 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 # A trained model forgets at the rates that a fresh one learns with.
-TRAINING: dict[str, Any] = dict(learning_rate=1e-5, schedule="constant", warmup_steps=100, ema_decay=0.999)
+TRAINING: dict[str, Any] = dict(
+    learning_rate=1e-5,
+    min_learning_rate=0.0,
+    schedule="constant",
+    warmup_steps=100,
+    final_weight_decay=None,
+    ema_decay=0.999,
+    ema_warmup=True,
+)
 # Orders that change in the course of training have arrived.
 ORDERS: dict[str, dict[str, Any]] = dict(random_to_raster=dict(start=0.0, end=0.0))
 

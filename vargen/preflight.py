@@ -174,8 +174,11 @@ def _trace(c: Any, tokenizer: Any, generator: Generator, devices: int, memory: M
             label = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), label)
             own = jax.eval_shape(generator.init, key)
         else:
-            batch = batch_of(c.training, content=(content.shape[1:], content.dtype), label=((), jnp.int32))
-            frozen = dict(quantizer=params["quantizer"])
+            fed, frozen = dict(image=((size, size, c.data.channels), jnp.float32)), params
+            if c.training.codes:
+                fed = dict(content=(content.shape[1:], content.dtype))
+                frozen = dict(quantizer=params["quantizer"])
+            batch = batch_of(c.training, **fed, label=((), jnp.int32))
             own = trained(GeneratorTask(generator, tokenizer, c.training.steps), "training", frozen, batch)
     with _stage("sampling", c.order.name):
         settings = Sampling.make(**c.sampling)

@@ -148,7 +148,8 @@ class Training:
       validate_every: updates between two looks at held-out pictures, beside those at every save; 0: at saves alone.
       image_every: updates between image grids in TensorBoard; 0: never.
       codes: generators: train on stored codes instead of encoding every batch.
-      augmented_copies: stored codes: augmented copies of the data.
+      augmented_copies: stored codes: copies of the data, each changed anew, or where the changes give a number of views
+        (center, five; with and without flip) by the next of these; 1: unchanged.
       mesh: of devices.
     """
 

@@ -9,7 +9,7 @@ import pytest
 from flax.core import meta
 from training_fakes import FROZEN, FakeTask, batch_at, settings
 
-from vargen import config, sharding
+from vargen import config, fine_tuning, sharding
 from vargen.interop import mapping, systems
 from vargen.training import optimizer, state
 from vargen.training.step import make_step
@@ -139,6 +139,14 @@ def test_stages_of_text():
         assert (s.steps, c.data.image_size) == (pictures // 256, image)
         assert (c.conditioning.tokens, c.conditioning.channels, c.conditioning.dropout) == (120, 2048, 0.1)
         assert not s.codes and (c.data.crop, c.data.flip) == ("center", False)
+
+
+@pytest.mark.parametrize("system, size", SIZES)
+def test_fine_tuning_of_what_was_trained_so(system, size):
+    """It starts with a config that holds together: a floor under the rate, an average of a short run."""
+    s = fine_tuning.begun(load(system, size)).training
+    assert (s.learning_rate, s.min_learning_rate, s.schedule, s.ema_warmup) == (1e-5, 0.0, "constant", True)
+    assert optimizer.weight_decay(s) == s.weight_decay
 
 
 # Dropout: VAR's drop_rate, models/__init__.py; LlamaGen's ModelArgs; MAR's and RAR's attn and proj; all labels 0.1.

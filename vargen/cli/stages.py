@@ -135,9 +135,9 @@ def perceptual_loss(config: ConfigDict) -> tuple[Callable, dict] | None:
         return None
     if not settings.losses.perceptual_weights:
         raise UserError(
-            "config field tokenizer_training.losses.perceptual_weights: expected a file of LPIPS's weights "
-            "(vargen/tokenizers/perceptual.py says how to make it of published ones), or "
-            "--config.tokenizer_training.losses.perceptual=0 to train without, found none"
+            "config field tokenizer_training.losses.perceptual_weights: expected the file of LPIPS's network, made of "
+            "torchvision's vgg16-397923af.pth and LPIPS's vgg.pth as vargen/tokenizers/perceptual.py says, or "
+            "--config.tokenizer_training.losses.perceptual=0 to train without it, found none"
         )
     return load_perceptual(settings.losses.perceptual_weights)
 

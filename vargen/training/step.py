@@ -92,8 +92,11 @@ def average(ema: Any, params: Any, decay: float, step: jax.Array, warmup: bool) 
     Warmed up, the decay is min(decay, (1 + step) / (10 + step)), so that the random initial parameters don't linger in
     the average of a short run.
     """
+    if not decay:
+        return params
     decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step)) if warmup else decay
-    return jax.tree.map(lambda e, p: decay * e + (1.0 - decay) * p, ema, params)
+    # Written so that parameters that don't change are their own average, to the last bit.
+    return jax.tree.map(lambda e, p: e + (1.0 - decay) * (p - e), ema, params)
 
 
 def _gradients(
