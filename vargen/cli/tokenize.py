@@ -20,8 +20,8 @@ SUMMARY = "store the codes or latents of the training images"
 DESCRIPTION = """
 Encodes the training images with the workdir's tokenizer and stores codes (or, for a continuous tokenizer, the
 means and deviations of its latents) in WORKDIR/codes, so that a generator trains without the encoder in the
-loop. config.training.augmented_copies says how many changed copies of the data are stored: changed at random, or
-where data.crop and data.flip give a number of views, by one of them after the other.
+loop. config.training.augmented_copies says how many changed copies of the data are stored: changed at
+random, or where data.crop and data.flip give a number of views, by one of them after the other.
 `vargen train` does this by itself where it is needed.
 """
 EXAMPLES = """\
