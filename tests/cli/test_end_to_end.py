@@ -99,7 +99,7 @@ def test_all_commands(system, tmp_path, capsys):
     run("train", "--from", tmp_path, "--workdir", fine, *rate)  # goes on, that is, has nothing to do
 
     for wrong in (["--classes", "10"], ["--steps", "1000"]):
-        assert main.main(["sample", "--workdir", str(tmp_path), *wrong]) == 2
+        assert main.main(["sample", "--workdir", str(tmp_path), "--overwrite", *wrong]) == 2
         assert capsys.readouterr().err.count("\n") == 1
 
 

@@ -153,7 +153,7 @@ def test_commands_after_an_import(tmp_path, capsys):
         (["--codes", tmp_path / "none.npy"], "expected an .npy"),
         (["--preset", "papers"], "--preset: expected one of demo, paper, found 'papers'"),
     ):
-        assert main.main(["sample", "--workdir", str(out), *map(str, flags)]) == 2
+        assert main.main(["sample", "--workdir", str(out), "--overwrite", *map(str, flags)]) == 2
         error = capsys.readouterr().err
         assert words in error and error.count("\n") == 1
 
@@ -275,7 +275,10 @@ def test_text(tmp_path, capsys):
     assert names == ["a-000.png", "a-001.png", "b c-000.png", "b c-001.png"]
     np.savez(tmp_path / "short.npz", embedding=np.zeros((2, 3, 6)), mask=np.ones((2, 3)))
     capsys.readouterr()
-    assert main.main(["sample", "--workdir", str(out), "--captions", str(tmp_path / "short.npz")]) == 2
+    assert (
+        main.main(["sample", "--workdir", str(out), "--captions", str(tmp_path / "short.npz"), "--overwrite"])
+        == 2
+    )
     assert "expected embeddings [B, 4, 6], found [2, 3, 6]" in capsys.readouterr().err
 
 

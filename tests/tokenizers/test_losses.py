@@ -17,7 +17,7 @@ def test_reconstruction():
     loss, metrics = losses.reconstruction(images, decoded, dict(l1=10.0, l2=1.0))
     assert (metrics["l1"], metrics["l2"], loss) == (2.0, 5.0, 25.0)
     np.testing.assert_allclose(metrics["psnr_db"], 10 * np.log10(4 / 5), rtol=1e-5)
-    with pytest.raises(UserError, match="losses.perceptual: expected weights"):
+    with pytest.raises(UserError, match="losses.perceptual: expected a distance, of the file"):
         losses.reconstruction(images, decoded, dict(perceptual=1.0))
     loss, _ = losses.reconstruction(images, decoded, dict(perceptual=2.0), lambda x, y: jnp.array([3.0]))
     assert loss == 6.0

@@ -9,7 +9,7 @@ import pytest
 from flax.core import meta
 from training_fakes import FROZEN, FakeTask, batch_at, settings
 
-from vargen import config, fine_tuning, sharding
+from vargen import config, fine_tuning, orders, sharding
 from vargen.interop import mapping, systems
 from vargen.training import optimizer, state
 from vargen.training.step import make_step
@@ -128,6 +128,23 @@ def test_rates(system, size):
     decays = optimizer.weight_decay(s)
     found = [decays(it) if callable(decays) else decays for it in steps[::20]]
     np.testing.assert_allclose(found, [decay(int(it)) for it in steps[::20]], rtol=1e-6)
+
+
+def test_share_of_random_orders():
+    """utils/train_utils.py get_rar_random_ratio: 1 before update 125,000, 0 after 187,500, a line between."""
+    c = load("rar", "b")
+    order = orders.random_to_raster(orders.Grid(((3, 3),)), c.order.start, c.order.end)
+    for update, expected in (
+        (0, 1.0),
+        (125_000, 1.0),
+        (140_625, 0.75),
+        (171_875, 0.25),
+        (187_500, 0.0),
+        (249_999, 0.0),
+    ):
+        slots = order.training(jax.random.key(update), 4000, update / c.training.steps).slots
+        share = np.mean(np.any(np.asarray(slots) != np.arange(9), axis=1))
+        assert abs(share - expected) < 0.03 * (0 < expected < 1) + 1e-9  # four standard deviations
 
 
 def test_stages_of_text():

@@ -29,7 +29,9 @@ class MultiScaleVQ(Tokenizer):
       codebook_weight: weight of the codebook loss.
       centre_weight: weight of the square of the latents' mean over batch and grid. Nothing else holds that mean,
         and a constant of which the decoder needs no code is all that a level of one slot has codes for then.
-      entropy_weight, entropy_temperature: of the entropy loss, by which each level spreads over all codes.
+      entropy_weight: of the entropy loss, by which each level spreads over all codes.
+      entropy_temperature: of that loss, in units of the level's mean squared distance to the nearest code: latents
+        are as large as training makes them.
       phi: number of convolutions: 1 for all levels, 0 for one per level, else shared by neighbouring levels.
       phi_ratio: phi(x) = (1 - ratio) x + ratio conv(x); 0 for the identity.
       revive_every: updates between two rounds of revival of dead codes; 0 for never.
@@ -129,7 +131,9 @@ class MultiScaleVQ(Tokenizer):
             shares.append(usage.hits(codes, self.vocab))
             if self.entropy_weight:
                 squared = self._distances(qparams, rest.reshape(-1, self.channels))
-                entropy += entropy_loss(squared, self.entropy_temperature) / levels
+                error = jax.lax.stop_gradient(jnp.mean(jnp.min(squared, axis=1)))
+                temperature = self.entropy_temperature * jnp.maximum(error, 1e-12)
+                entropy += entropy_loss(squared, temperature) / levels
         centre = jnp.mean(jnp.square(jnp.mean(latents, axis=(0, 1, 2))))
         loss = self.codebook_weight * codebook + self.beta * commitment
         loss = loss + self.centre_weight * centre + self.entropy_weight * entropy

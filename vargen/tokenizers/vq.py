@@ -130,7 +130,7 @@ def nearest(vectors: jax.Array, codes: jax.Array) -> jax.Array:
     return jnp.argmin(distances(vectors, codes), axis=-1).astype(jnp.int32)
 
 
-def entropy_loss(squared: jax.Array, temperature: float) -> jax.Array:
+def entropy_loss(squared: jax.Array, temperature: float | jax.Array) -> jax.Array:
     """Mean entropy of the soft assignments minus the entropy of their mean: float32 [M, K] -> [].
 
     Lowest where each vector is sure of its code and all codes are used alike. The soft assignment is
