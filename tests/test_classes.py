@@ -20,7 +20,6 @@ PLAIN = [str(i) for i in range(10)]
         (ANIMALS, "1-3", [1, 2, 3]),
         (ANIMALS, "golden, retriever", [2]),
         (ANIMALS, "cow,golden, retriever,cat", [3, 2, 0]),
-        (ANIMALS, "cow, cat", [3, 0]),
         (PLAIN, "0,3-5", [0, 3, 4, 5]),
         # Classes that have numbers for names are meant by them.
         (FOLDERS, "1", [0]),
@@ -45,6 +44,8 @@ def test_lists(names, text, expected):
         (ANIMALS, "1-4", "'4'"),
         (ANIMALS, "3-1", "'3-1'"),
         (ANIMALS, "bird", "'bird'"),
+        (ANIMALS, "cow, cat", "' cat'"),
+        (PLAIN, " 5", "' 5'"),
         (ANIMALS, "golden", "'golden'"),
         (ANIMALS, "-1", "'-1'"),
         (ANIMALS, "1,,2", "''"),

@@ -121,10 +121,9 @@ def _numbers(word: str, names: Sequence[str]) -> list[int]:
 
 
 def _named(word: str, names: Sequence[str]) -> int | None:
-    """The place of a name as it is written, without the blanks around it, or of the same number (001 for 1)."""
-    for text in (word, word.strip()):
-        if text in names:
-            return list(names).index(text)
+    """The place of a name as it is written, or of the same number (001 for 1)."""
+    if word in names:
+        return list(names).index(word)
     if _is_number(word):
         alike = [i for i, name in enumerate(names) if _is_number(name) and int(name) == int(word)]
         if len(alike) == 1:
