@@ -90,7 +90,7 @@ def build_multiscale_vq(
     codebook_weight: Annotated[float, AtLeast(0)] = 1.0,
     centre_weight: Annotated[float, AtLeast(0)] = 0.1,
     entropy_weight: Annotated[float, AtLeast(0)] = 0.0,
-    entropy_temperature: Annotated[float, Above(0)] = 0.2,
+    entropy_temperature: Annotated[float, Above(0)] = 0.3,
     phi: Annotated[int, Between(0, 4096)] = 4,
     phi_ratio: Annotated[float, SHARE] = 0.5,
     revive_every: Annotated[int, AtLeast(0)] = 100,
