@@ -4,7 +4,7 @@
     vargen quickstart --config configs/var.py:pictures32 --workdir runs/mine --config.data.path=~/pictures
     vargen train --config configs/var.py:d16 --workdir runs/var_d16 --config.data.path=/data/tfds
 
-The digits take three minutes on two CPU cores; the README has the numbers. Published, on ImageNet 256x256: FID 3.55
+The digits take four minutes on two CPU cores; the README has the numbers. Published, on ImageNet 256x256: FID 3.55
 (d16), 2.95 (d20), 2.33 (d24), 1.97 (d30) with guidance 1.5, top-k 900, top-p 0.96; on 512x512: 2.63 (d36). d16 took
 2.5 days on 16 A100 (the authors' tracker, issue 26). Not trained by us. Parameters of the generator with its head:
 d16 310.3 M, as the authors' module counts.
