@@ -15,7 +15,7 @@ from picture_files import picture, pictures, settings
 from PIL import Image
 
 from vargen import config, data, paths
-from vargen.data import checking, folder, image_file
+from vargen.data import checking, image_file
 from vargen.errors import UserError
 
 NAMES = [
@@ -389,32 +389,3 @@ def test_fingerprints_know_the_reader(tmp_path, monkeypatch):
     assert data.load(settings(tmp_path, skip_broken=3)).fingerprint() == before
     monkeypatch.setattr(image_file, "VERSION", image_file.VERSION + 1)
     assert data.load(settings(tmp_path)).fingerprint() != before
-
-
-# ---- Kept in memory ----------------------------------------------------------------------------------------
-
-
-def test_pictures_are_decoded_once(tmp_path, monkeypatch):
-    root = pictures(tmp_path, *(f"a/{i}.png" for i in range(4)))
-    read = []
-
-    def watched(file, channels, image_size):
-        read.append(file.name)
-        return image_file.read_image(file, channels, image_size)
-
-    monkeypatch.setattr(folder, "read_image", watched)
-    files = sorted((paths.path(root) / "a").iterdir())
-    size = image_file.read_image(files[0], 3, 8).nbytes
-    kept = folder.Kept(3 * size + 1)
-    first = [kept.read(file, 3, 8) for file in files]
-    again = [kept.read(file, 3, 8) for file in files]
-    for a, b, file in zip(first, again, files):
-        np.testing.assert_array_equal(a, b)
-        np.testing.assert_array_equal(a, image_file.read_image(file, 3, 8))
-    assert read == ["0.png", "1.png", "2.png", "3.png", "3.png"]  # three fit
-    assert kept.bytes == 3 * size
-    assert kept.read(files[0], 1, 8).shape[-1] == 1  # as grey it is another picture
-    Image.new("RGB", (4, 4), (1, 2, 3)).save(os.fspath(files[1]), "png")
-    os.utime(files[1], ns=(1, 1))
-    assert not np.array_equal(kept.read(files[1], 3, 8), first[1])
-    assert kept.bytes == 3 * size

@@ -14,7 +14,7 @@ from picture_files import pictures, settings
 from PIL import Image, ImageCms, ImageOps
 
 from vargen import data
-from vargen.data import folder, image_file, transforms
+from vargen.data import folder, image_file, kept, transforms
 from vargen.data.image_file import BrokenImage, read_image
 from vargen.errors import UserError
 
@@ -464,7 +464,7 @@ def test_few_large_pictures_are_decoded_at_once(tmp_path, monkeypatch):
         running.pop()
         return converted(*given)
 
-    monkeypatch.setattr(folder, "KEPT", folder.Kept(0))
+    monkeypatch.setattr(folder, "KEPT", kept.Kept(0))
     monkeypatch.setattr(image_file, "LARGE", 100)
     monkeypatch.setattr(image_file, "_converted", counted)
     source = data.load(settings(pictures(tmp_path, *(f"a/{i}.png" for i in range(30)))))

@@ -13,7 +13,7 @@ def test_nearest(size, kept):
     rng = np.random.default_rng(0)
     others = rng.integers(0, 256, (40, *size, 3), np.uint8)
     images = np.concatenate([others[[7, 30]], rng.integers(0, 256, (5, *size, 3), np.uint8)])
-    places, distances = nearest.nearest(images, others)
+    places, distances = nearest.nearest(images, nearest.small(others))
 
     def averaged(image):
         h, w = kept

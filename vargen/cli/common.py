@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -236,8 +234,3 @@ def check_data(config: ConfigDict) -> None:
     from vargen.data import checking
 
     checking.check([data.load(config.data, split) for split in ("train", "test")])
-
-
-def cache_directory() -> pathlib.Path:
-    """Where compiled programs and classifiers are kept between runs: ~/.cache/vargen, by XDG_CACHE_HOME."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "vargen"

@@ -81,7 +81,7 @@ def evaluate(
     import numpy as np
 
     from vargen import classes as class_names
-    from vargen import config, data, evaluation, hub, progress, report, seeds
+    from vargen import config, data, evaluation, hub, paths, progress, report, seeds
     from vargen.cli import describe
 
     c = model.config
@@ -97,7 +97,7 @@ def evaluate(
         print(
             "reading the pictures; the classifier that judges samples is trained once, and kept", flush=True
         )
-        classifier = evaluation.fit(train, test, common.cache_directory() / "classifiers")
+        classifier = evaluation.fit(train, test, paths.cache_directory() / "classifiers")
     size = c.evaluation.batch_size
     measured = evaluation.measure(
         model,

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import vargen
 from vargen import limits
-from vargen.cli import common, failures
+from vargen.cli import failures
 from vargen.errors import UserError
 
 # Each command is a module of vargen.cli with SUMMARY, DESCRIPTION, add_arguments(parser) and run(args). They
@@ -122,7 +122,9 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[tuple[str, st
 
 def use_compilation_cache() -> None:
     """Compiled programs are kept between runs; JAX reads these variables when it is imported."""
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(common.cache_directory() / "jax"))
+    from vargen import paths  # slow to import, which help is not
+
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(paths.cache_directory() / "jax"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 

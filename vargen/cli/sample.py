@@ -64,11 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="DIR", help="where to write (WORKDIR/samples; WORKDIR/like for --like)"
     )
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="remove the samples that are there; without it they stop the command",
-    )
+    flags.add_overwrite(parser)
     parser.add_argument(
         "--batch-size",
         type=flags.number(int, 1, 10**6),

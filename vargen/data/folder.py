@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from vargen import paths
-from vargen.data import duplicates, image_file, splits
-from vargen.data.image_file import BrokenImage, read_image
+from vargen.data import duplicates, image_file, kept, splits
+from vargen.data.image_file import BrokenImage
+from vargen.data.kept import KEPT
 from vargen.data.listing import LOOSE, PassedOver, no_pictures, pictures_in, say_once, subfolders
 from vargen.data.sources import Source, digest, held_out
 from vargen.errors import UserError, escaped
@@ -79,42 +80,6 @@ class FolderSource(Source):
         return digest(image_file.VERSION, self.classes, self.labels.tobytes(), listed)
 
 
-class Kept:
-    """Pictures as `read_image` gives them, kept in memory: a few thousand are decoded once, not once an epoch.
-
-    What is full takes nothing more; a file that has another size or time than when it was read is read anew.
-
-    Args:
-      most: bytes of pixels.
-    """
-
-    def __init__(self, most: int):
-        self.most = most
-        self.bytes = 0
-        self._pictures: dict[tuple[str, int, int], tuple[Any, np.ndarray]] = {}
-        self._lock = threading.Lock()
-
-    def read(self, file: paths.Path, channels: int, image_size: int) -> np.ndarray:
-        """`read_image` of the same arguments; the array is not to be written to."""
-        key = (os.fspath(file), channels, image_size)
-        stamp = None if paths.is_remote(file) else _stamp(file)
-        was, image = self._pictures.get(key, (None, None))
-        if image is not None and was == stamp:
-            return image
-        image = read_image(file, channels, image_size)
-        with self._lock:
-            before = self._pictures.pop(key, (None, None))[1]
-            self.bytes += image.nbytes - (0 if before is None else before.nbytes)
-            if self.bytes <= self.most:
-                self._pictures[key] = stamp, image
-            else:
-                self.bytes -= image.nbytes
-        return image
-
-
-KEPT = Kept(2**30)
-
-
 class Broken:
     """The broken files of a data set that are skipped, counted over all its splits; each is said once.
 
@@ -140,12 +105,12 @@ class Broken:
             if file in self.files:
                 return
             # One that was mended or deleted meanwhile, as in a notebook, counts no more.
-            self.files = {f: was for f, was in self.files.items() if _stamp(f) == was}
+            self.files = {f: was for f, was in self.files.items() if kept.stamp(f) == was}
             if len(self.files) == self.most:
                 raise UserError(
                     f"{error}; data.skip_broken: expected at most {self.most} such files, found more"
                 )
-            self.files[file] = _stamp(file)
+            self.files[file] = kept.stamp(file)
             from tqdm import tqdm
 
             tqdm.write(escaped(f"{error}: skipped, {len(self.files)} of at most {self.most}"))
@@ -155,13 +120,6 @@ class Broken:
 def _broken(root: str, most: int) -> Broken:
     """That of all sources of a folder in this process."""
     return Broken(most)
-
-
-def _stamp(file: paths.Path) -> tuple[int, int] | None:
-    try:
-        return paths.size_and_time(file)
-    except OSError:
-        return None
 
 
 def _size_and_time(file: paths.Path) -> tuple[int, int]:

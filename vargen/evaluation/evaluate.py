@@ -16,7 +16,7 @@ from vargen.data.sources import Source
 from vargen.errors import UserError
 from vargen.evaluation import metrics
 from vargen.evaluation.classifier import Classifier
-from vargen.evaluation.nearest import nearest
+from vargen.evaluation.nearest import nearest, small
 from vargen.tokenizers import usage
 
 NEIGHBOURS = 3  # of precision and recall
@@ -117,10 +117,11 @@ def measure(
     timer = _Timer()
     drawn = progress(_draw(model, asked, batch_size, key, sampling, timer), samples, "sampling")
     training, _ = pipeline.arrays(source_train, limit)
+    averaged = small(training)
     kept, features, logits, places, distances = [], [], [], [], []
     for batch in drawn:
         kept.append(batch[: max(0, keep - sum(len(k) for k in kept))])
-        for values, batches in zip(nearest(batch, training), (places, distances)):
+        for values, batches in zip(nearest(batch, averaged), (places, distances)):
             batches.append(values)
         if classifier is not None:
             for values, batches in zip(classifier.features_and_logits(batch), (features, logits)):
@@ -128,7 +129,7 @@ def measure(
     measured.samples, measured.labels = np.concatenate(kept), asked[:keep]
     measured.nearest = pipeline.to_float(training[np.concatenate(places)[:keep]])
     found["nearest_distance"] = float(np.median(np.concatenate(distances)))
-    found["real_nearest_distance"] = float(np.median(nearest(images, training)[1]))
+    found["real_nearest_distance"] = float(np.median(nearest(images, averaged)[1]))
     if classifier is not None:
         right = np.concatenate(logits).argmax(axis=-1) == asked
         measured.by_class = {int(c): float(right[asked == c].mean()) for c in np.unique(asked)}

@@ -13,12 +13,12 @@ def nearest(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndar
 
     Args:
       images: uint8 or float in [-1, 1], [B, H, W, C].
-      others: likewise [M, H, W, C].
+      others: float64 [M, F], as `small` makes them, once for all.
 
     Returns:
       int [B], places in `others`, and float64 [B], root mean squared differences in [-1, 1].
     """
-    a, b = small(images), small(others)
+    a, b = small(images), others
     squares = np.sum(b * b, axis=1)
     places, distances = [], []
     for start in range(0, len(a), ROWS):
@@ -36,10 +36,14 @@ def small(images: np.ndarray) -> np.ndarray:
     images = np.asarray(images)
     b, height, width, _ = images.shape
     h, w = _divisor(height), _divisor(width)
-    values = images.astype(np.float64)
-    if images.dtype == np.uint8:
-        values = values / 127.5 - 1
-    return values.reshape(b, h, height // h, w, width // w, -1).mean(axis=(2, 4)).reshape(b, -1)
+    averaged = []
+    for start in range(0, b, ROWS):  # large pictures by the thousand don't fit in memory as float64
+        values = images[start : start + ROWS].astype(np.float64)
+        if images.dtype == np.uint8:
+            values = values / 127.5 - 1
+        values = values.reshape(len(values), h, height // h, w, width // w, -1)
+        averaged.append(values.mean(axis=(2, 4)).reshape(len(values), -1))
+    return np.concatenate(averaged)
 
 
 def _divisor(side: int) -> int:
