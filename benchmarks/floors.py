@@ -47,9 +47,9 @@ def sampling(generator, tokenizer, batch: int, settings) -> dict[str, Work]:
       settings: `Sampling`; under guidance every row counts twice.
     """
     params = jax.eval_shape(generator.init, jax.random.key(0))
-    sizes = generator.order.decoding(jax.random.key(0), batch, settings.steps).sizes
+    sizes = generator.ordering.decoding(jax.random.key(0), batch, settings.steps).sizes
     times = batch * (2 if settings.guided else 1)
-    itemsize = jnp.dtype(generator.block.dtype).itemsize
+    itemsize = jnp.dtype(generator.stages[0].block.dtype).itemsize
     return dict(
         transformer=_transformer(generator, params, sizes, times, itemsize),
         head=_head(generator.head, params["head"], sizes, times, itemsize),
@@ -68,21 +68,21 @@ def report(work: dict[str, Work], rates: dict[str, float]) -> dict[str, Any]:
 
 
 def _transformer(generator, params, sizes, times, itemsize) -> Work:
-    feed, depths = generator.feed, dict(zip(generator.feed.stacks, generator.layers))
+    feed, depths = generator.feed, {stage.name: stage.layers for stage in generator.stages}
     before = np.cumsum(sizes) - sizes
     if feed.cached:
         # The first step brings the condition's rows that come before those that predict.
-        rows = sizes + np.where(before == 0, feed.lead, 0)
+        rows = sizes + np.where(before == 0, feed.ahead, 0)
         cached = np.cumsum(rows) - rows
-        passes = dict.fromkeys(feed.stacks, (rows, cached + rows))
+        passes = dict.fromkeys(feed.stages, (rows, cached + rows))
     else:
         rows, cached = np.full(len(sizes), feed.buffer + feed.grid.size), np.zeros(len(sizes))
-        passes = dict.fromkeys(feed.stacks, (rows, rows))
-        if len(feed.stacks) > 1:
+        passes = dict.fromkeys(feed.stages, (rows, rows))
+        if len(feed.stages) > 1:
             known = feed.buffer + before
-            passes[feed.stacks[0]] = (known, known)
-    # The feed's own maps: of contents, and between two stacks.
-    flops = 2.0 * times * passes[feed.stacks[0]][0] * _kernels(params["feed"])
+            passes[feed.stages[0]] = (known, known)
+    # The feed's own maps: of contents, and between two stages.
+    flops = 2.0 * times * passes[feed.stages[0]][0] * _kernels(params["feed"])
     numbers = np.full(len(sizes), 1.0 * _kernels(params["feed"]))
     for name, (rows, keys) in passes.items():
         layers = depths[name]
@@ -93,7 +93,7 @@ def _transformer(generator, params, sizes, times, itemsize) -> Work:
         numbers += _size(inside) + 2.0 * times * cached * key * layers
         # Modulations follow from the condition (and the place): all of them are made before the first step.
         modulation = [t["modulation"] for t in (params[name], params[f"{name}_norm"]) if "modulation" in t]
-        each = rows if feed.step_condition else np.ones(1)
+        each = rows if feed.modulates_rows else np.ones(1)
         flops[0] += 2.0 * times * each.sum() * _kernels(modulation)
         numbers[0] += _size(modulation)
         numbers += times * each * sum(_size(t["bias"]) for t in modulation)
@@ -101,7 +101,7 @@ def _transformer(generator, params, sizes, times, itemsize) -> Work:
 
 
 def _head(head, params, sizes, times, itemsize) -> Work:
-    if head.kind == "codes":
+    if head.explicit:
         numbers = np.full(len(sizes), 1.0 * _size(params))
         return Work(2.0 * times * sizes * _kernels(params), itemsize * numbers)
     net = params["denoiser"]
@@ -118,8 +118,7 @@ def _head(head, params, sizes, times, itemsize) -> Work:
 
 def _decoder(tokenizer, batch, itemsize) -> Work:
     params = jax.eval_shape(tokenizer.init, jax.random.key(0))
-    shape = (batch, tokenizer.grid.size) + (() if tokenizer.vocab else (tokenizer.channels,))
-    content = jax.ShapeDtypeStruct(shape, jnp.int32 if tokenizer.vocab else jnp.float32)
+    content = jax.eval_shape(lambda: tokenizer.slot.zeros(batch, tokenizer.grid.size))
     flops = products(jax.make_jaxpr(tokenizer.decode)(params, content).jaxpr)
     return Work(np.array([1.0 * flops]), np.array([1.0 * itemsize * _size(params["decoder"])]))
 

@@ -47,7 +47,7 @@ def outputs(model: Model, content, labels):
             else g.order.decoding(None, len(content))
         )
         hidden, _ = g.hidden(params, quantizer, content, labels, order)
-        if g.head.kind == "codes":
+        if g.tokenizer.slot.kind == "codes":
             hidden = g.head.apply({"params": params["head"]}, hidden)
         return hidden.astype(jnp.float32)
 
@@ -61,7 +61,7 @@ def measure(workdir: str, batch: int) -> dict:
     classes = model.config.data.num_classes
     labels = np.arange(batch) * max(classes // batch, 1) % classes
     # Latents only have to be likely enough to compute on.
-    steps = DRAWING_STEPS if model.generator.head.kind == "latents" else 0
+    steps = DRAWING_STEPS if model.generator.tokenizer.slot.kind == "latents" else 0
     content = models["float32"].generate(labels, 0, steps=steps)[0]
     exact, half = (outputs(m, content, jnp.asarray(labels)) for m in models.values())
     error = half - exact
@@ -69,13 +69,13 @@ def measure(workdir: str, batch: int) -> dict:
         config=model.config.name,
         batch=batch,
         parameters_millions=sum(x.size for x in jax.tree.leaves(model.generator_params)) / 1e6,
-        output="logits" if model.generator.head.kind == "codes" else "hidden vectors",
+        output="logits" if model.generator.tokenizer.slot.kind == "codes" else "hidden vectors",
         largest_error_over_largest_value=float(np.abs(error).max() / np.abs(exact).max()),
         rms_error_over_rms=float(
             np.sqrt((error**2).mean() / ((exact - exact.mean(-1, keepdims=True)) ** 2).mean())
         ),
     )
-    if model.generator.head.kind == "codes":
+    if model.generator.tokenizer.slot.kind == "codes":
         same = exact.argmax(-1) == half.argmax(-1)
         top = np.sort(exact, axis=-1)
         result["likeliest_code_the_same"] = float(same.mean())

@@ -149,7 +149,7 @@ def make(name: str, seed: int = 0):
 
 def labels_for(generator, batch: int):
     """Some labels: classes 1, 2, ..., or captions of different lengths."""
-    if not generator.condition.hides:
+    if not generator.condition.pads:
         return jax.numpy.arange(1, batch + 1)
     shape = (batch, generator.condition.tokens)
     states = jax.random.normal(jax.random.key(7), (*shape, generator.condition.channels))

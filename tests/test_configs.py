@@ -79,7 +79,7 @@ def test_full_size(name):
     tokenizer = models.build_tokenizer(c)
     generator = models.build_generator(c, tokenizer)
     expected, of_tokenizer = COUNTS[name]
-    layers, width = generator.layers[0], c.model.width
+    layers, width = generator.stages[0].layers, c.model.width
     added = {
         "var": lambda: var_count(layers, tokenizer.grid.size, shared=c.model.adaptive == "shared"),
         "llamagen": lambda: llamagen_count(layers, width, **CAPTIONS if "text" in name else {}),

@@ -13,6 +13,7 @@ from vargen import models, orders
 from vargen.config import part
 from vargen.errors import UserError
 from vargen.model import Model
+from vargen.slots import Grid
 
 
 def build(c):
@@ -39,7 +40,7 @@ def build(c):
         (
             mar,
             dict(head=part("categorical")),
-            "head categorical: expected a tokenizer of codes, found latents",
+            "head categorical: expected a tokenizer of codes, found slots of 4 numbers",
         ),
         (llamagen, dict(head=part("diffusion")), "head diffusion: expected a tokenizer of latents"),
         (
@@ -76,7 +77,7 @@ def build(c):
         (
             llamagen_text,
             dict(mixer=part("gla", heads=2)),
-            "caption: hides its padding, which needs the mixer attention",
+            "mixer gla: expected rows all of which stay visible",
         ),
         (
             var,
@@ -98,7 +99,7 @@ def build(c):
         (
             mar,
             dict(model=dict(layers=3, width=16)),
-            "model.layers: expected a number that 2 stacks share evenly, .* found 3",
+            "model.layers: expected a number that 2 stages share evenly, .* found 3",
         ),
     ],
 )
@@ -129,12 +130,12 @@ def test_sampling_mistakes():
 
 
 def test_orders():
-    grid = orders.Grid(((1, 1), (2, 3)))
+    grid = Grid(((1, 1), (2, 3)))
     np.testing.assert_array_equal(grid.coords[3], [1, 0, 0, 2])
     assert grid.size == 7 and grid.level_starts == (0, 1)
     np.testing.assert_array_equal(orders.levels(grid).sizes, [1, 6])
     np.testing.assert_array_equal(orders.levels(grid).starts, [0, 1])
-    slots = orders.random_slots(orders.Grid(((4, 4),)), jax.random.key(0), 3)
+    slots = orders.random_slots(Grid(((4, 4),)), jax.random.key(0), 3)
     np.testing.assert_array_equal(np.sort(slots, axis=1), np.tile(np.arange(16), (3, 1)))
     assert not np.array_equal(slots[0], slots[1])
     for n, steps in ((256, 64), (16, 16), (16, 1), (7, 5)):
@@ -143,7 +144,7 @@ def test_orders():
 
 
 def test_masked_training_order():
-    order = orders.RandomSets(orders.Grid(((16, 16),)), steps=8).training(jax.random.key(0), 4000)
+    order = orders.RandomSets(Grid(((16, 16),)), steps=8).training(jax.random.key(0), np.zeros((4000, 256)))
     masked = np.asarray(order.steps).sum(axis=1)
     # The mean of a Gaussian around 1 with deviation 0.25, cut to [0.7, 1]; rounding up adds half a slot.
     assert masked.min() >= 180 and masked.max() <= 256
@@ -151,15 +152,17 @@ def test_masked_training_order():
 
 
 def test_random_orders_become_raster():
-    order = orders.RandomToRaster(orders.Grid(((4, 4),)), start=0.5, end=0.75)
+    order = orders.RandomToRaster(Grid(((4, 4),)), start=0.5, end=0.75)
     for step, share in ((0, 1.0), (500, 1.0), (625, 0.5), (687.5, 0.25), (750, 0.0), (1000, 0.0)):
-        slots = np.asarray(order.training(jax.random.key(int(step)), 2000, jnp.float32(step / 1000)).slots)
+        slots = np.asarray(
+            order.training(jax.random.key(int(step)), np.zeros((2000, 16)), jnp.float32(step / 1000)).slots
+        )
         np.testing.assert_array_equal(np.sort(slots, axis=1), np.broadcast_to(np.arange(16), slots.shape))
         assert abs(np.mean((slots != np.arange(16)).any(axis=1)) - share) < 0.04
         # Where random, any slot may come first.
         first = np.bincount(slots[(slots != np.arange(16)).any(axis=1), 0], minlength=16)
         assert share == 0.0 or first.min() > 0.5 * first.mean()
-    for fixed in (order.training(None, 3), order.decoding(None, 3)):
+    for fixed in (order.training(None, np.zeros((3, 16))), order.decoding(None, 3)):
         np.testing.assert_array_equal(fixed.slots, np.arange(16))
 
 
@@ -177,10 +180,10 @@ def test_loss_and_likelihood(name):
     value, metrics = loss(params, False)
     assert np.isfinite(value) and np.isfinite(list(metrics.values())).all()
     assert not np.allclose(value, loss(params, True)[0], rtol=1e-6, atol=0)
-    if generator.head.kind == "codes":
+    if generator.tokenizer.slot.kind == "codes":
         params["head"] = jax.tree.map(jnp.zeros_like, params["head"])
         np.testing.assert_allclose(loss(params, False)[0], np.log(16), rtol=1e-5)
-    if hasattr(generator.head, "log_prob") and not generator.order.random_decoding:
+    if generator.head.explicit and not generator.ordering.random_decoding:
         nats = jax.jit(generator.log_likelihood)(params, quantizer, content, labels)
         np.testing.assert_allclose(-nats.mean() / generator.tokenizer.grid.size, np.log(16), rtol=1e-5)
 
@@ -189,7 +192,7 @@ def test_loss_and_likelihood(name):
 def test_bfloat16_and_rematerialisation(name):
     c, generator, params, tokenizer_params = make(name)
     n, quantizer = generator.tokenizer.grid.size, tokenizer_params["quantizer"]
-    codes = generator.head.kind == "codes"
+    codes = generator.tokenizer.slot.kind == "codes"
     content = (
         jnp.arange(2 * n).reshape(2, n) % 16 if codes else jax.random.normal(jax.random.key(0), (2, n, 4))
     )
@@ -199,7 +202,8 @@ def test_bfloat16_and_rematerialisation(name):
         return jax.jit(jax.value_and_grad(loss))(params)
 
     expected, gradient = loss_of(generator)
-    again = loss_of(dataclasses.replace(generator, remat=True))
+    stages = tuple(dataclasses.replace(s, remat=True) for s in generator.stages)
+    again = loss_of(dataclasses.replace(generator, stages=stages))
     chex.assert_trees_all_close(again, (expected, gradient), rtol=1e-4, atol=1e-5)
     c.compute_dtype = "bfloat16"
     half = models.build_generator(c, models.build_tokenizer(c))

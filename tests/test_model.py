@@ -222,7 +222,7 @@ def test_other_mistakes(models):
     refused("one for each of the codes", model.log_likelihood, CODES, [1, 2])
     for pictures in (0, -1, 2.5, "3", None, True):
         refused("pictures", model.sample_steps, [1], 0, pictures=pictures)
-    order = model.generator.order.decoding(None, 1)
+    order = model.generator.ordering.decoding(None, 1)
     refused("chosen", model.growth, CODES, order, chosen=[1])
     refused("chosen", model.growth, CODES, order, chosen=[0.5])
     refused("order", model.growth, CODES, None)

@@ -87,7 +87,7 @@ WRONG = [
     ("var", "evaluation.batch_size", 0, "from 1 to"),
     ("var", "evaluation.seed", -1, "from 0 to"),
     ("var", "model.layers", 0, "from 1 to"),
-    ("mar", "model.layers", 3, "a number that 2 stacks share evenly"),
+    ("mar", "model.layers", 3, "a number that 2 stages share evenly"),
     ("mar", "model.layers", (2, 2, 2), "or one for each"),
     ("var", "model.layers", "four", "a whole number"),
     ("var", "model.width", 0, "from 1 to"),

@@ -1,72 +1,72 @@
-"""A generator: condition, feed, stacks of blocks, head, put together over a tokenizer's slots."""
+"""A generator: condition, feed, stages of blocks, head, put together over a tokenizer's slots."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from vargen import content as contents
 from vargen.conditioning import Condition
-from vargen.feeds.rows import take_slots
-from vargen.mixers.block import Block, FinalNorm, SharedModulation
-from vargen.mixers.layout import Layout
+from vargen.layout import Layout
+from vargen.mixers.block import SharedModulation
+from vargen.orders import Ordering
+from vargen.stage import Stage
+from vargen.tokenizers.tokenizer import Leveled, Tokenizer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Generator:
     """Static configuration of a generator, with pure functions over its parameters.
 
-    Parameters are a dict: `condition`, `feed`, `head`, for each stack of the feed the blocks' parameters
-    stacked along a first axis of layers (`blocks`, or `encoder` and `decoder`) and `<stack>_norm`, and
+    Parameters are a dict: `condition`, `feed`, `head`, for each stage its blocks' parameters and `<stage>_norm`, and
     `modulation` where it is shared.
 
     Attributes:
       tokenizer: whose slots it generates.
-      order, condition, feed, block, norm, head: the parts.
-      layers: L of each stack of the feed.
+      ordering, condition, feed, head: the parts.
+      stages: those that the feed names.
       modulation: the shared modulation, or None.
-      drop_path: stochastic depth of the last layer, growing linearly from 0.
-      remat: whether training recomputes each block in the backward pass.
     """
 
-    tokenizer: Any
-    order: Any
+    tokenizer: Tokenizer
+    ordering: Ordering
     condition: nn.Module
     feed: nn.Module
-    block: Block
-    norm: FinalNorm
+    stages: tuple[Stage, ...]
     head: nn.Module
-    layers: tuple[int, ...]
     modulation: SharedModulation | None = None
-    drop_path: float = 0.0
-    remat: bool = False
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.stages[0].block.width
 
     def init_boxed(self, key: jax.Array):
         """Parameters, each boxed with its logical axis names."""
         keys = dict(zip(("condition", "feed", "head", "modulation"), jax.random.split(key, 4), strict=True))
-        labels = self.condition.example()
-        params = {"condition": self.condition.init(keys["condition"], labels)["params"]}
-        condition = jnp.zeros((1, 1, self.block.width))
+        params = {"condition": self.condition.init(keys["condition"], self.condition.example())["params"]}
+        vector = jnp.zeros((1, 1, self.width))
         if self.modulation is not None:
-            params["modulation"] = self.modulation.init(keys["modulation"], condition)["params"]
+            params["modulation"] = self.modulation.init(keys["modulation"], vector)["params"]
         params["feed"] = self.feed.init(keys["feed"], self, method=_touch_feed)["params"]
-        params["head"] = self.head.init(keys["head"], jnp.zeros((1, 1, self.block.width)))["params"]
-        for i, (name, layers) in enumerate(zip(self.feed.stacks, self.layers, strict=True)):
-            stack_key, norm_key = jax.random.split(jax.random.fold_in(key, i))
-            init = functools.partial(self.block.init, method=_touch_block)
-            boxed = jax.vmap(lambda k, init=init: init(k)["params"])(jax.random.split(stack_key, layers))
-            params[name] = jax.tree.map(_add_layers_axis, boxed, is_leaf=_is_box)
-            params[f"{name}_norm"] = self.norm.init(norm_key, condition, condition).get("params", {})
+        params["head"] = self.head.init(keys["head"], vector)["params"]
+        for i, stage in enumerate(self.stages):
+            params |= stage.init_boxed(jax.random.fold_in(key, i))
         return params
 
     def init(self, key: jax.Array):
         """Parameters as a plain pytree of float32 arrays."""
         return nn.meta.unbox(self.init_boxed(key))
+
+    def layouts(self) -> list[Layout]:
+        """How the rows of a training pass are laid out in each stage; traced where examples differ."""
+        found: list[Layout] = []
+        touch = lambda key: self.feed.init(key, self, found, method=_touch_feed)  # noqa: E731
+        jax.eval_shape(touch, jax.random.key(0))
+        return found[-len(self.stages) :]
 
     # Training.
 
@@ -76,7 +76,7 @@ class Generator:
         Args:
           params: parameters.
           quantizer: the tokenizer's quantiser parameters (which feeds with levels need).
-          content: codes [B, N] or latents [B, N, C].
+          content: [B, N, *slot.shape].
           labels: int32 [B], or whatever the conditioning's `parse` gives.
           key: PRNG key.
           train: label dropout, dropout and stochastic depth on.
@@ -89,13 +89,14 @@ class Generator:
         key_order, key_labels, key_rows, key_head = jax.random.split(key, 4)
         if train:
             labels = self.condition.drop(labels, key_labels)
-        order = self.order.training(key_order, len(content), progress)
+        order = self.ordering.training(key_order, content, progress)
         hidden, rows = self.hidden(params, quantizer, content, labels, order, key_rows if train else None)
-        target = take_slots(content, rows.slots)
+        target = contents.take(content, rows.slots)
         return self.head.apply(
             {"params": params["head"]},
             hidden,
             target,
+            rows.layout,
             rows.weight,
             train,
             method="loss",
@@ -103,16 +104,16 @@ class Generator:
         )
 
     def log_likelihood(self, params, quantizer, content, labels) -> jax.Array:
-        """float32 [B], nats: log p(codes [B, N] | labels [B]) in the order of generation.
+        """float32 [B], nats: log p(content [B, N, ...] | labels [B]) in the order of generation.
 
         Raises:
           ValueError: the head has no explicit likelihood, or generation is in random order.
         """
-        if not hasattr(self.head, "log_prob") or self.order.random_decoding:
+        if not self.head.explicit or self.ordering.random_decoding:
             raise ValueError("log_likelihood: needs a head with an explicit likelihood and a fixed order")
-        order = self.order.decoding(None, len(content))
+        order = self.ordering.decoding(None, len(content))
         hidden, rows = self.hidden(params, quantizer, content, labels, order)
-        target = take_slots(content, rows.slots)
+        target = contents.take(content, rows.slots)
         return jnp.sum(self.head.apply({"params": params["head"]}, hidden, target, method="log_prob"), axis=1)
 
     def hidden(self, params, quantizer, content, labels, order, key=None):
@@ -121,7 +122,7 @@ class Generator:
         With a key, training's dropout is on.
         """
         condition = self.condition.apply({"params": params["condition"]}, labels)
-        rngs = None if key is None else {"dropout": jax.random.fold_in(key, len(self.feed.stacks))}
+        rngs = None if key is None else {"dropout": jax.random.fold_in(key, len(self.stages))}
         rows = self.feed.apply(
             {"params": params["feed"]},
             content,
@@ -138,16 +139,14 @@ class Generator:
     # Decoding.
 
     def modulations(self, params, condition):
-        """Every block's modulations by the condition's vector: per stack [L, B, 1, 6, D].
+        """Every block's modulations by the condition's vector: per stage [L, B, 1, 6, D].
 
         None where blocks have none, or where rows bring conditions of their own (`Rows.condition`).
         """
-        if self.block.adaptive == "none" or self.feed.step_condition:
-            return dict.fromkeys(self.feed.stacks)
+        if self.stages[0].block.adaptive == "none" or self.feed.modulates_rows:
+            return {stage.name: None for stage in self.stages}
         shared = self._shared(params, condition.vector[:, None])
-        return {
-            name: jax.lax.map(lambda p: self._modulate(p, shared), params[name]) for name in self.feed.stacks
-        }
+        return {stage.name: stage.modulations(params, shared) for stage in self.stages}
 
     def _shared(self, params, condition):
         """[B, M, D], or through the map that all blocks share [B, M, 6, D]."""
@@ -155,119 +154,80 @@ class Generator:
             return condition
         return self.modulation.apply({"params": params["modulation"]}, condition)
 
-    def _modulate(self, params, shared):
-        return self.block.apply({"params": params}, shared, method="modulate")
-
     def init_cache(self, batch: int, length: int):
-        """Empty caches of all layers, [L, ...] per leaf; None for feeds that remember nothing."""
+        """Empty caches of every stage, [L, ...] per leaf; None for feeds that remember nothing."""
         if not self.feed.cached:
             return None
-        one = self.block.mixer.init_cache(batch, length)
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.layers[0], *x.shape)), one)
+        return {stage.name: stage.init_cache(batch, length) for stage in self.stages}
 
     def step(
         self, params, quantizer, state, cache, content, condition, modulations, order, step, layers=None
     ):
-        """One step of decoding.
+        """One pass of one step of decoding.
 
         Args:
           params, quantizer: as for `loss`.
           state: the feed's state.
-          cache: all layers' caches, stacked, or with `layers` a list of them.
-          content: the contents so far, [B, N] or [B, N, C], canonical.
+          cache: of `init_cache`; with `layers` lists of the layers' caches.
+          content: the contents so far, [B, N, *slot.shape], canonical.
           condition: `Condition` with R conditions per example (with and without label under guidance).
           modulations: what `modulations` gave for it.
           order: the order; slots may differ per example.
           step: the step.
-          layers: the single stack's parameters and modulations per layer, as a list: unrolls the layers.
+          layers: per stage what `Stage.cut` gave: unrolls the layers.
 
         Returns:
-          Hidden vectors [R B, rows, D] of the step's slots, and the cache.
+          Hidden vectors [R B, size, D] of the step's slots, their rows, and the cache.
         """
         args = (state, content, condition, order, step, quantizer)
         rows = self.feed.apply({"params": params["feed"]}, *args, method="step_inputs")
         hidden, cache = self.through(params, rows, condition, modulations, cache, layers=layers)
         if not self.feed.cached:
-            slots = jnp.take(order.slots, jnp.minimum(step.positions(), order.slots.shape[-1] - 1), axis=-1)
-            hidden = take_slots(hidden, jnp.tile(slots, (len(hidden) // len(slots), 1)))
-        return hidden, cache
+            slots = jnp.take(order.slots, jnp.minimum(step.at(), order.slots.shape[-1] - 1), axis=-1)
+            hidden = contents.take(hidden, jnp.tile(slots, (len(hidden) // len(slots), 1)))
+        return hidden, rows, cache
 
     def through(self, params, rows, condition, modulations, cache=None, key=None, layers=None):
-        """Rows through all stacks and norms to hidden vectors, and the cache."""
-        hidden, own = rows.x, None
+        """Rows through all stages to hidden vectors, and the cache."""
+        own, after = None, {}
         vector = None if condition.vector is None else condition.vector[:, None]
         if rows.condition is not None:
             vector, own = rows.condition, self._shared(params, rows.condition)
-        for i, name in enumerate(self.feed.stacks):
+        hidden = rows.x
+        for i, stage in enumerate(self.stages):
             if i:
-                rows = self.feed.apply({"params": params["feed"]}, hidden, rows, method="between")
-                hidden = rows.x
-            stack_key = None if key is None else jax.random.fold_in(key, i)
+                rows = self.feed.apply({"params": params["feed"]}, i, hidden, rows, method="enter")
+            stage_cache = None if cache is None else cache[stage.name]
             if layers is not None:
-                caches = []
-                for layer, ((p, m), c) in enumerate(zip(layers, cache, strict=True)):
-                    layout = dataclasses.replace(rows.layout, layer=layer)
-                    m = m if own is None else self._modulate(p, own)
-                    hidden, c = self.block.apply({"params": p}, hidden, m, layout, c)
-                    caches.append(c)
-                cache = caches
+                hidden, stage_cache = stage.unrolled(
+                    params, layers[stage.name], rows.x, rows.layout, vector, own, stage_cache
+                )
             else:
-                stack = (params[name], modulations[name])
-                hidden, cache = self._scan(stack, hidden, rows.layout, cache, stack_key, own)
-            hidden = self.norm.apply({"params": params[f"{name}_norm"]}, hidden, vector)
-        return self.feed.apply({"params": params["feed"]}, hidden, rows, method="outputs"), cache
-
-    def _scan(self, stack, x, layout, cache, key, own):
-        train = key is not None
-        layers = len(jax.tree.leaves(stack)[0])
-        rates = np.linspace(0.0, self.drop_path, layers).astype(np.float32)
-        keys = jax.random.split(key, layers) if train else None
-
-        def body(x, inputs):
-            params, modulation, cache, rate, key, layer = inputs
-            rngs = {"dropout": key} if train else None
-            here = dataclasses.replace(layout, layer=layer)
-            modulation = modulation if own is None else self._modulate(params, own)
-            return self.block.apply({"params": params}, x, modulation, here, cache, train, rate, rngs=rngs)
-
-        body = jax.checkpoint(body) if self.remat and train else body
-        return jax.lax.scan(body, x, (*stack, cache, rates, keys, np.arange(layers)))
+                stage_key = None if key is None else jax.random.fold_in(key, i)
+                hidden, stage_cache = stage(
+                    params, rows.x, rows.layout, vector, modulations[stage.name], own, stage_cache, stage_key
+                )
+            after[stage.name] = stage_cache
+        hidden = self.feed.apply({"params": params["feed"]}, hidden, rows, method="outputs")
+        return hidden, None if cache is None else after
 
 
-def _touch_feed(feed, generator):
-    """Runs every parameter of a feed once, for its initialisation."""
-    batch = 1
-    tokenizer = generator.tokenizer
-    shape = (batch, tokenizer.grid.size)
-    content = jnp.zeros(shape, jnp.int32) if tokenizer.vocab else jnp.zeros((*shape, tokenizer.channels))
-    vector = jnp.zeros((batch, generator.block.width))
-    condition = Condition(jnp.zeros((batch, generator.condition.rows, generator.block.width)), vector)
-    if generator.condition.hides:
-        condition = dataclasses.replace(condition, hidden=jnp.zeros(condition.rows.shape[:2], bool))
-    order = generator.order.training(jax.random.key(0), batch)
+def _touch_feed(feed, generator, layouts: list[Layout] | None = None):
+    """Runs every parameter of a feed once, for its initialisation; the layouts of its stages' rows are appended."""
+    tokenizer, width = generator.tokenizer, generator.width
+    content = tokenizer.slot.zeros(1, tokenizer.grid.size)
+    length = generator.condition.length
+    padding = jnp.zeros((1, length), bool) if generator.condition.pads else None
+    condition = Condition(jnp.zeros((1, length, width)), jnp.zeros((1, width)), padding)
+    order = generator.ordering.training(jax.random.key(0), content)
     quantizer = None
-    if hasattr(tokenizer, "resample"):
+    if isinstance(tokenizer, Leveled):
         abstract = jax.eval_shape(tokenizer.init, jax.random.key(0))["quantizer"]
         quantizer = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract)
     rows = feed.inputs(content, condition, order, quantizer)
-    hidden = rows.x
-    if len(feed.stacks) > 1:
-        rows = feed.between(hidden, rows)
-        hidden = rows.x
-    return feed.outputs(hidden, rows)
-
-
-def _touch_block(block):
-    """Runs every parameter of a block once, for its initialisation."""
-    x = jnp.zeros((1, 1, block.width))
-    condition = jnp.zeros((1, 1, 6, block.width) if block.adaptive == "shared" else (1, 1, block.width))
-    coords = np.zeros((1, 2), np.int32)
-    return block(x, block.modulate(condition), Layout(np.zeros(1, np.int32), coords))
-
-
-def _is_box(x):
-    return isinstance(x, nn.meta.AxisMetadata)
-
-
-def _add_layers_axis(box):
-    return box.replace(names=("layers", *box.names))
+    layouts = [] if layouts is None else layouts
+    layouts.append(rows.layout)
+    for i in range(1, len(feed.stages)):
+        rows = feed.enter(i, rows.x, rows)
+        layouts.append(rows.layout)
+    return feed.outputs(rows.x, rows)

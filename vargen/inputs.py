@@ -71,24 +71,25 @@ def content(value: Any, tokenizer: Any, name: str = "") -> jax.Array:
     """What a tokenizer decodes: codes int32 [B, N], or latents float32 [B, N, C].
 
     Args:
-      value: whole numbers below the tokenizer's `vocab`; floats where it has none.
+      value: what the tokenizer's slots hold: whole numbers below its `vocab`, or floats.
       tokenizer: the model's.
       name: what it is called in messages.
 
     Raises:
       UserError: another dtype or shape, nothing at all, codes out of range, latents that aren't finite.
     """
-    name = name or tokenizer.kind
+    slot = tokenizer.slot
+    name = name or slot.kind
     shape, wanted = slots(tokenizer)
     found = array(value, name, wanted)
     dtype(found.dtype, tokenizer, name)
     _shape(name, wanted, found, shape)
-    if not tokenizer.vocab:
+    if not slot.vocab:
         finite(name, wanted, found)
         return jnp.asarray(found, jnp.float32)
     if not isinstance(found, jax.core.Tracer):
         values = np.asarray(found)
-        outside = values[(values < 0) | (values >= tokenizer.vocab)]
+        outside = values[(values < 0) | (values >= slot.vocab)]
         if outside.size:
             raise UserError(f"{name}: expected {wanted}, found {outside[0]}")
     return jnp.asarray(found).astype(jnp.int32)
@@ -96,10 +97,12 @@ def content(value: Any, tokenizer: Any, name: str = "") -> jax.Array:
 
 def slots(tokenizer: Any) -> tuple[tuple[int, ...], str]:
     """The shape of one example's content, and the whole in words."""
-    n = tokenizer.grid.size
-    if tokenizer.vocab:
-        return (n,), f"whole numbers [B, {n}] from 0 to {tokenizer.vocab - 1}"
-    return (n, tokenizer.channels), f"floats [B, {n}, {tokenizer.channels}]"
+    slot = tokenizer.slot
+    shape = (tokenizer.grid.size, *slot.shape)
+    sizes = ", ".join(map(str, shape))
+    if slot.vocab:
+        return shape, f"whole numbers [B, {sizes}] from 0 to {slot.vocab - 1}"
+    return shape, f"floats [B, {sizes}]"
 
 
 def dtype(found: Any, tokenizer: Any, name: str) -> None:
@@ -108,7 +111,7 @@ def dtype(found: Any, tokenizer: Any, name: str) -> None:
     Raises:
       UserError: no whole numbers for codes, no floats for latents.
     """
-    if not (found.kind in "iu" if tokenizer.vocab else jnp.issubdtype(found, jnp.floating)):
+    if not (found.kind in "iu" if tokenizer.slot.vocab else jnp.issubdtype(found, jnp.floating)):
         raise UserError(f"{name}: expected {slots(tokenizer)[1]}, found {found}")
 
 

@@ -58,14 +58,13 @@ class Model:
     def __repr__(self) -> str:
         """What it is, in a few words: system, data, slots, parameters."""
         c, t = self.config, self.tokenizer
-        content = f"one of {t.vocab} codes" if t.vocab else f"{t.channels} numbers"
         size = "x".join(map(str, (*t.image_size, t.image_channels)))
         counts = [f"tokenizer {_count(self.tokenizer_params)}"]
         if self.generator is not None:
             counts.append(f"generator {_count(self.generator_params)}")
         shown = ", ".join(self.classes[:3]) + (", ..." if len(self.classes) > 3 else "")
         return (
-            f"<vargen.Model {c.name}: images {size}, {t.grid.size} slots of {content}, {len(self.classes)} classes "
+            f"<vargen.Model {c.name}: images {size}, {t.grid.size} slots of {t.slot}, {len(self.classes)} classes "
             f"({shown}), parameters: {', '.join(counts)}>"
         )
 
@@ -102,8 +101,8 @@ class Model:
         """
         options = {**self.config.sampling, **{k: v for k, v in options.items() if v is not None}}
         sampling = Sampling.make(**options)
-        latents = self.generator is not None and self.generator.head.kind == "latents"
-        if latents and (sampling.top_k or sampling.nucleus):
+        unfiltered = self.generator is not None and not self.generator.head.explicit
+        if unfiltered and (sampling.top_k or sampling.nucleus):
             raise UserError(f"top-k and top-p: need a categorical head, found {self.config.head.name}")
         return sampling
 

@@ -19,6 +19,7 @@ from vargen.layers import Initial
 from vargen.mixers import MIXERS
 from vargen.mixers.block import Block, FinalNorm, SharedModulation
 from vargen.orders import ORDERS
+from vargen.stage import Stage
 
 # What `config.model` says of a block, by the names of its attributes.
 BLOCK = "mlp norm affine eps bias adaptive adaln_zero gate_gain dropout".split()
@@ -57,17 +58,12 @@ def build_generator(config, tokenizer) -> Generator:
     initial = Initial(m["init_std"], width, m["init"] == "truncated")
     if not width:
         raise UserError("config field model.width: expected a width, found none")
-    grid = tokenizer.grid
+    grid, slot = tokenizer.grid, tokenizer.slot
+    common = dict(width=width, initial=initial, dtype=dtype)
     try:
-        order = parts.build(ORDERS, config.order, "order", grid=grid)
+        ordering = parts.build(ORDERS, config.order, "order", grid=grid)
         condition = parts.build(
-            CONDITIONINGS,
-            config.conditioning,
-            "conditioning",
-            num_classes=config.data.num_classes,
-            width=width,
-            initial=initial,
-            dtype=dtype,
+            CONDITIONINGS, config.conditioning, "conditioning", num_classes=config.data.num_classes, **common
         )
         feed = parts.build(
             FEEDS,
@@ -75,45 +71,14 @@ def build_generator(config, tokenizer) -> Generator:
             "feed",
             tokenizer=tokenizer,
             grid=grid,
-            vocab=tokenizer.vocab,
-            channels=tokenizer.channels,
-            width=width,
-            initial=initial,
-            most_known=getattr(order, "most_known", grid.size),
-            condition_rows=condition.rows,
-            hides=condition.hides,
-            dtype=dtype,
+            slot=slot,
+            most_known=ordering.most_known,
+            prefix=condition.length,
+            pads=condition.pads,
+            **common,
         )
-        feed.check(order)
+        feed.check(ordering)
         _check_condition(config, condition, feed, m["adaptive"])
-        layers = _layers(m["layers"], len(feed.stacks))
-        gain = 1 / math.sqrt(sum(layers) * 2) if m["depth_scaled_init"] else 1.0
-        out_init = initial.kernel(gain)
-        mixer = parts.build(
-            MIXERS,
-            config.mixer,
-            "mixer",
-            grid=grid,
-            width=width,
-            kernel_init=initial.kernel(),
-            out_init=out_init,
-            dtype=dtype,
-        )
-        mixer.check(order, feed)
-        if condition.hides and not getattr(mixer, "honours_hidden", False):
-            raise UserError(
-                f"conditioning {config.conditioning.name}: hides its padding, which needs the mixer attention, found "
-                f"{config.mixer.name}"
-            )
-        block = Block(
-            mixer=mixer,
-            width=width,
-            mlp_width=m["mlp_width"] or 4 * width,
-            initial=initial,
-            out_init=out_init,
-            dtype=dtype,
-            **{k: m[k] for k in BLOCK},
-        )
         head = parts.build(
             HEADS,
             config.head,
@@ -123,27 +88,53 @@ def build_generator(config, tokenizer) -> Generator:
             initial=initial,
             dtype=dtype,
         )
+        head.check(slot)
+        generator = Generator(
+            tokenizer=tokenizer,
+            ordering=ordering,
+            condition=condition,
+            feed=feed,
+            stages=_stages(config, m, feed, grid, initial, dtype),
+            head=head,
+            modulation=SharedModulation(width, initial, dtype) if m["adaptive"] == "shared" else None,
+        )
+        for stage, layout in zip(generator.stages, generator.layouts(), strict=True):
+            stage.block.mixer.check(layout)
     except ValueError as error:
         raise error if isinstance(error, UserError) else UserError(str(error)) from error
-    if head.kind != tokenizer.kind:
-        raise UserError(
-            f"head {config.head.name}: expected a tokenizer of {head.kind}, found {tokenizer.kind} "
-            f"from {config.tokenizer.name}"
-        )
-    return Generator(
-        tokenizer=tokenizer,
-        order=order,
-        condition=condition,
-        feed=feed,
-        block=block,
-        norm=FinalNorm(
-            width, initial, m["norm"], m["affine"], m["eps"], m["adaptive"] != "none", m["adaln_zero"], dtype
-        ),
-        head=head,
-        layers=layers,
-        modulation=SharedModulation(width, initial, dtype) if m["adaptive"] == "shared" else None,
-        drop_path=m["drop_path"],
-        remat=config.training.remat,
+    return generator
+
+
+def _stages(config, m, feed, grid, initial, dtype) -> tuple[Stage, ...]:
+    """The stages that a feed names, all of the same blocks."""
+    width = m["width"]
+    layers = _layers(m["layers"], len(feed.stages))
+    out_init = initial.kernel(1 / math.sqrt(sum(layers) * 2) if m["depth_scaled_init"] else 1.0)
+    mixer = parts.build(
+        MIXERS,
+        config.mixer,
+        "mixer",
+        grid=grid,
+        width=width,
+        kernel_init=initial.kernel(),
+        out_init=out_init,
+        dtype=dtype,
+    )
+    block = Block(
+        mixer=mixer,
+        width=width,
+        mlp_width=m["mlp_width"] or 4 * width,
+        initial=initial,
+        out_init=out_init,
+        dtype=dtype,
+        **{k: m[k] for k in BLOCK},
+    )
+    norm = FinalNorm(
+        width, initial, m["norm"], m["affine"], m["eps"], m["adaptive"] != "none", m["adaln_zero"], dtype
+    )
+    return tuple(
+        Stage(name, block, count, norm, m["drop_path"], config.training.remat)
+        for name, count in zip(feed.stages, layers, strict=True)
     )
 
 
@@ -156,29 +147,29 @@ def require(config, *axes: str) -> None:
             )
 
 
-def _layers(layers: int | tuple[int, ...], stacks: int) -> tuple[int, ...]:
-    """L of each stack."""
-    if isinstance(layers, int) and layers and layers % stacks == 0:
-        return (layers // stacks,) * stacks
-    if isinstance(layers, (tuple, list)) and len(layers) == stacks:
+def _layers(layers: int | tuple[int, ...], stages: int) -> tuple[int, ...]:
+    """L of each stage."""
+    if isinstance(layers, int) and layers and layers % stages == 0:
+        return (layers // stages,) * stages
+    if isinstance(layers, (tuple, list)) and len(layers) == stages:
         return tuple(layers)
     raise UserError(
-        f"config field model.layers: expected a number that {stacks} stacks share evenly, "
+        f"config field model.layers: expected a number that {stages} stages share evenly, "
         f"or one for each, found {layers}"
     )
 
 
 def _check_condition(config, condition, feed, adaptive: str) -> None:
     name = config.conditioning.name
-    if condition.rows > 1 and not feed.takes_rows:
+    if condition.length > 1 and not feed.takes_prefix:
         raise UserError(
-            f"conditioning {name}: makes {condition.rows} rows, which needs the feed shift, found {config.feed.name}"
+            f"conditioning {name}: makes {condition.length} rows, which needs the feed shift, found {config.feed.name}"
         )
-    if not condition.pooled and (adaptive != "none" or feed.step_condition or not feed.takes_rows):
+    if not condition.pooled and (adaptive != "none" or feed.modulates_rows or not feed.takes_prefix):
         raise UserError(
             f"conditioning {name}: has no vector, expected model.adaptive none, the feed shift, no step_condition"
         )
-    if feed.step_condition and adaptive == "none":
+    if feed.modulates_rows and adaptive == "none":
         raise UserError(
             "feed shift: step_condition modulates blocks, expected model.adaptive adaln or shared, found none"
         )

@@ -102,10 +102,12 @@ def check_sampling(generator: Generator, sampling: Sampling, where: str = "sampl
     """
     try:
         # The number of steps is known without a key.
-        jax.eval_shape(lambda key: generator.order.decoding(key, 1, sampling.steps).slots, jax.random.key(0))
+        jax.eval_shape(
+            lambda key: generator.ordering.decoding(key, 1, sampling.steps).slots, jax.random.key(0)
+        )
     except ValueError as error:
         raise UserError(f"config field {where}{str(error).removeprefix('sampling')}") from error
-    if generator.head.kind == "latents" and (sampling.top_k or sampling.nucleus):
+    if not generator.head.explicit and (sampling.top_k or sampling.nucleus):
         field = "top_k" if sampling.top_k else "top_p"
         raise UserError(
             f"config field {where}.{field}: expected none, as it needs a categorical head, found one"
@@ -170,7 +172,7 @@ def _trace(c: Any, tokenizer: Any, generator: Generator, devices: int, memory: M
         jax.eval_shape(tokenizer.decode, params, content)
     with _stage("generator", f"{c.feed.name}, {c.mixer.name}, {c.head.name}"):
         label = jax.eval_shape(generator.condition.example)
-        if generator.condition.hides:
+        if generator.condition.pads:
             label = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), label)
             own = jax.eval_shape(generator.init, key)
         else:

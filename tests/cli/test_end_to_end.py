@@ -92,7 +92,7 @@ def test_all_commands(system, tmp_path, capsys):
     fine, rate = tmp_path / "fine", ["--config.training.learning_rate=0", "--config.training.steps=2"]
     run("train", "--from", tmp_path, "--workdir", fine, *rate)
     before, after = vargen.load(tmp_path), vargen.load(fine)
-    greedy = dict(top_k=1) if before.generator.head.kind == "codes" else {}
+    greedy = dict(top_k=1) if before.generator.tokenizer.slot.kind == "codes" else {}
     drawn, again = (model.generate(["7", "2"], 0, **greedy)[0] for model in (before, after))
     np.testing.assert_array_equal(drawn, again)
     assert after.config.training.schedule == "constant" and after.config.training.ema_decay == 0.999

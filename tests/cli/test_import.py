@@ -228,7 +228,7 @@ def test_where_training_starts(tmp_path):
         copy()
     model = vargen.load(tmp_path / "fine")
     assert model.config.data.num_classes == 5 and model.generate([4], 0)[0].shape == (1, 16)
-    order = model.generator.order.training(jax.random.key(0), 8, 0)
+    order = model.generator.ordering.training(jax.random.key(0), np.zeros((8, 16)), 0)
     np.testing.assert_array_equal(
         np.broadcast_to(order.slots, (8, 16)), np.broadcast_to(np.arange(16), (8, 16))
     )

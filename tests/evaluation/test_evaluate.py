@@ -9,7 +9,7 @@ from easy_images import QUICK, bars
 from vargen import data
 from vargen.errors import UserError
 from vargen.evaluation import classifier, evaluate, measure
-from vargen.orders import Grid
+from vargen.slots import Grid
 from vargen.tokenizers import usage
 
 VOCAB = 32

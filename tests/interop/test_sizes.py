@@ -82,7 +82,7 @@ def test_published_sizes(system, size):
     assert (found.data.image_size, found.data.num_classes) == (side, expected.data.num_classes)
     if system == "rar":
         # Theirs has places for more rows than 256 slots and the condition, and a code that stands for no code.
-        width = generator.block.width
+        width = generator.width
         spare = (SPARE - 2) + SPARE + (SPARE_STEPS - 1) + 1
         extra = sum(np.prod(x) for x in arrays.shapes.values()) - models.parameter_count(generator)
         assert extra == spare * width

@@ -10,34 +10,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.layers import KERNEL_INIT
-from vargen.mixers.layout import Layout
-from vargen.orders import Fixed, Grid, Order, RandomSets, frames, levels, raster
+from vargen.layout import Layout
+from vargen.orders import raster
+from vargen.slots import Grid
 
 BATCH, WIDTH = 2, 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """An order as a feed lays it out: what `check` is asked, and the rows that come of it."""
+    """The rows that come of an order, as a feed lays them out."""
 
     grid: Grid
-    order: object
-    visibility: str
     layout: Layout
 
 
-def _steps(grid: Grid, sizes) -> Fixed:
-    return Fixed(Order(np.arange(grid.size), np.repeat(np.arange(len(sizes)), sizes)))
-
-
-def _shifted(grid: Grid, order: Fixed) -> Case:
+def _shifted(grid: Grid, order) -> Case:
     places = np.concatenate([np.full((1, grid.places.shape[1]), -1), grid.places[:-1]])
-    return Case(grid, order, "steps", Layout(np.asarray(order.order.steps), places))
+    return Case(grid, Layout(np.asarray(order.steps), places))
 
 
-def _whole(grid: Grid, order, prefix: int) -> Case:
+def _whole(grid: Grid, prefix: int) -> Case:
     places = np.concatenate([np.full((prefix, grid.places.shape[1]), -1), grid.places])
-    return Case(grid, order, "all", Layout(np.zeros(len(places), np.int32), places))
+    return Case(grid, Layout(np.zeros(len(places), np.int32), places))
 
 
 PLAIN = Grid(((3, 4),))
@@ -46,48 +41,43 @@ VIDEO = Grid(((2, 3),), frames=3)
 
 CASES = {
     # One slot a step, each row carrying the content before it.
-    "raster": _shifted(PLAIN, Fixed(raster(PLAIN))),
+    "raster": _shifted(PLAIN, raster(PLAIN)),
     # All of a level at once, each row lying where its slot does.
-    "levels": Case(LEVELS, Fixed(levels(LEVELS)), "steps", Layout(LEVELS.coords[:, 0], LEVELS.places)),
+    "levels": Case(LEVELS, Layout(LEVELS.coords[:, 0], LEVELS.places)),
     # A random order in steps of unequal sizes, the same rows for all examples.
     "groups": Case(
         PLAIN,
-        _steps(PLAIN, (1, 2, 4, 5)),
-        "steps",
         Layout(
             np.repeat(np.arange(4), (1, 2, 4, 5)),
             PLAIN.places[np.random.default_rng(0).permutation(PLAIN.size)],
         ),
     ),
     # Everyone sees everyone, after two rows of the condition.
-    "all": _whole(PLAIN, RandomSets(PLAIN, 4), 2),
+    "all": _whole(PLAIN, 2),
     # A frame at a time.
-    "frames": Case(VIDEO, Fixed(frames(VIDEO)), "steps", Layout(VIDEO.coords[:, 1], VIDEO.places)),
+    "frames": Case(VIDEO, Layout(VIDEO.coords[:, 1], VIDEO.places)),
 }
 
 
-class Feed:
-    """As much of a feed as `check` looks at."""
-
-    def __init__(self, visibility):
-        self.visibility = visibility
+# Known slots come first, and how many they are differs per example: MAR's encoder.
+HIDING = Layout(jnp.zeros((BATCH, 4), jnp.int32), np.zeros((4, 2), np.int32))
 
 
 def make(mixer_class, case: Case, **options):
-    """The mixer, checked against the case's order; raises what `check` raises."""
+    """The mixer, checked against the case's layout; raises what `check` raises."""
     fields = mixer_class.__dataclass_fields__
     known = dict(
         grid=case.grid, width=WIDTH, kernel_init=KERNEL_INIT, out_init=KERNEL_INIT, dtype=jnp.float32
     )
     mixer = mixer_class(**{k: v for k, v in known.items() if k in fields}, **options)
-    mixer.check(case.order, Feed(case.visibility))
+    mixer.check(case.layout)
     return mixer
 
 
 def init(mixer, case: Case, seed: int = 0):
     """Parameters none of which is zero, and rows [B, N, D]."""
     keys = jax.random.split(jax.random.key(seed), 3)
-    x = jax.random.normal(keys[0], (BATCH, len(case.layout.steps), WIDTH))
+    x = jax.random.normal(keys[0], (BATCH, len(case.layout.times), WIDTH))
     one = Layout(np.zeros(1, np.int32), np.zeros((1, case.grid.places.shape[1]), np.int32))
     params = nn.meta.unbox(jax.jit(lambda k: mixer.init(k, x[:, :1], one))(keys[1])["params"])
     leaves, tree = jax.tree.flatten(params)
@@ -102,12 +92,12 @@ def parallel(mixer, params, x, layout):
 
 def by_steps(mixer, params, x, layout):
     """The cached form, a step at a time with its place known before tracing."""
-    steps, cache, out = layout.steps, mixer.init_cache(len(x), 0), []
-    for step in np.unique(steps):
-        (at,) = np.nonzero(steps == step)
+    times, cache, out = layout.times, mixer.init_cache(len(x), 0), []
+    for time in np.unique(times):
+        (at,) = np.nonzero(times == time)
         low, high = int(at[0]), int(at[-1]) + 1
         here = dataclasses.replace(
-            layout, steps=steps[low:high], coords=layout.coords[low:high], start=low, key_steps=steps
+            layout, times=times[low:high], coords=layout.coords[low:high], start=low, key_times=times
         )
         y, cache = mixer.apply({"params": params}, x[:, low:high], here, cache)
         out.append(y)
@@ -116,11 +106,11 @@ def by_steps(mixer, params, x, layout):
 
 def scanned(mixer, params, x, layout):
     """The cached form under `lax.scan`, everything about a row traced; for orders of one slot a step."""
-    steps, coords = jnp.asarray(layout.steps), jnp.asarray(layout.coords)
+    times, coords = jnp.asarray(layout.times), jnp.asarray(layout.coords)
 
     def body(cache, i):
         here = dataclasses.replace(
-            layout, steps=steps[i][None], coords=coords[i][None], start=i, key_steps=layout.steps
+            layout, times=times[i][None], coords=coords[i][None], start=i, key_times=layout.times
         )
         row = jax.lax.dynamic_slice_in_dim(x, i, 1, axis=1)
         y, new = mixer.apply({"params": params}, row, here, cache)
@@ -139,16 +129,16 @@ def check_mixer(mixer_class, case_name: str, tolerance: float = 2e-5, **options)
     run = jax.jit(lambda p, x: parallel(mixer, p, x, layout))
     expected = run(params, x)
     assert expected.shape == x.shape and np.isfinite(expected).all() and np.ptp(expected) > 1e-3
-    if case.visibility == "steps":
+    if not layout.everyone:
         found = jax.jit(lambda p, x: by_steps(mixer, p, x, layout))(params, x)
         np.testing.assert_allclose(found, expected, atol=tolerance, rtol=tolerance)
-        if np.all(np.diff(layout.steps) == 1):
+        if np.all(np.diff(layout.times) == 1):
             found = jax.jit(lambda p, x: scanned(mixer, p, x, layout))(params, x)
             np.testing.assert_allclose(found, expected, atol=tolerance, rtol=tolerance)
-        for step in np.unique(layout.steps)[1:]:
-            later = jnp.asarray(layout.steps >= step)[:, None]
+        for step in np.unique(layout.times)[1:]:
+            later = jnp.asarray(layout.times >= step)[:, None]
             changed = run(params, jnp.where(later, x + 1.0, x))
-            earlier = layout.steps < step
+            earlier = layout.times < step
             np.testing.assert_allclose(
                 np.asarray(changed)[:, earlier], np.asarray(expected)[:, earlier], atol=1e-6, err_msg="leak"
             )

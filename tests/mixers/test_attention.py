@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from harness import CASES, check_mixer, init, make, parallel
 
+from vargen.layout import Layout
 from vargen.mixers import Attention
 from vargen.mixers.attention import dropped
-from vargen.mixers.layout import Layout
 from vargen.mixers.rope import rotate
 
 OPTIONS = {

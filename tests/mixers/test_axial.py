@@ -7,9 +7,9 @@ import pytest
 from golden import Golden
 from harness import CASES, check_mixer, make
 
+from vargen.layout import Layout
 from vargen.mixers.axial import Axial
-from vargen.mixers.layout import Layout
-from vargen.orders import Grid
+from vargen.slots import Grid
 
 
 def test_forms_agree_in_raster_order():

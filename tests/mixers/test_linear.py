@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from formulas import decayed, dense, double, heads, merge, silu, softmax
-from harness import CASES, Feed, check_mixer, make
+from harness import CASES, HIDING, check_mixer, make
 
 from vargen.mixers.gla import GLA
 from vargen.mixers.linear import LinearAttention
@@ -16,7 +16,7 @@ from vargen.mixers.retention import Retention
 def linear_formula(p, x, layout):
     q, k, v = (heads(p[n], x) for n in ("query", "key", "value"))
     q, k = (np.where(y > 0, y + 1, np.exp(y)) for y in (q, k))
-    seen = layout.steps[:, None] >= layout.steps
+    seen = layout.times[:, None] >= layout.times
     weights = np.einsum("bnhk,bmhk->bhnm", q, k) * seen
     weights /= weights.sum(-1, keepdims=True)
     return dense(p["out"], merge(np.einsum("bhnm,bmhv->bnhv", weights, v)))
@@ -109,10 +109,10 @@ def test_retention_without_gate_or_rotation():
 def test_linear_refuses_hidden_slots():
     mixer = make(LinearAttention, CASES["all"], heads=2)
     with pytest.raises(ValueError, match="linear: expected a feed whose rows see whole steps"):
-        mixer.check(CASES["all"].order, Feed("some"))
+        mixer.check(HIDING)
     layout = CASES["raster"].layout
     with pytest.raises(ValueError, match="steps known before tracing"):
-        traced = type(layout)(jnp.asarray(layout.steps), layout.coords)
+        traced = type(layout)(jnp.asarray(layout.times), layout.coords)
         jax.eval_shape(lambda k: mixer.init(k, np.zeros((2, 12, 8), np.float32), traced), jax.random.key(0))
 
 
@@ -124,9 +124,10 @@ def test_manhattan_refuses_steps(case, message):
 
 def test_manhattan_refuses_other_grids():
     mixer = make(Manhattan, CASES["all"], heads=2)
+    everyone = CASES["all"].layout
     for case, found in (("levels", "found 3 levels and 1 frames"), ("frames", "found 1 levels and 3 frames")):
         with pytest.raises(ValueError, match=found):
-            mixer.clone(grid=CASES[case].grid).check(CASES[case].order, Feed("all"))
+            mixer.clone(grid=CASES[case].grid).check(everyone)
     shuffled = CASES["groups"].layout
     with pytest.raises(ValueError, match="a whole grid, row by row"):
         jax.eval_shape(lambda k: mixer.init(k, np.zeros((2, 12, 8), np.float32), shuffled), jax.random.key(0))

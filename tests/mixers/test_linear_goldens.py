@@ -8,8 +8,8 @@ from golden import Golden
 
 from vargen.kernels.linear_attention import linear_attention
 from vargen.layers import KERNEL_INIT
+from vargen.layout import Layout
 from vargen.mixers.gla import GLA
-from vargen.mixers.layout import Layout
 from vargen.mixers.lightnet import LightNet
 from vargen.mixers.retention import log_decays
 from vargen.mixers.ssd import SSD

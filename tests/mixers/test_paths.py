@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden import Golden
-from harness import CASES, Feed
+from harness import CASES
 
 from vargen.mixers.paths import (
     CROSS_SCAN,
@@ -17,7 +17,7 @@ from vargen.mixers.paths import (
     take_rows,
     to_grid,
 )
-from vargen.orders import Grid
+from vargen.slots import Grid
 
 PATHS = (*CROSS_SCAN, *ZIGZAG, "windows_2", "windows_2_columns", "windows_3_reverse")
 
@@ -46,7 +46,7 @@ def test_zigzag_is_continuous_where_height_and_width_differ(path):
 @pytest.mark.parametrize("case", CASES)
 def test_steps_come_first_and_conditions_first_within_them(case):
     case = CASES[case]
-    steps, coords = case.layout.steps, case.layout.coords
+    steps, coords = case.layout.times, case.layout.coords
     for path in PATHS:
         rows = sequence(path, steps, coords, case.grid)
         assert np.all(np.diff(steps[rows]) >= 0)
@@ -76,16 +76,16 @@ def test_traced_rows_of_several_examples_follow_the_same_path():
 def test_a_path_needs_something_to_go_along():
     raster, levels, all_ = CASES["raster"], CASES["levels"], CASES["all"]
     for path in PATHS:
-        check_paths("mamba", (path,), all_.grid, all_.order, Feed("all"))
-        check_paths("mamba", (path,), levels.grid, levels.order, Feed("steps"))
+        check_paths("mamba", (path,), all_.grid, all_.layout)
+        check_paths("mamba", (path,), levels.grid, levels.layout)
     with pytest.raises(ValueError, match="path zigzag_3 needs steps of several slots, found an order of one"):
-        check_paths("mamba", ("forward", "zigzag_3"), raster.grid, raster.order, Feed("steps"))
+        check_paths("mamba", ("forward", "zigzag_3"), raster.grid, raster.layout)
     with pytest.raises(ValueError, match="found 'diagonal'"):
-        check_paths("mamba", ("diagonal",), raster.grid, raster.order, Feed("steps"))
+        check_paths("mamba", ("diagonal",), raster.grid, raster.layout)
     with pytest.raises(ValueError, match="zigzag_0 needs one level, or the order levels, found 3 levels"):
-        check_paths("mamba", ("zigzag_0",), levels.grid, levels.order, Feed("all"))
+        check_paths("mamba", ("zigzag_0",), levels.grid, all_.layout)
     with pytest.raises(ValueError, match="at least one path"):
-        check_paths("mamba", (), raster.grid, raster.order, Feed("steps"))
+        check_paths("mamba", (), raster.grid, raster.layout)
 
 
 @pytest.mark.parametrize("static", [True, False])

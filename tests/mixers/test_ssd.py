@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from formulas import decayed, dense, double, heads, merge, silu, softmax
-from harness import CASES, Feed, check_mixer, make
+from harness import CASES, HIDING, check_mixer, make
 
 from vargen.mixers.lightnet import LightNet
 from vargen.mixers.short_conv import short_conv
@@ -40,7 +40,7 @@ def ssd_formula(p, x, layout):
 
 
 def vssd_formula(p, x, layout):
-    rows, places, steps = unmixed(p, x), layout.coords, layout.steps
+    rows, places, steps = unmixed(p, x), layout.coords, layout.times
     convolved = p["conv_bias"] + p["conv"][1, 1] * rows
     for i, j in np.ndindex(len(steps), len(steps)):
         at = places[j] - places[i]
@@ -59,7 +59,7 @@ def lightnet_formula(lrpe):
     def formula(p, x, layout):
         q, k, v = (heads(p[n], x) for n in ("query", "key", "value"))
         dim, axes = q.shape[-1], layout.coords.shape[-1]
-        seen = layout.steps[:, None] >= layout.steps
+        seen = layout.times[:, None] >= layout.times
         # [B, H, K, N, M]: a softmax over the visible rows for every key channel.
         weights = softmax(np.where(seen, k.transpose(0, 2, 3, 1)[..., None, :], -np.inf))
         if lrpe:
@@ -104,7 +104,7 @@ def test_lightnet_large_keys():
         return jnp.sum(y**2), (y, new)
 
     (_, (found, new)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(key)
-    seen = layout.steps[:, None] >= layout.steps
+    seen = layout.times[:, None] >= layout.times
     weights = softmax(np.where(seen, double(key).transpose(0, 2, 3, 1)[..., None, :], -np.inf))
     expected = np.einsum("bnhk,bhknm,bmhv->bnhv", double(q), weights, double(v)) / np.sqrt(3)
     np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -115,7 +115,7 @@ def test_lightnet_large_keys():
 def test_refuses_hidden_slots(mixer_class):
     mixer = make(mixer_class, CASES["all"], heads=2)
     with pytest.raises(ValueError, match=r"(vssd|lightnet): expected a feed whose rows see whole steps"):
-        mixer.check(CASES["all"].order, Feed("some"))
+        mixer.check(HIDING)
 
 
 def test_options_are_checked():

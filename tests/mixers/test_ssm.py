@@ -12,10 +12,10 @@ from golden import Golden
 from harness import CASES, check_mixer, init, make, parallel
 
 from vargen.layers import KERNEL_INIT
+from vargen.layout import Layout
 from vargen.mixers import selective_scan as module
 from vargen.mixers.conv_s5 import ConvS5
 from vargen.mixers.hippo import hippo_n
-from vargen.mixers.layout import Layout
 from vargen.mixers.mamba import Mamba
 from vargen.mixers.mamba_2d import Mamba2D
 from vargen.mixers.paths import CROSS_SCAN, inverse, sequence
@@ -23,7 +23,7 @@ from vargen.mixers.place_conv import place_conv, whole_grids
 from vargen.mixers.s5 import S5
 from vargen.mixers.selective_scan import selective_scan
 from vargen.mixers.ssm_2d import SSM2D
-from vargen.orders import Grid
+from vargen.slots import Grid
 
 SMALL = dict(state=3, conv_width=3)
 
@@ -101,7 +101,7 @@ def test_paths_add_up():
     """Two paths are two Mambas on rows put in their sequence (float32 against the authors' block's own scan)."""
     mixer, one, _, _ = authors_block()
     case = CASES["all"]
-    n = len(case.layout.steps)
+    n = len(case.layout.times)
     x = jax.random.normal(jax.random.key(1), (2, n, 16))
     paths = ("windows_2", "columns_reverse")
     two = {k: v if isinstance(v, dict) else jnp.concatenate([v, 1.5 * v]) for k, v in one.items()}
@@ -110,7 +110,7 @@ def test_paths_add_up():
     alone = jax.jit(lambda p, x: parallel(mixer, p, x, Layout(np.arange(n), np.full((n, 2), -1))))
     expected = 0.0
     for i, path in enumerate(paths):
-        rows = sequence(path, case.layout.steps, case.layout.coords, case.grid)
+        rows = sequence(path, case.layout.times, case.layout.coords, case.grid)
         params = {k: v if isinstance(v, dict) else v[i : i + 1] for k, v in two.items()}
         expected = expected + alone(params, x[:, rows])[:, inverse(rows)]
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -259,7 +259,7 @@ def test_convolution_of_places_is_a_loop(shuffled):
     """Rows of a whole grid as they come, and (by gathering neighbours) in any sequence."""
     case = CASES["all"]
     rng = np.random.default_rng(0)
-    n, channels = len(case.layout.steps), 2
+    n, channels = len(case.layout.times), 2
     u, kernel, bias = (
         rng.normal(size=s).astype(np.float32) for s in ((1, n, channels), (3, 3, channels), (2,))
     )

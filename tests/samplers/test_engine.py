@@ -11,27 +11,27 @@ import numpy as np
 import pytest
 from systems import SYSTEMS, labels_for, make
 
-from vargen.feeds.rows import take_slots
+from vargen.content import take
+from vargen.draws import keyed
 from vargen.model import Model
+from vargen.orders import Order
 from vargen.samplers import Sampling, decode
-from vargen.samplers.engine import segments, slot_keys
+from vargen.samplers.engine import groups
 
 
 def uncached(generator, params, quantizer, labels, key, sampling):
     """Generation by a whole parallel pass for every step."""
     batch, n = jax.tree.leaves(labels)[0].shape[0], generator.tokenizer.grid.size
     key_order, key_slots = jax.random.split(key)
-    order = generator.order.decoding(key_order, batch, sampling.steps)
-    keys, scales = slot_keys(key_slots, batch, n), sampling.scales(order.sizes)
-    if generator.order.random_decoding:
+    order = generator.ordering.decoding(key_order, batch, sampling.steps)
+    draws, scales = keyed(key_slots, batch, n), sampling.scales(order.sizes)
+    if generator.ordering.random_decoding:
         generator = dataclasses.replace(generator, feed=generator.feed.clone(most_known=n))
-    codes = generator.head.kind == "codes"
-    content = jnp.zeros((batch, n) if codes else (batch, n, generator.tokenizer.channels))
-    content = content.astype(jnp.int32) if codes else content
+    content = generator.tokenizer.slot.zeros(batch, n)
 
     @jax.jit
     def hidden_of(content, labels, steps):
-        order_now = dataclasses.replace(order, steps=steps) if generator.order.random_decoding else order
+        order_now = dataclasses.replace(order, steps=steps) if generator.ordering.random_decoding else order
         hidden, rows = generator.hidden(params, quantizer, content, labels, order_now)
         slots = jnp.broadcast_to(jnp.asarray(rows.slots), content.shape[:2])
         # From the feed's rows to canonical slots.
@@ -40,20 +40,19 @@ def uncached(generator, params, quantizer, labels, key, sampling):
     for s, (start, size) in enumerate(zip(order.starts, order.sizes, strict=True)):
         slots = np.broadcast_to(np.asarray(order.slots), (batch, n))[:, start : start + size]
         steps = jnp.broadcast_to((np.asarray(order.steps) >= s).astype(np.int32), (batch, n))
-        hidden = [take_slots(hidden_of(content, labels, steps), jnp.asarray(slots))]
+        hidden = [take(hidden_of(content, labels, steps), jnp.asarray(slots))]
         if sampling.guided:
             null = generator.condition.without(labels)
-            hidden.append(take_slots(hidden_of(content, null, steps), jnp.asarray(slots)))
+            hidden.append(take(hidden_of(content, null, steps), jnp.asarray(slots)))
         drawn = generator.head.apply(
             {"params": params["head"]},
             jnp.concatenate(hidden),
-            jnp.take_along_axis(keys, jnp.asarray(slots), axis=1),
-            guidance=scales[s] if sampling.guided else None,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p if sampling.nucleus else None,
+            draws.at(jnp.asarray(slots)),
+            None,
+            sampling,
+            scales[s] if sampling.guided else None,
             method="sample",
-        )
+        ).content
         content = content.at[np.arange(batch)[:, None], slots].set(drawn)
     return content
 
@@ -61,7 +60,7 @@ def uncached(generator, params, quantizer, labels, key, sampling):
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_cached_equals_uncached(name):
     _, generator, params, tokenizer_params = make(name)
-    filters = dict(top_k=9, top_p=0.9) if generator.head.kind == "codes" else {}
+    filters = dict(top_k=9, top_p=0.9) if generator.tokenizer.slot.kind == "codes" else {}
     schedule = "ramp" if name == "var" else "linear"
     sampling = Sampling.make(guidance=2.0, guidance_schedule=schedule, temperature=0.9, **filters)
     labels, quantizer = labels_for(generator, 3), tokenizer_params["quantizer"]
@@ -109,19 +108,29 @@ def test_guidance_schedules():
     np.testing.assert_allclose(scales(guidance_steps=2), [3, 3, 1, 1])
 
 
-def test_segments():
-    cached = types.SimpleNamespace(cached=True, by_level=False, lead=0)
-    by_level = types.SimpleNamespace(cached=True, by_level=True, lead=0)
-    led = types.SimpleNamespace(cached=True, by_level=False, lead=2)
-    raster = segments(np.ones(5, int), cached)
-    assert [len(g) for g in raster] == [5] and raster[0][3].start == 3 and raster[0][0].rows == 1
-    levels = segments(np.array([1, 4, 16]), cached)
-    assert [(g[0].start, g[0].rows) for g in levels] == [(0, 1), (1, 4), (5, 16)]
-    assert [len(g) for g in segments(np.array([4, 4]), by_level)] == [1, 1]
-    assert [len(g) for g in segments(np.ones(5, int), led)] == [1, 4]
-    sizes = np.array([1, 1, 2, 3, 4, 5])
-    masked = segments(sizes, types.SimpleNamespace(cached=False, by_level=False, lead=0))
+def _groups(sizes, cached=True, unrolled=False, ahead=0, given=0):
+    order = Order(np.arange(sum(sizes)), np.repeat(np.arange(len(sizes)), sizes), given=given)
+    return groups(order, types.SimpleNamespace(cached=cached, unrolled=unrolled, ahead=ahead))
+
+
+def test_groups():
+    raster = _groups([1] * 5)
+    assert [len(g) for g in raster] == [5] and raster[0][3].start == 3 and raster[0][0].size == 1
+    levels = _groups([1, 4, 16])
+    assert [(g[0].start, g[0].size) for g in levels] == [(0, 1), (1, 4), (5, 16)]
+    assert [len(g) for g in _groups([4, 4], unrolled=True)] == [1, 1]
+    assert [len(g) for g in _groups([1] * 5, ahead=2)] == [1, 4]
+    masked = _groups([1, 1, 2, 3, 4, 5], cached=False)
     assert sum(len(g) for g in masked) == 6
     for group in masked:
-        assert group[0].rows == max(s.count for s in group)
+        assert group[0].size == max(s.count for s in group)
         assert group[0].most_known == max(s.start for s in group)
+
+
+def test_groups_after_given_slots():
+    raster = _groups([1] * 5, ahead=2, given=3)
+    assert [(g[0].start, g[0].size, len(g)) for g in raster] == [(0, 3, 1), (3, 1, 2)]
+    levels = _groups([1, 4, 16], unrolled=True, given=5)
+    assert [(g[0].index, g[0].start, g[0].size) for g in levels] == [(0, 0, 1), (1, 1, 4), (2, 5, 16)]
+    masked = _groups([6, 1, 2, 3], cached=False, given=6)
+    assert [s.start for g in masked for s in g] == [6, 7, 9]

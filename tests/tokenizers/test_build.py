@@ -48,7 +48,7 @@ def test_interface(name):
     assert all(a.dtype == jnp.float32 for a in jax.tree.leaves(params))
     images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 1))
     content = jax.jit(t.encode)(params, images)
-    if t.kind == "codes":
+    if t.slot.kind == "codes":
         assert content.shape == (2, t.grid.size) and content.dtype == jnp.int32
         assert t.vocab == PARTS[name].vocab
     else:

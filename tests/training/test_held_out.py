@@ -24,7 +24,7 @@ def test_of_tokenizer(name):
         axis=(1, 2, 3)
     )
     expected = dict(loss=errors.mean(), psnr_db=np.mean(10 * np.log10(4 / errors)))
-    if tokenizer.kind == "codes":
+    if tokenizer.slot.kind == "codes":
         levels = np.split(content, tokenizer.grid.level_starts[1:], axis=1)
         for i, codes in enumerate([content, *levels]):
             suffix = f"_level_{i}" if i else ""

@@ -11,6 +11,7 @@ from training_fakes import FROZEN, FakeTask, batch_at, settings
 
 from vargen import config, fine_tuning, orders, sharding
 from vargen.interop import mapping, systems
+from vargen.slots import Grid
 from vargen.training import optimizer, state
 from vargen.training.step import make_step
 
@@ -133,7 +134,7 @@ def test_rates(system, size):
 def test_share_of_random_orders():
     """utils/train_utils.py get_rar_random_ratio: 1 before update 125,000, 0 after 187,500, a line between."""
     c = load("rar", "b")
-    order = orders.random_to_raster(orders.Grid(((3, 3),)), c.order.start, c.order.end)
+    order = orders.random_to_raster(Grid(((3, 3),)), c.order.start, c.order.end)
     for update, expected in (
         (0, 1.0),
         (125_000, 1.0),
@@ -142,7 +143,7 @@ def test_share_of_random_orders():
         (187_500, 0.0),
         (249_999, 0.0),
     ):
-        slots = order.training(jax.random.key(update), 4000, update / c.training.steps).slots
+        slots = order.training(jax.random.key(update), np.zeros((4000, 9)), update / c.training.steps).slots
         share = np.mean(np.any(np.asarray(slots) != np.arange(9), axis=1))
         assert abs(share - expected) < 0.03 * (0 < expected < 1) + 1e-9  # four standard deviations
 

@@ -56,7 +56,7 @@ def test_a_generator_learns_the_same_from_images_and_from_stored_content(name):
     task = GeneratorTask(generator, tokenizer)
     image, label = jnp.asarray(images(config, 4)), jnp.arange(4, dtype=jnp.int32)
     key = jax.random.key(3)
-    latents = tokenizer.kind == "latents"
+    latents = tokenizer.slot.kind == "latents"
 
     @jax.jit
     def losses(params, frozen):

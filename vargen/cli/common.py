@@ -206,7 +206,9 @@ def step_sizes(model: Model, steps: int | None = None) -> np.ndarray:
     import jax
 
     try:
-        return model.generator.order.decoding(jax.random.key(0), 1, model.sampling(steps=steps).steps).sizes
+        return model.generator.ordering.decoding(
+            jax.random.key(0), 1, model.sampling(steps=steps).steps
+        ).sizes
     except ValueError as error:
         raise UserError(str(error)) from error
 

@@ -28,7 +28,7 @@ def summary(model: Model, metrics: dict[str, float]) -> str:
     from vargen.progress import duration
 
     c, grid = model.config, model.tokenizer.grid
-    content = f"one of {model.tokenizer.vocab} codes" if model.tokenizer.vocab else "a continuous vector"
+    content = str(model.tokenizer.slot)
     size = count_text(parameter_count(model.generator))
     sentence = (
         f"{c.name or 'vargen'}: a tokenizer turns {c.data.image_size}×{c.data.image_size} pixels into "

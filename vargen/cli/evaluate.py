@@ -86,7 +86,7 @@ def evaluate(
 
     c = model.config
     train, test = (data.load(c.data, split) for split in ("train", "test"))
-    if model.generator.condition.hides:
+    if model.generator.condition.pads:
         raise UserError(f"evaluate: expected a model of classes, found {c.conditioning.name}")
     if len(test) < FEWEST:
         raise UserError(f"{test.name}: expected at least {FEWEST} held-out images, found {len(test)}")

@@ -132,7 +132,7 @@ def card(model: Model, where: Place) -> str:
     if model.generator is not None:
         rows["classes"] = str(c.data.num_classes)
         use = "images = model.sample([0, 1], key=0)  # float [2, H, W, C] in [-1, 1]"
-        if model.generator.condition.hides:
+        if model.generator.condition.pads:
             rows.pop("classes")
             use = "# model.sample: images of captions, given as a text encoder's states"
     table = "\n".join(f"| {k} | {' '.join(v.replace('|', '/').split())} |" for k, v in rows.items())

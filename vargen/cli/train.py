@@ -210,7 +210,7 @@ def look_at_parts(config: ConfigDict, due: list[str]) -> None:
     memory = sharding.device_memory()
     bounds = {resume.STAGES[stage]: memory for stage in due} if memory else {}
     generator = preflight.check(config, jax.device_count(), jax.process_count(), bounds)
-    if generator.condition.hides:
+    if generator.condition.pads:
         name = config.conditioning.name
         raise UserError(
             f"train: expected conditioning by label, as the data has, found {name}; use the loss in Python"

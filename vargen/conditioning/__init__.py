@@ -1,15 +1,10 @@
-"""Conditioning: what is known of the image before its first slot.
-
-A conditioning part is a Linen module from labels (any pytree with a leading axis of examples) to a `Condition`.
-`rows` is how many rows it makes, `pooled` whether it also gives a vector, `hides` whether it can hide rows. `parse`
-checks what a user gave, `drop` takes labels away in training, `without` all of them (for guidance), `example` is
-one for initialisation.
-"""
+"""Conditioning: what is known of the picture before its first slot. The axis's contract is `Conditioning`."""
 
 from vargen.conditioning.caption import CaptionEmbedding, Captions
 from vargen.conditioning.condition import Condition
+from vargen.conditioning.conditioning import Conditioning
 from vargen.conditioning.label import LabelEmbedding
 
 CONDITIONINGS = {"caption": CaptionEmbedding, "label": LabelEmbedding}
 
-__all__ = ["CONDITIONINGS", "CaptionEmbedding", "Captions", "Condition", "LabelEmbedding"]
+__all__ = ["CONDITIONINGS", "CaptionEmbedding", "Captions", "Condition", "Conditioning", "LabelEmbedding"]

@@ -51,11 +51,11 @@ class CaptionEmbedding(nn.Module):
     dropout: Annotated[float, SHARE] = 0.1
     dtype: Any = jnp.float32
 
-    hides = True
+    pads = True
     pooled = False
 
     @property
-    def rows(self) -> int:
+    def length(self) -> int:
         """P, the rows that it makes."""
         return self.tokens
 
@@ -128,4 +128,4 @@ class CaptionEmbedding(nn.Module):
         for name in ("inner", "outer"):
             x = Dense(self.width, ("embed", "mlp"), init, bias=False, dtype=self.dtype, name=name)(x)
             x = nn.gelu(x, approximate=True) if name == "inner" else x
-        return Condition(x, hidden=~captions.mask)
+        return Condition(x, padding=~captions.mask)

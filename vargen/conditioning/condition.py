@@ -14,12 +14,12 @@ class Condition:
     """A condition, in the two ways in which it can enter.
 
     Attributes:
-      rows: [B, P, D]: rows before the slots' rows; the last of them predicts the first step.
+      prefix: [B, P, D]: rows before the slots' rows; the last of them predicts the first step.
       vector: [B, D], which modulates blocks and norms and fills the rows of feeds that take no more than one
         vector; None for conditions that are rows alone.
-      hidden: bool [B, P], rows that nobody may look at (padding), or None.
+      padding: bool [B, P], rows of the prefix that nobody may look at, or None.
     """
 
-    rows: jax.Array
+    prefix: jax.Array
     vector: Any = None
-    hidden: Any = None
+    padding: Any = None

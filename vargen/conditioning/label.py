@@ -36,11 +36,11 @@ class LabelEmbedding(nn.Module):
     zero_lead: bool = False
     dtype: Any = jnp.float32
 
-    hides = False
+    pads = False
     pooled = True
 
     @property
-    def rows(self) -> int:
+    def length(self) -> int:
         """P, the rows that it makes."""
         return self.lead + 1
 
@@ -75,10 +75,10 @@ class LabelEmbedding(nn.Module):
         """int32 [B] -> a condition of lead + 1 rows, the last of which is its vector."""
         init = self.initial.table()
         vector = Embed(self.num_classes + 1, self.width, init, dtype=self.dtype, name="classes")(labels)
-        rows = vector[:, None]
+        prefix = vector[:, None]
         if self.lead:
             init = nn.initializers.zeros if self.zero_lead else init
             lead = self.param("lead", logical(init, None, "embed"), (self.lead, self.width))
             lead = jnp.broadcast_to(lead.astype(self.dtype), (len(labels), *lead.shape))
-            rows = jnp.concatenate([lead, rows], axis=1)
-        return Condition(rows, vector)
+            prefix = jnp.concatenate([lead, prefix], axis=1)
+        return Condition(prefix, vector)

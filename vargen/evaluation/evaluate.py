@@ -160,7 +160,7 @@ def _tokenizer(
     """What reconstructions and codes of uint8 images [M, H, W, C] show, and `keep` of the former."""
     measured: dict[str, list[np.ndarray]] = dict(psnr_db=[], ssim=[], mse=[])
     codes, nats, kept = [], [], []
-    explicit = model.generator is not None and model.tokenizer.kind == "codes"
+    explicit = model.generator is not None and model.tokenizer.slot.kind == "codes"
     batch_size = min(batch_size, len(images))
     split = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
     for i, batch in enumerate(progress(split, len(images), "reconstructing")):
@@ -170,7 +170,7 @@ def _tokenizer(
         for name, metric in (("psnr_db", metrics.psnr), ("ssim", metrics.ssim), ("mse", metrics.mse)):
             measured[name].append(metric(real, reconstruction))
         kept.append(reconstruction[: max(0, keep - i * batch_size)])
-        if model.tokenizer.kind == "codes":
+        if model.tokenizer.slot.kind == "codes":
             codes.append(np.asarray(content)[:count])
         if explicit:
             try:

@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.feeds.rows import Content, Rows, Step, repeat_to, take_slots
+from vargen import static
+from vargen.content import put, repeat_to, take
+from vargen.feeds.rows import Content, Rows, Step
 from vargen.layers import Dense, Embed, Initial, Norm, logical
+from vargen.layout import Layout
 from vargen.limits import Between
-from vargen.mixers.layout import Layout
-from vargen.orders import Grid, Order
+from vargen.orders import Order
+from vargen.slots import Grid, Slot
 
 
 class Mask(nn.Module):
-    """Masked prediction, in one stack (MaskGIT, arXiv 2202.04200) or with an encoder of the known slots alone.
+    """Masked prediction, in one stage (MaskGIT, arXiv 2202.04200) or with an encoder of the known slots alone.
 
-    With `encoder_decoder` (MAE's form; MAR, arXiv 2406.11838) the first stack sees only the condition's
+    With `encoder_decoder` (MAE's form; MAR, arXiv 2406.11838) the first stage sees only the condition's
     rows and the known slots; the second sees those results and a mask embedding at every other slot. The
     encoder's length is the most slots that can be known, so that shapes don't depend on the mask; rows beyond
-    the known ones are hidden by their step.
+    the known ones are hidden by their time.
 
     Attributes:
       grid: the slots.
-      vocab, channels: the tokenizer's: codes where vocab > 0, else latents.
+      slot: what one holds.
       width: D.
       initial: of the parameters.
       most_known: the most slots known in a training pass.
-      encoder_decoder: two stacks instead of one.
+      encoder_decoder: two stages instead of one.
       buffer: rows that carry the condition.
       dtype: compute dtype.
     """
 
     grid: Grid
-    vocab: int
-    channels: int
+    slot: Slot
     width: int
     initial: Initial
     most_known: int
@@ -46,28 +48,25 @@ class Mask(nn.Module):
     dtype: Any = jnp.float32
 
     cached = False
-    by_level = False
-    lead = 0
-    takes_rows = False
-    step_condition = False
+    unrolled = False
+    takes_prefix = False
+    modulates_rows = False
+    ahead = 0
 
     @property
-    def visibility(self):
-        return "some" if self.encoder_decoder else "all"
-
-    @property
-    def stacks(self):
+    def stages(self):
+        """The names of the stages."""
         return ("encoder", "decoder") if self.encoder_decoder else ("blocks",)
 
-    def check(self, order) -> None:
+    def check(self, ordering) -> None:
         """Raises ValueError for an order that has no masked training pass."""
-        if not order.random_decoding:
+        if not ordering.random_decoding:
             raise ValueError("feed mask: needs an order of random sets, such as random_sets")
 
     def setup(self):
         table = self.initial.table()
         size = self.buffer + self.grid.size
-        self.content = Content(self.vocab, self.width, self.initial, self.dtype)
+        self.content = Content(self.slot, self.width, self.initial, self.dtype)
         self.content_norm = Norm()
         self.positions = Embed(size, self.width, table, dtype=self.dtype)
         self.mask = self.param("mask", logical(table, None, "embed"), (1, self.width))
@@ -78,28 +77,19 @@ class Mask(nn.Module):
             self.decoder_positions = Embed(size, self.width, table, dtype=self.dtype)
 
     def inputs(self, content, condition, order: Order, quantizer=None, train: bool = False) -> Rows:
-        """Rows of a training pass: known are the slots of step 0.
-
-        Args:
-          content: codes [B, N] or latents [B, N, C], canonical.
-          condition: `Condition`, of which the vector is used.
-          order: slots [B, N], steps [B, N] of 0 (known) and 1 (predicted).
-          quantizer, train: unused here.
-        """
+        """Rows of a training pass: known are the slots of step 0 (steps [B, N] of 0 and 1); see `Feed.inputs`."""
         known = jnp.sum(order.steps == 0, axis=-1, keepdims=True)
         rows = self._rows(content, condition, order.slots, known, self.most_known)
         asked = jnp.zeros(order.steps.shape, jnp.float32)
-        asked = jax.vmap(lambda w, s, v: w.at[s].set(v))(
-            asked, order.slots, (order.steps > 0).astype(jnp.float32)
-        )
-        return Rows(rows.x, rows.layout, np.arange(self.grid.size), asked, rows.memory)
+        asked = put(asked, order.slots, (order.steps > 0).astype(jnp.float32))
+        return dataclasses.replace(rows, weight=asked)
 
     def begin(self, batch: int):
         """The state of decoding: none."""
         return ()
 
     def step_inputs(self, state, content, condition, order: Order, step: Step, quantizer=None) -> Rows:
-        """Rows of one step: the whole picture, with the slots before `step.start` known."""
+        """Rows of one step: the whole picture, with the slots before `step.start` known; see `Feed.step_inputs`."""
         conditions = condition.vector.shape[0]
         slots, content = repeat_to(order.slots, conditions), repeat_to(content, conditions)
         return self._rows(content, condition, slots, step.start, step.most_known)
@@ -108,23 +98,16 @@ class Mask(nn.Module):
         """The state after a step: none."""
         return state
 
-    def between(self, hidden, rows: Rows) -> Rows:
+    def enter(self, stage: int, hidden, rows: Rows) -> Rows:
         """Rows of the decoder from the encoder's results [B, M, D]."""
-        slots, valid = rows.memory
+        slots, valid = rows.aside
         x = self.bridge(hidden)
         mask = self.mask.astype(x.dtype)
         known = jnp.where(valid[..., None], x[:, self.buffer :], mask)
         canvas = jnp.broadcast_to(mask, (x.shape[0], self.grid.size, self.width))
-        canvas = jax.vmap(lambda c, s, v: c.at[s].set(v))(canvas, slots, known)
-        x = jnp.concatenate([x[:, : self.buffer], canvas], axis=1)
-        size = self.buffer + self.grid.size
-        x = x + self.decoder_positions(np.arange(size))
-        return Rows(
-            x,
-            Layout(np.zeros(size, np.int32), self._places(np.arange(self.grid.size))),
-            rows.slots,
-            rows.weight,
-        )
+        x = jnp.concatenate([x[:, : self.buffer], put(canvas, slots, known)], axis=1)
+        x = x + self.decoder_positions(np.arange(self.buffer + self.grid.size))
+        return Rows(x, self._everyone(), rows.slots, rows.weight)
 
     def outputs(self, hidden, rows: Rows):
         """[B, M, D] -> [B, N, D], canonical, each with its slot's embedding added (MAR's before the head)."""
@@ -138,28 +121,27 @@ class Mask(nn.Module):
         slots = slots[:, :most_known]
         if self.encoder_decoder:
             valid = jnp.broadcast_to(np.arange(most_known) < known, (batch, most_known))
-            x = jnp.concatenate([first, self.content(take_slots(content, slots))], axis=1)
+            x = jnp.concatenate([first, self.content(take(content, slots))], axis=1)
             front = jnp.broadcast_to(np.arange(self.buffer), (batch, self.buffer))
             x = x + self.positions(jnp.concatenate([front, self.buffer + slots], axis=1))
-            if isinstance(known, (int, np.integer)) and known == most_known:
-                steps = np.zeros(self.buffer + most_known, np.int32)
-            else:
-                steps = jnp.pad(1 - valid.astype(jnp.int32), ((0, 0), (self.buffer, 0)))
-            return Rows(
-                self.content_norm(x), Layout(steps, self._places(slots)), np.arange(n), memory=(slots, valid)
-            )
-        seen = jnp.zeros((batch, n), bool)
-        seen = jax.vmap(lambda w, s, v: w.at[s].set(v))(
-            seen, slots, jnp.broadcast_to(np.arange(most_known) < known, slots.shape)
-        )
+            if static.known(known) and known == most_known:
+                times = np.zeros(self.buffer + most_known, np.int32)
+            else:  # slots that aren't known come later than all that are
+                times = jnp.pad(1 - valid.astype(jnp.int32), ((0, 0), (self.buffer, 0)))
+            layout = Layout(times, self._places(slots))
+            return Rows(self.content_norm(x), layout, np.arange(n), aside=(slots, valid))
+        seen = jnp.broadcast_to(np.arange(most_known) < known, slots.shape)
+        seen = put(jnp.zeros((batch, n), bool), slots, seen)
         x = jnp.where(seen[..., None], self.content(content), self.mask.astype(self.dtype))
         x = jnp.concatenate([first, x], axis=1) + self.positions(np.arange(self.buffer + n))
-        layout = Layout(np.zeros(self.buffer + n, np.int32), self._places(np.arange(n)))
-        return Rows(self.content_norm(x), layout, np.arange(n))
+        return Rows(self.content_norm(x), self._everyone(), np.arange(n))
+
+    def _everyone(self) -> Layout:
+        """Buffer and grid, all of which see one another."""
+        n = self.grid.size
+        return Layout(np.zeros(self.buffer + n, np.int32), self._places(np.arange(n)))
 
     def _places(self, slots):
         """int [.., buffer + n, A]: where the slots [.., n] lie, after the buffer's rows, which lie nowhere."""
-        module = np if isinstance(slots, np.ndarray) else jnp
-        places = module.asarray(self.grid.places)[slots]
-        pad = [(0, 0)] * (places.ndim - 2) + [(self.buffer, 0), (0, 0)]
-        return module.pad(places, pad, constant_values=-1)
+        places = static.module(slots).asarray(self.grid.places)[slots]
+        return static.pad(places, [(self.buffer, 0), (0, 0)], -1)

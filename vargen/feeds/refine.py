@@ -8,10 +8,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.feeds.rows import Content, Rows, Step, repeat_to
+from vargen.content import repeat_to
+from vargen.feeds.rows import Content, Rows, Step
 from vargen.layers import Embed, Initial, logical
-from vargen.mixers.layout import Layout
-from vargen.orders import Grid, Order
+from vargen.layout import Layout
+from vargen.orders import Order
+from vargen.slots import Grid, Slot
+from vargen.tokenizers.tokenizer import Leveled
 
 
 class Refine(nn.Module):
@@ -31,39 +34,30 @@ class Refine(nn.Module):
     initial: Initial
     dtype: Any = jnp.float32
 
-    stacks = ("blocks",)
+    stages = ("blocks",)
     cached = True
-    by_level = True
-    lead = 0
-    takes_rows = False
-    step_condition = False
-    visibility = "steps"
+    unrolled = True
+    takes_prefix = False
+    modulates_rows = False
+    ahead = 0
 
-    def check(self, order) -> None:
+    def check(self, ordering) -> None:
         """Raises ValueError for an order whose steps are not the levels, or a tokenizer without them."""
-        if not hasattr(self.tokenizer, "resample"):
+        if not isinstance(self.tokenizer, Leveled):
             raise ValueError("feed refine: needs a tokenizer with levels, such as multiscale_vq")
-        fixed = None if order.random else order.decoding(None, 1)
+        fixed = None if ordering.random else ordering.decoding(None, 1)
         if fixed is None or not np.array_equal(fixed.steps, self.grid.coords[:, 0]):
             raise ValueError("feed refine: needs the order levels")
 
     def setup(self):
         init = self.initial.table()
-        self.content = Content(0, self.width, self.initial, self.dtype)
+        self.content = Content(Slot((self.tokenizer.channels,)), self.width, self.initial, self.dtype)
         self.levels = Embed(len(self.grid.levels), self.width, init, dtype=self.dtype)
         self.positions = Embed(self.grid.size, self.width, init, dtype=self.dtype)
         self.first = self.param("first", logical(init, None, "embed"), (self.grid.level_sizes[0], self.width))
 
     def inputs(self, content, condition, order: Order, quantizer=None, train: bool = False) -> Rows:
-        """Rows of a whole pass.
-
-        Args:
-          content: codes [B, N], canonical.
-          condition: `Condition`, of which the vector is used.
-          order: `levels`.
-          quantizer: the tokenizer's quantiser parameters.
-          train: unused here.
-        """
+        """Rows of a whole pass; of the condition the vector is used; see `Feed.inputs`."""
         batch = content.shape[0]
         state, latents = self.begin(batch), [jnp.zeros((batch, 0, self.tokenizer.channels))]
         for level in range(1, len(self.grid.levels)):
@@ -88,7 +82,7 @@ class Refine(nn.Module):
 
     def step_inputs(self, state, content, condition, order: Order, step: Step, quantizer=None) -> Rows:
         """Rows of the level `step.index`; the condition may hold several for each example."""
-        slots, level = step.positions(), int(step.index)
+        slots, level = step.at(), int(step.index)
         coords = self.grid.coords
         if level == 0:
             x = self._first(condition)

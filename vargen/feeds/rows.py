@@ -7,23 +7,23 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-import numpy as np
 
+from vargen import static
 from vargen.layers import Dense, Embed, Initial
-from vargen.mixers.layout import Layout
+from vargen.layout import Layout
+from vargen.slots import Slot
 
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """The input of a stack of blocks.
+    """The input of a stage of blocks.
 
     Attributes:
       x: [B, M, D].
-      layout: steps and positions of the rows.
+      layout: who sees whom, and where the rows lie.
       slots: int [N] or [B, N]: the slot that each row of the feed's `outputs` predicts.
       weight: None (all predictions count), or float32 [B, N]: 1 where the prediction is asked for.
-      memory: what the feed needs again between two stacks.
+      aside: what the feed needs again between two stages.
       condition: None (every row is modulated by the condition's vector), or [B, M, D]: each by its own.
     """
 
@@ -31,59 +31,50 @@ class Rows:
     layout: Layout
     slots: Any
     weight: Any = None
-    memory: Any = None
+    aside: Any = None
     condition: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One step of decoding, or one of several alike under `lax.scan`.
+    """One step of decoding, or one of several alike under `lax.scan`, or several at once whose contents are known.
 
     Attributes:
       index: the step (int, or traced in a scan, as are `start` and `count`).
       start: position in the generation sequence of its first slot.
       count: slots that it generates.
-      rows: slots that it computes, at least `count` (static).
+      size: slots that it computes, at least `count` (static).
       most_known: a static bound on `start`.
     """
 
     index: Any
     start: Any
     count: Any
-    rows: int
+    size: int
     most_known: int
 
-    def positions(self):
-        """int [rows]: positions in the generation sequence."""
-        offsets = np.arange(self.rows)
-        return self.start + (offsets if isinstance(self.start, (int, np.integer)) else jnp.asarray(offsets))
+    def at(self) -> Any:
+        """int [size]: positions in the generation sequence."""
+        return static.arange(self.start, self.size)
 
 
 class Content(nn.Module):
-    """Slots' contents as vectors of the model's width: codes [B, n] or latents [B, n, C] -> [B, n, D]."""
+    """Slots' contents as vectors of the model's width: [B, n, *slot.shape] -> [B, n, D]; several codes are summed."""
 
-    vocab: int
+    slot: Slot
     width: int
     initial: Initial
-    dtype: Any = jnp.float32
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, content):
-        if self.vocab:
-            table = self.initial.table()
-            return Embed(self.vocab, self.width, table, "vocab", self.dtype, name="codes")(content)
-        init = self.initial.kernel()
-        return Dense(self.width, ("latent", "embed"), init, dtype=self.dtype, name="latents")(content)
-
-
-def take_slots(content, slots):
-    """content [B, N, ...] at slots [n] or [B, n] -> [B, n, ...]."""
-    if slots.ndim == 1:
-        return jnp.take(content, slots, axis=1)
-    return jax.vmap(lambda c, s: jnp.take(c, s, axis=0))(content, slots)
-
-
-def repeat_to(x, batch: int):
-    """x [B, ...] repeated to a multiple of its batch: rows with a condition first, then those without."""
-    times = batch // x.shape[0]
-    return x if times == 1 else jnp.tile(x, (times,) + (1,) * (x.ndim - 1))
+        if not self.slot.vocab:
+            init = self.initial.kernel()
+            return Dense(self.width, ("latent", "embed"), init, dtype=self.dtype, name="latents")(content)
+        table = self.initial.table()
+        if not self.slot.shape:
+            return Embed(self.slot.vocab, self.width, table, "vocab", self.dtype, name="codes")(content)
+        return sum(
+            Embed(self.slot.vocab, self.width, table, "vocab", self.dtype, name=f"codes_{i}")(content[..., i])
+            for i in range(self.slot.shape[0])
+        )

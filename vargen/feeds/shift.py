@@ -9,11 +9,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.feeds.rows import Content, Rows, Step, repeat_to, take_slots
+from vargen import static
+from vargen.content import repeat_to, take
+from vargen.feeds.rows import Content, Rows, Step
 from vargen.layers import Embed, Initial
+from vargen.layout import HIDDEN, Layout
 from vargen.limits import RATE
-from vargen.mixers.layout import Layout
-from vargen.orders import Grid, Order
+from vargen.orders import Order
+from vargen.slots import Grid, Slot
 
 
 def sources(steps: np.ndarray) -> np.ndarray:
@@ -28,18 +31,40 @@ def sources(steps: np.ndarray) -> np.ndarray:
     return np.where(steps == 0, -1, before)
 
 
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Which rows a step has, without their values; [n] or [B, n] each, NumPy where known before tracing.
+
+    Attributes:
+      first: bool: whether a row carries the condition.
+      carried: int: the slot whose content it carries, anything where `first`.
+      targets: int: the slot that it predicts.
+      row: int [ahead + n]: places in the whole pass, rows ahead among them.
+    """
+
+    first: Any
+    carried: Any
+    targets: Any
+    row: Any
+
+    @property
+    def begins(self) -> bool:
+        """Whether the condition's rows come ahead."""
+        return len(self.row) > self.targets.shape[-1]
+
+
 class Shift(nn.Module):
     """Rows carry the contents one step late; the first step's rows carry the condition.
 
-    Where the condition has more rows than one, all but its last come before those that predict.
+    Where the condition has more rows than one, all but its last come ahead of those that predict.
 
     Attributes:
       grid: the slots.
-      vocab, channels: the tokenizer's: codes where vocab > 0, else latents.
+      slot: what one holds.
       width: D.
       initial: of the parameters.
-      condition_rows: P, rows of the condition.
-      hides: whether the condition can hide rows.
+      prefix: P, rows of the condition.
+      pads: whether the condition's rows may be padding.
       positions: adds a learned embedding of the slot whose content a row carries, or of the condition's row.
       target_positions: adds a learned embedding of the slot to be predicted, which orders other than the
         canonical one need (RAR, arXiv 2411.00776).
@@ -50,65 +75,58 @@ class Shift(nn.Module):
     """
 
     grid: Grid
-    vocab: int
-    channels: int
+    slot: Slot
     width: int
     initial: Initial
-    condition_rows: int = 1
-    hides: bool = False
+    prefix: int = 1
+    pads: bool = False
     positions: bool = False
     target_positions: bool = False
     step_condition: bool = False
     dropout: Annotated[float, RATE] = 0.0
     dtype: Any = jnp.float32
 
-    stacks = ("blocks",)
-    takes_rows = True
+    stages = ("blocks",)
     cached = True
-    by_level = False
+    unrolled = False
+    takes_prefix = True
 
     @property
-    def lead(self):
-        return self.condition_rows - 1
+    def ahead(self) -> int:
+        """How many of the condition's rows predict nothing."""
+        return self.prefix - 1
 
     @property
-    def visibility(self):
-        return "led" if self.lead else "steps"
+    def modulates_rows(self) -> bool:
+        """Whether every row brings a condition of its own."""
+        return self.step_condition
 
-    def check(self, order) -> None:
+    def check(self, ordering) -> None:
         """Raises ValueError for an order that this feed can't honour."""
-        if order.random_decoding:
+        if ordering.random_decoding:
             raise ValueError("feed shift: needs steps that are the same for all examples, found random sets")
-        if order.random and not self.target_positions:
+        if ordering.random and not self.target_positions:
             raise ValueError("feed shift: a random order needs target_positions=True, found False")
 
     def setup(self):
-        self.content = Content(self.vocab, self.width, self.initial, self.dtype)
+        self.content = Content(self.slot, self.width, self.initial, self.dtype)
         init = self.initial.table()
         size = self.grid.size
         if self.positions:
-            self.places = Embed(self.condition_rows + size, self.width, init, dtype=self.dtype)
+            self.places = Embed(self.prefix + size, self.width, init, dtype=self.dtype)
         if self.target_positions:
             self.targets = Embed(size, self.width, init, dtype=self.dtype)
         if self.step_condition:
-            self.steps = Embed(self.lead + size, self.width, init, dtype=self.dtype)
+            self.steps = Embed(self.ahead + size, self.width, init, dtype=self.dtype)
         self.drop = nn.Dropout(self.dropout)
 
     def inputs(self, content, condition, order: Order, quantizer=None, train: bool = False) -> Rows:
-        """Rows of a whole pass, in generation sequence, after the condition's first rows.
-
-        Args:
-          content: codes [B, N] or latents [B, N, C], canonical.
-          condition: `Condition`.
-          order: the order.
-          quantizer: unused here.
-          train: whether dropout is on.
-        """
+        """Rows of a whole pass, in generation sequence, after the condition's first rows; see `Feed.inputs`."""
         size = order.steps.shape[-1]
-        rows = self._rows(content, condition, order, Step(0, 0, size, size, 0))
-        layout = rows.layout
-        if not self.hides:  # the rows see themselves, all of them
-            layout = Layout(layout.steps, layout.coords)
+        rows = self.step_inputs((), content, condition, order, Step(0, 0, size, size, 0))
+        layout = dataclasses.replace(rows.layout, start=None)
+        if not self.pads:  # the rows see themselves, all of them
+            layout = dataclasses.replace(layout, key_times=None)
         return dataclasses.replace(rows, x=self.drop(rows.x, deterministic=not train), layout=layout)
 
     def begin(self, batch: int):
@@ -116,64 +134,65 @@ class Shift(nn.Module):
         return ()
 
     def step_inputs(self, state, content, condition, order: Order, step: Step, quantizer=None) -> Rows:
-        """Rows of one step, the first with the condition's rows; there may be several conditions an example."""
-        return self._rows(content, condition, order, step)
+        """Rows of one step, the first after the condition's rows; see `Feed.step_inputs`."""
+        plan = self._plan(order, step)
+        own = None
+        if self.step_condition:
+            own = condition.vector[:, None] + self.steps(plan.row)
+        layout = self._layout(plan, order, condition, 0 if plan.begins else step.start + self.ahead)
+        return Rows(self._embed(plan, content, condition), layout, plan.targets, condition=own)
 
     def absorb(self, state, content, step: Step, quantizer=None):
         """The state after a step: none."""
         return state
 
     def outputs(self, hidden, rows: Rows):
-        """[B, M, D] -> [B, n, D]: every row predicts but those in the lead."""
+        """[B, M, D] -> [B, n, D]: every row predicts but those ahead."""
         return hidden[:, hidden.shape[1] - rows.slots.shape[-1] :]
 
-    def _rows(self, content, condition, order, step):
-        at = step.positions()
-        steps = np.asarray(order.steps)
-        source = _at(sources(steps), at)
-        slots, first = order.slots, source < 0
-        carried, targets = _at(slots, source * (source > 0)), _at(slots, at)
-        batch = condition.rows.shape[0]
-        x = repeat_to(self.content(take_slots(content, carried)), batch)
-        x = jnp.where(jnp.asarray(first)[:, None], condition.rows[:, -1:].astype(x.dtype), x)
-        module = np if isinstance(carried, np.ndarray) and isinstance(first, np.ndarray) else jnp
-        places = module.asarray(self.grid.places)[carried]
-        coords = module.where(module.asarray(first)[:, None], -1, places)
+    def _plan(self, order: Order, step: Step) -> Plan:
+        at = step.at()
+        source = static.take(sources(np.asarray(order.steps)), at)
+        begins = static.known(step.start) and step.start == 0
+        return Plan(
+            first=source < 0,
+            carried=static.take(order.slots, source * (source > 0)),
+            targets=static.take(order.slots, at),
+            row=np.arange(self.ahead + step.size) if begins else at + self.ahead,
+        )
+
+    def _layout(self, plan: Plan, order: Order, condition, start) -> Layout:
+        """Rows see rows of their own and earlier steps; those ahead, each of a step of its own, see one another so."""
+        places = static.module(plan.carried).asarray(self.grid.places)[plan.carried]
+        coords = static.where(plan.first[:, None], -1, places)
+        if plan.begins:
+            coords = static.pad(coords, [(self.ahead, 0), (0, 0)], -1)
+        if coords.ndim == 3:
+            coords = repeat_to(coords, condition.prefix.shape[0])
+        times = np.concatenate([np.arange(self.ahead), self.ahead + np.asarray(order.steps)])
+        keys = times
+        if self.pads:
+            padding = jnp.pad(condition.padding, ((0, 0), (0, len(times) - self.prefix)))
+            keys = jnp.where(padding, HIDDEN, times)
+        return Layout(static.take(times, plan.row), coords, start, keys)
+
+    def _embed(self, plan: Plan, content, condition):
+        batch = condition.prefix.shape[0]
+        x = repeat_to(self.content(take(content, plan.carried)), batch)
+        x = jnp.where(jnp.asarray(plan.first)[:, None], condition.prefix[:, -1:].astype(x.dtype), x)
         if self.positions:
-            place = module.where(module.asarray(first), self.lead, self.condition_rows + carried)
+            place = static.where(plan.first, self.ahead, self.prefix + plan.carried)
             x = x + _each(self.places(place), batch)
         if self.target_positions:
-            x = x + _each(self.targets(targets), batch)
-        coords = repeat_to(coords, batch) if coords.ndim == 3 else coords
-        row = at + self.lead
-        begins = isinstance(step.start, (int, np.integer)) and step.start == 0
-        if begins and self.lead:
-            ahead = condition.rows[:, :-1].astype(x.dtype)
+            x = x + _each(self.targets(plan.targets), batch)
+        if plan.begins:
+            ahead = condition.prefix[:, :-1].astype(x.dtype)
             if self.positions:
-                ahead = ahead + self.places(np.arange(self.lead))
+                ahead = ahead + self.places(np.arange(self.ahead))
             x = jnp.concatenate([ahead, x], axis=1)
-            pad = [(0, 0)] * (coords.ndim - 2) + [(self.lead, 0), (0, 0)]
-            coords = module.pad(coords, pad, constant_values=-1)
-            row = np.arange(self.lead + step.rows)
-        every = np.concatenate([np.arange(self.lead), self.lead + steps])
-        keys = every
-        if self.hides:
-            hidden = jnp.pad(condition.hidden, ((0, 0), (0, len(every) - self.condition_rows)))
-            keys = jnp.where(hidden, len(every), every)
-        own = None
-        if self.step_condition:
-            own = condition.vector[:, None] + self.steps(row)
-        start = 0 if begins else step.start + self.lead
-        return Rows(x, Layout(_at(every, row), coords, start, keys), targets, condition=own)
+        return x
 
 
 def _each(x, batch: int):
     """[n, D] or [b, n, D] for every one of a batch that is a multiple of b."""
     return repeat_to(x, batch) if x.ndim == 3 else x
-
-
-def _at(table, index):
-    """table[..., index], in NumPy while both are known before tracing."""
-    if isinstance(table, np.ndarray) and isinstance(index, np.ndarray):
-        return table[..., index]
-    return jnp.asarray(table)[..., index]

@@ -1,12 +1,9 @@
-"""Heads: the distribution over one slot's content, given the hidden vector of its row.
-
-A head is a Linen module with `loss(hidden, target, weight, train)`, `sample(hidden, keys, ...)` and, where the
-distribution is explicit, `log_prob(hidden, target)`.
-"""
+"""Heads: what distribution is put over the contents of slots. The axis's contract is `Head`."""
 
 from vargen.heads.categorical import Categorical
 from vargen.heads.diffusion import Diffusion
+from vargen.heads.head import Head, Sample
 
 HEADS = {"categorical": Categorical, "diffusion": Diffusion}
 
-__all__ = ["HEADS", "Categorical", "Diffusion"]
+__all__ = ["HEADS", "Categorical", "Diffusion", "Head", "Sample"]

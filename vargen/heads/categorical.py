@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vargen.heads.head import Sample
 from vargen.layers import Dense, Initial
 from vargen.limits import RATE, Between
 
@@ -32,7 +33,13 @@ class Categorical(nn.Module):
     initial: Initial = Initial()  # noqa: RUF009
     dtype: Any = jnp.float32
 
-    kind = "codes"
+    explicit = True
+    passes = 1
+
+    def check(self, slot) -> None:
+        """Raises ValueError for slots that hold anything but one code."""
+        if not slot.vocab or slot.shape:
+            raise ValueError(f"head categorical: expected a tokenizer of codes, found slots of {slot}")
 
     def setup(self):
         own = dataclasses.replace(self.initial, std=self.init_std)
@@ -43,12 +50,13 @@ class Categorical(nn.Module):
         """Logits: [..., D] -> float32 [..., K]."""
         return self.out(hidden).astype(jnp.float32)
 
-    def loss(self, hidden, target, weight=None, train: bool = True):
+    def loss(self, hidden, target, layout=None, weight=None, train: bool = True):
         """Mean cross-entropy in nats.
 
         Args:
           hidden: [B, N, D].
           target: codes [B, N].
+          layout, train: unused here.
           weight: float32 [B, N], or None for ones.
 
         Returns:
@@ -66,40 +74,33 @@ class Categorical(nn.Module):
         log_probs = jax.nn.log_softmax(self(hidden))
         return jnp.take_along_axis(log_probs, target[..., None], axis=-1)[..., 0]
 
-    def sample(self, hidden, keys, *, guidance=None, temperature=1.0, top_k: int = 0, top_p=None):
-        """Draws codes; see `draw`.
-
-        Args:
-          hidden: [B, n, D], or with guidance [2B, n, D]: with the condition, then without.
-          keys: PRNG keys [B, n], one per slot.
-          guidance: scale w of u + w (c - u), or None for no guidance.
-
-        Returns:
-          int32 [B, n].
-        """
+    def sample(self, hidden, draws, layout, settings, guidance=None, draft=None, at: int = 0) -> Sample:
+        """Draws codes int32 [B, n] in one pass, see `Head.sample` and `draw`; guidance is on the logits."""
         logits = self(hidden)
         if guidance is not None:
             with_condition, without = jnp.split(logits, 2)
             logits = without + guidance * (with_condition - without)
-        return draw(logits, keys, temperature=temperature, top_k=top_k, top_p=top_p)
+        codes = draw(logits, draws, settings)
+        score = jnp.take_along_axis(jax.nn.log_softmax(logits), codes[..., None], axis=-1)[..., 0]
+        return Sample(codes, score)
 
 
-def draw(logits, keys, *, temperature=1.0, top_k: int = 0, top_p=None) -> jax.Array:
+def draw(logits, draws, settings) -> jax.Array:
     """Draws from softmax(logits / temperature), filtered; the likeliest at temperature 0.
 
     Args:
       logits: float32 [B, n, K].
-      keys: PRNG keys [B, n].
-      temperature: divides the logits, before the filters.
-      top_k, top_p: see `filter_logits`.
+      draws: `Draws` for [B, n].
+      settings: `Sampling`: its temperature divides the logits before its filters, see `filter_logits`.
 
     Returns:
       int32 [B, n].
     """
-    temperature = jnp.asarray(temperature, jnp.float32)
-    logits = filter_logits(logits / jnp.maximum(temperature, 1e-5), top_k, top_p)
-    noise = jax.vmap(jax.vmap(lambda k: jax.random.gumbel(k, logits.shape[-1:])))(keys)
-    return jnp.argmax(logits + jnp.where(temperature > 0, noise, 0.0), axis=-1).astype(jnp.int32)
+    temperature = jnp.asarray(settings.temperature, jnp.float32)
+    top_p = settings.top_p if settings.nucleus else None
+    logits = filter_logits(logits / jnp.maximum(temperature, 1e-5), settings.top_k, top_p)
+    likeliest = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    return jnp.where(temperature > 0, draws.choose(logits), likeliest)
 
 
 def filter_logits(logits, top_k: int = 0, top_p=None) -> jax.Array:

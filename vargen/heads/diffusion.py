@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from vargen.heads.gaussian import Process
+from vargen.heads.head import Sample
 from vargen.layers import Dense, Initial, Norm, sinusoid
 from vargen.limits import COUNT, SIZE, AtLeast, Between, OneOf
 
@@ -94,7 +94,13 @@ class Diffusion(nn.Module):
     clip: Annotated[float, AtLeast(0)] = 0.0
     dtype: Any = jnp.float32
 
-    kind = "latents"
+    explicit = False
+    passes = 1
+
+    def check(self, slot) -> None:
+        """Raises ValueError for slots that hold codes."""
+        if slot.vocab:
+            raise ValueError(f"head diffusion: expected a tokenizer of latents, found slots of {slot}")
 
     def setup(self):
         self.denoiser = Denoiser(self.channels, self.width, self.depth, self.dtype)
@@ -107,12 +113,13 @@ class Diffusion(nn.Module):
         out = self.denoiser(jnp.zeros((len(flat), self.channels)), jnp.zeros(len(flat)), flat)
         return out.reshape(*hidden.shape[:-1], -1)
 
-    def loss(self, hidden, target, weight=None, train: bool = True):
+    def loss(self, hidden, target, layout=None, weight=None, train: bool = True):
         """Mean of squared noise error plus variational bound in bits (eq. 2 of the paper; official code).
 
         Args:
           hidden: [B, N, D].
           target: latents [B, N, C].
+          layout, train: unused here.
           weight: float32 [B, N], or None for ones.
 
         Returns:
@@ -134,27 +141,19 @@ class Diffusion(nn.Module):
         x = self.process.diffuse(target, t, noise)
         return self.process.terms(self.denoiser(x, t, hidden), target, x, t, noise)
 
-    def sample(self, hidden, keys, *, guidance=None, temperature=1.0, top_k: int = 0, top_p=None):
-        """Draws latents by the reverse process.
+    def sample(self, hidden, draws, layout, settings, guidance=None, draft=None, at: int = 0) -> Sample:
+        """Draws latents float32 [B, n, C] by the reverse process, see `Head.sample`.
 
-        Args:
-          hidden: [B, n, D], or with guidance [2B, n, D]: with the condition, then without.
-          keys: PRNG keys [B, n], one per slot.
-          guidance: scale w of u + w (c - u) on the predicted noise, or None for no guidance.
-          temperature: factor on the noise that is added at every step.
-          top_k, top_p: have no meaning here; must be 0 and None.
-
-        Returns:
-          float32 [B, n, C].
+        Guidance is on the predicted noise; the temperature is a factor on the noise that is added at every step.
         """
-        if top_k or top_p is not None:
+        if settings.top_k or settings.nucleus:
             raise ValueError("head diffusion: top_k and top_p need a categorical head")
-        shape, count = keys.shape, self.sample_steps + 1
-        draw = functools.partial(jax.random.normal, shape=(count, self.channels))
-        noise = jnp.moveaxis(jax.vmap(jax.vmap(draw))(keys), 2, 0).reshape(count, math.prod(shape), -1)
+        shape, count = draws.shape, self.sample_steps + 1
+        noise = draws.normal((count, self.channels))
+        noise = jnp.moveaxis(noise, 2, 0).reshape(count, math.prod(shape), -1)
         flat = hidden.reshape(-1, hidden.shape[-1])
-        x = self.denoise(noise[0], flat, noise[1:], guidance, temperature)
-        return x.reshape(*shape, self.channels)
+        x = self.denoise(noise[0], flat, noise[1:], guidance, settings.temperature)
+        return Sample(x.reshape(*shape, self.channels), None)
 
     def denoise(self, x, hidden, noise, guidance=None, temperature=1.0):
         """The whole reverse process from given noise.

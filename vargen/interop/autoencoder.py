@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from vargen.config import part
 from vargen.errors import UserError
 from vargen.interop import mapping as m
-from vargen.tokenizers.base import Tokenizer
+from vargen.tokenizers.autoencoder import Autoencoder
 from vargen.tokenizers.conv import ConvEncoder
 
 
@@ -77,7 +77,7 @@ def encoder_part(arrays: Mapping[str, Any], names: Names, what: str) -> ConfigDi
     return part("conv", **{k: v for k, v in found.items() if v != usual[k]})
 
 
-def table(tokenizer: Tokenizer, names: Names) -> list[m.Entry]:
+def table(tokenizer: Autoencoder, names: Names) -> list[m.Entry]:
     """Entries of encoder and decoder, with the projections that the authors keep beside them.
 
     Raises:

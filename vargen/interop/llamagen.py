@@ -75,7 +75,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
 
 def table(generator: Any) -> list[m.Entry]:
     """All entries for a generator of these sizes."""
-    mixer = generator.block.mixer
+    mixer = generator.stages[0].block.mixer
     query, key = (n * mixer.head_dim for n in (mixer.heads, mixer.kv_heads or mixer.heads))
     ours = [f"blocks/mixer/{name}" for name in ("query", "key", "value")]
 
@@ -95,6 +95,6 @@ def table(generator: Any) -> list[m.Entry]:
         entries += m.dense("condition/inner", "cls_embedding.cap_proj.fc1", bias=False)
         entries += m.dense("condition/outer", "cls_embedding.cap_proj.fc2", bias=False)
     entries += m.array("feed/content/codes/table", "tok_embeddings.weight")
-    entries += m.stacked(generator.layers[0], layer)
+    entries += m.stacked(generator.stages[0].layers, layer)
     entries += m.norm("blocks_norm/norm", "norm", bias=False)
     return entries + m.dense("head/out", "output", bias=False)

@@ -78,8 +78,8 @@ def table(generator: Any) -> list[m.Entry]:
     Raises:
       UserError: the generator has other stacks than an encoder and a decoder.
     """
-    width = generator.block.width
-    depths = dict(zip(generator.feed.stacks, generator.layers, strict=True))
+    width = generator.width
+    depths = {stage.name: stage.layers for stage in generator.stages}
     if set(depths) != {"encoder", "decoder"}:
         raise UserError(f"{WHAT}: expected an encoder and a decoder, found {', '.join(depths)}")
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from vargen import config
 from vargen.errors import UserError
 from vargen.interop import mapping as m
-from vargen.tokenizers.base import Tokenizer
+from vargen.tokenizers.autoencoder import Autoencoder
 from vargen.tokenizers.pooled import PooledEncoder
 from vargen.tokenizers.vq import VQ
 
@@ -57,7 +57,7 @@ def part(arrays: Mapping[str, Any], levels: tuple | None = None) -> ConfigDict:
     )
 
 
-def table(tokenizer: Tokenizer) -> list[m.Entry]:
+def table(tokenizer: Autoencoder) -> list[m.Entry]:
     """All entries for a tokenizer of these sizes.
 
     Raises:

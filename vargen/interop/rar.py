@@ -72,7 +72,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
 
 def table(generator: Any) -> list[m.Entry]:
     """All entries for a generator of these sizes."""
-    width, slots = generator.block.width, generator.tokenizer.grid.size
+    width, slots = generator.width, generator.tokenizer.grid.size
     vocab = generator.tokenizer.vocab
     ours = [f"blocks/mixer/{name}" for name in ("query", "key", "value")]
 
@@ -103,6 +103,6 @@ def table(generator: Any) -> list[m.Entry]:
     entries += m.some_rows("feed/places/table", "pos_embed", 0, slots + 2, slots + SPARE)
     entries += m.some_rows("feed/targets/table", "target_aware_pos_embed", 2, slots, slots + SPARE)
     entries += m.some_rows("feed/steps/table", "timesteps_embeddings", 0, slots + 1, slots + SPARE_STEPS)
-    entries += m.stacked(generator.layers[0], layer)
+    entries += m.stacked(generator.stages[0].layers, layer)
     entries += m.dense("blocks_norm/modulation", "adaln_before_head.adaLN_modulation.1")
     return entries + m.dense("head/out", "lm_head")

@@ -76,7 +76,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
 
 def table(generator: Any) -> list[m.Entry]:
     """All entries for a generator of these sizes."""
-    block, grid = generator.block, generator.tokenizer.grid
+    block, grid = generator.stages[0].block, generator.tokenizer.grid
     width, heads = block.width, block.mixer.heads
     ours = [f"blocks/mixer/{name}/kernel" for name in ("query", "key", "value")]
 
@@ -103,7 +103,7 @@ def table(generator: Any) -> list[m.Entry]:
     entries += m.array("feed/positions/table", "pos_1LC", m.LEADING)
     entries += m.array("feed/levels/table", "lvl_embed.weight")
     entries += m.dense("feed/content/latents", "word_embed")
-    entries += m.stacked(generator.layers[0], layer)
+    entries += m.stacked(generator.stages[0].layers, layer)
     entries += m.dense("blocks_norm/modulation", "head_nm.ada_lin.1")
     entries += m.dense("head/out", "head")
     if block.adaptive == "shared":

@@ -1,9 +1,4 @@
-"""Mixers: how rows exchange information inside a block.
-
-A mixer is a Linen module with one signature, `mixer(x, layout, cache=None, train=False) -> (y, cache)`, and
-`init_cache(batch, length)`: whatever it must remember, a pytree of arrays [B, ...]. Its parallel form (no cache)
-and its cached form are tested equal for every order that `check(order, feed)` lets pass.
-"""
+"""Mixers: how rows exchange information inside a block. The axis's contract is `Mixer`."""
 
 from vargen import parts
 from vargen.mixers.attention import Attention
@@ -11,12 +6,12 @@ from vargen.mixers.axial import Axial
 from vargen.mixers.chain import Chain
 from vargen.mixers.conv_s5 import ConvS5
 from vargen.mixers.gla import GLA
-from vargen.mixers.layout import Layout
 from vargen.mixers.lightnet import LightNet
 from vargen.mixers.linear import LinearAttention
 from vargen.mixers.mamba import Mamba
 from vargen.mixers.mamba_2d import Mamba2D
 from vargen.mixers.manhattan import Manhattan
+from vargen.mixers.mixer import Mixer
 from vargen.mixers.retention import Retention
 from vargen.mixers.s5 import S5
 from vargen.mixers.ssd import SSD, VSSD
@@ -51,4 +46,4 @@ MIXERS = {
     "vssd": VSSD,
 }
 
-__all__ = ["MIXERS", "Attention", "Layout"]
+__all__ = ["MIXERS", "Attention", "Mixer"]

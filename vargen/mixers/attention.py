@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen import static
 from vargen.kernels.step_attention.reference import product
 from vargen.layers import Dense, Norm, logical
+from vargen.layout import Layout, View
 from vargen.limits import COUNT, EPS, RATE, SIZE, Above, AtLeast, Between, OneOf
-from vargen.mixers.layout import Layout
-from vargen.mixers.primitives import step_attention
+from vargen.mixers.primitives import merge, step_attention
 from vargen.mixers.rope import rotate
 
 
@@ -59,14 +60,12 @@ class Attention(nn.Module):
     weight_dropout: Annotated[float, RATE] = 0.0
     dtype: Any = jnp.float32
 
-    honours_hidden = True  # rows that a condition hides
-
     @property
     def head_dim(self) -> int:
         return self.width // self.heads
 
-    def check(self, order, feed) -> None:
-        """Raises ValueError for heads that don't fit; attention honours every order and feed."""
+    def check(self, layout) -> None:
+        """Raises ValueError for heads that don't fit; attention honours every layout."""
         groups = self.kv_heads or self.heads
         if self.width % self.heads:
             raise ValueError(
@@ -120,28 +119,45 @@ class Attention(nn.Module):
         if self.rope != "none":
             coords = layout.sequence if self.rope == "sequence" else layout.coords
             q, k = rotate(q, coords), rotate(k, coords)
-        key_steps = layout.steps if layout.key_steps is None else layout.key_steps
         if cache is not None:
-            cache = {n: _append(cache[n], new, layout.start) for n, new in (("key", k), ("value", v))}
-            k, v = cache["key"], cache["value"]
-            key_steps = key_steps[..., : k.shape[1]]
-        # Rows that are hidden have the last of all steps, wherever they lie.
-        in_sequence = layout.key_steps is None or isinstance(key_steps, np.ndarray)
-        options = dict(window=self.window, scale=scale)
-        if train and self.weight_dropout:
-            key = self.make_rng("dropout")
-            y = dropped(q, k, v, layout.steps, key_steps, key, rate=self.weight_dropout, **options)
-        else:
-            y = step_attention(q, k, v, layout.steps, key_steps, steps_are_sorted=in_sequence, **options)
+            both = {n: _append(cache[n], new, layout.start) for n, new in (("key", k), ("value", v))}
+            k, v = both["key"], both["value"]
+            cache = both if layout.keep is None else _kept(both, layout)
+        key_times = layout.times if layout.key_times is None else layout.key_times
+        views = [View(layout.times, key_times, self.window), *layout.views]
+        key = self.make_rng("dropout") if train and self.weight_dropout else None
+        y = self._attend(q, k, v, views, scale, key)
         y = y.reshape(*x.shape[:-1], self.width)
         y = Dense(self.width, ("heads", "embed"), self.out_init, self.out_bias, self.dtype, name="out")(y)
         return nn.Dropout(self.dropout, deterministic=not train)(y), cache
+
+    def _attend(self, q, k, v, views, scale, key):
+        """The attention over a union of visibilities; with a key its weights are dropped."""
+        if key is not None:
+            return dropped(q, k, v, views, key, rate=self.weight_dropout, scale=scale)
+        found = [
+            step_attention(
+                q,
+                k,
+                v,
+                view.times,
+                view.key_times[..., : k.shape[1]],
+                window=view.window,
+                scale=scale,
+                return_lse=len(views) > 1,
+                # Steps that are known are looked at, and sorted where they aren't; those that are traced are in
+                # sequence but for padding, which comes last of all, wherever it lies.
+                steps_are_sorted=not static.known(view.times, view.key_times) and not _pads(view),
+            )
+            for view in views
+        ]
+        return found[0] if len(views) == 1 else merge(*zip(*found, strict=True))[0]
 
     def _init_in(self, key, shape, dtype=jnp.float32):
         return self.in_gain * self.kernel_init(key, shape, dtype)
 
 
-def dropped(q, k, v, q_step, k_step, key, *, rate: float, window: int | None, scale: float):
+def dropped(q, k, v, views, key, *, rate: float, scale: float):
     """`step_attention` with dropout on the weights after the softmax, dense.
 
     No kernel: the weights [B, H, N, M] of one layer are held in float32, a few times over, and made anew in the
@@ -150,18 +166,20 @@ def dropped(q, k, v, q_step, k_step, key, *, rate: float, window: int | None, sc
     Args:
       q: [B, N, H, D].
       k, v: [B, M, G, D], H a multiple of G.
-      q_step, k_step: int [N], [M], or per example [B, N], [B, M].
+      views: which keys a query sees: the union of these.
       key: PRNG key.
       rate: with which a weight is dropped; the others grow by 1 / (1 - rate).
-      window, scale: as of `step_attention`.
+      scale: as of `step_attention`.
 
     Returns:
       [B, N, H, D] in v's dtype; zeros for a query that sees nothing.
     """
     (batch, n, heads, dim), groups = q.shape, k.shape[2]
-    q_step, k_step = (jnp.atleast_2d(step) for step in (q_step, k_step))
-    apart = q_step[:, None, None, :, None] - k_step[:, None, None, None, :]
-    seen = apart >= 0 if window is None else (apart >= 0) & (apart <= window)
+    seen = False
+    for view in views:
+        q_time, k_time = (jnp.atleast_2d(t) for t in (view.times, view.key_times))
+        apart = q_time[:, None, None, :, None] - k_time[:, None, None, None, :]
+        seen = seen | (apart >= 0 if view.window is None else (apart >= 0) & (apart <= view.window))
 
     @jax.checkpoint
     def attend(q, k, v, key):
@@ -187,3 +205,15 @@ def _append(rows, new, start):
     if isinstance(start, (int, np.integer)):
         return jnp.concatenate([rows[:, :start], new], axis=1)
     return jax.lax.dynamic_update_slice(rows, new.astype(rows.dtype), (0, start, 0, 0))
+
+
+def _kept(cache, layout: Layout):
+    """The cache without the rows that don't stay; one of fixed length keeps them, and later rows take their place."""
+    if static.known(layout.start):
+        return {name: x[:, : layout.start + layout.keep] for name, x in cache.items()}
+    return cache
+
+
+def _pads(view: View) -> bool:
+    """Whether rows may be hidden: times that differ per example, where those that look have none of their own."""
+    return not static.known(view.key_times) and view.key_times is not view.times

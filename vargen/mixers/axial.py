@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.layers import Dense
+from vargen.layout import Layout
 from vargen.limits import COUNT
-from vargen.mixers.layout import Layout
 from vargen.mixers.paths import is_raster, one_level
 from vargen.mixers.primitives import step_attention
-from vargen.orders import Grid
+from vargen.slots import Grid
 
 
 class Axial(nn.Module):
@@ -51,14 +51,14 @@ class Axial(nn.Module):
         frames = () if self.grid.frames == 1 else (self.grid.frames,)
         return frames + self.grid.levels[0]
 
-    def check(self, order, feed) -> None:
+    def check(self, layout) -> None:
         """Raises ValueError where the rows aren't the grid's, in the sequence or the visibility needed."""
         one_level("axial", self.grid)
         if not self.causal:
-            if feed.visibility != "all":
+            if not layout.everyone:
                 raise ValueError("mixer axial: causal=False needs a feed in which all slots see one another")
             return
-        if feed.visibility != "steps" or len(self.shape) != 2 or not is_raster(order, self.grid):
+        if len(self.shape) != 2 or not is_raster(layout, self.grid):
             raise ValueError(
                 "mixer axial: needs the order raster over one frame, and a feed whose rows see earlier steps"
             )

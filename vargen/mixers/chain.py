@@ -6,7 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from vargen.mixers.layout import Layout
+from vargen.layout import Layout
 
 
 class Chain(nn.Module):
@@ -18,10 +18,10 @@ class Chain(nn.Module):
 
     mixers: tuple[nn.Module, ...]
 
-    def check(self, order, feed) -> None:
-        """Raises ValueError for an order or a feed that one of them can't honour."""
+    def check(self, layout) -> None:
+        """Raises ValueError for a layout that one of them can't honour."""
         for mixer in self.mixers:
-            mixer.check(order, feed)
+            mixer.check(layout)
 
     def init_cache(self, batch: int, length: int) -> list[Any]:
         """Theirs, in a list."""

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from vargen.layers import logical
+from vargen.layout import Layout
 from vargen.limits import COUNT, SIZE, OneOf
 from vargen.mixers.hippo import as_complex, check_blocks, discretised, hippo_n
-from vargen.mixers.layout import Layout
 from vargen.mixers.paths import whole_frames
 from vargen.mixers.primitives import linear_scan
-from vargen.orders import Grid
+from vargen.slots import Grid
 
 
 class ConvS5(nn.Module):
@@ -46,12 +46,12 @@ class ConvS5(nn.Module):
     activation: Annotated[str, OneOf("none", "gelu")] = "gelu"
     dtype: Any = jnp.float32
 
-    def check(self, order, feed) -> None:
+    def check(self, layout) -> None:
         """Raises ValueError for an order whose steps aren't whole frames, and options that don't fit."""
         check_blocks("conv_s5", self.state, self.blocks)
         if any(k % 2 == 0 for k in (self.b_size, self.c_size, self.d_size)):
             raise ValueError("mixer conv_s5: expected odd kernel sizes, found an even one")
-        if feed.visibility != "steps" or not whole_frames(order, self.grid):
+        if not whole_frames(layout, self.grid):
             raise ValueError(
                 "mixer conv_s5: needs the order frames (every step a whole frame of one level) and a feed whose "
                 "rows see earlier steps, found others"

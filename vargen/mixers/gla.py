@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vargen.layers import Norm, logical
+from vargen.layout import Layout
 from vargen.limits import SIZE, Above, Between
-from vargen.mixers.layout import Layout
 from vargen.mixers.primitives import linear_attention
 from vargen.mixers.recurrent import Recurrent
 

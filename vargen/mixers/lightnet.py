@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.layers import Norm
+from vargen.layout import Layout
 from vargen.limits import SIZE, Above, Between
-from vargen.mixers.layout import Layout
 from vargen.mixers.primitives import linear_attention
-from vargen.mixers.recurrent import Recurrent, needs_whole_steps, segments
+from vargen.mixers.recurrent import Recurrent, needs_whole_steps, runs
 
 # The logarithm of an empty sum: finite, so that differences of two stay numbers.
 EMPTY = -1e30
@@ -47,9 +47,9 @@ class LightNet(Recurrent):
     def keys(self) -> int:
         return self.key_size or self.width // self.heads
 
-    def check(self, order, feed) -> None:
+    def check(self, layout) -> None:
         """Raises ValueError for a feed that hides slots per example."""
-        needs_whole_steps("lightnet", feed)
+        needs_whole_steps("lightnet", layout)
 
     def init_cache(self, batch: int, length: int):
         """float32: the state [B, H, K (2K with lrpe), V], and the logarithm [B, H, K] of its normaliser."""
@@ -74,7 +74,7 @@ class LightNet(Recurrent):
         state, log_sum = cache_or_empty["state"], cache_or_empty["log_sum"]
         waves = self._waves(layout.coords) if self.lrpe else None
         outs = []
-        for low, high, causal in segments(layout, cache is not None):
+        for low, high, causal in runs(layout, cache is not None):
             here, decay = k[:, low:high], None
             if causal:
                 sums = jnp.logaddexp(log_sum[:, None], jax.lax.cumlogsumexp(here, axis=1))

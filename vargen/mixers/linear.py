@@ -7,8 +7,8 @@ from typing import Annotated
 import flax.linen as nn
 import jax.numpy as jnp
 
+from vargen.layout import Layout
 from vargen.limits import EPS
-from vargen.mixers.layout import Layout
 from vargen.mixers.recurrent import Recurrent, needs_whole_steps, sum_visible
 
 
@@ -28,9 +28,9 @@ class LinearAttention(Recurrent):
     out_bias: bool = True
     eps: Annotated[float, EPS] = 1e-6
 
-    def check(self, order, feed) -> None:
+    def check(self, layout) -> None:
         """Raises ValueError for a feed that hides slots per example."""
-        needs_whole_steps("linear", feed)
+        needs_whole_steps("linear", layout)
 
     def init_cache(self, batch: int, length: int):
         """S with z as its last column: float32 [B, H, D/H, D/H + 1]."""

@@ -11,14 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.layers import Dense, Norm, logical
+from vargen.layout import Layout
 from vargen.limits import SIZE, Between, OneOf
-from vargen.mixers.layout import Layout
 from vargen.mixers.paths import check_paths, inverse, sequence, take_rows
 from vargen.mixers.place_conv import place_conv
+from vargen.mixers.recurrent import nothing_hidden
 from vargen.mixers.selective_scan import selective_scan
 from vargen.mixers.short_conv import short_conv
 from vargen.mixers.ssm_init import dt_bias_init, each, log_a_init, uniform
-from vargen.orders import Grid
+from vargen.slots import Grid
 
 CONV_2D = 3
 
@@ -71,9 +72,10 @@ class Mamba(nn.Module):
         """P, sets of parameters and states."""
         return 1 if self.alternate else len(self.paths)
 
-    def check(self, order, feed) -> None:
+    def check(self, layout) -> None:
         """Raises ValueError for options that don't exist, and for an order that they can't honour."""
-        check_paths("mamba", self.paths, self.grid, order, feed)
+        nothing_hidden("mamba", layout)
+        check_paths("mamba", self.paths, self.grid, layout)
 
     def init_cache(self, batch: int, length: int) -> dict[str, jax.Array]:
         """Before the first row: states [B, P, C, S] and the convolutions' last rows [B, P, W-1, C]."""
@@ -150,7 +152,7 @@ class Mamba(nn.Module):
 
     def _sequences(self, layout: Layout):
         """For each set of parameters the rows in its path's sequence, and the way back."""
-        there = [sequence(path, layout.steps, layout.coords, self.grid) for path in self.paths]
+        there = [sequence(path, layout.times, layout.coords, self.grid) for path in self.paths]
         both = [(rows, inverse(rows)) for rows in there]
         if not self.alternate:
             return both

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from vargen.layers import Dense, logical
+from vargen.layout import Layout
 from vargen.limits import SIZE, Between, OneOf
-from vargen.mixers.layout import Layout
 from vargen.mixers.paths import by_places, from_grid, to_grid
 from vargen.mixers.primitives import linear_scan
 from vargen.mixers.ssm_2d import check_grid_order
 from vargen.mixers.ssm_init import dt_bias_init, each, log_a_init, uniform
-from vargen.orders import Grid
+from vargen.slots import Grid
 
 
 class Mamba2D(nn.Module):
@@ -56,9 +56,9 @@ class Mamba2D(nn.Module):
     def inner(self) -> int:
         return self.expand * self.width
 
-    def check(self, order, feed) -> None:
+    def check(self, layout) -> None:
         """Raises ValueError for options that don't exist, and for an order that the directions can't honour."""
-        check_grid_order("mamba_2d", self.grid, order, feed, self.directions == 1)
+        check_grid_order("mamba_2d", self.grid, layout, self.directions == 1)
 
     def init_cache(self, batch: int, length: int) -> dict[str, jax.Array]:
         """Before the first row: the states of the row above [B, W, C, S], and to the left [B, C, S].

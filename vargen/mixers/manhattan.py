@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.layers import logical
+from vargen.layout import Layout
 from vargen.limits import Above, AtLeast
-from vargen.mixers.layout import Layout
 from vargen.mixers.place_conv import place_conv, whole_grids
 from vargen.mixers.recurrent import Recurrent
 from vargen.mixers.retention import turn
@@ -39,12 +39,12 @@ class Manhattan(Recurrent):
     decay_start: Annotated[float, Above(0)] = 2.0
     decay_range: Annotated[float, AtLeast(0)] = 4.0
 
-    def check(self, order, feed) -> None:
+    def check(self, layout) -> None:
         """Raises ValueError unless all rows of one plain grid see each other."""
-        if feed.visibility != "all":
+        if not layout.everyone:
             raise ValueError(
                 "mixer manhattan: expected a feed whose rows all see each other, such as mask without "
-                f"encoder_decoder; found visibility {feed.visibility!r}"
+                "encoder_decoder; found one that hides some"
             )
         if len(self.grid.levels) > 1 or self.grid.frames > 1:
             raise ValueError(

@@ -25,30 +25,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.orders import Grid
+from vargen import static
+from vargen.layout import Layout
+from vargen.slots import Grid
 
 CROSS_SCAN = ("forward", "columns", "reverse", "columns_reverse")
 ZIGZAG = tuple(f"zigzag_{i}" for i in range(8))
 _WINDOWS = re.compile(r"windows_([1-9]\d*)(_columns)?(_reverse)?")
 
 
-def check_paths(mixer: str, paths, grid: Grid, order, feed) -> None:
-    """Raises ValueError for a path that doesn't exist, or can't do what its name says under the order."""
+def check_paths(mixer: str, paths, grid: Grid, layout: Layout) -> None:
+    """Raises ValueError for a path that doesn't exist, or can't do what its name says under the layout."""
     if not paths:
         raise ValueError(f"mixer {mixer}: expected at least one path, found none")
-    steps = None
-    if feed.visibility in ("steps", "led") and not order.random:
-        steps = np.asarray(order.decoding(None, 1).steps)
     for path in paths:
         if path not in ("forward", "reverse", *CROSS_SCAN, *ZIGZAG) and not _WINDOWS.fullmatch(path):
             known = "forward, reverse, columns, columns_reverse, zigzag_0 to zigzag_7, windows_W[_columns][_reverse]"
             raise ValueError(f"mixer {mixer}: expected paths among {known}, found {path!r}")
-        if path != "forward" and steps is not None and np.bincount(steps).max() == 1:
+        if path != "forward" and layout.one_by_one:
             raise ValueError(
                 f"mixer {mixer}: path {path} needs steps of several slots, found an order of one slot a step"
             )
         levels = len(grid.levels)
-        if path in ZIGZAG and levels > 1 and (steps is None or np.any(steps != grid.coords[:, 0])):
+        if path in ZIGZAG and levels > 1 and not _level_by_level(layout, grid):
             raise ValueError(
                 f"mixer {mixer}: path {path} needs one level, or the order levels, found {levels} levels in "
                 "another order"
@@ -126,22 +125,31 @@ def one_level(mixer: str, grid: Grid) -> None:
         raise ValueError(f"mixer {mixer}: needs a grid of one level, found {len(grid.levels)} levels")
 
 
-def whole_frames(order, grid: Grid) -> bool:
-    """Whether every step of the order is one whole frame, row by row (one level)."""
-    if order.random or len(grid.levels) > 1:
+def whole_frames(layout: Layout, grid: Grid) -> bool:
+    """Whether every time is one whole frame, row by row (one level)."""
+    if len(grid.levels) > 1 or not _placed_alike(layout):
         return False
-    fixed = order.decoding(None, 1)
-    return np.array_equal(fixed.slots, np.arange(grid.size)) and np.array_equal(
-        fixed.steps, grid.coords[:, 1]
-    )
+    # A row lies where its content does, or (in the first frame, where rows carry it from the one before) nowhere.
+    places, cells = layout.coords[:, -2:], grid.coords[:, 2:]
+    inside = len(places) == grid.size and bool(np.all((places == cells) | (places < 0)))
+    return inside and np.array_equal(layout.times, grid.coords[:, 1])
 
 
-def is_raster(order, grid: Grid) -> bool:
-    """Whether the order is one slot a step in the canonical sequence."""
-    if order.random:
+def is_raster(layout: Layout, grid: Grid) -> bool:
+    """Whether rows come one a time in the canonical sequence of slots, each carrying the content before."""
+    if not _placed_alike(layout) or len(layout.times) != grid.size:
         return False
-    fixed, every = order.decoding(None, 1), np.arange(grid.size)
-    return np.array_equal(fixed.slots, every) and np.array_equal(fixed.steps, every)
+    return layout.one_by_one and np.array_equal(layout.coords[1:], grid.places[:-1])
+
+
+def _placed_alike(layout: Layout) -> bool:
+    """Whether times and places are known before tracing, and the same for all examples."""
+    return layout.same_for_all and static.known(layout.coords) and layout.coords.ndim == 2
+
+
+def _level_by_level(layout: Layout, grid: Grid) -> bool:
+    """Whether every time is a level."""
+    return layout.same_for_all and np.array_equal(layout.times, grid.coords[:, 0])
 
 
 def to_grid(x, coords, grid: Grid):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.mixers.layout import Layout
+from vargen.layout import Layout
 
 
 def place_conv(x, kernel, bias, layout: Layout) -> jax.Array:
@@ -55,7 +55,7 @@ def place_conv(x, kernel, bias, layout: Layout) -> jax.Array:
 def whole_grids(layout: Layout) -> tuple[int, int, int, int] | None:
     """(rows that lie nowhere, frames, height, width) where after the former all steps are whole frames, row by
     row; None where that isn't so, or isn't known before tracing."""
-    coords, steps = layout.coords, layout.steps
+    coords, steps = layout.coords, layout.times
     if (
         not (isinstance(coords, np.ndarray) and isinstance(steps, np.ndarray))
         or coords.ndim > 2
@@ -81,9 +81,9 @@ def whole_grids(layout: Layout) -> tuple[int, int, int, int] | None:
 
 def _neighbour(layout: Layout, offset):
     """Index [.., N] of the row of the same step that lies `offset` away, and whether there is one."""
-    static = isinstance(layout.coords, np.ndarray) and isinstance(layout.steps, np.ndarray)
+    static = isinstance(layout.coords, np.ndarray) and isinstance(layout.times, np.ndarray)
     module = np if static else jnp
-    coords, steps = module.asarray(layout.coords), module.asarray(layout.steps)
+    coords, steps = module.asarray(layout.coords), module.asarray(layout.times)
     away = np.zeros(coords.shape[-1], np.int32)
     away[-2:] = offset
     target = (coords + away)[..., :, None, :]

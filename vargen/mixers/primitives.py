@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from vargen import kernels, sharding
+from vargen.kernels import merge as merge
 
 ROWS = ("batch", None, "heads", None)
 
@@ -25,7 +26,8 @@ def step_attention(q, k, v, q_step, k_step, **options):
         return kernels.step_attention(q, k, v, *pair, **options)
 
     names = [rows] * 3 + [_of_steps(s) for s in steps]
-    return sharding.per_shard(run, (q, k, v, *steps), names, rows)
+    out = (rows, rows[:3]) if options.get("return_lse") else rows
+    return sharding.per_shard(run, (q, k, v, *steps), names, out)
 
 
 def linear_attention(q, k, v, log_decay=None, *, initial=None, return_state: bool = False, **options):

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.layers import Dense
+from vargen.layout import Layout
 from vargen.limits import COUNT
-from vargen.mixers.layout import Layout
 from vargen.mixers.primitives import linear_attention
 
 
@@ -30,8 +30,10 @@ class Recurrent(nn.Module):
     out_init: Any
     dtype: Any = jnp.float32
 
-    def check(self, order, feed) -> None:
-        """Raises ValueError for an order or a feed that this mixer can't honour: a causal one honours all."""
+    def check(self, layout) -> None:
+        """Raises ValueError for a layout that this mixer can't honour: one that is causal along the rows honours all
+        in which no row is hidden from later ones."""
+        nothing_hidden(type(self).__name__.lower(), layout)
 
     def project(self, name: str, x, features: int, bias: bool = False, names=("embed", "heads")):
         """A dense layer: [B, N, ...] -> [B, N, features]."""
@@ -49,16 +51,26 @@ class Recurrent(nn.Module):
         return Dense(self.width, ("heads", "embed"), self.out_init, bias, self.dtype, name="out")(y)
 
 
-def needs_whole_steps(name: str, feed) -> None:
-    """Raises ValueError for a feed whose visible rows differ per example: the sums here are over whole steps."""
-    if feed.visibility == "some":
+def nothing_hidden(name: str, layout: Layout) -> None:
+    """Raises ValueError for rows that later ones don't see: padding, or a pass's own noisy rows."""
+    if layout.hides or layout.keep is not None:
+        raise ValueError(
+            f"mixer {name}: expected rows all of which stay visible to later ones; found padding or rows that don't "
+            "stay, which need the mixer attention"
+        )
+
+
+def needs_whole_steps(name: str, layout: Layout) -> None:
+    """Raises ValueError for rows whose visibility differs per example: the sums here are over whole steps."""
+    nothing_hidden(name, layout)
+    if not layout.same_for_all:
         raise ValueError(
             f"mixer {name}: expected a feed whose rows see whole steps, the same for all examples; "
             "found one that hides slots per example"
         )
 
 
-def segments(layout: Layout, cached: bool) -> list[tuple[int, int, bool]]:
+def runs(layout: Layout, cached: bool) -> list[tuple[int, int, bool]]:
     """Where the steps of the rows lie.
 
     Args:
@@ -66,10 +78,10 @@ def segments(layout: Layout, cached: bool) -> list[tuple[int, int, bool]]:
       cached: whether this is the cached form.
 
     Returns:
-      (low, high, causal) per step; neighbouring steps of one row each are one segment, marked causal: each of
-      its rows sees those up to itself, where otherwise all rows of a segment see each other.
+      (low, high, causal) per step; neighbouring steps of one row each are one run, marked causal: each of
+      its rows sees those up to itself, where otherwise all rows of a run see each other.
     """
-    steps = layout.steps
+    steps = layout.times
     if not isinstance(steps, np.ndarray) or steps.ndim != 1:
         if cached:
             return [(0, steps.shape[-1], False)]
@@ -91,14 +103,14 @@ def sum_visible(q, k, v, layout: Layout, state=None, scale: float = 1.0):
     Args:
       q, k: [B, N, H, K].
       v: [B, N, H, V].
-      layout: the rows' steps; see `segments`.
+      layout: the rows' steps; see `runs`.
       state: None (parallel form), or float32 [B, H, K, V]: S of the steps before.
 
     Returns:
       o [B, N, H, V] and S after the last row.
     """
     outs = []
-    for low, high, causal in segments(layout, state is not None):
+    for low, high, causal in runs(layout, state is not None):
         o, state = linear_attention(
             *(x[:, low:high] for x in (q, k, v)),
             causal=causal,

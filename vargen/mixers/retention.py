@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.layers import Norm
-from vargen.mixers.layout import Layout
+from vargen.layout import Layout
 from vargen.mixers.primitives import linear_attention
 from vargen.mixers.recurrent import Recurrent
 from vargen.mixers.rope import rotate

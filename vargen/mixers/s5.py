@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from vargen.layers import Dense, logical
+from vargen.layout import Layout
 from vargen.limits import COUNT, SIZE, OneOf
 from vargen.mixers.hippo import as_complex, b_init, c_init, check_blocks, discretised
-from vargen.mixers.layout import Layout
 from vargen.mixers.primitives import linear_scan
+from vargen.mixers.recurrent import nothing_hidden
 
 
 class S5(nn.Module):
@@ -38,8 +39,9 @@ class S5(nn.Module):
     activation: Annotated[str, OneOf("none", "gelu", "half_glu1", "half_glu2")] = "half_glu1"
     dtype: Any = jnp.float32
 
-    def check(self, order, feed) -> None:
-        """Raises ValueError for options that don't fit; honours every order and feed."""
+    def check(self, layout) -> None:
+        """Raises ValueError for options that don't fit, and for rows that later ones don't see."""
+        nothing_hidden("s5", layout)
         check_blocks("s5", self.state, self.blocks)
 
     def init_cache(self, batch: int, length: int) -> dict[str, jax.Array]:

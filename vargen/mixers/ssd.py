@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from vargen.layers import Norm, logical
+from vargen.layout import Layout
 from vargen.limits import COUNT, SIZE, Between
-from vargen.mixers.layout import Layout
 from vargen.mixers.place_conv import place_conv
 from vargen.mixers.primitives import linear_attention
 from vargen.mixers.recurrent import Recurrent, needs_whole_steps, sum_visible
@@ -106,9 +106,9 @@ class VSSD(SSD):
 
     conv: Annotated[int, Between(1, 63)] = 3
 
-    def check(self, order, feed) -> None:
+    def check(self, layout) -> None:
         """Raises ValueError for a feed that hides slots per example, or an even convolution."""
-        needs_whole_steps("vssd", feed)
+        needs_whole_steps("vssd", layout)
         if self.conv % 2 == 0:
             raise ValueError(f"mixer vssd: conv: expected an odd side, found {self.conv}")
 

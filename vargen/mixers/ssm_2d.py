@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.layers import logical
+from vargen.layout import Layout
 from vargen.limits import COUNT, SIZE, OneOf
-from vargen.mixers.layout import Layout
 from vargen.mixers.paths import by_places, from_grid, is_raster, one_level, to_grid, whole_frames
 from vargen.mixers.primitives import linear_scan
-from vargen.orders import Grid
+from vargen.slots import Grid
 
 # Axes of the frame turned round: the corner from which a direction starts.
 CORNERS = {1: ((),), 2: ((), (0, 1)), 4: ((), (0,), (1,), (0, 1))}
@@ -54,9 +54,9 @@ class SSM2D(nn.Module):
     sets: Annotated[int, COUNT] = 4
     dtype: Any = jnp.float32
 
-    def check(self, order, feed) -> None:
+    def check(self, layout) -> None:
         """Raises ValueError for options that don't exist, and for an order that the directions can't honour."""
-        check_grid_order("ssm_2d", self.grid, order, feed, self.directions == 1)
+        check_grid_order("ssm_2d", self.grid, layout, self.directions == 1)
 
     def init_cache(self, batch: int, length: int) -> dict[str, jax.Array]:
         """What has arrived before the first row: from above [B, W, 2, D, S], from the left [B, 2, D, S].
@@ -110,16 +110,11 @@ class SSM2D(nn.Module):
         return sum(jnp.flip(y[i], axes) for i, axes in enumerate(corners))
 
 
-def check_grid_order(mixer: str, grid: Grid, order, feed, causal: bool) -> None:
+def check_grid_order(mixer: str, grid: Grid, layout: Layout, causal: bool) -> None:
     """Raises ValueError unless rows fill frames of one level, a frame or (where causal) a slot at a time."""
     one_level(mixer, grid)
-    if feed.visibility == "all":
+    if layout.everyone or whole_frames(layout, grid) or (causal and is_raster(layout, grid)):
         return
-    if feed.visibility == "steps" and not order.random:
-        if whole_frames(order, grid):
-            return
-        if causal and is_raster(order, grid):
-            return
     expected = "the order raster or whole frames" if causal else "whole frames"
     raise ValueError(
         f"mixer {mixer}: needs {expected} in every step, or rows that all see each other, found another order"

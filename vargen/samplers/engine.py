@@ -2,20 +2,70 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen import content as contents
+from vargen.draws import Draws, keyed
 from vargen.feeds.rows import Step
+from vargen.orders import Order
+from vargen.samplers.settings import Sampling
 
 # Steps of a feed without a cache are gathered in so many scans, each padded to its longest step: more would
 # waste less on padding and take longer to compile.
 PIECES = 4
 
 
-def decode(generator, params, quantizer, labels, key, sampling):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Call:
+    """What stays the same through the decoding of one batch.
+
+    Attributes:
+      generator: the `Generator`.
+      params, quantizer: its parameters, and the tokenizer's quantiser's.
+      condition, modulations: of the labels; under guidance with the label, then without.
+      order: the order of generation.
+      draws: the randomness of every slot [B, N], canonical.
+      scales: float32 [T], guidance of each step; None for none.
+      sampling: the settings.
+    """
+
+    generator: Any
+    params: Any
+    quantizer: Any
+    condition: Any
+    modulations: Any
+    order: Order
+    draws: Draws
+    scales: jax.Array | None
+    sampling: Sampling
+
+    def feed(self, method: str, *args):
+        """A method of the feed."""
+        return self.generator.feed.apply({"params": self.params["feed"]}, *args, method=method)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+    """What a step changes.
+
+    Attributes:
+      content: [B, N, *slot.shape], canonical; zeros where nothing is known yet.
+      state: the feed's.
+      cache: of the stages, or None.
+    """
+
+    content: jax.Array
+    state: Any
+    cache: Any
+
+
+def decode(generator, params, quantizer, labels, key, sampling: Sampling, given=None, order=None, draws=None):
     """Generates contents for labels.
 
     Every slot's randomness depends on the key, the example's place in the batch and the slot alone, so that
@@ -28,114 +78,156 @@ def decode(generator, params, quantizer, labels, key, sampling):
       labels: int32 [B], or whatever the conditioning's `parse` gives.
       key: PRNG key.
       sampling: `Sampling`.
+      given: None, or (content [B, N, *slot.shape], bool [N] NumPy): slots whose contents are known beforehand.
+      order: an `Order` in the place of the ordering's own.
+      draws: `Draws` for [B, N] in the place of the key's.
 
     Returns:
-      Codes int32 [B, N] or latents float32 [B, N, C], canonical, and the `Order` in which they came.
+      Content [B, N, *slot.shape], canonical, and the `Order` in which it came.
     """
-    batch, grid = jax.tree.leaves(labels)[0].shape[0], generator.tokenizer.grid
+    batch, tokenizer = jax.tree.leaves(labels)[0].shape[0], generator.tokenizer
     key_order, key_slots = jax.random.split(key)
-    order = generator.order.decoding(key_order, batch, sampling.steps)
-    scales = sampling.scales(order.sizes)
+    if order is None:
+        known = None if given is None else given[1]
+        order = generator.ordering.decoding(key_order, batch, sampling.steps, known)
     if sampling.guided:
         without = generator.condition.without(labels)
         labels = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), labels, without)
     condition = generator.condition.apply({"params": params["condition"]}, labels)
-    modulations = generator.modulations(params, condition)
-    shape = (
-        (batch, grid.size)
-        if generator.head.kind == "codes"
-        else (batch, grid.size, generator.tokenizer.channels)
+    call = Call(
+        generator,
+        params,
+        quantizer,
+        condition,
+        generator.modulations(params, condition),
+        order,
+        draws or keyed(key_slots, batch, tokenizer.grid.size),
+        sampling.scales(order.sizes) if sampling.guided else None,
+        sampling,
     )
-    content = jnp.zeros(shape, jnp.int32 if generator.head.kind == "codes" else jnp.float32)
-    keys = slot_keys(key_slots, batch, grid.size)
-    sample = functools.partial(
-        generator.head.apply,
-        {"params": params["head"]},
-        method="sample",
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p if sampling.nucleus else None,
-    )
-    slots_of = jnp.broadcast_to(jnp.asarray(order.slots), (batch, grid.size))
+    content = tokenizer.slot.zeros(batch, tokenizer.grid.size)
+    if given is not None:
+        content = jnp.where(given[1].reshape(1, -1, *[1] * (content.ndim - 2)), given[0], content)
+    start = Decoding(content, call.feed("begin", batch), generator.init_cache(len(condition.prefix), 0))
+    return scheduled(call, start).content, order
 
-    def run(carry, step, layers=None):
-        content, state, cache = carry
-        hidden, cache = generator.step(
-            params, quantizer, state, cache, content, condition, modulations, order, step, layers
-        )
-        positions = jnp.asarray(step.positions())
-        slots = slots_of[:, jnp.minimum(positions, grid.size - 1)]
-        slot_keys = jax.vmap(lambda k, s: k[s])(keys, slots)
-        drawn = sample(hidden, slot_keys, guidance=scales[step.index] if sampling.guided else None)
-        # Rows beyond the step's slots are dropped: their index lies outside.
-        slots = jnp.where(positions < step.start + step.count, slots, grid.size)
-        content = jax.vmap(lambda c, s, d: c.at[s].set(d, mode="drop"))(content, slots, drawn)
-        state = generator.feed.apply(
-            {"params": params["feed"]}, state, content, step, quantizer, method="absorb"
-        )
-        return content, state, cache
 
-    state = generator.feed.apply({"params": params["feed"]}, batch, method="begin")
-    conditions, length = condition.rows.shape[0], generator.feed.lead + grid.size
-    carry = (content, state, generator.init_cache(conditions, 0))
-    for pieces in segments(order.sizes, generator.feed):
-        if len(pieces) == 1:
-            carry = run(carry, pieces[0])
-            continue
-        layers = None
-        if generator.feed.cached:
-            # Layers are cut out of their stack once, before the loop: inside it that would be a copy each step.
-            content, state, cache = carry
-            cache = _lengthen(cache, jax.eval_shape(lambda: generator.init_cache(conditions, length)))
-            stack = (params[generator.feed.stacks[0]], modulations[generator.feed.stacks[0]])
-            cache, layers = (_unstack(t, generator.layers[0]) for t in (cache, stack))
-            carry = (content, state, cache)
-        table = {
-            name: jnp.asarray([getattr(p, name) for p in pieces]) for name in ("index", "start", "count")
+def scheduled(call: Call, decoding: Decoding) -> Decoding:
+    """All steps, one after another: alone where each has arithmetic of its own, else in scans."""
+    for steps in groups(call.order, call.generator.feed):
+        drawn = steps[0].start >= call.order.given
+        if len(steps) == 1:
+            decoding = advance(call, decoding, steps[0], drawn=drawn)
+        else:
+            decoding = scanned(call, decoding, steps, drawn)
+    return decoding
+
+
+def scanned(call: Call, decoding: Decoding, steps: list[Step], drawn: bool) -> Decoding:
+    """Steps that are alike, in one `lax.scan`."""
+    generator, layers, cache = call.generator, None, decoding.cache
+    if generator.feed.cached:
+        conditions = len(call.condition.prefix)
+        length = generator.feed.ahead + generator.tokenizer.grid.size
+        cache = _lengthen(cache, jax.eval_shape(lambda: generator.init_cache(conditions, length)))
+        # Layers are cut out of their stack once, before the loop: inside it that would be a copy each step.
+        cut = {s.name: s.cut(call.params, call.modulations[s.name], cache[s.name]) for s in generator.stages}
+        layers, cache = ({name: both[i] for name, both in cut.items()} for i in (0, 1))
+    table = {name: jnp.asarray([getattr(s, name) for s in steps]) for name in ("index", "start", "count")}
+
+    def body(decoding, at):
+        step = Step(**at, size=steps[0].size, most_known=steps[0].most_known)
+        return advance(call, decoding, step, layers, drawn), None
+
+    decoding = jax.lax.scan(body, dataclasses.replace(decoding, cache=cache), table)[0]
+    if generator.feed.cached:
+        stacked = {
+            name: jax.tree.map(lambda *x: jnp.stack(x), *each) for name, each in decoding.cache.items()
         }
-        rows, most_known = pieces[0].rows, pieces[0].most_known
-
-        def body(carry, at, rows=rows, most_known=most_known, layers=layers):
-            return run(carry, Step(**at, rows=rows, most_known=most_known), layers), None
-
-        carry, _ = jax.lax.scan(body, carry, table)
-        if generator.feed.cached:
-            content, state, cache = carry
-            carry = (content, state, jax.tree.map(lambda *x: jnp.stack(x), *cache))
-    return carry[0], order
+        decoding = dataclasses.replace(decoding, cache=stacked)
+    return decoding
 
 
-def segments(sizes: np.ndarray, feed) -> list[list[Step]]:
-    """Groups of steps that one scan can run.
+def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool = True) -> Decoding:
+    """One step: the blocks, the head, and what it drew put in its place.
 
-    With a cache, neighbours of equal size (each alone where every level has its own arithmetic, and the first
-    where rows of the condition lead it); a group of one runs with its place known before tracing, and touches no
-    row that doesn't exist yet. Without, up to `PIECES` groups padded to their longest step.
+    Args:
+      call, decoding: what stays, and what changes.
+      step: the step, or one of several under `lax.scan`.
+      layers: see `Generator.step`.
+      drawn: whether contents are drawn; else they are known, and only remembered.
     """
-    starts = np.cumsum(sizes) - sizes
-    if feed.by_level:
+    generator, content = call.generator, decoding.content
+    hidden, rows, cache = generator.step(
+        call.params,
+        call.quantizer,
+        decoding.state,
+        decoding.cache,
+        content,
+        call.condition,
+        call.modulations,
+        call.order,
+        step,
+        layers,
+    )
+    if drawn:
+        batch, n = content.shape[:2]
+        at = jnp.asarray(step.at())
+        slots = jnp.broadcast_to(jnp.asarray(call.order.slots), (batch, n))[:, jnp.minimum(at, n - 1)]
+        guidance = None if call.scales is None else call.scales[step.index]
+        sample = generator.head.apply(
+            {"params": call.params["head"]},
+            hidden,
+            call.draws.at(slots),
+            rows.layout,
+            call.sampling,
+            guidance,
+            method="sample",
+        )
+        # Rows beyond the step's slots are dropped: their index lies outside.
+        content = contents.put(content, jnp.where(at < step.start + step.count, slots, n), sample.content)
+    state = call.feed("absorb", decoding.state, content, step, call.quantizer)
+    return Decoding(content, state, cache)
+
+
+def groups(order: Order, feed) -> list[list[Step]]:
+    """Steps in groups that one scan can run.
+
+    With a cache, neighbours of equal size (each alone where every step has its own arithmetic, and the first
+    where rows of the condition come ahead of it); a group of one runs with its place known before tracing, and touches
+    no row that doesn't exist yet. Steps that are given are one, or each alone. Without a cache, up to `PIECES` groups
+    padded to their longest step; those that are given need no pass.
+    """
+    sizes, starts = order.sizes, order.starts
+    first = int(np.searchsorted(starts, order.given))
+    if feed.cached and not feed.unrolled and order.given:
+        begin = [[Step(0, 0, order.given, order.given, 0)]]
+    elif feed.cached:
+        begin = [
+            [Step(s, int(starts[s]), int(sizes[s]), int(sizes[s]), int(starts[s]))] for s in range(first)
+        ]
+    else:
+        begin = []
+    sizes, starts = sizes[first:], starts[first:]
+    if feed.unrolled:
         cuts = np.arange(1, len(sizes))
     elif feed.cached:
         apart = np.diff(sizes) != 0
-        if feed.lead:
+        if feed.ahead and not first:
             apart[:1] = True
         cuts = np.flatnonzero(apart) + 1
     else:
         cuts = np.unique(np.linspace(0, len(sizes), PIECES + 1).round().astype(int))[1:-1]
-    groups = np.split(np.arange(len(sizes)), cuts)
-    return [
+    return begin + [
         [
-            Step(int(s), int(starts[s]), int(sizes[s]), int(max(sizes[group])), int(max(starts[group])))
+            Step(
+                int(first + s), int(starts[s]), int(sizes[s]), int(max(sizes[group])), int(max(starts[group]))
+            )
             for s in group
         ]
-        for group in groups
+        for group in np.split(np.arange(len(sizes)), cuts)
+        if len(group)
     ]
-
-
-def slot_keys(key, batch: int, slots: int):
-    """PRNG keys [B, N]."""
-    fold = jax.random.fold_in
-    return jax.vmap(lambda b: jax.vmap(lambda s: fold(fold(key, b), s))(jnp.arange(slots)))(jnp.arange(batch))
 
 
 def _lengthen(cache, full):
@@ -143,7 +235,3 @@ def _lengthen(cache, full):
     return jax.tree.map(
         lambda x, y: jnp.pad(x, [(0, b - a) for a, b in zip(x.shape, y.shape, strict=True)]), cache, full
     )
-
-
-def _unstack(tree, layers: int) -> list:
-    return [jax.tree.map(lambda x, i=i: x[i], tree) for i in range(layers)]

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 from vargen import parts
 from vargen.errors import UserError
 from vargen.limits import SHARE, SIZE, Above, AtLeast, Between
-from vargen.orders import Grid
+from vargen.slots import Grid
 from vargen.tokenizers import conv, patch, pooled
-from vargen.tokenizers.base import Tokenizer as Tokenizer
-from vargen.tokenizers.base import latent_grid
+from vargen.tokenizers.autoencoder import latent_grid
 from vargen.tokenizers.kl import KL
 from vargen.tokenizers.multiscale import MultiScaleVQ
 from vargen.tokenizers.vq import VQ

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from vargen.layers import logical
-from vargen.tokenizers.base import Tokenizer, check_images, flat
+from vargen.tokenizers.autoencoder import Autoencoder, check_images, flat
 from vargen.tokenizers.usage import DECAY
 
 
 @dataclasses.dataclass(frozen=True)
-class KL(Tokenizer):
+class KL(Autoencoder):
     """Latents, scaled to about unit variance.
 
     Attributes:

@@ -15,12 +15,13 @@ import numpy as np
 
 from vargen.layers import logical
 from vargen.tokenizers import resample, usage
-from vargen.tokenizers.base import Tokenizer, check_images, flat
+from vargen.tokenizers.autoencoder import Autoencoder, check_images, flat
+from vargen.tokenizers.tokenizer import Leveled
 from vargen.tokenizers.vq import distances, entropy_loss, nearest, normalised
 
 
 @dataclasses.dataclass(frozen=True)
-class MultiScaleVQ(Tokenizer):
+class MultiScaleVQ(Autoencoder, Leveled):
     """Codes at several resolutions, coarse to fine, one codebook for all.
 
     Attributes:

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 
 from vargen.layers import logical
 from vargen.tokenizers import usage
-from vargen.tokenizers.base import Tokenizer, check_images, flat
+from vargen.tokenizers.autoencoder import Autoencoder, check_images, flat
 
 
 @dataclasses.dataclass(frozen=True)
-class VQ(Tokenizer):
+class VQ(Autoencoder):
     """One code per latent.
 
     Attributes:

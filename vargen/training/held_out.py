@@ -63,7 +63,7 @@ def of_tokenizer(
         )
         psnr_db = 10 * np.log10(4 / np.maximum(mse, 1e-10))  # of images in [-1, 1]
         found = dict(loss=float(mse.mean()), psnr_db=float(psnr_db.mean()))
-        if tokenizer.kind == "codes":
+        if tokenizer.slot.kind == "codes":
             found |= usage.statistics(usage.count(content, tokenizer.grid.level_sizes, tokenizer.vocab))
         return found
 

@@ -159,7 +159,7 @@ class GeneratorTask:
 
     def content(self, frozen: Any, batch: dict, key: jax.Array) -> jax.Array:
         """What the slots of the batch hold: codes int32 [B, N] or latents float32 [B, N, C]."""
-        latents = self.tokenizer.kind == "latents"
+        latents = self.tokenizer.slot.kind == "latents"
         if "content" not in batch:
             content = self.tokenizer.encode(frozen, batch["image"], key if latents else None)
             return jax.lax.stop_gradient(content)

@@ -42,7 +42,7 @@ def results(golden: Golden) -> Iterator[Result]:
     llamagen.fill(c, golden.weights, _heads(golden))
     _, generator = systems.build(c)
     params = jax.tree.map(jnp.asarray, systems.read(llamagen, generator, golden.weights))
-    mixer, lead = generator.block.mixer, generator.feed.lead
+    mixer, lead = generator.stages[0].block.mixer, generator.feed.ahead
     relative = REPRODUCED if generator.condition.pooled and not mixer.kv_heads else SINGLE
 
     if "out/freqs_cis" in golden:
@@ -55,7 +55,7 @@ def results(golden: Golden) -> Iterator[Result]:
     @jax.jit
     @functools.partial(jax.value_and_grad, has_aux=True)
     def loss(params, labels):
-        order = generator.order.decoding(None, len(codes))
+        order = generator.ordering.decoding(None, len(codes))
         hidden, _ = generator.hidden(params, None, jnp.asarray(codes), labels, order)
         head = functools.partial(generator.head.apply, {"params": params["head"]}, hidden)
         return -jnp.mean(head(codes, method="log_prob")), head()

@@ -65,10 +65,10 @@ def _training(golden: Golden, generator, params) -> Iterator[Result]:
         condition = generator.condition.apply({"params": params["condition"]}, labels)
         rows = feed.apply({"params": params["feed"]}, content, condition, order, method="inputs")
         x = rows.x
-        for i in range(generator.layers[0]):
+        for i in range(generator.stages[0].layers):
             layer = jax.tree.map(lambda p, i=i: p[i], params["encoder"])
-            x, _ = generator.block.apply({"params": layer}, x, None, rows.layout)
-        x = generator.norm.apply({"params": params["encoder_norm"]}, x, None)
+            x, _ = generator.stages[0].block.apply({"params": layer}, x, None, rows.layout)
+        x = generator.stages[0].normed(params, x, None)
         return x[:, : feed.buffer + known], generator.hidden(params, None, content, labels, order)[0]
 
     def loss(params, t, noise):

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.feeds import Step
+from vargen.draws import Recorded
 from vargen.interop.parity.golden import SINGLE, Golden, Result, close
 from vargen.orders import Order, cosine_sizes
-from vargen.samplers import Sampling
-from vargen.tokenizers.base import flat
+from vargen.samplers import Sampling, decode
+from vargen.tokenizers.autoencoder import flat
 
 
 def content(latents: np.ndarray) -> jax.Array:
@@ -36,19 +36,22 @@ def results(golden: Golden, generator, params) -> Iterator[Result]:
         if not settings or f"in/{name}/init_0" not in golden:
             continue
         scale = float(settings[1] or 1)
-        order, sizes, noise = _recorded(golden, name)
-        sampling = Sampling.make(guidance=scale, guidance_schedule=settings[2] or "constant")
+        order, draws = _recorded(golden, name)
+        sampling = Sampling.make(
+            guidance=scale,
+            guidance_schedule=settings[2] or "constant",
+            # As they were recorded, where the name doesn't say.
+            temperature=float(settings[3] or (0.95 if scale != 1 else 1.0)),
+        )
         labels = golden["in/label"] if settings[1] else np.full(len(order.slots), generator.condition.null)
         found = _sample(
             linear if settings[4] else generator,
             params,
             jnp.asarray(labels),
-            order,
-            sizes,
-            noise,
-            sampling.scales(sizes) if sampling.guided else None,
-            # As they were recorded, where the name doesn't say.
-            float(settings[3] or (0.95 if sampling.guided else 1.0)),
+            order.slots,
+            draws,
+            sampling,
+            tuple(order.sizes),
         )
         relative = max(SINGLE, 4 * _rounding(golden, output))
         for name in (output, f"{output}_float64run"):
@@ -56,12 +59,10 @@ def results(golden: Golden, generator, params) -> Iterator[Result]:
                 yield _by_slot(name, found, content(golden[name]), relative)
 
 
-def _recorded(golden: Golden, name: str) -> tuple[Order, np.ndarray, np.ndarray]:
-    """A sampler's order, the sizes of its T steps, and its noise.
+def _recorded(golden: Golden, name: str) -> tuple[Order, Recorded]:
+    """A sampler's order, in which the slots of one step are in canonical sequence, and its noise.
 
-    Returns:
-      The order, in which the slots of one step are in canonical sequence; int [T]; float32 [T, 1 + S, B, rows, C]:
-      where each step's reverse process starts and what its S steps add, padded to the longest step.
+    The noise of a slot is where its reverse process starts and what the S steps of that add: float32 [B, N, 1 + S, C].
     """
     steps = len([a for a in golden.arrays if a.startswith(f"in/{name}/init_")])
     # Their order is masked from the front: generation runs through it backwards.
@@ -75,36 +76,19 @@ def _recorded(golden: Golden, name: str) -> tuple[Order, np.ndarray, np.ndarray]
     for s, size in enumerate(sizes):
         start, added = golden[f"in/{name}/init_{s}"], golden[f"in/{name}/steps_{s}"]
         # With guidance theirs draws noise for both halves and uses the first.
-        each = np.concatenate([start[None], added[:, : len(start)]]).reshape(-1, batch, size, start.shape[-1])
-        noise.append(np.pad(each, [(0, 0), (0, 0), (0, max(sizes) - size), (0, 0)]))
-    return Order(jnp.asarray(slots), np.repeat(np.arange(steps), sizes)), sizes, np.stack(noise)
+        each = np.concatenate([start[None], added[:, : len(start)]])
+        noise.append(each.reshape(len(each), batch, size, -1).transpose(1, 2, 0, 3))
+    of_slot = np.empty((batch, n, *noise[0].shape[2:]), np.float32)
+    np.put_along_axis(of_slot, slots[..., None, None], np.concatenate(noise, axis=1), axis=1)
+    return Order(slots, np.repeat(np.arange(steps), sizes)), Recorded(normals=jnp.asarray(of_slot))
 
 
-@functools.partial(jax.jit, static_argnames="generator")
-def _sample(generator, params, labels, order, sizes, noise, scales, temperature):
-    """The engine's loop with given noise and, where `scales` [T] isn't None, guidance: latents [B, N, C]."""
-    batch, n = order.slots.shape
-    _, _, _, rows, channels = noise.shape
-    if scales is not None:
-        labels = jnp.concatenate([labels, generator.condition.without(labels)])
-    condition = generator.condition.apply({"params": params["condition"]}, labels)
-    modulations = generator.modulations(params, condition)
-
-    def body(content, inputs):
-        start, count, noise, scale = inputs
-        step = Step(0, start, count, rows, n)
-        hidden, _ = generator.step(params, None, (), None, content, condition, modulations, order, step)
-        hidden, noise = hidden.reshape(-1, hidden.shape[-1]), noise.reshape(-1, batch * rows, channels)
-        drawn = generator.head.apply(
-            {"params": params["head"]}, noise[0], hidden, noise[1:], scale, temperature, method="denoise"
-        )
-        at = step.positions()
-        slots = jnp.where(at < start + count, order.slots[:, jnp.minimum(at, n - 1)], n)
-        drawn = drawn.reshape(batch, rows, channels)
-        return jax.vmap(lambda c, s, d: c.at[s].set(d, mode="drop"))(content, slots, drawn), None
-
-    table = (jnp.cumsum(sizes) - sizes, sizes, noise, scales)
-    return jax.lax.scan(body, jnp.zeros((batch, n, channels)), table)[0]
+@functools.partial(jax.jit, static_argnames=("generator", "sizes"))
+def _sample(generator, params, labels, slots, draws, sampling, sizes):
+    """The engine's own loop with a given order and noise: latents [B, N, C]."""
+    order = Order(slots, np.repeat(np.arange(len(sizes)), sizes))
+    key = jax.random.key(0)
+    return decode(generator, params, None, labels, key, sampling, order=order, draws=draws)[0]
 
 
 def _rounding(golden: Golden, output: str) -> float:

@@ -1,4 +1,4 @@
-"""What all tokenizers share: their two ends, and the reconstruction loss."""
+"""Tokenizers of an encoder, a bottleneck and a decoder: what these share."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from vargen.errors import UserError
-from vargen.orders import Grid
+from vargen.slots import Grid, Slot
 from vargen.tokenizers import losses
 from vargen.tokenizers.codec import Codec
 
 
 @dataclasses.dataclass(frozen=True)
-class Tokenizer:
-    """Images <-> the content of slots. Static configuration; every method is pure.
-
-    Parameters are dict(encoder=..., decoder=..., quantizer=...).
+class Autoencoder:
+    """A `Tokenizer` around a bottleneck. Parameters are dict(encoder=..., decoder=..., quantizer=...).
 
     Attributes:
       codec: the encoder and the decoder.
@@ -39,9 +37,9 @@ class Tokenizer:
     channels: int
 
     @property
-    def kind(self) -> str:
-        """ "codes" (int32 [B, N]) or "latents" (float32 [B, N, C])."""
-        return "codes" if self.vocab else "latents"
+    def slot(self) -> Slot:
+        """What each slot holds: a code, or a latent."""
+        return Slot((), self.vocab) if self.vocab else Slot((self.channels,))
 
     def init_boxed(self, key: jax.Array) -> dict:
         """Parameters with logical axis names."""
@@ -62,17 +60,11 @@ class Tokenizer:
         raise NotImplementedError
 
     def encode(self, params: dict, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """[B, H, W, C_image] in [-1, 1] -> content: codes int32 [B, N] or latents float32 [B, N, C]."""
+        """[B, H, W, C_image] in [-1, 1] -> content [B, N, *slot.shape]."""
         raise NotImplementedError
 
     def latents(self, qparams: dict, content: jax.Array, known: jax.Array | None = None) -> jax.Array:
-        """Content -> float32 [B, h, w, C], what the decoder takes.
-
-        Args:
-          qparams: params["quantizer"].
-          content: codes int32 [B, N] or latents float32 [B, N, C].
-          known: bool [B, N]: slots that count (a picture half made); None for all.
-        """
+        """Content -> float32 [B, h, w, C], what the decoder takes; see `Tokenizer.latents`."""
         raise NotImplementedError
 
     def decode(self, params: dict, content: jax.Array) -> jax.Array:
@@ -95,21 +87,7 @@ class Tokenizer:
         perceptual: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
         adversarial: Callable[[jax.Array], jax.Array] | None = None,
     ) -> tuple[jax.Array, tuple[dict, dict, jax.Array]]:
-        """The training loss.
-
-        Args:
-          params, stats: of `init` and `init_stats`.
-          images: [B, H, W, C_image] in [-1, 1].
-          key: for sampling latents.
-          step: int32 [], when the adversarial part begins.
-          settings: weights l1, l2, perceptual, adversarial, and adversarial_start, adaptive (all optional).
-          perceptual: (images, reconstruction) -> [B]; needed where its weight is not 0.
-          adversarial: reconstruction -> [], the generator's side of the discriminator's loss; left out where
-            None.
-
-        Returns:
-          loss [], (stats, metrics: dict of scalars, reconstruction [B, H, W, C_image]).
-        """
+        """The training loss; see `Tokenizer.loss`."""
         latents, extra, stats, metrics = self.bottleneck(params, stats, images, key)
         features = self.codec.features(params, latents)
         reconstruction = self.codec.last(params, features)
@@ -159,18 +137,7 @@ class Tokenizer:
         step: jax.Array | int,
         steps: int,
     ) -> tuple[dict, dict]:
-        """What is done to parameters and statistics after each update (jittable).
-
-        Args:
-          params, stats: as the update left them.
-          images: of the update, [B, H, W, C_image]; None where there are none.
-          key: for what is drawn.
-          step: int32 [], the update's number, from 1.
-          steps: of the whole training.
-
-        Returns:
-          params, stats.
-        """
+        """Nothing; see `Tokenizer.revive`."""
         return params, stats
 
 
@@ -179,7 +146,7 @@ def latent_grid(codec: Codec) -> Grid:
     return Grid((codec.grid,))
 
 
-def check_images(tokenizer: Tokenizer, images: jax.Array) -> None:
+def check_images(tokenizer: Autoencoder, images: jax.Array) -> None:
     """Raises UserError where the images have another shape than the tokenizer was built for."""
     expected = (*tokenizer.image_size, tokenizer.image_channels)
     if images.ndim != 4 or images.shape[1:] != expected:

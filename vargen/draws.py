@@ -1,0 +1,104 @@
+"""Where the randomness of sampling comes from: a key for every slot, or a recording."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+
+class Draws(Protocol):
+    """Independent draws for each of some slots [B, n]."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(B, n)."""
+        ...
+
+    def at(self, slots: jax.Array) -> Draws:
+        """Those of slots int [B, m]."""
+        ...
+
+    def normal(self, shape: tuple[int, ...]) -> jax.Array:
+        """Standard normal numbers: float32 [B, n, *shape]."""
+        ...
+
+    def choose(self, logits: jax.Array) -> jax.Array:
+        """Indices int32 [B, n] from softmax(logits [B, n, K])."""
+        ...
+
+    def fold(self, number: Any) -> Draws:
+        """Others, independent of these: for the `number`-th use."""
+        ...
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Keyed:
+    """Draws by PRNG keys [B, n].
+
+    What a slot draws depends on its key alone, so that a result doesn't change with how steps are grouped or examples
+    sharded.
+    """
+
+    keys: jax.Array
+
+    @property
+    def shape(self):
+        return self.keys.shape
+
+    def at(self, slots):
+        return Keyed(jax.vmap(lambda k, s: k[s])(self.keys, slots))
+
+    def normal(self, shape):
+        return jax.vmap(jax.vmap(lambda k: jax.random.normal(k, shape)))(self.keys)
+
+    def choose(self, logits):
+        noise = jax.vmap(jax.vmap(lambda k: jax.random.gumbel(k, logits.shape[-1:])))(self.keys)
+        return jnp.argmax(logits + noise, axis=-1).astype(jnp.int32)
+
+    def fold(self, number):
+        return Keyed(jax.vmap(jax.vmap(lambda k: jax.random.fold_in(k, number)))(self.keys))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """Draws as somebody else made them, each slot's for one use.
+
+    Attributes:
+      normals: float32 [B, n, ...], or None.
+      uniforms: float32 [B, n] in [0, 1): codes by the inverse of the cumulative distribution; or None.
+    """
+
+    normals: Any = None
+    uniforms: Any = None
+
+    @property
+    def shape(self):
+        return jax.tree.leaves(self)[0].shape[:2]
+
+    def at(self, slots):
+        return jax.tree.map(lambda x: jax.vmap(lambda a, s: a[s])(x, slots), self)
+
+    def normal(self, shape):
+        if self.normals.shape[2:] != shape:
+            raise ValueError(f"recorded noise: expected [B, n, {shape}], found {self.normals.shape}")
+        return self.normals
+
+    def choose(self, logits):
+        reached = jnp.cumsum(jax.nn.softmax(logits), axis=-1) > self.uniforms[..., None]
+        return jnp.argmax(reached, axis=-1).astype(jnp.int32)
+
+    def fold(self, number):
+        return self
+
+
+def keyed(key: jax.Array, batch: int, slots: int) -> Keyed:
+    """Keys [B, N], of the key, the example's place in the batch and the slot."""
+    fold = jax.random.fold_in
+    return Keyed(
+        jax.vmap(lambda b: jax.vmap(lambda s: fold(fold(key, b), s))(jnp.arange(slots)))(jnp.arange(batch))
+    )

@@ -1,0 +1,72 @@
+"""The head axis: what distribution is put over the contents of slots."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+from vargen.draws import Draws
+from vargen.layout import Layout
+from vargen.slots import Slot
+
+
+class Sample(NamedTuple):
+    """What a head drew.
+
+    Attributes:
+      content: [B, n, *slot.shape].
+      score: float32 [B, n], its log-probability as the model has it, before temperature and filters; None where the
+        head has none.
+    """
+
+    content: jax.Array
+    score: jax.Array | None
+
+
+class Head(Protocol):
+    """A Linen module: a distribution over the contents of slots, given the hidden vectors of their rows.
+
+    Attributes:
+      explicit: whether there is `log_prob`, and so top-k, top-p and scores.
+      passes: how often the blocks run in one step of decoding; each pass sees what the one before drew.
+    """
+
+    explicit: bool
+    passes: int
+
+    def check(self, slot: Slot) -> None:
+        """Raises ValueError for slots that hold what it doesn't model."""
+        ...
+
+    def loss(self, hidden, target, layout: Layout, weight=None, train: bool = True) -> tuple[jax.Array, dict]:
+        """The training loss, a float32 scalar, and metrics.
+
+        Args:
+          hidden: [B, n, D].
+          target: [B, n, *slot.shape].
+          layout: of the slots predicted: their times (which are drawn together) and places.
+          weight: float32 [B, n]: 1 where the prediction counts; None for ones.
+          train: whether dropout is on.
+        """
+        ...
+
+    def sample(
+        self, hidden, draws: Draws, layout: Layout, settings: Any, guidance=None, draft=None, at: int = 0
+    ) -> Sample:
+        """Draws contents.
+
+        Args:
+          hidden: [B, n, D], or with guidance [2B, n, D]: with the condition, then without.
+          draws: for [B, n].
+          layout: as for `loss`; of one step.
+          settings: `Sampling`: temperature and filters.
+          guidance: scale w of u + w (c - u), or None for no guidance.
+          draft: what the pass before drew, [B, n, ...]; None in the first.
+          at: the pass.
+        """
+        ...
+
+    def log_prob(self, hidden, target) -> jax.Array:
+        """float32 [B, n], nats: log-probability of contents; where `explicit`."""
+        ...

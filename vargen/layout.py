@@ -1,0 +1,91 @@
+"""What a mixer must know of the rows that it is given: who sees whom, and where they lie."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from vargen import static
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A visibility: a row sees the keys whose time is not later than its own.
+
+    Attributes:
+      times: int [N] or [B, N]: of each row as one that looks; -1 sees nothing.
+      key_times: int [M] or [B, M]: of each row that may be seen, those of the cache first; `HIDDEN` for one that
+        nobody sees.
+      window: sees no more than so many times back (0: its own alone); None sees all.
+    """
+
+    times: Any
+    key_times: Any
+    window: int | None = None
+
+
+HIDDEN = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The rows of one pass, as an order and a feed lay them out.
+
+    What is known before tracing is a NumPy array; `times` and `key_times` that are traced come non-decreasing, but for
+    rows that are hidden.
+
+    Attributes:
+      times: int [N] or [B, N]: the time of each row: it sees the rows of its own and of earlier times.
+      coords: int [N, A] or [B, N, A]: where each row's content lies: ([frame,] row, column); negative for rows
+        that lie nowhere (a condition).
+      start: in the cached form, the row of the cache at which these rows begin (int, or traced in a scan).
+      key_times: int [M] or [B, M]: the time of every row that can be seen, those of the cache in the cached form;
+        None where it is `times` itself. A row is hidden by the time `HIDDEN`.
+      keep: how many rows, the first ones, stay in the cache; the others are seen in this pass alone. None keeps all.
+      views: further visibilities, in union with the first and disjoint from it (skip-causal: earlier clean blocks, and
+        the own noisy one).
+      layer: which layer of its stack is at work (int, or traced under a scan over layers).
+    """
+
+    times: Any
+    coords: Any
+    start: Any = None
+    key_times: Any = None
+    keep: int | None = None
+    views: tuple[View, ...] = ()
+    layer: Any = 0
+
+    @property
+    def sequence(self) -> Any:
+        """int [N, 1]: the place of each row in the generation sequence."""
+        return np.arange(self.times.shape[-1])[:, None] + (0 if self.start is None else self.start)
+
+    @property
+    def kept(self) -> int:
+        """How many rows stay in the cache."""
+        return self.times.shape[-1] if self.keep is None else self.keep
+
+    # Questions that mixers ask of a whole pass, when a config is built.
+
+    @property
+    def hides(self) -> bool:
+        """Whether rows are hidden from others that come later: padding, or a union of visibilities."""
+        return self.key_times is not None or bool(self.views)
+
+    @property
+    def same_for_all(self) -> bool:
+        """Whether times are known before tracing, non-decreasing, the same for all examples, and hide nothing."""
+        known = static.known(self.times) and self.times.ndim == 1 and not self.hides
+        return known and bool(np.all(np.diff(self.times) >= 0))
+
+    @property
+    def everyone(self) -> bool:
+        """Whether all rows see one another."""
+        return self.same_for_all and bool(np.all(self.times == self.times[0]))
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether every row has a time of its own."""
+        return self.same_for_all and bool(np.all(np.diff(self.times) > 0))

@@ -1,0 +1,35 @@
+"""The mixer axis: how rows exchange information inside a block."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import jax
+
+from vargen.layout import Layout
+
+
+class Mixer(Protocol):
+    """A Linen module with a parallel form (no cache) and a cached form, equal for every layout that `check` takes."""
+
+    def check(self, layout: Layout) -> None:
+        """Raises ValueError for options that don't fit, and for a layout of a whole pass that it can't honour."""
+        ...
+
+    def init_cache(self, batch: int, length: int) -> Any:
+        """Whatever it must remember, before the first row and for `length` of them: a pytree of arrays [B, ...]."""
+        ...
+
+    def __call__(self, x, layout: Layout, cache: Any = None, train: bool = False) -> tuple[jax.Array, Any]:
+        """Mixes rows.
+
+        Args:
+          x: [B, N, D].
+          layout: who sees whom and, in the cached form, where the rows begin.
+          cache: None (parallel form) or what all rows before `layout.start` left.
+          train: whether dropout is on (needs the rng "dropout").
+
+        Returns:
+          [B, N, D], and the cache with these rows in it, the first `layout.kept` of them (None in the parallel form).
+        """
+        ...

@@ -1,0 +1,32 @@
+"""Orders of generation: which slots are predicted together, and in what sequence.
+
+An order is data. Everything downstream (visibility in attention, positions, cache layout, the decode loop)
+is derived from it. The axis's contract is `Ordering`.
+"""
+
+from vargen.orders.fixed import Fixed, frames, levels, raster
+from vargen.orders.order import Order, Ordering
+from vargen.orders.random import RandomSets, RandomToRaster, random_sets, random_slots, random_to_raster
+from vargen.orders.schedules import cosine_sizes
+
+ORDERS = {
+    "raster": lambda grid: Fixed(grid, raster(grid)),
+    "frames": lambda grid: Fixed(grid, frames(grid)),
+    "levels": lambda grid: Fixed(grid, levels(grid)),
+    "random_to_raster": random_to_raster,
+    "random_sets": random_sets,
+}
+
+__all__ = [
+    "ORDERS",
+    "Fixed",
+    "Order",
+    "Ordering",
+    "RandomSets",
+    "RandomToRaster",
+    "cosine_sizes",
+    "frames",
+    "levels",
+    "random_slots",
+    "raster",
+]

@@ -1,0 +1,152 @@
+"""Orders that are drawn at random."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vargen.limits import SHARE, Between
+from vargen.orders.fixed import Fixed, raster
+from vargen.orders.order import Order, Ordering
+from vargen.orders.schedules import cosine_sizes
+from vargen.slots import Grid
+
+
+def random_slots(grid: Grid, key: jax.Array, batch: int) -> jax.Array:
+    """int32 [B, N]: an independent random permutation of the slots for every example."""
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(batch))
+    return jax.vmap(lambda k: jax.random.permutation(k, grid.size))(keys)
+
+
+def given_first(slots: jax.Array, given: np.ndarray | None) -> jax.Array:
+    """Sequences int32 [B, N], the slots that are given (bool [N]) before the others, else as they were."""
+    if given is None:
+        return slots
+    later = jnp.argsort(jnp.asarray(~given)[slots], axis=-1, stable=True)
+    return jnp.take_along_axis(slots, later, axis=-1)
+
+
+def after_given(sizes: np.ndarray, given: int) -> np.ndarray:
+    """int [N]: steps of `sizes` slots, after a first step of the slots that are given, if there are any."""
+    sizes = np.concatenate([[given], sizes]) if given else sizes
+    return np.repeat(np.arange(len(sizes)), sizes)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomSets(Ordering):
+    """Random sets of slots (MAR, arXiv 2406.11838): a random sequence, cut by a cosine schedule.
+
+    In training the first slots of the sequence are known and the rest predicted; the masked ratio is drawn
+    per example from a Gaussian around 1 with deviation 0.25, cut to [mask_ratio_min, 1].
+
+    Attributes:
+      grid: the slots.
+      steps: steps of generation unless the sampling settings name another number.
+      mask_ratio_min: the least masked ratio in training.
+    """
+
+    grid: Grid
+    steps: int
+    mask_ratio_min: float = 0.7
+    random: bool = True
+    random_decoding: bool = True
+
+    @property
+    def most_known(self) -> int:
+        """The most slots that can be known in a training pass."""
+        return self.grid.size - math.ceil(self.grid.size * self.mask_ratio_min)
+
+    def training(self, key: jax.Array, content: Any, progress: Any = None) -> Order:
+        """Slots [B, N]; steps [B, N] are 0 where known and 1 where predicted."""
+        key_slots, key_ratio = jax.random.split(key)
+        n, batch = self.grid.size, len(content)
+        low = (self.mask_ratio_min - 1.0) / 0.25
+        ratio = 1.0 + 0.25 * jax.random.truncated_normal(key_ratio, low, 0.0, (batch, 1))
+        known = n - jnp.ceil(n * ratio).astype(jnp.int32)
+        return Order(random_slots(self.grid, key_slots, batch), (jnp.arange(n) >= known).astype(jnp.int32))
+
+    def decoding(self, key: jax.Array, batch: int, steps: int = 0, given: np.ndarray | None = None) -> Order:
+        """Slots [B, N] at random; steps [N] by the cosine schedule."""
+        known = 0 if given is None else int(given.sum())
+        slots = given_first(random_slots(self.grid, key, batch), given)
+        return Order(slots, after_given(self._sizes(steps, known), known), given=known)
+
+    def _sizes(self, steps: int, known: int) -> np.ndarray:
+        steps, left = steps or self.steps, self.grid.size - known
+        if not 1 <= steps <= self.grid.size:
+            raise ValueError(
+                f"sampling.steps: expected 1 to {self.grid.size} (one slot a step), found {steps}"
+            )
+        return cosine_sizes(left, min(steps, left))
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomToRaster(Ordering):
+    """Random sequences in training that become the raster one (RAR, arXiv 2411.00776, section 3.3).
+
+    An example's sequence is random with a probability that is 1 until the share `start` of the training, falls
+    linearly to 0 at `end`, and stays there. Generation is in raster order.
+
+    Attributes:
+      grid: the slots.
+      start, end: shares of the training, 0 to 1.
+    """
+
+    grid: Grid
+    start: float
+    end: float
+    random: bool = True
+
+    def training(self, key: jax.Array, content: Any, progress: Any = None) -> Order:
+        """Slots [B, N], one a step; `progress` is the share that is done, None the end: the slots of generation."""
+        n, batch = self.grid.size, len(content)
+        if progress is None:
+            return raster(self.grid)
+        share = (self.end - progress) / max(self.end - self.start, 1e-9)
+        key_slots, key_share = jax.random.split(key)
+        shuffled = jax.random.uniform(key_share, (batch, 1)) < share
+        return Order(
+            jnp.where(shuffled, random_slots(self.grid, key_slots, batch), np.arange(n)), np.arange(n)
+        )
+
+    def decoding(
+        self, key: jax.Array | None, batch: int, steps: int = 0, given: np.ndarray | None = None
+    ) -> Order:
+        """The raster order; `steps` must be 0 or the number of slots."""
+        return Fixed(self.grid, raster(self.grid)).decoding(key, batch, steps, given)
+
+
+def random_sets(
+    grid: Grid,
+    steps: Annotated[int, Between(1, 10**6)],
+    mask_ratio_min: Annotated[float, Between(0, 1, above=True)] = 0.7,
+) -> RandomSets:
+    """The part "random_sets".
+
+    Raises:
+      ValueError: more steps than slots.
+    """
+    if steps > grid.size:
+        raise ValueError(
+            f"config field order.steps: expected 1 to {grid.size} (one slot a step), found {steps}"
+        )
+    return RandomSets(grid, steps, mask_ratio_min)
+
+
+def random_to_raster(
+    grid: Grid, start: Annotated[float, SHARE] = 0.5, end: Annotated[float, SHARE] = 0.75
+) -> RandomToRaster:
+    """The part "random_to_raster".
+
+    Raises:
+      ValueError: it ends before it starts.
+    """
+    if end < start:
+        raise ValueError(f"config field order.end: expected at least start, {start}, found {end}")
+    return RandomToRaster(grid, start, end)

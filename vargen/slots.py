@@ -1,0 +1,87 @@
+"""The slots of a picture: how many, where they lie, and what each of them holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """What one slot holds: codes, or numbers.
+
+    Attributes:
+      shape: () for one code, (Q,) for Q codes (residual quantisation), (C,) for C numbers.
+      vocab: K, what each code is below; 0 for numbers.
+    """
+
+    shape: tuple[int, ...]
+    vocab: int = 0
+
+    @property
+    def kind(self) -> str:
+        """ "codes" (int32) or "latents" (float32)."""
+        return "codes" if self.vocab else "latents"
+
+    @property
+    def dtype(self) -> Any:
+        """Of content: int32 or float32."""
+        return jnp.int32 if self.vocab else jnp.float32
+
+    def zeros(self, batch: int, slots: int) -> jax.Array:
+        """Content of zeros: [B, N, *shape]."""
+        return jnp.zeros((batch, slots, *self.shape), self.dtype)
+
+    def __str__(self) -> str:
+        if not self.vocab:
+            return f"{self.shape[-1]} numbers"
+        return f"{self.shape[0]} of {self.vocab} codes" if self.shape else f"one of {self.vocab} codes"
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """The slots of a tokenizer and where they lie.
+
+    Slots are numbered level by level (coarse to fine), frame by frame, row by row: the canonical layout.
+
+    Attributes:
+      levels: (height, width) of each level, coarse to fine; one level for a plain grid.
+      frames: frames per level.
+    """
+
+    levels: tuple[tuple[int, int], ...]
+    frames: int = 1
+
+    @functools.cached_property
+    def level_sizes(self) -> tuple[int, ...]:
+        """Slots per level."""
+        return tuple(self.frames * h * w for h, w in self.levels)
+
+    @functools.cached_property
+    def level_starts(self) -> tuple[int, ...]:
+        """The first slot of each level."""
+        return tuple(int(x) for x in np.cumsum((0, *self.level_sizes))[:-1])
+
+    @property
+    def size(self) -> int:
+        """N, the number of slots."""
+        return sum(self.level_sizes)
+
+    @functools.cached_property
+    def coords(self) -> np.ndarray:
+        """int32 [N, 4]: level, frame, row and column of every slot."""
+        rows = []
+        for level, (h, w) in enumerate(self.levels):
+            index = np.indices((self.frames, h, w)).reshape(3, -1).T
+            rows.append(np.concatenate([np.full((len(index), 1), level), index], axis=1))
+        return np.concatenate(rows).astype(np.int32)
+
+    @property
+    def places(self) -> np.ndarray:
+        """int32 [N, A]: where every slot lies within its level: ([frame,] row, column)."""
+        return self.coords[:, 2:] if self.frames == 1 else self.coords[:, 1:]

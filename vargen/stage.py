@@ -1,0 +1,126 @@
+"""A stage: blocks that are alike, one after another, and the norm behind them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vargen.layout import Layout
+from vargen.mixers.block import Block, FinalNorm
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stage:
+    """Static configuration of a stage. Parameters are `blocks`, stacked along a first axis of layers, and `norm`.
+
+    Attributes:
+      name: what parameters are called by: `<name>` and `<name>_norm`.
+      block: every block of it.
+      layers: L.
+      norm: after the last block.
+      drop_path: stochastic depth of the last layer, growing linearly from 0.
+      remat: whether training recomputes each block in the backward pass.
+    """
+
+    name: str
+    block: Block
+    layers: int
+    norm: FinalNorm
+    drop_path: float = 0.0
+    remat: bool = False
+
+    def init_boxed(self, key: jax.Array) -> dict[str, Any]:
+        """Parameters, each boxed with its logical axis names."""
+        block_key, norm_key = jax.random.split(key)
+        init = functools.partial(self.block.init, method=_touch)
+        boxed = jax.vmap(lambda k: init(k)["params"])(jax.random.split(block_key, self.layers))
+        blocks = jax.tree.map(_add_layers_axis, boxed, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
+        vector = jnp.zeros((1, 1, self.block.width))
+        return {
+            self.name: blocks,
+            f"{self.name}_norm": self.norm.init(norm_key, vector, vector).get("params", {}),
+        }
+
+    def modulate(self, params, condition):
+        """The modulations of one block, see `Block.modulate`."""
+        return self.block.apply({"params": params}, condition, method="modulate")
+
+    def modulations(self, params, condition):
+        """Those of all blocks by [B, 1, ...]: [L, B, 1, 6, D]."""
+        return jax.lax.map(lambda p: self.modulate(p, condition), params[self.name])
+
+    def init_cache(self, batch: int, length: int):
+        """Empty caches of all layers for `length` rows, [L, ...] per leaf."""
+        one = self.block.mixer.init_cache(batch, length)
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.layers, *x.shape)), one)
+
+    def cut(self, params, modulations, cache):
+        """Parameters, modulations and caches as lists of one per layer, for loops in which a stack would be copied."""
+        both = (params[self.name], modulations)
+        return [
+            [jax.tree.map(lambda x, i=i: x[i], tree) for i in range(self.layers)] for tree in (both, cache)
+        ]
+
+    def __call__(self, params, x, layout: Layout, vector, modulations, own=None, cache=None, key=None):
+        """Rows through the blocks.
+
+        Args:
+          params: of the whole generator.
+          x: [B, M, D].
+          layout: of the rows.
+          vector: [B, 1 or M, D] for the norm, or None.
+          modulations: of `modulations`, or None.
+          own: None, or [B, M, ...]: what each row is modulated by instead.
+          cache: [L, ...] per leaf, or None (the parallel form).
+          key: PRNG key of dropout, which is on where there is one.
+
+        Returns:
+          [B, M, D], and the cache with the rows that stay in it.
+        """
+        train = key is not None
+        rates = np.linspace(0.0, self.drop_path, self.layers).astype(np.float32)
+        keys = jax.random.split(key, self.layers) if train else None
+
+        def body(x, inputs):
+            params, modulation, cache, rate, key, layer = inputs
+            rngs = {"dropout": key} if train else None
+            here = dataclasses.replace(layout, layer=layer)
+            modulation = modulation if own is None else self.modulate(params, own)
+            return self.block.apply({"params": params}, x, modulation, here, cache, train, rate, rngs=rngs)
+
+        body = jax.checkpoint(body) if self.remat and train else body
+        x, cache = jax.lax.scan(
+            body, x, (params[self.name], modulations, cache, rates, keys, np.arange(self.layers))
+        )
+        return self.normed(params, x, vector), cache
+
+    def unrolled(self, params, layers, x, layout: Layout, vector, own=None, cache=None):
+        """The same without a loop and without dropout, layers and caches as `cut` gives them."""
+        caches = []
+        for layer, ((p, modulation), c) in enumerate(zip(layers, cache, strict=True)):
+            here = dataclasses.replace(layout, layer=layer)
+            modulation = modulation if own is None else self.modulate(p, own)
+            x, c = self.block.apply({"params": p}, x, modulation, here, c)
+            caches.append(c)
+        return self.normed(params, x, vector), caches
+
+    def normed(self, params, x, vector):
+        """The norm behind the blocks."""
+        return self.norm.apply({"params": params[f"{self.name}_norm"]}, x, vector)
+
+
+def _touch(block):
+    """Runs every parameter of a block once, for its initialisation."""
+    x = jnp.zeros((1, 1, block.width))
+    condition = jnp.zeros((1, 1, 6, block.width) if block.adaptive == "shared" else (1, 1, block.width))
+    return block(x, block.modulate(condition), Layout(np.zeros(1, np.int32), np.zeros((1, 2), np.int32)))
+
+
+def _add_layers_axis(box):
+    return box.replace(names=("layers", *box.names))

@@ -1,0 +1,42 @@
+"""NumPy while everything is known before tracing, jax.numpy from then on: the one place that chooses."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+KNOWN = (int, float, np.ndarray, np.generic)
+
+
+def known(*values: Any) -> bool:
+    """Whether all values (None aside) are known before tracing."""
+    return all(x is None or isinstance(x, KNOWN) for x in values)
+
+
+def module(*values: Any) -> ModuleType:
+    """numpy where all values are known, else jax.numpy."""
+    return np if known(*values) else jnp
+
+
+def take(table: Any, index: Any) -> Any:
+    """table [..., M] at `index` [...] -> [..., *index.shape]."""
+    return module(table, index).asarray(table)[..., index]
+
+
+def where(condition: Any, a: Any, b: Any) -> Any:
+    """Elementwise choice."""
+    return module(condition, a, b).where(condition, a, b)
+
+
+def pad(x: Any, widths: Any, value: Any = 0) -> Any:
+    """x with so many entries of `value` put before and after along each of its last axes, [(before, after), ...]."""
+    widths = [(0, 0)] * (x.ndim - len(widths)) + list(widths)
+    return module(x).pad(x, widths, constant_values=value)
+
+
+def arange(start: Any, size: int) -> Any:
+    """int [size]: start, start + 1, ..."""
+    return start + (np.arange(size) if known(start) else jnp.arange(size))

@@ -1,0 +1,140 @@
+"""The tokenizer axis: what the slots are, and what is in each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jax
+
+from vargen.slots import Grid, Slot
+
+
+class Tokenizer(Protocol):
+    """Images <-> the content of slots. Static configuration; every method is pure.
+
+    Parameters are a dict whose entry `quantizer` is what `latents` needs.
+
+    Attributes:
+      image_size: (H, W).
+      image_channels: of the images.
+      grid: the slots.
+      slot: what each holds.
+      vocab: K, 0 where the content is latents.
+      channels: C of the latents.
+    """
+
+    @property
+    def image_size(self) -> tuple[int, int]: ...
+    @property
+    def image_channels(self) -> int: ...
+    @property
+    def grid(self) -> Grid: ...
+    @property
+    def slot(self) -> Slot: ...
+    @property
+    def vocab(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
+
+    def init_boxed(self, key: jax.Array) -> dict:
+        """Parameters with logical axis names."""
+        ...
+
+    def init(self, key: jax.Array) -> dict:
+        """Parameters, a plain tree of float32."""
+        ...
+
+    def init_stats(self) -> dict:
+        """Statistics that training gathers: arrays that are no parameters."""
+        ...
+
+    def encode(self, params: dict, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """[B, H, W, C_image] in [-1, 1] -> content [B, N, *slot.shape]."""
+        ...
+
+    def latents(self, qparams: dict, content: jax.Array, known: jax.Array | None = None) -> jax.Array:
+        """Content -> float32 [B, h, w, C], what `decode_latents` takes.
+
+        Args:
+          qparams: params["quantizer"].
+          content: [B, N, *slot.shape].
+          known: bool [B, N]: slots that count (a picture half made); None for all.
+        """
+        ...
+
+    def decode(self, params: dict, content: jax.Array) -> jax.Array:
+        """Content -> float32 [B, H, W, C_image], not clipped."""
+        ...
+
+    def decode_latents(self, params: dict, latents: jax.Array) -> jax.Array:
+        """float32 [B, h, w, C] -> float32 [B, H, W, C_image], not clipped."""
+        ...
+
+    def loss(
+        self,
+        params: dict,
+        stats: dict,
+        images: jax.Array,
+        key: jax.Array,
+        step: jax.Array,
+        settings: Mapping[str, Any],
+        *,
+        perceptual: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+        adversarial: Callable[[jax.Array], jax.Array] | None = None,
+    ) -> tuple[jax.Array, tuple[dict, dict, jax.Array]]:
+        """The training loss.
+
+        Args:
+          params, stats: of `init` and `init_stats`.
+          images: [B, H, W, C_image] in [-1, 1].
+          key: for sampling latents.
+          step: int32 [], when the adversarial part begins.
+          settings: weights l1, l2, perceptual, adversarial, and adversarial_start, adaptive (all optional).
+          perceptual: (images, reconstruction) -> [B]; needed where its weight is not 0.
+          adversarial: reconstruction -> [], the generator's side of the discriminator's loss; left out where
+            None.
+
+        Returns:
+          loss [], (stats, metrics: dict of scalars, reconstruction [B, H, W, C_image]).
+        """
+        ...
+
+    def revive(
+        self,
+        params: dict,
+        stats: dict,
+        images: jax.Array | None,
+        key: jax.Array,
+        step: jax.Array | int,
+        steps: int,
+    ) -> tuple[dict, dict]:
+        """What is done to parameters and statistics after each update (jittable).
+
+        Args:
+          params, stats: as the update left them.
+          images: of the update, [B, H, W, C_image]; None where there are none.
+          key: for what is drawn.
+          step: int32 [], the update's number, from 1.
+          steps: of the whole training.
+
+        Returns:
+          params, stats.
+        """
+        ...
+
+
+class Leveled:
+    """What a tokenizer adds whose levels build an image up, coarse to fine: the state is the image so far."""
+
+    def start(self, batch: int) -> jax.Array:
+        """The image before the first level: float32 [B, h, w, C]."""
+        raise NotImplementedError
+
+    def absorb(self, qparams: dict, state: jax.Array, codes: jax.Array, level: int) -> jax.Array:
+        """The image so far with the codes [B, n] of a level."""
+        raise NotImplementedError
+
+    def resample(self, state: jax.Array, level: int) -> jax.Array:
+        """The image so far as the rows of a level: float32 [B, n, C]."""
+        raise NotImplementedError
