@@ -74,6 +74,19 @@ def maskgit():
     return c
 
 
+def randar():
+    c = llamagen()
+    c.name, c.order, c.feed = "randar", part("random", schedule="cosine_ahead"), part("instruct", heads=4)
+    return c
+
+
+def arpg():
+    c = llamagen()
+    c.name, c.order = "arpg", part("random", steps=6, schedule="arccos_left")
+    c.feed, c.mixer.kv_heads = part("query", heads=4), 0
+    return c
+
+
 def mamba():
     c = llamagen()
     c.name, c.mixer = "mamba", part("mamba", state=4)
@@ -122,6 +135,8 @@ SYSTEMS = dict(
     rar=rar,
     mar=mar,
     maskgit=maskgit,
+    randar=randar,
+    arpg=arpg,
     mamba=mamba,
     axial=axial,
     gla_chain=gla_chain,

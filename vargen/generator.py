@@ -158,7 +158,8 @@ class Generator:
         """Empty caches of every stage, [L, ...] per leaf; None for feeds that remember nothing."""
         if not self.feed.cached:
             return None
-        return {stage.name: stage.init_cache(batch, length) for stage in self.stages}
+        own = self.feed.init_cache(batch, length)
+        return {stage.name: stage.init_cache(batch, length) for stage in self.stages} | {"feed": own}
 
     def step(
         self, params, quantizer, state, cache, content, condition, modulations, order, step, layers=None
@@ -189,14 +190,16 @@ class Generator:
 
     def through(self, params, rows, condition, modulations, cache=None, key=None, layers=None):
         """Rows through all stages to hidden vectors, and the cache."""
-        own, after = None, {}
+        own = None
+        after = {"feed": {} if cache is None else cache["feed"]}
         vector = None if condition.vector is None else condition.vector[:, None]
         if rows.condition is not None:
             vector, own = rows.condition, self._shared(params, rows.condition)
         hidden = rows.x
         for i, stage in enumerate(self.stages):
             if i:
-                rows = self.feed.apply({"params": params["feed"]}, i, hidden, rows, method="enter")
+                args = (i, hidden, rows, None if cache is None else after["feed"])
+                rows, after["feed"] = self.feed.apply({"params": params["feed"]}, *args, method="enter")
             stage_cache = None if cache is None else cache[stage.name]
             if layers is not None:
                 hidden, stage_cache = stage.unrolled(
@@ -228,6 +231,6 @@ def _touch_feed(feed, generator, layouts: list[Layout] | None = None):
     layouts = [] if layouts is None else layouts
     layouts.append(rows.layout)
     for i in range(1, len(feed.stages)):
-        rows = feed.enter(i, rows.x, rows)
+        rows, _ = feed.enter(i, rows.x, rows)
         layouts.append(rows.layout)
     return feed.outputs(rows.x, rows)

@@ -30,6 +30,20 @@ HIDDEN = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
+class Memory:
+    """Keys and values for rows to look at instead of each other, the same for all blocks of a stage.
+
+    Attributes:
+      key, value: [B, M, G, D/H].
+      times: int [M] or [B, M]: a row sees those whose time is not later than its own.
+    """
+
+    key: Any
+    value: Any
+    times: Any
+
+
+@dataclasses.dataclass(frozen=True)
 class Layout:
     """The rows of one pass, as an order and a feed lay them out.
 
@@ -46,7 +60,8 @@ class Layout:
       keep: how many rows, the first ones, stay in the cache; the others are seen in this pass alone. None keeps all.
       views: further visibilities, in union with the first and disjoint from it (skip-causal: earlier clean blocks, and
         the own noisy one).
-      layer: which layer of its stack is at work (int, or traced under a scan over layers).
+      memory: what rows look at instead of each other; None for each other.
+      layer: which layer of its stage is at work (int, or traced under a scan over layers).
     """
 
     times: Any
@@ -55,6 +70,7 @@ class Layout:
     key_times: Any = None
     keep: int | None = None
     views: tuple[View, ...] = ()
+    memory: Memory | None = None
     layer: Any = 0
 
     @property
@@ -71,8 +87,8 @@ class Layout:
 
     @property
     def hides(self) -> bool:
-        """Whether rows are hidden from others that come later: padding, or a union of visibilities."""
-        return self.key_times is not None or bool(self.views)
+        """Whether rows don't simply see those of their own and earlier times: padding, unions, a memory."""
+        return self.key_times is not None or bool(self.views) or self.memory is not None
 
     @property
     def same_for_all(self) -> bool:

@@ -133,8 +133,8 @@ def _stages(config, m, feed, grid, initial, dtype) -> tuple[Stage, ...]:
         width, initial, m["norm"], m["affine"], m["eps"], m["adaptive"] != "none", m["adaln_zero"], dtype
     )
     return tuple(
-        Stage(name, block, count, norm, m["drop_path"], config.training.remat)
-        for name, count in zip(feed.stages, layers, strict=True)
+        Stage(name, block, count, norm, m["drop_path"], config.training.remat, feed.reads_memory(i))
+        for i, (name, count) in enumerate(zip(feed.stages, layers, strict=True))
     )
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 STEPS = 10**9
 GUIDANCE = Between(0, 1e4)
+GUIDANCE_SCHEDULES = ("constant", "linear", "linear_after", "linear_before", "cosine", "ramp")
 TEMPERATURE = Between(0, 100)
 TOP_P = Between(0, 1, above=True)
 TOP_K = Between(0, 2**24)
@@ -68,6 +69,7 @@ class Sampling:
     Attributes:
       guidance: classifier-free guidance scale; 1: none.
       guidance_schedule: how guidance changes over the decoding steps.
+      guidance_start: where the linear schedules start.
       guidance_power: the exponent of the schedule "cosine".
       guidance_steps: decoding steps with guidance; 0: all.
       temperature: below 1: safer, above: wilder.
@@ -77,7 +79,8 @@ class Sampling:
     """
 
     guidance: Annotated[float, GUIDANCE] = 1.0
-    guidance_schedule: Annotated[str, OneOf("constant", "linear", "cosine", "ramp")] = "constant"
+    guidance_schedule: Annotated[str, OneOf(*GUIDANCE_SCHEDULES)] = "constant"
+    guidance_start: Annotated[float, GUIDANCE] = 1.0
     guidance_power: Annotated[float, Between(0, 100)] = 1.0
     guidance_steps: Annotated[int, DECODING_STEPS] = 0
     temperature: Annotated[float, TEMPERATURE] = 1.0

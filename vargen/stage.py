@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.layout import Layout
+from vargen.layout import Layout, Memory
 from vargen.mixers.block import Block, FinalNorm
 
 
@@ -26,6 +26,7 @@ class Stage:
       norm: after the last block.
       drop_path: stochastic depth of the last layer, growing linearly from 0.
       remat: whether training recomputes each block in the backward pass.
+      reads_memory: whether its rows look at `Layout.memory` instead of each other.
     """
 
     name: str
@@ -34,11 +35,12 @@ class Stage:
     norm: FinalNorm
     drop_path: float = 0.0
     remat: bool = False
+    reads_memory: bool = False
 
     def init_boxed(self, key: jax.Array) -> dict[str, Any]:
         """Parameters, each boxed with its logical axis names."""
         block_key, norm_key = jax.random.split(key)
-        init = functools.partial(self.block.init, method=_touch)
+        init = functools.partial(self.block.init, method=_touch, memory=self.reads_memory)
         boxed = jax.vmap(lambda k: init(k)["params"])(jax.random.split(block_key, self.layers))
         blocks = jax.tree.map(_add_layers_axis, boxed, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
         vector = jnp.zeros((1, 1, self.block.width))
@@ -57,7 +59,7 @@ class Stage:
 
     def init_cache(self, batch: int, length: int):
         """Empty caches of all layers for `length` rows, [L, ...] per leaf."""
-        one = self.block.mixer.init_cache(batch, length)
+        one = {} if self.reads_memory else self.block.mixer.init_cache(batch, length)
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.layers, *x.shape)), one)
 
     def cut(self, params, modulations, cache):
@@ -115,11 +117,16 @@ class Stage:
         return self.norm.apply({"params": params[f"{self.name}_norm"]}, x, vector)
 
 
-def _touch(block):
+def _touch(block, memory: bool):
     """Runs every parameter of a block once, for its initialisation."""
     x = jnp.zeros((1, 1, block.width))
     condition = jnp.zeros((1, 1, 6, block.width) if block.adaptive == "shared" else (1, 1, block.width))
-    return block(x, block.modulate(condition), Layout(np.zeros(1, np.int32), np.zeros((1, 2), np.int32)))
+    times = np.zeros(1, np.int32)
+    layout = Layout(times, np.zeros((1, 2), np.int32))
+    if memory:
+        rows = jnp.zeros((1, 1, block.mixer.groups, block.mixer.head_dim))
+        layout = dataclasses.replace(layout, memory=Memory(rows, rows, times))
+    return block(x, block.modulate(condition), layout)
 
 
 def _add_layers_axis(box):

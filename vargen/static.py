@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -40,3 +41,11 @@ def pad(x: Any, widths: Any, value: Any = 0) -> Any:
 def arange(start: Any, size: int) -> Any:
     """int [size]: start, start + 1, ..."""
     return start + (np.arange(size) if known(start) else jnp.arange(size))
+
+
+def append(rows: Any, new: Any, start: Any) -> Any:
+    """rows [B, M, ...] with `new` [B, n, ...] from row `start` on: cut behind these where that is known, else as long
+    as before, into which they must fit."""
+    if known(start):
+        return jnp.concatenate([rows[:, :start], new], axis=1)
+    return jax.lax.dynamic_update_slice(rows, new.astype(rows.dtype), (0, start, *[0] * (rows.ndim - 2)))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import types
 
 import chex
 import jax
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from systems import SYSTEMS, labels_for, make
 
+from vargen import models
 from vargen.content import take
 from vargen.draws import keyed
 from vargen.model import Model
@@ -25,13 +25,14 @@ def uncached(generator, params, quantizer, labels, key, sampling):
     key_order, key_slots = jax.random.split(key)
     order = generator.ordering.decoding(key_order, batch, sampling.steps)
     draws, scales = keyed(key_slots, batch, n), sampling.scales(order.sizes)
-    if generator.ordering.random_decoding:
+    masked = not generator.feed.cached
+    if masked:
         generator = dataclasses.replace(generator, feed=generator.feed.clone(most_known=n))
     content = generator.tokenizer.slot.zeros(batch, n)
 
     @jax.jit
     def hidden_of(content, labels, steps):
-        order_now = dataclasses.replace(order, steps=steps) if generator.ordering.random_decoding else order
+        order_now = dataclasses.replace(order, steps=steps) if masked else order
         hidden, rows = generator.hidden(params, quantizer, content, labels, order_now)
         slots = jnp.broadcast_to(jnp.asarray(rows.slots), content.shape[:2])
         # From the feed's rows to canonical slots.
@@ -108,19 +109,25 @@ def test_guidance_schedules():
     np.testing.assert_allclose(scales(guidance_steps=2), [3, 3, 1, 1])
 
 
-def _groups(sizes, cached=True, unrolled=False, ahead=0, given=0):
+def _groups(system, sizes, given=0, **changes):
     order = Order(np.arange(sum(sizes)), np.repeat(np.arange(len(sizes)), sizes), given=given)
-    return groups(order, types.SimpleNamespace(cached=cached, unrolled=unrolled, ahead=ahead))
+    c = SYSTEMS[system]()
+    return groups(order, models.build_generator(c, models.build_tokenizer(c)).feed)
 
 
 def test_groups():
-    raster = _groups([1] * 5)
+    raster = _groups("llamagen", [1] * 5)
     assert [len(g) for g in raster] == [5] and raster[0][3].start == 3 and raster[0][0].size == 1
-    levels = _groups([1, 4, 16])
-    assert [(g[0].start, g[0].size) for g in levels] == [(0, 1), (1, 4), (5, 16)]
-    assert [len(g) for g in _groups([4, 4], unrolled=True)] == [1, 1]
-    assert [len(g) for g in _groups([1] * 5, ahead=2)] == [1, 4]
-    masked = _groups([1, 1, 2, 3, 4, 5], cached=False)
+    assert [(g[0].start, g[0].size) for g in _groups("llamagen", [1, 4, 16])] == [(0, 1), (1, 4), (5, 16)]
+    assert [len(g) for g in _groups("var", [4, 4])] == [1, 1]
+    assert [len(g) for g in _groups("rar", [1] * 5)] == [1, 4]
+    assert [(g[0].start, g[0].before, len(g)) for g in _groups("randar", [1, 1, 1, 2, 2, 2])] == [
+        (0, 0, 1),
+        (1, 1, 2),
+        (3, 1, 1),
+        (5, 2, 2),
+    ]
+    masked = _groups("mar", [1, 1, 2, 3, 4, 5])
     assert sum(len(g) for g in masked) == 6
     for group in masked:
         assert group[0].size == max(s.count for s in group)
@@ -128,9 +135,14 @@ def test_groups():
 
 
 def test_groups_after_given_slots():
-    raster = _groups([1] * 5, ahead=2, given=3)
+    raster = _groups("rar", [1] * 5, given=3)
     assert [(g[0].start, g[0].size, len(g)) for g in raster] == [(0, 3, 1), (3, 1, 2)]
-    levels = _groups([1, 4, 16], unrolled=True, given=5)
+    levels = _groups("var", [1, 4, 16], given=5)
     assert [(g[0].index, g[0].start, g[0].size) for g in levels] == [(0, 0, 1), (1, 1, 4), (2, 5, 16)]
-    masked = _groups([6, 1, 2, 3], cached=False, given=6)
+    masked = _groups("mar", [6, 1, 2, 3], given=6)
     assert [s.start for g in masked for s in g] == [6, 7, 9]
+    query = _groups("arpg", [3, 2, 2, 2], given=3)
+    assert [(g[0].start, g[0].before, g[0].begins, len(g)) for g in query] == [
+        (3, 3, True, 1),
+        (5, 2, False, 2),
+    ]

@@ -14,18 +14,22 @@ class Feed(Protocol):
     Attributes:
       stages: the names of the stages of blocks that it drives, one after another.
       cached: whether rows that are known are remembered in caches.
-      unrolled: whether every step has arithmetic of its own, so that no two run in one scan.
       takes_prefix: whether it takes a condition of several rows.
       modulates_rows: whether every row brings a condition of its own (`Rows.condition`).
-      ahead: how many rows come before those that predict, in the first step.
+      length: how many rows a cache must hold.
     """
 
     stages: tuple[str, ...]
     cached: bool
-    unrolled: bool
     takes_prefix: bool
     modulates_rows: bool
-    ahead: int
+
+    @property
+    def length(self) -> int: ...
+
+    def reads_memory(self, stage: int) -> bool:
+        """Whether rows of a stage look at `Layout.memory` instead of each other."""
+        ...
 
     def check(self, ordering: Ordering) -> None:
         """Raises ValueError for an order that it can't honour."""
@@ -41,6 +45,18 @@ class Feed(Protocol):
           quantizer: the tokenizer's quantiser parameters.
           train: whether dropout is on.
         """
+        ...
+
+    def alike(self, step: Step) -> Any:
+        """What steps have in common that can run in one scan, for feeds with a cache: a key, equal for these alone."""
+        ...
+
+    def prefill(self, steps: list[Step]) -> list[Step]:
+        """The passes that bring the contents of given steps (the first ones) into the cache."""
+        ...
+
+    def init_cache(self, batch: int, length: int) -> dict[str, Any]:
+        """What is remembered beside the stages' caches, before the first row and for `length` of them."""
         ...
 
     def begin(self, batch: int) -> Any:
@@ -63,10 +79,54 @@ class Feed(Protocol):
         """The state after a step, whose contents [B, N, *slot.shape] holds."""
         ...
 
-    def enter(self, stage: int, hidden, rows: Rows) -> Rows:
-        """Rows of a stage after the first, from the results [B, M, D] of the one before and its rows."""
+    def enter(self, stage: int, hidden, rows: Rows, cache: Any = None) -> tuple[Rows, Any]:
+        """Rows of a stage after the first, from the results [B, M, D] of the one before and its rows.
+
+        Args:
+          stage: its number.
+          hidden, rows: of the stage before.
+          cache: of `init_cache`, in decoding.
+
+        Returns:
+          The rows, and the cache.
+        """
         ...
 
     def outputs(self, hidden, rows: Rows) -> Any:
         """[B, M, D] of the last stage -> [B, n, D], a row for each of `rows.slots`."""
         ...
+
+
+class Plain:
+    """What most feeds have in common: one stage whose rows look at each other, no state."""
+
+    stages = ("blocks",)
+    takes_prefix = False
+    modulates_rows = False
+
+    def reads_memory(self, stage: int) -> bool:
+        """No stage does."""
+        return False
+
+    def alike(self, step: Step) -> Any:
+        """Steps of one size."""
+        return step.size
+
+    def prefill(self, steps: list[Step]) -> list[Step]:
+        """All steps in one pass."""
+        if not steps:
+            return []
+        size = steps[-1].start + steps[-1].size
+        return [Step(0, 0, size, size, 0)]
+
+    def init_cache(self, batch: int, length: int) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def begin(self, batch: int) -> Any:
+        """The state of decoding: none."""
+        return ()
+
+    def absorb(self, state, content, step: Step, quantizer=None) -> Any:
+        """The state after a step: none."""
+        return state

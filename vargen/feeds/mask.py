@@ -11,6 +11,7 @@ import numpy as np
 
 from vargen import static
 from vargen.content import put, repeat_to, take
+from vargen.feeds.feed import Plain
 from vargen.feeds.rows import Content, Rows, Step
 from vargen.layers import Dense, Embed, Initial, Norm, logical
 from vargen.layout import Layout
@@ -19,7 +20,7 @@ from vargen.orders import Order
 from vargen.slots import Grid, Slot
 
 
-class Mask(nn.Module):
+class Mask(Plain, nn.Module):
     """Masked prediction, in one stage (MaskGIT, arXiv 2202.04200) or with an encoder of the known slots alone.
 
     With `encoder_decoder` (MAE's form; MAR, arXiv 2406.11838) the first stage sees only the condition's
@@ -48,15 +49,20 @@ class Mask(nn.Module):
     dtype: Any = jnp.float32
 
     cached = False
-    unrolled = False
-    takes_prefix = False
-    modulates_rows = False
-    ahead = 0
 
     @property
     def stages(self):
         """The names of the stages."""
         return ("encoder", "decoder") if self.encoder_decoder else ("blocks",)
+
+    @property
+    def length(self) -> int:
+        """Rows in all."""
+        return self.buffer + self.grid.size
+
+    def prefill(self, steps: list[Step]) -> list[Step]:
+        """None: every pass sees all contents that are known."""
+        return []
 
     def check(self, ordering) -> None:
         """Raises ValueError for an order that has no masked training pass."""
@@ -84,21 +90,13 @@ class Mask(nn.Module):
         asked = put(asked, order.slots, (order.steps > 0).astype(jnp.float32))
         return dataclasses.replace(rows, weight=asked)
 
-    def begin(self, batch: int):
-        """The state of decoding: none."""
-        return ()
-
     def step_inputs(self, state, content, condition, order: Order, step: Step, quantizer=None) -> Rows:
         """Rows of one step: the whole picture, with the slots before `step.start` known; see `Feed.step_inputs`."""
         conditions = condition.vector.shape[0]
         slots, content = repeat_to(order.slots, conditions), repeat_to(content, conditions)
         return self._rows(content, condition, slots, step.start, step.most_known)
 
-    def absorb(self, state, content, step: Step, quantizer=None):
-        """The state after a step: none."""
-        return state
-
-    def enter(self, stage: int, hidden, rows: Rows) -> Rows:
+    def enter(self, stage: int, hidden, rows: Rows, cache=None):
         """Rows of the decoder from the encoder's results [B, M, D]."""
         slots, valid = rows.aside
         x = self.bridge(hidden)
@@ -107,7 +105,7 @@ class Mask(nn.Module):
         canvas = jnp.broadcast_to(mask, (x.shape[0], self.grid.size, self.width))
         x = jnp.concatenate([x[:, : self.buffer], put(canvas, slots, known)], axis=1)
         x = x + self.decoder_positions(np.arange(self.buffer + self.grid.size))
-        return Rows(x, self._everyone(), rows.slots, rows.weight)
+        return Rows(x, self._everyone(), rows.slots, rows.weight), cache
 
     def outputs(self, hidden, rows: Rows):
         """[B, M, D] -> [B, N, D], canonical, each with its slot's embedding added (MAR's before the head)."""

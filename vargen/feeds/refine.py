@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.content import repeat_to
+from vargen.feeds.feed import Plain
 from vargen.feeds.rows import Content, Rows, Step
 from vargen.layers import Embed, Initial, logical
 from vargen.layout import Layout
@@ -17,7 +18,7 @@ from vargen.slots import Grid, Slot
 from vargen.tokenizers.tokenizer import Leveled
 
 
-class Refine(nn.Module):
+class Refine(Plain, nn.Module):
     """Level s is predicted from the latents that levels before s add up to; level 0 from the condition.
 
     Attributes:
@@ -34,12 +35,20 @@ class Refine(nn.Module):
     initial: Initial
     dtype: Any = jnp.float32
 
-    stages = ("blocks",)
     cached = True
-    unrolled = True
-    takes_prefix = False
-    modulates_rows = False
-    ahead = 0
+
+    @property
+    def length(self) -> int:
+        """Rows in all."""
+        return self.grid.size
+
+    def alike(self, step: Step) -> Any:
+        """No two: every level has arithmetic of its own."""
+        return step.index
+
+    def prefill(self, steps: list[Step]) -> list[Step]:
+        """Each level by itself."""
+        return steps
 
     def check(self, ordering) -> None:
         """Raises ValueError for an order whose steps are not the levels, or a tokenizer without them."""

@@ -45,6 +45,8 @@ class Step:
       count: slots that it generates.
       size: slots that it computes, at least `count` (static).
       most_known: a static bound on `start`.
+      before: slots of the step before, whose contents have not been in a pass yet (static).
+      begins: whether no pass came before (static).
     """
 
     index: Any
@@ -52,6 +54,8 @@ class Step:
     count: Any
     size: int
     most_known: int
+    before: int = 0
+    begins: bool = False
 
     def at(self) -> Any:
         """int [size]: positions in the generation sequence."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from vargen import static
 from vargen.content import repeat_to, take
+from vargen.feeds.feed import Plain
 from vargen.feeds.rows import Content, Rows, Step
 from vargen.layers import Embed, Initial
 from vargen.layout import HIDDEN, Layout
@@ -53,7 +54,7 @@ class Plan:
         return len(self.row) > self.targets.shape[-1]
 
 
-class Shift(nn.Module):
+class Shift(Plain, nn.Module):
     """Rows carry the contents one step late; the first step's rows carry the condition.
 
     Where the condition has more rows than one, all but its last come ahead of those that predict.
@@ -86,9 +87,7 @@ class Shift(nn.Module):
     dropout: Annotated[float, RATE] = 0.0
     dtype: Any = jnp.float32
 
-    stages = ("blocks",)
     cached = True
-    unrolled = False
     takes_prefix = True
 
     @property
@@ -97,9 +96,18 @@ class Shift(nn.Module):
         return self.prefix - 1
 
     @property
+    def length(self) -> int:
+        """Rows in all."""
+        return self.ahead + self.grid.size
+
+    @property
     def modulates_rows(self) -> bool:
         """Whether every row brings a condition of its own."""
         return self.step_condition
+
+    def alike(self, step: Step) -> Any:
+        """Steps of one size, but for a first one with rows ahead."""
+        return step.size, self.ahead > 0 and step.start == 0
 
     def check(self, ordering) -> None:
         """Raises ValueError for an order that this feed can't honour."""
@@ -129,10 +137,6 @@ class Shift(nn.Module):
             layout = dataclasses.replace(layout, key_times=None)
         return dataclasses.replace(rows, x=self.drop(rows.x, deterministic=not train), layout=layout)
 
-    def begin(self, batch: int):
-        """The state of decoding: none."""
-        return ()
-
     def step_inputs(self, state, content, condition, order: Order, step: Step, quantizer=None) -> Rows:
         """Rows of one step, the first after the condition's rows; see `Feed.step_inputs`."""
         plan = self._plan(order, step)
@@ -141,10 +145,6 @@ class Shift(nn.Module):
             own = condition.vector[:, None] + self.steps(plan.row)
         layout = self._layout(plan, order, condition, 0 if plan.begins else step.start + self.ahead)
         return Rows(self._embed(plan, content, condition), layout, plan.targets, condition=own)
-
-    def absorb(self, state, content, step: Step, quantizer=None):
-        """The state after a step: none."""
-        return state
 
     def outputs(self, hidden, rows: Rows):
         """[B, M, D] -> [B, n, D]: every row predicts but those ahead."""

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from vargen import static
 from vargen.kernels.step_attention.reference import product
@@ -62,7 +61,13 @@ class Attention(nn.Module):
 
     @property
     def head_dim(self) -> int:
+        """D/H."""
         return self.width // self.heads
+
+    @property
+    def groups(self) -> int:
+        """G."""
+        return self.kv_heads or self.heads
 
     def check(self, layout) -> None:
         """Raises ValueError for heads that don't fit; attention honours every layout."""
@@ -87,7 +92,8 @@ class Attention(nn.Module):
 
         Args:
           x: [B, N, D].
-          layout: steps and positions of the rows and, in the cached form, their place in the cache.
+          layout: times and places of the rows and, in the cached form, their place in the cache; with a memory they
+            look at that instead of each other, and nothing is remembered.
           cache: None (parallel form) or a cache that holds all rows before `layout.start`.
           train: whether dropout is on (needs the rng "dropout").
 
@@ -96,7 +102,7 @@ class Attention(nn.Module):
           an int, only rows that exist are touched and the cache returned ends with the new ones; where it is
           traced, the cache keeps its length.
         """
-        groups = self.kv_heads or self.heads
+        groups = self.groups
 
         def project(name, heads):
             bias = name[0] in self.bias if self.bias != "none" else False
@@ -105,25 +111,31 @@ class Attention(nn.Module):
             )
             return y.reshape(*x.shape[:-1], heads, self.head_dim)
 
-        q, k, v = project("query", self.heads), project("key", groups), project("value", groups)
+        q, memory = project("query", self.heads), layout.memory
+        k, v = (
+            (project(n, groups) for n in ("key", "value")) if memory is None else (memory.key, memory.value)
+        )
         scale = self.scale / math.sqrt(self.head_dim)
         if self.qk_norm == "l2":
             log_scale = self.param(
                 "log_scale", logical(nn.initializers.constant(math.log(4.0)), "heads"), (self.heads,)
             )
             factor = jnp.exp(jnp.minimum(log_scale, math.log(100.0)))[:, None]
-            q, k, scale = _unit(q) * factor.astype(q.dtype), _unit(k), 1.0
+            q, scale = _unit(q) * factor.astype(q.dtype), 1.0
+            k = _unit(k) if memory is None else k
         elif self.qk_norm != "none":
             q = Norm(self.qk_norm, eps=self.eps, name="query_norm")(q)
-            k = Norm(self.qk_norm, eps=self.eps, name="key_norm")(k)
+            k = Norm(self.qk_norm, eps=self.eps, name="key_norm")(k) if memory is None else k
         if self.rope != "none":
             coords = layout.sequence if self.rope == "sequence" else layout.coords
-            q, k = rotate(q, coords), rotate(k, coords)
-        if cache is not None:
-            both = {n: _append(cache[n], new, layout.start) for n, new in (("key", k), ("value", v))}
+            q, k = rotate(q, coords), rotate(k, coords) if memory is None else k
+        if cache is not None and memory is None:
+            both = {n: static.append(cache[n], new, layout.start) for n, new in (("key", k), ("value", v))}
             k, v = both["key"], both["value"]
             cache = both if layout.keep is None else _kept(both, layout)
         key_times = layout.times if layout.key_times is None else layout.key_times
+        if memory is not None:
+            key_times = memory.times
         views = [View(layout.times, key_times, self.window), *layout.views]
         key = self.make_rng("dropout") if train and self.weight_dropout else None
         y = self._attend(q, k, v, views, scale, key)
@@ -199,12 +211,6 @@ def _unit(x):
     """x over its length in the last axis, float32 inside."""
     y = x.astype(jnp.float32)
     return (y / jnp.maximum(jnp.linalg.norm(y, axis=-1, keepdims=True), 1e-12)).astype(x.dtype)
-
-
-def _append(rows, new, start):
-    if isinstance(start, (int, np.integer)):
-        return jnp.concatenate([rows[:, :start], new], axis=1)
-    return jax.lax.dynamic_update_slice(rows, new.astype(rows.dtype), (0, start, 0, 0))
 
 
 def _kept(cache, layout: Layout):

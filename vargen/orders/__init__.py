@@ -6,13 +6,22 @@ is derived from it. The axis's contract is `Ordering`.
 
 from vargen.orders.fixed import Fixed, frames, levels, raster
 from vargen.orders.order import Order, Ordering
-from vargen.orders.random import RandomSets, RandomToRaster, random_sets, random_slots, random_to_raster
+from vargen.orders.random import (
+    Random,
+    RandomSets,
+    RandomToRaster,
+    random,
+    random_sets,
+    random_slots,
+    random_to_raster,
+)
 from vargen.orders.schedules import cosine_sizes
 
 ORDERS = {
     "raster": lambda grid: Fixed(grid, raster(grid)),
     "frames": lambda grid: Fixed(grid, frames(grid)),
     "levels": lambda grid: Fixed(grid, levels(grid)),
+    "random": random,
     "random_to_raster": random_to_raster,
     "random_sets": random_sets,
 }
@@ -22,6 +31,7 @@ __all__ = [
     "Fixed",
     "Order",
     "Ordering",
+    "Random",
     "RandomSets",
     "RandomToRaster",
     "cosine_sizes",

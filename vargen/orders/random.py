@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.limits import SHARE, Between
+from vargen.limits import SHARE, Between, OneOf
 from vargen.orders.fixed import Fixed, raster
 from vargen.orders.order import Order, Ordering
-from vargen.orders.schedules import cosine_sizes
+from vargen.orders.schedules import SCHEDULES, cosine_sizes
 from vargen.slots import Grid
 
 
@@ -87,6 +87,39 @@ class RandomSets(Ordering):
 
 
 @dataclasses.dataclass(frozen=True)
+class Random(Ordering):
+    """A random sequence for every example: one slot a step in training, several in decoding (RandAR, ARPG).
+
+    Attributes:
+      grid: the slots.
+      steps: steps of generation unless the sampling settings name another number.
+      schedule: how many slots each has, one of `SCHEDULES`.
+    """
+
+    grid: Grid
+    steps: int
+    schedule: str
+    random: bool = True
+    random_decoding: bool = True
+
+    def training(self, key: jax.Array, content: Any, progress: Any = None) -> Order:
+        """Slots [B, N], one a step."""
+        return Order(random_slots(self.grid, key, len(content)), np.arange(self.grid.size))
+
+    def decoding(self, key: jax.Array, batch: int, steps: int = 0, given: np.ndarray | None = None) -> Order:
+        """Slots [B, N] at random; steps [N] by the schedule."""
+        known = 0 if given is None else int(given.sum())
+        slots = given_first(random_slots(self.grid, key, batch), given)
+        steps, left = steps or self.steps, self.grid.size - known
+        if not 1 <= steps <= self.grid.size:
+            raise ValueError(
+                f"sampling.steps: expected 1 to {self.grid.size} (one slot a step), found {steps}"
+            )
+        sizes = SCHEDULES[self.schedule](left, min(steps, left)) if left else np.zeros(0, int)
+        return Order(slots, after_given(sizes, known), given=known)
+
+
+@dataclasses.dataclass(frozen=True)
 class RandomToRaster(Ordering):
     """Random sequences in training that become the raster one (RAR, arXiv 2411.00776, section 3.3).
 
@@ -137,6 +170,23 @@ def random_sets(
             f"config field order.steps: expected 1 to {grid.size} (one slot a step), found {steps}"
         )
     return RandomSets(grid, steps, mask_ratio_min)
+
+
+def random(
+    grid: Grid,
+    steps: Annotated[int, Between(0, 10**6)] = 0,
+    schedule: Annotated[str, OneOf(*SCHEDULES)] = "cosine",
+) -> Random:
+    """The part "random"; 0 steps are as many as slots.
+
+    Raises:
+      ValueError: more steps than slots.
+    """
+    if steps > grid.size:
+        raise ValueError(
+            f"config field order.steps: expected at most {grid.size} (one slot a step), found {steps}"
+        )
+    return Random(grid, steps or grid.size, schedule)
 
 
 def random_to_raster(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import jax
@@ -128,23 +129,23 @@ def scanned(call: Call, decoding: Decoding, steps: list[Step], drawn: bool) -> D
     generator, layers, cache = call.generator, None, decoding.cache
     if generator.feed.cached:
         conditions = len(call.condition.prefix)
-        length = generator.feed.ahead + generator.tokenizer.grid.size
+        length = generator.feed.length
         cache = _lengthen(cache, jax.eval_shape(lambda: generator.init_cache(conditions, length)))
         # Layers are cut out of their stack once, before the loop: inside it that would be a copy each step.
         cut = {s.name: s.cut(call.params, call.modulations[s.name], cache[s.name]) for s in generator.stages}
-        layers, cache = ({name: both[i] for name, both in cut.items()} for i in (0, 1))
+        layers = {name: both[0] for name, both in cut.items()}
+        cache = cache | {name: both[1] for name, both in cut.items()}
     table = {name: jnp.asarray([getattr(s, name) for s in steps]) for name in ("index", "start", "count")}
 
     def body(decoding, at):
-        step = Step(**at, size=steps[0].size, most_known=steps[0].most_known)
-        return advance(call, decoding, step, layers, drawn), None
+        return advance(call, decoding, dataclasses.replace(steps[0], begins=False, **at), layers, drawn), None
 
     decoding = jax.lax.scan(body, dataclasses.replace(decoding, cache=cache), table)[0]
     if generator.feed.cached:
         stacked = {
-            name: jax.tree.map(lambda *x: jnp.stack(x), *each) for name, each in decoding.cache.items()
+            s.name: jax.tree.map(lambda *x: jnp.stack(x), *decoding.cache[s.name]) for s in generator.stages
         }
-        decoding = dataclasses.replace(decoding, cache=stacked)
+        decoding = dataclasses.replace(decoding, cache=decoding.cache | stacked)
     return decoding
 
 
@@ -193,40 +194,34 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
 def groups(order: Order, feed) -> list[list[Step]]:
     """Steps in groups that one scan can run.
 
-    With a cache, neighbours of equal size (each alone where every step has its own arithmetic, and the first
-    where rows of the condition come ahead of it); a group of one runs with its place known before tracing, and touches
-    no row that doesn't exist yet. Steps that are given are one, or each alone. Without a cache, up to `PIECES` groups
-    padded to their longest step; those that are given need no pass.
+    First the passes for slots that are given. Then with a cache neighbours that the feed calls alike; a group of one
+    runs with its place known before tracing, and touches no row that doesn't exist yet. Without a cache up to
+    `PIECES` groups padded to their longest step.
     """
-    sizes, starts = order.sizes, order.starts
-    first = int(np.searchsorted(starts, order.given))
-    if feed.cached and not feed.unrolled and order.given:
-        begin = [[Step(0, 0, order.given, order.given, 0)]]
-    elif feed.cached:
-        begin = [
-            [Step(s, int(starts[s]), int(sizes[s]), int(sizes[s]), int(starts[s]))] for s in range(first)
-        ]
-    else:
-        begin = []
-    sizes, starts = sizes[first:], starts[first:]
-    if feed.unrolled:
-        cuts = np.arange(1, len(sizes))
-    elif feed.cached:
-        apart = np.diff(sizes) != 0
-        if feed.ahead and not first:
-            apart[:1] = True
-        cuts = np.flatnonzero(apart) + 1
-    else:
-        cuts = np.unique(np.linspace(0, len(sizes), PIECES + 1).round().astype(int))[1:-1]
-    return begin + [
+    sizes, starts = order.sizes.tolist(), order.starts.tolist()
+    first = starts.index(order.given) if order.given < sum(sizes) else len(sizes)
+    before = [0, *sizes[:-1]]
+    if first < len(sizes):
+        before[first] = order.given
+    steps = [
+        Step(i, start, n, n, start, b)
+        for i, (start, n, b) in enumerate(zip(starts, sizes, before, strict=True))
+    ]
+    given, steps = feed.prefill(steps[:first]), steps[first:]
+    for passes in (given, steps):
+        if passes and (passes is given or not given):
+            passes[0] = dataclasses.replace(passes[0], begins=True)
+    given = [[s] for s in given]
+    if feed.cached:
+        return given + [list(group) for _, group in itertools.groupby(steps, feed.alike)]
+    cuts = np.unique(np.linspace(0, len(steps), PIECES + 1).round().astype(int)).tolist()
+    pieces = [steps[low:high] for low, high in itertools.pairwise(cuts)]
+    return given + [
         [
-            Step(
-                int(first + s), int(starts[s]), int(sizes[s]), int(max(sizes[group])), int(max(starts[group]))
-            )
-            for s in group
+            dataclasses.replace(s, size=max(s.size for s in piece), most_known=max(s.start for s in piece))
+            for s in piece
         ]
-        for group in np.split(np.arange(len(sizes)), cuts)
-        if len(group)
+        for piece in pieces
     ]
 
 

@@ -26,9 +26,12 @@ class Sampling:
       top_p: mass of the nucleus; only looked at where `nucleus`.
       guided: whether there is guidance at all (static).
       nucleus: whether top_p filters (static).
-      guidance_schedule: "constant"; "linear", from 1 by the share of slots that are known after the step (MAR,
-        official code); "cosine", 1 + (w - 1)(1 - cos(pi (s/T)^power))/2 (RAR, arXiv 2411.00776); "ramp",
+      guidance_schedule: "constant"; "linear", from `guidance_start` by the share of slots that are known after
+        the step, one fewer in the last (MAR, official code), "linear_after" without that exception (ARPG, official
+        code), "linear_before" by the share before the step (RandAR, official code); "cosine",
+        1 + (w - 1)(1 - cos(pi (s/T)^power))/2 (RAR, arXiv 2411.00776); "ramp",
         1 + t s/(T - 1) (VAR, official code).
+      guidance_start: where the linear schedules start.
       guidance_power: power of "cosine".
       guidance_steps: steps with guidance, counted from the first; 0 means all.
       top_k: codes kept; 0 keeps all.
@@ -41,6 +44,7 @@ class Sampling:
     guided: bool = dataclasses.field(default=False, metadata={"static": True})
     nucleus: bool = dataclasses.field(default=False, metadata={"static": True})
     guidance_schedule: str = dataclasses.field(default="constant", metadata={"static": True})
+    guidance_start: float = dataclasses.field(default=1.0, metadata={"static": True})
     guidance_power: float = dataclasses.field(default=1.0, metadata={"static": True})
     guidance_steps: int = dataclasses.field(default=0, metadata={"static": True})
     top_k: int = dataclasses.field(default=0, metadata={"static": True})
@@ -68,6 +72,7 @@ class Sampling:
     def scales(self, sizes: np.ndarray) -> jax.Array:
         """float32 [T]: the guidance scale of each step, for steps of `sizes` [T] slots."""
         steps, known = len(sizes), np.cumsum(sizes)
+        first = self.guidance_start if self.guidance_schedule.startswith("linear") else 1.0
         s = np.arange(steps)
         if self.guidance_schedule == "ramp":
             scale = 1.0 + self.guidance * jnp.asarray(s / max(steps - 1, 1), jnp.float32)
@@ -76,7 +81,9 @@ class Sampling:
                 "constant": np.ones(steps),
                 # The official code counts one slot as unknown in the last step.
                 "linear": np.minimum(known, known[-1] - 1) / known[-1],
+                "linear_after": known / known[-1],
+                "linear_before": (known - sizes) / known[-1],
                 "cosine": (1 - np.cos(np.pi * (s / steps) ** self.guidance_power)) / 2,
             }[self.guidance_schedule]
-            scale = 1.0 + (self.guidance - 1.0) * jnp.asarray(share, jnp.float32)
+            scale = first + (self.guidance - first) * jnp.asarray(share, jnp.float32)
         return jnp.where(s < (self.guidance_steps or steps), scale, 1.0)

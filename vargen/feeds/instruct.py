@@ -1,0 +1,132 @@
+"""The instruct feed: a row that asks for a slot before each row that holds its content (RandAR, arXiv 2412.01827)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from vargen import static
+from vargen.content import repeat_to, take
+from vargen.feeds.feed import Plain
+from vargen.feeds.rows import Content, Rows, Step
+from vargen.layers import Initial, logical
+from vargen.layout import Layout
+from vargen.limits import COUNT, RATE
+from vargen.mixers.rope import rotate
+from vargen.orders import Order
+from vargen.slots import Grid, Slot
+
+
+class Instruct(Plain, nn.Module):
+    """The condition's P rows, then for every slot of the sequence an instruction and its content: q_0, x_0, q_1, ...
+
+    An instruction is one learned vector, turned by the place that it asks for as rotary positions turn a query; its row
+    predicts the slot. Rows see all rows before them. A step of several slots asks for all of them at once, each seeing
+    the ones before; of these rows only the first stays, and the next pass brings the others anew, each before its
+    content.
+
+    Attributes:
+      grid: the slots.
+      slot: what one holds.
+      width: D.
+      initial: of the parameters.
+      prefix: P, rows of the condition.
+      heads: H, by which the instruction is turned.
+      dropout: rate on the rows of contents.
+      dtype: compute dtype.
+    """
+
+    grid: Grid
+    slot: Slot
+    width: int
+    initial: Initial
+    heads: Annotated[int, COUNT]
+    prefix: int = 1
+    dropout: Annotated[float, RATE] = 0.0
+    dtype: Any = jnp.float32
+
+    cached = True
+    takes_prefix = True
+
+    @property
+    def length(self) -> int:
+        """Rows in all."""
+        return self.prefix + 2 * self.grid.size
+
+    def alike(self, step: Step) -> Any:
+        """Steps of one size after steps of one size."""
+        return step.begins, step.before, step.size
+
+    def prefill(self, steps: list[Step]) -> list[Step]:
+        """None: the first step that is drawn brings them."""
+        return []
+
+    def check(self, ordering) -> None:
+        """Raises ValueError for heads that don't fit."""
+        axes = self.grid.places.shape[1]
+        if self.width % self.heads or (self.width // self.heads) % (2 * axes):
+            raise ValueError(
+                f"config field feed.heads: expected heads of a multiple of {2 * axes} channels out of {self.width}, "
+                f"found {self.heads}"
+            )
+
+    def setup(self):
+        self.content = Content(self.slot, self.width, self.initial, self.dtype)
+        self.instruction = self.param(
+            "instruction", logical(self.initial.table(), None, "embed"), (1, self.width)
+        )
+        self.drop = nn.Dropout(self.dropout)
+
+    def inputs(self, content, condition, order: Order, quantizer=None, train: bool = False) -> Rows:
+        """Rows of a whole pass, without the last content; see `Feed.inputs`."""
+        n = self.grid.size
+        rows = self._rows(
+            content, condition, order, Step(n - 1, n - 1, 1, 1, n - 1, n - 1, begins=True), train
+        )
+        layout = dataclasses.replace(rows.layout, start=None, key_times=None, keep=None)
+        asking = self.prefix + 2 * np.arange(n)
+        return dataclasses.replace(rows, layout=layout, slots=order.slots, aside=asking)
+
+    def step_inputs(self, state, content, condition, order: Order, step: Step, quantizer=None) -> Rows:
+        """Rows of one step: the contents of the step before, which stay, and the instructions of this one."""
+        return self._rows(content, condition, order, step, False)
+
+    def outputs(self, hidden, rows: Rows):
+        """[B, M, D] -> [B, n, D]: rows that ask predict."""
+        return hidden[:, rows.aside]
+
+    def _rows(self, content, condition, order: Order, step: Step, train: bool) -> Rows:
+        """Rows in the sequence of a whole pass: contents before `step.start` that are new, then what the step asks."""
+        batch, p = condition.prefix.shape[0], self.prefix
+        # What comes first in a pass but the first is the content of a slot whose instruction stayed.
+        new = p + 2 * step.before if step.begins else 2 * step.before - 1
+        start = 0 if step.begins else p + 2 * step.start - new
+        asks = np.arange(new) % 2 == (p if step.begins else 1) % 2
+        index = static.arange(start, new)
+        at = static.module(index).maximum(index - p, 0) // 2
+        at = static.module(at).concatenate([at, step.at()])
+        asks = np.concatenate([asks, np.ones(step.size, bool)])
+        ahead = np.arange(new + step.size) < (p if step.begins else 0)
+        slots = static.take(order.slots, at)
+        places = static.module(slots).asarray(self.grid.places)[slots]
+        coords = static.where(ahead[:, None], -1, places)
+        x = self.drop(self.content(take(content, slots)), deterministic=not train)
+        x = jnp.where(jnp.asarray(asks)[:, None], self._instructions(places).astype(x.dtype), x)
+        x = repeat_to(jnp.broadcast_to(x, (content.shape[0], *x.shape[1:])), batch)
+        if step.begins:
+            x = jnp.concatenate([condition.prefix.astype(x.dtype), x[:, p:]], axis=1)
+        if coords.ndim == 3:
+            coords = repeat_to(coords, batch)
+        times = static.arange(start, new + step.size)
+        layout = Layout(times, coords, start, np.arange(self.length), keep=new + 1)
+        return Rows(x, layout, slots[..., new:], aside=np.arange(new, new + step.size))
+
+    def _instructions(self, places):
+        """[1 or B, n, D]: the instruction, turned by places [.., n, A]."""
+        shape = (places.shape[0] if places.ndim == 3 else 1, places.shape[-2], self.heads, -1)
+        x = jnp.broadcast_to(self.instruction, (*shape[:2], self.width)).reshape(shape)
+        return rotate(x, places).reshape(*shape[:2], self.width)

@@ -1,0 +1,148 @@
+"""The query feed: places ask, known contents answer (ARPG, arXiv 2503.10568)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from vargen import static
+from vargen.content import repeat_to, take
+from vargen.feeds.feed import Plain
+from vargen.feeds.rows import Content, Rows, Step
+from vargen.layers import Dense, Initial, logical
+from vargen.layout import Layout, Memory
+from vargen.limits import COUNT, RATE
+from vargen.mixers.rope import rotate
+from vargen.orders import Order
+from vargen.slots import Grid, Slot
+
+
+class Query(Plain, nn.Module):
+    """Two stages. In the first the condition and the contents see those of their own and earlier steps; what comes of
+    it is turned into keys and values, once. In the second a row for each slot that is asked for, the same learned
+    vector everywhere but for its rotary place, looks at these keys and values of earlier steps, and at no other row.
+
+    Attributes:
+      grid: the slots.
+      slot: what one holds.
+      width: D.
+      initial: of the parameters.
+      prefix: P, rows of the condition.
+      heads: G, of the keys and values.
+      dropout: rate on the rows of the first stage.
+      dtype: compute dtype.
+    """
+
+    grid: Grid
+    slot: Slot
+    width: int
+    initial: Initial
+    heads: Annotated[int, COUNT]
+    prefix: int = 1
+    dropout: Annotated[float, RATE] = 0.0
+    dtype: Any = jnp.float32
+
+    stages = ("content", "query")
+    cached = True
+    takes_prefix = True
+
+    @property
+    def length(self) -> int:
+        """Rows of the first stage, in all."""
+        return self.prefix + self.grid.size
+
+    def reads_memory(self, stage: int) -> bool:
+        """The second does."""
+        return stage == 1
+
+    def alike(self, step: Step) -> Any:
+        """Steps of one size after steps of one size."""
+        return step.begins, step.before, step.size
+
+    def prefill(self, steps: list[Step]) -> list[Step]:
+        """None: the first step that is drawn brings them."""
+        return []
+
+    def init_cache(self, batch: int, length: int) -> dict[str, Any]:
+        """The shared keys and values: [B, M, G, D/G]."""
+        shape = (batch, length, self.heads, self.width // self.heads)
+        return {name: jnp.zeros(shape, self.dtype) for name in ("key", "value")}
+
+    def check(self, ordering) -> None:
+        """Raises ValueError for heads that don't fit."""
+        axes = self.grid.places.shape[1]
+        if self.width % self.heads or (self.width // self.heads) % (2 * axes):
+            raise ValueError(
+                f"config field feed.heads: expected heads of a multiple of {2 * axes} channels out of {self.width}, "
+                f"found {self.heads}"
+            )
+
+    def setup(self):
+        self.content = Content(self.slot, self.width, self.initial, self.dtype)
+        self.question = self.param("question", logical(self.initial.table(), None, "embed"), (1, self.width))
+        self.drop = nn.Dropout(self.dropout)
+        init, names = self.initial.kernel(), ("embed", "heads")
+        self.key = Dense(self.width, names, init, False, self.dtype)
+        self.value = Dense(self.width, names, init, False, self.dtype)
+
+    def inputs(self, content, condition, order: Order, quantizer=None, train: bool = False) -> Rows:
+        """Rows of a whole pass: all contents but those of the last step; see `Feed.inputs`."""
+        n = self.grid.size
+        last = int(np.sum(np.asarray(order.steps) == np.asarray(order.steps)[-1]))
+        rows = self._rows(
+            content, condition, order, Step(0, n - last, last, last, n - last, n - last, begins=True), train
+        )
+        asked = np.arange(n)
+        aside = (static.take(order.slots, asked), np.asarray(order.steps))
+        layout = dataclasses.replace(rows.layout, start=None, key_times=None)
+        return dataclasses.replace(rows, layout=layout, slots=aside[0], aside=aside)
+
+    def step_inputs(self, state, content, condition, order: Order, step: Step, quantizer=None) -> Rows:
+        """Rows of the first stage: the contents of the step before."""
+        return self._rows(content, condition, order, step, False)
+
+    def enter(self, stage: int, hidden, rows: Rows, cache=None):
+        """Rows that ask, from the first stage's results [B, M, D], which the memory keeps."""
+        batch = hidden.shape[0]
+        shape = (*hidden.shape[:2], self.heads, -1)
+        key = rotate(self.key(hidden).reshape(shape), rows.layout.coords)
+        new = {"key": key, "value": self.value(hidden).reshape(shape)}
+        times = rows.layout.times
+        if cache is not None:
+            cache = {name: static.append(cache[name], x, rows.layout.start) for name, x in new.items()}
+            new, times = cache, rows.layout.key_times[: cache["key"].shape[1]]
+        slots, steps = rows.aside
+        places = static.module(slots).asarray(self.grid.places)[slots]
+        places = repeat_to(places, batch) if places.ndim == 3 else places
+        x = jnp.broadcast_to(self.question.astype(self.dtype), (batch, steps.shape[-1], self.width))
+        layout = Layout(steps, places, memory=Memory(new["key"], new["value"], times))
+        return Rows(x, layout, rows.slots), cache
+
+    def outputs(self, hidden, rows: Rows):
+        """[B, n, D]: every row predicts."""
+        return hidden
+
+    def _rows(self, content, condition, order: Order, step: Step, train: bool) -> Rows:
+        """Contents before `step.start` that are new; a content is of the time after its step, the condition of 0."""
+        batch, p = condition.prefix.shape[0], self.prefix
+        steps = np.asarray(order.steps)
+        at = static.arange(step.start - step.before, step.before)
+        slots = static.take(order.slots, at)
+        coords = static.module(slots).asarray(self.grid.places)[slots]
+        x = repeat_to(self.content(take(content, slots)), batch)
+        every = np.concatenate([np.zeros(p, np.int32), 1 + steps])
+        times, start = static.take(every, at + p), p + step.start - step.before
+        if step.begins:
+            x = jnp.concatenate([condition.prefix.astype(x.dtype), x], axis=1)
+            coords = static.pad(coords, [(p, 0), (0, 0)], -1)
+            times, start = every[: p + step.before], 0
+        if coords.ndim == 3:
+            coords = repeat_to(coords, batch)
+        asked = step.at()
+        aside = (static.take(order.slots, asked), static.take(steps, asked))
+        layout = Layout(times, coords, start, every)
+        return Rows(self.drop(x, deterministic=not train), layout, aside[0], aside=aside)
