@@ -59,7 +59,8 @@ def load_model(args: argparse.Namespace) -> Model:
       UserError: no checkpoint there, or a preset or an override does not fit.
     """
     import vargen
-    from vargen import config, preflight
+    from vargen import config
+    from vargen.cli import preflight
 
     workdir = trained_workdir(args)
     for field, _ in args.overrides:

@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Stores the codes, whether or not some are there."""
-    from vargen import data, lock, paths
+    from vargen import data, paths
+    from vargen.cli import lock
     from vargen.cli.train import check_classes
     from vargen.training import checkpoints, resume
 

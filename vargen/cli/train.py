@@ -187,7 +187,8 @@ def look_at_data(config: ConfigDict) -> tuple[ConfigDict, list[str]]:
     Returns:
       The config with `data.num_classes` filled in where it is 0, and the names of the classes.
     """
-    from vargen import data, preflight
+    from vargen import data
+    from vargen.cli import preflight
     from vargen.config import override
 
     preflight.check_fields(config)
@@ -204,7 +205,8 @@ def look_at_parts(config: ConfigDict, due: list[str]) -> None:
     """Builds and traces everything once, to fail early; the stages that are `due` must fit in memory."""
     import jax
 
-    from vargen import preflight, sharding
+    from vargen import sharding
+    from vargen.cli import preflight
     from vargen.training import resume
 
     memory = sharding.device_memory()
@@ -236,7 +238,7 @@ def held(workdir: os.PathLike):
     """The workdir's lock, held by process 0; a refusal ends the other processes with its line."""
     import contextlib
 
-    from vargen import lock
+    from vargen.cli import lock
 
     return lock.hold(workdir, "vargen train") if _first_process() else contextlib.nullcontext()
 
