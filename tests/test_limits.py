@@ -129,7 +129,7 @@ def test_every_group_says_what_its_fields_may_hold(group):
 
 
 def test_choices_are_those_of_the_code():
-    from vargen.data.sources import SOURCES
+    from vargen.data import SOURCES
     from vargen.tokenizers.losses import KINDS
     from vargen.training.optimizer import OPTIMIZERS
 

@@ -4,8 +4,8 @@ import inspect
 
 import pytest
 
-from vargen import axes, bundled, config, limits, meanings, models, parts, schema
-from vargen.cli import help_config, main
+from vargen import axes, bundled, config, limits, models, parts, schema
+from vargen.cli import help_config, main, meanings
 
 
 def test_docstrings_are_read():

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vargen import paths, pictures
+from vargen import paths
 from vargen.cli import sample_files
 from vargen.errors import UserError
+from vargen.report import pictures
 
 PIXELS = np.zeros((4, 4, 3), np.uint8)
 SETTINGS = dict(
@@ -139,15 +140,3 @@ def test_sheets_lie_beside(tmp_path):
     for root in ("/", "gs://bucket"):
         with pytest.raises(UserError, match="expected a folder of its own"):
             sample_files.sheets(paths.path(root) if root == "/" else paths.epath.Path(root), ["grid"])
-
-
-def test_labels_in_every_script():
-    """A letter that no font here has gets a mark instead, never a box or a question mark."""
-    cells = np.zeros((2, 1, 16, 16, 3), np.uint8)
-    labels = ["cat", "\U0001f9ff\uffff"]
-    assert pictures.undrawable(labels) == {"#2": labels[1]}
-    marked = pictures.grid(cells, row_labels=["cat", "#2"])
-    assert marked.size == pictures.grid(cells, row_labels=labels).size
-    np.testing.assert_array_equal(np.asarray(pictures.grid(cells, row_labels=labels)), np.asarray(marked))
-    assert not pictures.undrawable(["dog"])
-    assert pictures._has("", frozenset("aλ犬")) >= {"a"} and "犬" not in pictures._has("", frozenset("a犬"))

@@ -210,7 +210,7 @@ def test_importing_data_is_light():
 
 
 def test_the_declared_sources_are_those_there_are():
-    assert set(limits.fields(schema.Data)["source"].limit.words) == set(sources.SOURCES)
+    assert set(limits.fields(schema.Data)["source"].limit.words) == set(data.SOURCES)
 
 
 @pytest.mark.parametrize("source", ("digits", "emoji"))

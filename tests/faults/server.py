@@ -23,8 +23,11 @@ import optax  # noqa: F401
 import tensorboardX  # noqa: F401
 from orbax.checkpoint import v1 as ocp
 
-from vargen import preflight  # noqa: F401
-from vargen.cli import main, stages  # noqa: F401
+from vargen.cli import (  # noqa: F401
+    main,
+    preflight,  # noqa: F401
+    stages,
+)
 from vargen.training import checkpoints, loop
 
 LIMIT = 150.0  # seconds

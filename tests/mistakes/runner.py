@@ -134,9 +134,9 @@ def serve() -> None:
     import tensorboardX
 
     import vargen.cli.main
+    import vargen.cli.preflight  # noqa: F401
     import vargen.cli.stages
     import vargen.interop.checkpoint
-    import vargen.preflight  # noqa: F401
 
     del flax, grain, huggingface_hub, jax, optax, orbax, PIL, tensorboardX, vargen
     for line in sys.stdin:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vargen import lock, paths
+from vargen import paths
+from vargen.cli import lock
 from vargen.errors import UserError
 
 

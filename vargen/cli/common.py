@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
     from vargen.model import Model
-    from vargen.paths import Path
+    from vargen.paths import Path, PathLike
 
 
 def read_config(args: argparse.Namespace) -> ConfigDict:
@@ -59,7 +59,8 @@ def load_model(args: argparse.Namespace) -> Model:
       UserError: no checkpoint there, or a preset or an override does not fit.
     """
     import vargen
-    from vargen import config, preflight
+    from vargen import config
+    from vargen.cli import preflight
 
     workdir = trained_workdir(args)
     for field, _ in args.overrides:
@@ -236,3 +237,18 @@ def check_data(config: ConfigDict) -> None:
     from vargen.data import checking
 
     checking.check([data.load(config.data, split) for split in ("train", "test")])
+
+
+def check_classes(workdir: PathLike, classes: list[str]) -> None:
+    """Checks that the data has the classes that the workdir was trained with.
+
+    Raises:
+      UserError: it has others.
+    """
+    from vargen import classes as class_names
+    from vargen import paths
+    from vargen.training import resume
+
+    trained = any(resume.trained_config(paths.path(workdir) / stage) for stage in resume.STAGES)
+    if trained and (theirs := class_names.stored(workdir)) is not None:
+        class_names.check(theirs, classes, f"workdir {workdir}")

@@ -45,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measures, prints and writes."""
-    from vargen import preflight, report
+    from vargen import report
+    from vargen.cli import preflight
     from vargen.tokenizers import usage
 
     out = common.out_directory(args)

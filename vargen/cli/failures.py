@@ -272,5 +272,5 @@ def _hung_up(*streams: TextIO | None) -> bool:
 
 
 def _leave_cluster(code: int) -> None:
-    if code and (cluster := sys.modules.get("vargen.cluster")) is not None:
+    if code and (cluster := sys.modules.get("vargen.cli.cluster")) is not None:
         cluster.leave(code)

@@ -89,7 +89,7 @@ def cluster(args: argparse.Namespace):
     Raises:
       UserError: flags that don't fit, or processes that don't come.
     """
-    from vargen import cluster
+    from vargen.cli import cluster
 
     given = any(x is not None for x in (args.coordinator, args.num_processes, args.process_id))
     if not (given or args.distributed or os.environ.get("VARGEN_COORDINATOR")):

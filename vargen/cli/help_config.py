@@ -8,7 +8,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vargen import axes, limits, meanings, parts, schema
+from vargen import axes, limits, parts, schema
+from vargen.cli import meanings
 
 
 def text(c: ConfigDict) -> str:

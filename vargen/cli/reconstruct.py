@@ -43,8 +43,9 @@ def run(args: argparse.Namespace) -> None:
     """Reconstructs and writes the images."""
     import numpy as np
 
-    from vargen import data, pictures
+    from vargen import data
     from vargen.evaluation import metrics
+    from vargen.report import pictures
 
     folder = sample_files.folder(common.out_directory(args, "reconstructions"), ["sheet"], args.overwrite)
     model = common.load_model(args)
@@ -67,7 +68,7 @@ def beside(originals: np.ndarray, decoded: np.ndarray, columns: int = 8):
     """Originals [M, H, W, C] in rows, each row followed by its reconstructions, as one picture (PIL)."""
     import numpy as np
 
-    from vargen import pictures
+    from vargen.report import pictures
 
     columns = min(columns, len(originals))
     rows = []

@@ -111,8 +111,9 @@ def draw(
     import jax
     import numpy as np
 
-    from vargen import classes, paths, pictures, progress
+    from vargen import classes, paths, progress
     from vargen.conditioning import CaptionEmbedding
+    from vargen.report import pictures
 
     names = model.classes
     condition = model.needs_generator().condition
@@ -205,8 +206,8 @@ def draw_again(
     """
     import numpy as np
 
-    from vargen import pictures
     from vargen.conditioning import LabelEmbedding
+    from vargen.report import pictures
 
     if not isinstance(model.needs_generator().condition, LabelEmbedding):
         raise UserError(f"--like {args.like}: expected a model of classes, found {model.config.name}")
@@ -263,7 +264,9 @@ def decode(model: Model, args: argparse.Namespace, folder: sample_files.Folder, 
     """
     import numpy as np
 
-    from vargen import array_files, inputs, pictures
+    from vargen import inputs
+    from vargen.cli import array_files
+    from vargen.report import pictures
 
     tokenizer = model.tokenizer
     slots, expected = inputs.slots(tokenizer)
@@ -294,7 +297,7 @@ def read_captions(path: str, condition: CaptionEmbedding) -> tuple[Captions, lis
     Raises:
       UserError: not an .npz with `embedding` and `mask`, or of another shape than the model's.
     """
-    from vargen import array_files
+    from vargen.cli import array_files
 
     def numbers(dtype, shape) -> None:
         if dtype.kind not in "biuf" or math.prod(shape) > MOST_NUMBERS:

@@ -65,7 +65,8 @@ def make_room(out: Path, overwrite: bool) -> Callable[[], None]:
     Raises:
       UserError: such pictures are there and not to be overwritten, or something that vargen didn't make.
     """
-    from vargen import paths, pictures
+    from vargen import paths
+    from vargen.report import pictures
 
     older = []
     for item in sorted(out.iterdir(), key=lambda p: p.name) if out.is_dir() else []:
@@ -135,7 +136,8 @@ def like(text: str) -> dict[str, Any]:
     Raises:
       UserError: no such picture, one without settings, or with broken ones.
     """
-    from vargen import paths, pictures
+    from vargen import paths
+    from vargen.report import pictures
 
     file = paths.path(text, "--like")
     if not paths.is_file(file):

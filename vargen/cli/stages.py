@@ -10,8 +10,7 @@ import jax
 import numpy as np
 
 from vargen import classes, data, fine_tuning, paths, sharding, weights_file
-from vargen.cli import copying, tokenize
-from vargen.cli.train import say, wait_for_process_0
+from vargen.cli import copying, processes, tokenize
 from vargen.data import codes
 from vargen.errors import UserError
 from vargen.models import build_generator, build_tokenizer
@@ -82,7 +81,7 @@ def train_tokenizer(
         title="tokenizer",
     ).stopped_by
     if not stopped_by and (warning := usage.warning(_last_validation(directory))):
-        say(warning)
+        processes.say(warning)
     return stopped_by
 
 
@@ -158,10 +157,10 @@ def train_generator(config: ConfigDict, workdir: Path, held_out_images: HeldOut)
     tokenizer = build_tokenizer(config)
     generator = build_generator(config, tokenizer)
     if settings.codes:
-        if jax.process_index() == 0:
+        if processes.is_first():
             on_host = jax.tree.map(np.asarray, tokenizer_params)
             tokenize.store(config, workdir, on_host, tokenizer_step, again=False)
-        wait_for_process_0("codes_stored")
+        processes.wait_for_first("codes_stored")
         source = codes.load(workdir / tokenize.FOLDER)
         frozen = dict(quantizer=tokenizer_params["quantizer"])
     else:

@@ -40,15 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Stores the codes, whether or not some are there."""
-    from vargen import data, lock, paths
-    from vargen.cli.train import check_classes
+    from vargen import data, paths
+    from vargen.cli import lock
     from vargen.training import checkpoints, resume
 
     workdir = paths.path(args.workdir, "--workdir")
     config = common.read_config(args)
     _, params, step = checkpoints.load_params(workdir / "tokenizer")
     resume.check(config, workdir)
-    check_classes(workdir, data.load(config.data, "train").classes)
+    common.check_classes(workdir, data.load(config.data, "train").classes)
     if args.check_data:
         common.check_data(config)
     with lock.hold(workdir, "vargen tokenize"):

@@ -8,7 +8,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from vargen.cli import common, copying, flags
+from vargen.cli import common, copying, flags, processes
 from vargen.errors import Stopped, UserError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
             check_data=args.check_data,
         )
         if args.stage != "tokenizer":
-            say(f"trained; next: vargen sample --workdir {args.workdir}")
+            processes.say(f"trained; next: vargen sample --workdir {args.workdir}")
 
 
 def _fine_tuned(args: argparse.Namespace) -> ConfigDict:
@@ -135,26 +135,26 @@ def train(
         tokenizer = copying.pinned(tokenizer, "--tokenizer", workdir)
     for flag, other in (("--from", origin), ("--tokenizer", tokenizer)):
         if other is not None:
-            copying.found(other, flag, fetch=_first_process())
-    if _first_process():
+            copying.found(other, flag, fetch=processes.is_first())
+    if processes.is_first():
         paths.check_directory(workdir)
     config, classes = look_at_data(config)
     resume.check(config, workdir)
-    check_classes(workdir, classes)
+    common.check_classes(workdir, classes)
     due = []  # the stages that this run trains
     if stage != "generator" and not brought and stages.tokenizer_is_due(config, workdir, asked):
         due.append("tokenizer")
     if not asked and not stages.complete(workdir / "generator", config.training.steps):
         due.append("generator")
     if due:
-        say(f"checking the parts of {config.name} and tracing its programs")
+        processes.say(f"checking the parts of {config.name} and tracing its programs")
     look_at_parts(config, due)
     copies = []
-    if _first_process():
+    if processes.is_first():
         copies = copying.plan(config, workdir, tokenizer=tokenizer, origin=origin, classes=classes)
     if stage == "generator" and not brought:
         stages.check_tokenizer(workdir)
-    if check_data and _first_process():
+    if check_data and processes.is_first():
         common.check_data(config)
     # Weights and pictures are read now, so that a broken one is found before anything is written.
     perceptual = stages.perceptual_loss(config) if "tokenizer" in due else None
@@ -163,13 +163,13 @@ def train(
         held_out()
     with held(workdir):
         resume.check(config, workdir)  # once more, now that nobody else trains here
-        if _first_process():
+        if processes.is_first():
             paths.sweep(workdir)
             for copy in copies:
                 copy()
             paths.write_text(workdir / "config.json", to_json(config))
             paths.write_text(workdir / class_names.FILE, json.dumps(classes) + "\n")
-        wait_for_process_0("workdir_prepared")
+        processes.wait_for_first("workdir_prepared")
         if stage in ("all", "tokenizer"):
             _go(stages.train_tokenizer(config, workdir, held_out, perceptual, asked=asked))
         if stage in ("all", "generator"):
@@ -187,13 +187,14 @@ def look_at_data(config: ConfigDict) -> tuple[ConfigDict, list[str]]:
     Returns:
       The config with `data.num_classes` filled in where it is 0, and the names of the classes.
     """
-    from vargen import data, preflight
+    from vargen import data
+    from vargen.cli import preflight
     from vargen.config import override
 
     preflight.check_fields(config)
     train, test = (data.load(config.data, split) for split in ("train", "test"))
     count = len(train.classes)
-    say(
+    processes.say(
         f"{train.name}: {len(train)} pictures of {count} class{'es' * (count != 1)} to learn, {len(test)} held out, "
         f"{config.data.image_size}x{config.data.image_size}, {'grey' if config.data.channels == 1 else 'colour'}"
     )
@@ -204,7 +205,8 @@ def look_at_parts(config: ConfigDict, due: list[str]) -> None:
     """Builds and traces everything once, to fail early; the stages that are `due` must fit in memory."""
     import jax
 
-    from vargen import preflight, sharding
+    from vargen import sharding
+    from vargen.cli import preflight
     from vargen.training import resume
 
     memory = sharding.device_memory()
@@ -217,47 +219,10 @@ def look_at_parts(config: ConfigDict, due: list[str]) -> None:
         )
 
 
-def check_classes(workdir: os.PathLike, classes: list[str]) -> None:
-    """Checks that the data has the classes that the workdir was trained with.
-
-    Raises:
-      UserError: it has others.
-    """
-    from vargen import classes as class_names
-    from vargen import paths
-    from vargen.training import resume
-
-    trained = any(resume.trained_config(paths.path(workdir) / stage) for stage in resume.STAGES)
-    if trained and (theirs := class_names.stored(workdir)) is not None:
-        class_names.check(theirs, classes, f"workdir {workdir}")
-
-
 def held(workdir: os.PathLike):
     """The workdir's lock, held by process 0; a refusal ends the other processes with its line."""
     import contextlib
 
-    from vargen import lock
+    from vargen.cli import lock
 
-    return lock.hold(workdir, "vargen train") if _first_process() else contextlib.nullcontext()
-
-
-def wait_for_process_0(name: str) -> None:
-    """Until process 0 has come here too, where there are several."""
-    import jax
-
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)
-
-
-def say(text: str) -> None:
-    """Prints a line, once where there are several processes."""
-    if _first_process():
-        print(text, flush=True)
-
-
-def _first_process() -> bool:
-    import jax
-
-    return jax.process_index() == 0
+    return lock.hold(workdir, "vargen train") if processes.is_first() else contextlib.nullcontext()

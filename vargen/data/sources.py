@@ -1,15 +1,14 @@
-"""What every set of images looks like to the rest of vargen: a random-access `Source`."""
+"""What every set of images looks like to the rest of vargen: a random-access `Source`; and what sources share."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vargen import limits, schema
 from vargen.errors import UserError
 
 MOST_MEMORY = 2**32  # bytes that the images of a set held in memory may take
@@ -144,63 +143,3 @@ def held_out(
                     test[u] = True
                     break
     return test[unit]
-
-
-def load(settings: Mapping[str, Any], split: str = "train") -> Source:
-    """The images that `config.data` names.
-
-    Args:
-      settings: `config.data`: source, path, dataset, image_size, channels, num_classes; `test_fraction` (0.1)
-        where the set has no split of its own.
-      split: "train" or "test" (held out).
-
-    Raises:
-      UserError: unknown source or split; a set that is missing, empty or broken; labels that don't fit
-        `num_classes` (0 takes any number).
-    """
-    if split not in ("train", "test"):
-        raise UserError(f"data split: expected 'train' or 'test', found {split!r}")
-    limits.check(limits.fields(schema.Data), settings, "data.")
-    name, skipped = settings["source"], settings.get("skip_broken", 0)
-    if skipped and name != "folder":
-        raise UserError(
-            f"data.skip_broken: expected 0 for {name}, which is no folder of files, found {skipped}"
-        )
-    source = SOURCES[name](settings, split)
-    expected = settings.get("num_classes", 0)
-    if expected and expected != len(source.classes):
-        count = f"{len(source.classes)} as in {source.name}"
-        raise UserError(f"data.num_classes: expected {count}, or 0 (any), found {expected}")
-    if len(source) == 0:
-        raise UserError(f"{source.name}: expected images in its {split} split, found none")
-    return source
-
-
-# Each source's module is imported when it is asked for: they need different libraries.
-def _digits(settings: Mapping[str, Any], split: str) -> Source:
-    from vargen.data import digits
-
-    return digits.load(settings, split)
-
-
-def _folder(settings: Mapping[str, Any], split: str) -> Source:
-    from vargen.data import folder
-
-    return folder.load(settings, split)
-
-
-def _emoji(settings: Mapping[str, Any], split: str) -> Source:
-    from vargen.data import emoji
-
-    return emoji.load(settings, split)
-
-
-def _tfds(settings: Mapping[str, Any], split: str) -> Source:
-    from vargen.data import tfds
-
-    return tfds.load(settings, split)
-
-
-SOURCES: dict[str, Callable[[Mapping[str, Any], str], Source]] = dict(
-    digits=_digits, folder=_folder, emoji=_emoji, tfds=_tfds
-)

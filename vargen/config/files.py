@@ -7,29 +7,39 @@ import importlib.util
 import inspect
 import os
 import traceback
+from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from vargen import bundled, paths
+from vargen.config.fields import check, override
+from vargen.config.text import from_json
 from vargen.errors import UserError
 
 LARGEST = 4 * 2**20  # bytes
 
 
-def read(where: str | os.PathLike) -> ConfigDict:
-    """The config that a file describes.
+def load(path: str | os.PathLike, overrides: Iterable[tuple[str, Any]] = ()) -> ConfigDict:
+    """Reads a config file, applies overrides and checks every field.
 
     Args:
-      where: `file.py`, `file.py:variant` (calls `get_config(variant)`), `.json`, or one of vargen's own by its name
-        (`var`, `var:d16`). A Python file is a program, which runs.
+      path: `file.py`, `file.py:variant` (calls `get_config(variant)`), a `.json` written by `to_json`, or one of
+        vargen's own by its name (`var:d16`). A Python file is a program, which runs.
+      overrides: (dotted field, value); values may be strings, read as the type that the field has.
 
     Raises:
-      UserError: no such file, one that isn't text, or one that fails; the line is named where there is one.
+      UserError: the file is missing, broken or has no `get_config`, or a field or value does not fit.
     """
-    from vargen.config import from_json
+    c = _read(os.fspath(path))
+    try:
+        check(c)
+    except UserError as error:
+        raise UserError(f"config {path}: {error}") from error
+    return override(c, overrides)
 
-    text = os.fspath(where)
+
+def _read(text: str) -> ConfigDict:
     name, variant = text, None
     if ":" in text.removeprefix("gs:").removeprefix("s3:") and not paths.path(text, "--config").exists():
         name, variant = text.rsplit(":", 1)

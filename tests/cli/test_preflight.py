@@ -5,10 +5,11 @@ import pathlib
 import jax
 import pytest
 
-from vargen import config, preflight
+from vargen import config
+from vargen.cli import preflight
 from vargen.errors import UserError
 
-CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 INF, NAN = float("inf"), float("nan")
 
 # system, field, value, words of the message

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from vargen import array_files
+from vargen.cli import array_files
 from vargen.errors import UserError
 
 ARRAY = np.arange(6, dtype=np.int16).reshape(2, 3)

@@ -1,146 +1,19 @@
-"""Configs: the shared schema with its defaults, reading config files, and overriding single fields.
-
-A config is an `ml_collections.ConfigDict`. A config file defines `get_config()` (or `get_config(variant)`, mostly a
-size), starts from `config()` here and names the parts and sizes of one system; it contains no logic.
-"""
+"""Fields of a config: what each may hold, and overriding single ones."""
 
 from __future__ import annotations
 
 import ast
 import difflib
-import json
-import os
 from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from vargen import config_files, limits, schema
+from vargen import limits, schema
 from vargen.errors import UserError
 
 # The axes of the grammar: `config[axis]` is a part, open to whatever options its constructor takes.
 AXES = ("tokenizer", "order", "feed", "mixer", "head", "conditioning")
-
-
-def part(name: str, **options: Any) -> ConfigDict:
-    """A part of an axis: its registered name and its constructor's options (checked when it is built)."""
-    return ConfigDict(dict(name=name, **options))
-
-
-def config() -> ConfigDict:
-    """The schema with its defaults; a config file adds the axes (`AXES`) and `model` (layers, width, ...)."""
-    c = schema.defaults(schema.Config)
-    c.data = digits()
-    c.conditioning = part("label", dropout=0.1)
-    c.sampling = schema.defaults(schema.Sampling)
-    c.presets = ConfigDict()
-    c.tokenizer_training = schema.defaults(schema.TokenizerTraining)
-    c.training = schema.defaults(schema.Training)
-    c.evaluation = schema.defaults(schema.Evaluation)
-    return c
-
-
-def preset(count: int = 0, resize: int = 0, **sampling: Any) -> ConfigDict:
-    """Named settings for `config.presets`.
-
-    Args:
-      count: images drawn of each class; 0: as always.
-      resize: side in pixels to which samples are scaled; 0: not.
-      **sampling: fields of `config.sampling`; those not given have their defaults.
-    """
-    changed = _changed(schema.defaults(schema.Sampling), sampling)
-    return ConfigDict(dict(count=count, resize=resize, sampling=changed))
-
-
-def training(**changes: Any) -> ConfigDict:
-    """Fields of a training run with defaults (`schema.Training`); `changes` replace some."""
-    return _changed(schema.defaults(schema.Training), changes)
-
-
-def images(
-    source: str,
-    image_size: int,
-    channels: int,
-    num_classes: int,
-    *,
-    path: str = "",
-    dataset: str = "",
-    **changes: Any,
-) -> ConfigDict:
-    """Fields of `config.data`: where the images come from, and what shape they take.
-
-    Args:
-      source: "digits", "folder", "emoji" or "tfds".
-      image_size: side in pixels.
-      channels: 1 (grey) or 3.
-      num_classes: number of labels; 0 takes the number that the source has.
-      path: the folder, or the TensorFlow Datasets directory.
-      dataset: the TensorFlow Datasets name.
-      **changes: other fields of `schema.Data`.
-    """
-    fields = dict(source=source, image_size=image_size, channels=channels, num_classes=num_classes)
-    return _changed(schema.defaults(schema.Data), dict(fields, path=path, dataset=dataset) | changes)
-
-
-def _changed(c: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
-    for field in changes:
-        if field not in c:
-            raise UserError(f"config field {field}: unknown, expected among {', '.join(sorted(c))}")
-    c.update(changes)
-    return c
-
-
-def digits() -> ConfigDict:
-    """The handwritten digits that ship with vargen, at 16x16, randomly shifted by a pixel."""
-    return images("digits", 16, 1, 10, shift=1)
-
-
-def pictures(image_size: int) -> ConfigDict:
-    """One's own pictures (`--config.data.path` names the folder), cut at random and mirrored."""
-    return images("folder", image_size, 3, 0, flip=True, crop="random")
-
-
-def small_data(size: str) -> ConfigDict:
-    """The data of the sizes that every config has: `digits`, `pictures32` and `pictures64`."""
-    return dict(digits=digits(), pictures32=pictures(32), pictures64=pictures(64))[size]
-
-
-def small(c: ConfigDict, *, tokenizer: dict[str, Any], generator: dict[str, Any]) -> None:
-    """Training of minutes, for `digits` and `pictures*`: the digits' shifts are stored eight times; of pictures, every
-    look is another crop.
-
-    Args:
-      c: the config, its data set.
-      tokenizer, generator: fields of both trainings.
-    """
-    views: dict[str, Any] = dict(augmented_copies=8) if c.data.source == "digits" else dict(codes=False)
-    c.tokenizer_training.update(dict(batch_size=64, warmup_steps=50) | tokenizer)
-    c.training.update(dict(batch_size=64, learning_rate=2e-3) | views | generator)
-
-
-def imagenet(image_size: int, **changes: Any) -> ConfigDict:
-    """ImageNet-1k, prepared by TensorFlow Datasets (`--config.data.path` names its directory)."""
-    fields: dict[str, Any] = dict(dataset="imagenet2012", flip=True, crop="center") | changes
-    return images("tfds", image_size, 3, 1000, **fields)
-
-
-def load(path: str | os.PathLike, overrides: Iterable[tuple[str, Any]] = ()) -> ConfigDict:
-    """Reads a config file, applies overrides and checks every field.
-
-    Args:
-      path: `file.py`, `file.py:variant` (calls `get_config(variant)`), a `.json` written by `to_json`, or one of
-        vargen's own by its name (`var:d16`). A Python file is a program, which runs.
-      overrides: (dotted field, value); values may be strings, read as the type that the field has.
-
-    Raises:
-      UserError: the file is missing, broken or has no `get_config`, or a field or value does not fit.
-    """
-    c = config_files.read(path)
-    try:
-        check(c)
-    except UserError as error:
-        raise UserError(f"config {path}: {error}") from error
-    return override(c, overrides)
 
 
 def override(c: ConfigDict, overrides: Iterable[tuple[str, Any]]) -> ConfigDict:
@@ -335,53 +208,3 @@ def _mismatch(field: str, current: Any, value: Any) -> UserError:
     return UserError(
         f"config field {field}: expected {kind.get(name, f'a {name}')} (as {current!r}), found {value!r:.200}"
     )
-
-
-def to_json(c: ConfigDict) -> str:
-    """The config as JSON text; `from_json` gives it back, tuples included."""
-    return json.dumps(c.to_dict(), indent=2) + "\n"
-
-
-def from_json(text: str) -> ConfigDict:
-    """A config from the text of `to_json`, checked. Lists become tuples, so that parts stay hashable.
-
-    Fields that the text lacks have their defaults: it may be older than they are.
-
-    Raises:
-      UserError: not JSON, not an object, or a field that doesn't fit.
-    """
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        where = (
-            f" at line {error.lineno}: {error.msg}"
-            if isinstance(error, json.JSONDecodeError)
-            else f": {error}"
-        )
-        raise UserError(f"config: expected JSON, found a mistake{where}") from error
-    if not isinstance(data, dict):
-        raise UserError(f"config: expected a JSON object, found {type(data).__name__}")
-    c = ConfigDict(_tuples(data))
-    _complete(c)
-    check(c)
-    return c
-
-
-def _complete(c: ConfigDict) -> None:
-    """Fills in fields that the groups which are there lack; `model` holds what it sets."""
-    for name, group in schema.GROUPS.items():
-        node: Any = c
-        for key in name.split("."):
-            node = node.get(key) if isinstance(node, ConfigDict) else None
-        if isinstance(node, ConfigDict) and name != "model":
-            for field, value in schema.defaults(group).items():
-                if field not in node:
-                    node[field] = value
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _tuples(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return tuple(_tuples(v) for v in value)
-    return value

@@ -5,10 +5,10 @@ import json
 import re
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from vargen import charts, pictures, progress, report
+from vargen import report
+from vargen.report import page as pages
 
 RNG = np.random.default_rng(0)
 
@@ -143,52 +143,5 @@ def test_use_of_the_codebook_by_level(tmp_path):
 
 def test_rows_hold_the_asked_class():
     samples = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1)
-    rows = report.by_class(samples, [1, 0, 1, 0, 1, 4], most=2)
+    rows = pages.by_class(samples, [1, 0, 1, 0, 1, 4], most=2)
     assert {c: images.ravel().tolist() for c, images in rows.items()} == {0: [1, 3], 1: [0, 2], 4: [5]}
-
-
-@pytest.mark.parametrize(
-    "seconds, text",
-    [(3.21, "3.2 s"), (42, "42 s"), (59.7, "1 min 0 s"), (312, "5 min 12 s"), (7500, "2 h 5 min")],
-)
-def test_durations(seconds, text):
-    assert progress.duration(seconds) == text
-
-
-def points(svg):
-    return [
-        [tuple(map(float, p.split(","))) for p in line.split()]
-        for line in re.findall(r'points="([^"]*)"', svg)
-    ]
-
-
-def test_chart_is_linear_or_logarithmic():
-    x = [0, 1, 2]
-    for y, logarithmic in (([3, 2, 1], False), ([100, 10, 1], True)):
-        raw = points(charts.chart("t", {"loss": (x, y)}))[0]
-        assert raw[0][0] < raw[1][0] < raw[2][0] and raw[0][1] < raw[1][1] < raw[2][1]  # y grows downwards
-        assert raw[1][1] - raw[0][1] == pytest.approx(raw[2][1] - raw[1][1], abs=0.2), logarithmic
-
-
-@pytest.mark.parametrize("y", [[5.0, 5.0], [0.0, 0.0], [-1.0, 2.0], [1e-9, 1e9], [7.0]])
-def test_chart_of_odd_values_stays_inside(y):
-    for line in points(charts.chart("t", {"loss": (range(len(y)), y)})):
-        assert all(0 <= a <= 460 and 0 <= b <= 260 for a, b in line)
-
-
-def test_chart_of_nothing_is_empty():
-    assert charts.chart("t", {"loss": ([], [])}) == charts.chart("t", {"loss": ([1], [float("nan")])}) == ""
-
-
-def test_to_uint8_rounds_and_clips():
-    values = np.array([-2, -1, 0, 1, 2, 1 / 127.5]).reshape(1, 1, 6, 1)
-    assert pictures.to_uint8(values).ravel().tolist() == [0, 0, 128, 255, 255, 128]
-    kept = np.array([7], np.uint8)
-    assert pictures.to_uint8(kept) is kept
-
-
-def test_grid_places_images_and_grey_works():
-    images = np.zeros((2, 3, 4, 4, 1), np.uint8)
-    images[1, 2] = 255
-    sheet = np.asarray(pictures.grid(images, scale=2))
-    assert (sheet == 255).all(-1).sum() == 64 and (sheet == 0).all(-1).sum() == 5 * 64

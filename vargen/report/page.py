@@ -5,7 +5,6 @@ Everything is inside the file (pictures as base64 PNG, curves as SVG), so it can
 
 from __future__ import annotations
 
-import dataclasses
 import html
 import json
 import math
@@ -14,67 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from vargen import paths, pictures, progress
-from vargen.charts import Series, chart
-from vargen.report_style import STYLE
-from vargen.tokenizers import usage
-
-
-@dataclasses.dataclass(frozen=True)
-class Metric:
-    """How a metric is shown: `reference` is the key of the same measure on real images."""
-
-    label: str
-    format: str
-    meaning: str
-    reference: str = ""
-
-    def beside_real(self, key: str, metrics: Mapping[str, float]) -> str:
-        """The metric `key` and, where there is one, its reference, in words."""
-        real = metrics.get(self.reference)
-        return self.show(metrics[key]) + ("" if real is None else f" (real images: {self.show(real)})")
-
-    def show(self, value: float) -> str:
-        """The value with its unit."""
-        if self.format == _PERCENT:
-            return f"{100 * value:.1f} %"
-        if self.format == _TIME:
-            return progress.duration(value)
-        return self.format.format(value)
-
-
-_PERCENT, _TIME = "percent", "seconds"
-
-# fmt: off
-METRICS = {
-    "label_accuracy": Metric("Label accuracy", _PERCENT,
-        "samples that a classifier gives the class they were asked for", "real_label_accuracy"),
-    "frechet_distance_classifier": Metric("Fréchet distance (classifier)", "{:.2f}",
-        "on the classifier's features, to held-out images; lower is closer",
-        "real_frechet_distance_classifier"),
-    "precision": Metric("Precision", _PERCENT, "samples that lie among the real images", "real_precision"),
-    "recall": Metric("Recall", _PERCENT, "real images that lie among the samples", "real_recall"),
-    "nearest_distance": Metric("Nearest training picture", "{:.3f}",
-        "median distance of samples to the nearest one (rms, both averaged to 16x16); far below real images': copies",
-        "real_nearest_distance"),
-    "psnr_db": Metric("Reconstruction PSNR", "{:.2f} dB",
-        "held-out images through the tokenizer and back, mean; higher is closer"),
-    "ssim": Metric("Reconstruction SSIM", "{:.3f}", "structural similarity, 1 for identical"),
-    "mse": Metric("Reconstruction MSE", "{:.4f}", "mean squared error, pixels in [-1, 1]"),
-    "codebook_use": Metric("Codebook use", _PERCENT,
-        "distinct codes that the held-out images have, of those that they could"),
-    "codebook_perplexity": Metric("Codebook perplexity", "{:.1f}",
-        "codes in even use that would carry as much"),
-    "bits_per_dimension": Metric("Bits per dimension", "{:.3f}",
-        "held-out codes under the model, per pixel value"),
-    "bits_per_code": Metric("Bits per code", "{:.2f}", "likewise, per slot"),
-    "train_seconds": Metric("Training time", _TIME, "tokenizer and generator together"),
-    "tokenizer_train_seconds": Metric("… tokenizer", _TIME, ""),
-    "generator_train_seconds": Metric("… generator", _TIME, ""),
-    "images_per_second": Metric("Sampling speed", "{:.1f} images/s", "after compilation, batched"),
-    "training_images_per_second": Metric("Training speed", "{:.0f} images/s", "generator, steady state"),
-}
-# fmt: on
+from vargen import paths
+from vargen.report import pictures
+from vargen.report.charts import Series, chart
+from vargen.report.metrics import METRICS, levels
+from vargen.report.style import STYLE
 
 _HEADLINES = ("label_accuracy", "psnr_db", "codebook_use", "train_seconds")
 
@@ -297,18 +240,6 @@ def _table(metrics: Mapping[str, float]) -> str:
     )
 
 
-def levels(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
-    """How each level uses the codebook: (name, use, perplexity) as text."""
-    shown = METRICS[usage.USE], METRICS[usage.PERPLEXITY]
-    return [
-        (
-            f"Codebook, level {level}",
-            *(metric.show(value) for metric, value in zip(shown, values, strict=True)),
-        )
-        for level, values in usage.by_level(metrics).items()
-    ]
-
-
 def _levels(metrics: Mapping[str, float]) -> str:
     lines = [
         f'<tr><th scope="row">{name}</th><td>{use}</td><td>{perplexity}</td></tr>'
@@ -316,6 +247,8 @@ def _levels(metrics: Mapping[str, float]) -> str:
     ]
     if not lines:
         return ""
+    from vargen.tokenizers import usage  # with jax, for which pictures alone need not wait
+
     warning = usage.warning(metrics)
     return (
         '<table class="levels"><thead><tr><th scope="col"></th><th scope="col">use</th>'

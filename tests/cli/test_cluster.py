@@ -9,7 +9,7 @@ import time
 import pytest
 from commands import free_port
 
-from vargen import cluster
+from vargen.cli import cluster
 from vargen.errors import UserError
 
 SLURM = dict(SLURM_JOB_ID="71234", SLURM_PROCID="3", SLURM_NTASKS="8", SLURM_NNODES="2", SLURM_LOCALID="3")
@@ -135,7 +135,7 @@ def test_nobody_there():
 
 WORKER = """
 import os, sys, time
-from vargen import cluster
+from vargen.cli import cluster
 peers = cluster._meet(cluster.Place(("localhost", int(sys.argv[1])), 2, int(sys.argv[2])), 20)
 print("met", flush=True)
 if sys.argv[3] == "end":
@@ -178,7 +178,7 @@ def test_a_process_that_goes(kind, code, words):
 
 WITH_JAX = """
 import sys, time
-from vargen import cluster
+from vargen.cli import cluster
 from vargen.cli import failures
 
 with failures.explained() as outcome:

@@ -1,0 +1,7 @@
+"""What people look at: the page about a trained system, and pictures as files and labelled sheets."""
+
+from vargen.report import pictures
+from vargen.report.metrics import METRICS, levels
+from vargen.report.page import write
+
+__all__ = ["METRICS", "levels", "pictures", "write"]
