@@ -9,7 +9,8 @@ one for initialisation.
 from vargen.conditioning.caption import CaptionEmbedding, Captions
 from vargen.conditioning.condition import Condition
 from vargen.conditioning.label import LabelEmbedding
+from vargen.conditioning.words import WordEmbedding
 
-CONDITIONINGS = {"caption": CaptionEmbedding, "label": LabelEmbedding}
+CONDITIONINGS = {"caption": CaptionEmbedding, "label": LabelEmbedding, "words": WordEmbedding}
 
-__all__ = ["CONDITIONINGS", "CaptionEmbedding", "Captions", "Condition", "LabelEmbedding"]
+__all__ = ["CONDITIONINGS", "CaptionEmbedding", "Captions", "Condition", "LabelEmbedding", "WordEmbedding"]

@@ -195,6 +195,12 @@ def _emoji(settings: Mapping[str, Any], split: str) -> Source:
     return emoji.load(settings, split)
 
 
+def _shapes(settings: Mapping[str, Any], split: str) -> Source:
+    from vargen.data import shapes
+
+    return shapes.load(settings, split)
+
+
 def _tfds(settings: Mapping[str, Any], split: str) -> Source:
     from vargen.data import tfds
 
@@ -202,5 +208,5 @@ def _tfds(settings: Mapping[str, Any], split: str) -> Source:
 
 
 SOURCES: dict[str, Callable[[Mapping[str, Any], str], Source]] = dict(
-    digits=_digits, folder=_folder, emoji=_emoji, tfds=_tfds
+    digits=_digits, folder=_folder, emoji=_emoji, shapes=_shapes, tfds=_tfds
 )
