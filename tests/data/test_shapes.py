@@ -11,6 +11,7 @@ from scipy import ndimage
 from vargen import config, data
 from vargen.data import scenes, shapes
 from vargen.errors import UserError
+from vargen.words import Words
 
 SETTINGS = config.images("shapes", 16, 3, 24)
 SPLITS = {split: shapes.load(SETTINGS, split) for split in ("train", "test", "unseen")}
@@ -209,6 +210,13 @@ def test_what_is_no_caption(caption, message):
         scenes.parse(caption)
     assert str(error.value).startswith(f"caption {caption!r}: expected ")
     assert str(error.value).endswith(message)
+
+
+def test_words_of_training_are_all_there_are():
+    words = Words.of(SPLITS["train"].captions)
+    assert (len(words.vocabulary), words.length) == (21, 27)
+    for source in SPLITS.values():
+        assert words.decode(words.encode(source.captions)) == source.captions
 
 
 def test_batches():
