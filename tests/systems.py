@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from vargen import models
+from vargen.conditioning import WordEmbedding
 from vargen.config import config, part
 
 
@@ -39,6 +40,12 @@ def llamagen():
 def llamagen_text():
     c = llamagen()
     c.name, c.conditioning = "llamagen_text", part("caption", tokens=3, channels=8)
+    return c
+
+
+def llamagen_words():
+    c = llamagen()
+    c.name, c.conditioning = "llamagen_words", part("words", vocabulary=("a", "b", "c"), tokens=4)
     return c
 
 
@@ -132,6 +139,7 @@ SYSTEMS = dict(
     var_shared=var_shared,
     llamagen=llamagen,
     llamagen_text=llamagen_text,
+    llamagen_words=llamagen_words,
     rar=rar,
     mar=mar,
     maskgit=maskgit,
@@ -166,6 +174,8 @@ def labels_for(generator, batch: int):
     """Some labels: classes 1, 2, ..., or captions of different lengths."""
     if not generator.condition.pads:
         return jax.numpy.arange(1, batch + 1)
+    if isinstance(generator.condition, WordEmbedding):
+        return jax.numpy.asarray(generator.condition.parse([" ".join("abc"[: i % 4]) for i in range(batch)]))
     shape = (batch, generator.condition.tokens)
     states = jax.random.normal(jax.random.key(7), (*shape, generator.condition.channels))
     mask = jax.numpy.arange(shape[1]) < jax.numpy.arange(1, batch + 1)[:, None] % shape[1] + 1

@@ -211,7 +211,7 @@ def _members(values: Any, kind: Any) -> Iterator[tuple[Any, Any]]:
 def _words(kind: Any, limit: Any) -> str:
     origin = typing.get_origin(kind)
     suffix = f" {limit}" if isinstance(limit, Between) else ""
-    if isinstance(limit, OneOf):
+    if limit is not None and not isinstance(limit, Between):
         return str(limit)
     if origin in (Union, types.UnionType):
         return " or ".join(

@@ -30,7 +30,8 @@ class Data:
     """Where the images come from, and what shape they take: `config.data`.
 
     Attributes:
-      source: the digits that ship with vargen, emoji, a folder of pictures, or TensorFlow Datasets.
+      source: the digits that ship with vargen, emoji, a folder of pictures, shapes that vargen draws, or TensorFlow
+        Datasets.
       path: the folder, or the directory of TensorFlow Datasets.
       dataset: the name of the TensorFlow Datasets set.
       image_size: side in pixels of what is learnt and drawn.
@@ -47,7 +48,7 @@ class Data:
       skip_broken: broken files that a run goes on without.
     """
 
-    source: Annotated[str, OneOf("digits", "emoji", "folder", "tfds")] = "digits"
+    source: Annotated[str, OneOf("digits", "emoji", "folder", "shapes", "tfds")] = "digits"
     path: str = ""
     dataset: str = ""
     image_size: Annotated[int, Between(1, LARGEST_IMAGE)] = 16

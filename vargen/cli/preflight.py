@@ -17,7 +17,7 @@ from vargen.generator import Generator
 from vargen.models import build_generator, build_tokenizer, require
 from vargen.samplers import Sampling, decode
 
-SIDES = dict(digits=8)  # the smallest image_size of a source
+SIDES = dict(digits=8, shapes=16)  # the smallest image_size of a source
 
 
 def check_fields(c: Any) -> None:

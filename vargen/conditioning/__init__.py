@@ -4,7 +4,16 @@ from vargen.conditioning.caption import CaptionEmbedding, Captions
 from vargen.conditioning.condition import Condition
 from vargen.conditioning.conditioning import Conditioning
 from vargen.conditioning.label import LabelEmbedding
+from vargen.conditioning.words import WordEmbedding
 
-CONDITIONINGS = {"caption": CaptionEmbedding, "label": LabelEmbedding}
+CONDITIONINGS = {"caption": CaptionEmbedding, "label": LabelEmbedding, "words": WordEmbedding}
 
-__all__ = ["CONDITIONINGS", "CaptionEmbedding", "Captions", "Condition", "Conditioning", "LabelEmbedding"]
+__all__ = [
+    "CONDITIONINGS",
+    "CaptionEmbedding",
+    "Captions",
+    "Condition",
+    "Conditioning",
+    "LabelEmbedding",
+    "WordEmbedding",
+]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vargen import limits, schema
-from vargen.data import digits, emoji, folder, tfds
+from vargen.data import digits, emoji, folder, shapes, tfds
 from vargen.data.pipeline import arrays, batches, in_batches, padded, to_float
 from vargen.data.sources import ArraySource, Source
 from vargen.errors import UserError
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 SOURCES: dict[str, Callable[[Mapping[str, Any], str], Source]] = dict(
-    digits=digits.load, emoji=emoji.load, folder=folder.load, tfds=tfds.load
+    digits=digits.load, emoji=emoji.load, folder=folder.load, shapes=shapes.load, tfds=tfds.load
 )
 
 
