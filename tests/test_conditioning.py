@@ -76,12 +76,12 @@ def test_rows_of_captions_and_of_none():
     np.testing.assert_array_equal(found.padding, ~captions.mask)
 
     none = condition.apply({"params": params}, condition.without(captions))
-    null = np.broadcast_to(expected(params["null"]), none.rows.shape)
-    np.testing.assert_allclose(none.rows, null, rtol=1e-5, atol=1e-6)
+    null = np.broadcast_to(expected(params["null"]), none.prefix.shape)
+    np.testing.assert_allclose(none.prefix, null, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(none.padding, ~captions.mask)  # the padding stays
 
     def total(params):
-        return jnp.sum(condition.apply({"params": params}, condition.without(captions)).rows)
+        return jnp.sum(condition.apply({"params": params}, condition.without(captions)).prefix)
 
     gradient = jax.grad(total)(params)
     assert not np.any(gradient["null"]) and np.any(gradient["inner"]["kernel"])

@@ -14,10 +14,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 # or above, and of those in ONLY no others.
 LAYERS = (
     ("errors",),
-    ("bundled", "fine_tuning", "kernels", "layers", "limits", "paths", "progress", "seeds", "sharding"),
-    ("hub", "orders", "parts", "schema", "weights_file"),
+    ("bundled", "content", "draws", "fine_tuning", "kernels", "layers", "limits", "paths", "progress"),
+    ("seeds", "sharding", "slots", "static"),
+    ("hub", "layout", "orders", "parts", "schema", "weights_file", "words"),
     ("classes", "data", "heads", "mixers", "tokenizers"),
-    ("feeds", "inputs", "report"),
+    ("feeds", "inputs", "report", "stage"),
     ("conditioning", "evaluation", "samplers"),
     ("axes", "generator"),
     ("config", "models"),
@@ -26,7 +27,7 @@ LAYERS = (
     ("cli",),
     ("__main__",),
 )
-ONLY = dict(kernels={"limits", "errors"}, orders={"limits", "errors"})
+ONLY = dict(kernels={"limits", "errors"}, orders={"limits", "errors", "slots"})
 # Rooms of the numerical core, and the packages that they may load when they are imported.
 CORE = "kernels layers orders heads mixers tokenizers feeds samplers conditioning generator models".split()
 PACKAGES = {"jax", "flax", "optax", "einops", "numpy"}

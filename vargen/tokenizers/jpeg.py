@@ -16,7 +16,7 @@ import numpy as np
 
 from vargen.errors import UserError
 from vargen.limits import Between, OneOf
-from vargen.orders import Grid
+from vargen.slots import Grid
 from vargen.tokenizers import jpeg_bits, jpeg_pixels
 from vargen.tokenizers.jpeg_tables import SUBSAMPLING, Frame
 
