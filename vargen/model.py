@@ -127,9 +127,10 @@ class Model:
         sampling, key = self.sampling(**options), inputs.key(key)
         labels = self._labels(generator, labels)
         try:
-            return self._generate(
+            found = self._generate(
                 self.generator_params, self.tokenizer_params["quantizer"], labels, key, sampling
             )
+            return found.content, found.order
         except ValueError as error:
             raise UserError(str(error)) from error
 

@@ -66,7 +66,7 @@ def test_cached_equals_uncached(name):
     sampling = Sampling.make(guidance=2.0, guidance_schedule=schedule, temperature=0.9, **filters)
     labels, quantizer = labels_for(generator, 3), tokenizer_params["quantizer"]
     args = (params, quantizer, labels, jax.random.key(5), sampling)
-    found, order = jax.jit(functools.partial(decode, generator))(*args)
+    found, order, _ = jax.jit(functools.partial(decode, generator))(*args)
     expected = uncached(generator, *args)
     assert len(np.unique(np.asarray(found).reshape(3, -1), axis=0)) == 3
     chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)

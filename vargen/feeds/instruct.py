@@ -115,7 +115,7 @@ class Instruct(Plain, nn.Module):
         places = static.module(slots).asarray(self.grid.places)[slots]
         coords = static.where(ahead[:, None], -1, places)
         x = self.drop(self.content(take(content, slots)), deterministic=not train)
-        x = jnp.where(jnp.asarray(asks)[:, None], self._instructions(places).astype(x.dtype), x)
+        x = jnp.where(jnp.asarray(asks)[:, None], self.instructions(places).astype(x.dtype), x)
         x = repeat_to(jnp.broadcast_to(x, (content.shape[0], *x.shape[1:])), batch)
         if step.begins:
             x = jnp.concatenate([condition.prefix.astype(x.dtype), x[:, p:]], axis=1)
@@ -125,7 +125,7 @@ class Instruct(Plain, nn.Module):
         layout = Layout(times, coords, start, np.arange(self.length), keep=new + 1)
         return Rows(x, layout, slots[..., new:], aside=np.arange(new, new + step.size))
 
-    def _instructions(self, places):
+    def instructions(self, places):
         """[1 or B, n, D]: the instruction, turned by places [.., n, A]."""
         shape = (places.shape[0] if places.ndim == 3 else 1, places.shape[-2], self.heads, -1)
         x = jnp.broadcast_to(self.instruction, (*shape[:2], self.width)).reshape(shape)

@@ -74,15 +74,27 @@ class Categorical(nn.Module):
         log_probs = jax.nn.log_softmax(self(hidden))
         return jnp.take_along_axis(log_probs, target[..., None], axis=-1)[..., 0]
 
+    def guided(self, hidden, guidance=None):
+        """Logits float32 [B, n, K] of hidden [B, n, D], or under guidance of [2B, n, D]: u + w (c - u)."""
+        logits = self(hidden)
+        if guidance is None:
+            return logits
+        with_condition, without = jnp.split(logits, 2)
+        return without + guidance * (with_condition - without)
+
     def sample(self, hidden, draws, layout, settings, guidance=None, draft=None, at: int = 0) -> Sample:
         """Draws codes int32 [B, n] in one pass, see `Head.sample` and `draw`; guidance is on the logits."""
-        logits = self(hidden)
-        if guidance is not None:
-            with_condition, without = jnp.split(logits, 2)
-            logits = without + guidance * (with_condition - without)
+        logits = self.guided(hidden, guidance)
         codes = draw(logits, draws, settings)
         score = jnp.take_along_axis(jax.nn.log_softmax(logits), codes[..., None], axis=-1)[..., 0]
         return Sample(codes, score)
+
+
+def filtered(logits, settings) -> jax.Array:
+    """Logits float32 [..., K] over the temperature, -inf where the filters of `settings` leave nothing."""
+    top_p = settings.top_p if settings.nucleus else None
+    temperature = jnp.maximum(jnp.asarray(settings.temperature, jnp.float32), 1e-5)
+    return filter_logits(logits / temperature, settings.top_k, top_p)
 
 
 def draw(logits, draws, settings) -> jax.Array:
@@ -96,11 +108,9 @@ def draw(logits, draws, settings) -> jax.Array:
     Returns:
       int32 [B, n].
     """
-    temperature = jnp.asarray(settings.temperature, jnp.float32)
-    top_p = settings.top_p if settings.nucleus else None
-    logits = filter_logits(logits / jnp.maximum(temperature, 1e-5), settings.top_k, top_p)
+    logits = filtered(logits, settings)
     likeliest = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    return jnp.where(temperature > 0, draws.choose(logits), likeliest)
+    return jnp.where(jnp.asarray(settings.temperature) > 0, draws.choose(logits), likeliest)
 
 
 def filter_logits(logits, top_k: int = 0, top_p=None) -> jax.Array:

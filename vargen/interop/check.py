@@ -17,7 +17,19 @@ from typing import Any
 
 from vargen.errors import UserError
 
-FAMILIES = ("rar", "llamagen", "llamagen_vq", "maskgit_vqgan", "mar", "mar_kl", "ops", "var", "var_tokenizer")
+FAMILIES = (
+    "rar",
+    "randar",
+    "arpg",
+    "llamagen",
+    "llamagen_vq",
+    "maskgit_vqgan",
+    "mar",
+    "mar_kl",
+    "ops",
+    "var",
+    "var_tokenizer",
+)
 
 
 @dataclasses.dataclass

@@ -6,4 +6,6 @@ SYSTEMS = {
     "llamagen": ("llamagen", "llamagen_vq"),
     "mar": ("mar", "mar_kl"),
     "rar": ("rar", "maskgit_vqgan"),
+    "randar": ("randar", "llamagen_vq"),
+    "arpg": ("arpg", "llamagen_vq"),
 }

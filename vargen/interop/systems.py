@@ -39,7 +39,7 @@ class System:
             c.tokenizer = self.tokenizer.part(arrays, sides)
             return models.build_tokenizer(c)
         c.tokenizer = ConfigDict(dict(channels=tokenizer.channels))
-        self.generator.fill(c, arrays, built.block.mixer.heads)
+        self.generator.fill(c, arrays, built.stages[0].block.mixer.heads)
         return models.build_generator(c, tokenizer)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,14 +60,42 @@ class Decoding:
       content: [B, N, *slot.shape], canonical; zeros where nothing is known yet.
       state: the feed's.
       cache: of the stages, or None.
+      score: of `Sample`, [B, N, ...], canonical; None where nobody asks for it.
     """
 
     content: jax.Array
     state: Any
     cache: Any
+    score: Any = None
 
 
-def decode(generator, params, quantizer, labels, key, sampling: Sampling, given=None, order=None, draws=None):
+class Decoded(NamedTuple):
+    """What came of decoding.
+
+    Attributes:
+      content: [B, N, *slot.shape], canonical.
+      order: in which it came.
+      score: float32 [B, N]: log-probability of each slot's content as the head had it when it drew it, under guidance;
+        None where it wasn't asked for.
+    """
+
+    content: jax.Array
+    order: Order
+    score: jax.Array | None
+
+
+def decode(
+    generator,
+    params,
+    quantizer,
+    labels,
+    key,
+    sampling: Sampling,
+    given=None,
+    order=None,
+    draws=None,
+    scored: bool = False,
+) -> Decoded:
     """Generates contents for labels.
 
     Every slot's randomness depends on the key, the example's place in the batch and the slot alone, so that
@@ -82,9 +111,7 @@ def decode(generator, params, quantizer, labels, key, sampling: Sampling, given=
       given: None, or (content [B, N, *slot.shape], bool [N] NumPy): slots whose contents are known beforehand.
       order: an `Order` in the place of the ordering's own.
       draws: `Draws` for [B, N] in the place of the key's.
-
-    Returns:
-      Content [B, N, *slot.shape], canonical, and the `Order` in which it came.
+      scored: whether the scores are wanted, which heads with an explicit likelihood have.
     """
     batch, tokenizer = jax.tree.leaves(labels)[0].shape[0], generator.tokenizer
     key_order, key_slots = jax.random.split(key)
@@ -109,8 +136,14 @@ def decode(generator, params, quantizer, labels, key, sampling: Sampling, given=
     content = tokenizer.slot.zeros(batch, tokenizer.grid.size)
     if given is not None:
         content = jnp.where(given[1].reshape(1, -1, *[1] * (content.ndim - 2)), given[0], content)
-    start = Decoding(content, call.feed("begin", batch), generator.init_cache(len(condition.prefix), 0))
-    return scheduled(call, start).content, order
+    start = Decoding(
+        content,
+        call.feed("begin", batch),
+        generator.init_cache(len(condition.prefix), 0),
+        _no_scores(call, content) if scored else None,
+    )
+    found = scheduled(call, start)
+    return Decoded(found.content, order, found.score)
 
 
 def scheduled(call: Call, decoding: Decoding) -> Decoding:
@@ -158,7 +191,7 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
       layers: see `Generator.step`.
       drawn: whether contents are drawn; else they are known, and only remembered.
     """
-    generator, content = call.generator, decoding.content
+    generator, content, score = call.generator, decoding.content, decoding.score
     hidden, rows, cache = generator.step(
         call.params,
         call.quantizer,
@@ -186,9 +219,11 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
             method="sample",
         )
         # Rows beyond the step's slots are dropped: their index lies outside.
-        content = contents.put(content, jnp.where(at < step.start + step.count, slots, n), sample.content)
+        slots = jnp.where(at < step.start + step.count, slots, n)
+        content = contents.put(content, slots, sample.content)
+        score = None if score is None else contents.put(score, slots, sample.score)
     state = call.feed("absorb", decoding.state, content, step, call.quantizer)
-    return Decoding(content, state, cache)
+    return Decoding(content, state, cache, score)
 
 
 def groups(order: Order, feed) -> list[list[Step]]:
@@ -223,6 +258,16 @@ def groups(order: Order, feed) -> list[list[Step]]:
         ]
         for piece in pieces
     ]
+
+
+def _no_scores(call: Call, content: jax.Array) -> jax.Array:
+    """Zeros for the scores of all slots, in whatever shape the head gives them."""
+    batch, n = content.shape[:2]
+    hidden = jnp.zeros((len(call.condition.prefix), n, call.generator.width))
+    guidance = None if call.scales is None else call.scales[0]
+    args = (hidden, call.draws, None, call.sampling, guidance)
+    head = functools.partial(call.generator.head.apply, {"params": call.params["head"]}, method="sample")
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(head, *args).score)
 
 
 def _lengthen(cache, full):

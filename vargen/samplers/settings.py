@@ -62,17 +62,21 @@ class Sampling:
         neutral = 0.0 if s.guidance_schedule == "ramp" else 1.0
         return dataclasses.replace(
             s,
-            guided=float(s.guidance) != neutral,
+            guided=(float(s.guidance), s._first) != (neutral, 1.0),
             nucleus=float(s.top_p) < 1.0,
             guidance=float(s.guidance),
             temperature=float(s.temperature),
             top_p=float(s.top_p),
         )
 
+    @property
+    def _first(self) -> float:
+        """Where the schedule starts."""
+        return self.guidance_start if self.guidance_schedule.startswith("linear") else 1.0
+
     def scales(self, sizes: np.ndarray) -> jax.Array:
         """float32 [T]: the guidance scale of each step, for steps of `sizes` [T] slots."""
         steps, known = len(sizes), np.cumsum(sizes)
-        first = self.guidance_start if self.guidance_schedule.startswith("linear") else 1.0
         s = np.arange(steps)
         if self.guidance_schedule == "ramp":
             scale = 1.0 + self.guidance * jnp.asarray(s / max(steps - 1, 1), jnp.float32)
@@ -85,5 +89,5 @@ class Sampling:
                 "linear_before": (known - sizes) / known[-1],
                 "cosine": (1 - np.cos(np.pi * (s / steps) ** self.guidance_power)) / 2,
             }[self.guidance_schedule]
-            scale = first + (self.guidance - first) * jnp.asarray(share, jnp.float32)
+            scale = self._first + (self.guidance - self._first) * jnp.asarray(share, jnp.float32)
         return jnp.where(s < (self.guidance_steps or steps), scale, 1.0)

@@ -16,7 +16,7 @@ import numpy as np
 
 from vargen.errors import UserError
 from vargen.limits import Between, OneOf
-from vargen.slots import Grid
+from vargen.slots import Grid, Slot
 from vargen.tokenizers import jpeg_bits, jpeg_pixels
 from vargen.tokenizers.jpeg_tables import SUBSAMPLING, Frame
 
@@ -78,7 +78,7 @@ class Jpeg:
     length: int
 
     vocab = STOP + 1
-    kind = "codes"
+    slot = Slot((), STOP + 1)
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -109,7 +109,7 @@ def of_generator(
 
     def draw(params: Any, tokenizer_params: Any, classes: jax.Array) -> jax.Array:
         quantizer = tokenizer_params["quantizer"]
-        drawn, _ = decode(generator, params, quantizer, classes, jax.random.key(0), sampling)
+        drawn = decode(generator, params, quantizer, classes, jax.random.key(0), sampling).content
         return tokenizer.decode(tokenizer_params, drawn)
 
     loss_on_mesh, draw_on_mesh = on_mesh(loss, mesh), on_mesh(draw, mesh)

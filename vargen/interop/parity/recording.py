@@ -1,0 +1,61 @@
+"""A categorical head that hands out its logits, so that a whole sampler's can be compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vargen.draws import Recorded
+from vargen.generator import Generator
+from vargen.heads import Categorical, Sample
+from vargen.heads.categorical import filtered
+from vargen.orders import Order
+from vargen.samplers import Sampling, decode
+
+
+class Logits(Categorical):
+    """Its score is all that it knew when it drew: [B, n, R + 2, K], the logits of the R conditions, then those after
+    guidance, then after temperature and filters."""
+
+    def sample(self, hidden, draws, layout, settings, guidance=None, draft=None, at: int = 0) -> Sample:
+        """As `Categorical.sample`."""
+        codes = super().sample(hidden, draws, layout, settings, guidance).content
+        each = jnp.split(self(hidden), 1 if guidance is None else 2)
+        guided = self.guided(hidden, guidance)
+        return Sample(codes, jnp.stack([*each, guided, filtered(guided, settings)], axis=2))
+
+
+def sampled(
+    generator: Generator, params: Any, labels: Any, order: Order, sampling: Sampling, uniforms: Any = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """A run of the engine in a given order.
+
+    Args:
+      generator, params: of a categorical head.
+      labels: int32 [B].
+      order: slots [B, N], steps [N].
+      sampling: the settings.
+      uniforms: float32 [B, N], canonical, or None for greedy runs.
+
+    Returns:
+      Codes [B, N], canonical, and the logits [B, N, R + 2, K] in generation sequence.
+    """
+    fields = {f.name: getattr(generator.head, f.name) for f in dataclasses.fields(Categorical) if f.init}
+    head = Logits(**{k: v for k, v in fields.items() if k not in ("parent", "name")})
+    recording = dataclasses.replace(generator, head=head)
+    draws = None if uniforms is None else Recorded(uniforms=jnp.asarray(uniforms))
+    run = functools.partial(decode, recording, scored=True)
+    steps = np.asarray(order.steps)
+
+    @jax.jit
+    def go(params, labels, slots, draws):
+        found = run(params, None, labels, jax.random.key(0), sampling, order=Order(slots, steps), draws=draws)
+        return found.content, jnp.take_along_axis(found.score, slots[..., None, None], axis=1)
+
+    codes, logits = go(params, jnp.asarray(labels), jnp.asarray(order.slots), draws)
+    return np.asarray(codes), np.asarray(logits)
