@@ -42,21 +42,29 @@ class Outcome(NamedTuple):
 LIMIT = 90.0  # seconds
 
 
-def snapshot(*roots: pathlib.Path) -> dict[str, tuple]:
-    """What lies below: name -> size, time and target."""
-    found = {}
-    for root in roots:
-        for folder, folders, files in os.walk(root):
-            for name in (*folders, *files):
-                path = os.path.join(folder, name)
-                stat = os.lstat(path)
-                found[path] = (stat.st_size, stat.st_mtime_ns) if name in files else ()
+Snapshot = dict[str, tuple]
+
+
+def snapshot(*roots: pathlib.Path) -> Snapshot:
+    """What lies below: name -> size and time of a file, () for a folder."""
+    found: Snapshot = {}
+    folders = [os.fspath(root) for root in roots]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    found[entry.path] = ()
+                    folders.append(entry.path)
+                else:
+                    stat = entry.stat(follow_symlinks=False)
+                    found[entry.path] = (stat.st_size, stat.st_mtime_ns)
     return found
 
 
-def run(arguments: list[str], folder: pathlib.Path, roots: list[pathlib.Path], **environment: str) -> Outcome:
-    """Runs `vargen ARGUMENTS` in a child, in `folder`."""
-    before = snapshot(*roots)
+def run(
+    arguments: list[str], folder: pathlib.Path, roots: list[pathlib.Path], before: Snapshot
+) -> tuple[Outcome, Snapshot]:
+    """Runs `vargen ARGUMENTS` in a child, in `folder`; `before` and what comes back are what lies below `roots`."""
     out, err = folder.parent / f"{folder.name}.out", folder.parent / f"{folder.name}.err"
     started = time.monotonic()
     pid = os.fork()
@@ -68,7 +76,6 @@ def run(arguments: list[str], folder: pathlib.Path, roots: list[pathlib.Path], *
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             sys.stdout = os.fdopen(1, "w", encoding="utf-8")
             sys.stderr = os.fdopen(2, "w", encoding="utf-8")
-            os.environ.update(environment)
             os.chdir(folder)
             if arguments[:1] == ["interop.check"]:
                 from vargen.interop import check
@@ -91,21 +98,26 @@ def run(arguments: list[str], folder: pathlib.Path, roots: list[pathlib.Path], *
         if time.monotonic() - started > LIMIT:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            return Outcome(-9, "", f"took more than {LIMIT} s", [], LIMIT)
+            return Outcome(-9, "", f"took more than {LIMIT} s", [], LIMIT), snapshot(*roots)
         time.sleep(0.005)
     seconds = time.monotonic() - started
     after = snapshot(*roots)
     left = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
     text = [file.read_text(encoding="utf-8", errors="backslashreplace") for file in (out, err)]
-    return Outcome(os.waitstatus_to_exitcode(status), *text, left, seconds)
+    return Outcome(os.waitstatus_to_exitcode(status), *text, left, seconds), after
 
 
 class Server:
     """The warm process."""
 
     def __init__(self) -> None:
+        environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
         self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
 
     def run(self, arguments: list[str], folder: pathlib.Path, roots: list[pathlib.Path]) -> Outcome:
@@ -122,26 +134,47 @@ class Server:
         self.process.wait()
 
 
-def serve() -> None:
-    """What the warm process does: a row a line in, its outcome a line out."""
+def warm() -> None:
+    """Imports and traces what children would otherwise import and trace each by itself. No backend is started."""
     import flax.linen
     import grain
     import huggingface_hub.hf_api
-    import jax
     import optax
     import orbax.checkpoint
     import PIL.Image
     import tensorboardX
+    from commands import ROOT, tiny
+    from jax._src import xla_bridge
 
-    import vargen.cli.main
-    import vargen.cli.preflight  # noqa: F401
     import vargen.cli.stages
     import vargen.interop.checkpoint
+    from vargen import config
+    from vargen.cli import main, preflight
+    from vargen.kernels import dispatch
 
-    del flax, grain, huggingface_hub, jax, optax, orbax, PIL, tensorboardX, vargen
+    del flax, grain, huggingface_hub, optax, orbax, PIL, tensorboardX, vargen
+    main.parser([])  # of all commands
+    fields = [word.removeprefix("--config.").split("=", 1) for word in tiny("var")]
+    c = config.load(ROOT / "configs" / "var.py", [*fields, ("compute_dtype", "float32")])
+    looked, dispatch._old_gpu = dispatch._old_gpu, lambda: False  # which would look at the devices
+    preflight.check(c, devices=1)
+    dispatch._old_gpu = looked
+    assert not xla_bridge._backends, "expected no backend before the fork"
+
+
+def serve() -> None:
+    """What the warm process does: a row a line in, its outcome a line out."""
+    warm()
+    before: dict[tuple[str, ...], Snapshot] = {}
     for line in sys.stdin:
         arguments, folder, roots = json.loads(line)
-        outcome = run(arguments, pathlib.Path(folder), [pathlib.Path(r) for r in roots])
+        places = [pathlib.Path(r) for r in roots]
+        known = before.pop(tuple(roots), None)
+        outcome, after = run(
+            arguments, pathlib.Path(folder), places, snapshot(*places) if known is None else known
+        )
+        if not outcome.left:  # else it may be cleared away before the next row
+            before[tuple(roots)] = after
         print(json.dumps(outcome), flush=True)
 
 

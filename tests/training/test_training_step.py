@@ -18,7 +18,7 @@ from vargen.training.step import average, make_step
 
 def run(task, s, steps, mesh=None):
     mesh = mesh or sharding.make_mesh(devices=jax.devices()[:1])
-    optimizers = optimizer.build(s, jax.eval_shape(task.init_boxed, jax.random.key(0)))
+    optimizers = optimizer.build(s, state.boxed(task))
     train_state = state.create(task, optimizers, mesh, jax.random.key(1))
     step = make_step(task, s, mesh)
     history, states = [], []
@@ -54,6 +54,23 @@ def test_accumulation_equals_the_whole_batch(plain):
         np.testing.assert_allclose(a["discriminator_loss"], b["discriminator_loss"], rtol=2e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), one.params, four.params)
     assert int(four.step) == 4 and int(four.stats["updates"]) == 16
+
+
+def test_parameters_are_traced_once_for_their_shapes():
+    """Which takes seconds where a model is large."""
+    task, calls = FakeTask(), []
+    traced, task.init_boxed = task.init_boxed, lambda key: calls.append(key) or traced(key)
+    mesh, optimizers = (
+        sharding.make_mesh(devices=jax.devices()[:1]),
+        optimizer.build(settings(), state.boxed(task)),
+    )
+    found = state.abstract(task, optimizers, mesh)
+    make_step(task, settings(), mesh)
+    assert len(calls) == 1
+    expected = jax.eval_shape(lambda key: state.initial(task, optimizers, key), jax.random.key(0))
+    jax.tree.map(
+        lambda a, b: [a.shape, a.dtype] == [b.shape, b.dtype] or pytest.fail(f"{a} {b}"), found, expected
+    )
 
 
 def test_step_equals_optax_by_hand(plain):

@@ -102,9 +102,8 @@ def check_sampling(generator: Generator, sampling: Sampling, where: str = "sampl
     """
     try:
         # The number of steps is known without a key.
-        jax.eval_shape(
-            lambda key: generator.ordering.decoding(key, 1, sampling.steps).slots, jax.random.key(0)
-        )
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        jax.eval_shape(lambda key: generator.ordering.decoding(key, 1, sampling.steps).slots, key)
     except ValueError as error:
         raise UserError(f"config field {where}{str(error).removeprefix('sampling')}") from error
     if not generator.head.explicit and (sampling.top_k or sampling.nucleus):
@@ -153,8 +152,8 @@ def _trace(c: Any, tokenizer: Any, generator: Generator, devices: int, memory: M
 
     def trained(task: Any, group: str, frozen: Any, batch: dict) -> Any:
         settings = c[group]
-        optimizers = optimizer.build(settings, jax.eval_shape(task.init_boxed, key))
-        abstract = jax.eval_shape(lambda k: state.initial(task, optimizers, k), key)
+        optimizers = optimizer.build(settings, state.boxed(task))
+        abstract = state.shapes(task, optimizers)
         if group in memory:
             _check_memory(group, settings, abstract, batch, devices, memory[group])
         optimizer.check_decay(abstract.params["model"], settings.decay, group)

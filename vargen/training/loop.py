@@ -107,7 +107,7 @@ def train(
         #    the initial parameters where some are given.
         # 3. The step in that state says where everything else goes on: what was recorded later is dropped,
         #    batches start there, and each step's key is made from the run's key and the step.
-        optimizers = optimizer.build(settings, jax.eval_shape(task.init_boxed, jax.random.key(0)))
+        optimizers = optimizer.build(settings, state.boxed(task))
         init_key, run_key = jax.random.split(seeds.key(seed))
         checkpoints = Checkpoints(workdir, config, keep=settings.keep)
         stack.push(functools.partial(_leave, checkpoints))

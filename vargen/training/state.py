@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from vargen.errors import UserError
 from vargen.training.tasks import Task
 
 Optimizers = dict[str, optax.GradientTransformation]
+
+_BOXED: weakref.WeakKeyDictionary[Task, Any] = weakref.WeakKeyDictionary()
 
 
 @flax.struct.dataclass
@@ -41,9 +44,24 @@ class TrainState:
     stats: Any
 
 
+def boxed(task: Task) -> Any:
+    """Shapes and dtypes of a task's parameters in their logical boxes; traced once for each task."""
+    if task not in _BOXED:
+        _BOXED[task] = jax.eval_shape(task.init_boxed, jax.eval_shape(lambda: jax.random.key(0)))
+    return _BOXED[task]
+
+
+def shapes(task: Task, optimizers: Optimizers) -> TrainState:
+    """Shapes and dtypes of the state."""
+    return jax.eval_shape(lambda params: _begun(task, optimizers, params), meta.unbox(boxed(task)))
+
+
 def initial(task: Task, optimizers: Optimizers, key: jax.Array) -> TrainState:
     """The state before the first step; pure. `create` calls it sharded."""
-    params = meta.unbox(task.init_boxed(key))
+    return _begun(task, optimizers, meta.unbox(task.init_boxed(key)))
+
+
+def _begun(task: Task, optimizers: Optimizers, params: Any) -> TrainState:
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -55,25 +73,25 @@ def initial(task: Task, optimizers: Optimizers, key: jax.Array) -> TrainState:
 
 def shardings(task: Task, optimizers: Optimizers, mesh: Mesh) -> TrainState:
     """The sharding of every array of the state: moments lie like their parameters, the rest is replicated."""
-    boxed = jax.eval_shape(task.init_boxed, jax.random.key(0))
-    of_params = sharding.param_shardings(boxed, mesh)
+    of_params = sharding.param_shardings(boxed(task), mesh)
     whole = sharding.replicated(mesh)
+    state = shapes(task, optimizers)
     of_opt = {}
     for name, tx in optimizers.items():
-        shapes = jax.eval_shape(tx.init, meta.unbox(boxed)[name])
         # jit would leave the moments replicated until the first step, so their place is said here.
         of_opt[name] = optax.tree_map_params(
-            tx, lambda _, s: s, shapes, of_params[name], transform_non_params=lambda _: whole
+            tx, lambda _, s: s, state.opt_state[name], of_params[name], transform_non_params=lambda _: whole
         )
-    stats = jax.tree.map(lambda _: whole, jax.eval_shape(task.init_stats))
+    stats = jax.tree.map(lambda _: whole, state.stats)
     return TrainState(whole, of_params, of_opt, of_params["model"], stats)
 
 
 def abstract(task: Task, optimizers: Optimizers, mesh: Mesh) -> TrainState:
     """Shapes, dtypes and shardings of the state; nothing is allocated. What a checkpoint is restored into."""
-    shapes = jax.eval_shape(lambda key: initial(task, optimizers, key), jax.random.key(0))
     where = shardings(task, optimizers, mesh)
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, where)
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes(task, optimizers), where
+    )
 
 
 def create(task: Task, optimizers: Optimizers, mesh: Mesh, key: jax.Array) -> TrainState:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vargen import sharding
 from vargen.training import optimizer
-from vargen.training.state import TrainState, shardings
+from vargen.training.state import TrainState, boxed, shardings
 from vargen.training.tasks import Task
 
 Step = Callable[[TrainState, Any, dict[str, jax.Array], jax.Array], tuple[TrainState, dict[str, jax.Array]]]
@@ -31,7 +31,7 @@ def make_step(task: Task, settings: Any, mesh: Mesh) -> Step:
     `learning_rate`, those of the task, and `discriminator_grad_norm` where there is a discriminator. `finite`
     says whether all of them are; the norms make it speak for every gradient and parameter.
     """
-    optimizers = optimizer.build(settings, jax.eval_shape(task.init_boxed, jax.random.key(0)).keys())
+    optimizers = optimizer.build(settings, boxed(task))
     where, whole = shardings(task, optimizers, mesh), sharding.replicated(mesh)
     jitted = jax.jit(
         update(task, settings, mesh),
@@ -44,7 +44,7 @@ def make_step(task: Task, settings: Any, mesh: Mesh) -> Step:
 
 def update(task: Task, settings: Any, mesh: Any) -> Step:
     """The step of `make_step` as a plain function, for tracing it."""
-    optimizers = optimizer.build(settings, jax.eval_shape(task.init_boxed, jax.random.key(0)).keys())
+    optimizers = optimizer.build(settings, boxed(task))
     rate = optimizer.schedule(settings)
 
     def step(state: TrainState, frozen: Any, batch: dict, key: jax.Array) -> tuple[TrainState, dict]:
