@@ -76,7 +76,8 @@ METRICS = {
 }
 # fmt: on
 
-_HEADLINES = ("label_accuracy", "psnr_db", "codebook_use", "train_seconds")
+# What is said first, of those that were measured.
+HEADLINES = ("label_accuracy", "psnr_db", "codebook_use", "train_seconds")
 
 
 def write(
@@ -217,7 +218,7 @@ def _names(labels: Sequence[int], class_names: Sequence[str]) -> list[str]:
 
 def _header(title: str, summary: str, metrics: Mapping[str, float], caveats: Sequence[str] = ()) -> str:
     tiles = []
-    for key in _HEADLINES:
+    for key in HEADLINES:
         if key not in metrics:
             continue
         metric = METRICS[key]
