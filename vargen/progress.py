@@ -28,8 +28,10 @@ def on_terminal() -> bool:
     return sys.stderr.isatty()
 
 
-def bar(title: str, total: int, *, done: int = 0, unit: str = "images", note: str = "") -> Any:
-    """A tqdm bar that counts to `total`: on standard error, at once.
+def bar(
+    title: str, total: int, *, done: int = 0, unit: str = "images", note: str = "", delay: float = 0.0
+) -> Any:
+    """A tqdm bar that counts to `total`: on standard error.
 
     Args:
       title: what is done.
@@ -37,6 +39,7 @@ def bar(title: str, total: int, *, done: int = 0, unit: str = "images", note: st
       done: how much of it was done before.
       unit: what is counted.
       note: what else to say, until `set_postfix_str`.
+      delay: seconds until it is shown; what is done by then isn't said.
     """
     from tqdm import tqdm
 
@@ -54,19 +57,35 @@ def bar(title: str, total: int, *, done: int = 0, unit: str = "images", note: st
         mininterval=pace,
         maxinterval=max(10.0, pace),
         smoothing=0.05,
+        delay=delay,
         file=None if on_terminal() else _Lines(sys.stderr),
     )
 
 
-def each(batches: Iterable, total: int, title: str, size: Callable[[Any], int] = len) -> Iterator:
-    """The batches, with a bar that counts their items and says how many a second there are."""
-    with bar(title, total) as shown:
+def each(
+    batches: Iterable,
+    total: int,
+    title: str,
+    size: Callable[[Any], int] = len,
+    *,
+    unit: str = "images",
+    delay: float = 0.0,
+) -> Iterator:
+    """The batches, with a bar that counts their items and says how many a second there are; see `bar`."""
+    with bar(title, total, unit=unit, delay=delay) as shown:
         for batch in batches:
             yield batch
             shown.update(size(batch))
             rate = shown.format_dict["rate"]
             if rate:
-                shown.set_postfix_str(f"{rate:.3g} images/s", refresh=False)
+                shown.set_postfix_str(f"{rate:.3g} {unit}/s", refresh=False)
+
+
+def say(line: str) -> None:
+    """Prints a line, above a bar that is being drawn."""
+    from tqdm import tqdm
+
+    tqdm.write(line)
 
 
 def duration(seconds: float) -> str:

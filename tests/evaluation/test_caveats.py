@@ -22,13 +22,18 @@ def said(change=None, **options):
 def test_nothing_to_say():
     assert said(losses=([1, 2, 3], [3.0, 2.0, 2.01])) == []
     assert caveats({}, classes=10, held_out=9) == []
+    assert caveats({}, classes=1, held_out=9) == []  # no classifier
 
 
 @pytest.mark.parametrize(
     "change, options, words",
     [
         (dict(real_label_accuracy=0.6), {}, ["right on 60%", "chance: 10%"]),
-        ({}, dict(classes=1), ["one class"]),
+        (
+            dict(real_label_accuracy=None),
+            dict(classes=1),
+            ["one class", "Fréchet distance, precision and recall"],
+        ),
         (dict(samples=60), {}, ["60 samples, fewer than the 64 features"]),
         (dict(samples=300), {}, ["300 samples:"]),
         ({}, dict(held_out=120), ["120 held-out pictures:"]),

@@ -1,5 +1,6 @@
 """The whole evaluation, on models whose numbers are known."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -137,6 +138,16 @@ def test_without_a_classifier():
     found = evaluate(Known(), TRAIN, TEST, None, samples=20, batch_size=16)
     assert "images_per_second" in found and "psnr_db" in found
     assert not any("label" in name or "frechet" in name for name in found)
+
+
+def test_one_class_has_no_label_accuracy():
+    """Every classifier would see it in everything; what rests on features stays."""
+    train, test = (data.ArraySource("bars", ["bar"], s.images, 0 * s.labels) for s in (TRAIN, TEST))
+    judge = classifier.fit(train, test, None, dataclasses.replace(QUICK, steps=1))
+    found = measure(Known(), train, test, judge, samples=20, batch_size=16)
+    assert not any("label" in name for name in found.metrics) and not found.by_class
+    assert {"frechet_distance_classifier", "precision", "recall", "real_precision"} <= set(found.metrics)
+    assert len(found.samples) == 20
 
 
 def test_too_few(judge):

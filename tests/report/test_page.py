@@ -3,11 +3,13 @@
 import html.parser
 import json
 import re
+import types
 
 import numpy as np
 from PIL import Image
 
 from vargen import report
+from vargen.cli import main
 from vargen.report import page as pages
 
 RNG = np.random.default_rng(0)
@@ -120,6 +122,27 @@ def test_every_row_has_its_label(tmp_path):
     ]
     stored = json.loads((tmp_path / "metrics.json").read_text())
     assert stored["label_accuracy_by_class"] == {"cat": 0.875, "<cow>": 0.5}
+
+
+def test_one_class(tmp_path, monkeypatch, capsys):
+    """Label accuracy is neither computed nor shown then: not in the page, not in the quickstart's last lines."""
+    metrics = dict(psnr_db=21.5, codebook_use=0.9, train_seconds=75.0)
+    shown = report.write(
+        tmp_path, **fake(metrics=metrics, labels=np.zeros(12, int), class_names=["cat"])
+    ).read_text()
+    assert "ccuracy" not in shown and "None" not in shown and shown.count("21.50 dB") == 2
+    assert set(json.loads((tmp_path / "metrics.json").read_text())) == set(metrics)
+
+    monkeypatch.setattr("vargen.cli.train.train", lambda *given, **options: None)
+    monkeypatch.setattr("vargen.load", lambda workdir: types.SimpleNamespace(classes=["cat"]))
+    monkeypatch.setattr("vargen.cli.evaluate.evaluate", lambda *given: metrics)
+    assert main.main(["quickstart", "--config", "var:digits", "--workdir", str(tmp_path / "w")]) == 0
+    said = capsys.readouterr().out.partition("measuring\n\n")[2].partition("\n\n")[0].splitlines()
+    assert said == [
+        "Reconstruction PSNR  21.50 dB",
+        "Codebook use         90.0 %",
+        "Training time        1 min 15 s",
+    ]
 
 
 def test_report_without_steps_and_curves(tmp_path):

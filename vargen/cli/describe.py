@@ -32,8 +32,8 @@ def summary(model: Model, metrics: dict[str, float]) -> str:
     size = count_text(parameter_count(model.generator))
     sentence = (
         f"{c.name or 'vargen'}: a tokenizer turns {c.data.image_size}×{c.data.image_size} pixels into "
-        f"{grid.size} slots, each holding {content}; a generator of {size} parameters writes them, "
-        "class by class."
+        f"{grid.size} slots, each holding {content}; a generator of {size} parameters writes them"
+        f"{', class by class' if len(model.classes) > 1 else ''}."
     )
     if metrics.get("train_seconds"):
         sentence += f" Both were trained from scratch in {duration(metrics['train_seconds'])} on {machine()}."

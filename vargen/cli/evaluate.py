@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 SUMMARY = "measure a trained model and write its report"
 DESCRIPTION = """
 Measures reconstructions of held-out images, codes and samples; prints the table and writes metrics.json,
-samples.png and report.html, one page with everything on it. Label accuracy, Fréchet distance, precision and
-recall rest on a small classifier that is trained on the data set once and kept; for images of more than 64
-pixels, of which it would say little, they are left out.
+samples.png and report.html, one page with everything on it. Label accuracy (of several classes), Fréchet
+distance, precision and recall rest on a small classifier that is trained on the data set once and kept; for
+images of more than 64 pixels, of which it would say little, they are left out.
 """
 EXAMPLES = """\
   vargen evaluate --workdir runs/quickstart

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     )
 
     print()
-    for key in ("label_accuracy", "psnr_db", "codebook_use", "train_seconds"):
+    for key in report.HEADLINES:
         if key in metrics:
             metric = report.METRICS[key]
             print(f"{metric.label:20} {metric.beside_real(key, metrics)}")

@@ -6,6 +6,7 @@ import concurrent.futures
 import os
 from collections.abc import Sequence
 
+from vargen import progress
 from vargen.data.folder import FolderSource
 from vargen.data.image_file import BrokenImage
 from vargen.data.listing import natural
@@ -18,7 +19,7 @@ AT_ONCE = 16  # images that a thread reads at once
 
 
 def check(sources: Sequence[Source]) -> None:
-    """Reads every item of some sources, with a bar; prints how many there are, and which broken ones are skipped.
+    """Reads every item of some sources; prints how many there are, and which broken ones are skipped.
 
     Args:
       sources: such as the splits of a data set. Of those held in memory nothing needs to be read.
@@ -26,26 +27,23 @@ def check(sources: Sequence[Source]) -> None:
     Raises:
       UserError: what cannot be read, by name, where it is more than may be skipped.
     """
-    from tqdm import tqdm
-
     items = [(source, i) for source in sources if not source.in_memory for i in range(len(source))]
 
-    def read(some: list[tuple[Source, int]]) -> list[tuple[Source, int, UserError]]:
+    def read(some: list[tuple[Source, int]]) -> tuple[int, list[tuple[Source, int, UserError]]]:
         found = []
         for source, i in some:
             try:
                 source.read(i)
             except UserError as error:
                 found.append((source, i, error))
-            bar.update()
-        return found
+        return len(some), found
 
-    with (
-        concurrent.futures.ThreadPoolExecutor(READERS) as pool,
-        tqdm(total=len(items), desc="checking data", unit=" images", dynamic_ncols=True, leave=False) as bar,
-    ):
-        parts = [items[start : start + AT_ONCE] for start in range(0, len(items), AT_ONCE)]
-        wrong = [broken for part in pool.map(read, parts) for broken in part]
+    parts = [items[start : start + AT_ONCE] for start in range(0, len(items), AT_ONCE)]
+    with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
+        done = pool.map(read, parts)
+        if items:
+            done = progress.each(done, len(items), "checking data", size=lambda part: part[0])
+        wrong = [broken for _, part in done for broken in part]
     wrong.sort(key=lambda found: natural(_name(*found[:2])))
     found = f"{len(wrong)} of {len(items)} images that cannot be read"
     allowed = max((s.broken.most for s in sources if isinstance(s, FolderSource)), default=0)

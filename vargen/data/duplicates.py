@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from vargen import progress
+
 PIECE = 16_384  # bytes; smaller files are read whole at once
 READERS, AT_ONCE = 16, 64
-MANY = 20_000  # files of which a bar shows how far it is
+PATIENCE = 2.0  # seconds after which it is said how far it is
 _last: dict[str, np.ndarray] = {}  # of the folder asked for last: splits are made several times in a run
 
 
@@ -61,8 +63,6 @@ def _collisions(items: Iterable[int], key: Callable[[int], Any]) -> list[list[in
 
 def _split(groups: list[list[int]], key: Callable[[int], Any], title: str) -> list[list[int]]:
     """The groups, each cut into those of its items that have the same key; keys are computed by threads."""
-    from tqdm import tqdm
-
     items = [(i, item) for i, group in enumerate(groups) for item in group]
     some = [items[start : start + AT_ONCE] for start in range(0, len(items), AT_ONCE)]
     known: dict[int, tuple[int, bytes] | None] = {}
@@ -70,13 +70,10 @@ def _split(groups: list[list[int]], key: Callable[[int], Any], title: str) -> li
     def keys_of(part: list[tuple[int, int]]) -> list[bytes | None]:
         return [key(item) for _, item in part]
 
-    with (
-        concurrent.futures.ThreadPoolExecutor(READERS) as pool,
-        tqdm(total=len(items), desc=title, unit=" files", leave=False, disable=len(items) < MANY) as bar,
-    ):
-        for part, keys in zip(some, pool.map(keys_of, some)):
+    with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
+        found = progress.each(pool.map(keys_of, some), len(items), title, unit="files", delay=PATIENCE)
+        for keys, part in zip(found, some):
             known |= {item: None if k is None else (i, k) for (i, item), k in zip(part, keys)}
-            bar.update(len(part))
     return _collisions(known, known.get)
 
 

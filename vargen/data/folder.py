@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vargen import paths
+from vargen import paths, progress
 from vargen.data import duplicates, image_file, kept, splits
 from vargen.data.image_file import BrokenImage
 from vargen.data.kept import KEPT
@@ -111,9 +111,7 @@ class Broken:
                     f"{error}; data.skip_broken: expected at most {self.most} such files, found more"
                 )
             self.files[file] = kept.stamp(file)
-            from tqdm import tqdm
-
-            tqdm.write(escaped(f"{error}: skipped, {len(self.files)} of at most {self.most}"))
+            progress.say(escaped(f"{error}: skipped, {len(self.files)} of at most {self.most}"))
 
 
 @functools.cache

@@ -30,13 +30,16 @@ def caveats(
     """
     said = []
     real = metrics.get("real_label_accuracy")
-    if real is not None and classes > 1 and real < ACCURACY:
+    if real is not None and real < ACCURACY:
         said.append(
             f"The classifier itself is right on {real:.0%} of the held-out pictures only (chance: {1 / classes:.0%}): "
             "label accuracy, Fréchet distance, precision and recall, which rest on it, say little here."
         )
-    if real is not None and classes == 1:
-        said.append("There is one class: label accuracy says nothing, and the classifier's features little.")
+    if features and classes == 1:
+        said.append(
+            "There is one class, of which a classifier learns nothing: Fréchet distance, precision and recall, which "
+            "rest on its features, say little here."
+        )
     samples = int(metrics.get("samples", 0))
     fewest = min(samples, held_out)
     if features and fewest < SAMPLES:

@@ -32,7 +32,8 @@ class Measured:
       originals, reconstructions: held-out images, and what the tokenizer makes of them.
       samples, labels: drawn images and the labels int32 [M] asked for; None without a generator.
       nearest: the training images nearest to the samples.
-      by_class: of each class asked for, the share of its samples that the classifier recognises; empty without one.
+      by_class: of each class asked for, the share of its samples that the classifier recognises; empty without one,
+        and where there is one class.
     """
 
     metrics: dict[str, float]
@@ -53,7 +54,8 @@ def evaluate(
       Of the tokenizer, on held-out images, `psnr_db`, `ssim`, `mse` (means over images; images in [-1, 1],
       outputs clipped to that), and for codes `codebook_use`, `codebook_perplexity`, both also of each level
       (`codebook_use_level_1` and so on, see `tokenizers.usage.statistics`).
-      Of the samples, `label_accuracy` (the classifier sees the label asked for); `precision`, `recall` and
+      Of the samples, `label_accuracy` (the classifier sees the label asked for; not of one class, where it could see
+      nothing else); `precision`, `recall` and
       `frechet_distance_classifier` against held-out images; `images_per_second` after warm-up; their number,
       `samples`. `nearest_distance`: the median over samples of the distance to the nearest training image (see
       `vargen.evaluation.nearest`), and `real_nearest_distance` that of held-out images.
@@ -106,9 +108,11 @@ def measure(
             raise UserError(f"evaluation: expected more than {NEIGHBOURS} {name}, found {count}")
     found, reconstructions = _tokenizer(model, images, labels, batch_size, keep, progress)
     measured = Measured(found, pipeline.to_float(images[:keep]), reconstructions)
+    several = len(source_train.classes) > 1
     if classifier is not None:
         real, real_logits = classifier.features_and_logits(images)
-        found["real_label_accuracy"] = _accuracy(real_logits, labels)
+        if several:
+            found["real_label_accuracy"] = _accuracy(real_logits, labels)
     if model.generator is None:
         return measured
 
@@ -131,9 +135,10 @@ def measure(
     found["nearest_distance"] = float(np.median(np.concatenate(distances)))
     found["real_nearest_distance"] = float(np.median(nearest(images, averaged)[1]))
     if classifier is not None:
-        right = np.concatenate(logits).argmax(axis=-1) == asked
-        measured.by_class = {int(c): float(right[asked == c].mean()) for c in np.unique(asked)}
-        found["label_accuracy"] = float(right.mean())
+        if several:
+            right = np.concatenate(logits).argmax(axis=-1) == asked
+            measured.by_class = {int(c): float(right[asked == c].mean()) for c in np.unique(asked)}
+            found["label_accuracy"] = float(right.mean())
         found |= _compare(real, np.concatenate(features), "")
         some = training[np.arange(min(samples, len(training))) * len(training) // min(samples, len(training))]
         found |= _compare(real, classifier.features(some), "real_")

@@ -2,6 +2,6 @@
 
 from vargen.report import pictures
 from vargen.report.metrics import METRICS, levels
-from vargen.report.page import write
+from vargen.report.page import HEADLINES, write
 
-__all__ = ["METRICS", "levels", "pictures", "write"]
+__all__ = ["HEADLINES", "METRICS", "levels", "pictures", "write"]

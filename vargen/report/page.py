@@ -19,7 +19,8 @@ from vargen.report.charts import Series, chart
 from vargen.report.metrics import METRICS, levels
 from vargen.report.style import STYLE
 
-_HEADLINES = ("label_accuracy", "psnr_db", "codebook_use", "train_seconds")
+# What is said first, of those that were measured.
+HEADLINES = ("label_accuracy", "psnr_db", "codebook_use", "train_seconds")
 
 
 def write(
@@ -160,7 +161,7 @@ def _names(labels: Sequence[int], class_names: Sequence[str]) -> list[str]:
 
 def _header(title: str, summary: str, metrics: Mapping[str, float], caveats: Sequence[str] = ()) -> str:
     tiles = []
-    for key in _HEADLINES:
+    for key in HEADLINES:
         if key not in metrics:
             continue
         metric = METRICS[key]
