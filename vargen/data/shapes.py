@@ -29,9 +29,9 @@ COLOURS = np.array([[220, 40, 40], [40, 160, 60], [40, 80, 220], [250, 190, 0], 
 # Of the side: half of a shape's height by size, and how far it is moved. Nothing reaches into another place.
 HALVES, MOVE = (0.145, 0.1), 1 / 48
 MOVES = tuple(itertools.product((-1, 0, 1), repeat=2))  # rows and columns
-ARM = 0.25  # of a cross, half its width in halves of its height
+ARM = 0.25  # of a cross: an arm's width in its length, from end to end
 SAMPLES = 16  # points a pixel and direction at which it is asked whether it is inside
-NUMBERS = 5 * DRAWS  # uniform numbers that a picture takes: 1 + 9 + 5 * 3, and 5 left over
+NUMBERS = 4 * DRAWS  # uniform numbers that a draw takes: 1 + 9 + 3 * 3, and 5 left over
 TRIES = 2**20  # most draws of a picture until its caption is one of its split's
 
 
@@ -55,6 +55,7 @@ class Shapes(Source):
 
     @functools.cached_property
     def captions(self) -> list[str]:
+        """What each picture shows, in words."""
         return [scenes.caption(scene) for scene in self.scenes]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -130,11 +131,9 @@ def _drawn(seed: int, positions: np.ndarray, unseen: bool) -> tuple[np.ndarray, 
     count = 1 + (u[:, 0] * scenes.MOST).astype(np.int64)
     places = np.argsort(u[:, 1:10], axis=1)[:, : scenes.MOST]
     allowed = scenes.UNSEEN == unseen
-    order, counts = (
-        np.argsort(~allowed, axis=1, kind="stable"),
-        allowed.sum(axis=1),
-    )  # those allowed come first
-    which, small, move = u[:, 10:25].reshape(-1, 5, scenes.MOST).transpose(1, 0, 2)[:3]
+    counts = allowed.sum(axis=1)
+    order = np.argsort(~allowed, axis=1, kind="stable")  # those allowed come first
+    which, small, move = u[:, 10:19].reshape(-1, 3, scenes.MOST).transpose(1, 0, 2)
     kind = order[places, (which * counts[places]).astype(np.int64)]
     code = 1 + (small * len(scenes.SIZES)).astype(np.int64) + len(scenes.SIZES) * kind
     code *= np.arange(scenes.MOST) < count[:, None]
