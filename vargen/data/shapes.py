@@ -79,13 +79,13 @@ def load(settings: Mapping[str, Any], split: str, seed: int = 0) -> Shapes:
     """20,000 pictures for training, 2,000 held-out ones, or 2,000 of unseen combinations.
 
     Args:
-      settings: `config.data`; image_size, channels and test_fraction, about which share of the captions is held out.
+      settings: `config.data`: image_size, channels, test_fraction (about which share of the captions is held out).
       split: "train", "test" or "unseen".
       seed: of all that is drawn; the captions that are held out are the same for each.
 
     Raises:
-      UserError: pictures too small or too large, grey ones, hardly any captions for training or held out; another
-        split.
+      UserError: pictures too small or too large, grey ones, changes under which captions aren't true any more; hardly
+        any captions for training or held out; another split.
     """
     size, fraction = settings["image_size"], settings.get("test_fraction", 0.1)
     if split not in COUNTS:
@@ -100,6 +100,11 @@ def load(settings: Mapping[str, Any], split: str, seed: int = 0) -> Shapes:
     if not FRACTIONS[0] <= fraction <= FRACTIONS[1]:
         low, high = FRACTIONS
         raise UserError(f"data.test_fraction: expected from {low} to {high} for shapes, found {fraction:g}")
+    for field, none in dict(flip=False, shift=0, crop="center").items():
+        if (found := settings.get(field, none)) != none:
+            raise UserError(
+                f"data.{field}: expected {none} for shapes, whose captions say what lies where, found {found}"
+            )
     return Shapes(size, *scenes_of(split, fraction, seed))
 
 
