@@ -122,7 +122,7 @@ def test_a_picture_is_a_function_of_seed_split_and_index():
     assert [s.fingerprint() for s in SPLITS.values()] == FINGERPRINTS
 
 
-FINGERPRINTS = ["0fbc920ace1f645e", "632ae3ef06d7e4f4", "e929e1f1723ae609"]
+FINGERPRINTS = ["e673e2abcd0629f3", "59f2f4a2d01875d8", "48b7615348e7cbca"]
 
 
 def test_splits_share_no_caption():
@@ -234,6 +234,15 @@ def test_batches():
         (dict(image_size=15), "data.image_size: expected at least 16 for shapes, found 15"),
         (dict(channels=1), "data.channels: expected 3 for shapes, which differ in colour, found 1"),
         (dict(test_fraction=0.001), "data.test_fraction: expected from 0.01 to 0.9 for shapes, found 0.001"),
+        (
+            dict(flip=True),
+            "data.flip: expected False for shapes, whose captions say what lies where, found True",
+        ),
+        (dict(shift=1), "data.shift: expected 0 for shapes, whose captions say what lies where, found 1"),
+        (
+            dict(crop="random"),
+            "data.crop: expected center for shapes, whose captions say what lies where, found random",
+        ),
         (dict(num_classes=10), "data.num_classes: expected 24 as in shapes, or 0 (any), found 10"),
     ],
 )

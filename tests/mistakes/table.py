@@ -12,7 +12,7 @@ TRAIN = "train --config {config} --workdir {tmp}/w"
 SAMPLE = "sample --workdir {model}"
 EVALUATE = "evaluate --workdir {model}"
 RECONSTRUCT = "reconstruct --workdir {model}"
-SHAPES = f"{TRAIN} --config.data.source=shapes --config.data.num_classes=0 --config.data.channels=3"
+SHAPES = f"{TRAIN} --config.data.source=shapes --config.data.num_classes=0 --config.data.channels=3 --config.data.shift=0"
 FOLDER = f"{TRAIN} --config.data.source=folder --config.data.num_classes=0 --config.data.channels=3"
 
 NUMBERS = [  # flag, values that are refused
@@ -305,6 +305,9 @@ DATA = [
         ("--config.data.image_size=256", ("data.image_size", "at most 128 for shapes")),
         ("--config.data.test_fraction=0.999", ("data.test_fraction", "from 0.01 to 0.9 for shapes")),
         ("--config.data.skip_broken=3", ("data.skip_broken", "expected 0 for shapes")),
+        ("--config.data.flip=true", ("data.flip", "captions")),
+        ("--config.data.shift=1", ("data.shift", "captions")),
+        ("--config.data.crop=five", ("data.crop", "captions")),
     )),
     *(Row(f"{SHAPES} --config.conditioning=words {flag}", words) for flag, words in (
         ("", ("conditioning.vocabulary", "found none")),

@@ -29,9 +29,9 @@ COLOURS = np.array([[220, 40, 40], [40, 160, 60], [40, 80, 220], [250, 190, 0], 
 # Of the side: half of a shape's height by size, and how far it is moved. Nothing reaches into another place.
 HALVES, MOVE = (0.145, 0.1), 1 / 48
 MOVES = tuple(itertools.product((-1, 0, 1), repeat=2))  # rows and columns
-ARM = 0.25  # of a cross, half its width in halves of its height
+ARM = 0.25  # of a cross: an arm's width in its length, from end to end
 SAMPLES = 16  # points a pixel and direction at which it is asked whether it is inside
-NUMBERS = 5 * DRAWS  # uniform numbers that a picture takes: 1 + 9 + 5 * 3, and 5 left over
+NUMBERS = 4 * DRAWS  # uniform numbers that a draw takes: 1 + 9 + 3 * 3, and 5 left over
 TRIES = 2**20  # most draws of a picture until its caption is one of its split's
 
 
@@ -55,6 +55,7 @@ class Shapes(Source):
 
     @functools.cached_property
     def captions(self) -> list[str]:
+        """What each picture shows, in words."""
         return [scenes.caption(scene) for scene in self.scenes]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -78,13 +79,13 @@ def load(settings: Mapping[str, Any], split: str, seed: int = 0) -> Shapes:
     """20,000 pictures for training, 2,000 held-out ones, or 2,000 of unseen combinations.
 
     Args:
-      settings: `config.data`; image_size, channels and test_fraction, about which share of the captions is held out.
+      settings: `config.data`: image_size, channels, test_fraction (about which share of the captions is held out).
       split: "train", "test" or "unseen".
       seed: of all that is drawn; the captions that are held out are the same for each.
 
     Raises:
-      UserError: pictures too small or too large, grey ones, hardly any captions for training or held out; another
-        split.
+      UserError: pictures too small or too large, grey ones, changes under which captions aren't true any more; hardly
+        any captions for training or held out; another split.
     """
     size, fraction = settings["image_size"], settings.get("test_fraction", 0.1)
     if split not in COUNTS:
@@ -99,6 +100,11 @@ def load(settings: Mapping[str, Any], split: str, seed: int = 0) -> Shapes:
     if not FRACTIONS[0] <= fraction <= FRACTIONS[1]:
         low, high = FRACTIONS
         raise UserError(f"data.test_fraction: expected from {low} to {high} for shapes, found {fraction:g}")
+    for field, none in dict(flip=False, shift=0, crop="center").items():
+        if (found := settings.get(field, none)) != none:
+            raise UserError(
+                f"data.{field}: expected {none} for shapes, whose captions say what lies where, found {found}"
+            )
     return Shapes(size, *scenes_of(split, fraction, seed))
 
 
@@ -130,11 +136,9 @@ def _drawn(seed: int, positions: np.ndarray, unseen: bool) -> tuple[np.ndarray, 
     count = 1 + (u[:, 0] * scenes.MOST).astype(np.int64)
     places = np.argsort(u[:, 1:10], axis=1)[:, : scenes.MOST]
     allowed = scenes.UNSEEN == unseen
-    order, counts = (
-        np.argsort(~allowed, axis=1, kind="stable"),
-        allowed.sum(axis=1),
-    )  # those allowed come first
-    which, small, move = u[:, 10:25].reshape(-1, 5, scenes.MOST).transpose(1, 0, 2)[:3]
+    counts = allowed.sum(axis=1)
+    order = np.argsort(~allowed, axis=1, kind="stable")  # those allowed come first
+    which, small, move = u[:, 10:19].reshape(-1, 3, scenes.MOST).transpose(1, 0, 2)
     kind = order[places, (which * counts[places]).astype(np.int64)]
     code = 1 + (small * len(scenes.SIZES)).astype(np.int64) + len(scenes.SIZES) * kind
     code *= np.arange(scenes.MOST) < count[:, None]

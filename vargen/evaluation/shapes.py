@@ -1,8 +1,8 @@
 """Pictures from words and words from pictures, measured on the set "shapes" by reading both exactly: no network judges.
 
-A picture is read place by place: of all drawings that the set can have there, plain or slightly blurred, the nearest
-one. A caption is parsed by the grammar of `vargen.data.scenes`. Either gives a scene, which is held against the scene
-that was asked for.
+A picture is read place by place: the nearest of all drawings that the set can have there, where all are plain or all
+slightly blurred, as the picture is. A caption is parsed by the grammar of `vargen.data.scenes`. Either gives a scene,
+which is held against the scene that was asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from vargen.errors import UserError
 
 UNREADABLE = -1  # in the place of a code: no drawing is near; or a scene of these: the text is no caption
 FAR = 0.12  # root mean squared difference from a drawing, of levels from 0 to 1, at which nothing is read any more
-BLURS = (0.0, 0.35, 0.7)  # deviations in pixels that drawings are compared under
+# Deviations in pixels: a picture is read with all drawings under each, and the reading that leaves least is kept.
+BLURS = (0.0, 0.5, 0.8)
 PASSES = 2
 ROWS = 256  # pictures at once
 ASPECTS: dict[str, Callable] = dict(
@@ -138,11 +139,19 @@ def read(images: np.ndarray) -> np.ndarray:
         levels = (np.asarray(inputs.images(images, *shape[1:])) - 1) / 2
     # What lies on white: 0 where nothing does, down to -1.
     levels = np.clip(levels, -1, 0)
-    return np.concatenate([_read(levels[start : start + ROWS]) for start in range(0, len(levels), ROWS)])
+    found = []
+    for start in range(0, len(levels), ROWS):
+        codes, errors = zip(*(_read(levels[start : start + ROWS], blur) for blur in BLURS), strict=True)
+        best = np.argmin(errors, axis=0)
+        found.append(np.stack(codes)[best, np.arange(len(best))])
+    return np.concatenate(found)
 
 
-def _read(levels: np.ndarray) -> np.ndarray:
-    """int64 [b, 9] of levels float32 [b, S, S, 3], 0 for white and -1 for none."""
+def _read(levels: np.ndarray, blur: float) -> tuple[np.ndarray, np.ndarray]:
+    """What is read with drawings under a blur, int64 [b, 9], and squares of what is left of each picture, [b].
+
+    `levels` is float32 [b, S, S, 3], 0 for white and -1 for none.
+    """
     size, rest = levels.shape[1], levels.copy()
     read = np.zeros((len(levels), len(scenes.PLACES)), np.int64)
     drawn: list = [0.0] * len(scenes.PLACES)
@@ -150,30 +159,28 @@ def _read(levels: np.ndarray) -> np.ndarray:
         for place in range(len(scenes.PLACES)):
             rows, columns = shapes.window(place, size)
             here = rest[:, rows, columns] + drawn[place]
-            codes, table, squares = _templates(place, size)
+            codes, table, squares = _templates(place, size, blur)
             flat = here.reshape(len(here), -1)
             # Of what is shorter than half the shortest drawing, nothing (the first) is nearest.
-            some = np.sum(flat**2, axis=1) >= squares[codes > 0].min() / 4
+            some = np.sum(flat**2, axis=1) >= squares[1:].min() / 4
             best = np.zeros(len(flat), np.int64)
             best[some] = np.argmin(squares - 2 * (flat[some] @ table.T), axis=1)
             drawn[place] = table[best].reshape(here.shape)
             rest[:, rows, columns] = here - drawn[place]
             far = np.sqrt(np.mean(rest[:, rows, columns] ** 2, axis=(1, 2, 3))) > FAR
             read[:, place] = np.where(far, UNREADABLE, codes[best])
-    return read
+    return read, np.sum(rest**2, axis=(1, 2, 3))
 
 
-@functools.lru_cache(maxsize=len(scenes.PLACES) * 4)
-def _templates(place: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Codes int [K], drawings float32 [K, h * w * 3] as `_read` sees them, and their squares [K]."""
+@functools.lru_cache(maxsize=len(scenes.PLACES) * len(BLURS) * 2)
+def _templates(place: int, size: int, blur: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Codes int [K], drawings float32 [K, h * w * 3] as `_read` sees them, and their squares [K]; nothing is first."""
     drawings = shapes.drawings(place, size).astype(np.float64) / 255 - 1
     codes = np.repeat(np.arange(scenes.CODES), drawings.shape[1])
-    plain = drawings.reshape(len(codes), *drawings.shape[2:])
     kept = (codes > 0) | (np.arange(len(codes)) == 0)  # of nothing, one is enough
-    codes, plain = codes[kept], plain[kept]
-    table = np.concatenate([blurred(plain, deviation) for deviation in BLURS])
+    table = blurred(drawings.reshape(len(codes), *drawings.shape[2:])[kept], blur)
     table = table.reshape(len(table), -1).astype(np.float32)
-    return np.tile(codes, len(BLURS)), table, np.sum(table**2, axis=1)
+    return codes[kept], table, np.sum(table**2, axis=1)
 
 
 def blurred(images: np.ndarray, deviation: float) -> np.ndarray:

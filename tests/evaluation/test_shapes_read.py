@@ -38,16 +38,17 @@ def test_clean_pictures_are_read_without_fault(size):
     assert all(found[name] == 1 for name in ("right", "all", "place", "colour", "shape", "size", "readable"))
 
 
-# Shares of pictures read without fault; measured: 16 pixels 1, 0.99, 1, 1, 0.99; 32 pixels 1 throughout.
+def blur(images, deviation):
+    return ndimage.gaussian_filter(images, (0, deviation, deviation, 0), mode="nearest")
+
+
+# Least shares of pictures read without fault. Measured with 2000 of 16 pixels: 1, 0.997, 1, 0.994, 1; of 32: 1.
 WORN = dict(
     noise=(lambda x, noise: x + 0.1 * noise, 0.999),
-    much_noise=(lambda x, noise: x + 0.2 * noise, 0.98),
-    blur=(lambda x, noise: ndimage.gaussian_filter(x, (0, 0.5, 0.5, 0), mode="nearest"), 0.999),
-    more_blur=(lambda x, noise: ndimage.gaussian_filter(x, (0, 0.7, 0.7, 0), mode="nearest"), 0.99),
-    both=(
-        lambda x, noise: ndimage.gaussian_filter(x, (0, 0.5, 0.5, 0), mode="nearest") + 0.1 * noise,
-        0.97,
-    ),
+    much_noise=(lambda x, noise: x + 0.2 * noise, 0.99),
+    blur=(lambda x, noise: blur(x, 0.5), 0.999),
+    more_blur=(lambda x, noise: blur(x, 0.7), 0.98),
+    both=(lambda x, noise: blur(x, 0.5) + 0.1 * noise, 0.998),
 )
 
 
