@@ -29,10 +29,6 @@ class Draws(Protocol):
         """Indices int32 [B, n] from softmax(logits [B, n, K])."""
         ...
 
-    def fold(self, number: Any) -> Draws:
-        """Others, independent of these: for the `number`-th use."""
-        ...
-
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +54,6 @@ class Keyed:
     def choose(self, logits):
         noise = jax.vmap(jax.vmap(lambda k: jax.random.gumbel(k, logits.shape[-1:])))(self.keys)
         return jnp.argmax(logits + noise, axis=-1).astype(jnp.int32)
-
-    def fold(self, number):
-        return Keyed(jax.vmap(jax.vmap(lambda k: jax.random.fold_in(k, number)))(self.keys))
 
 
 @jax.tree_util.register_dataclass
@@ -91,9 +84,6 @@ class Recorded:
     def choose(self, logits):
         reached = jnp.cumsum(jax.nn.softmax(logits), axis=-1) > self.uniforms[..., None]
         return jnp.argmax(reached, axis=-1).astype(jnp.int32)
-
-    def fold(self, number):
-        return self
 
 
 def keyed(key: jax.Array, batch: int, slots: int) -> Keyed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -114,7 +115,8 @@ class Generator:
         order = self.ordering.decoding(None, len(content))
         hidden, rows = self.hidden(params, quantizer, content, labels, order)
         target = contents.take(content, rows.slots)
-        return jnp.sum(self.head.apply({"params": params["head"]}, hidden, target, method="log_prob"), axis=1)
+        nats: Any = self.head.apply({"params": params["head"]}, hidden, target, method="log_prob")
+        return jnp.sum(nats, axis=1)
 
     def hidden(self, params, quantizer, content, labels, order, key=None):
         """The whole pass in parallel: hidden vectors [B, N, D] of the feed's rows, and those rows.
@@ -224,8 +226,9 @@ def _touch_feed(feed, generator, layouts: list[Layout] | None = None):
     condition = Condition(jnp.zeros((1, length, width)), jnp.zeros((1, width)), padding)
     order = generator.ordering.training(jax.random.key(0), content)
     quantizer = None
+    init = tokenizer.init
     if isinstance(tokenizer, Leveled):
-        abstract = jax.eval_shape(tokenizer.init, jax.random.key(0))["quantizer"]
+        abstract = jax.eval_shape(init, jax.random.key(0))["quantizer"]
         quantizer = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract)
     rows = feed.inputs(content, condition, order, quantizer)
     layouts = [] if layouts is None else layouts

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from harness import CASES, check_mixer, init, make, parallel
 
-from vargen.layout import Layout
+from vargen.layout import HIDDEN, Layout, Memory, View
 from vargen.mixers import Attention
 from vargen.mixers.attention import dropped
 from vargen.mixers.rope import rotate
@@ -77,7 +77,7 @@ def test_dropout_of_weights(name):
         return module.einsum("bhnm,bmhd->bnhd", weights, v)
 
     def found(q, k, v):
-        return dropped(q, k, v, q_step, k_step, key, rate=RATE, window=window, scale=scale)
+        return dropped(q, k, v, [View(q_step, k_step, window)], key, rate=RATE, scale=scale)
 
     arrays = [np.float32(x) for x in (q, k, v)]
     expected = by_definition(q, k, v, np)
@@ -113,6 +113,103 @@ def test_dropout_of_weights_is_of_training_alone():
     difference = np.mean(many, axis=0) - parallel(without, params, x, case.layout)
     assert np.all(np.abs(difference) < 5 * error + 1e-5)
     assert np.std(many, axis=0).mean() > 0.05
+
+
+CLEAN, NOISY = np.repeat(np.arange(3), 2), np.repeat(np.arange(3), 2)
+# Skip-causal (ACDiT): clean rows see clean ones of their own and earlier blocks, noisy rows clean ones of earlier
+# blocks and noisy ones of their own.
+SKIP_CAUSAL = Layout(
+    np.concatenate([2 * CLEAN, 2 * NOISY - 1]),
+    np.zeros((12, 2), np.int32),
+    key_times=np.concatenate([2 * CLEAN, np.full(6, HIDDEN)]),
+    views=(
+        View(np.concatenate([np.full(6, -1), NOISY]), np.concatenate([np.full(6, HIDDEN), NOISY]), window=0),
+    ),
+)
+UNSORTED = Layout(np.array([3, 0, 2, 0, 1, 2]), np.zeros((6, 2), np.int32))
+
+
+def _seen(layout):
+    """Who sees whom, by hand: bool [N, M]."""
+    keys = layout.times if layout.key_times is None else layout.key_times
+    seen = layout.times[:, None] >= keys[None]
+    for view in layout.views:
+        apart = view.times[:, None] - view.key_times[None]
+        seen = seen | ((apart >= 0) & (apart <= (HIDDEN if view.window is None else view.window)))
+    return seen
+
+
+def _dense(params, x, seen, memory=None):
+    """Two heads of attention in float64; keys and values [B, M, 2, 4] from a memory where there is one."""
+    p = {name: np.asarray(params[name]["kernel"], np.float64) for name in params}
+    split = lambda name: (np.asarray(x, np.float64) @ p[name]).reshape(*x.shape[:2], 2, 4)  # noqa: E731
+    k, v = (split("key"), split("value")) if memory is None else map(np.float64, (memory.key, memory.value))
+    logits = np.einsum("bnhd,bmhd->bhnm", split("query"), k) / 2
+    weights = np.exp(logits) * seen
+    weights /= np.maximum(weights.sum(axis=-1, keepdims=True), 1e-300)
+    return np.einsum("bhnm,bmhd->bnhd", weights, v).reshape(x.shape) @ p["out"] + np.asarray(
+        params["out"]["bias"]
+    )
+
+
+@pytest.mark.parametrize("layout", [SKIP_CAUSAL, UNSORTED], ids=["skip_causal", "unsorted"])
+def test_any_layout_known_before_tracing(layout):
+    """Unions of visibilities, and rows in no sequence, against the definition."""
+    case = CASES["raster"]
+    mixer = make(Attention, case, heads=2)
+    params, _ = init(mixer, case)
+    x = jax.random.normal(jax.random.key(1), (2, len(layout.times), 8))
+    seen = _seen(layout)
+    if layout is SKIP_CAUSAL:
+        assert (
+            seen[:6, 6:].sum() == 0
+            and seen[6:, 6:].sum() == 12
+            and seen[8, :6].tolist() == [True] * 2 + [False] * 4
+        )
+    found = jax.jit(lambda p, x: parallel(mixer, p, x, layout))(params, x)
+    np.testing.assert_allclose(found, _dense(params, x, seen), atol=2e-5)
+
+
+def test_rows_that_do_not_stay():
+    """In the cached form rows after the first `keep` are seen in their own pass and by no later one."""
+    case = CASES["raster"]
+    mixer = make(Attention, case, heads=2)
+    params, _ = init(mixer, case)
+    x, coords = jax.random.normal(jax.random.key(1), (2, 7, 8)), np.zeros((7, 2), np.int32)
+    # Rows 0 and 1 stay, 2 to 4 do not, 5 and 6 take their place.
+    places = np.array([0, 1, 2, 3, 4, 2, 3])
+    seen = (places[:, None] >= places[None]) & ~(
+        (np.arange(7)[:, None] >= 5) & np.isin(np.arange(7), (2, 3, 4))
+    )
+    seen &= ~((np.arange(7)[:, None] < 5) & (np.arange(7) >= 5))
+    expected = _dense(params, x, seen)
+
+    def run(start, cache, low, high, keep, index):
+        layout = Layout(index, coords[low:high], start, np.arange(7), keep=keep)
+        return mixer.apply({"params": params}, x[:, low:high], layout, cache)
+
+    first, cache = run(0, mixer.init_cache(2, 0), 0, 5, 2, places[:5])
+    assert cache["key"].shape[1] == 2
+    second, _ = run(2, cache, 5, 7, None, places[5:])
+    np.testing.assert_allclose(np.concatenate([first, second], axis=1), expected, atol=2e-5)
+    # The same with everything traced, in a cache of fixed length.
+    traced = jax.jit(run, static_argnums=(2, 3, 4))
+    first, cache = traced(0, mixer.init_cache(2, 7), 0, 5, 2, places[:5])
+    second, _ = traced(2, cache, 5, 7, None, places[5:])
+    np.testing.assert_allclose(np.concatenate([first, second], axis=1), expected, atol=2e-5)
+
+
+def test_a_memory_takes_the_place_of_the_rows():
+    mixer = make(Attention, CASES["raster"], heads=2)
+    key, value = jax.random.normal(jax.random.key(2), (2, 2, 5, 2, 4))
+    memory = Memory(key, value, np.array([0, 1, 1, 2, 4]))
+    layout = Layout(np.array([1, 0, 3]), np.zeros((3, 2), np.int32), memory=memory)
+    x = jax.random.normal(jax.random.key(1), (2, 3, 8))
+    params = nn.meta.unbox(mixer.init(jax.random.key(0), x, layout)["params"])
+    assert set(params) == {"query", "out"}
+    seen = np.array([[1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 0]], bool)
+    found, _ = mixer.apply({"params": params}, x, layout)
+    np.testing.assert_allclose(found, _dense(params, x, seen, memory), atol=2e-5)
 
 
 def test_initial_projections_in_have_a_gain():

@@ -34,7 +34,6 @@ class Categorical(nn.Module):
     dtype: Any = jnp.float32
 
     explicit = True
-    passes = 1
 
     def check(self, slot) -> None:
         """Raises ValueError for slots that hold anything but one code."""
@@ -82,8 +81,8 @@ class Categorical(nn.Module):
         with_condition, without = jnp.split(logits, 2)
         return without + guidance * (with_condition - without)
 
-    def sample(self, hidden, draws, layout, settings, guidance=None, draft=None, at: int = 0) -> Sample:
-        """Draws codes int32 [B, n] in one pass, see `Head.sample` and `draw`; guidance is on the logits."""
+    def sample(self, hidden, draws, layout, settings, guidance=None) -> Sample:
+        """Draws codes int32 [B, n], see `Head.sample` and `draw`; guidance is on the logits."""
         logits = self.guided(hidden, guidance)
         codes = draw(logits, draws, settings)
         score = jnp.take_along_axis(jax.nn.log_softmax(logits), codes[..., None], axis=-1)[..., 0]

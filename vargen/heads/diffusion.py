@@ -95,7 +95,6 @@ class Diffusion(nn.Module):
     dtype: Any = jnp.float32
 
     explicit = False
-    passes = 1
 
     def check(self, slot) -> None:
         """Raises ValueError for slots that hold codes."""
@@ -141,7 +140,7 @@ class Diffusion(nn.Module):
         x = self.process.diffuse(target, t, noise)
         return self.process.terms(self.denoiser(x, t, hidden), target, x, t, noise)
 
-    def sample(self, hidden, draws, layout, settings, guidance=None, draft=None, at: int = 0) -> Sample:
+    def sample(self, hidden, draws, layout, settings, guidance=None) -> Sample:
         """Draws latents float32 [B, n, C] by the reverse process, see `Head.sample`.
 
         Guidance is on the predicted noise; the temperature is a factor on the noise that is added at every step.

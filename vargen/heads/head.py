@@ -29,11 +29,9 @@ class Head(Protocol):
 
     Attributes:
       explicit: whether there is `log_prob`, and so top-k, top-p and scores.
-      passes: how often the blocks run in one step of decoding; each pass sees what the one before drew.
     """
 
     explicit: bool
-    passes: int
 
     def check(self, slot: Slot) -> None:
         """Raises ValueError for slots that hold what it doesn't model."""
@@ -51,9 +49,7 @@ class Head(Protocol):
         """
         ...
 
-    def sample(
-        self, hidden, draws: Draws, layout: Layout, settings: Any, guidance=None, draft=None, at: int = 0
-    ) -> Sample:
+    def sample(self, hidden, draws: Draws, layout: Layout, settings: Any, guidance=None) -> Sample:
         """Draws contents.
 
         Args:
@@ -62,8 +58,6 @@ class Head(Protocol):
           layout: as for `loss`; of one step.
           settings: `Sampling`: temperature and filters.
           guidance: scale w of u + w (c - u), or None for no guidance.
-          draft: what the pass before drew, [B, n, ...]; None in the first.
-          at: the pass.
         """
         ...
 

@@ -55,7 +55,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
         init="normal",
         dropout=0.1,
     )
-    best = dict(guidance=guidance, guidance_schedule="linear_after", steps=64)
+    best: dict[str, Any] = dict(guidance=guidance, guidance_schedule="linear_after", steps=64)
     c.sampling.update(best)
     c.presets.paper = preset(count=50, **best)
     c.presets.demo = preset(guidance=4.0, guidance_schedule="linear_after", steps=64)

@@ -49,7 +49,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
         init="normal",
         dropout=0.1,
     )
-    best = dict(guidance=guidance, guidance_schedule="linear_before", steps=88)
+    best: dict[str, Any] = dict(guidance=guidance, guidance_schedule="linear_before", steps=88)
     c.sampling.update(best)
     c.presets.paper = preset(count=50, **best)
     c.presets.demo = preset(guidance=4.0, guidance_schedule="linear_before", steps=88)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jax
 import numpy as np
 
 from vargen.orders.order import Order, Ordering
@@ -39,13 +38,11 @@ class Fixed(Ordering):
     grid: Grid
     order: Order
 
-    def training(self, key: jax.Array | None, content: Any, progress: Any = None) -> Order:
+    def training(self, key: Any, content: Any, progress: Any = None) -> Order:
         """The order."""
         return self.order
 
-    def decoding(
-        self, key: jax.Array | None, batch: int, steps: int = 0, given: np.ndarray | None = None
-    ) -> Order:
+    def decoding(self, key: Any, batch: int, steps: int = 0, given: np.ndarray | None = None) -> Order:
         """The order; `steps` must be 0 or its own number of steps, and given slots whole steps from the first on."""
         found = len(self.order.sizes)
         if steps not in (0, found):

@@ -20,14 +20,11 @@ class Order:
       slots: int32 [N] or, where examples differ, [B, N]: the i-th slot in generation sequence.
       steps: int32 [N] or [B, N], non-decreasing: the step of the i-th slot. A NumPy array where it is known
         before tracing, as decoding requires: sizes of steps are shapes.
-      exists: None (all do), or bool [B, N], in generation sequence: whether the example has this slot (levels left
-        out, bytes after the last).
       given: how many slots of the sequence, the first ones, are known before decoding begins; whole steps.
     """
 
     slots: Any
     steps: Any
-    exists: Any = None
     given: int = dataclasses.field(default=0, metadata={"static": True})
 
     @property
@@ -49,36 +46,31 @@ class Ordering(Protocol):
       random: whether examples have different orders in training.
       random_decoding: whether they have in decoding.
       most_known: the most slots that are known, and not predicted, in a training pass.
-      revises: whether the model decides while decoding: a step then proposes contents for all slots that aren't known
-        yet, and `revise` says which of them are kept.
     """
 
     grid: Grid
     random: bool = False
     random_decoding: bool = False
-    revises: bool = False
 
     @property
     def most_known(self) -> int:
         return self.grid.size
 
-    def training(self, key: jax.Array | None, content: Any, progress: Any = None) -> Order:
+    def training(self, key: Any, content: Any, progress: Any = None) -> Order:
         """The order of a training pass: what is predicted from what.
 
         Args:
-          key: PRNG key.
+          key: PRNG key; None will do where nothing is random.
           content: [B, N, ...], canonical; most orders look at B alone.
           progress: float32 [], the share of the training that is done; None for the order that it ends with.
         """
         ...
 
-    def decoding(
-        self, key: jax.Array | None, batch: int, steps: int = 0, given: np.ndarray | None = None
-    ) -> Order:
+    def decoding(self, key: Any, batch: int, steps: int = 0, given: np.ndarray | None = None) -> Order:
         """The order of generation; its `steps` are known before tracing.
 
         Args:
-          key: PRNG key.
+          key: PRNG key; None will do where nothing is random.
           batch: B.
           steps: T, where the order leaves a choice; 0 takes its own.
           given: bool [N], canonical: slots whose contents are known beforehand (a prompt, the part of a picture that
@@ -88,14 +80,3 @@ class Ordering(Protocol):
           ValueError: no such number of steps, or given slots that can't come first in this order.
         """
         ...
-
-    def revise(self, slots: jax.Array, step: Any, score: jax.Array, draws: Any) -> jax.Array:
-        """The sequence of slots int [B, N] after a step's proposals: first those known, then those to be kept now.
-
-        Args:
-          slots: int [B, N]: the sequence so far, of which the first `step.start` are known.
-          step: a `Step`, of which `step.count` are kept.
-          score: float32 [B, N], canonical: log-probability of what was drawn for each slot.
-          draws: the step's `Draws`, for [B, N].
-        """
-        raise NotImplementedError

@@ -18,7 +18,7 @@ from vargen.orders.schedules import SCHEDULES, cosine_sizes
 from vargen.slots import Grid
 
 
-def random_slots(grid: Grid, key: jax.Array, batch: int) -> jax.Array:
+def random_slots(grid: Grid, key: Any, batch: int) -> jax.Array:
     """int32 [B, N]: an independent random permutation of the slots for every example."""
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(batch))
     return jax.vmap(lambda k: jax.random.permutation(k, grid.size))(keys)
@@ -62,7 +62,7 @@ class RandomSets(Ordering):
         """The most slots that can be known in a training pass."""
         return self.grid.size - math.ceil(self.grid.size * self.mask_ratio_min)
 
-    def training(self, key: jax.Array, content: Any, progress: Any = None) -> Order:
+    def training(self, key: Any, content: Any, progress: Any = None) -> Order:
         """Slots [B, N]; steps [B, N] are 0 where known and 1 where predicted."""
         key_slots, key_ratio = jax.random.split(key)
         n, batch = self.grid.size, len(content)
@@ -71,7 +71,7 @@ class RandomSets(Ordering):
         known = n - jnp.ceil(n * ratio).astype(jnp.int32)
         return Order(random_slots(self.grid, key_slots, batch), (jnp.arange(n) >= known).astype(jnp.int32))
 
-    def decoding(self, key: jax.Array, batch: int, steps: int = 0, given: np.ndarray | None = None) -> Order:
+    def decoding(self, key: Any, batch: int, steps: int = 0, given: np.ndarray | None = None) -> Order:
         """Slots [B, N] at random; steps [N] by the cosine schedule."""
         known = 0 if given is None else int(given.sum())
         slots = given_first(random_slots(self.grid, key, batch), given)
@@ -102,11 +102,11 @@ class Random(Ordering):
     random: bool = True
     random_decoding: bool = True
 
-    def training(self, key: jax.Array, content: Any, progress: Any = None) -> Order:
+    def training(self, key: Any, content: Any, progress: Any = None) -> Order:
         """Slots [B, N], one a step."""
         return Order(random_slots(self.grid, key, len(content)), np.arange(self.grid.size))
 
-    def decoding(self, key: jax.Array, batch: int, steps: int = 0, given: np.ndarray | None = None) -> Order:
+    def decoding(self, key: Any, batch: int, steps: int = 0, given: np.ndarray | None = None) -> Order:
         """Slots [B, N] at random; steps [N] by the schedule."""
         known = 0 if given is None else int(given.sum())
         slots = given_first(random_slots(self.grid, key, batch), given)
@@ -136,7 +136,7 @@ class RandomToRaster(Ordering):
     end: float
     random: bool = True
 
-    def training(self, key: jax.Array, content: Any, progress: Any = None) -> Order:
+    def training(self, key: Any, content: Any, progress: Any = None) -> Order:
         """Slots [B, N], one a step; `progress` is the share that is done, None the end: the slots of generation."""
         n, batch = self.grid.size, len(content)
         if progress is None:
@@ -148,9 +148,7 @@ class RandomToRaster(Ordering):
             jnp.where(shuffled, random_slots(self.grid, key_slots, batch), np.arange(n)), np.arange(n)
         )
 
-    def decoding(
-        self, key: jax.Array | None, batch: int, steps: int = 0, given: np.ndarray | None = None
-    ) -> Order:
+    def decoding(self, key: Any, batch: int, steps: int = 0, given: np.ndarray | None = None) -> Order:
         """The raster order; `steps` must be 0 or the number of slots."""
         return Fixed(self.grid, raster(self.grid)).decoding(key, batch, steps, given)
 
