@@ -16,7 +16,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 import jax  # noqa: E402  (after the settings above)
 import pytest  # noqa: E402
 
-pytest_plugins = ["accelerators"]
+pytest_plugins = ["accelerators", "trained"]
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -14,8 +14,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 TINY = """
 model.layers=2 model.width=32 mixer.heads=2 tokenizer.encoder.width=16 tokenizer.encoder.blocks=1
 evaluation.samples=40 evaluation.batch_size=40 tokenizer_training.steps=4 tokenizer_training.save_every=4
-tokenizer_training.batch_size=16 tokenizer_training.warmup_steps=2 tokenizer_training.log_every=2
-training.steps=4 training.save_every=4 training.batch_size=16 training.warmup_steps=2 training.log_every=2
+tokenizer_training.batch_size=16 tokenizer_training.warmup_steps=2 tokenizer_training.log_every=1
+training.steps=4 training.save_every=4 training.batch_size=16 training.warmup_steps=2 training.log_every=1
 training.augmented_copies=1
 """.split()
 OPTIONS = {"diffusion": ["order.steps=3", "head.sample_steps=4", "head.width=16", "head.depth=1"]}

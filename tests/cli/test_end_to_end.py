@@ -1,62 +1,117 @@
 """Every system that trains on the digits, through all commands, at a tiny size."""
 
+import contextlib
+import io
 import itertools
 import json
+import shutil
 
+import jax
 import numpy as np
 import pytest
 from commands import ROOT, tiny
 from PIL import Image
 
 import vargen
-from vargen import config, data
+from vargen import config, data, fine_tuning
 from vargen.cli import main
 
 SYSTEMS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
-OFTEN = (
-    "var",
-    "mar",
-    "llamagen",
-)  # the others take as long, and have the parts of these
+OFTEN = ("var", "mar", "llamagen")  # the others take as long, and have the parts of these
+CONFIG = {system: ROOT / "configs" / f"{system}.py" for system in SYSTEMS}
 
 
 def run(*arguments):
     assert main.main([str(a) for a in arguments]) == 0
 
 
-@pytest.mark.parametrize(
-    "system", [s if s in OFTEN else pytest.param(s, marks=pytest.mark.slow) for s in SYSTEMS]
-)
-def test_all_commands(system, tmp_path, capsys):
-    config = ROOT / "configs" / f"{system}.py"
-    run("train", "--config", config, "--workdir", tmp_path, *tiny(system))
-    printed = capsys.readouterr().out
+def often(*systems):
+    """A parameter for each system; those that aren't named are slow."""
+    return [s if s in systems else pytest.param(s, marks=pytest.mark.slow) for s in SYSTEMS]
+
+
+@pytest.fixture(scope="module")
+def workdir(trained, tmp_path_factory):
+    """A trained system's workdir that tests may go on with, and what the command that trained it printed."""
+    made = {}
+
+    def of(system):
+        if system not in made:
+            folder = tmp_path_factory.mktemp(system) / "w"
+            if system == "var":
+                shutil.copytree(trained.workdir, folder)
+                made[system] = folder, trained.printed
+            else:
+                with contextlib.redirect_stdout(io.StringIO()) as out:
+                    run("train", "--config", CONFIG[system], "--workdir", folder, *tiny(system))
+                made[system] = folder, out.getvalue()
+        return made[system]
+
+    return of
+
+
+@pytest.mark.parametrize("system", often(*OFTEN))
+def test_all_commands(system, workdir, tmp_path):
+    where, printed = workdir(system)
+    coded = system != "mar"
     for part in ("tokenizer", "generator"):
-        rows = [json.loads(line) for line in (tmp_path / part / "metrics.jsonl").read_text().splitlines()]
+        rows = [json.loads(line) for line in (where / part / "metrics.jsonl").read_text().splitlines()]
         assert rows[-1]["step"] == 4 and np.isfinite(rows[-1]["validation_loss"])
         # Of codes, how they are used, at every level, in training and on held-out images.
         level = "codebook_use_level_1"
-        coded = part == "tokenizer" and system != "mar"
-        assert all((key in rows[-1]) == coded for key in (level, f"validation_{level}"))
-    assert ("codebook use" in printed) == (system != "mar")
-
-    # Complete stages are skipped, and codes that fit are kept.
-    before = (tmp_path / "codes" / "index.json").stat().st_mtime_ns
-    run("train", "--config", config, "--workdir", tmp_path, *tiny(system))
-    assert (tmp_path / "codes" / "index.json").stat().st_mtime_ns == before
+        shown = part == "tokenizer" and coded
+        assert all((key in rows[-1]) == shown for key in (level, f"validation_{level}"))
+    assert ("codebook use" in printed) == coded
 
     # As many as evaluation draws at once, so that both run the same compiled program.
-    run("sample", "--workdir", tmp_path, "--classes", "7,2-3,9", "--count", 10, "--seed", 5)
-    names = sorted(path.name for path in (tmp_path / "samples").iterdir())
+    out = tmp_path / "samples"
+    run("sample", "--workdir", where, "--classes", "7,2-3,9", "--count", 10, "--seed", 5, "--out", out)
+    names = sorted(path.name for path in out.iterdir())
     assert names == [f"{c}-{i:03d}.png" for c in (2, 3, 7, 9) for i in range(10)]
-    first = (tmp_path / "samples_grid.png").read_bytes()
-    assert (tmp_path / "samples_steps.png").is_file()
-    with Image.open(tmp_path / "samples" / "9-001.png") as image:
+    assert (tmp_path / "samples_grid.png").is_file() and (tmp_path / "samples_steps.png").is_file()
+    with Image.open(out / "9-001.png") as image:
         assert image.size == (16, 16)
         said = json.loads(image.text["vargen"])
     assert (said["class"], said["seed"], said["labels"], said["index"]) == ("9", 5, "7,2-3,9", 31)
-    out = tmp_path / "again"
-    run("sample", "--workdir", tmp_path, "--classes", "7,2,3,9", "--count", 10, "--seed", 5, "--out", out)
+
+    run("reconstruct", "--workdir", where, "--count", 3, "--out", tmp_path / "reconstructed")
+    assert (tmp_path / "reconstructed_sheet.png").is_file()
+
+    run("evaluate", "--workdir", where, "--out", tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    expected = {"label_accuracy", "real_label_accuracy", "psnr_db", "train_seconds", "images_per_second"}
+    expected |= {"codebook_perplexity_level_1"} if coded else set()
+    assert expected <= set(metrics)
+    assert metrics["real_label_accuracy"] > 0.9 and metrics["train_seconds"] > 0
+    assert (tmp_path / "report.html").is_file() and (tmp_path / "samples.png").is_file()
+
+    # Fine-tuning that learns nothing leaves the model what it was.
+    fine, rate = tmp_path / "fine", ["--config.training.learning_rate=0", "--config.training.steps=2"]
+    run("train", "--from", where, "--workdir", fine, *rate)
+    before, after = vargen.load(where), vargen.load(fine)
+    for name in ("tokenizer_params", "generator_params"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(before, name))
+    for axis in config.AXES:
+        expected = before.config[axis].copy_and_resolve_references()
+        expected.update(fine_tuning.ORDERS.get(expected.name, {}))
+        assert after.config[axis] == expected, axis
+    assert after.config.training.schedule == "constant" and after.config.training.ema_decay == 0.999
+
+
+@pytest.mark.parametrize("system", often("llamagen"))
+def test_commands_again(system, workdir, tmp_path, capsys):
+    """What is there is kept, goes on, comes out the same, or stands in the way."""
+    where, _ = workdir(system)
+    train = ["train", "--config", CONFIG[system], "--workdir", where, *tiny(system)]
+    # Complete stages are skipped, and codes that fit are kept.
+    before = (where / "codes" / "index.json").stat().st_mtime_ns
+    run(*train)
+    assert (where / "codes" / "index.json").stat().st_mtime_ns == before
+
+    sample = ["sample", "--workdir", where, "--count", 10, "--seed", 5]
+    run(*sample, "--classes", "7,2-3,9")
+    first, out = (where / "samples_grid.png").read_bytes(), tmp_path / "again"
+    run(*sample, "--classes", "7,2,3,9", "--out", out)
     assert (tmp_path / "again_grid.png").read_bytes() == first
 
     # One of them drawn again, by the settings inside it.
@@ -67,67 +122,47 @@ def test_all_commands(system, tmp_path, capsys):
     assert (tmp_path / "other" / "9-001.png").read_bytes() != (out / "9-001.png").read_bytes()
 
     # Older samples stay unless they are to go.
-    again = ["sample", "--workdir", tmp_path, "--classes", "7", "--count", 40, "--seed", 6, "--out", out]
+    again = ["sample", "--workdir", where, "--classes", "7", "--count", 40, "--seed", 6, "--out", out]
     assert main.main([str(a) for a in again]) == 2
     assert "found 40; --overwrite clears them" in capsys.readouterr().err
     run(*again, "--overwrite")
     assert sorted(path.name for path in out.iterdir()) == [f"7-{i:03d}.png" for i in range(40)]
 
-    run("reconstruct", "--workdir", tmp_path, "--count", 3)
-    run("reconstruct", "--workdir", tmp_path, "--input", tmp_path / "samples", "--out", tmp_path / "mine")
+    run("reconstruct", "--workdir", where, "--input", where / "samples", "--out", tmp_path / "mine")
     assert (tmp_path / "mine_sheet.png").is_file() and len(list((tmp_path / "mine").iterdir())) == 32
 
     capsys.readouterr()
-    run("quickstart", "--config", config, "--workdir", tmp_path, *tiny(system))
+    run("quickstart", *train[1:])
     printed = capsys.readouterr().out
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert "Label accuracy" in printed and str(tmp_path / "report.html") in printed
-    expected = {"label_accuracy", "real_label_accuracy", "psnr_db", "train_seconds", "images_per_second"}
-    expected |= {"codebook_perplexity_level_1"} if system != "mar" else set()
-    assert expected <= set(metrics)
-    assert metrics["real_label_accuracy"] > 0.9 and metrics["train_seconds"] > 0
-    assert (tmp_path / "report.html").is_file() and (tmp_path / "samples.png").is_file()
+    assert "Label accuracy" in printed and str(where / "report.html") in printed
 
-    # Fine-tuning that learns nothing draws what the model draws, by the likeliest codes.
-    fine, rate = tmp_path / "fine", ["--config.training.learning_rate=0", "--config.training.steps=2"]
-    run("train", "--from", tmp_path, "--workdir", fine, *rate)
-    before, after = vargen.load(tmp_path), vargen.load(fine)
-    greedy = dict(top_k=1) if before.generator.tokenizer.slot.kind == "codes" else {}
-    drawn, again = (model.generate(["7", "2"], 0, **greedy)[0] for model in (before, after))
-    np.testing.assert_array_equal(drawn, again)
-    assert after.config.training.schedule == "constant" and after.config.training.ema_decay == 0.999
-    run("train", "--from", tmp_path, "--workdir", fine, *rate)  # goes on, that is, has nothing to do
+    # Fine-tuning that was done has nothing to do.
+    rate = ["--config.training.learning_rate=0", "--config.training.steps=1"]
+    for _ in range(2):
+        run("train", "--from", where, "--workdir", tmp_path / "fine", *rate)
+    assert len((tmp_path / "fine" / "generator" / "metrics.jsonl").read_text().splitlines()) == 1
 
     for wrong in (["--classes", "10"], ["--steps", "1000"]):
-        assert main.main(["sample", "--workdir", str(tmp_path), "--overwrite", *wrong]) == 2
+        assert main.main(["sample", "--workdir", str(where), "--overwrite", *wrong]) == 2
         assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_another_workdirs_tokenizer_and_no_stored_codes(tmp_path, capsys):
-    config, options = ROOT / "configs" / "var.py", tiny("var")
-    run("train", "--config", config, "--workdir", tmp_path / "a", "--stage", "tokenizer", *options)
+    options = ["--config", CONFIG["llamagen"], *tiny("llamagen")]
+    run("train", *options, "--workdir", tmp_path / "a", "--stage", "tokenizer")
     assert not (tmp_path / "a" / "generator").exists()
     options += ["--config.training.codes=false", "--config.tokenizer_training.steps=100"]
-    run("train", "--config", config, "--workdir", tmp_path / "b", "--tokenizer", tmp_path / "a", *options)
+    run("train", *options, "--workdir", tmp_path / "b", "--tokenizer", tmp_path / "a")
     assert not (tmp_path / "b" / "codes").exists()
-    run(
-        "evaluate",
-        "--workdir",
-        tmp_path / "b",
-        "--samples",
-        40,
-        "--temperature",
-        0.9,
-        "--out",
-        tmp_path / "out",
-    )
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["samples"] == 40
-    assert (tmp_path / "out" / "report.html").is_file()
+    out = tmp_path / "out"
+    run("evaluate", "--workdir", tmp_path / "b", "--samples", 40, "--temperature", 0.9, "--out", out)
+    assert json.loads((out / "metrics.json").read_text())["samples"] == 40
+    assert (out / "report.html").is_file()
 
     capsys.readouterr()
-    other = ["--config.tokenizer.vocab=16", "--tokenizer", str(tmp_path / "a")]
-    code = main.main(["train", "--config", str(config), "--workdir", str(tmp_path / "c"), *options, *other])
-    assert code == 2 and "vocab" in capsys.readouterr().err
+    other = ["--config.tokenizer.vocab=16", "--tokenizer", tmp_path / "a", "--workdir", tmp_path / "c"]
+    assert main.main([str(a) for a in ["train", *options, *other]]) == 2
+    assert "vocab" in capsys.readouterr().err
 
 
 def test_a_folder_of_pictures(tmp_path, capsys):
@@ -140,8 +175,8 @@ def test_a_folder_of_pictures(tmp_path, capsys):
             Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "pictures" / name / f"{i}.png")
     source = ["source=folder", f"path={tmp_path / 'pictures'}", "num_classes=0", "channels=3"]
     arguments = [f"--config.data.{field}" for field in [*source, "test_fraction=0.4"]]
-    config, workdir = ROOT / "configs" / "var.py", tmp_path / "w"
-    run("train", "--config", config, "--workdir", workdir, *tiny("var"), *arguments)
+    workdir = tmp_path / "w"
+    run("train", "--config", CONFIG["llamagen"], "--workdir", workdir, *tiny("llamagen"), *arguments)
     run("sample", "--workdir", workdir, "--classes", "dark", "--count", "1")
     with Image.open(workdir / "samples" / "dark-000.png") as image:
         assert image.size == (16, 16) and image.mode == "RGB"

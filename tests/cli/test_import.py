@@ -1,5 +1,6 @@
 """Published files through `vargen import`, every command after it, and back through `vargen export`."""
 
+import functools
 import json
 import pathlib
 
@@ -58,20 +59,30 @@ def disturbed(x):
     return x + 0.1 * rng.normal(size=x.shape).astype(np.float32)
 
 
+def published(system, c):
+    """Random parameters of a config's tokenizer and generator, and the arrays that the authors would publish."""
+    found = {}
+    for name, built in zip(("tokenizer", "generator"), systems.build(c), strict=True):
+        params = jax.tree.map(np.asarray, jax.jit(built.init)(jax.random.key(len(found))))
+        if name == "generator":  # not the zeros of a start
+            params = jax.tree.map(disturbed, params)
+        arrays = mapping.write(getattr(systems.system(system), name).table(built), params)
+        found[name] = params, {k: v for k, v in arrays.items() if "ema_vocab" not in k}
+    return found
+
+
+@functools.cache
+def published_tiny(system):
+    return published(system, tiny(system))
+
+
 def publish(system, folder, c=None):
     """Files as the authors would publish them, of random parameters; returns those parameters."""
     folder.mkdir(exist_ok=True)
-    s, c = systems.system(system), c or tiny(system)
-    found = {}
-    for name, built in zip(("tokenizer", "generator"), systems.build(c), strict=True):
-        module = getattr(s, name)
-        params = jax.tree.map(np.asarray, built.init(jax.random.key(len(found))))
-        if name == "generator":  # not the zeros of a start
-            params = jax.tree.map(disturbed, params)
-        arrays = mapping.write(module.table(built), params)
-        files.write(folder / f"{name}.npz", {k: v for k, v in arrays.items() if "ema_vocab" not in k})
-        found[name] = params
-    return found
+    found = published_tiny(system) if c is None else published(system, c)
+    for name, (_, arrays) in found.items():
+        files.write(folder / f"{name}.npz", arrays)
+    return {name: params for name, (params, _) in found.items()}
 
 
 def imported(system, folder, *options):

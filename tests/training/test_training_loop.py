@@ -1,5 +1,6 @@
 """The loop: resuming bit for bit after any death, SIGTERM, NaN, what is recorded."""
 
+import json
 import os
 import pathlib
 import signal
@@ -36,15 +37,15 @@ def uninterrupted(tmp_path_factory):
     return workdir, go(workdir, steps=22)
 
 
-def worker(workdir, moment, steps):
-    command = [
-        sys.executable,
-        str(pathlib.Path(__file__).parent / "training_worker.py"),
-        str(workdir),
-        moment,
-        str(steps),
-    ]
-    return subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, JAX_PLATFORMS="cpu"))
+def trained_in_processes(workdir, *moments):
+    """What is printed by a process that is killed at each moment, and by one that then trains to the end."""
+    command = [sys.executable, pathlib.Path(__file__).parent / "training_worker.py", workdir, "22", *moments]
+    environment = dict(os.environ, JAX_PLATFORMS="cpu")
+    done = subprocess.run([*command, "never"], capture_output=True, text=True, env=environment)
+    assert not done.returncode, done.stderr[-3000:]
+    *printed, ended = done.stdout.strip().splitlines()
+    assert json.loads(ended) == [-signal.SIGKILL] * len(moments) + [0], done.stderr[-3000:]
+    return "\n".join(printed)
 
 
 def same_run(workdir, uninterrupted):
@@ -61,11 +62,8 @@ def same_run(workdir, uninterrupted):
 
 def test_killed_runs_resume_bit_for_bit(tmp_path, uninterrupted):
     """Killed three times on its way: between steps, while a checkpoint is written, before its manifest."""
-    for moment in ("batch:7", "writing:8", "manifest:16"):
-        assert worker(tmp_path, moment, 22).returncode == -signal.SIGKILL
-    done = worker(tmp_path, "never", 22)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "checkpoints/16 is not whole (no manifest.json, it was not finished): using 12" in done.stdout
+    printed = trained_in_processes(tmp_path, "batch:7", "writing:8", "manifest:16")
+    assert "checkpoints/16 is not whole (no manifest.json, it was not finished): using 12" in printed
     same_run(tmp_path, uninterrupted)
 
 
@@ -74,9 +72,7 @@ def test_killed_runs_resume_bit_for_bit(tmp_path, uninterrupted):
     "moment", ["batch:1", "batch:4", "batch:5", "batch:6", "writing:4", "manifest:4", "discard:12"]
 )
 def test_killed_at_any_moment(tmp_path, uninterrupted, moment):
-    assert worker(tmp_path, moment, 22).returncode == -signal.SIGKILL
-    done = worker(tmp_path, "never", 22)
-    assert done.returncode == 0, done.stderr[-3000:]
+    trained_in_processes(tmp_path, moment)
     same_run(tmp_path, uninterrupted)
 
 

@@ -1,4 +1,7 @@
-"""Trains the fake task in a process of its own, which may kill itself: WORKDIR MOMENT STEPS.
+"""Trains the fake task in processes of their own, which may kill themselves: WORKDIR STEPS MOMENT ...
+
+One process for each moment, one after the other; all are forked from this one, which has everything imported. What it
+prints last is a list of how they ended, as `subprocess` says it.
 
 MOMENT: "never"; "batch:K", before step K; "writing:K", while orbax writes the checkpoint of step K;
 "manifest:K", when the checkpoint lies there without its manifest; "discard:K", when an old checkpoint is half
@@ -15,6 +18,10 @@ import sys
 HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
 
+import grain  # noqa: E402, F401
+import tensorboardX  # noqa: E402, F401
+from jax._src import xla_bridge  # noqa: E402
+from orbax.checkpoint import v1 as ocp  # noqa: E402
 from training_fakes import CONFIG, FROZEN, FakeTask, batches, settings  # noqa: E402
 
 from vargen.training import checkpoints  # noqa: E402
@@ -56,8 +63,6 @@ def main(workdir, moment, steps):
 
         checkpoints._remove = fatal_remove
     if kind == "writing":
-        from orbax.checkpoint import v1 as ocp
-
         save = ocp.save_checkpointables_async
 
         def fatal_save(path, items):
@@ -80,4 +85,12 @@ def main(workdir, moment, steps):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    assert not xla_bridge._backends  # whose threads would not survive the fork
+    ended = []
+    for moment in sys.argv[3:]:
+        sys.stdout.flush()
+        if not (child := os.fork()):
+            main(sys.argv[1], moment, int(sys.argv[2]))
+            sys.exit()
+        ended.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    print(json.dumps(ended))
