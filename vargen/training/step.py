@@ -16,10 +16,10 @@ from vargen.training import optimizer
 from vargen.training.state import TrainState, boxed, shardings
 from vargen.training.tasks import Task
 
-Step = Callable[[TrainState, Any, dict[str, jax.Array], jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+Update = Callable[[TrainState, Any, dict[str, jax.Array], jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
 
-def make_step(task: Task, settings: Any, mesh: Mesh) -> Step:
+def make_step(task: Task, settings: Any, mesh: Mesh) -> Update:
     """The jitted step of `task`: (state, frozen, batch, key) -> (state, metrics).
 
     `state` is donated. `frozen` is whatever the task needs and doesn't train (a generator's tokenizer).
@@ -42,7 +42,7 @@ def make_step(task: Task, settings: Any, mesh: Mesh) -> Step:
     return OnMesh(jitted, mesh)
 
 
-def update(task: Task, settings: Any, mesh: Any) -> Step:
+def update(task: Task, settings: Any, mesh: Any) -> Update:
     """The step of `make_step` as a plain function, for tracing it."""
     optimizers = optimizer.build(settings, boxed(task))
     rate = optimizer.schedule(settings)
