@@ -83,14 +83,14 @@ def maskgit():
 
 def randar():
     c = llamagen()
-    c.name, c.order, c.feed = "randar", part("random", schedule="cosine_ahead"), part("instruct", heads=4)
+    c.name, c.order, c.feed = "randar", part("random", schedule="cosine_ahead"), part("instruct")
     return c
 
 
 def arpg():
     c = llamagen()
     c.name, c.order = "arpg", part("random", steps=6, schedule="arccos_left")
-    c.feed, c.mixer.kv_heads = part("query", heads=4), 0
+    c.feed = part("query")
     return c
 
 

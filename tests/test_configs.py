@@ -24,6 +24,12 @@ COUNTS = {
     "llamagen.py:xxl": (1_410_972_672, 71_883_403),
     "llamagen.py:3b": (None, 71_883_403),
     "llamagen.py:text256": (None, 71_883_403),
+    "randar.py:l": (None, 71_883_403),
+    "randar.py:xl": (None, 71_883_403),
+    "randar.py:xxl": (None, 71_883_403),
+    "arpg.py:l": (None, 71_883_403),
+    "arpg.py:xl": (None, 71_883_403),
+    "arpg.py:xxl": (None, 71_883_403),
     "mar.py:b": (None, 66_456_019 + 16),  # and our scale per channel
     "mar.py:l": (None, 66_456_019 + 16),
     "mar.py:h": (None, 66_456_019 + 16),
@@ -56,6 +62,13 @@ def llamagen_count(layers, width, classes=1000, tokens=0, channels=0):
     return layers * (4 * width**2 + 3 * width * hidden + 2 * width) + width + condition + 2 * 16384 * width
 
 
+def arpg_count(layers, width, vocab=16384, classes=1000):
+    """Parameters of ARPG's module (models/arpg.py), without its table's spare row."""
+    hidden = math.ceil(int(8 * width / 3) / 256) * 256
+    each = 3 * width * hidden + 2 * width
+    return layers * (6 * width**2 + 2 * each) + 2 * width**2 + 2 * width + (2 * vocab + classes + 2) * width
+
+
 def mar_count(layers, width, depth, denoiser, slots=256, buffer=64, channels=16, classes=1000):
     """Parameters of MAR's module, added up by hand from its layers."""
     block = 4 * width + linear(width, 3 * width) + linear(width, width) + 8 * width * width + 5 * width
@@ -85,6 +98,8 @@ def test_full_size(name):
         "llamagen": lambda: llamagen_count(layers, width, **CAPTIONS if "text" in name else {}),
         "mar": lambda: mar_count(layers, width, c.head.depth, c.head.width),
         "rar": lambda: expected,
+        "randar": lambda: llamagen_count(layers, width) + width,
+        "arpg": lambda: arpg_count(layers, width),
     }[name.partition(".")[0]]()
     assert models.parameter_count(generator) == added
     assert expected in (None, added)
@@ -99,6 +114,8 @@ def test_sizes_as_published():
     """In the authors' READMEs: 2.3B, a digit cut off, and 3.1B."""
     assert math.floor(var_count(36, 2240, shared=True) / 1e8) == 23
     assert round(llamagen_count(24, 3200) / 1e8) == 31
+    published = {(12, 1024): 3198, (18, 1280): 7190, (24, 1536): 13024}  # ARPG's README
+    assert {sizes: round(arpg_count(*sizes) / 1e5) for sizes in published} == published
 
 
 FILES = sorted(FOLDER.glob("*.py"))

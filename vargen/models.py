@@ -75,6 +75,8 @@ def build_generator(config, tokenizer) -> Generator:
             most_known=ordering.most_known,
             prefix=condition.length,
             pads=condition.pads,
+            heads=config.mixer.get("heads", 1),
+            kv_heads=config.mixer.get("kv_heads", 0),
             **common,
         )
         feed.check(ordering)

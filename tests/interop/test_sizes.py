@@ -19,6 +19,7 @@ PUBLISHED = [
     *(("llamagen", size) for size in ("b", "l", "xl", "xxl", "3b", "text256", "text512")),
     *(("mar", size) for size in "blh"),
     *(("rar", size) for size in ("b", "l", "xl", "xxl")),
+    *((system, size) for system in ("randar", "arpg") for size in ("l", "xl", "xxl")),
 ]
 
 
@@ -50,7 +51,8 @@ def published(module, part):
 
 @functools.cache
 def tokenizer_arrays(system):
-    c = config.load(f"{CONFIGS / system}.py:{'d16' if system == 'var' else 'b'}")
+    size = next(size for name, size in PUBLISHED if name == system)
+    c = config.load(f"{CONFIGS / system}.py:{size}")
     return published(systems.system(system).tokenizer, models.build_tokenizer(c))
 
 
@@ -111,7 +113,9 @@ def test_hints_and_contradictions():
         systems.infer(
             rar, tokenizer_arrays("rar"), published(rar.generator, systems.build(c)[1]), image_size=512
         )
-    with pytest.raises(UserError, match="system: expected one of var, llamagen, mar, rar, found 'sd'"):
+    with pytest.raises(
+        UserError, match="system: expected one of var, llamagen, mar, rar, randar, arpg, found 'sd'"
+    ):
         systems.system("sd")
 
 

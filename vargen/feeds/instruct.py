@@ -15,7 +15,7 @@ from vargen.feeds.feed import Plain
 from vargen.feeds.rows import Content, Rows, Step
 from vargen.layers import Initial, logical
 from vargen.layout import Layout
-from vargen.limits import COUNT, RATE
+from vargen.limits import RATE
 from vargen.mixers.rope import rotate
 from vargen.orders import Order
 from vargen.slots import Grid, Slot
@@ -35,7 +35,7 @@ class Instruct(Plain, nn.Module):
       width: D.
       initial: of the parameters.
       prefix: P, rows of the condition.
-      heads: H, by which the instruction is turned.
+      heads: H of the mixer, by which the instruction is turned.
       dropout: rate on the rows of contents.
       dtype: compute dtype.
     """
@@ -44,7 +44,7 @@ class Instruct(Plain, nn.Module):
     slot: Slot
     width: int
     initial: Initial
-    heads: Annotated[int, COUNT]
+    heads: int
     prefix: int = 1
     dropout: Annotated[float, RATE] = 0.0
     dtype: Any = jnp.float32
@@ -70,8 +70,8 @@ class Instruct(Plain, nn.Module):
         axes = self.grid.places.shape[1]
         if self.width % self.heads or (self.width // self.heads) % (2 * axes):
             raise ValueError(
-                f"config field feed.heads: expected heads of a multiple of {2 * axes} channels out of {self.width}, "
-                f"found {self.heads}"
+                f"config field mixer.heads: expected heads of a multiple of {2 * axes} channels out of "
+                f"{self.width}, found {self.heads}"
             )
 
     def setup(self):

@@ -15,7 +15,7 @@ from vargen.feeds.feed import Plain
 from vargen.feeds.rows import Content, Rows, Step
 from vargen.layers import Dense, Initial, logical
 from vargen.layout import Layout, Memory
-from vargen.limits import COUNT, RATE
+from vargen.limits import RATE
 from vargen.mixers.rope import rotate
 from vargen.orders import Order
 from vargen.slots import Grid, Slot
@@ -32,7 +32,7 @@ class Query(Plain, nn.Module):
       width: D.
       initial: of the parameters.
       prefix: P, rows of the condition.
-      heads: G, of the keys and values.
+      heads, kv_heads: H and G of the mixer (G 0: as many), for the keys and values.
       dropout: rate on the rows of the first stage.
       dtype: compute dtype.
     """
@@ -41,7 +41,8 @@ class Query(Plain, nn.Module):
     slot: Slot
     width: int
     initial: Initial
-    heads: Annotated[int, COUNT]
+    heads: int
+    kv_heads: int = 0
     prefix: int = 1
     dropout: Annotated[float, RATE] = 0.0
     dtype: Any = jnp.float32
@@ -68,17 +69,22 @@ class Query(Plain, nn.Module):
         return []
 
     def init_cache(self, batch: int, length: int) -> dict[str, Any]:
-        """The shared keys and values: [B, M, G, D/G]."""
-        shape = (batch, length, self.heads, self.width // self.heads)
+        """The shared keys and values: [B, M, G, D/H]."""
+        shape = (batch, length, self.groups, self.width // self.heads)
         return {name: jnp.zeros(shape, self.dtype) for name in ("key", "value")}
+
+    @property
+    def groups(self) -> int:
+        """G."""
+        return self.kv_heads or self.heads
 
     def check(self, ordering) -> None:
         """Raises ValueError for heads that don't fit."""
         axes = self.grid.places.shape[1]
         if self.width % self.heads or (self.width // self.heads) % (2 * axes):
             raise ValueError(
-                f"config field feed.heads: expected heads of a multiple of {2 * axes} channels out of {self.width}, "
-                f"found {self.heads}"
+                f"config field mixer.heads: expected heads of a multiple of {2 * axes} channels out of "
+                f"{self.width}, found {self.heads}"
             )
 
     def setup(self):
@@ -86,8 +92,9 @@ class Query(Plain, nn.Module):
         self.question = self.param("question", logical(self.initial.table(), None, "embed"), (1, self.width))
         self.drop = nn.Dropout(self.dropout)
         init, names = self.initial.kernel(), ("embed", "heads")
-        self.key = Dense(self.width, names, init, False, self.dtype)
-        self.value = Dense(self.width, names, init, False, self.dtype)
+        size = self.groups * (self.width // self.heads)
+        self.key = Dense(size, names, init, False, self.dtype)
+        self.value = Dense(size, names, init, False, self.dtype)
 
     def inputs(self, content, condition, order: Order, quantizer=None, train: bool = False) -> Rows:
         """Rows of a whole pass: all contents but those of the last step; see `Feed.inputs`."""
@@ -108,7 +115,7 @@ class Query(Plain, nn.Module):
     def enter(self, stage: int, hidden, rows: Rows, cache=None):
         """Rows that ask, from the first stage's results [B, M, D], which the memory keeps."""
         batch = hidden.shape[0]
-        shape = (*hidden.shape[:2], self.heads, -1)
+        shape = (*hidden.shape[:2], self.groups, -1)
         key = rotate(self.key(hidden).reshape(shape), rows.layout.coords)
         new = {"key": key, "value": self.value(hidden).reshape(shape)}
         times = rows.layout.times

@@ -39,7 +39,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     c.name = f"ARPG-{name}"
     c.data.num_classes = rows - vocab - 3
     c.order = part("random", schedule="arccos_left")
-    c.feed = part("query", heads=heads, dropout=0.1)
+    c.feed = part("query", dropout=0.1)
     c.mixer = part("attention", heads=heads, rope="places", out_bias=False, dropout=0.1)
     c.head = part("categorical", bias=False)
     stages = ("layers.self_dec.{}.attn.to_q.weight", "layers.cross_dec.{}.attn.to_q.weight")

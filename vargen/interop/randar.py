@@ -34,7 +34,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     c.name = f"RandAR-{name}"
     c.data.num_classes = m.shape(arrays, "cls_embedding.embedding_table.weight", WHAT)[0] - 1
     c.order = part("random", schedule="cosine_ahead")
-    c.feed = part("instruct", heads=heads, dropout=0.1)
+    c.feed = part("instruct", dropout=0.1)
     c.mixer = part("attention", heads=heads, rope="places", out_bias=False, dropout=0.1)
     c.head = part("categorical", bias=False)
     c.model = dict(

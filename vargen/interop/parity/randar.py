@@ -12,11 +12,12 @@ import numpy as np
 
 from vargen.interop import randar, systems
 from vargen.interop.parity.golden import REPRODUCED, Golden, Result, close, exact, gradient_norms, stand_in
-from vargen.interop.parity.recording import sampled
+from vargen.interop.parity.recording import margin, sampled
 from vargen.mixers.rope import rotate
 from vargen.orders import Order
 from vargen.orders.schedules import cosine_ahead
 from vargen.samplers import Sampling
+from vargen.samplers.engine import groups
 
 
 def matches(golden: Golden) -> bool:
@@ -118,7 +119,21 @@ def _sampled(golden: Golden, generator, params, run: str, settings) -> Iterator[
     order = Order(slots, np.repeat(np.arange(len(sizes)), sizes))
     codes, logits = sampled(generator, params, golden["in/label"], order, sampling, uniforms)
     yield exact(out + "tokens", codes, golden[out + "tokens"])
+    if out + "input_pos" in golden and out + "input_len" in golden:
+        places = [_places(generator.feed, step) for group in groups(order, generator.feed) for step in group]
+        yield exact(out + "input_len", [len(p) for p in places], golden[out + "input_len"])
+        yield exact(out + "input_pos", np.concatenate(places), golden[out + "input_pos"])
     if out + "guided_logits" in golden:
         yield close(out + "guided_logits", logits[..., -2, :], golden[out + "guided_logits"], REPRODUCED)
     if out + "probs" in golden:
         yield close(out + "probs", jax.nn.softmax(logits[..., -1, :]), golden[out + "probs"], REPRODUCED)
+    if out + "margin" in golden:
+        nearest = margin(logits, golden[f"in/u/{run}"] if settings.get("random") else None)
+        yield Result(out + "margin", abs(nearest - float(golden[out + "margin"])), 1e-4)
+
+
+def _places(feed, step) -> np.ndarray:
+    """Rows of the cache that a step's rows take."""
+    new = feed.prefix + 2 * step.before if step.begins else 2 * step.before - 1
+    stop = feed.prefix + 2 * step.start + step.size
+    return np.arange(stop - step.size - new, stop)

@@ -59,3 +59,20 @@ def sampled(
 
     codes, logits = go(params, jnp.asarray(labels), jnp.asarray(order.slots), draws)
     return np.asarray(codes), np.asarray(logits)
+
+
+def margin(logits: np.ndarray, uniforms: np.ndarray | None = None) -> float:
+    """How near a run came to other tokens.
+
+    Args:
+      logits: of `sampled`.
+      uniforms: None (a greedy run): the smallest gap between the two largest guided logits; or float32 [B, N], in
+        generation sequence: the smallest distance of one from a border of the cumulative probabilities.
+    """
+    if uniforms is None:
+        best = np.sort(logits[..., -2, :].astype(np.float64), axis=-1)
+        return float(np.min(best[..., -1] - best[..., -2]))
+    kept = logits[..., -1, :].astype(np.float64)
+    weights = np.exp(kept - kept.max(axis=-1, keepdims=True))
+    borders = np.cumsum(weights / weights.sum(axis=-1, keepdims=True), axis=-1)
+    return float(np.min(np.abs(borders - uniforms[..., None])))
