@@ -65,8 +65,8 @@ class Generator:
     def layouts(self) -> list[Layout]:
         """How the rows of a training pass are laid out in each stage; traced where examples differ."""
         found: list[Layout] = []
-        touch = lambda key: self.feed.init(key, self, found, method=_touch_feed)  # noqa: E731
-        jax.eval_shape(touch, jax.random.key(0))
+        # The key is made inside, so that no backend is started.
+        jax.eval_shape(lambda: self.feed.init(jax.random.key(0), self, found, method=_touch_feed))
         return found[-len(self.stages) :]
 
     # Training.

@@ -10,7 +10,7 @@ from easy_images import QUICK, bars
 from vargen import data
 from vargen.errors import UserError
 from vargen.evaluation import classifier, evaluate, measure
-from vargen.slots import Grid
+from vargen.slots import Grid, Slot
 from vargen.tokenizers import usage
 
 VOCAB = 32
@@ -23,7 +23,8 @@ class Known:
     """Codes are indices of stored images; decoding adds a constant; samples are real images."""
 
     def __init__(self, error=0.0, mistakes=0.0, explicit=True, kind="codes", generator=True):
-        self.tokenizer = types.SimpleNamespace(kind=kind, vocab=VOCAB, grid=Grid(((1, 1), (1, 1))))
+        slot = Slot((), VOCAB) if kind == "codes" else Slot((4,))
+        self.tokenizer = types.SimpleNamespace(slot=slot, vocab=VOCAB, grid=Grid(((1, 1), (1, 1))))
         self.generator = object() if generator else None
         self.error, self.mistakes, self.explicit = error, mistakes, explicit
         self.real = data.to_float(TEST.images)

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vargen.draws import Keyed
 from vargen.heads.categorical import Categorical, draw, filter_logits
+from vargen.samplers import Sampling
 
 
 def by_definition(logits, top_k, top_p):
@@ -35,12 +37,15 @@ def test_filters(top_k, top_p):
 
 def test_draws_follow_the_distribution():
     logits = jnp.log(jnp.array([0.5, 0.3, 0.15, 0.05]))
-    keys = jax.random.split(jax.random.key(0), (1, 4000))
-    codes = draw(jnp.broadcast_to(logits, (1, 4000, 4)), keys, temperature=0.5)
+    logits, draws = (
+        jnp.broadcast_to(logits, (1, 4000, 4)),
+        Keyed(jax.random.split(jax.random.key(0), (1, 4000))),
+    )
+    codes = draw(logits, draws, Sampling.make(temperature=0.5))
     expected = np.array([0.25, 0.09, 0.0225, 0.0025]) / 0.365
     np.testing.assert_allclose(np.bincount(codes[0], minlength=4) / 4000, expected, atol=0.025)
-    assert (draw(jnp.broadcast_to(logits, (1, 4000, 4)), keys, temperature=0.0) == 0).all()
-    assert (draw(jnp.broadcast_to(logits, (1, 4000, 4)), keys, top_p=0.79) <= 1).all()
+    assert (draw(logits, draws, Sampling.make(temperature=0.0)) == 0).all()
+    assert (draw(logits, draws, Sampling.make(top_p=0.79)) <= 1).all()
 
 
 def test_loss_and_log_prob():
@@ -51,7 +56,7 @@ def test_loss_and_log_prob():
     logits = np.asarray(head.apply(variables, hidden), np.float64)
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     picked = np.take_along_axis(log_p, np.asarray(target)[..., None], axis=-1)[..., 0]
-    loss, metrics = head.apply(variables, hidden, target, weight, method="loss")
+    loss, metrics = head.apply(variables, hidden, target, None, weight, method="loss")
     np.testing.assert_allclose(loss, -(picked * weight).sum() / 3, rtol=1e-5)
     hit = (logits.argmax(-1) == target) * weight
     np.testing.assert_allclose(metrics["accuracy"], hit.sum() / 3, rtol=1e-6)

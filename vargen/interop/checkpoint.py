@@ -195,7 +195,7 @@ def _arrays(s: systems.System, part: str, workdir: paths.Path, which: str) -> di
 # What training alone, precision or the sampler's settings decide.
 FREE = frozenset(
     "dropout weight_dropout drop_path initial init_std kernel_init out_init in_gain zero_lead adaln_zero gate_gain "
-    "remat dtype random label_smoothing repeat clip sample_steps parent name order tokenizer most_known scale beta "
+    "remat dtype random label_smoothing repeat clip sample_steps parent name ordering tokenizer most_known scale beta "
     "codebook_weight centre_weight entropy_weight entropy_temperature kl_weight measure revive_every revive_until "
     "revive_threshold".split()
 )
@@ -205,9 +205,14 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
     """Settings in which two models compute differently: "mixer.rope places instead of none"."""
     if type(ours) is not type(theirs):
         return [f"{path} {type(ours).__name__} instead of {type(theirs).__name__}"]
+    if isinstance(ours, tuple) and len(ours) == len(theirs):
+        pairs = enumerate(zip(ours, theirs, strict=True))
+        return [line for i, pair in pairs for line in differences(*pair, f"{path}.{i}".lstrip("."))]
     if not dataclasses.is_dataclass(ours):
         return [] if ours == theirs else [f"{path} {ours} instead of {theirs}"]
-    free = FREE - {"scale"} if path == "block.mixer" else FREE  # of latents, where it isn't attention's
+    free = (
+        FREE - {"scale"} if path.endswith("block.mixer") else FREE
+    )  # of latents, where it isn't attention's
     names = [f.name for f in dataclasses.fields(ours) if f.name not in free]
     found = (differences(getattr(ours, n), getattr(theirs, n), f"{path}.{n}".lstrip(".")) for n in names)
     return [line for lines in found for line in lines]
