@@ -19,16 +19,19 @@ from vargen.samplers import Sampling, decode
 from vargen.samplers.engine import groups
 
 
-def uncached(generator, params, quantizer, labels, key, sampling):
-    """Generation by a whole parallel pass for every step."""
+def uncached(generator, params, quantizer, labels, key, sampling, given=None):
+    """Generation by a whole parallel pass for every step; `given` as of `decode`."""
     batch, n = jax.tree.leaves(labels)[0].shape[0], generator.tokenizer.grid.size
     key_order, key_slots = jax.random.split(key)
-    order = generator.ordering.decoding(key_order, batch, sampling.steps)
+    known = None if given is None else given[1]
+    order = generator.ordering.decoding(key_order, batch, sampling.steps, known)
     draws, scales = keyed(key_slots, batch, n), sampling.scales(order.sizes)
     masked = not generator.feed.cached
     if masked:
         generator = dataclasses.replace(generator, feed=generator.feed.clone(most_known=n))
     content = generator.tokenizer.slot.zeros(batch, n)
+    if given is not None:
+        content = content.at[:, known].set(given[0][:, known])
 
     @jax.jit
     def hidden_of(content, labels, steps):
@@ -39,6 +42,8 @@ def uncached(generator, params, quantizer, labels, key, sampling):
         return jax.vmap(lambda h, s: jnp.zeros_like(h).at[s].set(h))(hidden, slots)
 
     for s, (start, size) in enumerate(zip(order.starts, order.sizes, strict=True)):
+        if start < order.given:
+            continue
         slots = np.broadcast_to(np.asarray(order.slots), (batch, n))[:, start : start + size]
         steps = jnp.broadcast_to((np.asarray(order.steps) >= s).astype(np.int32), (batch, n))
         hidden = [take(hidden_of(content, labels, steps), jnp.asarray(slots))]
@@ -74,6 +79,47 @@ def test_cached_equals_uncached(name):
         np.sort(np.broadcast_to(order.slots, found.shape[:2])),
         np.arange(found.shape[1])[None] * np.ones((3, 1)),
     )
+
+
+PREFIX = np.arange(16) < 6
+SCATTERED = np.isin(np.arange(16), (2, 3, 7, 8, 13))
+GIVEN = dict(
+    llamagen=PREFIX,
+    rar=PREFIX,
+    var=np.arange(21) < 5,
+    mar=SCATTERED,
+    maskgit=SCATTERED,
+    randar=SCATTERED,
+    arpg=SCATTERED,
+)
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_given_slots_stay_and_the_rest_follows_from_them(name):
+    _, generator, params, tokenizer_params = make(name)
+    known, labels, quantizer = GIVEN[name], labels_for(generator, 2), tokenizer_params["quantizer"]
+    content = generator.tokenizer.slot.zeros(2, len(known))
+    content = (content + jax.random.normal(jax.random.key(3), content.shape) * 4).astype(content.dtype) % 16
+    sampling = Sampling.make(guidance=2.0, temperature=0.9)
+    run = jax.jit(
+        lambda p, c: decode(generator, p, quantizer, labels, jax.random.key(5), sampling, (c, known))
+    )
+    found, order, _ = run(params, content)
+    assert order.given == known.sum()
+    np.testing.assert_array_equal(found[:, known], content[:, known])
+    expected = uncached(generator, params, quantizer, labels, jax.random.key(5), sampling, (content, known))
+    chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
+    other = run(params, (content + 3) % 16)[0]
+    assert not np.array_equal(found[:, ~known], other[:, ~known])
+
+
+def test_given_slots_that_cannot_come_first():
+    for name, known in (("llamagen", SCATTERED), ("var", np.arange(21) < 4)):
+        _, generator, params, tokenizer_params = make(name)
+        with pytest.raises(
+            ValueError, match="given slots: in this order they must be whole steps, from the first"
+        ):
+            generator.ordering.decoding(None, 1, 0, known)
 
 
 @pytest.mark.parametrize("name", ["var", "llamagen", "mar"])
