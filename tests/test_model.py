@@ -12,6 +12,7 @@ from systems import make
 import vargen
 from vargen.errors import UserError
 from vargen.model import Model
+from vargen.samplers import decode
 
 
 def model_of(name):
@@ -230,6 +231,46 @@ def test_other_mistakes(models):
     alone = Model(model.config, model.tokenizer_params)
     refused("tokenizer alone", alone.sample, [1], 0)
     refused("tokenizer alone", alone.log_likelihood, CODES, [1])
+
+
+TOP = np.arange(16)[:, None] < np.full(16, 8)  # the upper half, two rows of four patches
+
+
+def test_completion(models):
+    """Kept codes stay, what isn't kept plays no role, and the rest follows from what is and from the label."""
+    model = models["llamagen"]
+    images = jax.random.uniform(jax.random.key(0), (2, 16, 16, 1), minval=-1)
+    masked = jnp.where(TOP[..., None], images, 0.0)
+    drawn = model.complete(images, TOP, [1, 2], 0, temperature=0.5)
+    assert drawn.shape == images.shape
+    np.testing.assert_array_equal(model.complete(masked, TOP.astype(int), [1, 2], 0, temperature=0.5), drawn)
+    found = model.encode(masked)[:, :8]
+    quantizer = model.tokenizer_params["quantizer"]
+    given = (model.encode(masked), np.arange(16) < 8)
+    labels, sampling = jnp.array([1, 2]), model.sampling(temperature=0.5)
+    again = decode(
+        model.generator, model.generator_params, quantizer, labels, jax.random.key(0), sampling, given
+    )
+    np.testing.assert_array_equal(again.content[:, :8], found)
+    np.testing.assert_allclose(model.decode(again.content), drawn, atol=1e-5)
+    assert not np.allclose(model.complete(images, TOP, [3, 4], 0, temperature=0.5), drawn)
+
+
+def test_completion_refuses(models):
+    model, one = models["llamagen"], np.zeros((1, 16, 16, 1), np.float32)
+    for kept, words in (
+        (TOP[:8], "kept: expected bool [16, 16], the pixels that stay, found an array [8, 16]"),
+        (TOP * 2, "kept: expected bool [16, 16], the pixels that stay, found other values than 0 and 1"),
+        (np.zeros((16, 16), bool), "kept: expected at least a patch of 4x4 pixels, found none"),
+        (~TOP, "given slots: in this order they must be whole steps, from the first one on"),
+        ("top", "kept: expected bool"),
+        (None, "kept: expected bool"),
+    ):
+        refused(words, model.complete, one, kept, [1], 0)
+    refused("labels: expected 1, one for each of the images, found 2", model.complete, one, TOP, [1, 2], 0)
+    refused("class: expected 0 to 9, found 11", model.complete, one, TOP, [11], 0)
+    refused("images: expected float", model.complete, one[..., 0], TOP, [1], 0)
+    refused("kept: expected a tokenizer whose slots are patches", model_of("var").complete, one, TOP, [1], 0)
 
 
 def test_what_is_taken(models):

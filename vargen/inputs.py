@@ -105,6 +105,39 @@ def slots(tokenizer: Any) -> tuple[tuple[int, ...], str]:
     return shape, f"floats [B, {sizes}]"
 
 
+def kept(value: Any, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Which pixels stay, bool [H, W], and which slots lie in them with all of their pixels, bool [N].
+
+    Args:
+      value: bools, or 0 and 1.
+      tokenizer: the model's.
+
+    Raises:
+      UserError: another shape or other values, a tokenizer of several levels, no slot that stays.
+    """
+    size, levels = tokenizer.image_size, tokenizer.grid.levels
+    wanted = f"bool [{size[0]}, {size[1]}], the pixels that stay"
+    found = np.asarray(array(value, "kept", wanted))
+    if found.shape != tuple(size) or not np.isin(found, (0, 1)).all():
+        shown = f"an array {list(found.shape)}" if found.shape != tuple(size) else "other values than 0 and 1"
+        raise UserError(f"kept: expected {wanted}, found {shown}")
+    if (
+        len(levels) > 1
+        or tokenizer.grid.frames > 1
+        or any(s % n for s, n in zip(size, levels[0], strict=True))
+    ):
+        raise UserError(
+            f"kept: expected a tokenizer whose slots are patches of the image, found {len(levels)} levels"
+        )
+    found, (h, w) = found.astype(bool), levels[0]
+    known = found.reshape(h, size[0] // h, w, size[1] // w).all(axis=(1, 3)).reshape(-1)
+    if not known.any():
+        raise UserError(
+            f"kept: expected at least a patch of {size[0] // h}x{size[1] // w} pixels, found none"
+        )
+    return found, known
+
+
 def dtype(found: Any, tokenizer: Any, name: str) -> None:
     """Checks the dtype of content.
 

@@ -49,6 +49,12 @@ class Model:
         )
         if self.generator is not None:
             self._generate = jax.jit(functools.partial(decode, self.generator))
+            self._complete = jax.jit(
+                lambda p, q, labels, key, sampling, content, known: decode(
+                    self.generator, p, q, labels, key, sampling, (content, np.array(known))
+                ),
+                static_argnums=6,
+            )
             self._log_likelihood = jax.jit(self.generator.log_likelihood)
 
     def with_config(self, config) -> Model:
@@ -137,6 +143,38 @@ class Model:
     def sample(self, labels, key, **options) -> jax.Array:
         """Images float32 [B, H, W, C], about [-1, 1], for labels [B]; arguments and errors as for `generate`."""
         return self._decode(self.tokenizer_params, self.generate(labels, key, **options)[0])
+
+    def complete(self, images, kept, labels, key, **options) -> jax.Array:
+        """Images with what isn't kept drawn anew (in- and outpainting): float32 [B, H, W, C], about [-1, 1].
+
+        A slot is known where all of its pixels are kept; the others are drawn, after the known ones, so that any kept
+        part will do where the order is random; in raster order it must come first. What isn't kept of the images plays
+        no role. All of the result comes through the tokenizer.
+
+        Args:
+          images: float [B, H, W, C] in [-1, 1].
+          kept: bool [H, W], pixels that stay.
+          labels, key, **options: as for `generate`, a label for each image.
+
+        Raises:
+          UserError: as `encode` and `generate`; a tokenizer of several levels; nothing kept, or a part that the order
+            can't begin with; labels other than one for each image.
+        """
+        generator, images = self.needs_generator(), self._images(images)
+        sampling, key = self.sampling(**options), inputs.key(key)
+        labels = self._labels(generator, labels)
+        pixels, slots = inputs.kept(kept, self.tokenizer)
+        if (count := len(jax.tree.leaves(labels)[0])) != len(images):
+            raise UserError(f"labels: expected {len(images)}, one for each of the images, found {count}")
+        content = self._encode(self.tokenizer_params, jnp.where(pixels[..., None], images, 0.0))
+        quantizer = self.tokenizer_params["quantizer"]
+        try:
+            found = self._complete(
+                self.generator_params, quantizer, labels, key, sampling, content, tuple(slots.tolist())
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        return self._decode(self.tokenizer_params, found.content)
 
     def sample_steps(self, labels, key, pictures: int = 10, **options) -> jax.Array:
         """The images as they grow, see `growth`; arguments and errors as for `generate` and `growth`."""
