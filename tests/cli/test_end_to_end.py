@@ -50,6 +50,54 @@ def workdir(trained, tmp_path_factory):
     return of
 
 
+def test_completions(workdir, tmp_path, capsys):
+    where, _ = workdir("llamagen")
+    out = tmp_path / "o"
+    run(
+        "complete",
+        "--workdir",
+        where,
+        "--keep",
+        "top",
+        "--classes",
+        3,
+        "--pictures",
+        2,
+        "--count",
+        3,
+        "--out",
+        out,
+    )
+    names = sorted(p.name for p in out.iterdir())
+    assert names == [f"{i:04d}-{j:03d}.png" for i in range(2) for j in range(3)]
+    drawn = [np.asarray(Image.open(out / name).convert("L")) for name in names]
+    # What stays are codes (tests/test_model.py): in pixels the halves differ by what the decoder mixes.
+    apart = np.abs(np.diff(np.float32(drawn[:3]), axis=0)).mean(axis=(0, 2))
+    assert apart[:8].mean() < 0.5 * apart[8:].mean() and not np.array_equal(drawn[0], drawn[3])
+    assert (tmp_path / "o_sheet.png").is_file()
+    mask = Image.new("L", (32, 32))
+    mask.paste(255, (0, 0, 32, 16))
+    mask.save(tmp_path / "mask.png")
+    again = tmp_path / "again"
+    options = ("--classes", "3", "--pictures", 2, "--count", 3, "--out", again)
+    run("complete", "--workdir", where, "--keep", tmp_path / "mask.png", *options)
+    for name, image in zip(names, drawn, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(again / name).convert("L")), image)
+    capsys.readouterr()
+    for wrong, words in (
+        (["--keep", "bottom"], "given slots: in this order they must be whole steps, from the first one on"),
+        (
+            ["--keep", "middle"],
+            "--keep middle: expected top, bottom, left, right, border, or a picture, found none",
+        ),
+        (["--keep", "top", "--classes", "1,2"], "--classes: expected one class for all pictures, found 2"),
+        (["--keep", "top", "--classes", "11"], "class"),
+    ):
+        assert main.main(["complete", "--workdir", str(where), *wrong, "--out", str(tmp_path / "none")]) == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1 and not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize("system", often(*OFTEN))
 def test_all_commands(system, workdir, tmp_path):
     where, printed = workdir(system)

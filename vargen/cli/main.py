@@ -1,4 +1,4 @@
-"""`vargen train | sample | reconstruct | evaluate | tokenize | import | export | push | quickstart | env`."""
+"""The command `vargen`, of several: train, sample, complete, reconstruct, evaluate and others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vargen.errors import UserError
 # Each command is a module of vargen.cli with SUMMARY, DESCRIPTION, add_arguments(parser) and run(args). They
 # import JAX inside run, so that help is instant.
 COMMANDS = (
-    *("quickstart", "train", "tokenize", "sample", "reconstruct", "evaluate"),
+    *("quickstart", "train", "tokenize", "sample", "complete", "reconstruct", "evaluate"),
     *("import", "export", "push", "env"),
 )
 

@@ -1,0 +1,136 @@
+"""`vargen complete`: parts of pictures drawn anew."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from vargen.cli import common, flags, reconstruct, sample_files
+from vargen.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SUMMARY = "draw parts of pictures anew (in- and outpainting)"
+DESCRIPTION = """
+Keeps a part of each picture and draws the rest anew, writes each as a PNG into a folder that has nothing else
+in it, and beside it as DIR_sheet.png the pictures, what was kept of them and what came of it. Models whose
+order is random keep any part; a raster order begins at the top.
+"""
+EXAMPLES = """\
+  vargen complete --workdir models/randar_l --input photo.jpg --keep border --classes "golden retriever" --count 4
+  vargen complete --workdir models/llamagen_b --input ~/pictures --keep top
+  vargen complete --workdir models/arpg_l --input photo.jpg --keep mask.png
+"""
+PARTS = ("top", "bottom", "left", "right", "border")
+MOST = 10**5  # pictures of one call
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags."""
+    flags.add_config(parser, required=False, reads=True)
+    parser.add_argument(
+        "--input", nargs="+", metavar="PATH", help="image files, or folders of them (held-out images)"
+    )
+    parser.add_argument(
+        "--keep",
+        required=True,
+        metavar="PART",
+        help=f"{', '.join(PARTS[:-1])}: that half; border: all but the middle; or a picture, white where it stays",
+    )
+    parser.add_argument(
+        "--classes", metavar="NAME", help="the class of all pictures, by number or name (none is asked for)"
+    )
+    parser.add_argument(
+        "--count", type=flags.number(int, 1, 10**4), default=4, metavar="N", help="completions of each (4)"
+    )
+    parser.add_argument(
+        "--pictures", type=flags.number(int, 1, 10**4), default=8, metavar="N", help="pictures at most (8)"
+    )
+    parser.add_argument("--out", metavar="DIR", help="where to write (WORKDIR/completions)")
+    flags.add_overwrite(parser)
+    flags.add_sampling(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Completes and writes the pictures."""
+    import jax
+    import numpy as np
+
+    from vargen import classes, data, paths, progress, seeds
+    from vargen.report import pictures
+
+    folder = sample_files.folder(common.out_directory(args, "completions"), ["sheet"], args.overwrite)
+    model = common.load_model(args)
+    common.preset(model.config, args.preset)
+    if model.needs_generator().condition.pads:
+        raise UserError(f"complete: expected a model of classes, found {model.config.name}, of captions")
+    label = None
+    if args.classes is not None:
+        chosen = classes.parse(paths.text(args.classes), model.classes)
+        if len(chosen) != 1:
+            raise UserError(f"--classes: expected one class for all pictures, found {len(chosen)}")
+        label = chosen[0]
+    kept = part(args.keep, model.tokenizer.image_size)
+    settings = model.config.data
+    if args.input:
+        originals = reconstruct.read_images(args.input, args.pictures, settings)
+    else:
+        originals, _ = data.arrays(data.load(settings, "test"), args.pictures)
+    if (total := len(originals) * args.count) > MOST:
+        raise UserError(f"--count: expected at most {MOST} in all, found {len(originals)} x {args.count}")
+    floats, options = data.to_float(originals), flags.sampling_options(args)
+
+    def draw(i: int):
+        """The completions of one picture, each by a seed of its own."""
+        images = np.repeat(floats[i : i + 1], args.count, axis=0)
+        key = jax.random.fold_in(seeds.key(args.seed or 0), i)
+        drawn = model.complete(images, kept, [label] * args.count, key, **options)
+        return pictures.to_uint8(np.clip(np.asarray(drawn), -1, 1))
+
+    first = draw(0)
+    folder.clear()
+    made_by = sample_files.common_settings(model, args.workdir, completed=len(originals), keep=args.keep)
+    rows = []
+    for i in progress.each(range(len(originals)), len(originals), "completing", size=lambda _: 1):
+        completions = draw(i) if i else first
+        for number, image in enumerate(completions):
+            own = {"picture": i, "completion": number}
+            pictures.save(image, folder.out / f"{i:04d}-{number:03d}.png", made_by | own)
+        shown = np.where(kept[..., None], originals[i], 127).astype(np.uint8)
+        rows.append(np.stack([originals[i], shown, *completions[:8]]))
+    sheet = pictures.grid(np.stack(rows[:20]), column_labels=["picture", "kept", *[""] * min(args.count, 8)])
+    pictures.save(sheet, folder.sheets["sheet"], made_by)
+    print(
+        f"{total} completions of {len(originals)} pictures in {folder.out}; look at {folder.sheets['sheet']}"
+    )
+
+
+def part(name: str, size: tuple[int, int]) -> np.ndarray:
+    """The pixels that stay, bool [H, W]: one of `PARTS`, or where a picture is white.
+
+    Raises:
+      UserError: no such part, no such picture.
+    """
+    import numpy as np
+
+    from vargen import paths
+    from vargen.data import image_file, transforms
+
+    height, width = size
+    down, across = np.mgrid[:height, :width]
+    middle = (abs(2 * down + 1 - height) < height // 2 + 1) & (abs(2 * across + 1 - width) < width // 2 + 1)
+    found = dict(
+        top=down < height // 2,
+        bottom=down >= height // 2,
+        left=across < width // 2,
+        right=across >= width // 2,
+        border=~middle,
+    ).get(name)
+    if found is not None:
+        return found
+    path = paths.path(name, "--keep")
+    if not paths.is_file(path):
+        raise UserError(f"--keep {name}: expected {', '.join(PARTS)}, or a picture, found none")
+    picture = transforms.fit(image_file.read_image(path, 1, height), height)
+    return picture[..., 0] >= 128
