@@ -18,7 +18,7 @@ in it, and beside it as DIR_sheet.png the pictures, what was kept of them and wh
 order is random keep any part; a raster order begins at the top.
 """
 EXAMPLES = """\
-  vargen complete --workdir models/randar_l --input photo.jpg --keep border --classes "golden retriever" --count 4
+  vargen complete --workdir models/randar_l --input photo.jpg --keep border --classes 207 --count 8
   vargen complete --workdir models/llamagen_b --input ~/pictures --keep top
   vargen complete --workdir models/arpg_l --input photo.jpg --keep mask.png
 """
