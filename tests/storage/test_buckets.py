@@ -112,7 +112,7 @@ def test_all_commands(bucket, tmp_path):
     commands.run("tokenize", "--workdir", remote)
     commands.run("sample", "--workdir", remote, "--classes", "a", "--count", 2)
     commands.run("evaluate", "--workdir", remote, "--samples", 8)
-    for name in ("samples/0-001.png", "samples_grid.png", "report.html", "metrics.json", "config.json"):
+    for name in ("samples/a-001.png", "samples_grid.png", "report.html", "metrics.json", "config.json"):
         assert paths.is_file(paths.path(remote) / name), name
     assert list((paths.path(remote) / "generator" / "tb").iterdir())
     commands.run(*train(tmp_path / "w", tmp_path / "pictures", steps=max([6, *done])))
