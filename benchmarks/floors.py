@@ -72,7 +72,7 @@ def _transformer(generator, params, sizes, times, itemsize) -> Work:
     before = np.cumsum(sizes) - sizes
     if feed.cached:
         # The first step brings the condition's rows that come before those that predict.
-        rows = sizes + np.where(before == 0, feed.ahead, 0)
+        rows = sizes + np.where(before == 0, feed.length - feed.grid.size, 0)
         cached = np.cumsum(rows) - rows
         passes = dict.fromkeys(feed.stages, (rows, cached + rows))
     else:

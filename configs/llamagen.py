@@ -60,15 +60,7 @@ def get_config(size="digits"):
 def small(c, size, s):
     c.name = "LlamaGen"
     c.data = base.small_data(size)
-    c.tokenizer = part(
-        "vq",
-        encoder=part("patch", patch=s.patch, blocks=1),
-        vocab=s.vocab,
-        channels=8,
-        codebook_weight=0.1,
-        beta=0.02,
-        revive_every=25,
-    )
+    c.tokenizer = base.small_vq(s.patch, s.vocab)
     c.model.mlp_width = 3 * s.width
     c.sampling.update(dict(guidance=1.5))
     base.small(

@@ -24,15 +24,7 @@ MIXERS = dict(
 def get_config(mixer="gla"):
     c = base.config()
     c.name = f"LlamaGen with {mixer}"
-    c.tokenizer = part(
-        "vq",
-        encoder=part("patch", patch=4, blocks=1),
-        vocab=256,
-        channels=8,
-        codebook_weight=0.1,
-        beta=0.02,
-        revive_every=25,
-    )
+    c.tokenizer = base.small_vq(4, 256)
     c.order = part("raster")
     c.feed = part("shift", dropout=0.1, target_positions=True)
     c.mixer = MIXERS[mixer]

@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from systems import SYSTEMS, labels_for, llamagen, llamagen_text, make, mar, rar, var
+from systems import SYSTEMS, arpg, labels_for, llamagen, llamagen_text, make, mar, randar, rar, var
 
 from vargen import models, orders
+from vargen.conditioning import Captions
 from vargen.config import part
 from vargen.errors import UserError
 from vargen.model import Model
+from vargen.orders import Order
 from vargen.slots import Grid
 
 
@@ -95,6 +97,13 @@ def build(c):
             "step_condition modulates blocks, expected model.adaptive adaln",
         ),
         (rar, dict(mixer=part("axial", heads=2)), "mixer axial: needs"),
+        (randar, dict(mixer=part("gla", heads=2)), "mixer gla: expected rows all of which stay visible"),
+        (arpg, dict(mixer=part("gla", heads=2)), "mixer gla: expected rows all of which stay visible"),
+        (
+            randar,
+            dict(mixer=part("attention", heads=8)),
+            "mixer.heads: expected heads of a multiple of 4 channels",
+        ),
         (mar, dict(conditioning=part("label", lead=1)), "label: makes 2 rows, which needs the feed shift"),
         (
             mar,
@@ -186,6 +195,27 @@ def test_loss_and_likelihood(name):
     if generator.head.explicit and not generator.ordering.random_decoding:
         nats = jax.jit(generator.log_likelihood)(params, quantizer, content, labels)
         np.testing.assert_allclose(-nats.mean() / generator.tokenizer.grid.size, np.log(16), rtol=1e-5)
+
+
+@pytest.mark.parametrize("base", [llamagen, randar, arpg], ids=lambda base: base.__name__)
+def test_nobody_looks_at_padding(base):
+    """Whatever stands in a caption's padded rows changes no hidden vector, and what stands in the others does."""
+    c = base()
+    c.conditioning = part("caption", tokens=3, channels=8)
+    generator = build(c)
+    params = jax.tree.map(lambda x: x + 0.1, generator.init(jax.random.key(0)))
+    content, order = jnp.arange(32).reshape(2, 16) % 16, Order(np.arange(16), np.arange(16))
+    states = jax.random.normal(jax.random.key(1), (2, 3, 8))
+    mask = jnp.array([[False, True, True], [False, False, True]])
+
+    @jax.jit
+    def hidden(states):
+        captions = Captions(states, mask, jnp.zeros(2, bool))
+        return generator.hidden(params, None, content, captions, order)[0]
+
+    expected = hidden(states)
+    chex.assert_trees_all_equal(hidden(jnp.where(mask[..., None], states, 7.0)), expected)
+    assert np.all(np.any(hidden(states + 1.0) != expected, axis=(1, 2)))
 
 
 @pytest.mark.parametrize("name", ["var", "llamagen", "mar"])

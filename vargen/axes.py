@@ -27,7 +27,7 @@ GIVEN = {
     "tokenizer": "image_size image_channels dtype",
     "tokenizer.encoder": "image_size image_channels latent_channels moments dtype",
     "order": "grid",
-    "feed": "tokenizer grid slot width initial most_known prefix pads heads kv_heads dtype",
+    "feed": "tokenizer grid slot width initial most_known prefix heads kv_heads dtype",
     "mixer": "grid width kernel_init out_init dtype",
     "head": "vocab channels initial dtype",
     "conditioning": "num_classes width initial dtype",

@@ -25,8 +25,8 @@ class Draws(Protocol):
         """Standard normal numbers: float32 [B, n, *shape]."""
         ...
 
-    def choose(self, logits: jax.Array) -> jax.Array:
-        """Indices int32 [B, n] from softmax(logits [B, n, K])."""
+    def choose(self, logits: jax.Array, greedy: Any = False) -> jax.Array:
+        """Indices int32 [B, n] from softmax(logits [B, n, K]); the likeliest where `greedy`, bool []."""
         ...
 
 
@@ -51,9 +51,9 @@ class Keyed:
     def normal(self, shape):
         return jax.vmap(jax.vmap(lambda k: jax.random.normal(k, shape)))(self.keys)
 
-    def choose(self, logits):
+    def choose(self, logits, greedy=False):
         noise = jax.vmap(jax.vmap(lambda k: jax.random.gumbel(k, logits.shape[-1:])))(self.keys)
-        return jnp.argmax(logits + noise, axis=-1).astype(jnp.int32)
+        return jnp.argmax(logits + jnp.where(greedy, 0.0, noise), axis=-1).astype(jnp.int32)
 
 
 @jax.tree_util.register_dataclass
@@ -81,9 +81,9 @@ class Recorded:
             raise ValueError(f"recorded noise: expected [B, n, {shape}], found {self.normals.shape}")
         return self.normals
 
-    def choose(self, logits):
+    def choose(self, logits, greedy=False):
         reached = jnp.cumsum(jax.nn.softmax(logits), axis=-1) > self.uniforms[..., None]
-        return jnp.argmax(reached, axis=-1).astype(jnp.int32)
+        return jnp.argmax(jnp.where(greedy, logits, reached), axis=-1).astype(jnp.int32)
 
 
 def keyed(key: jax.Array, batch: int, slots: int) -> Keyed:

@@ -67,7 +67,7 @@ class Generator:
         found: list[Layout] = []
         # The key is made inside, so that no backend is started.
         jax.eval_shape(lambda: self.feed.init(jax.random.key(0), self, found, method=_touch_feed))
-        return found[-len(self.stages) :]
+        return found
 
     # Training.
 

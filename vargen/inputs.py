@@ -127,7 +127,7 @@ def kept(value: Any, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
         or any(s % n for s, n in zip(size, levels[0], strict=True))
     ):
         raise UserError(
-            f"kept: expected a tokenizer whose slots are patches of the image, found {len(levels)} levels"
+            f"kept: expected a tokenizer whose slots are patches of the image, found levels of {list(levels)}"
         )
     found, (h, w) = found.astype(bool), levels[0]
     known = found.reshape(h, size[0] // h, w, size[1] // w).all(axis=(1, 3)).reshape(-1)

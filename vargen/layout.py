@@ -78,11 +78,6 @@ class Layout:
         """int [N, 1]: the place of each row in the generation sequence."""
         return np.arange(self.times.shape[-1])[:, None] + (0 if self.start is None else self.start)
 
-    @property
-    def kept(self) -> int:
-        """How many rows stay in the cache."""
-        return self.times.shape[-1] if self.keep is None else self.keep
-
     # Questions that mixers ask of a whole pass, when a config is built.
 
     @property

@@ -74,7 +74,6 @@ def build_generator(config, tokenizer) -> Generator:
             slot=slot,
             most_known=ordering.most_known,
             prefix=condition.length,
-            pads=condition.pads,
             heads=config.mixer.get("heads", 1),
             kv_heads=config.mixer.get("kv_heads", 0),
             **common,

@@ -252,7 +252,7 @@ class Model:
     """A generator's sizes, and what a block is made of (`Block`): `config.model`, which holds those it sets.
 
     Attributes:
-      layers: of all stacks together, which share them evenly; or of each, as a tuple.
+      layers: of all stages together, which share them evenly; or of each, as a tuple.
       width: D, of the rows.
       mlp_width: hidden size of a block's MLP; 0: four times the width.
       mlp: its kind.

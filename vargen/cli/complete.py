@@ -23,7 +23,7 @@ EXAMPLES = """\
   vargen complete --workdir models/arpg_l --input photo.jpg --keep mask.png
 """
 PARTS = ("top", "bottom", "left", "right", "border")
-MOST = 10**5  # pictures of one call
+AT_ONCE = 64  # completions of a picture, which are drawn together
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classes", metavar="NAME", help="the class of all pictures, by number or name (none is asked for)"
     )
     parser.add_argument(
-        "--count", type=flags.number(int, 1, 10**4), default=4, metavar="N", help="completions of each (4)"
+        "--count", type=flags.number(int, 1, AT_ONCE), default=4, metavar="N", help="completions of each (4)"
     )
     parser.add_argument(
         "--pictures", type=flags.number(int, 1, 10**4), default=8, metavar="N", help="pictures at most (8)"
@@ -77,8 +77,7 @@ def run(args: argparse.Namespace) -> None:
         originals = reconstruct.read_images(args.input, args.pictures, settings)
     else:
         originals, _ = data.arrays(data.load(settings, "test"), args.pictures)
-    if (total := len(originals) * args.count) > MOST:
-        raise UserError(f"--count: expected at most {MOST} in all, found {len(originals)} x {args.count}")
+    total = len(originals) * args.count
     floats, options = data.to_float(originals), flags.sampling_options(args)
 
     def draw(i: int):
@@ -88,12 +87,12 @@ def run(args: argparse.Namespace) -> None:
         drawn = model.complete(images, kept, [label] * args.count, key, **options)
         return pictures.to_uint8(np.clip(np.asarray(drawn), -1, 1))
 
-    first = draw(0)
-    folder.clear()
     made_by = sample_files.common_settings(model, args.workdir, completed=len(originals), keep=args.keep)
     rows = []
     for i in progress.each(range(len(originals)), len(originals), "completing", size=lambda _: 1):
-        completions = draw(i) if i else first
+        completions = draw(i)
+        if not i:
+            folder.clear()
         for number, image in enumerate(completions):
             own = {"picture": i, "completion": number}
             pictures.save(image, folder.out / f"{i:04d}-{number:03d}.png", made_by | own)

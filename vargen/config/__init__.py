@@ -18,6 +18,7 @@ from vargen.config.groups import (
     preset,
     small,
     small_data,
+    small_vq,
     training,
 )
 from vargen.config.text import from_json, to_json
@@ -38,6 +39,7 @@ __all__ = [
     "preset",
     "small",
     "small_data",
+    "small_vq",
     "to_json",
     "training",
 ]

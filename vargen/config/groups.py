@@ -93,6 +93,14 @@ def small_data(size: str) -> ConfigDict:
     return dict(digits=digits(), pictures32=pictures(32), pictures64=pictures(64))[size]
 
 
+def small_vq(patch: int, vocab: int) -> ConfigDict:
+    """A VQ tokenizer of patches that trains in minutes: normalised codes of 8 channels, the dead ones revived."""
+    encoder = part("patch", patch=patch, blocks=1)
+    return part(
+        "vq", encoder=encoder, vocab=vocab, channels=8, codebook_weight=0.1, beta=0.02, revive_every=25
+    )
+
+
 def small(c: ConfigDict, *, tokenizer: dict[str, Any], generator: dict[str, Any]) -> None:
     """Training of minutes, for `digits` and `pictures*`: the digits' shifts are stored eight times; of pictures, every
     look is another crop.

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from vargen.feeds.rows import Rows, Step
 from vargen.orders import Order, Ordering
+from vargen.slots import Grid
 
 
 class Feed(Protocol):
@@ -130,3 +131,28 @@ class Plain:
     def absorb(self, state, content, step: Step, quantizer=None) -> Any:
         """The state after a step: none."""
         return state
+
+
+class Pending(Plain):
+    """Feeds whose pass begins with the contents of the step before, at places that are rotary ones of H heads."""
+
+    grid: Grid
+    width: int
+    heads: int
+
+    def alike(self, step: Step) -> Any:
+        """Steps of one size after steps of one size."""
+        return step.begins, step.before, step.size
+
+    def prefill(self, steps: list[Step]) -> list[Step]:
+        """None: the first step that is drawn brings them."""
+        return []
+
+    def check(self, ordering: Ordering) -> None:
+        """Raises ValueError for heads that don't fit."""
+        axes = self.grid.places.shape[1]
+        if self.width % self.heads or (self.width // self.heads) % (2 * axes):
+            raise ValueError(
+                f"config field mixer.heads: expected heads of a multiple of {2 * axes} channels out of "
+                f"{self.width}, found {self.heads}"
+            )

@@ -11,8 +11,8 @@ import numpy as np
 
 from vargen import static
 from vargen.content import repeat_to, take
-from vargen.feeds.feed import Plain
-from vargen.feeds.rows import Content, Rows, Step
+from vargen.feeds.feed import Pending
+from vargen.feeds.rows import Content, Rows, Step, key_times, places
 from vargen.layers import Initial, logical
 from vargen.layout import Layout
 from vargen.limits import RATE
@@ -21,7 +21,7 @@ from vargen.orders import Order
 from vargen.slots import Grid, Slot
 
 
-class Instruct(Plain, nn.Module):
+class Instruct(Pending, nn.Module):
     """The condition's P rows, then for every slot of the sequence an instruction and its content: q_0, x_0, q_1, ...
 
     An instruction is one learned vector, turned by the place that it asks for as rotary positions turn a query; its row
@@ -57,23 +57,6 @@ class Instruct(Plain, nn.Module):
         """Rows in all."""
         return self.prefix + 2 * self.grid.size
 
-    def alike(self, step: Step) -> Any:
-        """Steps of one size after steps of one size."""
-        return step.begins, step.before, step.size
-
-    def prefill(self, steps: list[Step]) -> list[Step]:
-        """None: the first step that is drawn brings them."""
-        return []
-
-    def check(self, ordering) -> None:
-        """Raises ValueError for heads that don't fit."""
-        axes = self.grid.places.shape[1]
-        if self.width % self.heads or (self.width // self.heads) % (2 * axes):
-            raise ValueError(
-                f"config field mixer.heads: expected heads of a multiple of {2 * axes} channels out of "
-                f"{self.width}, found {self.heads}"
-            )
-
     def setup(self):
         self.content = Content(self.slot, self.width, self.initial, self.dtype)
         self.instruction = self.param(
@@ -87,7 +70,10 @@ class Instruct(Plain, nn.Module):
         rows = self._rows(
             content, condition, order, Step(n - 1, n - 1, 1, 1, n - 1, n - 1, begins=True), train
         )
-        layout = dataclasses.replace(rows.layout, start=None, key_times=None, keep=None)
+        # `keep` stands, all of these rows: a step of several slots keeps fewer, which not every mixer can.
+        layout = dataclasses.replace(rows.layout, start=None)
+        if condition.padding is None:  # the rows see themselves, all of them
+            layout = dataclasses.replace(layout, key_times=None)
         asking = self.prefix + 2 * np.arange(n)
         return dataclasses.replace(rows, layout=layout, slots=order.slots, aside=asking)
 
@@ -112,21 +98,22 @@ class Instruct(Plain, nn.Module):
         asks = np.concatenate([asks, np.ones(step.size, bool)])
         ahead = np.arange(new + step.size) < (p if step.begins else 0)
         slots = static.take(order.slots, at)
-        places = static.module(slots).asarray(self.grid.places)[slots]
-        coords = static.where(ahead[:, None], -1, places)
+        where = places(self.grid, slots)
+        coords = static.where(ahead[:, None], -1, where)
         x = self.drop(self.content(take(content, slots)), deterministic=not train)
-        x = jnp.where(jnp.asarray(asks)[:, None], self.instructions(places).astype(x.dtype), x)
+        x = jnp.where(jnp.asarray(asks)[:, None], self.instructions(where).astype(x.dtype), x)
         x = repeat_to(jnp.broadcast_to(x, (content.shape[0], *x.shape[1:])), batch)
         if step.begins:
             x = jnp.concatenate([condition.prefix.astype(x.dtype), x[:, p:]], axis=1)
         if coords.ndim == 3:
             coords = repeat_to(coords, batch)
         times = static.arange(start, new + step.size)
-        layout = Layout(times, coords, start, np.arange(self.length), keep=new + 1)
+        keys = key_times(np.arange(self.length), condition.padding)
+        layout = Layout(times, coords, start, keys, keep=new + 1)
         return Rows(x, layout, slots[..., new:], aside=np.arange(new, new + step.size))
 
-    def instructions(self, places):
+    def instructions(self, where):
         """[1 or B, n, D]: the instruction, turned by places [.., n, A]."""
-        shape = (places.shape[0] if places.ndim == 3 else 1, places.shape[-2], self.heads, -1)
+        shape = (where.shape[0] if where.ndim == 3 else 1, where.shape[-2], self.heads, -1)
         x = jnp.broadcast_to(self.instruction, (*shape[:2], self.width)).reshape(shape)
-        return rotate(x, places).reshape(*shape[:2], self.width)
+        return rotate(x, where).reshape(*shape[:2], self.width)

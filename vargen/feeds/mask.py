@@ -12,7 +12,7 @@ import numpy as np
 from vargen import static
 from vargen.content import put, repeat_to, take
 from vargen.feeds.feed import Plain
-from vargen.feeds.rows import Content, Rows, Step
+from vargen.feeds.rows import Content, Rows, Step, places
 from vargen.layers import Dense, Embed, Initial, Norm, logical
 from vargen.layout import Layout
 from vargen.limits import Between
@@ -141,5 +141,4 @@ class Mask(Plain, nn.Module):
 
     def _places(self, slots):
         """int [.., buffer + n, A]: where the slots [.., n] lie, after the buffer's rows, which lie nowhere."""
-        places = static.module(slots).asarray(self.grid.places)[slots]
-        return static.pad(places, [(self.buffer, 0), (0, 0)], -1)
+        return static.pad(places(self.grid, slots), [(self.buffer, 0), (0, 0)], -1)

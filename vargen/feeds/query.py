@@ -11,8 +11,8 @@ import numpy as np
 
 from vargen import static
 from vargen.content import repeat_to, take
-from vargen.feeds.feed import Plain
-from vargen.feeds.rows import Content, Rows, Step
+from vargen.feeds.feed import Pending
+from vargen.feeds.rows import Content, Rows, Step, key_times, places
 from vargen.layers import Dense, Initial, logical
 from vargen.layout import Layout, Memory
 from vargen.limits import RATE
@@ -21,7 +21,7 @@ from vargen.orders import Order
 from vargen.slots import Grid, Slot
 
 
-class Query(Plain, nn.Module):
+class Query(Pending, nn.Module):
     """Two stages. In the first the condition and the contents see those of their own and earlier steps; what comes of
     it is turned into keys and values, once. In the second a row for each slot that is asked for, the same learned
     vector everywhere but for its rotary place, looks at these keys and values of earlier steps, and at no other row.
@@ -60,14 +60,6 @@ class Query(Plain, nn.Module):
         """The second does."""
         return stage == 1
 
-    def alike(self, step: Step) -> Any:
-        """Steps of one size after steps of one size."""
-        return step.begins, step.before, step.size
-
-    def prefill(self, steps: list[Step]) -> list[Step]:
-        """None: the first step that is drawn brings them."""
-        return []
-
     def init_cache(self, batch: int, length: int) -> dict[str, Any]:
         """The shared keys and values: [B, M, G, D/H]."""
         shape = (batch, length, self.groups, self.width // self.heads)
@@ -77,15 +69,6 @@ class Query(Plain, nn.Module):
     def groups(self) -> int:
         """G."""
         return self.kv_heads or self.heads
-
-    def check(self, ordering) -> None:
-        """Raises ValueError for heads that don't fit."""
-        axes = self.grid.places.shape[1]
-        if self.width % self.heads or (self.width // self.heads) % (2 * axes):
-            raise ValueError(
-                f"config field mixer.heads: expected heads of a multiple of {2 * axes} channels out of "
-                f"{self.width}, found {self.heads}"
-            )
 
     def setup(self):
         self.content = Content(self.slot, self.width, self.initial, self.dtype)
@@ -103,10 +86,11 @@ class Query(Plain, nn.Module):
         rows = self._rows(
             content, condition, order, Step(0, n - last, last, last, n - last, n - last, begins=True), train
         )
-        asked = np.arange(n)
-        aside = (static.take(order.slots, asked), np.asarray(order.steps))
-        layout = dataclasses.replace(rows.layout, start=None, key_times=None)
-        return dataclasses.replace(rows, layout=layout, slots=aside[0], aside=aside)
+        layout = dataclasses.replace(rows.layout, start=None)
+        if condition.padding is None:  # the rows see themselves, all of them
+            layout = dataclasses.replace(layout, key_times=None)
+        aside = (order.slots, np.asarray(order.steps))
+        return dataclasses.replace(rows, layout=layout, slots=order.slots, aside=aside)
 
     def step_inputs(self, state, content, condition, order: Order, step: Step, quantizer=None) -> Rows:
         """Rows of the first stage: the contents of the step before."""
@@ -118,15 +102,16 @@ class Query(Plain, nn.Module):
         shape = (*hidden.shape[:2], self.groups, -1)
         key = rotate(self.key(hidden).reshape(shape), rows.layout.coords)
         new = {"key": key, "value": self.value(hidden).reshape(shape)}
-        times = rows.layout.times
         if cache is not None:
             cache = {name: static.append(cache[name], x, rows.layout.start) for name, x in new.items()}
-            new, times = cache, rows.layout.key_times[: cache["key"].shape[1]]
+            new = cache
+        times = rows.layout.times if rows.layout.key_times is None else rows.layout.key_times
+        times = times[..., : new["key"].shape[1]]
         slots, steps = rows.aside
-        places = static.module(slots).asarray(self.grid.places)[slots]
-        places = repeat_to(places, batch) if places.ndim == 3 else places
+        where = places(self.grid, slots)
+        where = repeat_to(where, batch) if where.ndim == 3 else where
         x = jnp.broadcast_to(self.question.astype(self.dtype), (batch, steps.shape[-1], self.width))
-        layout = Layout(steps, places, memory=Memory(new["key"], new["value"], times))
+        layout = Layout(steps, where, memory=Memory(new["key"], new["value"], times))
         return Rows(x, layout, rows.slots), cache
 
     def outputs(self, hidden, rows: Rows):
@@ -139,7 +124,7 @@ class Query(Plain, nn.Module):
         steps = np.asarray(order.steps)
         at = static.arange(step.start - step.before, step.before)
         slots = static.take(order.slots, at)
-        coords = static.module(slots).asarray(self.grid.places)[slots]
+        coords = places(self.grid, slots)
         x = repeat_to(self.content(take(content, slots)), batch)
         every = np.concatenate([np.zeros(p, np.int32), 1 + steps])
         times, start = static.take(every, at + p), p + step.start - step.before
@@ -151,5 +136,5 @@ class Query(Plain, nn.Module):
             coords = repeat_to(coords, batch)
         asked = step.at()
         aside = (static.take(order.slots, asked), static.take(steps, asked))
-        layout = Layout(times, coords, start, every)
+        layout = Layout(times, coords, start, key_times(every, condition.padding))
         return Rows(self.drop(x, deterministic=not train), layout, aside[0], aside=aside)

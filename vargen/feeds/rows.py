@@ -7,11 +7,13 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from vargen import static
 from vargen.layers import Dense, Embed, Initial
-from vargen.layout import Layout
-from vargen.slots import Slot
+from vargen.layout import HIDDEN, Layout
+from vargen.slots import Grid, Slot
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +64,25 @@ class Step:
         return static.arange(self.start, self.size)
 
 
+def places(grid: Grid, slots: Any) -> Any:
+    """int [.., n, A]: where slots int [.., n] lie."""
+    return static.module(slots).asarray(grid.places)[slots]
+
+
+def key_times(times: np.ndarray, padding: Any) -> Any:
+    """int [M], or [B, M] where there is padding: the times of rows that may be seen.
+
+    Args:
+      times: int [M]: of all rows, the condition's first.
+      padding: None, or bool [B, P]: which of the condition's rows nobody may look at.
+    """
+    if padding is None:
+        return times
+    return jnp.where(static.pad(padding, [(0, len(times) - padding.shape[-1])]), HIDDEN, times)
+
+
 class Content(nn.Module):
-    """Slots' contents as vectors of the model's width: [B, n, *slot.shape] -> [B, n, D]; several codes are summed."""
+    """Slots' contents as vectors of the model's width: [B, n, *slot.shape] -> [B, n, D]; one code, or numbers."""
 
     slot: Slot
     width: int
@@ -76,9 +95,4 @@ class Content(nn.Module):
             init = self.initial.kernel()
             return Dense(self.width, ("latent", "embed"), init, dtype=self.dtype, name="latents")(content)
         table = self.initial.table()
-        if not self.slot.shape:
-            return Embed(self.slot.vocab, self.width, table, "vocab", self.dtype, name="codes")(content)
-        return sum(
-            Embed(self.slot.vocab, self.width, table, "vocab", self.dtype, name=f"codes_{i}")(content[..., i])
-            for i in range(self.slot.shape[0])
-        )
+        return Embed(self.slot.vocab, self.width, table, "vocab", self.dtype, name="codes")(content)

@@ -12,9 +12,9 @@ import numpy as np
 from vargen import static
 from vargen.content import repeat_to, take
 from vargen.feeds.feed import Plain
-from vargen.feeds.rows import Content, Rows, Step
+from vargen.feeds.rows import Content, Rows, Step, key_times, places
 from vargen.layers import Embed, Initial
-from vargen.layout import HIDDEN, Layout
+from vargen.layout import Layout
 from vargen.limits import RATE
 from vargen.orders import Order
 from vargen.slots import Grid, Slot
@@ -65,7 +65,6 @@ class Shift(Plain, nn.Module):
       width: D.
       initial: of the parameters.
       prefix: P, rows of the condition.
-      pads: whether the condition's rows may be padding.
       positions: adds a learned embedding of the slot whose content a row carries, or of the condition's row.
       target_positions: adds a learned embedding of the slot to be predicted, which orders other than the
         canonical one need (RAR, arXiv 2411.00776).
@@ -80,7 +79,6 @@ class Shift(Plain, nn.Module):
     width: int
     initial: Initial
     prefix: int = 1
-    pads: bool = False
     positions: bool = False
     target_positions: bool = False
     step_condition: bool = False
@@ -133,7 +131,7 @@ class Shift(Plain, nn.Module):
         size = order.steps.shape[-1]
         rows = self.step_inputs((), content, condition, order, Step(0, 0, size, size, 0))
         layout = dataclasses.replace(rows.layout, start=None)
-        if not self.pads:  # the rows see themselves, all of them
+        if condition.padding is None:  # the rows see themselves, all of them
             layout = dataclasses.replace(layout, key_times=None)
         return dataclasses.replace(rows, x=self.drop(rows.x, deterministic=not train), layout=layout)
 
@@ -163,17 +161,13 @@ class Shift(Plain, nn.Module):
 
     def _layout(self, plan: Plan, order: Order, condition, start) -> Layout:
         """Rows see rows of their own and earlier steps; those ahead, each of a step of its own, see one another so."""
-        places = static.module(plan.carried).asarray(self.grid.places)[plan.carried]
-        coords = static.where(plan.first[:, None], -1, places)
+        coords = static.where(plan.first[:, None], -1, places(self.grid, plan.carried))
         if plan.begins:
             coords = static.pad(coords, [(self.ahead, 0), (0, 0)], -1)
         if coords.ndim == 3:
             coords = repeat_to(coords, condition.prefix.shape[0])
         times = np.concatenate([np.arange(self.ahead), self.ahead + np.asarray(order.steps)])
-        keys = times
-        if self.pads:
-            padding = jnp.pad(condition.padding, ((0, 0), (0, len(times) - self.prefix)))
-            keys = jnp.where(padding, HIDDEN, times)
+        keys = key_times(times, condition.padding)
         return Layout(static.take(times, plan.row), coords, start, keys)
 
     def _embed(self, plan: Plan, content, condition):

@@ -107,9 +107,7 @@ def draw(logits, draws, settings) -> jax.Array:
     Returns:
       int32 [B, n].
     """
-    logits = filtered(logits, settings)
-    likeliest = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    return jnp.where(jnp.asarray(settings.temperature) > 0, draws.choose(logits), likeliest)
+    return draws.choose(filtered(logits, settings), jnp.asarray(settings.temperature) <= 0)
 
 
 def filter_logits(logits, top_k: int = 0, top_p=None) -> jax.Array:

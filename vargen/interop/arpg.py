@@ -28,9 +28,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     """Writes the generator's parts and sizes into a config; `heads` where the authors' rule isn't followed."""
     width = m.shape(arrays, "norm.weight", WHAT)[0]
     vocab, rows = (m.shape(arrays, name, WHAT)[0] for name in ("head.weight", "embeddings.weight"))
-    heads = heads or width // 64
-    if not heads or width % heads:
-        raise UserError(f"{WHAT}: expected a number of heads that divides the width {width}, found {heads}")
+    heads = m.heads(width, heads, width // 64, WHAT)
     if rows < vocab + 4:
         raise UserError(
             f"{WHAT}: expected in embeddings.weight {vocab} codes, a mask, classes, none and a spare row, found {rows}"

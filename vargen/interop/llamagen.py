@@ -9,7 +9,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vargen.config import part, preset
-from vargen.errors import UserError
 from vargen.interop import mapping as m
 
 WHAT = "LlamaGen"
@@ -34,9 +33,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     """Writes the generator's parts and sizes into a config; `heads` where the authors' rule isn't followed."""
     width = m.shape(arrays, "norm.weight", WHAT)[0]
     layers = m.count(arrays, "layers.{}.attention.wo.weight", WHAT)
-    heads = heads or HEADS.get(width, width // 64)
-    if not heads or width % heads:
-        raise UserError(f"{WHAT}: expected a number of heads that divides the width {width}, found {heads}")
+    heads = m.heads(width, heads, HEADS.get(width, width // 64), WHAT)
     groups = (m.shape(arrays, "layers.0.attention.wqkv.weight", WHAT)[0] * heads // width - heads) // 2
     name, guidance = SIZES.get(width, (str(width), 2.0))
     c.name = f"LlamaGen-{name}"

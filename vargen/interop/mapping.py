@@ -275,6 +275,18 @@ class _Shape(tuple):
         return super().__getitem__(axis)
 
 
+def heads(width: int, given: int, usual: int, what: str) -> int:
+    """Attention heads of a model: as `given`, or the authors' rule's, `usual`, where 0.
+
+    Raises:
+      UserError: a number that doesn't divide the width.
+    """
+    found = given or usual
+    if not found or width % found:
+        raise UserError(f"{what}: expected a number of heads that divides the width {width}, found {found}")
+    return found
+
+
 def count(arrays: Mapping[str, Any], pattern: str, what: str = "") -> int:
     """How many of pattern.format(0), pattern.format(1), ... there are, without a gap.
 

@@ -31,8 +31,8 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
       UserError: slots of several latents.
     """
     classes, width = m.pair(arrays, "class_emb.weight", WHAT)
-    stacks = ("encoder", "decoder")
-    layers = tuple(m.count(arrays, f"{name}_blocks.{{}}.attn.proj.weight", WHAT) for name in stacks)
+    stages = ("encoder", "decoder")
+    layers = tuple(m.count(arrays, f"{name}_blocks.{{}}.attn.proj.weight", WHAT) for name in stages)
     channels = m.shape(arrays, "z_proj.weight", WHAT)[1]
     if channels != c.tokenizer.channels:
         raise UserError(
@@ -76,7 +76,7 @@ def table(generator: Any) -> list[m.Entry]:
     """All entries for a generator of these sizes.
 
     Raises:
-      UserError: the generator has other stacks than an encoder and a decoder.
+      UserError: the generator has other stages than an encoder and a decoder.
     """
     width = generator.width
     depths = {stage.name: stage.layers for stage in generator.stages}

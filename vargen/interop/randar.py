@@ -8,7 +8,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vargen.config import part, preset
-from vargen.errors import UserError
 from vargen.interop import llamagen
 from vargen.interop import mapping as m
 
@@ -27,9 +26,7 @@ def levels(arrays: Mapping[str, Any]) -> None:
 def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     """Writes the generator's parts and sizes into a config; `heads` where the authors' rule isn't followed."""
     width = m.shape(arrays, "norm.weight", WHAT)[0]
-    heads = heads or width // 64
-    if not heads or width % heads:
-        raise UserError(f"{WHAT}: expected a number of heads that divides the width {width}, found {heads}")
+    heads = m.heads(width, heads, width // 64, WHAT)
     name, guidance = SIZES.get(width, (str(width), 4.0))
     c.name = f"RandAR-{name}"
     c.data.num_classes = m.shape(arrays, "cls_embedding.embedding_table.weight", WHAT)[0] - 1

@@ -30,6 +30,6 @@ class Mixer(Protocol):
           train: whether dropout is on (needs the rng "dropout").
 
         Returns:
-          [B, N, D], and the cache with these rows in it, the first `layout.kept` of them (None in the parallel form).
+          [B, N, D], and the cache with these rows in it, the first `layout.keep` of them (None in the parallel form).
         """
         ...

@@ -55,8 +55,8 @@ def nothing_hidden(name: str, layout: Layout) -> None:
     """Raises ValueError for rows that later ones don't see: padding, or a pass's own noisy rows."""
     if layout.hides or layout.keep is not None:
         raise ValueError(
-            f"mixer {name}: expected rows all of which stay visible to later ones; found padding or rows that don't "
-            "stay, which need the mixer attention"
+            f"mixer {name}: expected rows all of which stay visible to later ones; found padding, a memory or "
+            "rows that don't stay, which need the mixer attention"
         )
 
 

@@ -4,9 +4,7 @@ An order is data. Everything downstream (visibility in attention, positions, cac
 is derived from it. The axis's contract is `Ordering`.
 """
 
-from vargen.orders.fixed import Fixed, frames, levels, raster
-from vargen.orders.order import Order, Ordering
-from vargen.orders.random import (
+from vargen.orders.drawn import (
     Random,
     RandomSets,
     RandomToRaster,
@@ -15,6 +13,8 @@ from vargen.orders.random import (
     random_slots,
     random_to_raster,
 )
+from vargen.orders.fixed import Fixed, frames, levels, raster
+from vargen.orders.order import Order, Ordering
 from vargen.orders.schedules import cosine_sizes
 
 ORDERS = {

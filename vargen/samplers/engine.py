@@ -31,6 +31,7 @@ class Call:
       params, quantizer: its parameters, and the tokenizer's quantiser's.
       condition, modulations: of the labels; under guidance with the label, then without.
       order: the order of generation.
+      slots: its slots, int32 [B, N].
       draws: the randomness of every slot [B, N], canonical.
       scales: float32 [T], guidance of each step; None for none.
       sampling: the settings.
@@ -42,6 +43,7 @@ class Call:
     condition: Any
     modulations: Any
     order: Order
+    slots: jax.Array
     draws: Draws
     scales: jax.Array | None
     sampling: Sampling
@@ -129,6 +131,7 @@ def decode(
         condition,
         generator.modulations(params, condition),
         order,
+        jnp.broadcast_to(jnp.asarray(order.slots), (batch, tokenizer.grid.size)),
         draws or keyed(key_slots, batch, tokenizer.grid.size),
         sampling.scales(order.sizes) if sampling.guided else None,
         sampling,
@@ -205,9 +208,8 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
         layers,
     )
     if drawn:
-        batch, n = content.shape[:2]
-        at = jnp.asarray(step.at())
-        slots = jnp.broadcast_to(jnp.asarray(call.order.slots), (batch, n))[:, jnp.minimum(at, n - 1)]
+        at, n = jnp.asarray(step.at()), content.shape[1]
+        slots = call.slots[:, jnp.minimum(at, n - 1)]
         guidance = None if call.scales is None else call.scales[step.index]
         sample = generator.head.apply(
             {"params": call.params["head"]},
@@ -243,9 +245,8 @@ def groups(order: Order, feed) -> list[list[Step]]:
         for i, (start, n, b) in enumerate(zip(starts, sizes, before, strict=True))
     ]
     given, steps = feed.prefill(steps[:first]), steps[first:]
-    for passes in (given, steps):
-        if passes and (passes is given or not given):
-            passes[0] = dataclasses.replace(passes[0], begins=True)
+    if passes := given or steps:
+        passes[0] = dataclasses.replace(passes[0], begins=True)
     given = [[s] for s in given]
     if feed.cached:
         return given + [list(group) for _, group in itertools.groupby(steps, feed.alike)]

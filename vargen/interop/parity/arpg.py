@@ -12,8 +12,8 @@ import numpy as np
 
 from vargen.feeds import Query
 from vargen.interop import arpg, systems
+from vargen.interop.parity.codes import rotations, teacher_forced
 from vargen.interop.parity.golden import REPRODUCED, Golden, Result, close, exact, stand_in
-from vargen.interop.parity.randar import rotations, teacher_forced
 from vargen.interop.parity.recording import margin, sampled
 from vargen.orders import Order
 from vargen.orders.schedules import SCHEDULES
@@ -90,10 +90,7 @@ def _sampled(golden: Golden, generator, params, run: str, settings) -> Iterator[
     )
     if out + "cfg" in golden:
         yield close(out + "cfg", sampling.scales(sizes), golden[out + "cfg"], 1e-6)
-    uniforms = None
-    if settings.get("random"):
-        uniforms = np.zeros((batch, n), np.float32)
-        np.put_along_axis(uniforms, slots, golden[f"in/u/{run}"], axis=1)
+    uniforms = golden[f"in/u/{run}"] if settings.get("random") else None
     order = Order(slots, np.repeat(np.arange(len(sizes)), sizes))
     codes, logits = sampled(generator, params, golden["in/label"], order, sampling, uniforms)
     yield exact(out + "tokens", codes, golden[out + "tokens"])
@@ -109,5 +106,5 @@ def _sampled(golden: Golden, generator, params, run: str, settings) -> Iterator[
     if out + "probs" in golden:
         yield close(out + "probs", jax.nn.softmax(logits[..., -1, :]), golden[out + "probs"], REPRODUCED)
     if out + "margin" in golden:
-        nearest = margin(logits, golden[f"in/u/{run}"] if settings.get("random") else None)
+        nearest = margin(logits, uniforms)
         yield Result(out + "margin", abs(nearest - float(golden[out + "margin"])), 1e-4)

@@ -14,6 +14,7 @@ import numpy as np
 
 from vargen.generator import Generator
 from vargen.interop import llamagen, systems
+from vargen.interop.parity.codes import rotations
 from vargen.interop.parity.golden import (
     REPRODUCED,
     SINGLE,
@@ -24,7 +25,6 @@ from vargen.interop.parity.golden import (
     gradient_norms,
     stand_in,
 )
-from vargen.mixers.rope import rotate
 from vargen.samplers import Sampling, decode
 
 
@@ -42,15 +42,11 @@ def results(golden: Golden) -> Iterator[Result]:
     llamagen.fill(c, golden.weights, _heads(golden))
     _, generator = systems.build(c)
     params = jax.tree.map(jnp.asarray, systems.read(llamagen, generator, golden.weights))
-    mixer, lead = generator.stages[0].block.mixer, generator.feed.ahead
+    mixer, ahead = generator.stages[0].block.mixer, generator.feed.ahead
     relative = REPRODUCED if generator.condition.pooled and not mixer.kv_heads else SINGLE
 
     if "out/freqs_cis" in golden:
-        # (1, 0) turned by an angle is its cosine and sine.
-        coords = np.concatenate([np.full((lead + 1, 2), -1), generator.tokenizer.grid.places])
-        units = jnp.tile(jnp.asarray([1.0, 0.0]), (1, len(coords), 1, mixer.head_dim // 2))
-        found = rotate(units, coords).reshape(len(coords), -1, 2)
-        yield close("out/freqs_cis", found, golden["out/freqs_cis"], relative)
+        yield rotations("out/freqs_cis", golden, generator, ahead + 1, relative)
 
     @jax.jit
     @functools.partial(jax.value_and_grad, has_aux=True)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vargen.interop import randar, systems
-from vargen.interop.parity.golden import REPRODUCED, Golden, Result, close, exact, gradient_norms, stand_in
+from vargen.interop.parity.codes import rotations, teacher_forced
+from vargen.interop.parity.golden import REPRODUCED, Golden, Result, close, exact, stand_in
 from vargen.interop.parity.recording import margin, sampled
-from vargen.mixers.rope import rotate
 from vargen.orders import Order
 from vargen.orders.schedules import cosine_ahead
 from vargen.samplers import Sampling
@@ -48,53 +47,6 @@ def results(golden: Golden) -> Iterator[Result]:
             yield from _sampled(golden, generator, params, run, settings)
 
 
-def rotations(output: str, golden: Golden, generator) -> Result:
-    """The table of rotary cosines and sines: zero for the class, then the slots' in raster order."""
-    mixer, places = generator.stages[0].block.mixer, generator.tokenizer.grid.places
-    # (1, 0) turned by an angle is its cosine and sine.
-    coords = np.concatenate([np.full((1, 2), -1), places])
-    units = jnp.tile(jnp.asarray([1.0, 0.0]), (1, len(coords), 1, mixer.head_dim // 2))
-    return close(output, rotate(units, coords).reshape(len(coords), -1, 2), golden[output], REPRODUCED)
-
-
-def teacher_forced(
-    golden: Golden, module: Any, generator, params, codes, labels, null, slots
-) -> Iterator[Result]:
-    """Logits, losses and gradients in a given order, in raster order, and with labels taken away."""
-    raster = np.broadcast_to(np.arange(codes.shape[1]), codes.shape)
-
-    @jax.jit
-    @jax.value_and_grad
-    def loss(params, labels, slots):
-        return _loss(params, labels, slots)[0]
-
-    def _loss(params, labels, slots):
-        order = Order(slots, np.arange(codes.shape[1]))
-        hidden, _ = generator.hidden(params, None, jnp.asarray(codes), labels, order)
-        target = jnp.take_along_axis(jnp.asarray(codes), slots, axis=1)
-        head = {"params": params["head"]}
-        nats = generator.head.apply(head, hidden, target, method="log_prob")
-        return -jnp.mean(nats), generator.head.apply(head, hidden)
-
-    both = jax.jit(_loss)
-    dropped = labels
-    if "in/drop_u" in golden:
-        dropped = np.where(golden["in/drop_u"] < generator.condition.dropout, null, labels)
-    for name, given, order in (
-        ("", labels, slots),
-        ("_raster", labels, raster),
-        ("_null", null, slots),
-        ("_dropped", dropped, slots),
-    ):
-        if f"out/logits{name}" in golden or f"out/loss{name}" in golden:
-            value, logits = both(params, jnp.asarray(given), jnp.asarray(order))
-            for output, found in (("logits", logits), ("loss", value)):
-                if f"out/{output}{name}" in golden:
-                    yield close(f"out/{output}{name}", found, golden[f"out/{output}{name}"], REPRODUCED)
-    gradients = loss(params, jnp.asarray(labels), jnp.asarray(slots))[1]
-    yield from gradient_norms(golden, module.table(generator), gradients, 1e-4)
-
-
 def _sampled(golden: Golden, generator, params, run: str, settings) -> Iterator[Result]:
     """One of the authors' sampling runs: tokens, the guided logits behind them, and what entered the cache when."""
     out, slots = f"out/gen/{run}/", golden["in/order"]
@@ -112,10 +64,7 @@ def _sampled(golden: Golden, generator, params, run: str, settings) -> Iterator[
         top_k=settings.get("top_k", 0),
         top_p=settings.get("top_p", 1.0),
     )
-    uniforms = None
-    if settings.get("random"):
-        uniforms = np.zeros((batch, n), np.float32)
-        np.put_along_axis(uniforms, slots, golden[f"in/u/{run}"], axis=1)
+    uniforms = golden[f"in/u/{run}"] if settings.get("random") else None
     order = Order(slots, np.repeat(np.arange(len(sizes)), sizes))
     codes, logits = sampled(generator, params, golden["in/label"], order, sampling, uniforms)
     yield exact(out + "tokens", codes, golden[out + "tokens"])
@@ -128,7 +77,7 @@ def _sampled(golden: Golden, generator, params, run: str, settings) -> Iterator[
     if out + "probs" in golden:
         yield close(out + "probs", jax.nn.softmax(logits[..., -1, :]), golden[out + "probs"], REPRODUCED)
     if out + "margin" in golden:
-        nearest = margin(logits, golden[f"in/u/{run}"] if settings.get("random") else None)
+        nearest = margin(logits, uniforms)
         yield Result(out + "margin", abs(nearest - float(golden[out + "margin"])), 1e-4)
 
 

@@ -40,7 +40,7 @@ def sampled(
       labels: int32 [B].
       order: slots [B, N], steps [N].
       sampling: the settings.
-      uniforms: float32 [B, N], canonical, or None for greedy runs.
+      uniforms: float32 [B, N], in generation sequence, or None for greedy runs.
 
     Returns:
       Codes [B, N], canonical, and the logits [B, N, R + 2, K] in generation sequence.
@@ -48,7 +48,11 @@ def sampled(
     fields = {f.name: getattr(generator.head, f.name) for f in dataclasses.fields(Categorical) if f.init}
     head = Logits(**{k: v for k, v in fields.items() if k not in ("parent", "name")})
     recording = dataclasses.replace(generator, head=head)
-    draws = None if uniforms is None else Recorded(uniforms=jnp.asarray(uniforms))
+    draws = None
+    if uniforms is not None:
+        of_slot = np.empty(uniforms.shape, np.float32)
+        np.put_along_axis(of_slot, np.asarray(order.slots), uniforms, axis=1)
+        draws = Recorded(uniforms=jnp.asarray(of_slot))
     run = functools.partial(decode, recording, scored=True)
     steps = np.asarray(order.steps)
 

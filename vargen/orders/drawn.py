@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import jax
@@ -24,18 +25,33 @@ def random_slots(grid: Grid, key: Any, batch: int) -> jax.Array:
     return jax.vmap(lambda k: jax.random.permutation(k, grid.size))(keys)
 
 
-def given_first(slots: jax.Array, given: np.ndarray | None) -> jax.Array:
-    """Sequences int32 [B, N], the slots that are given (bool [N]) before the others, else as they were."""
-    if given is None:
-        return slots
-    later = jnp.argsort(jnp.asarray(~given)[slots], axis=-1, stable=True)
-    return jnp.take_along_axis(slots, later, axis=-1)
+def scheduled(
+    grid: Grid, key: Any, batch: int, steps: int, given: np.ndarray | None, schedule: Callable
+) -> Order:
+    """Random sequences cut by a schedule, after a first step of the slots that are given, if there are any.
 
+    Args:
+      grid: the slots.
+      key: PRNG key.
+      batch: B.
+      steps: T, of the slots that aren't given.
+      given: bool [N], or None.
+      schedule: (slots, steps) -> sizes of the steps.
 
-def after_given(sizes: np.ndarray, given: int) -> np.ndarray:
-    """int [N]: steps of `sizes` slots, after a first step of the slots that are given, if there are any."""
-    sizes = np.concatenate([[given], sizes]) if given else sizes
-    return np.repeat(np.arange(len(sizes)), sizes)
+    Raises:
+      ValueError: no such number of steps.
+    """
+    if not 1 <= steps <= grid.size:
+        raise ValueError(f"sampling.steps: expected 1 to {grid.size} (one slot a step), found {steps}")
+    slots, known = random_slots(grid, key, batch), 0
+    if given is not None:
+        known = int(given.sum())
+        later = jnp.argsort(jnp.asarray(~given)[slots], axis=-1, stable=True)
+        slots = jnp.take_along_axis(slots, later, axis=-1)
+    left = grid.size - known
+    sizes = schedule(left, min(steps, left)) if left else np.zeros(0, int)
+    sizes = np.concatenate([[known], sizes]) if known else sizes
+    return Order(slots, np.repeat(np.arange(len(sizes)), sizes), given=known)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,17 +89,7 @@ class RandomSets(Ordering):
 
     def decoding(self, key: Any, batch: int, steps: int = 0, given: np.ndarray | None = None) -> Order:
         """Slots [B, N] at random; steps [N] by the cosine schedule."""
-        known = 0 if given is None else int(given.sum())
-        slots = given_first(random_slots(self.grid, key, batch), given)
-        return Order(slots, after_given(self._sizes(steps, known), known), given=known)
-
-    def _sizes(self, steps: int, known: int) -> np.ndarray:
-        steps, left = steps or self.steps, self.grid.size - known
-        if not 1 <= steps <= self.grid.size:
-            raise ValueError(
-                f"sampling.steps: expected 1 to {self.grid.size} (one slot a step), found {steps}"
-            )
-        return cosine_sizes(left, min(steps, left))
+        return scheduled(self.grid, key, batch, steps or self.steps, given, cosine_sizes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,15 +114,7 @@ class Random(Ordering):
 
     def decoding(self, key: Any, batch: int, steps: int = 0, given: np.ndarray | None = None) -> Order:
         """Slots [B, N] at random; steps [N] by the schedule."""
-        known = 0 if given is None else int(given.sum())
-        slots = given_first(random_slots(self.grid, key, batch), given)
-        steps, left = steps or self.steps, self.grid.size - known
-        if not 1 <= steps <= self.grid.size:
-            raise ValueError(
-                f"sampling.steps: expected 1 to {self.grid.size} (one slot a step), found {steps}"
-            )
-        sizes = SCHEDULES[self.schedule](left, min(steps, left)) if left else np.zeros(0, int)
-        return Order(slots, after_given(sizes, known), given=known)
+        return scheduled(self.grid, key, batch, steps or self.steps, given, SCHEDULES[self.schedule])
 
 
 @dataclasses.dataclass(frozen=True)
