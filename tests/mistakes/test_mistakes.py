@@ -6,6 +6,7 @@ import shutil
 import zlib
 
 import commands
+import file_rows
 import numpy as np
 import pytest
 import runner
@@ -55,9 +56,9 @@ def broken(model, tmp_path_factory):
 
 def furnish(tmp):
     """What a row may find in its folder."""
-    for name, (text, _) in table.PROGRAMS.items():
+    for name, (text, _) in file_rows.PROGRAMS.items():
         (tmp / f"{name}.py").write_text(text)
-    for name, (text, _) in table.JSONS.items():
+    for name, (text, _) in file_rows.JSONS.items():
         (tmp / f"{name}.json").write_text(text)
     (tmp / "latin.py").write_bytes(b"# caf\xe9\n")
     (tmp / "text.txt").write_text("hello")

@@ -1,0 +1,10 @@
+"""How the commands of many rows begin."""
+
+TRAIN = "train --config {config} --workdir {tmp}/w"
+SAMPLE = "sample --workdir {model}"
+EVALUATE = "evaluate --workdir {model}"
+RECONSTRUCT = "reconstruct --workdir {model}"
+COLOUR = "--config.data.num_classes=0 --config.data.channels=3"
+SHAPES = f"{TRAIN} --config.data.source=shapes {COLOUR} --config.data.shift=0"
+FOLDER = f"{TRAIN} --config.data.source=folder {COLOUR}"
+TRAINED = "train --config {config} --workdir {model}"
