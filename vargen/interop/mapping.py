@@ -335,8 +335,8 @@ def source_shapes(table: Sequence[Entry], ours: Mapping[str, Any]) -> dict[str, 
     """The shape of every source, from what a model of our shapes would write."""
     shapes: dict[str, tuple[int, ...]] = {}
     for entry in table:
-        # Zeros without memory of their own.
-        zeros = (np.broadcast_to(np.zeros((), np.float32), ours[t].shape) for t in entry.targets)
+        # Zeros without memory of their own; what is put together of them takes a byte for each.
+        zeros = (np.broadcast_to(np.zeros((), np.int8), ours[t].shape) for t in entry.targets)
         shapes |= {s: w.shape for s, w in zip(entry.sources, entry.write(*zeros), strict=True)}
     return shapes
 
