@@ -30,8 +30,8 @@ LAYERS = (
 ONLY = dict(kernels={"limits", "errors"}, orders={"limits", "errors", "slots"})
 # Rooms of the numerical core, and the packages that they may load when they are imported.
 CORE = (
-    "content conditioning draws feeds generator heads kernels layers layout mixers models orders samplers slots stage static "
-    "tokenizers"
+    "content conditioning draws feeds generator heads kernels layers layout mixers models orders samplers slots stage "
+    "static tokenizers"
 ).split()
 PACKAGES = {"jax", "flax", "optax", "einops", "numpy"}
 
