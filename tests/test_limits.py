@@ -79,6 +79,12 @@ def test_fields_of_functions_and_classes():
     known = limits.fields(part)
     assert (known["a"].kind, known["a"].limit, known["b"].default) == (int, AtLeast(1), 0.5)
     assert limits.fields(Base)["heads"].limit == AtLeast(1)
+    start = limits.fields(ORDERS["random_to_raster"])["start"]
+    assert (start.limit, start.fine_tuned, known["a"].fine_tuned) == (
+        limits.SHARE,
+        limits.FineTuned(0.0),
+        None,
+    )
     # Inherited, from another module, where annotations are text.
     assert limits.fields(MIXERS["vssd"])["heads"].limit == limits.COUNT
     with pytest.raises(UserError, match="config field part.aa: unknown; did you mean a"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from vargen.config import AXES
+
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
@@ -18,16 +20,23 @@ TRAINING: dict[str, Any] = dict(
     ema_decay=0.999,
     ema_warmup=True,
 )
-# Orders that change in the course of training have arrived.
-ORDERS: dict[str, dict[str, Any]] = dict(random_to_raster=dict(start=0.0, end=0.0))
 
 
 def begun(c: ConfigDict) -> ConfigDict:
-    """A copy of a trained model's config as fine-tuning starts with it."""
+    """A copy of a trained model's config as fine-tuning starts with it: `TRAINING`, and what its parts say of it.
+
+    Raises:
+      UserError: an unknown part.
+    """
+    from vargen import axes, limits, parts
+
     c = c.copy_and_resolve_references()
     c.training.update(TRAINING)
-    if c.get("order"):
-        c.order.update(ORDERS.get(c.order.name, {}))
+    for axis in AXES:
+        if part := c.get(axis):
+            known = limits.fields(parts.find(axes.PARTS[axis], part.name, axis))
+            with part.unlocked():
+                part.update({k: f.fine_tuned.value for k, f in known.items() if f.fine_tuned})
     return c
 
 

@@ -76,6 +76,13 @@ class OneOf:
 
 
 @dataclasses.dataclass(frozen=True)
+class FineTuned:
+    """What a field is where a trained model is trained on: `start: Annotated[float, SHARE, FineTuned(0.0)]`."""
+
+    value: Any
+
+
+@dataclasses.dataclass(frozen=True)
 class Field:
     """One field of a constructor.
 
@@ -84,12 +91,14 @@ class Field:
       kind: its type without `Annotated`: int, float, bool, str, tuple[...], a union, Any.
       limit: what limits it, or None.
       default: or `inspect.Parameter.empty`.
+      fine_tuned: what it is in fine-tuning; None where it stays.
     """
 
     name: str
     kind: Any
     limit: Any
     default: Any
+    fine_tuned: FineTuned | None = None
 
 
 @functools.cache
@@ -107,8 +116,10 @@ def fields(constructor: Callable) -> dict[str, Field]:
     found = {}
     for name, parameter in inspect.signature(constructor).parameters.items():
         text, scope = annotations.get(name, (Any, {}))
-        kind, limit = _split(_resolved(text, scope))
-        found[name] = Field(name, kind, limit, parameter.default)
+        annotation = _resolved(text, scope)
+        said = typing.get_args(annotation)[1:] if typing.get_origin(annotation) is Annotated else ()
+        fine_tuned = next((x for x in said if isinstance(x, FineTuned)), None)
+        found[name] = Field(name, *_split(annotation), parameter.default, fine_tuned)
     return found
 
 

@@ -10,6 +10,7 @@ from flax.core import meta
 from training_fakes import FROZEN, FakeTask, batch_at, settings
 
 from vargen import config, fine_tuning, orders, sharding
+from vargen.errors import UserError
 from vargen.interop import mapping, systems
 from vargen.slots import Grid
 from vargen.training import optimizer, state
@@ -162,9 +163,24 @@ def test_stages_of_text():
 @pytest.mark.parametrize("system, size", SIZES)
 def test_fine_tuning_of_what_was_trained_so(system, size):
     """It starts with a config that holds together: a floor under the rate, an average of a short run."""
-    s = fine_tuning.begun(load(system, size)).training
+    c = load(system, size)
+    tuned = fine_tuning.begun(c)
+    s = tuned.training
     assert (s.learning_rate, s.min_learning_rate, s.schedule, s.ema_warmup) == (1e-5, 0.0, "constant", True)
     assert optimizer.weight_decay(s) == s.weight_decay
+    arrived = dict(order=dict(start=0.0, end=0.0)) if system == "rar" else {}  # no random orders any more
+    for axis in config.AXES:
+        assert tuned[axis].to_dict() == c[axis].to_dict() | arrived.get(axis, {})
+
+
+def test_fine_tuning_of_an_order_by_its_defaults():
+    c = load("rar", "digits")
+    c.order = config.part("random_to_raster")
+    assert fine_tuning.begun(c).order.to_dict() == dict(name="random_to_raster", start=0.0, end=0.0)
+    assert "start" not in c.order
+    c.order = config.part("spiral")
+    with pytest.raises(UserError, match="order.name: expected one of .*, found 'spiral'"):
+        fine_tuning.begun(c)
 
 
 # Dropout: VAR's drop_rate, models/__init__.py; LlamaGen's ModelArgs; MAR's and RAR's attn and proj; all labels 0.1.

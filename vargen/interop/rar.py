@@ -40,8 +40,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     c.name = f"RAR-{name}"
     c.data.num_classes = m.shape(arrays, "embeddings.weight", WHAT)[0] - vocab - 2
     c.conditioning = part("label", dropout=0.1, lead=1, zero_lead=True)
-    # What was published has left the random orders behind: fine-tuning goes on in raster order.
-    c.order = part("random_to_raster", start=0.0, end=0.0)
+    c.order = part("random_to_raster")
     c.feed = part("shift", positions=True, target_positions=True, step_condition=True)
     told = width // m.shape(arrays, "blocks.0.attn.q_norm.weight", WHAT)[0]
     if heads not in (0, told):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.limits import SHARE, Between, OneOf
+from vargen.limits import SHARE, Between, FineTuned, OneOf
 from vargen.orders.fixed import Fixed, raster
 from vargen.orders.order import Order, Ordering
 from vargen.orders.schedules import SCHEDULES, cosine_sizes
@@ -186,9 +186,11 @@ def random(
 
 
 def random_to_raster(
-    grid: Grid, start: Annotated[float, SHARE] = 0.5, end: Annotated[float, SHARE] = 0.75
+    grid: Grid,
+    start: Annotated[float, SHARE, FineTuned(0.0)] = 0.5,
+    end: Annotated[float, SHARE, FineTuned(0.0)] = 0.75,
 ) -> RandomToRaster:
-    """The part "random_to_raster".
+    """The part "random_to_raster"; a trained model has left the random orders behind.
 
     Raises:
       ValueError: it ends before it starts.
