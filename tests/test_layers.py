@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # or above, and of those in ONLY no others.
 LAYERS = (
     ("errors",),
-    ("bundled", "content", "draws", "fine_tuning", "kernels", "layers", "limits", "paths", "progress"),
+    ("bundled", "content", "draws", "kernels", "layers", "limits", "paths", "progress"),
     ("seeds", "sharding", "slots", "static"),
     ("hub", "layout", "orders", "parts", "schema", "weights_file", "words"),
     ("classes", "data", "heads", "mixers", "tokenizers"),
@@ -22,7 +22,7 @@ LAYERS = (
     ("conditioning", "evaluation", "samplers"),
     ("axes", "generator"),
     ("config", "models"),
-    ("training",),
+    ("fine_tuning", "training"),
     ("interop", "model"),
     ("cli",),
     ("__main__",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from vargen import axes, limits, parts
 from vargen.config import AXES
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ def begun(c: ConfigDict) -> ConfigDict:
     Raises:
       UserError: an unknown part.
     """
-    from vargen import axes, limits, parts
-
     c = c.copy_and_resolve_references()
     c.training.update(TRAINING)
     for axis in AXES:

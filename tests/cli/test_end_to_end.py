@@ -15,6 +15,7 @@ from PIL import Image
 import vargen
 from vargen import config, data, fine_tuning
 from vargen.cli import main
+from vargen.data import listing
 
 SYSTEMS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 OFTEN = ("var", "mar", "llamagen")  # the others take as long, and have the parts of these
@@ -213,8 +214,8 @@ def test_another_workdirs_tokenizer_and_no_stored_codes(tmp_path, capsys):
     assert "vocab" in capsys.readouterr().err
 
 
-def test_a_folder_of_pictures(tmp_path, capsys):
-    """One's own pictures: the classes are the folder's."""
+def test_a_folder_of_pictures(tmp_path, capsys, monkeypatch):
+    """One's own pictures: the classes are the folder's; a run lists it once."""
     rng = np.random.default_rng(0)
     for name in ("bright", "dark"):
         (tmp_path / "pictures" / name).mkdir(parents=True)
@@ -223,8 +224,12 @@ def test_a_folder_of_pictures(tmp_path, capsys):
             Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "pictures" / name / f"{i}.png")
     source = ["source=folder", f"path={tmp_path / 'pictures'}", "num_classes=0", "channels=3"]
     arguments = [f"--config.data.{field}" for field in [*source, "test_fraction=0.4"]]
-    workdir = tmp_path / "w"
-    run("train", "--config", CONFIG["llamagen"], "--workdir", workdir, *tiny("llamagen"), *arguments)
+    workdir, listed, items = tmp_path / "w", [], listing._items
+    options = ["--config", CONFIG["llamagen"], *tiny("llamagen"), *arguments]
+    with monkeypatch.context() as patched:
+        patched.setattr(listing, "_items", lambda folder: (listed.append(folder), items(folder))[1])
+        run("train", *options, "--workdir", workdir, "--check-data")
+    assert sorted(folder.name for folder in listed) == ["bright", "dark", "pictures"]
     run("sample", "--workdir", workdir, "--classes", "dark", "--count", "1")
     with Image.open(workdir / "samples" / "dark-000.png") as image:
         assert image.size == (16, 16) and image.mode == "RGB"

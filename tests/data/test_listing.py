@@ -1,5 +1,6 @@
 """What is a picture and what isn't, in which order, and what is said of the rest."""
 
+import collections
 import itertools
 import os
 import random
@@ -43,6 +44,26 @@ def test_only_plain_files_are_read(tmp_path, kind, capsys, monkeypatch):
         reconstruct.read_images([os.fspath(odd)], 9, settings(""))
     with pytest.raises(UserError, match="odd.png: expected a file, found n"):
         read_image(odd, 3)
+
+
+@pytest.mark.parametrize(
+    "names", [("a/0.png", "a/1.png", "b/0.png", "b/1.png"), ("train/a/0.png", "test/a/1.png")]
+)
+def test_a_folder_is_listed_once_for_both_splits(tmp_path, monkeypatch, names):
+    """Whoever wants to know of files that came meanwhile opens it anew."""
+    pictures(tmp_path, *names)
+    listed, items = [], listing._items
+    monkeypatch.setattr(listing, "_items", lambda folder: (listed.append(folder), items(folder))[1])
+    both = data.Sources(settings(tmp_path))
+    before = [both[split].files for split in ("train", "test", "train")]
+    assert both["train"] is both["train"] and not set(before[0]) & set(before[1])
+    assert sorted(before[0] + before[1]) == [tmp_path / name for name in sorted(names)]
+    # Of a folder of held-out pictures it was asked before whether there are some.
+    counts = collections.Counter(listed)
+    assert {folder for folder, count in counts.items() if count > 1} <= {tmp_path / "test" / "a"}
+    picture(tmp_path / names[0].replace("0.png", "2.png"))
+    assert [both[split].files for split in ("train", "test", "train")] == before
+    assert sum(len(data.load(settings(tmp_path), split)) for split in ("train", "test")) == len(names) + 1
 
 
 def test_nothing_but_pipes(tmp_path):

@@ -205,11 +205,8 @@ def test_only_files_of_equal_size_are_read(tmp_path, monkeypatch):
     assert len(set(duplicates.same_content(names))) == 50
     assert sorted({name for name, *_ in read}) == sorted(names[:40])
     assert sum(most[0] if most else 100_000 for _, _, *most in read) == 40 * (100_000 + duplicates.PIECE)
-    read.clear()
-    duplicates.same_content(names)  # known from before, as a run makes its splits several times
-    assert not read
     files[0].write_bytes(files[1].read_bytes())
-    assert len(set(duplicates.same_content(names))) == 49 and read
+    assert len(set(duplicates.same_content(names))) == 49
 
 
 def test_different_files_are_held_out_as_they_always_were(tmp_path):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from ml_collections import ConfigDict
 
+    from vargen.data import Sources
     from vargen.model import Model
     from vargen.paths import Path, PathLike
 
@@ -227,16 +228,16 @@ def step_names(model: Model, pictures: int = 10, steps: int | None = None) -> li
     return [names[i] for i in chosen]
 
 
-def check_data(config: ConfigDict) -> None:
+def check_data(sources: Sources) -> None:
     """Reads all images of both splits, for --check-data.
 
     Raises:
       UserError: naming those that cannot be read.
     """
-    from vargen import data
     from vargen.data import checking
+    from vargen.data.sources import SPLITS
 
-    checking.check([data.load(config.data, split) for split in ("train", "test")])
+    checking.check([sources[split] for split in SPLITS])
 
 
 def check_classes(workdir: PathLike, classes: list[str]) -> None:

@@ -10,6 +10,7 @@ from vargen.cli import common, flags, sample_files
 from vargen.errors import UserError
 
 if TYPE_CHECKING:
+    from vargen.data import Sources
     from vargen.model import Model
     from vargen.paths import Path, PathLike
 
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measures, prints and writes."""
-    from vargen import report
+    from vargen import data, report
     from vargen.cli import preflight
     from vargen.tokenizers import usage
 
@@ -57,10 +58,11 @@ def run(args: argparse.Namespace) -> None:
     settings = model.config.evaluation
     samples = settings.samples if args.samples is None else args.samples
     seed = settings.seed if args.seed is None else args.seed
+    sources = data.Sources(model.config.data)
     if args.check_data:
-        common.check_data(model.config)
+        common.check_data(sources)
     command = f"vargen evaluate --workdir {args.workdir}"
-    metrics = evaluate(model, args.workdir, out, samples, seed, command)
+    metrics = evaluate(model, sources, args.workdir, out, samples, seed, command)
     for key, metric in report.METRICS.items():
         if key in metrics:
             print(f"{metric.label:30} {metric.beside_real(key, metrics)}")
@@ -72,9 +74,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def evaluate(
-    model: Model, workdir: PathLike, out: Path, samples: int, seed: int, command: str
+    model: Model, sources: Sources, workdir: PathLike, out: Path, samples: int, seed: int, command: str
 ) -> dict[str, float]:
-    """Measures `model` and writes its report into `out`; returns the numbers.
+    """Measures `model` on the data of its config and writes its report into `out`; returns the numbers.
 
     Raises:
       UserError: too few images for the classifier.
@@ -86,7 +88,7 @@ def evaluate(
     from vargen.cli import describe
 
     c = model.config
-    train, test = (data.load(c.data, split) for split in ("train", "test"))
+    train, test = sources["train"], sources["test"]
     if model.generator.condition.pads:
         raise UserError(f"evaluate: expected a model of classes, found {c.conditioning.name}")
     if len(test) < FEWEST:

@@ -39,12 +39,12 @@ def run(args: argparse.Namespace) -> None:
 
     workdir = paths.path(args.workdir, "--workdir")
     config = common.read_config(args)
-    train.train(config, workdir, check_data=args.check_data)
+    sources = train.train(config, workdir, check_data=args.check_data)
     print("2/2 sampling and measuring", flush=True)
     model = vargen.load(workdir)
     command = f"vargen quickstart{f' --config {args.config}' if args.config else ''} --workdir {args.workdir}"
     metrics = evaluate.evaluate(
-        model, workdir, workdir, config.evaluation.samples, config.evaluation.seed, command
+        model, sources, workdir, workdir, config.evaluation.samples, config.evaluation.seed, command
     )
 
     print()

@@ -30,15 +30,16 @@ if TYPE_CHECKING:
 HeldOut = Callable[[], tuple[np.ndarray, np.ndarray]]
 
 
-def read_held_out(config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
+def read_held_out(config: ConfigDict, sources: data.Sources) -> tuple[np.ndarray, np.ndarray]:
     """The images that training is validated with: float32 [M, H, W, C] in [-1, 1], and their labels, int32 [M]."""
-    images, labels = data.arrays(data.load(config.data, "test"), config.evaluation.samples)
+    images, labels = data.arrays(sources["test"], config.evaluation.samples)
     return data.to_float(images), labels
 
 
 def train_tokenizer(
     config: ConfigDict,
     workdir: Path,
+    sources: data.Sources,
     held_out_images: HeldOut,
     perceptual: tuple[Callable, dict] | None = None,
     *,
@@ -49,7 +50,7 @@ def train_tokenizer(
     One that was imported is trained on only where that is `asked` for, one that was copied never.
 
     Args:
-      config, workdir: as `vargen train` has checked them.
+      config, workdir, sources: as `vargen train` has checked them.
       held_out_images: see `read_held_out`.
       perceptual: see `perceptual_loss`.
       asked: whether the user asked for this stage by its name.
@@ -69,7 +70,7 @@ def train_tokenizer(
     stopped_by = loop(
         TokenizerTask(tokenizer, settings, distance),
         dict(perceptual=weights) if perceptual else {},
-        functools.partial(_batches, data.load(config.data, "train"), config, settings, mesh),
+        functools.partial(_batches, sources["train"], config, settings, mesh),
         directory,
         config,
         settings,
@@ -141,7 +142,9 @@ def perceptual_loss(config: ConfigDict) -> tuple[Callable, dict] | None:
     return load_perceptual(settings.losses.perceptual_weights)
 
 
-def train_generator(config: ConfigDict, workdir: Path, held_out_images: HeldOut) -> int:
+def train_generator(
+    config: ConfigDict, workdir: Path, sources: data.Sources, held_out_images: HeldOut
+) -> int:
     """Trains WORKDIR/generator over the workdir's tokenizer.
 
     Returns:
@@ -159,12 +162,12 @@ def train_generator(config: ConfigDict, workdir: Path, held_out_images: HeldOut)
     if settings.codes:
         if processes.is_first():
             on_host = jax.tree.map(np.asarray, tokenizer_params)
-            tokenize.store(config, workdir, on_host, tokenizer_step, again=False)
+            tokenize.store(config, workdir, sources["train"], on_host, tokenizer_step, again=False)
         processes.wait_for_first("codes_stored")
         source = codes.load(workdir / tokenize.FOLDER)
         frozen = dict(quantizer=tokenizer_params["quantizer"])
     else:
-        source, frozen = data.load(config.data, "train"), tokenizer_params
+        source, frozen = sources["train"], tokenizer_params
 
     images, labels = held_out_images()
     validate, pictures = held_out.of_generator(

@@ -14,6 +14,7 @@ from vargen.errors import UserError
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
+    from vargen.data import Source
     from vargen.paths import Path
 
 SUMMARY = "store the codes or latents of the training images"
@@ -48,19 +49,23 @@ def run(args: argparse.Namespace) -> None:
     config = common.read_config(args)
     _, params, step = checkpoints.load_params(workdir / "tokenizer")
     resume.check(config, workdir)
-    common.check_classes(workdir, data.load(config.data, "train").classes)
+    sources = data.Sources(config.data)
+    common.check_classes(workdir, sources["train"].classes)
     if args.check_data:
-        common.check_data(config)
+        common.check_data(sources)
     with lock.hold(workdir, "vargen tokenize"):
-        store(config, workdir, params, step)
+        store(config, workdir, sources["train"], params, step)
 
 
-def store(config: ConfigDict, workdir: Path, params: Any, step: int, *, again: bool = True) -> Path:
+def store(
+    config: ConfigDict, workdir: Path, source: Source, params: Any, step: int, *, again: bool = True
+) -> Path:
     """Encodes the training images and stores what comes out.
 
     Args:
       config: its `data` and `training.augmented_copies` say what is encoded.
       workdir: where the codes go.
+      source: the training images.
       params: of the trained tokenizer.
       step: at which they were saved.
       again: False keeps codes that the same tokenizer made of the same data.
@@ -77,7 +82,6 @@ def store(config: ConfigDict, workdir: Path, params: Any, step: int, *, again: b
     from vargen.tokenizers import usage
 
     directory = workdir / FOLDER
-    source = data.load(config.data, "train")
     meta = dict(made_from(config, source), tokenizer_step=step, tokenizer_hash=fingerprint(params))
     if not again and _stored(directory) == meta:
         return directory

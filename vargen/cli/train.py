@@ -14,6 +14,8 @@ from vargen.errors import Stopped, UserError
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
+    from vargen.data import Sources
+
 SUMMARY = "train a tokenizer and a generator"
 DESCRIPTION = """
 Trains in three stages: the tokenizer, the codes of the training images (`vargen tokenize`), the generator. A
@@ -101,7 +103,7 @@ def train(
     tokenizer: str | None = None,
     origin: str | None = None,
     check_data: bool = False,
-) -> None:
+) -> Sources:
     """Runs the stages that are not complete. Everything is checked before anything is written.
 
     Args:
@@ -111,6 +113,9 @@ def train(
       tokenizer: a workdir whose tokenizer is copied, or a model on the hub.
       origin: likewise; its tokenizer is copied, and training starts with its generator.
       check_data: whether all images are read beforehand.
+
+    Returns:
+      The data that it was trained on.
 
     Raises:
       UserError: anything that doesn't fit, or another run in the workdir.
@@ -138,7 +143,8 @@ def train(
             copying.found(other, flag, fetch=processes.is_first())
     if processes.is_first():
         paths.check_directory(workdir)
-    config, classes = look_at_data(config)
+    config, sources = look_at_data(config)
+    classes = sources["train"].classes
     resume.check(config, workdir)
     common.check_classes(workdir, classes)
     due = []  # the stages that this run trains
@@ -155,10 +161,10 @@ def train(
     if stage == "generator" and not brought:
         stages.check_tokenizer(workdir)
     if check_data and processes.is_first():
-        common.check_data(config)
+        common.check_data(sources)
     # Weights and pictures are read now, so that a broken one is found before anything is written.
     perceptual = stages.perceptual_loss(config) if "tokenizer" in due else None
-    held_out = functools.cache(functools.partial(stages.read_held_out, config))
+    held_out = functools.cache(functools.partial(stages.read_held_out, config, sources))
     if due:
         held_out()
     with held(workdir):
@@ -171,9 +177,10 @@ def train(
             paths.write_text(workdir / class_names.FILE, json.dumps(classes) + "\n")
         processes.wait_for_first("workdir_prepared")
         if stage in ("all", "tokenizer"):
-            _go(stages.train_tokenizer(config, workdir, held_out, perceptual, asked=asked))
+            _go(stages.train_tokenizer(config, workdir, sources, held_out, perceptual, asked=asked))
         if stage in ("all", "generator"):
-            _go(stages.train_generator(config, workdir, held_out))
+            _go(stages.train_generator(config, workdir, sources, held_out))
+    return sources
 
 
 def _go(stopped_by: int) -> None:
@@ -181,24 +188,25 @@ def _go(stopped_by: int) -> None:
         raise Stopped(stopped_by)
 
 
-def look_at_data(config: ConfigDict) -> tuple[ConfigDict, list[str]]:
+def look_at_data(config: ConfigDict) -> tuple[ConfigDict, Sources]:
     """Checks every field by itself and opens the data.
 
     Returns:
-      The config with `data.num_classes` filled in where it is 0, and the names of the classes.
+      The config with `data.num_classes` filled in where it is 0, and the data.
     """
     from vargen import data
     from vargen.cli import preflight
     from vargen.config import override
 
     preflight.check_fields(config)
-    train, test = (data.load(config.data, split) for split in ("train", "test"))
+    sources = data.Sources(config.data)
+    train, test = sources["train"], sources["test"]
     count = len(train.classes)
     processes.say(
         f"{train.name}: {len(train)} pictures of {count} class{'es' * (count != 1)} to learn, {len(test)} held out, "
         f"{config.data.image_size}x{config.data.image_size}, {'grey' if config.data.channels == 1 else 'colour'}"
     )
-    return override(config, [("data.num_classes", count)]), train.classes
+    return override(config, [("data.num_classes", count)]), sources
 
 
 def look_at_parts(config: ConfigDict, due: list[str]) -> None:

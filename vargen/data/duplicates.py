@@ -16,7 +16,6 @@ from vargen import progress
 PIECE = 16_384  # bytes; smaller files are read whole at once
 READERS, AT_ONCE = 16, 64
 PATIENCE = 2.0  # seconds after which it is said how far it is
-_last: dict[str, np.ndarray] = {}  # of the folder asked for last: splits are made several times in a run
 
 
 def same_content(files: Sequence[str]) -> np.ndarray:
@@ -24,13 +23,7 @@ def same_content(files: Sequence[str]) -> np.ndarray:
 
     A file that cannot be read is like no other. Only files of equal size are read.
     """
-    stamps = [_stamp(file) for file in files]
-    listing = hashlib.sha256()
-    for file, stamp in zip(files, stamps):
-        listing.update(f"{file}\0{stamp}\0".encode("utf-8", "surrogateescape"))
-    if (known := _last.get(listing.hexdigest())) is not None:
-        return known
-    sizes = [None if stamp is None else stamp[0] for stamp in stamps]
+    sizes = [_size(file) for file in files]
     groups = _collisions(range(len(files)), sizes.__getitem__)
     groups = _split(groups, lambda i: _digest(files[i], sizes[i], PIECE), "comparing pictures")
     longer = [group for group in groups if sizes[group[0]] > PIECE]
@@ -39,17 +32,14 @@ def same_content(files: Sequence[str]) -> np.ndarray:
     numbers = np.arange(len(files))
     for group in same:
         numbers[group] = group[0]
-    _last.clear()
-    _last[listing.hexdigest()] = numbers
     return numbers
 
 
-def _stamp(file: str) -> tuple[int, int] | None:
+def _size(file: str) -> int | None:
     try:
-        found = os.stat(file)
+        return os.stat(file).st_size
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns
 
 
 def _collisions(items: Iterable[int], key: Callable[[int], Any]) -> list[list[int]]:

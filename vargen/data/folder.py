@@ -6,7 +6,7 @@ import functools
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from vargen import paths, progress
 from vargen.data import duplicates, image_file, kept, splits
 from vargen.data.image_file import BrokenImage
 from vargen.data.kept import KEPT
-from vargen.data.listing import LOOSE, PassedOver, no_pictures, pictures_in, say_once, subfolders
+from vargen.data.listing import LOOSE, Inside, PassedOver, no_pictures, pictures_in, say_once
 from vargen.data.sources import Source, digest, held_out
 from vargen.errors import UserError, escaped
 
@@ -135,7 +135,7 @@ def _below(file: paths.Path, root: paths.Path) -> str:
     return _text(file.relative_to(root).as_posix(), file)
 
 
-def load(settings: Mapping[str, Any], split: str) -> FolderSource:
+class Folder:
     """A folder `class/name.png` (or another of `listing.SUFFIXES`), classes and files in natural order.
 
     Pictures in no class folder, where there is none, are one class of the folder's name.
@@ -144,103 +144,121 @@ def load(settings: Mapping[str, Any], split: str) -> FolderSource:
     hash of their name (`test_fraction`, 0.1 by default), files of the same bytes together. In a bucket, where files
     would have to be fetched for it, their bytes are not compared.
 
+    It is listed once, for both splits.
+
     Raises:
-      UserError: no such folder, one that cannot be read, no class in it, a class without pictures in the training
-        split, or classes that only the held-out split has.
+      UserError: no such folder, one that cannot be read, or no class in it.
     """
-    if not settings["path"]:
-        raise UserError("data.path: expected a folder with one subfolder of images per class, found nothing")
-    given = paths.path(settings["path"], "data.path")
-    if not given.is_dir():
-        found = "a file" if given.exists() else "no such folder"
-        raise UserError(f"folder {given}: expected a folder of class/name.png, found {found}")
-    training, test = splits.find(given)
-    if training == given and (loose := _one_class(given)):
-        classes, files, labels = loose
-    else:
-        classes, files, labels = _listed(training, test if test is not None and split == "test" else training)
-    root = given if test is not None else training
-    if test is None:
-        chosen = np.flatnonzero(_chosen(root, files, labels, settings.get("test_fraction", 0.1), split))
-        files, labels = [files[i] for i in chosen], [labels[i] for i in chosen]
-    return FolderSource(
-        f"folder {root}",
-        root,
-        [_text(name, root) for name in classes],
-        files,
-        labels,
-        settings["image_size"],
-        settings["channels"],
-        _broken(os.fspath(given), settings.get("skip_broken", 0)),
-    )
+
+    def __init__(self, settings: Mapping[str, Any]):
+        if not settings["path"]:
+            raise UserError(
+                "data.path: expected a folder with one subfolder of images per class, found nothing"
+            )
+        self.settings = settings
+        self.given = paths.path(settings["path"], "data.path")
+        if not self.given.is_dir():
+            found = "a file" if self.given.exists() else "no such folder"
+            raise UserError(f"folder {self.given}: expected a folder of class/name.png, found {found}")
+        self.splits = splits.find(self.given)
+        self.root = self.splits.training.folder if self.splits.held_out is None else self.given
+
+    def source(self, split: str) -> FolderSource:
+        """The pictures of a split.
+
+        Raises:
+          UserError: a class without pictures in the training split, nothing that can be held out, or a folder that
+            cannot be read.
+        """
+        training, test = self.splits
+        if test is None:
+            classes, files, labels = self._all
+            chosen = np.flatnonzero(self._test if split == "test" else ~self._test)
+            if split == "test" and not len(chosen):
+                raise UserError(
+                    f"folder {self.root}: expected two different images of a class, one to hold out as the test "
+                    "split, found none"
+                )
+            files, labels = [files[i] for i in chosen], [labels[i] for i in chosen]
+        else:
+            classes, files, labels = _listed(training, test if split == "test" else training)
+        return FolderSource(
+            f"folder {self.root}",
+            self.root,
+            [_text(name, self.root) for name in classes],
+            files,
+            labels,
+            self.settings["image_size"],
+            self.settings["channels"],
+            _broken(os.fspath(self.given), self.settings.get("skip_broken", 0)),
+        )
+
+    @functools.cached_property
+    def _all(self) -> Listed:
+        """Of both splits, where vargen makes them."""
+        training, _ = self.splits
+        loose = training.folder == self.given and not training.folders and training.passed_over.kinds[LOOSE]
+        return _one_class(self.given) if loose else _listed(training, training)
+
+    @functools.cached_property
+    def _test(self) -> np.ndarray:
+        """Which files of all are held out: bool [M]."""
+        _, files, labels = self._all
+        texts = [os.fspath(file) for file in files]  # asking each for its name below the root would take long
+        start = len(os.fspath(self.root / "x")) - 1
+        same = None
+        if paths.is_remote(self.root):
+            say_once(f"folder {self.root}: held out by name; in a bucket equal pictures are not looked for")
+        else:
+            same = duplicates.same_content(texts)
+        names = [_text(text[start:], self.root) for text in texts]
+        return held_out(names, labels, self.settings.get("test_fraction", 0.1), same)
 
 
-def _one_class(folder: paths.Path) -> tuple[list[str], list[paths.Path], list[int]] | None:
-    """As `_listed`, of pictures without class folders: one class, of the folder's name. None where there are some."""
-    passed_over = PassedOver()
-    if subfolders(folder, passed_over) or not passed_over.kinds[LOOSE]:
-        return None
+class Listed(NamedTuple):
+    """Names of classes, files, and their labels."""
+
+    classes: list[str]
+    files: list[paths.Path]
+    labels: list[int]
+
+
+def _one_class(folder: paths.Path) -> Listed:
+    """Pictures without class folders: one class, of the folder's name."""
     passed_over = PassedOver()
     files, name = pictures_in(folder, passed_over), paths.absolute(folder).name or "pictures"
     say_once(f"folder {folder}: no class folders, so that all {len(files)} pictures are one class, {name}")
     passed_over.say(folder)
-    return [name], files, [0] * len(files)
+    return Listed([name], files, [0] * len(files))
 
 
-def _listed(training: paths.Path, base: paths.Path) -> tuple[list[str], list[paths.Path], list[int]]:
-    """Names of the classes that `training` has; the files of those classes in `base`, and their labels.
+def _listed(training: Inside, base: Inside) -> Listed:
+    """The classes that `training` has, and the files of those classes in `base`.
 
     Raises:
       UserError: no class there, or in `training` one without pictures.
     """
-    passed_over = PassedOver()
-    classes = [p.name for p in subfolders(training, passed_over)]
+    classes = [p.name for p in training.folders]
     if not classes:
-        rest = f", and {passed_over}" if passed_over.kinds else ""
-        raise UserError(f"folder {training}: expected subfolders of images, one per class, found none{rest}")
-    if base != training:
-        passed_over = PassedOver()
-        subfolders(base, passed_over)
-    files: list[paths.Path] = []
-    labels: list[int] = []
-    without: list[str] = []
+        rest = f", and {training.passed_over}" if training.passed_over.kinds else ""
+        raise UserError(
+            f"folder {training.folder}: expected subfolders of images, one per class, found none{rest}"
+        )
+    passed_over = PassedOver()
+    passed_over.update(base.passed_over)
+    listed, without = Listed(classes, [], []), list[str]()
     for label, name in enumerate(classes):
-        inside = PassedOver()
-        found = pictures_in(base / name, inside) if (base / name).is_dir() else []
+        inside, where = PassedOver(), base.folder / name
+        found = pictures_in(where, inside) if where.is_dir() else []
         if not found:
-            if base == training:
-                raise no_pictures(base / name, inside)
+            if base is training:
+                raise no_pictures(where, inside)
             without.append(name)
-        files += found
-        labels += [label] * len(found)
+        listed.files.extend(found)
+        listed.labels.extend([label] * len(found))
         passed_over.update(inside)
-    passed_over.say(base)
+    passed_over.say(base.folder)
     if without:
         few = ", ".join(without[:6]) + (", ..." if without[6:] else "")
-        say_once(f"folder {base}: no pictures of {len(without)} of {len(classes)} classes: {few}")
-    return classes, files, labels
-
-
-def _chosen(
-    root: paths.Path, files: list[paths.Path], labels: list[int], fraction: float, split: str
-) -> np.ndarray:
-    """Which files are of a split that vargen makes: bool [M].
-
-    Raises:
-      UserError: nothing can be held out.
-    """
-    texts = [os.fspath(file) for file in files]  # asking each for its name below the root would take long
-    start = len(os.fspath(root / "x")) - 1
-    same = None
-    if paths.is_remote(root):
-        say_once(f"folder {root}: held out by name; in a bucket equal pictures are not looked for")
-    else:
-        same = duplicates.same_content(texts)
-    test = held_out([_text(text[start:], root) for text in texts], labels, fraction, same)
-    if split == "train":
-        return ~test
-    if not test.any():
-        raise UserError(
-            f"folder {root}: expected two different images of a class, one to hold out as the test split, found none"
-        )
-    return test
+        say_once(f"folder {base.folder}: no pictures of {len(without)} of {len(classes)} classes: {few}")
+    return listed

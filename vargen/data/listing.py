@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from vargen import paths
 from vargen.data.image_file import reason
@@ -106,18 +106,27 @@ def ignored(name: str) -> bool:
     return name.startswith(".") or name in NO_PICTURES
 
 
-def subfolders(folder: paths.Path, passed_over: PassedOver | None = None) -> list[paths.Path]:
-    """The folders in a folder that may hold pictures, in natural order; none that leads back to it or above it.
+class Inside(NamedTuple):
+    """What lies in a folder.
 
-    Args:
-      folder: where to look.
-      passed_over: all else that lies there is added to it.
+    Attributes:
+      folder: the folder itself.
+      folders: those in it that may hold pictures, in natural order; none that leads back to it or above it.
+      passed_over: all else.
+    """
+
+    folder: paths.Path
+    folders: list[paths.Path]
+    passed_over: PassedOver
+
+
+def look(folder: paths.Path) -> Inside:
+    """Lists a folder, and nothing below it.
 
     Raises:
       UserError: it cannot be read.
     """
-    passed_over = PassedOver() if passed_over is None else passed_over
-    above, found = _above(folder), []
+    above, found, passed_over = _above(folder), [], PassedOver()
     for item in listed(folder):
         if ignored(item.name):
             passed_over.add(item, HIDDEN)
@@ -128,7 +137,7 @@ def subfolders(folder: paths.Path, passed_over: PassedOver | None = None) -> lis
             passed_over.add(item, UPWARDS)
         else:
             found.append(item)
-    return found
+    return Inside(folder, found, passed_over)
 
 
 def walk(folder: paths.Path, passed_over: PassedOver | None = None) -> Iterator[tuple[str, paths.Path]]:

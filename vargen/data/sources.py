@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from vargen.errors import UserError
 
+SPLITS = ("train", "test")
 MOST_MEMORY = 2**32  # bytes that the images of a set held in memory may take
 
 

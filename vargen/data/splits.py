@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from vargen import paths
 from vargen.data import listing
+from vargen.data.listing import Inside
 from vargen.errors import UserError
 
 # In any case. Of several held-out folders the first in this order is taken that has pictures in class folders.
@@ -21,8 +22,8 @@ class Splits(NamedTuple):
       held_out: that of the test split's; None where a share of the training folder's pictures is held out.
     """
 
-    training: paths.Path
-    held_out: paths.Path | None
+    training: Inside
+    held_out: Inside | None
 
 
 def find(root: paths.Path) -> Splits:
@@ -33,48 +34,52 @@ def find(root: paths.Path) -> Splits:
     Raises:
       UserError: two folders of training pictures; held-out ones alone; held-out classes that training hasn't.
     """
-    folders = listing.subfolders(root)
-    training = [p for p in folders if p.name.lower() in TRAINING]
-    held_out = [p for p in folders if p.name.lower() in HELD_OUT]
-    others = [p for p in folders if p not in training and p not in held_out]
+    inside = listing.look(root)
+    training = [p for p in inside.folders if p.name.lower() in TRAINING]
+    held_out = [p for p in inside.folders if p.name.lower() in HELD_OUT]
+    others = [p for p in inside.folders if p not in training and p not in held_out]
     if not training:
-        if held_out and not others and (inner := next((p for p in held_out if listing.subfolders(p)), None)):
-            raise UserError(f"folder {root}: expected train/ beside {inner.name}/, found none")
-        return Splits(root, None)
+        if held_out and not others:
+            if inner := next((p for p in held_out if listing.look(p).folders), None):
+                raise UserError(f"folder {root}: expected train/ beside {inner.name}/, found none")
+        return Splits(inside, None)
     if not held_out and any(_has_pictures(p) for p in others):
-        return Splits(root, None)
+        return Splits(inside, None)
     if len(training) > 1:
         names = " and ".join(p.name for p in training)
         raise UserError(f"folder {root}: expected one folder of training pictures, found {names}")
-    chosen = _labelled(training[0], held_out)
-    aside = [p.name for p in (*held_out, *others) if p != chosen]
+    classes = listing.look(training[0])
+    chosen = _labelled(classes, held_out)
+    aside = [p.name for p in (*held_out, *others) if chosen is None or p != chosen.folder]
     if aside:
-        what = f"{chosen.name} is held out" if chosen else f"a share of {training[0].name} is held out"
+        kept = f"a share of {training[0].name}" if chosen is None else chosen.folder.name
+        what = f"{kept} is held out"
         listing.say_once(
             f"folder {root}: {what}, left aside: {', '.join(aside[:6])}{', ...' if aside[6:] else ''}"
         )
-    return Splits(training[0], chosen)
+    return Splits(classes, chosen)
 
 
-def _labelled(training: paths.Path, held_out: list[paths.Path]) -> paths.Path | None:
+def _labelled(training: Inside, held_out: list[paths.Path]) -> Inside | None:
     """The held-out folder with pictures of the training folder's classes, or None; its classes are checked."""
-    classes = {p.name for p in listing.subfolders(training)}
+    classes = {p.name for p in training.folders}
     if not classes:
         return None
     foreign: list[tuple[paths.Path, str]] = []
     for folder in sorted(held_out, key=lambda p: HELD_OUT.index(p.name.lower())):
-        inside = [p for p in listing.subfolders(folder) if _has_pictures(p)]
-        another = [p.name for p in inside if p.name not in classes]
-        if len(another) == len(inside):
+        inside = listing.look(folder)
+        filled = [p.name for p in inside.folders if _has_pictures(p)]
+        another = [name for name in filled if name not in classes]
+        if len(another) == len(filled):
             foreign += [(folder, name) for name in another[:1]]
             continue
         if another:
             foreign = [(folder, another[0])]
             break
-        return folder
+        return inside
     if foreign:
         folder, name = foreign[0]
-        raise UserError(f"folder {folder}: expected the classes of {training}, found another: {name}")
+        raise UserError(f"folder {folder}: expected the classes of {training.folder}, found another: {name}")
     return None
 
 
