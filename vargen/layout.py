@@ -82,14 +82,19 @@ class Layout:
 
     @property
     def hides(self) -> bool:
-        """Whether rows don't simply see those of their own and earlier times: padding, unions, a memory."""
-        return self.key_times is not None or bool(self.views) or self.memory is not None
+        """Whether rows don't simply see those of their own and earlier times: padding, unions, a memory, rows that
+        don't stay."""
+        return not all(x is None for x in (self.key_times, self.keep, self.memory)) or bool(self.views)
+
+    @property
+    def forwards(self) -> bool:
+        """Whether rows come in the sequence of their times, as they do where these are traced."""
+        return not static.known(self.times) or bool(np.all(np.diff(self.times) >= 0))
 
     @property
     def same_for_all(self) -> bool:
         """Whether times are known before tracing, non-decreasing, the same for all examples, and hide nothing."""
-        known = static.known(self.times) and self.times.ndim == 1 and not self.hides
-        return known and bool(np.all(np.diff(self.times) >= 0))
+        return static.known(self.times) and self.times.ndim == 1 and not self.hides and self.forwards
 
     @property
     def everyone(self) -> bool:

@@ -52,8 +52,10 @@ class Recurrent(nn.Module):
 
 
 def nothing_hidden(name: str, layout: Layout) -> None:
-    """Raises ValueError for rows that later ones don't see: padding, or a pass's own noisy rows."""
-    if layout.hides or layout.keep is not None:
+    """Raises ValueError for rows that later ones don't see (padding, or a pass's own noisy rows), or out of sequence."""
+    if not layout.forwards:
+        raise ValueError(f"mixer {name}: expected rows in the sequence of their times, found others")
+    if layout.hides:
         raise ValueError(
             f"mixer {name}: expected rows all of which stay visible to later ones; found padding, a memory or "
             "rows that don't stay, which need the mixer attention"

@@ -1,0 +1,80 @@
+"""What every conditioning must show: one that is registered without a row in `CONDITIONS` fails here."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from vargen import parts
+from vargen.conditioning import CONDITIONINGS
+from vargen.layers import Initial
+
+# Name -> (options, many labels as a user gives them, something that is none).
+CONDITIONS = dict(
+    label=({}, np.arange(4000) % 5, [7]),
+    caption=(dict(tokens=3, channels=4), (np.ones((4000, 3, 4)), np.ones((4000, 3))), 7),
+    words=(dict(vocabulary=("a", "b"), tokens=3), ["a b", "b"] * 2000, ["c"]),
+)
+
+
+def make(name, **changes):
+    options, many, _ = CONDITIONS[name]
+    common = dict(num_classes=5, width=8, initial=Initial(0.5), dtype=jnp.float32)
+    part = parts.build(CONDITIONINGS, {**options, **changes, "name": name}, "conditioning", **common)
+    params = nn.meta.unbox(part.init(jax.random.key(0), part.example())["params"])
+    params = jax.tree.map(lambda x: x + 0.1, params)
+    embed = jax.jit(lambda labels: part.apply({"params": params}, labels))
+    return part, embed, jax.tree.map(jnp.asarray, part.parse(many))
+
+
+def same(a, b):
+    """bool [B]: in which examples two conditions are the same."""
+    rows = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return np.all([np.all((x == y).reshape(len(x), -1), axis=1) for x, y in rows], axis=0)
+
+
+def test_no_conditioning_is_left_out():
+    assert CONDITIONS.keys() == CONDITIONINGS.keys()
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_shapes(name):
+    part, embed, many = make(name)
+    condition = embed(many)
+    assert condition.prefix.shape == (4000, part.length, 8)
+    assert (condition.vector is not None) == part.pooled
+    assert (condition.padding is not None) == part.pads
+    if part.pooled:
+        np.testing.assert_array_equal(condition.vector, condition.prefix[:, -1])
+    if part.pads:  # never the last row, which predicts the first slot
+        assert condition.padding.shape == (4000, part.length) and not condition.padding[:, -1].any()
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_what_is_taken_away(name):
+    """`drop` takes away the share that it is asked for, each example by itself; `without` all of them."""
+    part, embed, many = make(name, dropout=0.25)
+    with_it, without = embed(many), embed(part.without(many))
+    assert not same(with_it, without).any()
+    for seed in (0, 1):
+        dropped = embed(jax.jit(part.drop)(many, jax.random.key(seed)))
+        gone, kept = same(dropped, without), same(dropped, with_it)
+        np.testing.assert_array_equal(gone, ~kept)
+        assert abs(gone.mean() - 0.25) < 0.03  # four standard deviations
+    again = embed(jax.jit(part.drop)(many, jax.random.key(0)))
+    assert not np.array_equal(same(again, without), gone)
+    none, _, _ = make(name, dropout=0.0)
+    assert same(embed(none.drop(many, jax.random.key(0))), with_it).all()
+    # What is gone stays so.
+    assert same(embed(part.drop(part.without(many), jax.random.key(0))), without).all()
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_labels(name):
+    part, _, many = make(name)
+    shapes = lambda labels: jax.tree.map(lambda x: (x.shape[1:], np.dtype(x.dtype)), labels)  # noqa: E731
+    assert shapes(part.example()) == shapes(many) == shapes(part.without(many))
+    with pytest.raises(ValueError) as error:
+        part.parse(CONDITIONS[name][2])
+    assert "\n" not in str(error.value)

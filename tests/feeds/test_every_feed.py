@@ -1,0 +1,178 @@
+"""What every feed must show: one that is registered without a row in `FED` fails here.
+
+A feed lays out a whole pass and every step of decoding; who sees whom is drawn by hand for four slots.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from systems import SYSTEMS, labels_for
+
+from vargen import models
+from vargen.feeds import FEEDS
+from vargen.orders import Order
+from vargen.samplers.engine import groups
+
+# Name -> (feed, the system that drives it, who sees whom in each stage: "#" where the row sees the column). Rows of the
+# condition come first; four slots, or a level of one and one of four.
+EVERYONE = "##### ##### ##### ##### #####"
+FED = dict(
+    shift=("shift", "llamagen", ["#... ##.. ###. ####"]),
+    refine=("refine", "var", ["#.... ##### ##### ##### #####"]),
+    # A row of the condition and three slots that are known; then all of them.
+    mask=("mask", "mar", ["#### #### #### ####", EVERYONE]),
+    mask_at_once=("mask", "maskgit", [EVERYONE]),
+    # Instruction and content of each slot, without the last content.
+    instruct=(
+        "instruct",
+        "randar",
+        ["#....... ##...... ###..... ####.... #####... ######.. #######. ########"],
+    ),
+    # Three contents; then four questions, each of which sees what came before.
+    query=("query", "arpg", ["#... ##.. ###. ####", "#... ##.. ###. ####"]),
+)
+
+
+def make(name):
+    feed, system, _ = FED[name]
+    c = SYSTEMS[system]()
+    assert c.feed.name == feed
+    c.tokenizer.encoder.patch = 8
+    if feed == "refine":
+        c.tokenizer.levels = (1, 2)
+    if feed == "mask":
+        c.feed.buffer, c.order.mask_ratio_min = 1, 0.001
+    if "steps" in c.order:
+        c.order.steps = 4
+    tokenizer = models.build_tokenizer(c)
+    generator = models.build_generator(c, tokenizer)
+    quantizer = tokenizer.init(jax.random.key(1))["quantizer"]
+    params = generator.init(jax.random.key(0))
+    noise = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: x + 0.3 * noise.normal(size=x.shape).astype(np.float32), params)
+    return generator, params, quantizer
+
+
+def contents(generator, seed):
+    content = generator.tokenizer.slot.zeros(2, generator.tokenizer.grid.size)
+    return (content + 9 * jax.random.uniform(jax.random.key(seed), content.shape)).astype(content.dtype)
+
+
+def seen(layout):
+    """bool [M, K]: who sees whom in a whole pass, by the layout's own definition."""
+    visible = 0
+    keys = layout.times if layout.key_times is None else layout.key_times
+    if layout.memory is not None:
+        keys = layout.memory.times
+    for times, key_times, window in [
+        (layout.times, keys, None),
+        *((v.times, v.key_times, v.window) for v in layout.views),
+    ]:
+        times, key_times = (np.atleast_2d(np.asarray(t))[0] for t in (times, key_times))
+        back = times[:, None] - key_times
+        visible += ((back >= 0) & (back <= (10**6 if window is None else window))).astype(int)
+    assert np.max(visible) == 1  # views don't overlap
+    return visible.astype(bool)
+
+
+def layouts(generator, params, quantizer, content, order):
+    """The rows of each stage in a whole pass."""
+    condition = generator.condition.apply({"params": params["condition"]}, labels_for(generator, 2))
+    apply = lambda method, *args: generator.feed.apply({"params": params["feed"]}, *args, method=method)  # noqa: E731
+    rows = [apply("inputs", content, condition, order, quantizer)]
+    for i in range(1, len(generator.stages)):
+        rows.append(apply("enter", i, rows[-1].x, rows[-1])[0])
+    return rows, condition, apply
+
+
+def sequence(generator, steps=None):
+    """The canonical order, a slot (or a level) a step."""
+    ordering = generator.ordering
+    if not ordering.random and not ordering.random_decoding:
+        return ordering.decoding(None, 2)
+    n = generator.tokenizer.grid.size
+    return Order(np.arange(n), np.arange(n) if steps is None else steps)
+
+
+def test_no_feed_is_left_out():
+    assert {feed for feed, _, _ in FED.values()} == FEEDS.keys()
+
+
+@pytest.mark.parametrize("name", FED)
+def test_who_sees_whom(name):
+    generator, params, quantizer = make(name)
+    content, n = contents(generator, 1), generator.tokenizer.grid.size
+    order = sequence(generator)
+    if not generator.feed.cached:  # three are known, of two examples
+        order = Order(np.tile(np.arange(n), (2, 1)), np.tile([0, 0, 0, 1], (2, 1)))
+        generator = dataclasses.replace(generator, feed=generator.feed.clone(most_known=3))
+    rows, _, _ = layouts(generator, params, quantizer, content, order)
+    for stage, drawing in zip(rows, FED[name][2], strict=True):
+        expected = np.array([[c == "#" for c in line] for line in drawing.split()])
+        np.testing.assert_array_equal(seen(stage.layout), expected)
+
+
+@pytest.mark.parametrize("name", FED)
+def test_rows_of_a_step_are_rows_of_the_whole(name):
+    """Each row of each step stands in the whole pass: the same vector, place and time."""
+    generator, params, quantizer = make(name)
+    feed, content, n = generator.feed, contents(generator, 1), generator.tokenizer.grid.size
+    order = sequence(generator)
+    state = feed.apply({"params": params["feed"]}, 2, method="begin")
+    met = 0
+    for step in (step for group in groups(order, feed) for step in group):
+        if feed.cached:
+            (whole, *_), condition, apply = layouts(generator, params, quantizer, content, order)
+        else:
+            known = np.tile(np.arange(n) >= step.start, (2, 1)).astype(np.int32)
+            this = dataclasses.replace(
+                generator, feed=feed.clone(most_known=step.most_known), ordering=generator.ordering
+            )
+            now = Order(np.tile(np.arange(n), (2, 1)), known)
+            (whole, *_), condition, apply = layouts(this, params, quantizer, content, now)
+            order = dataclasses.replace(order, slots=now.slots)
+        rows = apply("step_inputs", state, content, condition, order, step, quantizer)
+        state = apply("absorb", state, content, step, quantizer)
+        same = jnp.all(jnp.abs(rows.x[0][:, None] - whole.x[0]) < 1e-5, axis=-1)
+        for attribute in ("times", "coords"):
+            of_step, of_whole = (np.asarray(getattr(r.layout, attribute)) for r in (rows, whole))
+            if attribute == "times" and not feed.cached:
+                continue  # 0 and 1: known or not
+            of_step, of_whole = (
+                x[0] if x.ndim > (attribute == "coords") + 1 else x for x in (of_step, of_whole)
+            )
+            equal = of_step[:, None] == of_whole
+            same = same & (equal.all(-1) if equal.ndim == 3 else equal)
+        assert np.asarray(same).any(axis=1).all(), f"step {step.index}: a row that is not in the whole pass"
+        met += rows.x.shape[1]
+    if feed.cached:
+        assert met >= whole.x.shape[1]
+
+
+@pytest.mark.parametrize("name", FED)
+def test_nothing_knows_what_comes_later(name):
+    """Hidden vectors of slots of step s don't change with contents of steps s and after."""
+    generator, params, quantizer = make(name)
+    content, other, labels = contents(generator, 1), contents(generator, 2), labels_for(generator, 2)
+    n, order = generator.tokenizer.grid.size, sequence(generator)
+
+    @jax.jit
+    def hidden(content, steps):
+        now = order if generator.feed.cached else Order(jnp.tile(jnp.arange(n), (2, 1)), steps)
+        found, rows = generator.hidden(params, quantizer, content, labels, now)
+        slots = jnp.broadcast_to(jnp.asarray(rows.slots), (2, n))
+        return jax.vmap(lambda h, s: jnp.zeros_like(h).at[s].set(h))(found, slots)
+
+    for s, start in enumerate(order.starts):
+        later = np.asarray(order.steps) >= s
+        here = np.asarray(order.steps) == s
+        steps = jnp.tile(jnp.asarray(later.astype(np.int32)), (2, 1))
+        mixed = jnp.where(later.reshape(1, -1, *[1] * (content.ndim - 2)), other, content)
+        first, second = hidden(content, steps), hidden(mixed, steps)
+        np.testing.assert_allclose(first[:, here], second[:, here], atol=1e-5)
+        if start:  # and what came before is seen
+            third = hidden(other, steps)
+            assert np.all(np.any(np.abs(first - third)[:, here] > 1e-4, axis=-1))

@@ -1,0 +1,95 @@
+"""What every order must show: one that is registered without a row in `ORDERINGS` fails here."""
+
+import jax
+import numpy as np
+import pytest
+
+from vargen import parts
+from vargen.orders import ORDERS
+from vargen.slots import Grid
+
+PLAIN, LEVELS, VIDEO = Grid(((3, 4),)), Grid(((1, 1), (2, 2), (2, 3))), Grid(((2, 2),), frames=3)
+BATCH = 3
+
+# Name -> (grid, options, steps of decoding, slots that may be given first).
+ORDERINGS = dict(
+    raster=(PLAIN, {}, 12, range(5)),
+    levels=(LEVELS, {}, 3, range(5)),
+    frames=(VIDEO, {}, 3, range(4)),
+    random=(PLAIN, dict(steps=5), 5, (1, 4, 11)),
+    random_sets=(PLAIN, dict(steps=4), 4, (1, 4, 11)),
+    random_to_raster=(PLAIN, {}, 12, range(5)),
+)
+
+
+def make(name):
+    grid, options, steps, given = ORDERINGS[name]
+    known = np.isin(np.arange(grid.size), given)
+    return parts.build(ORDERS, dict(options, name=name), "order", grid=grid), steps, known
+
+
+def check(order, n):
+    """A permutation in steps that don't decrease."""
+    slots, steps = np.asarray(order.slots), np.asarray(order.steps)
+    assert slots.dtype.kind == steps.dtype.kind == "i" and slots.shape[-1] == steps.shape[-1] == n
+    np.testing.assert_array_equal(np.sort(slots, axis=-1), np.broadcast_to(np.arange(n), slots.shape))
+    assert steps.min() >= 0 and np.all(np.diff(steps, axis=-1) >= 0)
+
+
+def test_no_order_is_left_out():
+    assert ORDERINGS.keys() == ORDERS.keys()
+
+
+@pytest.mark.parametrize("name", ORDERINGS)
+def test_training(name):
+    ordering, _, _ = make(name)
+    n = ordering.grid.size
+    content = np.zeros((BATCH, n))
+    for progress in (None, 0.0, 0.6, 1.0):
+        order = ordering.training(jax.random.key(1), content, progress)
+        check(order, n)
+        assert order.given == 0
+        known = np.sum(np.asarray(order.steps) == 0, axis=-1)
+        assert np.all(known <= ordering.most_known)
+    # Where it says that examples have orders of their own, they do; else the key doesn't matter.
+    first, other = (np.asarray(ordering.training(jax.random.key(k), content, 0.0).slots) for k in (1, 2))
+    assert np.array_equal(first, other) != ordering.random
+    assert (first.ndim == 2 and len(np.unique(first, axis=0)) > 1) == ordering.random
+
+
+@pytest.mark.parametrize("name", ORDERINGS)
+def test_decoding(name):
+    ordering, steps, known = make(name)
+    n, key = ordering.grid.size, jax.random.key(0)
+    order = ordering.decoding(key, BATCH)
+    check(order, n)
+    assert isinstance(order.steps, np.ndarray) and order.steps.shape == (n,) and order.given == 0
+    assert len(order.sizes) == steps and order.sizes.min() > 0 and order.sizes.sum() == n
+    np.testing.assert_array_equal(order.starts, np.cumsum(order.sizes) - order.sizes)
+    assert (np.ndim(order.slots) == 2) == ordering.random_decoding
+
+    prompted = ordering.decoding(key, BATCH, given=known)
+    check(prompted, n)
+    assert prompted.given == known.sum() and prompted.given in [*prompted.starts, n]
+    slots = np.broadcast_to(np.asarray(prompted.slots), (BATCH, n))
+    assert known[slots[:, : prompted.given]].all() and not known[slots[:, prompted.given :]].any()
+    # Nothing given is no prompt, and all given leaves nothing to do.
+    np.testing.assert_array_equal(ordering.decoding(key, BATCH, given=np.zeros(n, bool)).steps, order.steps)
+    assert ordering.decoding(key, BATCH, given=np.ones(n, bool)).given == n
+
+
+@pytest.mark.parametrize("name", ORDERINGS)
+def test_under_jit(name):
+    """Slots may be traced; steps of decoding never are."""
+    ordering, _, _ = make(name)
+    content, sizes = np.zeros((BATCH, ordering.grid.size)), []
+
+    def both(key):
+        order = ordering.decoding(key, BATCH)
+        sizes.append(order.sizes)
+        return ordering.training(key, content, 0.6), order
+
+    np.testing.assert_array_equal(both(jax.random.key(3))[1].slots, jax.jit(both)(jax.random.key(3))[1].slots)
+    np.testing.assert_array_equal(*sizes)
+    with pytest.raises(ValueError, match="^sampling.steps: "):
+        ordering.decoding(jax.random.key(0), BATCH, ordering.grid.size + 1)
