@@ -172,15 +172,19 @@ def signals(outcome: Outcome) -> Iterator[None]:
         while frame is not None and frame.f_code is not again.__code__:
             frame = frame.f_back
         if frame is None:
+            heard.set()
             raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+
+    def remind() -> None:
+        while not heard.wait(0.02):
+            signal.pthread_kill(main, outcome.signalled or signal.SIGINT)
 
     def again(unraisable: Any) -> None:
         # It came while a callback of the garbage collector ran (JAX has one), whose errors go nowhere: once more,
-        # as soon as that is over.
+        # until that is over.
         if issubclass(unraisable.exc_type, (KeyboardInterrupt, Stopped)):
-            later = threading.Timer(0.02, signal.pthread_kill, [main, outcome.signalled or signal.SIGINT])
-            later.daemon = True
-            later.start()
+            heard.clear()
+            threading.Thread(target=remind, daemon=True).start()
         else:
             hooks[0](unraisable)
 
@@ -195,7 +199,7 @@ def signals(outcome: Outcome) -> Iterator[None]:
         signal.SIGHUP: signal.SIG_DFL,
     }
     caught = [n for n, handler in usual.items() if signal.getsignal(n) == handler]  # nohup ignores one
-    main = threading.main_thread().ident
+    main, heard = threading.main_thread().ident, threading.Event()
     hooks = sys.unraisablehook, sys.excepthook
     sys.unraisablehook, sys.excepthook = again, quiet
     for number in caught:
@@ -203,6 +207,7 @@ def signals(outcome: Outcome) -> Iterator[None]:
     try:
         yield
     finally:
+        heard.set()
         for number in caught:
             signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else usual[number])
         sys.unraisablehook, sys.excepthook = hooks

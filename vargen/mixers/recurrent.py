@@ -52,7 +52,7 @@ class Recurrent(nn.Module):
 
 
 def nothing_hidden(name: str, layout: Layout) -> None:
-    """Raises ValueError for rows that later ones don't see (padding, or a pass's own noisy rows), or out of sequence."""
+    """Raises ValueError for rows out of sequence, or that later ones don't see: padding, a pass's own noisy rows."""
     if not layout.forwards:
         raise ValueError(f"mixer {name}: expected rows in the sequence of their times, found others")
     if layout.hides:
