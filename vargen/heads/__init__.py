@@ -2,9 +2,10 @@
 
 from vargen.heads.categorical import Categorical
 from vargen.heads.diffusion import Diffusion
+from vargen.heads.epsilon import Epsilon
 from vargen.heads.head import Head, JointHead, Sample
+from vargen.heads.velocity import Velocity
 
+HEADS = {"categorical": Categorical, "diffusion": Diffusion, "epsilon": Epsilon, "velocity": Velocity}
 
-HEADS = {"categorical": Categorical, "diffusion": Diffusion}
-
-__all__ = ["HEADS", "Categorical", "Diffusion", "Head", "JointHead", "Sample"]
+__all__ = ["HEADS", "Categorical", "Diffusion", "Epsilon", "Head", "JointHead", "Sample", "Velocity"]
