@@ -213,5 +213,5 @@ def _sampled(golden: Golden, generator, params, slots, scale: float, output: str
             f"{output}_preds",
             predicted.reshape(steps * head.sample_steps, -1, size, channels),
             theirs,
-            SINGLE,
+            REPRODUCED,
         )
