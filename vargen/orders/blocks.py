@@ -13,8 +13,11 @@ from vargen.slots import Grid
 
 
 def cells(grid: Grid, size: Annotated[tuple[int, ...], SIZE]) -> Fixed:
-    """The part "cells": a step is a cell of `size` ([frames,] rows, columns); cells, and the slots of each, in raster
-    order.
+    """The part "cells": a cell a step; cells, and the slots of each, in raster order.
+
+    Args:
+      grid: the slots, of one level.
+      size: of a cell: ([frames,] rows, columns).
 
     Raises:
       ValueError: several levels, or cells that don't fill the grid.
@@ -34,7 +37,11 @@ def cells(grid: Grid, size: Annotated[tuple[int, ...], SIZE]) -> Fixed:
 
 
 def chunks(grid: Grid, size: Annotated[int, SIZE]) -> Fixed:
-    """The part "chunks": a step is the next `size` slots in raster order.
+    """The part "chunks": the next slots in raster order a step.
+
+    Args:
+      grid: the slots.
+      size: how many.
 
     Raises:
       ValueError: chunks that don't fill the grid.
