@@ -35,7 +35,7 @@ SIZES = dict(
 def get_config(size="digits"):
     s = SIZES[size]
     c = base.config()
-    c.feed = part("noisy", bias=False)
+    c.order, c.feed = part("cells", count=(2, 2)), part("noisy", bias=False)
     c.mixer = part("attention", heads=s.heads, qk_norm="rms", bias="qkv", rope="halves")
     c.model = dict(layers=s.layers, width=s.width, norm="rms", adaptive="adaln", adaln_zero=True)
     c.model.update(dict(final_norm="both", init_std=0.0, init="normal"))
@@ -47,8 +47,6 @@ def small(c, size, s):
     c.data = base.small_data(size)
     encoder = part("patch", patch=s.patch, blocks=1)
     c.tokenizer = part("kl", encoder=encoder, channels=s.channels, kl_weight=5e-3, measure=True)
-    side = c.data.image_size // s.patch // 2
-    c.order = part("cells", size=(side, side))
     c.head = part("epsilon", sample_steps=10, clip=3.0)
     c.sampling.update(dict(guidance=1.5))
     base.small(
@@ -64,7 +62,6 @@ def paper(c, size, s):
     c.data = base.imagenet(256)
     encoder = part("conv", multipliers=(1, 2, 4, 4), encoder_attention=False, decoder_attention=False)
     c.tokenizer = part("kl", encoder=encoder, channels=4, scale=0.18215)
-    c.order = part("cells", size=(16, 16))
     c.head = part("epsilon", sample_steps=25)
     c.sampling.update(dict(guidance=1.5))
     c.presets.paper = base.preset(count=50, guidance=1.5)

@@ -39,6 +39,7 @@ SIZES = dict(
 def get_config(size="digits"):
     s = SIZES[size]
     c = base.config()
+    c.order = part("cells", count=(2, 2))
     c.feed = part("noisy", clean=False, encoder_decoder=True, positions=True, norm="rms")
     c.mixer = part("attention", heads=s.heads, bias="qkv", rope="places", dropout=0.1)
     c.model = dict(layers=s.layers, width=s.width, mlp="geglu", mlp_width=s.hidden, norm="rms", affine=False)
@@ -52,8 +53,6 @@ def small(c, size, s):
     c.data = base.small_data(size)
     encoder = part("patch", patch=s.patch, blocks=1)
     c.tokenizer = part("kl", encoder=encoder, channels=s.channels, kl_weight=5e-3, measure=True)
-    side = c.data.image_size // s.patch // 2
-    c.order = part("cells", size=(side, side))
     c.head = part("velocity", sample_steps=10)
     c.sampling.guidance = 1.0
     base.small(
@@ -70,7 +69,6 @@ def paper(c, size, s):
     c.mixer.update(dict(in_gain=0.5**0.5, weight_dropout=0.1))
     c.model.init = "normal"
     c.tokenizer = part("kl", encoder=part("conv", decoder_attention=False), channels=16, scale=0.2325)
-    c.order = part("cells", size=(8, 8))
     c.head = part("velocity", sample_steps=s.passes, zero=False)
     c.sampling.guidance = s.guidance - 1
     c.presets.paper = base.preset(count=50, guidance=s.guidance - 1, guidance_schedule="ramp")

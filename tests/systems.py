@@ -97,7 +97,7 @@ def arpg():
 def acdit():
     c = _base("acdit")
     c.tokenizer = part("kl", encoder=_encoder(), channels=4)
-    c.order, c.feed = part("cells", size=(2, 2)), part("noisy", bias=False)
+    c.order, c.feed = part("cells", count=(2, 2)), part("noisy", bias=False)
     c.mixer = part("attention", heads=2, qk_norm="rms", bias="qkv", rope="halves")
     c.head = part("epsilon", sample_steps=4, clip=3.0)
     c.model = dict(layers=2, width=16, norm="rms", adaptive="adaln", final_norm="both", init_std=0.0)

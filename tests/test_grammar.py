@@ -124,13 +124,13 @@ def build(c):
         ),
         (
             acdit,
-            dict(order=part("cells", size=(3, 2))),
-            "order.size: expected cells that fill 4x4, found cells of 3x2",
+            dict(order=part("cells", count=(3, 2))),
+            "order.count: expected divisors of the sides 4x4, found 3x2",
         ),
         (
             acdit,
-            dict(order=part("cells", size=(2,))),
-            "order.size: expected cells that fill 4x4, found cells of 2",
+            dict(order=part("cells", count=(2,))),
+            "order.count: expected divisors of the sides 4x4, found 2",
         ),
         (
             acdit,
@@ -212,10 +212,10 @@ def test_orders_of_blocks():
     def build_order(grid, name, **options):
         return parts.build(orders.ORDERS, part(name, **options), "order", grid=grid).decoding(None, 1)
 
-    found = build_order(Grid(((4, 4),)), "cells", size=(2, 2))
+    found = build_order(Grid(((4, 4),)), "cells", count=(2, 2))
     np.testing.assert_array_equal(found.slots, [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15])
     np.testing.assert_array_equal(found.sizes, [4] * 4)
-    found = build_order(Grid(((2, 2),), frames=4), "cells", size=(2, 1, 2))
+    found = build_order(Grid(((2, 2),), frames=4), "cells", count=(2, 2, 1))
     np.testing.assert_array_equal(found.slots, [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15])
     found = build_order(Grid(((2, 3),)), "chunks", size=2)
     np.testing.assert_array_equal(found.slots, np.arange(6))

@@ -15,7 +15,6 @@ WHAT = "ACDiT"
 IGNORED = ()
 WRAPPED = ("model",)
 NAMES = {768: "B", 1024: "L", 1152: "XL", 1280: "H"}  # by width; heads are 64 wide
-CELL = 16  # side of a block, in slots
 
 
 def levels(arrays: Mapping[str, Any]) -> None:
@@ -35,7 +34,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
         )
     c.name = f"ACDiT-{NAMES.get(width, width)}"
     c.data.num_classes = m.shape(arrays, "y_embedder.embedding_table.weight", WHAT)[0] - 1
-    c.order = part("cells", size=(CELL, CELL))
+    c.order = part("cells", count=(2, 2))
     c.feed = part("noisy", bias=False)
     heads = m.heads(width, heads, width // 64, WHAT)
     c.mixer = part("attention", heads=heads, qk_norm="rms", bias="qkv", rope="halves")

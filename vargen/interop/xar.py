@@ -40,10 +40,9 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     layers = tuple(
         m.count(arrays, f"{stage}_blocks.{{}}.attn.proj.weight", WHAT) for stage in ("encoder", "decoder")
     )
-    side = levels(arrays)[0] // 2
     c.name = f"xAR-{name}"
     c.data.num_classes = m.shape(arrays, "class_emb.weight", WHAT)[0] - 1
-    c.order = part("cells", size=(side, side))
+    c.order = part("cells", count=(2, 2))
     c.feed = part("noisy", clean=False, encoder_decoder=True, positions=True, norm="rms")
     c.mixer = part("attention", heads=m.heads(width, heads, known, WHAT), bias="qkv", rope="places")
     c.mixer.update(dict(dropout=0.1, in_gain=0.5**0.5, weight_dropout=0.1))

@@ -12,28 +12,28 @@ from vargen.orders.order import Order
 from vargen.slots import Grid
 
 
-def cells(grid: Grid, size: Annotated[tuple[int, ...], SIZE]) -> Fixed:
+def cells(grid: Grid, count: Annotated[tuple[int, ...], SIZE]) -> Fixed:
     """The part "cells": a cell a step; cells, and the slots of each, in raster order.
 
     Args:
       grid: the slots, of one level.
-      size: of a cell: ([frames,] rows, columns).
+      count: cells along each side: ([frames,] rows, columns).
 
     Raises:
-      ValueError: several levels, or cells that don't fill the grid.
+      ValueError: several levels, or sides that can't be cut so.
     """
+    if len(grid.levels) > 1:
+        raise ValueError("order cells: expected a tokenizer of one level, found several")
     sides = (*(() if grid.frames == 1 else (grid.frames,)), *grid.levels[0])
-    fits = len(grid.levels) == 1 and len(size) == len(sides) and not any(n % s for n, s in zip(sides, size))
-    if not fits:
-        words = "several levels" if len(grid.levels) > 1 else f"cells of {_times(size)}"
-        raise ValueError(f"config field order.size: expected cells that fill {_times(sides)}, found {words}")
-    slots = np.arange(grid.size)
-    places = grid.places
-    cell = np.ravel_multi_index(
-        tuple((places // np.asarray(size)).T), [n // s for n, s in zip(sides, size, strict=True)]
-    )
-    order = np.argsort(cell, kind="stable")
-    return Fixed(grid, Order(slots[order], cell[order]))
+    if len(count) != len(sides) or any(side % n for side, n in zip(sides, count, strict=True)):
+        expected, found = ("x".join(map(str, x)) for x in (sides, count))
+        raise ValueError(
+            f"config field order.count: expected divisors of the sides {expected}, found {found}"
+        )
+    size = [side // n for side, n in zip(sides, count, strict=True)]
+    cell = np.ravel_multi_index(tuple((grid.places // size).T), tuple(count))
+    slots = np.argsort(cell, kind="stable")
+    return Fixed(grid, Order(slots, cell[slots]))
 
 
 def chunks(grid: Grid, size: Annotated[int, SIZE]) -> Fixed:
@@ -51,7 +51,3 @@ def chunks(grid: Grid, size: Annotated[int, SIZE]) -> Fixed:
             f"config field order.size: expected a divisor of the {grid.size} slots, found {size}"
         )
     return Fixed(grid, Order(np.arange(grid.size), np.arange(grid.size) // size))
-
-
-def _times(size: tuple[int, ...]) -> str:
-    return "x".join(map(str, size))

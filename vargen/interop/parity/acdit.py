@@ -59,8 +59,8 @@ def _generator(golden: Golden) -> Any:
     side, size = math.isqrt(args["spatial_len"]), args["block_size"]
     c = stand_in(side, name="kl", channels=golden.weights["x_embedder.weight"].shape[1])
     acdit.fill(c, golden.weights, args["num_heads"])
-    cell = math.isqrt(size)
-    c.order = part("cells", size=(cell, cell)) if args["square_block"] else part("chunks", size=size)
+    count = side // math.isqrt(size)
+    c.order = part("cells", count=(count, count)) if args["square_block"] else part("chunks", size=size)
     c.head.sample_steps = golden.meta["steps"]
     tokenizer = models.build_tokenizer(c)
     grid = Grid(((side, side),), frames=args["temporal_len"])
