@@ -27,7 +27,7 @@ class Epsilon(Joint):
         pass it is 157 times the error of the noise, which a briefly trained network does not recover from.
     """
 
-    sample_steps: Annotated[int, Between(1, LEVELS)] = 25
+    sample_steps: Annotated[int, Between(1, LEVELS - 1)] = 25
     clip: Annotated[float, AtLeast(0)] = 0.0
 
     @property

@@ -78,13 +78,14 @@ def mix_halves(x: jax.Array, coords, grid: Grid) -> jax.Array:
 
     Args:
       x: [B, N, H, D], D a multiple of twice the sum of `shares`.
-      coords: int [N, A] or [B, N, A], see `half_angles`.
+      coords: int [N, A] or [B, N, A], see `half_angles`; a row of negative ones stays as it is.
       grid: the slots.
 
     Returns:
       [B, N, H, D] in x's dtype.
     """
-    angles = half_angles(coords, x.shape[-1], grid)[..., None, :]
+    angles = half_angles(coords, x.shape[-1], grid)
+    angles = jnp.where(jnp.all(jnp.asarray(coords) >= 0, axis=-1)[..., None], angles, 0.0)[..., None, :]
     y = x.astype(jnp.float32)
     first, second = jnp.split(y, 2, axis=-1)
     crossed = jnp.concatenate([-second, first], axis=-1)
