@@ -94,6 +94,26 @@ def arpg():
     return c
 
 
+def acdit():
+    c = _base("acdit")
+    c.tokenizer = part("kl", encoder=_encoder(), channels=4)
+    c.order, c.feed = part("cells", count=(2, 2)), part("noisy", bias=False)
+    c.mixer = part("attention", heads=2, qk_norm="rms", bias="qkv", rope="halves")
+    c.head = part("epsilon", sample_steps=4, clip=3.0)
+    c.model = dict(layers=2, width=16, norm="rms", adaptive="adaln", final_norm="both", init_std=0.0)
+    return c
+
+
+def xar():
+    c = acdit()
+    c.name, c.feed = "xar", part("noisy", clean=False, encoder_decoder=True, positions=True, norm="rms")
+    c.mixer = part("attention", heads=2, bias="qkv", rope="places", weight_dropout=0.1)
+    c.head = part("velocity", sample_steps=3, zero=False)
+    c.model = dict(layers=2, width=16, mlp="geglu", norm="rms", affine=False, adaptive="adaln", init_std=0.0)
+    c.model.update(dict(final_norm="learned", dropout=0.1))
+    return c
+
+
 def mamba():
     c = llamagen()
     c.name, c.mixer = "mamba", part("mamba", state=4)
@@ -145,6 +165,8 @@ SYSTEMS = dict(
     maskgit=maskgit,
     randar=randar,
     arpg=arpg,
+    acdit=acdit,
+    xar=xar,
     mamba=mamba,
     axial=axial,
     gla_chain=gla_chain,

@@ -30,6 +30,13 @@ COUNTS = {
     "arpg.py:l": (None, 71_883_403),
     "arpg.py:xl": (None, 71_883_403),
     "arpg.py:xxl": (None, 71_883_403),
+    "acdit.py:b": (None, 83_653_863 + 4),
+    "acdit.py:l": (None, 83_653_863 + 4),
+    "acdit.py:xl": (None, 83_653_863 + 4),
+    "acdit.py:h": (None, 83_653_863 + 4),
+    "xar.py:b": (None, 66_456_019 + 16),
+    "xar.py:l": (None, 66_456_019 + 16),
+    "xar.py:h": (None, 66_456_019 + 16),
     "mar.py:b": (None, 66_456_019 + 16),  # and our scale per channel
     "mar.py:l": (None, 66_456_019 + 16),
     "mar.py:h": (None, 66_456_019 + 16),
@@ -86,6 +93,28 @@ def mar_count(layers, width, depth, denoiser, slots=256, buffer=64, channels=16,
     return 2 * stack + embeddings + around + head
 
 
+def acdit_count(layers, width, channels=4, classes=1000):
+    """Parameters of ACDiT's module, added up by hand from its layers."""
+    block = (
+        linear(width, 3 * width) + linear(width, width) + linear(width, 4 * width) + linear(4 * width, width)
+    )
+    block += linear(width, 6 * width) + 2 * width + 2 * 64
+    around = channels * width + time_count(width, classes)
+    return layers * block + around + width + linear(width, 2 * width) + linear(width, channels)
+
+
+def xar_count(layers, width, hidden, slots=256, channels=16, classes=1000):
+    """Parameters of xAR's module, added up by hand from its layers; `layers` of both stacks."""
+    block = linear(width, 3 * width) + linear(width, width) + 2 * linear(width, hidden)
+    block += linear(hidden, width) + linear(width, 6 * width)
+    around = linear(channels, width) + 3 * width + 2 * slots * width + linear(width, width)
+    return layers * block + around + time_count(width, classes) + linear(width, channels)
+
+
+def time_count(width, classes):
+    return linear(256, width) + linear(width, width) + (classes + 1) * width
+
+
 @pytest.mark.parametrize("name", COUNTS)
 def test_full_size(name):
     c = config.load(FOLDER / name)
@@ -100,13 +129,16 @@ def test_full_size(name):
         "rar": lambda: expected,
         "randar": lambda: llamagen_count(layers, width) + width,
         "arpg": lambda: arpg_count(layers, width),
+        "acdit": lambda: acdit_count(layers, width),
+        "xar": lambda: xar_count(2 * layers, width, c.model.mlp_width),
     }[name.partition(".")[0]]()
     assert models.parameter_count(generator) == added
     assert expected in (None, added)
     assert models.parameter_count(tokenizer) == of_tokenizer
-    assert tokenizer.grid.size == {"var.py:d36": 2240}.get(name, 680 if name.startswith("var") else 256)
+    assert tokenizer.grid.size == {"var.py:d36": 2240}.get(name, SLOTS.get(name.partition(".")[0], 256))
 
 
+SLOTS = dict(var=680, acdit=1024)
 CAPTIONS = dict(tokens=120, channels=2048)
 
 
@@ -114,6 +146,10 @@ def test_sizes_as_published():
     """In the authors' READMEs: 2.3B, a digit cut off, and 3.1B."""
     assert math.floor(var_count(36, 2240, shared=True) / 1e8) == 23
     assert round(llamagen_count(24, 3200) / 1e8) == 31
+    counted = {(12, 768): 1303, (24, 1024): 4579, (28, 1152): 6749, (32, 1280): 9510}
+    assert {sizes: round(acdit_count(*sizes) / 1e5) for sizes in counted} == counted
+    counted = {(16, 768, 2048): 1726, (32, 1024, 2730): 6084, (40, 1280, 3413): 11860}
+    assert {sizes: round(xar_count(*sizes) / 1e5) for sizes in counted} == counted
     published = {(12, 1024): 3198, (18, 1280): 7190, (24, 1536): 13024}  # ARPG's README
     assert {sizes: round(arpg_count(*sizes) / 1e5) for sizes in published} == published
 

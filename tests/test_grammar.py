@@ -7,9 +7,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from systems import SYSTEMS, arpg, labels_for, llamagen, llamagen_text, make, mar, randar, rar, var
+from systems import (
+    SYSTEMS,
+    acdit,
+    arpg,
+    labels_for,
+    llamagen,
+    llamagen_text,
+    make,
+    mar,
+    randar,
+    rar,
+    var,
+    xar,
+)
 
-from vargen import models, orders
+from vargen import models, orders, parts
 from vargen.conditioning import Captions
 from vargen.config import part
 from vargen.errors import UserError
@@ -49,7 +62,7 @@ def build(c):
         (
             llamagen,
             dict(order=part("spiral")),
-            "order.name: expected one of frames, levels, random, random_sets, random_to_raster, raster, found 'spiral'",
+            "order.name: expected one of cells, chunks, .*, random_to_raster, raster, found 'spiral'",
         ),
         (
             llamagen,
@@ -105,6 +118,49 @@ def build(c):
             dict(mixer=part("attention", heads=8)),
             "mixer.heads: expected heads of a multiple of 4 channels",
         ),
+        (
+            acdit,
+            dict(order=part("random")),
+            "noisy: needs an order that is the same for all examples, such as cells",
+        ),
+        (
+            acdit,
+            dict(order=part("cells", count=(3, 2))),
+            "order.count: expected divisors of the sides 4x4, found 3x2",
+        ),
+        (
+            acdit,
+            dict(order=part("cells", count=(2,))),
+            "order.count: expected divisors of the sides 4x4, found 2",
+        ),
+        (
+            acdit,
+            dict(order=part("chunks", size=3)),
+            "order.size: expected a divisor of the 16 slots, found 3",
+        ),
+        (
+            acdit,
+            dict(head=part("diffusion")),
+            "noisy: shows what a head drafts over several passes, expected the head",
+        ),
+        (
+            mar,
+            dict(head=part("epsilon")),
+            "epsilon: drafts over several passes, expected the feed noisy, found mask",
+        ),
+        (llamagen, dict(head=part("velocity")), "head velocity: expected a tokenizer of latents"),
+        (acdit, dict(mixer=part("gla", heads=2)), "mixer gla: expected rows all of which stay visible"),
+        (xar, dict(mixer=part("gla", heads=2)), "mixer gla: expected rows all of which stay visible"),
+        (
+            acdit,
+            dict(mixer=part("attention", heads=8, rope="halves")),
+            "heads of a multiple of 4 channels for rope",
+        ),
+        (
+            acdit,
+            dict(model=dict(layers=2, width=16)),
+            "feed noisy modulates blocks, expected model.adaptive adaln",
+        ),
         (mar, dict(conditioning=part("label", lead=1)), "label: makes 2 rows, which needs the feed shift"),
         (
             mar,
@@ -151,6 +207,20 @@ def test_orders():
     for n, steps in ((256, 64), (16, 16), (16, 1), (7, 5)):
         sizes = orders.cosine_sizes(n, steps)
         assert len(sizes) == steps and sizes.sum() == n and sizes.min() >= 1
+
+
+def test_orders_of_blocks():
+    def build_order(grid, name, **options):
+        return parts.build(orders.ORDERS, part(name, **options), "order", grid=grid).decoding(None, 1)
+
+    found = build_order(Grid(((4, 4),)), "cells", count=(2, 2))
+    np.testing.assert_array_equal(found.slots, [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15])
+    np.testing.assert_array_equal(found.sizes, [4] * 4)
+    found = build_order(Grid(((2, 2),), frames=4), "cells", count=(2, 2, 1))
+    np.testing.assert_array_equal(found.slots, [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15])
+    found = build_order(Grid(((2, 3),)), "chunks", size=2)
+    np.testing.assert_array_equal(found.slots, np.arange(6))
+    np.testing.assert_array_equal(found.steps, [0, 0, 1, 1, 2, 2])
 
 
 def test_masked_training_order():

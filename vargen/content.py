@@ -1,11 +1,31 @@
-"""The contents of slots, [B, N, ...]: taken and put by slot."""
+"""The contents of slots, [B, N, ...]: taken and put by slot, and with noise."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Noised:
+    """Contents with noise, which heads that draw a step over several passes are trained on and refine.
+
+    Attributes:
+      clean: float32 [B, N, C], canonical: what is known.
+      content: float32 [B, N, C]: with noise; in decoding `clean` with the step's draft in its place.
+      level: how much noise, 0 (none) to 1000 (nothing else): float32 [B, N], the same for all slots of a step; in
+        decoding [], of the step's draft.
+      target: float32 [B, N, C]: what the head is to predict; None in decoding.
+    """
+
+    clean: jax.Array
+    content: jax.Array
+    level: Any
+    target: Any = None
 
 
 def take(content: jax.Array, slots: Any) -> jax.Array:

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vargen import content as contents
 from vargen.conditioning import Condition
@@ -91,8 +92,12 @@ class Generator:
         if train:
             labels = self.condition.drop(labels, key_labels)
         order = self.ordering.training(key_order, content, progress)
+        target = content
+        if self.head.levels is not None:
+            content = self.noised(params, content, order, key_head)
+            target = content.target
         hidden, rows = self.hidden(params, quantizer, content, labels, order, key_rows if train else None)
-        target = contents.take(content, rows.slots)
+        target = contents.take(target, rows.slots)
         return self.head.apply(
             {"params": params["head"]},
             hidden,
@@ -103,6 +108,17 @@ class Generator:
             method="loss",
             rngs={"head": key_head},
         )
+
+    def noised(self, params, content, order, key) -> contents.Noised:
+        """What a head that draws a step over several passes is trained on: each step's contents with noise of their own
+        level; the order is the same for all examples.
+        """
+        steps = np.empty(len(order.steps), np.int32)
+        steps[order.slots] = order.steps
+        found: Any = self.head.apply(
+            {"params": params["head"]}, content, steps, method="noised", rngs={"head": key}
+        )
+        return found
 
     def log_likelihood(self, params, quantizer, content, labels) -> jax.Array:
         """float32 [B], nats: log p(content [B, N, ...] | labels [B]) in the order of generation.
@@ -121,7 +137,7 @@ class Generator:
     def hidden(self, params, quantizer, content, labels, order, key=None):
         """The whole pass in parallel: hidden vectors [B, N, D] of the feed's rows, and those rows.
 
-        With a key, training's dropout is on.
+        With a key, training's dropout is on. Contents are `Noised` where the feed drafts.
         """
         condition = self.condition.apply({"params": params["condition"]}, labels)
         rngs = None if key is None else {"dropout": jax.random.fold_in(key, len(self.stages))}
@@ -172,7 +188,7 @@ class Generator:
           params, quantizer: as for `loss`.
           state: the feed's state.
           cache: of `init_cache`; with `layers` lists of the layers' caches.
-          content: the contents so far, [B, N, *slot.shape], canonical.
+          content: the contents so far, [B, N, *slot.shape], canonical; `Noised` where the feed drafts.
           condition: `Condition` with R conditions per example (with and without label under guidance).
           modulations: what `modulations` gave for it.
           order: the order; slots may differ per example.
@@ -192,7 +208,7 @@ class Generator:
 
     def through(self, params, rows, condition, modulations, cache=None, key=None, layers=None):
         """Rows through all stages to hidden vectors, and the cache."""
-        own = None
+        own, owner = None, rows.owner
         after = {"feed": {} if cache is None else cache["feed"]}
         vector = None if condition.vector is None else condition.vector[:, None]
         if rows.condition is not None:
@@ -205,13 +221,12 @@ class Generator:
             stage_cache = None if cache is None else cache[stage.name]
             if layers is not None:
                 hidden, stage_cache = stage.unrolled(
-                    params, layers[stage.name], rows.x, rows.layout, vector, own, stage_cache
+                    params, layers[stage.name], rows.x, rows.layout, vector, own, stage_cache, owner
                 )
             else:
                 stage_key = None if key is None else jax.random.fold_in(key, i)
-                hidden, stage_cache = stage(
-                    params, rows.x, rows.layout, vector, modulations[stage.name], own, stage_cache, stage_key
-                )
+                args = (rows.layout, vector, modulations[stage.name], own, stage_cache, stage_key, owner)
+                hidden, stage_cache = stage(params, rows.x, *args)
             after[stage.name] = stage_cache
         hidden = self.feed.apply({"params": params["feed"]}, hidden, rows, method="outputs")
         return hidden, None if cache is None else after
@@ -230,6 +245,8 @@ def _touch_feed(feed, generator, layouts: list[Layout] | None = None):
     if isinstance(tokenizer, Leveled):
         abstract = jax.eval_shape(init, jax.random.key(0))["quantizer"]
         quantizer = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract)
+    if feed.drafts:
+        content = contents.Noised(content, content, jnp.zeros(content.shape[:2]))
     rows = feed.inputs(content, condition, order, quantizer)
     layouts = [] if layouts is None else layouts
     layouts.append(rows.layout)

@@ -90,6 +90,7 @@ def build_generator(config, tokenizer) -> Generator:
             dtype=dtype,
         )
         head.check(slot)
+        _check_drafts(config, feed, head)
         generator = Generator(
             tokenizer=tokenizer,
             ordering=ordering,
@@ -130,9 +131,10 @@ def _stages(config, m, feed, grid, initial, dtype) -> tuple[Stage, ...]:
         dtype=dtype,
         **{k: m[k] for k in BLOCK},
     )
-    norm = FinalNorm(
-        width, initial, m["norm"], m["affine"], m["eps"], m["adaptive"] != "none", m["adaln_zero"], dtype
-    )
+    modulated, final = m["adaptive"] != "none", m["final_norm"]
+    affine = final != "modulated" if modulated else m["affine"]
+    modulated = modulated and final != "learned"
+    norm = FinalNorm(width, initial, m["norm"], affine, m["eps"], modulated, m["adaln_zero"], dtype)
     return tuple(
         Stage(name, block, count, norm, m["drop_path"], config.training.remat, feed.reads_memory(i))
         for i, (name, count) in enumerate(zip(feed.stages, layers, strict=True))
@@ -171,8 +173,19 @@ def _check_condition(config, condition, feed, adaptive: str) -> None:
             f"conditioning {name}: has no vector, expected model.adaptive none, the feed shift, no step_condition"
         )
     if feed.modulates_rows and adaptive == "none":
+        what = f"{config.feed.name}: step_condition" if config.feed.name == "shift" else config.feed.name
+        raise UserError(f"feed {what} modulates blocks, expected model.adaptive adaln or shared, found none")
+
+
+def _check_drafts(config, feed, head) -> None:
+    if feed.drafts and head.levels is None:
         raise UserError(
-            "feed shift: step_condition modulates blocks, expected model.adaptive adaln or shared, found none"
+            f"feed {config.feed.name}: shows what a head drafts over several passes, expected the head epsilon or "
+            f"velocity, found {config.head.name}"
+        )
+    if not feed.drafts and head.levels is not None:
+        raise UserError(
+            f"head {config.head.name}: drafts over several passes, expected the feed noisy, found {config.feed.name}"
         )
 
 

@@ -49,9 +49,9 @@ class Stage:
             f"{self.name}_norm": self.norm.init(norm_key, vector, vector).get("params", {}),
         }
 
-    def modulate(self, params, condition):
+    def modulate(self, params, condition, owner=None):
         """The modulations of one block, see `Block.modulate`."""
-        return self.block.apply({"params": params}, condition, method="modulate")
+        return self.block.apply({"params": params}, condition, owner, method="modulate")
 
     def modulations(self, params, condition):
         """Those of all blocks by [B, 1, ...]: [L, B, 1, 6, D]."""
@@ -69,7 +69,9 @@ class Stage:
             [jax.tree.map(lambda x, i=i: x[i], tree) for i in range(self.layers)] for tree in (both, cache)
         ]
 
-    def __call__(self, params, x, layout: Layout, vector, modulations, own=None, cache=None, key=None):
+    def __call__(
+        self, params, x, layout: Layout, vector, modulations, own=None, cache=None, key=None, owner=None
+    ):
         """Rows through the blocks.
 
         Args:
@@ -81,6 +83,7 @@ class Stage:
           own: None, or [B, M, ...]: what each row is modulated by instead.
           cache: [L, ...] per leaf, or None (the parallel form).
           key: PRNG key of dropout, which is on where there is one.
+          owner: None, or int [M]: by which of `vector` and `own` each row is modulated, see `Rows.owner`.
 
         Returns:
           [B, M, D], and the cache with the rows that stay in it.
@@ -93,28 +96,28 @@ class Stage:
             params, modulation, cache, rate, key, layer = inputs
             rngs = {"dropout": key} if train else None
             here = dataclasses.replace(layout, layer=layer)
-            modulation = modulation if own is None else self.modulate(params, own)
+            modulation = modulation if own is None else self.modulate(params, own, owner)
             return self.block.apply({"params": params}, x, modulation, here, cache, train, rate, rngs=rngs)
 
         body = jax.checkpoint(body) if self.remat and train else body
         x, cache = jax.lax.scan(
             body, x, (params[self.name], modulations, cache, rates, keys, np.arange(self.layers))
         )
-        return self.normed(params, x, vector), cache
+        return self.normed(params, x, vector, owner), cache
 
-    def unrolled(self, params, layers, x, layout: Layout, vector, own=None, cache=None):
+    def unrolled(self, params, layers, x, layout: Layout, vector, own=None, cache=None, owner=None):
         """The same without a loop and without dropout, layers and caches as `cut` gives them."""
         caches = []
         for layer, ((p, modulation), c) in enumerate(zip(layers, cache, strict=True)):
             here = dataclasses.replace(layout, layer=layer)
-            modulation = modulation if own is None else self.modulate(p, own)
+            modulation = modulation if own is None else self.modulate(p, own, owner)
             x, c = self.block.apply({"params": p}, x, modulation, here, c)
             caches.append(c)
-        return self.normed(params, x, vector), caches
+        return self.normed(params, x, vector, owner), caches
 
-    def normed(self, params, x, vector):
+    def normed(self, params, x, vector, owner=None):
         """The norm behind the blocks."""
-        return self.norm.apply({"params": params[f"{self.name}_norm"]}, x, vector)
+        return self.norm.apply({"params": params[f"{self.name}_norm"]}, x, vector, owner)
 
 
 def _touch(block, memory: bool):

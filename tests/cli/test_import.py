@@ -32,7 +32,7 @@ def tiny(system):
     c = config.load(f"{ROOT / 'configs' / system}.py:{'d16' if system == 'var' else 'b'}")
     c.compute_dtype = "float32"
     c.data.image_size, c.data.num_classes = IMAGE, 5
-    c.model.layers = 4 if system == "mar" else 2
+    c.model.layers = 4 if system in ("mar", "xar") else 2
     c.model.width = 128
     c.mixer.heads = 2
     c.model.mlp_width = 64 if "mlp_width" in c.model else 512
@@ -41,6 +41,9 @@ def tiny(system):
         c.tokenizer = part(
             "multiscale_vq", encoder=conv(projection=3), levels=(1, 2, 4), vocab=16, channels=4
         )
+    elif system in ("acdit", "xar"):
+        encoder = conv(decoder_attention=False, encoder_attention=system == "xar")
+        c.tokenizer.update(dict(encoder=encoder, channels=4))
     elif system == "mar":
         encoder = conv(decoder_attention=False)
         c.tokenizer = part("kl", encoder=encoder, channels=4, scale=0.2325)
@@ -91,7 +94,7 @@ def imported(system, folder, *options):
     return folder / "model"
 
 
-@pytest.mark.parametrize("system", ["var", "llamagen", "mar", "rar"])
+@pytest.mark.parametrize("system", ["var", "llamagen", "mar", "rar", "acdit", "xar"])
 def test_import_and_export(system, tmp_path, capsys):
     params = publish(system, tmp_path)
     out = imported(system, tmp_path, "--heads", 2)

@@ -20,6 +20,8 @@ PUBLISHED = [
     *(("mar", size) for size in "blh"),
     *(("rar", size) for size in ("b", "l", "xl", "xxl")),
     *((system, size) for system in ("randar", "arpg") for size in ("l", "xl", "xxl")),
+    *(("acdit", size) for size in ("b", "l", "xl", "h")),
+    *(("xar", size) for size in "blh"),
 ]
 
 
@@ -114,7 +116,8 @@ def test_hints_and_contradictions():
             rar, tokenizer_arrays("rar"), published(rar.generator, systems.build(c)[1]), image_size=512
         )
     with pytest.raises(
-        UserError, match="system: expected one of var, llamagen, mar, rar, randar, arpg, found 'sd'"
+        UserError,
+        match="system: expected one of var, llamagen, mar, rar, randar, arpg, acdit, xar, found 'sd'",
     ):
         systems.system("sd")
 

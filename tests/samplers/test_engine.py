@@ -11,7 +11,7 @@ import pytest
 from systems import SYSTEMS, labels_for, make
 
 from vargen import models
-from vargen.content import take
+from vargen.content import Noised, take
 from vargen.draws import keyed
 from vargen.model import Model
 from vargen.orders import Order
@@ -37,7 +37,7 @@ def uncached(generator, params, quantizer, labels, key, sampling, given=None):
     def hidden_of(content, labels, steps):
         order_now = dataclasses.replace(order, steps=steps) if masked else order
         hidden, rows = generator.hidden(params, quantizer, content, labels, order_now)
-        slots = jnp.broadcast_to(jnp.asarray(rows.slots), content.shape[:2])
+        slots = jnp.broadcast_to(jnp.asarray(rows.slots), hidden.shape[:2])
         # From the feed's rows to canonical slots.
         return jax.vmap(lambda h, s: jnp.zeros_like(h).at[s].set(h))(hidden, slots)
 
@@ -45,6 +45,11 @@ def uncached(generator, params, quantizer, labels, key, sampling, given=None):
         if start < order.given:
             continue
         slots = np.broadcast_to(np.asarray(order.slots), (batch, n))[:, start : start + size]
+        if generator.feed.drafts:
+            scale = scales[s] if sampling.guided else None
+            args = (content, labels, order, slots, draws, sampling, scale)
+            content = drafted(generator, params, hidden_of, *args)
+            continue
         steps = jnp.broadcast_to((np.asarray(order.steps) >= s).astype(np.int32), (batch, n))
         hidden = [take(hidden_of(content, labels, steps), jnp.asarray(slots))]
         if sampling.guided:
@@ -63,6 +68,25 @@ def uncached(generator, params, quantizer, labels, key, sampling, given=None):
     return content
 
 
+def drafted(generator, params, hidden_of, content, labels, order, slots, draws, sampling, scale):
+    """A step of a head that drafts it, by a whole pass for each refinement; what is known has no noise."""
+    head = generator.head.bind({"params": params["head"]})
+    here, known = slots[0], order.slots[: list(order.slots).index(slots[0, 0])]
+    draft = head.start(draws.at(jnp.asarray(slots)), sampling)
+    for at, level in enumerate(head.levels):
+        levels = np.full(content.shape[:2], level, np.float32)
+        levels[:, known] = 0
+        noised = Noised(content, content.at[:, here].set(draft.content), jnp.asarray(levels))
+        # Noise at later steps plays no role, whatever it is.
+        later = np.setdiff1d(np.asarray(order.slots), [*known, *here])
+        noised = dataclasses.replace(noised, content=noised.content.at[:, later].set(7.0))
+        hidden = [hidden_of(noised, labels, None)[:, here]]
+        if sampling.guided:
+            hidden.append(hidden_of(noised, generator.condition.without(labels), None)[:, here])
+        draft = head.refine(jnp.concatenate(hidden), draft, at, sampling, scale)
+    return content.at[:, here].set(draft.content)
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_cached_equals_uncached(name):
     _, generator, params, tokenizer_params = make(name)
@@ -74,11 +98,14 @@ def test_cached_equals_uncached(name):
     found, order, _ = jax.jit(functools.partial(decode, generator))(*args)
     expected = uncached(generator, *args)
     assert len(np.unique(np.asarray(found).reshape(3, -1), axis=0)) == 3
-    chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
+    chex.assert_trees_all_close(found, expected, rtol=ROUNDING.get(name, 1e-4), atol=ROUNDING.get(name, 1e-4))
     np.testing.assert_array_equal(
         np.sort(np.broadcast_to(order.slots, found.shape[:2])),
         np.arange(found.shape[1])[None] * np.ones((3, 1)),
     )
+
+
+ROUNDING = dict(acdit=1e-3)  # of a draft that is noise alone the first pass makes 157 times as much
 
 
 PREFIX = np.arange(16) < 6
@@ -91,6 +118,8 @@ GIVEN = dict(
     maskgit=SCATTERED,
     randar=SCATTERED,
     arpg=SCATTERED,
+    acdit=np.arange(16) < 8,
+    xar=np.arange(16) < 8,
 )
 
 
@@ -108,7 +137,7 @@ def test_given_slots_stay_and_the_rest_follows_from_them(name):
     assert order.given == known.sum()
     np.testing.assert_array_equal(found[:, known], content[:, known])
     expected = uncached(generator, params, quantizer, labels, jax.random.key(5), sampling, (content, known))
-    chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
+    chex.assert_trees_all_close(found, expected, rtol=ROUNDING.get(name, 1e-4), atol=ROUNDING.get(name, 1e-4))
     other = run(params, (content + 3) % 16)[0]
     assert not np.array_equal(found[:, ~known], other[:, ~known])
 

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-QUICK, REST = ["var"], ["mar", "llamagen", "llamagen_text", "rar", "gla_chain"]
+QUICK, REST = ["var"], ["mar", "llamagen", "llamagen_text", "rar", "gla_chain", "acdit"]
 TESTS = pathlib.Path(__file__).parent.parent
 
 

@@ -3,11 +3,12 @@
 from vargen.feeds.feed import Feed
 from vargen.feeds.instruct import Instruct
 from vargen.feeds.mask import Mask
+from vargen.feeds.noisy import Noisy
 from vargen.feeds.query import Query
 from vargen.feeds.refine import Refine
 from vargen.feeds.rows import Rows, Step
 from vargen.feeds.shift import Shift
 
-FEEDS = {"instruct": Instruct, "mask": Mask, "query": Query, "refine": Refine, "shift": Shift}
+FEEDS = {"instruct": Instruct, "mask": Mask, "noisy": Noisy, "query": Query, "refine": Refine, "shift": Shift}
 
-__all__ = ["FEEDS", "Feed", "Instruct", "Mask", "Query", "Refine", "Rows", "Shift", "Step"]
+__all__ = ["FEEDS", "Feed", "Instruct", "Mask", "Noisy", "Query", "Refine", "Rows", "Shift", "Step"]

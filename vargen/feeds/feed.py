@@ -16,7 +16,8 @@ class Feed(Protocol):
       stages: the names of the stages of blocks that it drives, one after another.
       cached: whether rows that are known are remembered in caches.
       takes_prefix: whether it takes a condition of several rows.
-      modulates_rows: whether every row brings a condition of its own (`Rows.condition`).
+      modulates_rows: whether rows bring conditions of their own (`Rows.condition`).
+      drafts: whether its rows show what a `JointHead` has drafted: contents are `Noised` then.
       length: how many rows a cache must hold.
     """
 
@@ -24,6 +25,7 @@ class Feed(Protocol):
     cached: bool
     takes_prefix: bool
     modulates_rows: bool
+    drafts: bool
 
     @property
     def length(self) -> int: ...
@@ -40,7 +42,7 @@ class Feed(Protocol):
         """Rows of a whole pass.
 
         Args:
-          content: [B, N, *slot.shape], canonical.
+          content: [B, N, *slot.shape], canonical; `Noised` where it drafts.
           condition: `Condition` of B.
           order: of `Ordering.training`, or of `decoding` where that is the same for all examples.
           quantizer: the tokenizer's quantiser parameters.
@@ -69,7 +71,7 @@ class Feed(Protocol):
 
         Args:
           state: of `begin` and `absorb`.
-          content: [B, N, *slot.shape], what is known so far; anything elsewhere.
+          content: [B, N, *slot.shape], what is known so far, anything elsewhere; `Noised` where it drafts.
           condition: `Condition` of B, or of a multiple of it (with and without label, under guidance).
           order, step: the order of generation, and the step.
           quantizer: the tokenizer's quantiser parameters.
@@ -104,6 +106,7 @@ class Plain:
     stages = ("blocks",)
     takes_prefix = False
     modulates_rows = False
+    drafts = False
 
     def reads_memory(self, stage: int) -> bool:
         """No stage does."""

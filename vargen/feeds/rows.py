@@ -26,7 +26,9 @@ class Rows:
       slots: int [N] or [B, N]: the slot that each row of the feed's `outputs` predicts.
       weight: None (all predictions count), or float32 [B, N]: 1 where the prediction is asked for.
       aside: what the feed needs again between two stages.
-      condition: None (every row is modulated by the condition's vector), or [B, M, D]: each by its own.
+      condition: None (every row is modulated by the condition's vector), or [B, M, D]: each by its own; with `owner`
+        [B, G, D].
+      owner: None, or int [M], NumPy: by which of the G conditions each row is modulated; -1: by none.
     """
 
     x: jax.Array
@@ -35,6 +37,7 @@ class Rows:
     weight: Any = None
     aside: Any = None
     condition: Any = None
+    owner: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,17 +85,22 @@ def key_times(times: np.ndarray, padding: Any) -> Any:
 
 
 class Content(nn.Module):
-    """Slots' contents as vectors of the model's width: [B, n, *slot.shape] -> [B, n, D]; one code, or numbers."""
+    """Slots' contents as vectors of the model's width: [B, n, *slot.shape] -> [B, n, D]; one code, or numbers by a map
+    (with or without `bias`).
+    """
 
     slot: Slot
     width: int
     initial: Initial
     dtype: Any = None
+    bias: bool = True
 
     @nn.compact
     def __call__(self, content):
         if not self.slot.vocab:
             init = self.initial.kernel()
-            return Dense(self.width, ("latent", "embed"), init, dtype=self.dtype, name="latents")(content)
+            return Dense(self.width, ("latent", "embed"), init, self.bias, self.dtype, name="latents")(
+                content
+            )
         table = self.initial.table()
         return Embed(self.slot.vocab, self.width, table, "vocab", self.dtype, name="codes")(content)

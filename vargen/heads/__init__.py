@@ -1,9 +1,11 @@
-"""Heads: what distribution is put over the contents of slots. The axis's contract is `Head`."""
+"""Heads: what distribution is put over the contents of slots. The axis's contract is `Head`, or `JointHead`."""
 
 from vargen.heads.categorical import Categorical
 from vargen.heads.diffusion import Diffusion
-from vargen.heads.head import Head, Sample
+from vargen.heads.epsilon import Epsilon
+from vargen.heads.head import Head, JointHead, Sample
+from vargen.heads.velocity import Velocity
 
-HEADS = {"categorical": Categorical, "diffusion": Diffusion}
+HEADS = {"categorical": Categorical, "diffusion": Diffusion, "epsilon": Epsilon, "velocity": Velocity}
 
-__all__ = ["HEADS", "Categorical", "Diffusion", "Head", "Sample"]
+__all__ = ["HEADS", "Categorical", "Diffusion", "Epsilon", "Head", "JointHead", "Sample", "Velocity"]

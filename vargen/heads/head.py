@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 
+from vargen.content import Noised
 from vargen.draws import Draws
 from vargen.layout import Layout
 from vargen.slots import Slot
@@ -18,10 +20,12 @@ class Sample(NamedTuple):
       content: [B, n, *slot.shape].
       score: float32 [B, n], its log-probability as the model has it, before temperature and filters; None where the
         head has none.
+      memory: of a draft, what the next pass must know beside its content: arrays [B, n, ...].
     """
 
     content: jax.Array
     score: jax.Array | None
+    memory: Any = ()
 
 
 class Head(Protocol):
@@ -29,9 +33,11 @@ class Head(Protocol):
 
     Attributes:
       explicit: whether there is `log_prob`, and so top-k, top-p and scores.
+      levels: None; see `JointHead`.
     """
 
     explicit: bool
+    levels: None
 
     def check(self, slot: Slot) -> None:
         """Raises ValueError for slots that hold what it doesn't model."""
@@ -63,4 +69,51 @@ class Head(Protocol):
 
     def log_prob(self, hidden, target) -> jax.Array:
         """float32 [B, n], nats: log-probability of contents; where `explicit`."""
+        ...
+
+
+class JointHead(Protocol):
+    """A Linen module that draws all slots of a step together, over several passes of the whole generator.
+
+    It drafts a step's contents as noise, and refines them by what each pass makes of the draft. The feed must show it
+    (`Feed.drafts`).
+
+    Attributes:
+      explicit: False.
+      levels: float32 [P], NumPy: the noise level of the draft in each pass, see `Noised`.
+    """
+
+    explicit: bool
+    levels: np.ndarray
+
+    def check(self, slot: Slot) -> None:
+        """Raises ValueError for slots that hold what it doesn't model."""
+        ...
+
+    def noised(self, content, steps: np.ndarray) -> Noised:
+        """Contents as they are trained on: every step's with noise of a level of its own (needs the rng "head").
+
+        Args:
+          content: [B, N, C], canonical.
+          steps: int [N]: the step of each.
+        """
+        ...
+
+    def loss(self, hidden, target, layout: Layout, weight=None, train: bool = True) -> tuple[jax.Array, dict]:
+        """As `Head.loss`, with `Noised.target` for target."""
+        ...
+
+    def start(self, draws: Draws, settings: Any) -> Sample:
+        """The draft before the first pass, for [B, n]; `settings` as of `Head.sample`."""
+        ...
+
+    def refine(self, hidden, draft: Sample, at: Any, settings: Any, guidance=None) -> Sample:
+        """The draft after a pass, of the last one the step's contents.
+
+        Args:
+          hidden: [B, n, D], or with guidance [2B, n, D]: with the condition, then without.
+          draft: before it.
+          at: the pass (int, or traced in a scan).
+          settings, guidance: as of `Head.sample`.
+        """
         ...

@@ -25,6 +25,11 @@ class Names:
       block: list of residual blocks in a level.
       middle: residual block, attention, residual block.
       fused: attention keeps query, key and value in one array.
+      down_conv, up_conv: the convolutions between levels.
+      shortcut: of a block that widens.
+      norm_out: of both ends.
+      attention: its norm, query, key, value (or `fused` the one array) and the projection out.
+      linear: attention keeps linear layers, not 1x1 convolutions.
     """
 
     down: str
@@ -33,10 +38,30 @@ class Names:
     block: str
     middle: tuple[str, str, str]
     fused: bool
+    down_conv: str = "downsample.conv"
+    up_conv: str = "upsample.conv"
+    shortcut: str = "nin_shortcut"
+    norm_out: str = "norm_out"
+    attention: tuple[str, ...] = ("norm", "q", "k", "v", "proj_out")
+    linear: bool = False
 
 
 DIFFUSION = Names("down", "up", False, "block", ("mid.block_1", "mid.attn_1", "mid.block_2"), False)
-VAR = dataclasses.replace(DIFFUSION, fused=True)
+VAR = dataclasses.replace(DIFFUSION, fused=True, attention=("norm", "qkv", "proj_out"))
+DIFFUSERS = Names(
+    down="down_blocks",
+    up="up_blocks",
+    reversed_up=True,
+    block="resnets",
+    middle=("mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1"),
+    fused=False,
+    down_conv="downsamplers.0.conv",
+    up_conv="upsamplers.0.conv",
+    shortcut="conv_shortcut",
+    norm_out="conv_norm_out",
+    attention=("group_norm", "query", "key", "value", "proj_attn"),
+    linear=True,
+)
 LLAMAGEN = Names("conv_blocks", "conv_blocks", True, "res", ("mid.0", "mid.1", "mid.2"), False)
 
 
@@ -93,12 +118,12 @@ def table(tokenizer: Autoencoder, names: Names) -> list[m.Entry]:
         ("decoder", decoder, decoder.blocks + 1),
     ):
         entries += m.conv(f"{end}/conv_in", f"{end}.conv_in") + m.conv(f"{end}/conv_out", f"{end}.conv_out")
-        entries += m.norm(f"{end}/norm_out", f"{end}.norm_out")
+        entries += m.norm(f"{end}/norm_out", f"{end}.{names.norm_out}")
         lowest = module.width * module.multipliers[-1]
         first, attention, second = (f"{end}.{name}" for name in names.middle)
-        entries += _block(f"{end}/middle/block0", first, False)
-        entries += _attention(f"{end}/middle/attention", attention, lowest, names.fused)
-        entries += _block(f"{end}/middle/block1", second, False)
+        entries += _block(f"{end}/middle/block0", first, names, False)
+        entries += _attention(f"{end}/middle/attention", attention, lowest, names)
+        entries += _block(f"{end}/middle/block1", second, names, False)
         for level in range(levels):
             if end == "encoder":
                 source = f"{end}.{names.down}.{level}"
@@ -109,29 +134,31 @@ def table(tokenizer: Autoencoder, names: Names) -> list[m.Entry]:
             ours = f"{end}/level{level}"
             for b in range(blocks):
                 widens = b == 0 and before != module.multipliers[level]
-                entries += _block(f"{ours}_block{b}", f"{source}.{names.block}.{b}", widens)
+                entries += _block(f"{ours}_block{b}", f"{source}.{names.block}.{b}", names, widens)
                 if module.attention and level == levels - 1:
-                    entries += _attention(f"{ours}_attention{b}", f"{source}.attn.{b}", lowest, names.fused)
+                    entries += _attention(f"{ours}_attention{b}", f"{source}.attn.{b}", lowest, names)
             if end == "encoder" and level < levels - 1:
-                entries += m.conv(f"{ours}_down", f"{source}.downsample.conv")
+                entries += m.conv(f"{ours}_down", f"{source}.{names.down_conv}")
             if end == "decoder" and level > 0:
-                entries += m.conv(f"{ours}_up", f"{source}.upsample.conv")
+                entries += m.conv(f"{ours}_up", f"{source}.{names.up_conv}")
     return entries
 
 
-def _block(target: str, source: str, widens: bool) -> list[m.Entry]:
+def _block(target: str, source: str, names: Names, widens: bool) -> list[m.Entry]:
     entries = []
     for i in (1, 2):
         entries += m.norm(f"{target}/norm{i}", f"{source}.norm{i}") + m.conv(
             f"{target}/conv{i}", f"{source}.conv{i}"
         )
-    return entries + (m.pointwise(f"{target}/shortcut", f"{source}.nin_shortcut") if widens else [])
+    return entries + (m.pointwise(f"{target}/shortcut", f"{source}.{names.shortcut}") if widens else [])
 
 
-def _attention(target: str, source: str, channels: int, fused: bool) -> list[m.Entry]:
-    entries = m.norm(f"{target}/norm", f"{source}.norm") + m.pointwise(f"{target}/out", f"{source}.proj_out")
-    if fused:
-        return entries + m.pointwise(f"{target}/qkv", f"{source}.qkv")
-    names, sizes = [f"{source}.{name}" for name in "qkv"], [channels] * 3
-    entries += m.joined(f"{target}/qkv/kernel", [f"{n}.weight" for n in names], sizes, m.POINTWISE)
-    return entries + m.joined(f"{target}/qkv/bias", [f"{n}.bias" for n in names], sizes)
+def _attention(target: str, source: str, channels: int, names: Names) -> list[m.Entry]:
+    layer, form = (m.dense, m.DENSE) if names.linear else (m.pointwise, m.POINTWISE)
+    norm, *parts, out = (f"{source}.{name}" for name in names.attention)
+    entries = m.norm(f"{target}/norm", norm) + layer(f"{target}/out", out)
+    if names.fused:
+        return entries + layer(f"{target}/qkv", parts[0])
+    sizes = [channels] * 3
+    entries += m.joined(f"{target}/qkv/kernel", [f"{n}.weight" for n in parts], sizes, form)
+    return entries + m.joined(f"{target}/qkv/bias", [f"{n}.bias" for n in parts], sizes)

@@ -21,6 +21,7 @@ FAMILIES = (
     "rar",
     "randar",
     "arpg",
+    "acdit",
     "llamagen",
     "llamagen_vq",
     "maskgit_vqgan",

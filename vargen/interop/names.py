@@ -8,4 +8,6 @@ SYSTEMS = {
     "rar": ("rar", "maskgit_vqgan"),
     "randar": ("randar", "llamagen_vq"),
     "arpg": ("arpg", "llamagen_vq"),
+    "acdit": ("acdit", "sd_kl"),
+    "xar": ("xar", "mar_kl"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Annotated, Any
 
@@ -15,7 +16,8 @@ from vargen.layers import Dense, Norm, logical
 from vargen.layout import Layout, View
 from vargen.limits import COUNT, EPS, RATE, SIZE, Above, AtLeast, Between, OneOf
 from vargen.mixers.primitives import merge, step_attention
-from vargen.mixers.rope import rotate
+from vargen.mixers.rope import mix_halves, rotate, shares
+from vargen.slots import Grid
 
 
 class Attention(nn.Module):
@@ -24,14 +26,15 @@ class Attention(nn.Module):
     Attributes:
       width: D, size of input and output.
       heads: H, query heads.
+      grid: the slots, whose sides rope "halves" needs.
       kv_heads: G, key and value heads (0: as many as heads).
       qk_norm: "none"; "layer" or "rms": norms of queries and keys per head, with a learned scale (and bias for
         "layer"); "l2": unit queries and keys, logits scaled by a learned factor per head of at most 100 (VAR's
         larger models).
       bias: biases of the projections in: "none", "qv" or "qkv".
       out_bias: whether the projection out has a bias.
-      rope: rotary positions: "none", "sequence" (the place in the generation sequence) or "places" (2-D, or 3-D
-        where there are frames: from `layout.coords`).
+      rope: rotary positions: "none", "sequence" (the place in the generation sequence), "places" (2-D, or 3-D where
+        there are frames: from `layout.coords`) or "halves" (places too, as ACDiT mixes them, see `mix_halves`).
       window: sees no more than this many steps back (0: its own step alone); None sees all.
       scale: factor on the logits over 1/sqrt(D/H); ignored with qk_norm "l2".
       eps: of the norms of queries and keys.
@@ -46,11 +49,12 @@ class Attention(nn.Module):
     heads: Annotated[int, COUNT]
     kernel_init: Any
     out_init: Any
+    grid: Grid | None = None
     kv_heads: Annotated[int, Between(0, 4096)] = 0
     qk_norm: Annotated[str, OneOf("none", "layer", "rms", "l2")] = "none"
     bias: Annotated[str, OneOf("none", "qv", "qkv")] = "none"
     out_bias: bool = True
-    rope: Annotated[str, OneOf("none", "sequence", "places")] = "none"
+    rope: Annotated[str, OneOf("none", "sequence", "places", "halves")] = "none"
     window: Annotated[int | None, AtLeast(0)] = None
     scale: Annotated[float, Above(0)] = 1.0
     eps: Annotated[float, EPS] = 1e-6
@@ -79,6 +83,13 @@ class Attention(nn.Module):
         if self.heads % groups:
             raise ValueError(
                 f"config field mixer.kv_heads: expected a divisor of the {self.heads} heads, found {groups}"
+            )
+
+        axes = layout.coords.shape[-1]
+        if self.rope == "halves" and (axes not in (2, 3) or self.head_dim % (2 * sum(shares(axes)))):
+            raise ValueError(
+                f"config field mixer.heads: expected heads of a multiple of {2 * sum(shares(3 if axes == 3 else 2))} "
+                f"channels for rope halves, found {self.head_dim}"
             )
 
     def init_cache(self, batch: int, length: int) -> dict[str, jax.Array]:
@@ -128,7 +139,8 @@ class Attention(nn.Module):
             k = Norm(self.qk_norm, eps=self.eps, name="key_norm")(k) if memory is None else k
         if self.rope != "none":
             coords = layout.sequence if self.rope == "sequence" else layout.coords
-            q, k = rotate(q, coords), rotate(k, coords) if memory is None else k
+            turn = functools.partial(mix_halves, grid=self.grid) if self.rope == "halves" else rotate
+            q, k = turn(q, coords), turn(k, coords) if memory is None else k
         if cache is not None and memory is None:
             both = {n: static.append(cache[n], new, layout.start) for n, new in (("key", k), ("value", v))}
             k, v = both["key"], both["value"]

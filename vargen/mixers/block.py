@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vargen.layers import Dense, Initial, Mlp, Norm, logical
 
 # gamma (mixer, mlp), scale (mixer, mlp), shift (mixer, mlp): the official VAR code's order.
 MODULATIONS = 6
+NEUTRAL = (1.0, 1.0, 0.0, 0.0, 0.0, 0.0)  # those of a row that nothing modulates
 
 
 class Block(nn.Module):
@@ -65,19 +68,22 @@ class Block(nn.Module):
             init = _offset_init(self.gate_gain)
             self.offset = self.param("offset", logical(init, None, "embed"), (MODULATIONS, self.width))
 
-    def modulate(self, condition) -> jax.Array | None:
+    def modulate(self, condition, owner=None) -> jax.Array | None:
         """The block's modulations [B, M, 6, D]; None where it has none.
 
         Args:
           condition: [B, M, D] ("adaln"), [B, M, 6, D] ("shared": the shared map's result); M is 1 for a condition
             that all rows share.
+          owner: None, or int [N], see `spread`: the result is [B, N, 6, D].
         """
+        if self.adaptive == "none":
+            return None
         if self.adaptive == "adaln":
             y = self.modulation(nn.silu(condition))
-            return y.reshape(*y.shape[:-1], MODULATIONS, self.width)
-        if self.adaptive == "shared":
-            return condition + self.offset.astype(self.dtype)
-        return None
+            y = y.reshape(*y.shape[:-1], MODULATIONS, self.width)
+        else:
+            y = condition + self.offset.astype(self.dtype)
+        return spread(y, owner, jnp.repeat(jnp.array(NEUTRAL, y.dtype), self.width).reshape(y.shape[2:]))
 
     def __call__(self, x, modulation, layout, cache=None, train: bool = False, drop_path=0.0):
         """Runs the block.
@@ -110,9 +116,8 @@ class Block(nn.Module):
 
 
 class FinalNorm(nn.Module):
-    """The norm before a head: plain, or modulated by a condition [B, M, D] (scale, then shift), M rows or 1.
-
-    A modulated one has no learned scale of its own.
+    """The norm before a head: plain, or modulated by a condition [B, M, D] (scale, then shift), M rows or 1; with
+    `owner` each row by the one that `spread` gives it.
     """
 
     width: int
@@ -125,8 +130,8 @@ class FinalNorm(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x, condition):
-        y = Norm(self.norm, self.affine and not self.adaptive, self.eps, name="norm")(x)
+    def __call__(self, x, condition, owner=None):
+        y = Norm(self.norm, self.affine, self.eps, name="norm")(x)
         if not self.adaptive:
             return y
         init = nn.initializers.zeros
@@ -135,7 +140,7 @@ class FinalNorm(nn.Module):
         both = Dense(2 * self.width, ("embed", "mlp"), init, dtype=self.dtype, name="modulation")(
             nn.silu(condition)
         )
-        scale, shift = jnp.split(both, 2, axis=-1)
+        scale, shift = jnp.split(spread(both, owner, jnp.zeros(both.shape[2:], both.dtype)), 2, axis=-1)
         return _adapt(y, scale, shift)
 
 
@@ -153,6 +158,22 @@ class SharedModulation(nn.Module):
             nn.silu(condition)
         )
         return y.reshape(*y.shape[:-1], MODULATIONS, self.width)
+
+
+def spread(x, owner, neutral):
+    """x [B, G, ...] -> [B, N, ...]: for each row the one that `owner` int [N] names, `neutral` [...] where -1.
+
+    With None for the owner x as it is. Runs of rows are repetitions, whose gradient is a sum: cheaper than a gather's.
+    """
+    if owner is None:
+        return x
+    x = jnp.concatenate([x, jnp.broadcast_to(neutral, (x.shape[0], 1, *x.shape[2:]))], axis=1)
+    runs = np.split(owner, np.flatnonzero(np.diff(owner)) + 1)
+    pieces = []
+    for size, alike in itertools.groupby(runs, len):
+        which = np.array([run[0] for run in alike]) % x.shape[1]  # the neutral one is the last
+        pieces.append(jnp.repeat(jnp.take(x, which, axis=1), size, axis=1))
+    return jnp.concatenate(pieces, axis=1)
 
 
 def _adapt(x, scale, shift):

@@ -4,6 +4,7 @@ An order is data. Everything downstream (visibility in attention, positions, cac
 is derived from it. The axis's contract is `Ordering`.
 """
 
+from vargen.orders.blocks import cells, chunks
 from vargen.orders.drawn import (
     Random,
     RandomSets,
@@ -21,6 +22,8 @@ ORDERS = {
     "raster": lambda grid: Fixed(grid, raster(grid)),
     "frames": lambda grid: Fixed(grid, frames(grid)),
     "levels": lambda grid: Fixed(grid, levels(grid)),
+    "cells": cells,
+    "chunks": chunks,
     "random": random,
     "random_to_raster": random_to_raster,
     "random_sets": random_sets,
@@ -34,6 +37,8 @@ __all__ = [
     "Random",
     "RandomSets",
     "RandomToRaster",
+    "cells",
+    "chunks",
     "cosine_sizes",
     "frames",
     "levels",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 from typing import Any, NamedTuple
 
@@ -51,6 +50,15 @@ class Call:
     def feed(self, method: str, *args):
         """A method of the feed."""
         return self.generator.feed.apply({"params": self.params["feed"]}, *args, method=method)
+
+    def head(self, method: str, *args):
+        """A method of the head."""
+        return self.generator.head.apply({"params": self.params["head"]}, *args, method=method)
+
+    def step(self, decoding: Decoding, content, step: Step, layers=None):
+        """One pass, see `Generator.step`."""
+        params, seen = (self.params, self.quantizer), (self.condition, self.modulations, self.order, step)
+        return self.generator.step(*params, decoding.state, decoding.cache, content, *seen, layers)
 
 
 @jax.tree_util.register_dataclass
@@ -167,10 +175,7 @@ def scanned(call: Call, decoding: Decoding, steps: list[Step], drawn: bool) -> D
         conditions = len(call.condition.prefix)
         length = generator.feed.length
         cache = _lengthen(cache, jax.eval_shape(lambda: generator.init_cache(conditions, length)))
-        # Layers are cut out of their stack once, before the loop: inside it that would be a copy each step.
-        cut = {s.name: s.cut(call.params, call.modulations[s.name], cache[s.name]) for s in generator.stages}
-        layers = {name: both[0] for name, both in cut.items()}
-        cache = cache | {name: both[1] for name, both in cut.items()}
+        layers, cache = _cut(call, cache)
     table = {name: jnp.asarray([getattr(s, name) for s in steps]) for name in ("index", "start", "count")}
 
     def body(decoding, at):
@@ -178,10 +183,7 @@ def scanned(call: Call, decoding: Decoding, steps: list[Step], drawn: bool) -> D
 
     decoding = jax.lax.scan(body, dataclasses.replace(decoding, cache=cache), table)[0]
     if generator.feed.cached:
-        stacked = {
-            s.name: jax.tree.map(lambda *x: jnp.stack(x), *decoding.cache[s.name]) for s in generator.stages
-        }
-        decoding = dataclasses.replace(decoding, cache=decoding.cache | stacked)
+        decoding = dataclasses.replace(decoding, cache=_stacked(call, decoding.cache))
     return decoding
 
 
@@ -194,38 +196,55 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
       layers: see `Generator.step`.
       drawn: whether contents are drawn; else they are known, and only remembered.
     """
-    generator, content, score = call.generator, decoding.content, decoding.score
-    hidden, rows, cache = generator.step(
-        call.params,
-        call.quantizer,
-        decoding.state,
-        decoding.cache,
-        content,
-        call.condition,
-        call.modulations,
-        call.order,
-        step,
-        layers,
-    )
-    if drawn:
+    content, score, cache = decoding.content, decoding.score, decoding.cache
+    if not drawn:
+        cache = call.step(decoding, content, step, layers)[2]
+    else:
         at, n = jnp.asarray(step.at()), content.shape[1]
         slots = call.slots[:, jnp.minimum(at, n - 1)]
-        guidance = None if call.scales is None else call.scales[step.index]
-        sample = generator.head.apply(
-            {"params": call.params["head"]},
-            hidden,
-            call.draws.at(slots),
-            rows.layout,
-            call.sampling,
-            guidance,
-            method="sample",
-        )
         # Rows beyond the step's slots are dropped: their index lies outside.
-        slots = jnp.where(at < step.start + step.count, slots, n)
-        content = contents.put(content, slots, sample.content)
-        score = None if score is None else contents.put(score, slots, sample.score)
+        put = jnp.where(at < step.start + step.count, slots, n)
+        draws, guidance = call.draws.at(slots), None if call.scales is None else call.scales[step.index]
+        if call.generator.head.levels is None:
+            hidden, rows, cache = call.step(decoding, content, step, layers)
+            sample = call.head("sample", hidden, draws, rows.layout, call.sampling, guidance)
+        else:
+            sample, cache = jointly(call, decoding, step, put, draws, guidance, layers)
+        content = contents.put(content, put, sample.content)
+        score = None if score is None else contents.put(score, put, sample.score)
     state = call.feed("absorb", decoding.state, content, step, call.quantizer)
     return Decoding(content, state, cache, score)
+
+
+def jointly(call: Call, decoding: Decoding, step: Step, slots, draws: Draws, guidance, layers=None):
+    """A step that the head drafts and refines over several passes, of which the first brings what the step before left.
+
+    Args:
+      call, decoding, step, layers: as of `advance`.
+      slots: int [B, size]: of the step; N where there is none.
+      draws, guidance: of the step.
+
+    Returns:
+      The `Sample`, and the cache, in which none of the drafts stays.
+    """
+    levels = jnp.asarray(call.generator.head.levels)
+
+    def one(draft, cache, at, step, layers):
+        content = contents.put(decoding.content, slots, draft.content)
+        noised = contents.Noised(decoding.content, content, levels[at])
+        hidden, _, cache = call.step(dataclasses.replace(decoding, cache=cache), noised, step, layers)
+        return call.head("refine", hidden, draft, at, call.sampling, guidance), cache
+
+    draft, cache = one(call.head("start", draws, call.sampling), decoding.cache, 0, step, layers)
+    if len(levels) == 1:
+        return draft, cache
+    alone, whole = dataclasses.replace(step, before=0, begins=False), layers is None
+    if whole:
+        layers, cache = _cut(call, cache)
+    (draft, cache), _ = jax.lax.scan(
+        lambda carry, at: (one(*carry, at, alone, layers), None), (draft, cache), jnp.arange(1, len(levels))
+    )
+    return draft, _stacked(call, cache) if whole else cache
 
 
 def groups(order: Order, feed) -> list[list[Step]]:
@@ -266,9 +285,27 @@ def _no_scores(call: Call, content: jax.Array) -> jax.Array:
     batch, n = content.shape[:2]
     hidden = jnp.zeros((len(call.condition.prefix), n, call.generator.width))
     guidance = None if call.scales is None else call.scales[0]
-    args = (hidden, call.draws, None, call.sampling, guidance)
-    head = functools.partial(call.generator.head.apply, {"params": call.params["head"]}, method="sample")
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(head, *args).score)
+
+    def sample():
+        if call.generator.head.levels is None:
+            return call.head("sample", hidden, call.draws, None, call.sampling, guidance)
+        draft = call.head("start", call.draws, call.sampling)
+        return call.head("refine", hidden, draft, 0, call.sampling, guidance)
+
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(sample).score)
+
+
+def _cut(call: Call, cache):
+    """Layers and caches cut out of their stack once, before a loop: inside it that would be a copy each time."""
+    cut = {s.name: s.cut(call.params, call.modulations[s.name], cache[s.name]) for s in call.generator.stages}
+    layers = {name: both[0] for name, both in cut.items()}
+    return layers, cache | {name: both[1] for name, both in cut.items()}
+
+
+def _stacked(call: Call, cache):
+    """Caches that `_cut` has cut, in their stack again."""
+    names = [s.name for s in call.generator.stages]
+    return cache | {name: jax.tree.map(lambda *x: jnp.stack(x), *cache[name]) for name in names}
 
 
 def _lengthen(cache, full):

@@ -1,0 +1,98 @@
+"""The noisy feed: who sees whom, and rows of a step that are those of the whole pass."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from systems import SYSTEMS
+
+from vargen import models
+from vargen.config import part
+from vargen.content import Noised, take
+from vargen.feeds.rows import Step
+from vargen.layout import View
+from vargen.mixers.block import NEUTRAL, spread
+
+STEPS = np.repeat(np.arange(3), 2)
+
+
+def build(name):
+    """A generator of six slots in three steps, none of its parameters near zero."""
+    c = SYSTEMS[name]()
+    with c.data.ignore_type():
+        c.data.image_size = (8, 12)
+    c.order = part("chunks", size=2)
+    generator = models.build_generator(c, models.build_tokenizer(c))
+    params = jax.jit(generator.init)(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    return generator, jax.tree.map(lambda x: x + 0.2 * rng.normal(size=x.shape).astype(np.float32), params)
+
+
+def seen(layout):
+    """bool [M, K]: which rows see which."""
+    found = False
+    for view in (
+        View(layout.times, layout.times if layout.key_times is None else layout.key_times),
+        *layout.views,
+    ):
+        apart = np.asarray(view.times)[:, None] - np.asarray(view.key_times)[None]
+        found = found | ((apart >= 0) & (apart <= (2**40 if view.window is None else view.window)))
+    return found
+
+
+def test_visibility():
+    """Row by row: contents see contents up to their own step, drafts contents before it and their own step's drafts."""
+    layout = build("acdit")[0].layouts()[0]
+    kinds = [("content", s) for s in STEPS[:4]] + [("draft", s) for s in STEPS]
+    sees = {
+        ("content", "content"): lambda i, j: j <= i,
+        ("content", "draft"): lambda i, j: False,
+        ("draft", "content"): lambda i, j: j < i,
+        ("draft", "draft"): lambda i, j: i == j,
+    }
+    expected = [[sees[a, b](i, j) for b, j in kinds] for a, i in kinds]
+    np.testing.assert_array_equal(seen(layout), expected)
+    for layout in build("xar")[0].layouts():
+        np.testing.assert_array_equal(seen(layout), STEPS[:, None] >= STEPS)
+
+
+@pytest.mark.parametrize("name", ["acdit", "xar"])
+def test_a_step_has_rows_of_the_whole_pass(name):
+    generator, params = build(name)
+    feed, order = generator.feed.bind({"params": params["feed"]}), generator.ordering.decoding(None, 1)
+    condition = generator.condition.apply({"params": params["condition"]}, jnp.array([1, 2]))
+    keys = jax.random.split(jax.random.key(1))
+    known, draft = (jax.random.normal(k, (2, 6, 4)) for k in keys)
+    for s in range(3):
+        before = 2 * min(s, 1)
+        # What is known has no noise; the step's slots hold the draft.
+        noisy = jnp.where(STEPS[:, None] == s, draft, known)
+        level = jnp.where(STEPS == s, 700.0, 0.0) * jnp.ones((2, 1))
+        whole = feed.inputs(Noised(known, noisy, level), condition, order)
+        step = Step(s, 2 * s, 2, 2, 2 * s, before, begins=s == 0)
+        rows = feed.step_inputs((), Noised(noisy, noisy, jnp.float32(700.0)), condition, order, step)
+        first = whole.layout.keep if name == "acdit" else 0
+        at = np.concatenate([np.arange(2 * s - before, 2 * s), first + np.arange(2 * s, 2 * s + 2)])
+        np.testing.assert_allclose(rows.x, whole.x[:, at], rtol=1e-6)
+        np.testing.assert_array_equal(rows.layout.coords, whole.layout.coords[at])
+        np.testing.assert_array_equal(rows.slots, [2 * s, 2 * s + 1])
+        assert rows.layout.keep == before and rows.layout.start == 2 * s - before
+        np.testing.assert_array_equal(rows.owner < 0, whole.owner[at] < 0)
+        modulated = rows.owner >= 0
+        found, expected = (np.asarray(r.condition)[:, r.owner] for r in (rows, whole))
+        np.testing.assert_allclose(found[:, modulated], expected[:, at][:, modulated], rtol=1e-5, atol=1e-6)
+        # In the cache a draft lies where its content will: whoever looks sees what the whole pass shows it.
+        sight = seen(rows.layout)[:, : 2 * s + 2]
+        places = np.concatenate([np.arange(2 * s), first + np.arange(2 * s, 2 * s + 2)])
+        np.testing.assert_array_equal(sight, seen(whole.layout)[np.ix_(at, places)])
+    np.testing.assert_array_equal(take(known, rows.slots), known[:, 4:])
+
+
+def test_rows_that_share_a_condition_or_have_none():
+    x = jax.random.normal(jax.random.key(0), (2, 3, 6, 5))
+    neutral = jnp.broadcast_to(jnp.asarray(NEUTRAL)[:, None], (6, 5))
+    for owner in ([-1, -1, -1, 0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 2], [2, -1, 0]):
+        found = spread(x, np.asarray(owner), neutral)
+        for i, which in enumerate(owner):
+            np.testing.assert_array_equal(found[:, i], x[:, which] if which >= 0 else [neutral, neutral])
+    assert spread(x, None, neutral) is x

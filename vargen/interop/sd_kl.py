@@ -1,0 +1,36 @@
+"""Stable Diffusion's autoencoder (diffusers' diffusion_pytorch_model.bin): its names beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from vargen.config import part as config_part
+from vargen.interop import autoencoder
+from vargen.interop import mapping as m
+from vargen.tokenizers.kl import KL
+
+WHAT = "Stable Diffusion's autoencoder"
+IGNORED = ()
+WRAPPED = ()
+SCALE = 0.18215  # beside the weights, in config.json
+
+
+def part(arrays: Mapping[str, Any], levels: tuple[int, ...] | None = None) -> ConfigDict:
+    """The tokenizer's part.
+
+    Raises:
+      UserError: arrays that tell sizes are missing.
+    """
+    channels = m.shape(arrays, "post_quant_conv.weight", WHAT)[1]
+    encoder = autoencoder.encoder_part(arrays, autoencoder.DIFFUSERS, WHAT)
+    return config_part("kl", encoder=encoder, channels=channels, scale=SCALE)
+
+
+def table(tokenizer: KL) -> list[m.Entry]:
+    """All entries for a tokenizer of these sizes."""
+    scale = m.constant("quantizer/scale", lambda: np.full(tokenizer.channels, tokenizer.scale, np.float32))
+    return autoencoder.table(tokenizer, autoencoder.DIFFUSERS) + scale

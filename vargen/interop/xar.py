@@ -1,0 +1,103 @@
+"""xAR's transformer (OliverRen/xAR, xAR-B.pth ...): the authors' parameter names beside ours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from vargen.config import part, preset
+from vargen.errors import UserError
+from vargen.interop import mapping as m
+
+WHAT = "xAR"
+IGNORED = ("mask", "*.attn.rope.freqs*")
+WRAPPED = ()
+# By width: the name, the heads, the passes for a cell, and the guidance of the paper's FID.
+SIZES = {768: ("B", 12, 40, 2.7), 1024: ("L", 16, 50, 2.3), 1280: ("H", 16, 50, 2.2)}
+
+
+def levels(arrays: Mapping[str, Any]) -> tuple[int]:
+    """The side of the grid."""
+    return (math.isqrt(m.shape(arrays, "encoder_pos_embed_learned", WHAT)[1]),)
+
+
+def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
+    """Writes the generator's parts and sizes into a config; `heads` for widths that the authors don't have (64 wide).
+
+    Raises:
+      UserError: slots of several latents.
+    """
+    width, channels = m.pair(arrays, "z_proj.weight", WHAT)
+    if channels != c.tokenizer.channels:
+        raise UserError(
+            f"{WHAT}: expected slots of the tokenizer's {c.tokenizer.channels} channels, found {channels}"
+        )
+    name, known, passes, guidance = SIZES.get(width, (str(width), width // 64, 50, 2.3))
+    layers = tuple(
+        m.count(arrays, f"{stage}_blocks.{{}}.attn.proj.weight", WHAT) for stage in ("encoder", "decoder")
+    )
+    c.name = f"xAR-{name}"
+    c.data.num_classes = m.shape(arrays, "class_emb.weight", WHAT)[0] - 1
+    c.order = part("cells", count=(2, 2))
+    c.feed = part("noisy", clean=False, encoder_decoder=True, positions=True, norm="rms")
+    c.mixer = part("attention", heads=m.heads(width, heads, known, WHAT), bias="qkv", rope="places")
+    c.mixer.update(dict(dropout=0.1, in_gain=0.5**0.5, weight_dropout=0.1))
+    c.head = part("velocity", sample_steps=passes, zero=False)
+    c.model = dict(
+        layers=sum(layers) if layers[0] == layers[1] else layers,
+        width=width,
+        mlp="geglu",
+        mlp_width=m.shape(arrays, "encoder_blocks.0.mlp.fc1_g.weight", WHAT)[0],
+        norm="rms",
+        affine=False,
+        adaptive="adaln",
+        final_norm="learned",
+        gate_gain=0.5,
+        init_std=0.0,
+        init="normal",
+        dropout=0.1,
+    )
+    # Their scale w of the last cell: 1 + t with t = w - 1.
+    paper: dict[str, Any] = dict(guidance=guidance - 1, guidance_schedule="ramp")
+    c.sampling.update(paper)
+    c.presets.paper = preset(count=50, **paper)
+
+
+def table(generator: Any) -> list[m.Entry]:
+    """All entries for a generator of these sizes.
+
+    Raises:
+      UserError: the generator has other stages than an encoder and a decoder.
+    """
+    width, depths = generator.width, {stage.name: stage.layers for stage in generator.stages}
+    if set(depths) != {"encoder", "decoder"}:
+        raise UserError(f"{WHAT}: expected an encoder and a decoder, found {', '.join(depths)}")
+
+    def stack(name: str, layers: int) -> list[m.Entry]:
+        def layer(i: int) -> list[m.Entry]:
+            b = f"{name}_blocks.{i}"
+            ours = [f"{name}/mixer/{x}" for x in ("query", "key", "value")]
+            entries = m.split_dense(ours, f"{b}.attn.qkv", [width] * 3)
+            entries += m.dense(f"{name}/mixer/out", f"{b}.attn.proj")
+            for end, theirs in (("gate", "fc1_g"), ("up", "fc1_x"), ("down", "fc2")):
+                entries += m.dense(f"{name}/feed_forward/{end}", f"{b}.mlp.{theirs}")
+            return entries + m.dense(f"{name}/modulation", f"{b}.ada_lin.1")
+
+        return m.stacked(layers, layer) + m.norm(f"{name}_norm/norm", f"{name}_norm", bias=False)
+
+    # Their tables of places are in the sequence of generation.
+    slots = np.asarray(generator.ordering.decoding(None, 1).slots)
+    placed = m.Form(lambda w: w[0][np.argsort(slots)], lambda w: w[slots][None])
+    entries = m.array("condition/classes/table", "class_emb.weight")
+    entries += m.dense("feed/content/latents", "z_proj") + m.norm(
+        "feed/content_norm", "z_proj_ln", bias=False
+    )
+    entries += m.dense("feed/time_1", "time_embed.mlp.0") + m.dense("feed/time_2", "time_embed.mlp.2")
+    for i, name in enumerate(("encoder", "decoder")):
+        entries += m.array(f"feed/tables_{i}/table", f"{name}_pos_embed_learned", placed)
+        entries += stack(name, depths[name])
+    return entries + m.dense("feed/bridge", "decoder_embed") + m.dense("head/out", "pred")
