@@ -22,7 +22,7 @@ from vargen.orders import ORDERS
 from vargen.stage import Stage
 
 # What `config.model` says of a block, by the names of its attributes.
-BLOCK = "mlp norm affine eps bias adaptive adaln_zero gate_gain dropout".split()
+BLOCK = "mlp norm affine eps norm_position bias adaptive adaln_zero gate_gain dropout".split()
 
 
 def compute_dtype(config) -> Any:
@@ -90,6 +90,11 @@ def build_generator(config, tokenizer) -> Generator:
             dtype=dtype,
         )
         head.check(slot)
+        if ordering.proposes == "rest" and (feed.cached or not head.explicit):
+            raise UserError(
+                f"order {config.order.name}: needs the feed mask and a head with an explicit likelihood, found "
+                f"{config.feed.name}, {config.head.name}"
+            )
         generator = Generator(
             tokenizer=tokenizer,
             ordering=ordering,
@@ -130,8 +135,13 @@ def _stages(config, m, feed, grid, initial, dtype) -> tuple[Stage, ...]:
         dtype=dtype,
         **{k: m[k] for k in BLOCK},
     )
+    if m["norm_position"] != "pre" and m["adaptive"] != "none":
+        raise UserError(
+            f"config field model.norm_position: expected pre where blocks are modulated, found {m['norm_position']}"
+        )
+    kind = "none" if m["norm_position"] == "post" else m["norm"]
     norm = FinalNorm(
-        width, initial, m["norm"], m["affine"], m["eps"], m["adaptive"] != "none", m["adaln_zero"], dtype
+        width, initial, kind, m["affine"], m["eps"], m["adaptive"] != "none", m["adaln_zero"], dtype
     )
     return tuple(
         Stage(name, block, count, norm, m["drop_path"], config.training.remat, feed.reads_memory(i))

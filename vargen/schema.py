@@ -259,6 +259,8 @@ class Model:
       norm: the blocks' norms.
       affine: whether norms have a scale and a bias.
       eps: of the norms.
+      norm_position: before a block's branches; after the sum with them (BERT), without a norm before the head; or after
+        a branch, before the sum (Swin v2).
       bias: whether the MLP's products have a bias.
       adaptive: whether the condition modulates the blocks, each by a product of its own or all by a shared one.
       adaln_zero: modulations start at zero.
@@ -277,6 +279,7 @@ class Model:
     norm: Annotated[str, OneOf("layer", "rms")] = "layer"
     affine: bool = True
     eps: Annotated[float, EPS] = 1e-6
+    norm_position: Annotated[str, OneOf("pre", "post", "res_post")] = "pre"
     bias: bool = True
     adaptive: Annotated[str, OneOf("none", "adaln", "shared")] = "none"
     adaln_zero: bool = False

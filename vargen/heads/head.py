@@ -29,9 +29,12 @@ class Head(Protocol):
 
     Attributes:
       explicit: whether there is `log_prob`, and so top-k, top-p and scores.
+      shares: parameters of the generator's other parts that it is computed with too, by their names
+        ("feed/content/codes/table"); it finds them in its collection "shared".
     """
 
     explicit: bool
+    shares: tuple[str, ...]
 
     def check(self, slot: Slot) -> None:
         """Raises ValueError for slots that hold what it doesn't model."""

@@ -23,6 +23,7 @@ FAMILIES = (
     "arpg",
     "llamagen",
     "llamagen_vq",
+    "maskgit",
     "maskgit_vqgan",
     "mar",
     "mar_kl",

@@ -4,6 +4,7 @@ An order is data. Everything downstream (visibility in attention, positions, cac
 is derived from it. The axis's contract is `Ordering`.
 """
 
+from vargen.orders.confidence import Confidence, confidence
 from vargen.orders.drawn import (
     Random,
     RandomSets,
@@ -24,10 +25,12 @@ ORDERS = {
     "random": random,
     "random_to_raster": random_to_raster,
     "random_sets": random_sets,
+    "confidence": confidence,
 }
 
 __all__ = [
     "ORDERS",
+    "Confidence",
     "Fixed",
     "Order",
     "Ordering",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 from typing import Any, NamedTuple
 
@@ -32,7 +31,7 @@ class Call:
       condition, modulations: of the labels; under guidance with the label, then without.
       order: the order of generation.
       slots: its slots, int32 [B, N].
-      draws: the randomness of every slot [B, N], canonical.
+      draws: the randomness of every slot [B, N], canonical; where the order revises, of each step by `Draws.of`.
       scales: float32 [T], guidance of each step; None for none.
       sampling: the settings.
     """
@@ -52,6 +51,18 @@ class Call:
         """A method of the feed."""
         return self.generator.feed.apply({"params": self.params["feed"]}, *args, method=method)
 
+    def head(self, method: str, *args):
+        """A method of the head."""
+        return self.generator.head.apply(self.generator.of_head(self.params), *args, method=method)
+
+    def at(self, decoding: Decoding, step: Step) -> Call:
+        """The call as it stands at a step, where the order revises."""
+        if decoding.slots is None:
+            return self
+        order = dataclasses.replace(self.order, slots=decoding.slots)
+        draws = self.draws.of(step.index)
+        return dataclasses.replace(self, order=order, slots=decoding.slots, draws=draws)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -63,12 +74,15 @@ class Decoding:
       state: the feed's.
       cache: of the stages, or None.
       score: of `Sample`, [B, N, ...], canonical; None where nobody asks for it.
+      slots: int32 [B, N], the order's as they stand, where it revises: those that are known, then the others, of which
+        `content` and `score` are what the last step proposed. None where they stay.
     """
 
     content: jax.Array
     state: Any
     cache: Any
     score: Any = None
+    slots: Any = None
 
 
 class Decoded(NamedTuple):
@@ -115,6 +129,26 @@ def decode(
       draws: `Draws` for [B, N] in the place of the key's.
       scored: whether the scores are wanted, which heads with an explicit likelihood have.
     """
+    call, start = begin(generator, params, quantizer, labels, key, sampling, given, order, draws, scored)
+    found, order = scheduled(call, start), call.order
+    if found.slots is not None:
+        order = dataclasses.replace(order, slots=found.slots)
+    return Decoded(found.content, order, found.score)
+
+
+def begin(
+    generator,
+    params,
+    quantizer,
+    labels,
+    key,
+    sampling: Sampling,
+    given=None,
+    order=None,
+    draws=None,
+    scored: bool = False,
+) -> tuple[Call, Decoding]:
+    """What stays through a decoding, and what it changes before the first step; see `decode`."""
     batch, tokenizer = jax.tree.leaves(labels)[0].shape[0], generator.tokenizer
     key_order, key_slots = jax.random.split(key)
     if order is None:
@@ -144,14 +178,14 @@ def decode(
         call.feed("begin", batch),
         generator.init_cache(len(condition.prefix), 0),
         _no_scores(call, content) if scored else None,
+        call.slots if generator.ordering.proposes == "rest" else None,
     )
-    found = scheduled(call, start)
-    return Decoded(found.content, order, found.score)
+    return call, start
 
 
 def scheduled(call: Call, decoding: Decoding) -> Decoding:
     """All steps, one after another: alone where each has arithmetic of its own, else in scans."""
-    for steps in groups(call.order, call.generator.feed):
+    for steps in groups(call.order, call.generator.feed, call.generator.ordering.proposes):
         drawn = steps[0].start >= call.order.given
         if len(steps) == 1:
             decoding = advance(call, decoding, steps[0], drawn=drawn)
@@ -171,18 +205,22 @@ def scanned(call: Call, decoding: Decoding, steps: list[Step], drawn: bool) -> D
         cut = {s.name: s.cut(call.params, call.modulations[s.name], cache[s.name]) for s in generator.stages}
         layers = {name: both[0] for name, both in cut.items()}
         cache = cache | {name: both[1] for name, both in cut.items()}
-    table = {name: jnp.asarray([getattr(s, name) for s in steps]) for name in ("index", "start", "count")}
 
     def body(decoding, at):
         return advance(call, decoding, dataclasses.replace(steps[0], begins=False, **at), layers, drawn), None
 
-    decoding = jax.lax.scan(body, dataclasses.replace(decoding, cache=cache), table)[0]
+    decoding = jax.lax.scan(body, dataclasses.replace(decoding, cache=cache), table(steps))[0]
     if generator.feed.cached:
         stacked = {
             s.name: jax.tree.map(lambda *x: jnp.stack(x), *decoding.cache[s.name]) for s in generator.stages
         }
         decoding = dataclasses.replace(decoding, cache=decoding.cache | stacked)
     return decoding
+
+
+def table(steps: list[Step]) -> dict[str, jax.Array]:
+    """What differs among steps that are alike, for a scan: by name int [len(steps)]."""
+    return {name: jnp.asarray([getattr(s, name) for s in steps]) for name in ("index", "start", "count")}
 
 
 def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool = True) -> Decoding:
@@ -194,7 +232,8 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
       layers: see `Generator.step`.
       drawn: whether contents are drawn; else they are known, and only remembered.
     """
-    generator, content, score = call.generator, decoding.content, decoding.score
+    call = call.at(decoding, step)
+    generator, content, score, sequence = call.generator, decoding.content, decoding.score, decoding.slots
     hidden, rows, cache = generator.step(
         call.params,
         call.quantizer,
@@ -211,25 +250,30 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
         at, n = jnp.asarray(step.at()), content.shape[1]
         slots = call.slots[:, jnp.minimum(at, n - 1)]
         guidance = None if call.scales is None else call.scales[step.index]
-        sample = generator.head.apply(
-            {"params": call.params["head"]},
-            hidden,
-            call.draws.at(slots),
-            rows.layout,
-            call.sampling,
-            guidance,
-            method="sample",
-        )
+        draws = call.draws.at(slots)
+        sample = call.head("sample", hidden, draws, rows.layout, call.sampling, guidance)
+        end = step.start + step.count
+        if sequence is not None:
+            sequence, end = _revised(call, step, slots, sample, draws), n
         # Rows beyond the step's slots are dropped: their index lies outside.
-        slots = jnp.where(at < step.start + step.count, slots, n)
+        slots = jnp.where(at < end, slots, n)
         content = contents.put(content, slots, sample.content)
         score = None if score is None else contents.put(score, slots, sample.score)
     state = call.feed("absorb", decoding.state, content, step, call.quantizer)
-    return Decoding(content, state, cache, score)
+    return Decoding(content, state, cache, score, sequence)
 
 
-def groups(order: Order, feed) -> list[list[Step]]:
-    """Steps in groups that one scan can run.
+def _revised(call: Call, step: Step, slots, sample, draws) -> jax.Array:
+    """The sequence int32 [B, N] after a step that proposed all that was unknown, int [B, size]: what it keeps first."""
+    args = (call.order, step.index, slots, sample.content, sample.score, draws)
+    at = jnp.broadcast_to(jnp.asarray(step.at()), slots.shape)
+    worth = jnp.where(at < call.slots.shape[1], call.generator.ordering.revise(*args), -jnp.inf)
+    best = jnp.argsort(-worth, axis=-1, stable=True)
+    return contents.put(call.slots, at, jnp.take_along_axis(slots, best, axis=-1))
+
+
+def groups(order: Order, feed, proposes: str = "step") -> list[list[Step]]:
+    """Steps in groups that one scan can run; `proposes` as of `Ordering`.
 
     First the passes for slots that are given. Then with a cache neighbours that the feed calls alike; a group of one
     runs with its place known before tracing, and touches no row that doesn't exist yet. Without a cache up to
@@ -240,8 +284,9 @@ def groups(order: Order, feed) -> list[list[Step]]:
     before = [0, *sizes[:-1]]
     if first < len(sizes):
         before[first] = order.given
+    rest = proposes == "rest"
     steps = [
-        Step(i, start, n, n, start, b)
+        Step(i, start, n, sum(sizes) - start if rest else n, start, b)
         for i, (start, n, b) in enumerate(zip(starts, sizes, before, strict=True))
     ]
     given, steps = feed.prefill(steps[:first]), steps[first:]
@@ -266,9 +311,12 @@ def _no_scores(call: Call, content: jax.Array) -> jax.Array:
     batch, n = content.shape[:2]
     hidden = jnp.zeros((len(call.condition.prefix), n, call.generator.width))
     guidance = None if call.scales is None else call.scales[0]
-    args = (hidden, call.draws, None, call.sampling, guidance)
-    head = functools.partial(call.generator.head.apply, {"params": call.params["head"]}, method="sample")
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(head, *args).score)
+
+    def sample():
+        draws = call.draws.of(0) if call.generator.ordering.proposes == "rest" else call.draws
+        return call.head("sample", hidden, draws, None, call.sampling, guidance)
+
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(sample).score)
 
 
 def _lengthen(cache, full):
