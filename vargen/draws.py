@@ -30,7 +30,7 @@ class Draws(Protocol):
         ...
 
     def gumbel(self) -> jax.Array:
-        """A number of the standard Gumbel distribution for each, apart from those that `choose` takes: float32 [B, n]."""
+        """A number of the standard Gumbel distribution for each, apart from those of `choose`: float32 [B, n]."""
         ...
 
     def choose(self, logits: jax.Array, greedy: Any = False) -> jax.Array:

@@ -20,6 +20,7 @@ PUBLISHED = [
     *(("mar", size) for size in "blh"),
     *(("rar", size) for size in ("b", "l", "xl", "xxl")),
     *((system, size) for system in ("randar", "arpg") for size in ("l", "xl", "xxl")),
+    *(("maskgit", size) for size in ("imagenet256", "imagenet512")),
 ]
 
 
@@ -114,7 +115,7 @@ def test_hints_and_contradictions():
             rar, tokenizer_arrays("rar"), published(rar.generator, systems.build(c)[1]), image_size=512
         )
     with pytest.raises(
-        UserError, match="system: expected one of var, llamagen, mar, rar, randar, arpg, found 'sd'"
+        UserError, match="system: expected one of var, llamagen, mar, rar, randar, arpg, maskgit, found 'sd'"
     ):
         systems.system("sd")
 

@@ -60,7 +60,9 @@ class LabelEmbedding(nn.Module):
         """
         found = inputs.labels(labels, self.num_classes, names)
         if self.dropout is None and (found == self.null).any():
-            raise UserError(f"class: expected 0 to {self.num_classes - 1}, found none, which this model hasn't learnt")
+            raise UserError(
+                f"class: expected 0 to {self.num_classes - 1}, found none, which this model hasn't learnt"
+            )
         return found
 
     def example(self):

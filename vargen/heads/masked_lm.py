@@ -30,7 +30,9 @@ class MaskedLM(Codes):
     def __call__(self, hidden):
         """Logits: [..., D] -> float32 [..., V]."""
         words = jnp.concatenate([self.get_variable("shared", name) for name in self.shares])
-        dense = Dense(hidden.shape[-1], ("embed", "mlp"), self.initial.kernel(), dtype=self.dtype, name="dense")
+        dense = Dense(
+            hidden.shape[-1], ("embed", "mlp"), self.initial.kernel(), dtype=self.dtype, name="dense"
+        )
         x = Norm(eps=self.eps, name="norm")(nn.gelu(dense(hidden), approximate=True))
         bias = self.param("bias", logical(nn.initializers.zeros, "vocab"), (len(words),))
         return (x @ words.astype(self.dtype).T).astype(jnp.float32) + bias

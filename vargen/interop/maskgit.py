@@ -40,7 +40,9 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
         raise UserError(f"--heads: expected {told} as the arrays tell, found {heads}")
     classes = words - c.tokenizer.vocab - 1
     if classes < 1:
-        raise UserError(f"{WHAT}: expected more words than the tokenizer's {c.tokenizer.vocab} codes, found {words}")
+        raise UserError(
+            f"{WHAT}: expected more words than the tokenizer's {c.tokenizer.vocab} codes, found {words}"
+        )
     slots = m.shape(arrays, PLACES, WHAT)[0] - 1
     steps = min(STEPS.get(slots, 8), slots)
     c.name = "MaskGIT"

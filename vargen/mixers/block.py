@@ -22,8 +22,8 @@ class Block(nn.Module):
       width: D.
       mlp: kind of the position-wise network (`Mlp`), of inner width `mlp_width`.
       norm, affine, eps: the norms (`Norm`).
-      norm_position: "pre"; "post", norm(x + mixer(x)) (BERT, arXiv 1810.04805); "res_post", x + norm(mixer(x)) (Swin v2,
-        arXiv 2111.09883).
+      norm_position: "pre"; "post", norm(x + mixer(x)) (BERT, arXiv 1810.04805); "res_post", x + norm(mixer(x))
+        (Swin v2, arXiv 2111.09883).
       adaln_zero: modulations start at zero, and so every block as the identity (DiT's adaLN-Zero).
       adaptive: "none"; "adaln": the six modulations are a linear map of silu(condition) per block
         (DiT, arXiv 2212.09748); "shared": that map is shared by all blocks, and each adds a learned offset.
@@ -100,9 +100,7 @@ class Block(nn.Module):
             parts = [modulation[..., i, :] for i in range(MODULATIONS)]
             gamma, scale, shift = parts[0:2], parts[2:4], parts[4:6]
         pre, res_post, post = (self.norm_position == p for p in ("pre", "res_post", "post"))
-        y, cache = self.mixer(
-            _adapt(self.norm_1(x), scale[0], shift[0]) if pre else x, layout, cache, train
-        )
+        y, cache = self.mixer(_adapt(self.norm_1(x), scale[0], shift[0]) if pre else x, layout, cache, train)
         x = x + self._branch(self.norm_1(y) if res_post else y, gamma[0], train, drop_path)
         x = self.norm_1(x) if post else x
         y = self.feed_forward(_adapt(self.norm_2(x), scale[1], shift[1]) if pre else x, train)

@@ -70,7 +70,7 @@ class Confidence(Ordering):
         skipped = self.skipped if known else 0
         if skipped >= steps:
             raise ValueError(
-                f"sampling.steps: expected more than the {skipped} that are left out where slots are given, found {steps}"
+                f"sampling.steps: expected more than {skipped}, which are left out beside given slots, found {steps}"
             )
         sizes = np.zeros(0, int)
         if left := n - known:
@@ -83,7 +83,7 @@ class Confidence(Ordering):
         return score + jnp.asarray(self.amounts(order))[step] * draws.gumbel()
 
     def amounts(self, order: Order) -> np.ndarray:
-        """float32: the factor on the noise in each step of an order of `decoding`, a first one of given slots among them."""
+        """float32 [T]: the factor on the noise in each step of an order of `decoding`."""
         first = int(order.given > 0)
         skipped = self.skipped if first else 0
         s = np.arange(len(order.sizes), dtype=np.float32) - first + skipped

@@ -88,7 +88,7 @@ class Ordering(Protocol):
         ...
 
     def revise(self, order: Order, step: Any, slots: Any, content: Any, score: Any, draws: Draws) -> Any:
-        """Where steps propose the rest: how much each proposal is worth keeping, float32 [B, n].
+        """Where steps propose the rest: how much each proposal is worth keeping, float32 [B, n]; here its score.
 
         The step keeps the slots of the greatest worth. The others are unknown again, and are drawn anew in later steps.
 
@@ -100,4 +100,4 @@ class Ordering(Protocol):
           score: float32 [B, n], of `Sample`.
           draws: the step's, for [B, n].
         """
-        raise NotImplementedError
+        return score

@@ -104,8 +104,8 @@ def share(curve: str, ratio: Any, slots: int, functions: Any = None) -> Any:
 def sizes_left(curve: str, slots: int, steps: int, skipped: int = 0) -> np.ndarray:
     """int [T - skipped]: floor(N share((s + 1)/T)) slots are left after step s, and one fewer than before.
 
-    As MaskGIT's official code has it, in float32: of the last slot but in the last step none is kept, so that sizes of 0
-    there may be. `skipped`: so many of the first steps are left out.
+    In float32, as MaskGIT's official code. The last slot stays until the last step, so that steps of none there may be.
+    `skipped`: so many of the first steps are left out.
     """
     left, sizes = slots, []
     for s in range(skipped, steps - 1):

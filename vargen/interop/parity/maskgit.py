@@ -21,7 +21,12 @@ from vargen.orders.schedules import share
 from vargen.samplers import Sampling, engine
 
 MASKED = -1  # in the authors' sequences
-CURVES = {"uniform": "linear", "pow2": "square", "pow3": "cubic", "pow0.5": "root"}  # the others have the same name
+CURVES = {
+    "uniform": "linear",
+    "pow2": "square",
+    "pow3": "cubic",
+    "pow0.5": "root",
+}  # the others have the same name
 
 
 def matches(golden: Golden) -> bool:
@@ -162,7 +167,9 @@ def _decoded(golden: Golden, generator: Any, params: Any, run: str, settings: di
         probs = np.where(asked, np.exp(found["score"]), 0)
         expected = np.where(expected > 1e29, 0, expected)  # of what is known
         yield close(out + "selected_probs", probs, expected, REPRODUCED)
-    numbers, noise = (np.pad(x.swapaxes(1, 2), [(0, 0), (0, 0), (1, 0), *[(0, 0)] * (x.ndim - 3)]) for x in (numbers, noise))
+    # By step, then by row, of which the class is the first.
+    row = [(0, 0), (0, 0), (1, 0)]
+    numbers, noise = np.pad(numbers.swapaxes(1, 2), [*row, (0, 0)]), np.pad(noise.swapaxes(1, 2), row)
     if out + "margin_token" in golden:
         best = np.sort(logits + numbers, axis=-1)
         gap = np.where(asked, best[..., -1] - best[..., -2], np.inf).min()
@@ -194,7 +201,9 @@ def _run(generator: Any, params: Any, start: np.ndarray, numbers: np.ndarray, no
     def go(params, labels, content, draws):
         given = (content, known) if known.any() else None
         key, sampling = jax.random.key(0), Sampling.make()
-        call, begin = engine.begin(generator, params, None, labels, key, sampling, given, draws=draws, scored=True)
+        call, begin = engine.begin(
+            generator, params, None, labels, key, sampling, given, draws=draws, scored=True
+        )
         steps = [s for group in engine.groups(call.order, generator.feed, "rest") for s in group]
         alike = dataclasses.replace(steps[0], begins=False, most_known=steps[-1].start)
 
@@ -206,8 +215,8 @@ def _run(generator: Any, params: Any, start: np.ndarray, numbers: np.ndarray, no
         return tuple(jnp.moveaxis(x, 0, 1) for x in (*found,))
 
     sequence, proposed, score = (np.asarray(x) for x in go(params, labels, content, draws))
-    sizes = [s for s in generator.ordering.decoding(None, 1, 0, known).sizes]
-    done = np.cumsum(sizes)[1:] if known.any() else np.cumsum(sizes)
+    sizes = generator.ordering.decoding(None, 1, 0, known).sizes
+    done = np.cumsum(sizes)[int(known.any()) :]
     left = np.maximum(known.size - done, 1)  # of the last step's slots one is masked again
     masking = np.zeros((len(start), len(left), start.shape[1]), bool)
     for s, count in enumerate(left):
