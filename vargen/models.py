@@ -106,6 +106,8 @@ def build_generator(config, tokenizer) -> Generator:
         )
         for stage, layout in zip(generator.stages, generator.layouts(), strict=True):
             stage.block.mixer.check(layout)
+        if head.shares:  # whose parameters are there, or aren't
+            jax.eval_shape(generator.init_boxed, jax.random.key(0))
     except ValueError as error:
         raise error if isinstance(error, UserError) else UserError(str(error)) from error
     return generator

@@ -45,7 +45,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
         )
     slots = m.shape(arrays, PLACES, WHAT)[0] - 1
     steps = min(STEPS.get(slots, 8), slots)
-    c.name = "MaskGIT"
+    c.name = f"MaskGIT-{c.data.image_size}"
     c.data.num_classes = classes
     c.conditioning = part("label", dropout=None)
     c.order = part("confidence", steps=steps)

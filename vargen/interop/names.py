@@ -8,5 +8,5 @@ SYSTEMS = {
     "rar": ("rar", "maskgit_vqgan"),
     "randar": ("randar", "llamagen_vq"),
     "arpg": ("arpg", "llamagen_vq"),
-    "maskgit": ("maskgit", "maskgit_vqgan"),
+    "maskgit": ("maskgit", "maskgit_tokenizer"),
 }
