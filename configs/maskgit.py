@@ -47,7 +47,14 @@ def get_config(size="digits"):
     )
     c.mixer = part("attention", heads=s.heads, bias="qkv", dropout=0.1, weight_dropout=0.1)
     c.head = part("masked_lm", label_smoothing=0.1)
-    c.model = dict(layers=s.layers, width=s.width, norm_position="post", eps=1e-12, dropout=0.1)
+    c.model = dict(
+        layers=s.layers,
+        width=s.width,
+        mlp_width=4 * s.width,
+        norm_position="post",
+        eps=1e-12,
+        dropout=0.1,
+    )
     return paper(c, s) if hasattr(s, "image") else small(c, size, s)
 
 

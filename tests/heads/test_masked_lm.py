@@ -36,11 +36,10 @@ def test_against_the_formula():
     np.testing.assert_allclose(drawn.score[0], codes[0, 0][drawn.content[0]], rtol=1e-3, atol=1e-3)
 
 
-def test_gradients_flow_through_both_uses():
-    """A class that is nobody's label gets a gradient through the loss's softmax alone."""
+def test_words_that_are_never_drawn_learn():
+    """A class that is nobody's label, and nobody's code, gets a gradient through the loss's softmax."""
     _, generator, params, _ = make("maskgit")
     content = jax.random.randint(jax.random.key(1), (2, 16), 0, 16)
     args = (None, content, jnp.array([1, 2]), jax.random.key(0))
     gradient = jax.grad(lambda p: generator.loss(p, *args, train=False)[0])(params)
-    rows = np.abs(gradient["condition"]["classes"]["table"]).sum(axis=1)
-    assert (rows > 0).all() and rows[[1, 2]].min() > rows[[0, 3, 4]].max()
+    assert (np.abs(gradient["condition"]["classes"]["table"]).sum(axis=1) > 0).all()

@@ -269,7 +269,7 @@ def test_over_itself(tmp_path, suffix):
 def test_unknown_suffix(tmp_path):
     for name in ("w.model", "w", "w.ckpt"):
         with pytest.raises(
-            UserError, match=r"ends in \.safetensors, \.npz, \.pth, \.pt, \.bin, found"
+            UserError, match=r"ends in \.safetensors, \.npz, \.pth, \.pt, \.bin, \.msgpack, found"
         ) as error:
             files.write(tmp_path / name, arrays())
         message(error)

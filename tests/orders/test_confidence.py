@@ -69,8 +69,9 @@ def test_order_of_decoding():
     np.testing.assert_allclose(ordering.amounts(whole), 4.5 * (1 - np.arange(1, 7) / 6), atol=1e-6)
     before = dataclasses.replace(ordering, anneal="before", noise=2.0)
     np.testing.assert_allclose(before.amounts(whole), 2 * (1 - np.arange(6) / 5), atol=1e-6)
-    # Of fewer slots than steps each has one of its own.
-    assert ordering.decoding(None, 2, 0, np.arange(16) > 2).sizes.tolist() == [13, 1, 1, 1]
+    # With fewer slots than steps there are as many.
+    shares = dataclasses.replace(ordering, counts="shares")
+    assert shares.decoding(None, 2, 0, np.arange(16) > 2).sizes.tolist() == [13, 1, 1, 1]
     assert ordering.decoding(None, 2, 0, np.ones(16, bool)).sizes.tolist() == [16]
     for steps, words in ((17, "expected 1 to 16"), (2, "expected more than 2, which are left out")):
         with pytest.raises(ValueError, match=words):
