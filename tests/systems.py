@@ -74,10 +74,24 @@ def mar():
 def maskgit():
     c = _base("maskgit")
     c.tokenizer = llamagen().tokenizer
-    c.order, c.feed = part("random_sets", steps=4), part("mask", buffer=1, encoder_decoder=False)
-    c.mixer = part("attention", heads=2, bias="qkv")
+    c.order = part("confidence", steps=5, noise=2.0, skipped=1)
+    c.feed = part("mask", buffer=1, encoder_decoder=False, target_positions=False, counts="pictures")
+    c.mixer = part("attention", heads=2, bias="qkv", dropout=0.1)
+    c.head = part("masked_lm", label_smoothing=0.1)
+    c.model = dict(layers=2, width=16, norm_position="post")
+    return c
+
+
+def maskgil():
+    c = maskgit()
+    c.name = "maskgil"
+    c.order = part(
+        "confidence", steps=4, curve="arccos", counts="shares", anneal="before", masks="independent"
+    )
+    c.feed.update(dict(positions=False, norm=False, counts="all"))
+    c.mixer = part("attention", heads=2, qk_norm="layer", rope="places", dropout=0.1)
     c.head = part("categorical")
-    c.model = dict(layers=2, width=16)
+    c.model = dict(layers=2, width=16, norm="rms", norm_position="res_post")
     return c
 
 
@@ -151,6 +165,7 @@ def mar_zigzag():
 def maskgit_vssd():
     c = maskgit()
     c.name, c.mixer = "maskgit_vssd", part("vssd", heads=2, state_size=4)
+    c.order, c.head = part("random_sets", steps=4), part("categorical")
     return c
 
 
@@ -163,6 +178,7 @@ SYSTEMS = dict(
     rar=rar,
     mar=mar,
     maskgit=maskgit,
+    maskgil=maskgil,
     randar=randar,
     arpg=arpg,
     acdit=acdit,

@@ -40,6 +40,9 @@ COUNTS = {
     "mar.py:b": (None, 66_456_019 + 16),  # and our scale per channel
     "mar.py:l": (None, 66_456_019 + 16),
     "mar.py:h": (None, 66_456_019 + 16),
+    "maskgit.py:imagenet256": (172_457_193, 54_515_587),
+    "maskgit.py:imagenet512": (None, 54_515_587),
+    **{f"maskgil.py:{size}": (None, 71_883_403) for size in ("b", "l", "xl", "xxl")},
     # Their tables of positions have 1022 + 1024 + 99 rows to spare, that of codes one.
     "rar.py:b": (260_923_648 - 2146 * 768, 54_515_587),
     "rar.py:l": (461_668_352 - 2146 * 1024, 54_515_587),
@@ -74,6 +77,13 @@ def arpg_count(layers, width, vocab=16384, classes=1000):
     hidden = math.ceil(int(8 * width / 3) / 256) * 256
     each = 3 * width * hidden + 2 * width
     return layers * (6 * width**2 + 2 * each) + 2 * width**2 + 2 * width + (2 * vocab + classes + 2) * width
+
+
+def maskgit_count(layers, width, slots, vocab=1024, classes=1000):
+    """Parameters of MaskGIT's module (nets/maskgit_transformer.py), added up by hand from its layers."""
+    words, norm = vocab + classes + 1, 2 * width
+    block = 4 * linear(width, width) + norm + linear(width, 4 * width) + linear(4 * width, width) + norm
+    return (words + slots + 1) * width + norm + layers * block + linear(width, width) + norm + words
 
 
 def mar_count(layers, width, depth, denoiser, slots=256, buffer=64, channels=16, classes=1000):
@@ -131,11 +141,15 @@ def test_full_size(name):
         "arpg": lambda: arpg_count(layers, width),
         "acdit": lambda: acdit_count(layers, width),
         "xar": lambda: xar_count(2 * layers, width, c.model.mlp_width),
+        "maskgit": lambda: maskgit_count(layers, width, tokenizer.grid.size),
+        # A mask among the codes, and the norms of queries and keys of each head.
+        "maskgil": lambda: llamagen_count(layers, width) + width + layers * 4 * width // c.mixer.heads,
     }[name.partition(".")[0]]()
     assert models.parameter_count(generator) == added
     assert expected in (None, added)
     assert models.parameter_count(tokenizer) == of_tokenizer
-    assert tokenizer.grid.size == {"var.py:d36": 2240}.get(name, SLOTS.get(name.partition(".")[0], 256))
+    slots = {"var.py:d36": 2240, "maskgit.py:imagenet512": 1024}
+    assert tokenizer.grid.size == slots.get(name, SLOTS.get(name.partition(".")[0], 256))
 
 
 SLOTS = dict(var=680, acdit=1024)
@@ -152,6 +166,9 @@ def test_sizes_as_published():
     assert {sizes: round(xar_count(*sizes) / 1e5) for sizes in counted} == counted
     published = {(12, 1024): 3198, (18, 1280): 7190, (24, 1536): 13024}  # ARPG's README
     assert {sizes: round(arpg_count(*sizes) / 1e5) for sizes in published} == published
+    assert (
+        round((maskgit_count(24, 768, 256) + 54_515_587) / 1e6) == 227
+    )  # MaskGIT's table 1, with its tokenizer
 
 
 FILES = sorted(FOLDER.glob("*.py"))

@@ -16,6 +16,7 @@ from systems import (
     llamagen_text,
     make,
     mar,
+    maskgit,
     randar,
     rar,
     var,
@@ -59,6 +60,24 @@ def build(c):
             "head categorical: expected a tokenizer of codes, found slots of 4 numbers",
         ),
         (llamagen, dict(head=part("diffusion")), "head diffusion: expected a tokenizer of latents"),
+        (
+            arpg,
+            dict(order=part("confidence", steps=4)),
+            "order confidence: needs the feed mask and a head with an explicit likelihood, found query, categorical",
+        ),
+        (mar, dict(order=part("confidence", steps=4)), "order confidence: .* found mask, diffusion"),
+        (maskgit, dict(order=part("confidence", steps=17)), "order.steps: expected 1 to 16 .* found 17"),
+        (
+            maskgit,
+            dict(order=part("confidence", steps=4, skipped=4)),
+            "skipped: expected fewer than steps, 4",
+        ),
+        (llamagen, dict(head=part("masked_lm")), "with feed/mask, which it shares, found none"),
+        (
+            rar,
+            dict(model=dict(layers=2, width=16, adaptive="adaln", norm_position="post")),
+            "model.norm_position: expected pre where blocks are modulated, found post",
+        ),
         (
             llamagen,
             dict(order=part("spiral")),
@@ -149,7 +168,7 @@ def build(c):
             "epsilon: drafts over several passes, expected the feed noisy, found mask",
         ),
         (llamagen, dict(head=part("velocity")), "head velocity: expected a tokenizer of latents"),
-        (acdit, dict(mixer=part("gla", heads=2)), "mixer gla: expected rows all of which stay visible"),
+        (acdit, dict(mixer=part("gla", heads=2)), "mixer gla: expected rows in the sequence of their times"),
         (xar, dict(mixer=part("gla", heads=2)), "mixer gla: expected rows all of which stay visible"),
         (
             acdit,
@@ -262,7 +281,8 @@ def test_loss_and_likelihood(name):
     assert not np.allclose(value, loss(params, True)[0], rtol=1e-6, atol=0)
     if generator.tokenizer.slot.kind == "codes":
         params["head"] = jax.tree.map(jnp.zeros_like, params["head"])
-        np.testing.assert_allclose(loss(params, False)[0], np.log(16), rtol=1e-5)
+        words = 16 + 12 * bool(generator.head.shares)  # ten classes, none, and a mask
+        np.testing.assert_allclose(loss(params, False)[0], np.log(words), rtol=1e-5)
     if generator.head.explicit and not generator.ordering.random_decoding:
         nats = jax.jit(generator.log_likelihood)(params, quantizer, content, labels)
         np.testing.assert_allclose(-nats.mean() / generator.tokenizer.grid.size, np.log(16), rtol=1e-5)

@@ -21,8 +21,16 @@ class Draws(Protocol):
         """Those of slots int [B, m]."""
         ...
 
+    def of(self, part: Any) -> Draws:
+        """Those of one of several draws that each slot takes (int, or traced)."""
+        ...
+
     def normal(self, shape: tuple[int, ...]) -> jax.Array:
         """Standard normal numbers: float32 [B, n, *shape]."""
+        ...
+
+    def gumbel(self) -> jax.Array:
+        """A number of the standard Gumbel distribution for each, apart from those of `choose`: float32 [B, n]."""
         ...
 
     def choose(self, logits: jax.Array, greedy: Any = False) -> jax.Array:
@@ -48,8 +56,14 @@ class Keyed:
     def at(self, slots):
         return Keyed(jax.vmap(lambda k, s: k[s])(self.keys, slots))
 
+    def of(self, part):
+        return Keyed(jax.vmap(jax.vmap(lambda k: jax.random.fold_in(k, part)))(self.keys))
+
     def normal(self, shape):
         return jax.vmap(jax.vmap(lambda k: jax.random.normal(k, shape)))(self.keys)
+
+    def gumbel(self):
+        return jax.vmap(jax.vmap(lambda k: jax.random.gumbel(jax.random.fold_in(k, 1))))(self.keys)
 
     def choose(self, logits, greedy=False):
         noise = jax.vmap(jax.vmap(lambda k: jax.random.gumbel(k, logits.shape[-1:])))(self.keys)
@@ -64,10 +78,14 @@ class Recorded:
     Attributes:
       normals: float32 [B, n, ...], or None.
       uniforms: float32 [B, n] in [0, 1): codes by the inverse of the cumulative distribution; or None.
+      gumbels: float32 [B, n, K]: codes as the largest of their logits with these added; or None.
+      apart: float32 [B, n]: what `gumbel` gives; or None.
     """
 
     normals: Any = None
     uniforms: Any = None
+    gumbels: Any = None
+    apart: Any = None
 
     @property
     def shape(self):
@@ -76,12 +94,21 @@ class Recorded:
     def at(self, slots):
         return jax.tree.map(lambda x: jax.vmap(lambda a, s: a[s])(x, slots), self)
 
+    def of(self, part):
+        return jax.tree.map(lambda x: x[:, :, part], self)
+
+    def gumbel(self):
+        return self.apart
+
     def normal(self, shape):
         if self.normals.shape[2:] != shape:
             raise ValueError(f"recorded noise: expected [B, n, {shape}], found {self.normals.shape}")
         return self.normals
 
     def choose(self, logits, greedy=False):
+        if self.gumbels is not None:
+            noisy = logits + jnp.where(greedy, 0.0, self.gumbels)
+            return jnp.argmax(noisy, axis=-1).astype(jnp.int32)
         reached = jnp.cumsum(jax.nn.softmax(logits), axis=-1) > self.uniforms[..., None]
         return jnp.argmax(jnp.where(greedy, logits, reached), axis=-1).astype(jnp.int32)
 

@@ -54,7 +54,9 @@ class Generator:
         if self.modulation is not None:
             params["modulation"] = self.modulation.init(keys["modulation"], vector)["params"]
         params["feed"] = self.feed.init(keys["feed"], self, method=_touch_feed)["params"]
-        params["head"] = self.head.init(keys["head"], vector)["params"]
+        # As `init` makes them, which takes no other collection.
+        other, rngs = nn.meta.unbox(self.of_head(params | {"head": {}})), {"params": keys["head"]}
+        params["head"] = self.head.apply(other, vector, rngs=rngs, mutable=["params"])[1]["params"]
         for i, stage in enumerate(self.stages):
             params |= stage.init_boxed(jax.random.fold_in(key, i))
         return params
@@ -62,6 +64,22 @@ class Generator:
     def init(self, key: jax.Array):
         """Parameters as a plain pytree of float32 arrays."""
         return nn.meta.unbox(self.init_boxed(key))
+
+    def of_head(self, params) -> dict[str, Any]:
+        """What the head is applied with: its parameters, and those of other parts that it shares (`Head.shares`).
+
+        Raises:
+          ValueError: the other parts have none of that name.
+        """
+        shared = {}
+        for name in self.head.shares:
+            found = params
+            for key in name.split("/"):
+                if key not in found:
+                    raise ValueError(f"head: expected a generator with {name}, which it shares, found none")
+                found = found[key]
+            shared[name] = found
+        return {"params": params["head"]} | ({"shared": shared} if shared else {})
 
     def layouts(self) -> list[Layout]:
         """How the rows of a training pass are laid out in each stage; traced where examples differ."""
@@ -99,7 +117,7 @@ class Generator:
         hidden, rows = self.hidden(params, quantizer, content, labels, order, key_rows if train else None)
         target = contents.take(target, rows.slots)
         return self.head.apply(
-            {"params": params["head"]},
+            self.of_head(params),
             hidden,
             target,
             rows.layout,
@@ -131,7 +149,7 @@ class Generator:
         order = self.ordering.decoding(None, len(content))
         hidden, rows = self.hidden(params, quantizer, content, labels, order)
         target = contents.take(content, rows.slots)
-        nats: Any = self.head.apply({"params": params["head"]}, hidden, target, method="log_prob")
+        nats: Any = self.head.apply(self.of_head(params), hidden, target, method="log_prob")
         return jnp.sum(nats, axis=1)
 
     def hidden(self, params, quantizer, content, labels, order, key=None):

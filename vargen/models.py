@@ -22,7 +22,7 @@ from vargen.orders import ORDERS
 from vargen.stage import Stage
 
 # What `config.model` says of a block, by the names of its attributes.
-BLOCK = "mlp norm affine eps bias adaptive adaln_zero gate_gain dropout".split()
+BLOCK = "mlp norm affine eps norm_position bias adaptive adaln_zero gate_gain dropout".split()
 
 
 def compute_dtype(config) -> Any:
@@ -91,6 +91,11 @@ def build_generator(config, tokenizer) -> Generator:
         )
         head.check(slot)
         _check_drafts(config, feed, head)
+        if ordering.proposes == "rest" and (feed.cached or not head.explicit):
+            raise UserError(
+                f"order {config.order.name}: needs the feed mask and a head with an explicit likelihood, found "
+                f"{config.feed.name}, {config.head.name}"
+            )
         generator = Generator(
             tokenizer=tokenizer,
             ordering=ordering,
@@ -102,6 +107,8 @@ def build_generator(config, tokenizer) -> Generator:
         )
         for stage, layout in zip(generator.stages, generator.layouts(), strict=True):
             stage.block.mixer.check(layout)
+        if head.shares:  # whose parameters are there, or aren't
+            jax.eval_shape(generator.init_boxed, jax.random.key(0))
     except ValueError as error:
         raise error if isinstance(error, UserError) else UserError(str(error)) from error
     return generator
@@ -132,9 +139,14 @@ def _stages(config, m, feed, grid, initial, dtype) -> tuple[Stage, ...]:
         **{k: m[k] for k in BLOCK},
     )
     modulated, final = m["adaptive"] != "none", m["final_norm"]
+    if m["norm_position"] != "pre" and modulated:
+        raise UserError(
+            f"config field model.norm_position: expected pre where blocks are modulated, found {m['norm_position']}"
+        )
+    kind = "none" if m["norm_position"] == "post" else m["norm"]
     affine = final != "modulated" if modulated else m["affine"]
     modulated = modulated and final != "learned"
-    norm = FinalNorm(width, initial, m["norm"], affine, m["eps"], modulated, m["adaln_zero"], dtype)
+    norm = FinalNorm(width, initial, kind, affine, m["eps"], modulated, m["adaln_zero"], dtype)
     return tuple(
         Stage(name, block, count, norm, m["drop_path"], config.training.remat, feed.reads_memory(i))
         for i, (name, count) in enumerate(zip(feed.stages, layers, strict=True))

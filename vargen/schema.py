@@ -259,6 +259,8 @@ class Model:
       norm: the blocks' norms.
       affine: whether norms have a scale and a bias.
       eps: of the norms.
+      norm_position: before a block's branches; after the sum with them (BERT), without a norm before the head; or after
+        a branch, before the sum (Swin v2).
       bias: whether the MLP's products have a bias.
       adaptive: whether the condition modulates the blocks, each by a product of its own or all by a shared one.
       final_norm: of the norm before the head, where blocks are modulated: it is too, in the place of a learned scale;
@@ -279,6 +281,7 @@ class Model:
     norm: Annotated[str, OneOf("layer", "rms")] = "layer"
     affine: bool = True
     eps: Annotated[float, EPS] = 1e-6
+    norm_position: Annotated[str, OneOf("pre", "post", "res_post")] = "pre"
     bias: bool = True
     adaptive: Annotated[str, OneOf("none", "adaln", "shared")] = "none"
     final_norm: Annotated[str, OneOf("modulated", "learned", "both")] = "modulated"

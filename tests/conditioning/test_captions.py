@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vargen.conditioning import CaptionEmbedding, WordEmbedding
+from vargen.conditioning import CaptionEmbedding, LabelEmbedding, WordEmbedding
 from vargen.errors import UserError
 from vargen.layers import Initial
 
@@ -161,3 +161,16 @@ def test_rows_of_words():
         visible = caption[caption != 0]  # at the right, in their order, each with its place from the left
         assert hidden.tolist() == [True] * (4 - len(visible)) + [False] * len(visible)
         np.testing.assert_allclose(row[~hidden], table[visible] + places[: len(visible)], rtol=1e-6)
+
+
+def test_labels_that_are_never_taken_away():
+    """No row for none; guidance and a missing label are refused."""
+    part = LabelEmbedding(4, 8, Initial(), dropout=None)
+    table = part.init(jax.random.key(0), part.example())["params"]["classes"]["table"]
+    assert nn.meta.unbox(table).shape == (4, 8)
+    np.testing.assert_array_equal(part.drop(jnp.arange(4), jax.random.key(0)), np.arange(4))
+    with pytest.raises(ValueError, match="guidance: needs a model that learnt without labels too"):
+        part.without(jnp.arange(4))
+    with pytest.raises(UserError, match="class: expected 0 to 3, found none"):
+        part.parse([1, None])
+    assert part.parse([1, 3]).tolist() == [1, 3]

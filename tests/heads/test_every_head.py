@@ -1,4 +1,7 @@
-"""What every head must show: one that is registered without a row in `MODELLED` fails here."""
+"""What every head must show: one that is registered without a row in `MODELLED` fails here.
+
+Heads that draft a step are asked for all their passes with the same hidden vectors.
+"""
 
 import itertools
 
@@ -22,6 +25,9 @@ CODE, NUMBERS = Slot((), 5), Slot((3,))
 MODELLED = dict(
     categorical=(CODE, dict(init_std=1.0)),
     diffusion=(NUMBERS, dict(depth=1, width=8, sample_steps=3, train_steps=10)),
+    epsilon=(NUMBERS, dict(sample_steps=3)),
+    masked_lm=(CODE, {}),
+    velocity=(NUMBERS, dict(sample_steps=3)),
 )
 
 
@@ -31,9 +37,15 @@ def make(name):
     common = dict(vocab=slot.vocab, channels=slot.shape[-1] if slot.shape else 4, initial=Initial(0.5))
     head = parts.build(HEADS, dict(options, name=name), "head", **common, dtype=jnp.float32)
     head.check(slot)
-    params = nn.meta.unbox(head.init(jax.random.key(0), jnp.zeros((1, 1, WIDTH)))["params"])
     noise = np.random.default_rng(0)
-    return head, jax.tree.map(lambda x: x + 0.3 * noise.normal(size=x.shape).astype(np.float32), params), slot
+    shared = {name: noise.normal(size=(slot.vocab, WIDTH)).astype(np.float32) for name in head.shares}
+    init = head.init(jax.random.key(0), jnp.zeros((1, 1, WIDTH))) if not shared else None
+    if shared:
+        key = {"params": jax.random.key(0)}
+        _, init = head.apply({"shared": shared}, jnp.zeros((1, 1, WIDTH)), rngs=key, mutable=["params"])
+    params = nn.meta.unbox(init["params"])
+    params = jax.tree.map(lambda x: x + 0.3 * noise.normal(size=x.shape).astype(np.float32), params)
+    return head, {"params": params, "shared": shared}, slot
 
 
 def layout(n):
@@ -52,12 +64,18 @@ def targets(slot, batch, n):
 
 def sampled(head, params, hidden, draws, guidance=None, **options):
     settings = Sampling.make(**options)
-    run = jax.jit(
-        lambda p, h, d: head.apply(
-            {"params": p}, h, d, layout(d.shape[1]), settings, guidance, method="sample"
-        )
-    )
-    return run(params, hidden, draws)
+
+    @jax.jit
+    def run(params, hidden, draws):
+        bound = head.bind(params)
+        if head.levels is None:
+            return bound.sample(hidden, draws, layout(draws.shape[1]), settings, guidance)
+        draft = bound.start(draws, settings)
+        for at in range(len(head.levels)):
+            draft = bound.refine(hidden, draft, at, settings, guidance)
+        return draft
+
+    return run(params, hidden, draws)[:2]
 
 
 def test_no_head_is_left_out():
@@ -109,7 +127,7 @@ def test_gradients_are_finite_everywhere(name):
     def gradient(params, hidden, weight):
         def loss(params, hidden):
             value, metrics = head.apply(
-                {"params": params},
+                params,
                 hidden,
                 target,
                 layout(4),
@@ -146,7 +164,7 @@ def test_frequencies_and_log_probabilities(name):
     head, params, slot = make(name)
     every = np.array(list(itertools.product(range(slot.vocab), repeat=int(np.prod(slot.shape)))))
     every = jnp.asarray(every.reshape(1, len(every), *slot.shape), jnp.int32)
-    log_prob = jax.jit(lambda h, c: head.apply({"params": params}, h, c, method="log_prob"))
+    log_prob = jax.jit(lambda h, c: head.apply(params, h, c, method="log_prob"))
     one = hidden_of(1, 1)
     nats = np.asarray(log_prob(jnp.broadcast_to(one, (1, every.shape[1], WIDTH)), every), np.float64)[0]
     np.testing.assert_allclose(np.exp(nats).sum(), 1.0, rtol=1e-5)

@@ -22,6 +22,7 @@ PUBLISHED = [
     *((system, size) for system in ("randar", "arpg") for size in ("l", "xl", "xxl")),
     *(("acdit", size) for size in ("b", "l", "xl", "h")),
     *(("xar", size) for size in "blh"),
+    *(("maskgit", size) for size in ("imagenet256", "imagenet512")),
 ]
 
 
@@ -117,7 +118,7 @@ def test_hints_and_contradictions():
         )
     with pytest.raises(
         UserError,
-        match="system: expected one of var, llamagen, mar, rar, randar, arpg, acdit, xar, found 'sd'",
+        match="system: expected one of var, llamagen, mar, rar, randar, arpg, acdit, xar, maskgit, found 'sd'",
     ):
         systems.system("sd")
 

@@ -21,6 +21,8 @@ from vargen.samplers.engine import groups
 
 def uncached(generator, params, quantizer, labels, key, sampling, given=None):
     """Generation by a whole parallel pass for every step; `given` as of `decode`."""
+    if generator.ordering.proposes == "rest":
+        return revised(generator, params, quantizer, labels, key, sampling, given)
     batch, n = jax.tree.leaves(labels)[0].shape[0], generator.tokenizer.grid.size
     key_order, key_slots = jax.random.split(key)
     known = None if given is None else given[1]
@@ -56,7 +58,7 @@ def uncached(generator, params, quantizer, labels, key, sampling, given=None):
             null = generator.condition.without(labels)
             hidden.append(take(hidden_of(content, null, steps), jnp.asarray(slots)))
         drawn = generator.head.apply(
-            {"params": params["head"]},
+            generator.of_head(params),
             jnp.concatenate(hidden),
             draws.at(jnp.asarray(slots)),
             None,
@@ -85,6 +87,41 @@ def drafted(generator, params, hidden_of, content, labels, order, slots, draws, 
             hidden.append(hidden_of(noised, generator.condition.without(labels), None)[:, here])
         draft = head.refine(jnp.concatenate(hidden), draft, at, sampling, scale)
     return content.at[:, here].set(draft.content)
+
+
+def revised(generator, params, quantizer, labels, key, sampling, given):
+    """The same where a step draws all that is unknown: MaskGIT's rule, by a threshold on whole pictures."""
+    batch, n = len(labels), generator.tokenizer.grid.size
+    unknown = np.ones((batch, n), bool)
+    content = np.zeros((batch, n), np.int32)
+    if given is not None:
+        unknown, content = np.tile(~given[1], (batch, 1)), np.where(given[1], given[0], 0)
+    order = generator.ordering.decoding(None, batch, sampling.steps, None if given is None else given[1])
+    scales, draws = sampling.scales(order.sizes), keyed(jax.random.split(key)[1], batch, n)
+    both = jnp.concatenate([labels, generator.condition.without(labels)])
+
+    @jax.jit
+    def propose(content, slots, known, draws, scale):
+        content, slots, known = (jnp.tile(x, (2, 1)) for x in (content, slots, known))
+        hidden, _ = generator.hidden(params, quantizer, content, both, Order(slots, 1 - known))
+        of_head = generator.of_head(params)
+        return generator.head.apply(of_head, hidden, draws, None, sampling, scale, method="sample")
+
+    for s, size in enumerate(order.sizes):
+        if order.given and s == 0:
+            continue
+        now = draws.of(s)
+        slots = np.argsort(unknown, axis=1, kind="stable")
+        known = 1 - np.take_along_axis(unknown, slots, axis=1).astype(np.int32)
+        sample = propose(content, slots, known, now, scales[s])
+        content = np.where(unknown, sample.content, content)
+        worth = np.asarray(sample.score + generator.ordering.amounts(order)[s] * now.gumbel())
+        worth = np.where(unknown, worth, np.inf)
+        left = int(unknown.sum(axis=1)[0]) - size
+        cut = np.sort(worth, axis=1)[:, left, None]
+        unknown = worth < cut
+        assert (unknown.sum(axis=1) == left).all()
+    return content
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -116,6 +153,7 @@ GIVEN = dict(
     var=np.arange(21) < 5,
     mar=SCATTERED,
     maskgit=SCATTERED,
+    maskgil=SCATTERED,
     randar=SCATTERED,
     arpg=SCATTERED,
     acdit=np.arange(16) < 8,

@@ -10,8 +10,8 @@ from vargen.interop.names import SYSTEMS
 SUMMARY = "write a model's parameters under the authors' names"
 DESCRIPTION = """
 Writes the parameters of a trained or imported model as the authors' own program loads them. The suffix
-says the format: .safetensors, .npz, or .pth .pt .bin for PyTorch (vargen[torch]). `vargen import` of the
-result gives the same parameters.
+says the format: .safetensors, .npz, .pth .pt .bin for PyTorch (vargen[torch]), or .msgpack for Flax. `vargen
+import` of the result gives the same parameters.
 """
 EXAMPLES = """\
   vargen export var --workdir models/var_d16 --generator var_d16.pth --tokenizer vae.pth

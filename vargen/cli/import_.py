@@ -8,10 +8,10 @@ from vargen import schema
 from vargen.cli import flags
 from vargen.interop.names import SYSTEMS
 
-SUMMARY = "turn a published PyTorch checkpoint into a vargen model"
+SUMMARY = "turn a published checkpoint into a vargen model"
 DESCRIPTION = """
-Reads the authors' files (.safetensors, .npz, or PyTorch's .pth .pt .bin .ckpt, which need the extra
-vargen[torch]; a file that would run code is refused) and writes a directory with config.json and the
+Reads the authors' files (.safetensors, .npz, Flax's, or PyTorch's .pth .pt .bin .ckpt, which need the
+extra vargen[torch]; a file that would run code is refused) and writes a directory with config.json and the
 parameters as safetensors, on which every other command works. Sizes are inferred from the arrays.
 
 A file may lie on the Hugging Face Hub (vargen[hub]): hf://OWNER/REPO[@REVISION]/FILE. It is kept in the
@@ -26,6 +26,8 @@ EXAMPLES = """\
   vargen import mar --generator mar_base/checkpoint-last.pth --tokenizer kl16.ckpt --out models/mar_b
   vargen import rar --generator rar_b.bin --tokenizer maskgit-vqgan-imagenet-f16-256.bin \\
       --out models/rar_b
+  vargen import maskgit --generator maskgit_imagenet256_checkpoint \\
+      --tokenizer tokenizer_imagenet256_checkpoint --out models/maskgit
 """
 
 

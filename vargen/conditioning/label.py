@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from vargen import inputs
 from vargen.conditioning.condition import Condition
+from vargen.errors import UserError
 from vargen.layers import Embed, Initial, logical
 from vargen.limits import SHARE, Between
 
@@ -17,13 +18,14 @@ TABLE = "condition/classes/table"  # the parameter of a generator that has a row
 
 
 class LabelEmbedding(nn.Module):
-    """A vector per class, and one for "no class" behind them (index `num_classes`).
+    """A vector per class, and one for "no class" behind them (index `num_classes`) where labels are ever taken away.
 
     Attributes:
       num_classes: number of classes.
       width: D.
       initial: of the parameters.
-      dropout: probability with which `drop` takes the label away (arXiv 2207.12598).
+      dropout: probability with which `drop` takes the label away (arXiv 2207.12598); None: never, and there is nothing
+        to guide away from.
       lead: learned rows before the label's own (RAR, arXiv 2411.00776, has one).
       zero_lead: whether these start at zero.
     """
@@ -31,7 +33,7 @@ class LabelEmbedding(nn.Module):
     num_classes: int
     width: int
     initial: Initial
-    dropout: Annotated[float, SHARE] = 0.1
+    dropout: Annotated[float | None, SHARE] = 0.1
     lead: Annotated[int, Between(0, 4096)] = 0
     zero_lead: bool = False
     dtype: Any = jnp.float32
@@ -53,20 +55,34 @@ class LabelEmbedding(nn.Module):
         """int32 [B] from what a user gave: numbers of classes, their names, None for no label.
 
         Raises:
-          UserError: other than whole numbers, or out of range, see `inputs.labels`.
+          UserError: other than whole numbers, or out of range, see `inputs.labels`; None where labels are never taken
+            away.
         """
-        return inputs.labels(labels, self.num_classes, names)
+        found = inputs.labels(labels, self.num_classes, names)
+        if self.dropout is None and (found == self.null).any():
+            raise UserError(
+                f"class: expected 0 to {self.num_classes - 1}, found none, which this model hasn't learnt"
+            )
+        return found
 
     def example(self):
         """int32 [1]: labels as `parse` gives them, for initialisation."""
         return jnp.zeros(1, jnp.int32)
 
     def without(self, labels):
-        """int32 [B]: as many null classes as there are labels."""
+        """int32 [B]: as many null classes as there are labels.
+
+        Raises:
+          ValueError: there is no such class.
+        """
+        if self.dropout is None:
+            raise ValueError("guidance: needs a model that learnt without labels too, expected 1 (none)")
         return jnp.full_like(labels, self.null)
 
     def drop(self, labels, key):
         """int32 [B]: labels [B], each replaced by the null class with probability `dropout`."""
+        if self.dropout is None:
+            return labels
         gone = jax.random.bernoulli(key, self.dropout, labels.shape)
         return jnp.where(gone, self.null, labels)
 
@@ -74,7 +90,8 @@ class LabelEmbedding(nn.Module):
     def __call__(self, labels) -> Condition:
         """int32 [B] -> a condition of lead + 1 rows, the last of which is its vector."""
         init = self.initial.table()
-        vector = Embed(self.num_classes + 1, self.width, init, dtype=self.dtype, name="classes")(labels)
+        count = self.num_classes + (self.dropout is not None)
+        vector = Embed(count, self.width, init, dtype=self.dtype, name="classes")(labels)
         prefix = vector[:, None]
         if self.lead:
             init = nn.initializers.zeros if self.zero_lead else init

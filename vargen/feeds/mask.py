@@ -15,7 +15,7 @@ from vargen.feeds.feed import Plain
 from vargen.feeds.rows import Content, Rows, Step, places
 from vargen.layers import Dense, Embed, Initial, Norm, logical
 from vargen.layout import Layout
-from vargen.limits import Between
+from vargen.limits import EPS, RATE, Between, OneOf
 from vargen.orders import Order
 from vargen.slots import Grid, Slot
 
@@ -36,6 +36,12 @@ class Mask(Plain, nn.Module):
       most_known: the most slots known in a training pass.
       encoder_decoder: two stages instead of one.
       buffer: rows that carry the condition.
+      positions: adds a learned embedding of each row's place.
+      norm: whether the rows go through a norm first, of `eps`.
+      target_positions: adds a learned embedding of its slot to each prediction (MAR).
+      counts: what training's loss is the mean over: the masked "slots" of the batch; its "pictures", each by the mean
+        over its own masked slots (MaskGIT); or "all" slots, known ones too (MaskGIL, arXiv 2507.13032, official code).
+      dropout: rate on the rows.
       dtype: compute dtype.
     """
 
@@ -46,6 +52,12 @@ class Mask(Plain, nn.Module):
     most_known: int
     encoder_decoder: bool = True
     buffer: Annotated[int, Between(1, 2**16)] = 64
+    positions: bool = True
+    norm: bool = True
+    eps: Annotated[float, EPS] = 1e-6
+    target_positions: bool = True
+    counts: Annotated[str, OneOf("slots", "pictures", "all")] = "slots"
+    dropout: Annotated[float, RATE] = 0.0
     dtype: Any = jnp.float32
 
     cached = False
@@ -71,23 +83,32 @@ class Mask(Plain, nn.Module):
 
     def setup(self):
         table = self.initial.table()
+        self.drop = nn.Dropout(self.dropout)
         size = self.buffer + self.grid.size
         self.content = Content(self.slot, self.width, self.initial, self.dtype)
-        self.content_norm = Norm()
-        self.positions = Embed(size, self.width, table, dtype=self.dtype)
+        if self.norm:
+            self.content_norm = Norm(eps=self.eps)
+        if self.positions:
+            self.places = Embed(size, self.width, table, dtype=self.dtype, name="positions")
         self.mask = self.param("mask", logical(table, None, "embed"), (1, self.width))
-        self.targets = Embed(self.grid.size, self.width, table, dtype=self.dtype)
+        if self.target_positions:
+            self.targets = Embed(self.grid.size, self.width, table, dtype=self.dtype)
         if self.encoder_decoder:
             init = self.initial.kernel()
             self.bridge = Dense(self.width, ("embed", "mlp"), init, dtype=self.dtype)
-            self.decoder_positions = Embed(size, self.width, table, dtype=self.dtype)
+            if self.positions:
+                self.decoder_positions = Embed(size, self.width, table, dtype=self.dtype)
 
     def inputs(self, content, condition, order: Order, quantizer=None, train: bool = False) -> Rows:
         """Rows of a training pass: known are the slots of step 0 (steps [B, N] of 0 and 1); see `Feed.inputs`."""
         known = jnp.sum(order.steps == 0, axis=-1, keepdims=True)
-        rows = self._rows(content, condition, order.slots, known, self.most_known)
+        rows = self._rows(content, condition, order.slots, known, self.most_known, train)
+        if self.counts == "all":
+            return rows
         asked = jnp.zeros(order.steps.shape, jnp.float32)
         asked = put(asked, order.slots, (order.steps > 0).astype(jnp.float32))
+        if self.counts == "pictures":
+            asked = asked / jnp.maximum(jnp.sum(asked, axis=-1, keepdims=True), 1.0)
         return dataclasses.replace(rows, weight=asked)
 
     def step_inputs(self, state, content, condition, order: Order, step: Step, quantizer=None) -> Rows:
@@ -104,14 +125,16 @@ class Mask(Plain, nn.Module):
         known = jnp.where(valid[..., None], x[:, self.buffer :], mask)
         canvas = jnp.broadcast_to(mask, (x.shape[0], self.grid.size, self.width))
         x = jnp.concatenate([x[:, : self.buffer], put(canvas, slots, known)], axis=1)
-        x = x + self.decoder_positions(np.arange(self.buffer + self.grid.size))
+        if self.positions:
+            x = x + self.decoder_positions(np.arange(self.buffer + self.grid.size))
         return Rows(x, self._everyone(), rows.slots, rows.weight), cache
 
     def outputs(self, hidden, rows: Rows):
-        """[B, M, D] -> [B, N, D], canonical, each with its slot's embedding added (MAR's before the head)."""
-        return hidden[:, self.buffer :] + self.targets(np.arange(self.grid.size))
+        """[B, M, D] -> [B, N, D], canonical."""
+        hidden = hidden[:, self.buffer :]
+        return hidden + self.targets(np.arange(self.grid.size)) if self.target_positions else hidden
 
-    def _rows(self, content, condition, slots, known, most_known):
+    def _rows(self, content, condition, slots, known, most_known, train: bool = False):
         """Rows with the first `known` slots of each sequence known ([B, 1] or int, at most `most_known`)."""
         batch, n = slots.shape
         first = condition.vector[:, None].astype(self.dtype)
@@ -121,18 +144,24 @@ class Mask(Plain, nn.Module):
             valid = jnp.broadcast_to(np.arange(most_known) < known, (batch, most_known))
             x = jnp.concatenate([first, self.content(take(content, slots))], axis=1)
             front = jnp.broadcast_to(np.arange(self.buffer), (batch, self.buffer))
-            x = x + self.positions(jnp.concatenate([front, self.buffer + slots], axis=1))
+            x = self._made(x, jnp.concatenate([front, self.buffer + slots], axis=1), train)
             if static.known(known) and known == most_known:
                 times = np.zeros(self.buffer + most_known, np.int32)
             else:  # slots that aren't known come later than all that are
                 times = jnp.pad(1 - valid.astype(jnp.int32), ((0, 0), (self.buffer, 0)))
             layout = Layout(times, self._places(slots))
-            return Rows(self.content_norm(x), layout, np.arange(n), aside=(slots, valid))
+            return Rows(x, layout, np.arange(n), aside=(slots, valid))
         seen = jnp.broadcast_to(np.arange(most_known) < known, slots.shape)
         seen = put(jnp.zeros((batch, n), bool), slots, seen)
         x = jnp.where(seen[..., None], self.content(content), self.mask.astype(self.dtype))
-        x = jnp.concatenate([first, x], axis=1) + self.positions(np.arange(self.buffer + n))
-        return Rows(self.content_norm(x), self._everyone(), np.arange(n))
+        x = self._made(jnp.concatenate([first, x], axis=1), np.arange(self.buffer + n), train)
+        return Rows(x, self._everyone(), np.arange(n))
+
+    def _made(self, x, places, train):
+        """Rows of x [B, M, D] at places int [M] or [B, M]."""
+        x = x + self.places(places) if self.positions else x
+        x = self.content_norm(x) if self.norm else x
+        return self.drop(x, deterministic=not train)
 
     def _everyone(self) -> Layout:
         """Buffer and grid, all of which see one another."""

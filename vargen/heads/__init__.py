@@ -4,8 +4,25 @@ from vargen.heads.categorical import Categorical
 from vargen.heads.diffusion import Diffusion
 from vargen.heads.epsilon import Epsilon
 from vargen.heads.head import Head, JointHead, Sample
+from vargen.heads.masked_lm import MaskedLM
 from vargen.heads.velocity import Velocity
 
-HEADS = {"categorical": Categorical, "diffusion": Diffusion, "epsilon": Epsilon, "velocity": Velocity}
+HEADS = {
+    "categorical": Categorical,
+    "diffusion": Diffusion,
+    "epsilon": Epsilon,
+    "masked_lm": MaskedLM,
+    "velocity": Velocity,
+}
 
-__all__ = ["HEADS", "Categorical", "Diffusion", "Epsilon", "Head", "JointHead", "Sample", "Velocity"]
+__all__ = [
+    "HEADS",
+    "Categorical",
+    "Diffusion",
+    "Epsilon",
+    "Head",
+    "JointHead",
+    "MaskedLM",
+    "Sample",
+    "Velocity",
+]

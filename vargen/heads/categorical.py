@@ -14,41 +14,36 @@ from vargen.layers import Dense, Initial
 from vargen.limits import RATE, Between
 
 
-class Categorical(nn.Module):
-    """Logits are a linear map of the hidden vector.
+class Codes(nn.Module):
+    """A distribution over codes by logits, and maybe over some words behind them that are never drawn.
+
+    A subclass makes logits float32 [..., V] of [..., D], V at least K, in its `__call__`.
 
     Attributes:
       vocab: K.
-      bias: whether the map has a bias.
-      init_std: deviation of the map at the start (0: zeros, a uniform distribution).
-      label_smoothing: share of the target spread over all codes.
-      initial: of the model's parameters; the map has its distribution.
-      dtype: compute dtype of the map; logits are float32.
+      label_smoothing: share of the target spread over all V words.
+      initial: of the model's parameters.
+      dtype: compute dtype; logits are float32.
     """
 
     vocab: int
-    bias: bool = True
-    init_std: Annotated[float, Between(0, 100)] = 0.0
     label_smoothing: Annotated[float, RATE] = 0.0
     initial: Initial = Initial()  # noqa: RUF009
     dtype: Any = jnp.float32
 
+    called = "categorical"  # in messages
     explicit = True
     levels = None
+    shares = ()
 
     def check(self, slot) -> None:
         """Raises ValueError for slots that hold anything but one code."""
         if not slot.vocab or slot.shape:
-            raise ValueError(f"head categorical: expected a tokenizer of codes, found slots of {slot}")
+            raise ValueError(f"head {self.called}: expected a tokenizer of codes, found slots of {slot}")
 
-    def setup(self):
-        own = dataclasses.replace(self.initial, std=self.init_std)
-        init = own.kernel() if self.init_std else nn.initializers.zeros
-        self.out = Dense(self.vocab, ("embed", "vocab"), init, self.bias, self.dtype)
-
-    def __call__(self, hidden):
-        """Logits: [..., D] -> float32 [..., K]."""
-        return self.out(hidden).astype(jnp.float32)
+    def codes(self, hidden):
+        """Logits of the codes: [..., D] -> float32 [..., K]."""
+        return self(hidden)[..., : self.vocab]
 
     def loss(self, hidden, target, layout=None, weight=None, train: bool = True):
         """Mean cross-entropy in nats.
@@ -71,12 +66,12 @@ class Categorical(nn.Module):
 
     def log_prob(self, hidden, target):
         """float32 [B, N], nats: log-probability of codes [B, N] given hidden [B, N, D]."""
-        log_probs = jax.nn.log_softmax(self(hidden))
+        log_probs = jax.nn.log_softmax(self.codes(hidden))
         return jnp.take_along_axis(log_probs, target[..., None], axis=-1)[..., 0]
 
     def guided(self, hidden, guidance=None):
         """Logits float32 [B, n, K] of hidden [B, n, D], or under guidance of [2B, n, D]: u + w (c - u)."""
-        logits = self(hidden)
+        logits = self.codes(hidden)
         if guidance is None:
             return logits
         with_condition, without = jnp.split(logits, 2)
@@ -88,6 +83,28 @@ class Categorical(nn.Module):
         codes = draw(logits, draws, settings)
         score = jnp.take_along_axis(jax.nn.log_softmax(logits), codes[..., None], axis=-1)[..., 0]
         return Sample(codes, score)
+
+
+class Categorical(Codes):
+    """Logits are a linear map of the hidden vector.
+
+    Attributes:
+      bias: whether the map has a bias.
+      init_std: deviation of the map at the start (0: zeros, a uniform distribution); its distribution is that of
+        `initial`.
+    """
+
+    bias: bool = True
+    init_std: Annotated[float, Between(0, 100)] = 0.0
+
+    def setup(self):
+        own = dataclasses.replace(self.initial, std=self.init_std)
+        init = own.kernel() if self.init_std else nn.initializers.zeros
+        self.out = Dense(self.vocab, ("embed", "vocab"), init, self.bias, self.dtype)
+
+    def __call__(self, hidden):
+        """Logits: [..., D] -> float32 [..., K]."""
+        return self.out(hidden).astype(jnp.float32)
 
 
 def filtered(logits, settings) -> jax.Array:

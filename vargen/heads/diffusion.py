@@ -96,6 +96,7 @@ class Diffusion(nn.Module):
 
     explicit = False
     levels = None
+    shares = ()
 
     def check(self, slot) -> None:
         """Raises ValueError for slots that hold codes."""

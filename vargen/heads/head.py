@@ -34,10 +34,13 @@ class Head(Protocol):
     Attributes:
       explicit: whether there is `log_prob`, and so top-k, top-p and scores.
       levels: None; see `JointHead`.
+      shares: parameters of the generator's other parts that it is computed with too, by their names
+        ("feed/content/codes/table"); it finds them in its collection "shared".
     """
 
     explicit: bool
     levels: None
+    shares: tuple[str, ...]
 
     def check(self, slot: Slot) -> None:
         """Raises ValueError for slots that hold what it doesn't model."""
@@ -80,10 +83,12 @@ class JointHead(Protocol):
 
     Attributes:
       explicit: False.
+      shares: as of `Head`.
       levels: float32 [P], NumPy: the noise level of the draft in each pass, see `Noised`.
     """
 
     explicit: bool
+    shares: tuple[str, ...]
     levels: np.ndarray
 
     def check(self, slot: Slot) -> None:

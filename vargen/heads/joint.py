@@ -28,6 +28,7 @@ class Joint(nn.Module):
     dtype: Any = jnp.float32
 
     explicit = False
+    shares = ()
 
     def check(self, slot) -> None:
         """Raises ValueError for slots that hold codes."""

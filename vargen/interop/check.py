@@ -24,6 +24,7 @@ FAMILIES = (
     "acdit",
     "llamagen",
     "llamagen_vq",
+    "maskgit",
     "maskgit_vqgan",
     "mar",
     "mar_kl",

@@ -1,4 +1,4 @@
-"""The files in which people exchange weights: safetensors, npz, and PyTorch's own.
+"""The files in which people exchange weights: safetensors, npz, PyTorch's own and Flax's.
 
 `read` gives a Mapping from the authors' names to NumPy arrays that converts each array when asked for; `write`
 the way back. PyTorch is imported for its own files only, and nothing in a file is ever run.
@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from vargen import hub, paths, weights_file
 from vargen.errors import UserError
-from vargen.interop import torch_files
+from vargen.interop import flax_files, torch_files
 from vargen.interop.lazy import FAILURES, Array, Found, Path, Weights, head, unreadable
 
 INDICES = (".safetensors.index.json", ".bin.index.json")  # of weights in several files
@@ -37,8 +37,8 @@ def read(
 ) -> Weights:
     """The weights in a file, by their authors' names.
 
-    The suffix says the format: .safetensors, .npz or PyTorch's .pth, .pt, .bin, .ckpt; with any other, the first
-    bytes do. Of weights in several files the index is given (model.safetensors.index.json,
+    The suffix says the format: .safetensors, .npz, PyTorch's .pth, .pt, .bin, .ckpt, or Flax's .msgpack; with any
+    other, the first bytes do. Of weights in several files the index is given (model.safetensors.index.json,
     pytorch_model.bin.index.json), or a directory that has one. Of an npz with names "sd/..." only those are taken,
     without the "sd/". In a PyTorch file the weights are the dict itself or lie in it as "model", "module" or
     "state_dict", averaged ones as "model_ema" or "ema"; a file of VAR's trainer holds them under "trainer".
@@ -72,7 +72,7 @@ def read(
 
 def check_suffix(path: Path) -> None:
     """Raises UserError for a name by which `write` knows no format."""
-    suffixes = (".safetensors", ".npz", ".pth", ".pt", ".bin")
+    suffixes = (".safetensors", ".npz", ".pth", ".pt", ".bin", flax_files.SUFFIX)
     if pathlib.Path(path).suffix not in suffixes:
         raise UserError(
             f"{path}: expected a name that ends in {', '.join(suffixes)}, found {pathlib.Path(path).suffix!r}"
@@ -80,11 +80,12 @@ def check_suffix(path: Path) -> None:
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], wrapped: Sequence[str] = ()) -> None:
-    """Writes arrays in the format of the path's suffix: .safetensors, .npz, or .pth, .pt, .bin for PyTorch.
+    """Writes arrays in the format of the path's suffix: .safetensors, .npz, or .pth, .pt, .bin for PyTorch,
+    .msgpack for Flax.
 
-    A PyTorch file holds one flat dict of tensors, or a dict that has it under each name of `wrapped`. npz knows no
-    bfloat16: such arrays are written as float32. The file appears when it is complete; an older one of that name
-    stays until then, and for good on an error.
+    A PyTorch file holds one flat dict of tensors, or a dict that has it under each name of `wrapped`. npz and
+    Flax know no bfloat16: such arrays are written as float32. The file appears when it is complete; an older one of
+    that name stays until then, and for good on an error.
 
     Args:
       path: the file.
@@ -121,6 +122,7 @@ def write_as(
 ) -> None:
     """Writes arrays in the format of a suffix at once to `path`; see `write`."""
     writers: dict[str, Callable] = {".safetensors": weights_file.write_safetensors, ".npz": _write_npz}
+    writers[flax_files.SUFFIX] = flax_files.write
     writers.get(suffix, functools.partial(torch_files.write, wrapped=wrapped))(path, arrays)
 
 
@@ -145,6 +147,8 @@ def _sets(path: paths.Path, member: str | None) -> dict[str, Found]:
     kind = _kind(file)
     if kind == "torch":
         return torch_files.read(file, member)
+    if kind == "flax":
+        return {"": flax_files.read(file)}
     return {"": _npz_arrays(file) if kind == "npz" else _safetensors_arrays(file)}
 
 
@@ -185,6 +189,8 @@ def _kind(path: pathlib.Path) -> str:
         return path.suffix[1:]
     if path.suffix in torch_files.SUFFIXES:
         return "torch"
+    if path.suffix == flax_files.SUFFIX:
+        return "flax"
     length = int.from_bytes(first[:8], "little")  # of the header that follows it
     if first[8:9] == b"{" and length < path.stat().st_size:
         return "safetensors"
@@ -193,7 +199,9 @@ def _kind(path: pathlib.Path) -> str:
             return "npz" if any(name.endswith(".npy") for name in archive.namelist()) else "torch"
     if first.startswith((b"PK", b"\x80")):  # \x80 begins a pickle
         return "torch"
-    raise unreadable(path, "safetensors, npz or PyTorch")
+    if flax_files.begins(first):
+        return "flax"
+    raise unreadable(path, "safetensors, npz, PyTorch or Flax")
 
 
 def _unwrapped(arrays: Found) -> Found:

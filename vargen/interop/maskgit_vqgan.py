@@ -44,8 +44,12 @@ def part(arrays: Mapping[str, Any], levels: tuple | None = None) -> ConfigDict:
         m.shape(arrays, first.format(i))[0] // width for i in range(m.count(arrays, first, WHAT))
     )
     blocks = m.count(arrays, "encoder.down.0.block.{}.conv1.weight", WHAT)
+    return of_sizes(width, multipliers, blocks, *m.pair(arrays, "quantize.embedding.weight", WHAT))
+
+
+def of_sizes(width: int, multipliers: tuple[int, ...], blocks: int, vocab: int, channels: int) -> ConfigDict:
+    """The part of these sizes."""
     found = dict(width=width, multipliers=multipliers, blocks=blocks)
-    vocab, channels = m.pair(arrays, "quantize.embedding.weight", WHAT)
     return config.part(
         "vq",
         vocab=vocab,
@@ -63,6 +67,30 @@ def table(tokenizer: Autoencoder) -> list[m.Entry]:
     Raises:
       UserError: the tokenizer is another than the authors' program computes.
     """
+    encoder = checked(tokenizer)
+    levels = range(len(encoder.multipliers))
+    entries = m.array("quantizer/codebook", "quantize.embedding.weight")
+    entries += m.conv("encoder/conv_in", "encoder.conv_in", bias=False)
+    entries += m.conv("decoder/conv_in", "decoder.conv_in")
+    for end, before, _ in ends(encoder):
+        name = "down" if end == "encoder" else "up"
+        entries += m.norm(f"{end}/norm_out", f"{end}.norm_out") + m.conv(f"{end}/conv_out", f"{end}.conv_out")
+        for b in range(encoder.blocks):
+            entries += _block(f"{end}/middle/block{b}", f"{end}.mid.{b}", False)
+            for i in levels:
+                changes = b == 0 and before[i] != encoder.multipliers[i]
+                entries += _block(f"{end}/level{i}_block{b}", f"{end}.{name}.{i}.block.{b}", changes)
+    for i in levels[1:]:
+        entries += m.conv(f"decoder/level{i}_up", f"decoder.up.{i}.upsample_conv")
+    return entries
+
+
+def checked(tokenizer: Autoencoder) -> PooledEncoder:
+    """The encoder of a tokenizer that the authors' program computes.
+
+    Raises:
+      UserError: another tokenizer.
+    """
     encoder = tokenizer.codec.encoder
     if not isinstance(encoder, PooledEncoder) or encoder.groups != GROUPS:
         found = f"groups={encoder.groups}" if isinstance(encoder, PooledEncoder) else type(encoder).__name__
@@ -70,25 +98,18 @@ def table(tokenizer: Autoencoder) -> list[m.Entry]:
     if not isinstance(tokenizer, VQ) or tokenizer.normalise:
         found = "normalise=True" if isinstance(tokenizer, VQ) else type(tokenizer).__name__
         raise UserError(f"{WHAT}: expected the tokenizer vq with normalise=False, found {found}")
+    return encoder
+
+
+def ends(encoder: PooledEncoder) -> tuple[tuple[str, tuple[int, ...], range], ...]:
+    """The encoder and the decoder: the name, by level what its first block takes in multiples of the width, and the
+    sequence in which it goes through the levels."""
     multipliers, levels = encoder.multipliers, range(len(encoder.multipliers))
-    entries = m.array("quantizer/codebook", "quantize.embedding.weight")
-    entries += m.conv("encoder/conv_in", "encoder.conv_in", bias=False)
-    entries += m.conv("decoder/conv_in", "decoder.conv_in")
-    # What a level's first block takes: the level above it in the encoder, the one below in the decoder.
-    ends = (
-        ("encoder", "down", (1, *multipliers[:-1])),
-        ("decoder", "up", (*multipliers[1:], multipliers[-1])),
+    # The level above in the encoder, the one below in the decoder.
+    return (
+        ("encoder", (1, *multipliers[:-1]), levels),
+        ("decoder", (*multipliers[1:], multipliers[-1]), levels[::-1]),
     )
-    for end, name, before in ends:
-        entries += m.norm(f"{end}/norm_out", f"{end}.norm_out") + m.conv(f"{end}/conv_out", f"{end}.conv_out")
-        for b in range(encoder.blocks):
-            entries += _block(f"{end}/middle/block{b}", f"{end}.mid.{b}", False)
-            for i in levels:
-                changes = b == 0 and before[i] != multipliers[i]
-                entries += _block(f"{end}/level{i}_block{b}", f"{end}.{name}.{i}.block.{b}", changes)
-    for i in levels[1:]:
-        entries += m.conv(f"decoder/level{i}_up", f"decoder.up.{i}.upsample_conv")
-    return entries
 
 
 def _block(target: str, source: str, changes: bool) -> list[m.Entry]:

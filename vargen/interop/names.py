@@ -10,4 +10,5 @@ SYSTEMS = {
     "arpg": ("arpg", "llamagen_vq"),
     "acdit": ("acdit", "sd_kl"),
     "xar": ("xar", "mar_kl"),
+    "maskgit": ("maskgit", "maskgit_tokenizer"),
 }

@@ -18,13 +18,15 @@ NEUTRAL = (1.0, 1.0, 0.0, 0.0, 0.0, 0.0)  # those of a row that nothing modulate
 
 
 class Block(nn.Module):
-    """x + mixer(norm(x)), then x + mlp(norm(x)), with adaptive modulation where asked.
+    """x + mixer(norm(x)), then x + mlp(norm(x)), with adaptive modulation where asked; or norms elsewhere.
 
     Attributes:
       mixer: the mixer, already built.
       width: D.
       mlp: kind of the position-wise network (`Mlp`), of inner width `mlp_width`.
       norm, affine, eps: the norms (`Norm`).
+      norm_position: "pre"; "post", norm(x + mixer(x)) (BERT, arXiv 1810.04805); "res_post", x + norm(mixer(x))
+        (Swin v2, arXiv 2111.09883).
       adaln_zero: modulations start at zero, and so every block as the identity (DiT's adaLN-Zero).
       adaptive: "none"; "adaln": the six modulations are a linear map of silu(condition) per block
         (DiT, arXiv 2212.09748); "shared": that map is shared by all blocks, and each adds a learned offset.
@@ -43,6 +45,7 @@ class Block(nn.Module):
     norm: str = "layer"
     affine: bool = True
     eps: float = 1e-6
+    norm_position: str = "pre"
     bias: bool = True
     adaptive: str = "none"
     adaln_zero: bool = False
@@ -102,10 +105,13 @@ class Block(nn.Module):
         else:
             parts = [modulation[..., i, :] for i in range(MODULATIONS)]
             gamma, scale, shift = parts[0:2], parts[2:4], parts[4:6]
-        y, cache = self.mixer(_adapt(self.norm_1(x), scale[0], shift[0]), layout, cache, train)
-        x = x + self._branch(y, gamma[0], train, drop_path)
-        y = self.feed_forward(_adapt(self.norm_2(x), scale[1], shift[1]), train)
-        return x + self._branch(y, gamma[1], train, drop_path), cache
+        pre, res_post, post = (self.norm_position == p for p in ("pre", "res_post", "post"))
+        y, cache = self.mixer(_adapt(self.norm_1(x), scale[0], shift[0]) if pre else x, layout, cache, train)
+        x = x + self._branch(self.norm_1(y) if res_post else y, gamma[0], train, drop_path)
+        x = self.norm_1(x) if post else x
+        y = self.feed_forward(_adapt(self.norm_2(x), scale[1], shift[1]) if pre else x, train)
+        x = x + self._branch(self.norm_2(y) if res_post else y, gamma[1], train, drop_path)
+        return self.norm_2(x) if post else x, cache
 
     def _branch(self, y, gamma, train, drop_path):
         y = y if gamma is None else y * gamma
@@ -118,6 +124,8 @@ class Block(nn.Module):
 class FinalNorm(nn.Module):
     """The norm before a head: plain, or modulated by a condition [B, M, D] (scale, then shift), M rows or 1; with
     `owner` each row by the one that `spread` gives it.
+
+    With the norm "none" there is none, as behind blocks that end with theirs.
     """
 
     width: int
@@ -131,6 +139,8 @@ class FinalNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x, condition, owner=None):
+        if self.norm == "none":
+            return x
         y = Norm(self.norm, self.affine, self.eps, name="norm")(x)
         if not self.adaptive:
             return y

@@ -5,6 +5,7 @@ is derived from it. The axis's contract is `Ordering`.
 """
 
 from vargen.orders.blocks import cells, chunks
+from vargen.orders.confidence import Confidence, confidence
 from vargen.orders.drawn import (
     Random,
     RandomSets,
@@ -27,10 +28,12 @@ ORDERS = {
     "random": random,
     "random_to_raster": random_to_raster,
     "random_sets": random_sets,
+    "confidence": confidence,
 }
 
 __all__ = [
     "ORDERS",
+    "Confidence",
     "Fixed",
     "Order",
     "Ordering",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import numpy as np
 
 from vargen.slots import Grid
+
+if TYPE_CHECKING:
+    from vargen.draws import Draws
 
 
 @jax.tree_util.register_dataclass
@@ -46,11 +49,14 @@ class Ordering(Protocol):
       random: whether examples have different orders in training.
       random_decoding: whether they have in decoding.
       most_known: the most slots that are known, and not predicted, in a training pass.
+      proposes: what a step of decoding looks at: "step", the slots that it keeps; or "rest", every slot that is
+        unknown, of which it keeps as many as the step has: which, says `revise`.
     """
 
     grid: Grid
     random: bool = False
     random_decoding: bool = False
+    proposes: str = "step"
 
     @property
     def most_known(self) -> int:
@@ -80,3 +86,18 @@ class Ordering(Protocol):
           ValueError: no such number of steps, or given slots that can't come first in this order.
         """
         ...
+
+    def revise(self, order: Order, step: Any, slots: Any, content: Any, score: Any, draws: Draws) -> Any:
+        """Where steps propose the rest: how much each proposal is worth keeping, float32 [B, n]; here its score.
+
+        The step keeps the slots of the greatest worth. The others are unknown again, and are drawn anew in later steps.
+
+        Args:
+          order: as it stands; its sizes are those of `decoding`.
+          step: number of the step (int, or traced in a scan).
+          slots: int [B, n]: all that are unknown; entries beyond these are passed over.
+          content: [B, n, ...], what the head drew for them.
+          score: float32 [B, n], of `Sample`.
+          draws: the step's, for [B, n].
+        """
+        return score

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -60,3 +61,75 @@ SCHEDULES = {
     "arccos_left": arccos_left,
     "cosine_ahead": cosine_ahead,
 }
+
+
+class _Rounded:
+    """NumPy's functions of float32 to the nearest float32, which its own are not on every machine."""
+
+    def __getattr__(self, name: str) -> Callable:
+        return lambda x: np.asarray(getattr(np, name)(np.asarray(x, np.float64)), np.float32)
+
+
+HALF_TURN = np.float32(np.pi / 2)
+# The share of N slots that is masked at a ratio r from 0 to 1, by functions of NumPy or of jax.numpy (MaskGIT, arXiv
+# 2202.04200, section 3.3; arccos: MaskGIL, arXiv 2507.13032, official code).
+CURVES: dict[str, Callable] = {
+    "linear": lambda m, r, n: 1 - r,
+    "square": lambda m, r, n: 1 - r**2,
+    "cubic": lambda m, r, n: 1 - r**3,
+    "root": lambda m, r, n: 1 - m.sqrt(r),
+    "cosine": lambda m, r, n: m.cos(HALF_TURN * r),
+    "arccos": lambda m, r, n: m.arccos(r) / HALF_TURN,
+    "log": lambda m, r, n: -m.log2(r) / m.log2(n),
+    "exp": lambda m, r, n: 1 - m.exp2(-m.log2(n) * (1 - r)),
+}
+
+
+def share(curve: str, ratio: Any, slots: int, functions: Any = None) -> Any:
+    """float32 [...], from 1e-6 to 1: the share of `slots` that is masked at ratios float32 [...].
+
+    Args:
+      curve: one of `CURVES`.
+      ratio: from 0 to 1.
+      slots: N.
+      functions: jax.numpy for traced ratios; None: NumPy's, exact to the last digit.
+    """
+    if functions is None:
+        ratio, functions = np.asarray(ratio, np.float32), _Rounded()
+    with np.errstate(divide="ignore"):
+        found = CURVES[curve](functions, ratio, np.float32(max(slots, 2)))
+    return found.clip(np.float32(1e-6), np.float32(1))
+
+
+def sizes_left(curve: str, slots: int, steps: int, skipped: int = 0) -> np.ndarray:
+    """int [T - skipped]: floor(N share((s + 1)/T)) slots are left after step s, and one fewer than before.
+
+    In float32, as MaskGIT's official code. The last slot stays until the last step, so that steps of none there may be.
+    `skipped`: so many of the first steps are left out.
+    """
+    left, sizes = slots, []
+    for s in range(skipped, steps - 1):
+        ratio = np.float32(s + 1) / np.float32(steps)
+        after = max(1, min(left - 1, int(np.float32(slots) * share(curve, ratio, slots))))
+        sizes.append(left - after)
+        left = after
+    return np.asarray([*sizes, left])
+
+
+def sizes_shared(curve: str, slots: int, steps: int, skipped: int = 0) -> np.ndarray:
+    """int [T - skipped]: round(N v_s / sum v) slots in step s, v_s = share(1 - s/(T - 1)), and one at least; the last
+    step takes what is left (MaskGIL, official code).
+
+    `skipped`: so many of the first steps are left out, and the others share all slots.
+    """
+    ratios = np.linspace(1, 0, steps)[skipped:]
+    weights = share(curve, ratios, slots).astype(np.float64)
+    sizes = np.maximum(np.round(slots * weights / weights.sum()).astype(int), 1)
+    sizes[-1] = slots - sizes[:-1].sum()
+    while sizes[-1] < 1:  # nearly as many steps as slots
+        largest = np.argmax(sizes)
+        sizes[[largest, -1]] += [-1, 1]
+    return sizes
+
+
+COUNTS = {"left": sizes_left, "shares": sizes_shared}

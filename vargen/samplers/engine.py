@@ -31,7 +31,7 @@ class Call:
       condition, modulations: of the labels; under guidance with the label, then without.
       order: the order of generation.
       slots: its slots, int32 [B, N].
-      draws: the randomness of every slot [B, N], canonical.
+      draws: the randomness of every slot [B, N], canonical; where the order revises, of each step by `Draws.of`.
       scales: float32 [T], guidance of each step; None for none.
       sampling: the settings.
     """
@@ -53,12 +53,20 @@ class Call:
 
     def head(self, method: str, *args):
         """A method of the head."""
-        return self.generator.head.apply({"params": self.params["head"]}, *args, method=method)
+        return self.generator.head.apply(self.generator.of_head(self.params), *args, method=method)
 
     def step(self, decoding: Decoding, content, step: Step, layers=None):
         """One pass, see `Generator.step`."""
         params, seen = (self.params, self.quantizer), (self.condition, self.modulations, self.order, step)
         return self.generator.step(*params, decoding.state, decoding.cache, content, *seen, layers)
+
+    def at(self, decoding: Decoding, step: Step) -> Call:
+        """The call as it stands at a step, where the order revises."""
+        if decoding.slots is None:
+            return self
+        order = dataclasses.replace(self.order, slots=decoding.slots)
+        draws = self.draws.of(step.index)
+        return dataclasses.replace(self, order=order, slots=decoding.slots, draws=draws)
 
 
 @jax.tree_util.register_dataclass
@@ -71,12 +79,15 @@ class Decoding:
       state: the feed's.
       cache: of the stages, or None.
       score: of `Sample`, [B, N, ...], canonical; None where nobody asks for it.
+      slots: int32 [B, N], the order's as they stand, where it revises: those that are known, then the others, of which
+        `content` and `score` are what the last step proposed. None where they stay.
     """
 
     content: jax.Array
     state: Any
     cache: Any
     score: Any = None
+    slots: Any = None
 
 
 class Decoded(NamedTuple):
@@ -123,6 +134,26 @@ def decode(
       draws: `Draws` for [B, N] in the place of the key's.
       scored: whether the scores are wanted, which heads with an explicit likelihood have.
     """
+    call, start = begin(generator, params, quantizer, labels, key, sampling, given, order, draws, scored)
+    found, order = scheduled(call, start), call.order
+    if found.slots is not None:
+        order = dataclasses.replace(order, slots=found.slots)
+    return Decoded(found.content, order, found.score)
+
+
+def begin(
+    generator,
+    params,
+    quantizer,
+    labels,
+    key,
+    sampling: Sampling,
+    given=None,
+    order=None,
+    draws=None,
+    scored: bool = False,
+) -> tuple[Call, Decoding]:
+    """What stays through a decoding, and what it changes before the first step; see `decode`."""
     batch, tokenizer = jax.tree.leaves(labels)[0].shape[0], generator.tokenizer
     key_order, key_slots = jax.random.split(key)
     if order is None:
@@ -152,14 +183,14 @@ def decode(
         call.feed("begin", batch),
         generator.init_cache(len(condition.prefix), 0),
         _no_scores(call, content) if scored else None,
+        call.slots if generator.ordering.proposes == "rest" else None,
     )
-    found = scheduled(call, start)
-    return Decoded(found.content, order, found.score)
+    return call, start
 
 
 def scheduled(call: Call, decoding: Decoding) -> Decoding:
     """All steps, one after another: alone where each has arithmetic of its own, else in scans."""
-    for steps in groups(call.order, call.generator.feed):
+    for steps in groups(call.order, call.generator.feed, call.generator.ordering.proposes):
         drawn = steps[0].start >= call.order.given
         if len(steps) == 1:
             decoding = advance(call, decoding, steps[0], drawn=drawn)
@@ -176,15 +207,19 @@ def scanned(call: Call, decoding: Decoding, steps: list[Step], drawn: bool) -> D
         length = generator.feed.length
         cache = _lengthen(cache, jax.eval_shape(lambda: generator.init_cache(conditions, length)))
         layers, cache = _cut(call, cache)
-    table = {name: jnp.asarray([getattr(s, name) for s in steps]) for name in ("index", "start", "count")}
 
     def body(decoding, at):
         return advance(call, decoding, dataclasses.replace(steps[0], begins=False, **at), layers, drawn), None
 
-    decoding = jax.lax.scan(body, dataclasses.replace(decoding, cache=cache), table)[0]
+    decoding = jax.lax.scan(body, dataclasses.replace(decoding, cache=cache), table(steps))[0]
     if generator.feed.cached:
         decoding = dataclasses.replace(decoding, cache=_stacked(call, decoding.cache))
     return decoding
+
+
+def table(steps: list[Step]) -> dict[str, jax.Array]:
+    """What differs among steps that are alike, for a scan: by name int [len(steps)]."""
+    return {name: jnp.asarray([getattr(s, name) for s in steps]) for name in ("index", "start", "count")}
 
 
 def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool = True) -> Decoding:
@@ -196,24 +231,36 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
       layers: see `Generator.step`.
       drawn: whether contents are drawn; else they are known, and only remembered.
     """
-    content, score, cache = decoding.content, decoding.score, decoding.cache
+    call = call.at(decoding, step)
+    content, score, cache, sequence = decoding.content, decoding.score, decoding.cache, decoding.slots
     if not drawn:
         cache = call.step(decoding, content, step, layers)[2]
     else:
         at, n = jnp.asarray(step.at()), content.shape[1]
         slots = call.slots[:, jnp.minimum(at, n - 1)]
         # Rows beyond the step's slots are dropped: their index lies outside.
-        put = jnp.where(at < step.start + step.count, slots, n)
+        put = jnp.where(at < (step.start + step.count if sequence is None else n), slots, n)
         draws, guidance = call.draws.at(slots), None if call.scales is None else call.scales[step.index]
         if call.generator.head.levels is None:
             hidden, rows, cache = call.step(decoding, content, step, layers)
             sample = call.head("sample", hidden, draws, rows.layout, call.sampling, guidance)
         else:
             sample, cache = jointly(call, decoding, step, put, draws, guidance, layers)
+        if sequence is not None:
+            sequence = _revised(call, step, slots, sample, draws)
         content = contents.put(content, put, sample.content)
         score = None if score is None else contents.put(score, put, sample.score)
     state = call.feed("absorb", decoding.state, content, step, call.quantizer)
-    return Decoding(content, state, cache, score)
+    return Decoding(content, state, cache, score, sequence)
+
+
+def _revised(call: Call, step: Step, slots, sample, draws) -> jax.Array:
+    """The sequence int32 [B, N] after a step that proposed all that was unknown, int [B, size]: what it keeps first."""
+    args = (call.order, step.index, slots, sample.content, sample.score, draws)
+    at = jnp.broadcast_to(jnp.asarray(step.at()), slots.shape)
+    worth = jnp.where(at < call.slots.shape[1], call.generator.ordering.revise(*args), -jnp.inf)
+    best = jnp.argsort(-worth, axis=-1, stable=True)
+    return contents.put(call.slots, at, jnp.take_along_axis(slots, best, axis=-1))
 
 
 def jointly(call: Call, decoding: Decoding, step: Step, slots, draws: Draws, guidance, layers=None):
@@ -247,8 +294,8 @@ def jointly(call: Call, decoding: Decoding, step: Step, slots, draws: Draws, gui
     return draft, _stacked(call, cache) if whole else cache
 
 
-def groups(order: Order, feed) -> list[list[Step]]:
-    """Steps in groups that one scan can run.
+def groups(order: Order, feed, proposes: str = "step") -> list[list[Step]]:
+    """Steps in groups that one scan can run; `proposes` as of `Ordering`.
 
     First the passes for slots that are given. Then with a cache neighbours that the feed calls alike; a group of one
     runs with its place known before tracing, and touches no row that doesn't exist yet. Without a cache up to
@@ -259,8 +306,9 @@ def groups(order: Order, feed) -> list[list[Step]]:
     before = [0, *sizes[:-1]]
     if first < len(sizes):
         before[first] = order.given
+    rest = proposes == "rest"
     steps = [
-        Step(i, start, n, n, start, b)
+        Step(i, start, n, sum(sizes) - start if rest else n, start, b)
         for i, (start, n, b) in enumerate(zip(starts, sizes, before, strict=True))
     ]
     given, steps = feed.prefill(steps[:first]), steps[first:]
@@ -288,7 +336,8 @@ def _no_scores(call: Call, content: jax.Array) -> jax.Array:
 
     def sample():
         if call.generator.head.levels is None:
-            return call.head("sample", hidden, call.draws, None, call.sampling, guidance)
+            draws = call.draws.of(0) if call.generator.ordering.proposes == "rest" else call.draws
+            return call.head("sample", hidden, draws, None, call.sampling, guidance)
         draft = call.head("start", call.draws, call.sampling)
         return call.head("refine", hidden, draft, 0, call.sampling, guidance)
 

@@ -1,0 +1,116 @@
+"""The order in which a model is sure of its slots, decided while decoding."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vargen.limits import AtLeast, Between, OneOf
+from vargen.orders.order import Order, Ordering
+from vargen.orders.schedules import COUNTS, CURVES, share
+from vargen.slots import Grid
+
+
+@dataclasses.dataclass(frozen=True)
+class Confidence(Ordering):
+    """Every step draws all slots that are unknown, and keeps those of which the model is surest (MaskGIT, arXiv
+    2202.04200, section 3.2).
+
+    How sure: the log-probability of what was drawn, plus Gumbel noise times `noise`, which falls to 0 with the steps.
+    In training a part of the slots is masked and predicted from the rest; the share is curve(r), r uniform.
+
+    Attributes:
+      grid: the slots.
+      steps: T of generation unless the sampling settings name another number.
+      curve: the share that is masked, one of `CURVES`.
+      counts: how the curve says how many slots a step keeps, one of `COUNTS`.
+      noise: of the choice (MaskGIT's choice temperature).
+      anneal: the noise is times 1 - (s + 1)/T "after" step s = 0, 1, ... (MaskGIT), or 1 - s/(T - 1) "before" it
+        (MaskGIL, arXiv 2507.13032, official code).
+      skipped: of T steps the first ones that are left out where slots are given.
+      masks: in training as many slots as the share says, rounded up: "counted"; or each with that probability:
+        "independent".
+    """
+
+    grid: Grid
+    steps: int
+    curve: str = "cosine"
+    counts: str = "left"
+    noise: float = 4.5
+    anneal: str = "after"
+    skipped: int = 0
+    masks: str = "counted"
+    random: bool = True
+    random_decoding: bool = True
+    proposes: str = "rest"
+
+    def training(self, key: Any, content: Any, progress: Any = None) -> Order:
+        """Slots [B, N]; steps [B, N] are 0 where known and 1 where predicted."""
+        key_share, key_slots = jax.random.split(key)
+        n, batch = self.grid.size, len(content)
+        masked = share(self.curve, jax.random.uniform(key_share, (batch, 1)), n, jnp)
+        chance = jax.random.uniform(key_slots, (batch, n))
+        if self.masks == "counted":
+            count = jnp.ceil(masked * n).astype(jnp.int32)
+        else:
+            count = jnp.sum(chance < masked, axis=-1, keepdims=True)
+        return Order(jnp.argsort(-chance, axis=-1), (jnp.arange(n) >= n - count).astype(jnp.int32))
+
+    def decoding(self, key: Any, batch: int, steps: int = 0, given: np.ndarray | None = None) -> Order:
+        """Slots [N], the given ones first, until `revise` says more; steps [N] by curve and counts."""
+        steps, n = steps or self.steps, self.grid.size
+        if not 1 <= steps <= n:
+            raise ValueError(f"sampling.steps: expected 1 to {n} (one slot a step), found {steps}")
+        given = np.zeros(n, bool) if given is None else np.asarray(given)
+        known = int(given.sum())
+        skipped = self.skipped if known else 0
+        if skipped >= steps:
+            raise ValueError(
+                f"sampling.steps: expected more than {skipped}, which are left out beside given slots, found {steps}"
+            )
+        sizes = np.zeros(0, int)
+        if left := n - known:
+            sizes = COUNTS[self.counts](self.curve, left, min(steps, left + skipped), skipped)
+        sizes = np.concatenate([[known], sizes]) if known else sizes
+        return Order(np.argsort(~given, stable=True), np.repeat(np.arange(len(sizes)), sizes), given=known)
+
+    def revise(self, order: Order, step: Any, slots: Any, content: Any, score: Any, draws: Any) -> jax.Array:
+        """Log-probability and noise, see the class and `Ordering.revise`."""
+        return score + jnp.asarray(self.amounts(order))[step] * draws.gumbel()
+
+    def amounts(self, order: Order) -> np.ndarray:
+        """float32 [T]: the factor on the noise in each step of an order of `decoding`."""
+        first = int(order.given > 0)
+        skipped = self.skipped if first else 0
+        s = np.arange(len(order.sizes), dtype=np.float32) - first + skipped
+        steps = np.float32(len(s) - first + skipped)
+        done = (s + 1) / steps if self.anneal == "after" else s / max(steps - 1, np.float32(1))
+        return (np.float32(self.noise) * (1 - done)).astype(np.float32)
+
+
+def confidence(
+    grid: Grid,
+    steps: Annotated[int, Between(1, 10**6)],
+    curve: Annotated[str, OneOf(*CURVES)] = "cosine",
+    counts: Annotated[str, OneOf(*COUNTS)] = "left",
+    noise: Annotated[float, AtLeast(0)] = 4.5,
+    anneal: Annotated[str, OneOf("after", "before")] = "after",
+    skipped: Annotated[int, Between(0, 10**6)] = 0,
+    masks: Annotated[str, OneOf("counted", "independent")] = "counted",
+) -> Confidence:
+    """The part "confidence", see `Confidence`.
+
+    Raises:
+      ValueError: more steps than slots, or all of them left out.
+    """
+    if steps > grid.size:
+        raise ValueError(
+            f"config field order.steps: expected 1 to {grid.size} (one slot a step), found {steps}"
+        )
+    if skipped >= steps:
+        raise ValueError(f"config field order.skipped: expected fewer than steps, {steps}, found {skipped}")
+    return Confidence(grid, steps, curve, counts, noise, anneal, skipped, masks)
