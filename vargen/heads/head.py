@@ -29,9 +29,11 @@ class Head(Protocol):
 
     Attributes:
       explicit: whether there is `log_prob`, and so top-k, top-p and scores.
+      enumerable: whether there is `law`: a slot holds one of K codes.
     """
 
     explicit: bool
+    enumerable: bool
 
     def check(self, slot: Slot) -> None:
         """Raises ValueError for slots that hold what it doesn't model."""
@@ -57,10 +59,17 @@ class Head(Protocol):
           draws: for [B, n].
           layout: as for `loss`; of one step.
           settings: `Sampling`: temperature and filters.
-          guidance: scale w of u + w (c - u), or None for no guidance.
+          guidance: scale w of u + w (c - u), [] or for each slot [B, n, 1]; or None for no guidance.
         """
         ...
 
     def log_prob(self, hidden, target) -> jax.Array:
         """float32 [B, n], nats: log-probability of contents; where `explicit`."""
+        ...
+
+    def law(self, hidden, settings: Any, guidance=None) -> jax.Array:
+        """float32 [B, n, K]: logits of what `sample` draws from, -inf for what it never draws; where `enumerable`.
+
+        Arguments as for `sample`.
+        """
         ...

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from vargen.layers import Dense, Initial, Mlp, Norm, logical
+from vargen.mixers.rollback import mix
 
 # gamma (mixer, mlp), scale (mixer, mlp), shift (mixer, mlp): the official VAR code's order.
 MODULATIONS = 6
@@ -96,7 +97,7 @@ class Block(nn.Module):
         else:
             parts = [modulation[..., i, :] for i in range(MODULATIONS)]
             gamma, scale, shift = parts[0:2], parts[2:4], parts[4:6]
-        y, cache = self.mixer(_adapt(self.norm_1(x), scale[0], shift[0]), layout, cache, train)
+        y, cache = mix(self.mixer, _adapt(self.norm_1(x), scale[0], shift[0]), layout, cache, train)
         x = x + self._branch(y, gamma[0], train, drop_path)
         y = self.feed_forward(_adapt(self.norm_2(x), scale[1], shift[1]), train)
         return x + self._branch(y, gamma[1], train, drop_path), cache

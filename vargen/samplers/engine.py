@@ -15,6 +15,7 @@ from vargen import content as contents
 from vargen.draws import Draws, keyed
 from vargen.feeds.rows import Step
 from vargen.orders import Order
+from vargen.samplers import jacobi
 from vargen.samplers.settings import Sampling
 
 # Steps of a feed without a cache are gathered in so many scans, each padded to its longest step: more would
@@ -52,6 +53,15 @@ class Call:
         """A method of the feed."""
         return self.generator.feed.apply({"params": self.params["feed"]}, *args, method=method)
 
+    def head(self, method: str, *args):
+        """A method of the head."""
+        return self.generator.head.apply({"params": self.params["head"]}, *args, method=method)
+
+    def step(self, decoding: Decoding, content, step: Step, layers=None):
+        """One pass, see `Generator.step`."""
+        params, seen = (self.params, self.quantizer), (self.condition, self.modulations, self.order, step)
+        return self.generator.step(*params, decoding.state, decoding.cache, content, *seen, layers)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +89,13 @@ class Decoded(NamedTuple):
       order: in which it came.
       score: float32 [B, N]: log-probability of each slot's content as the head had it when it drew it, under guidance;
         None where it wasn't asked for.
+      passes: int32 [B]: passes through the blocks until each example was done.
     """
 
     content: jax.Array
     order: Order
     score: jax.Array | None
+    passes: jax.Array
 
 
 def decode(
@@ -145,32 +157,58 @@ def decode(
         generator.init_cache(len(condition.prefix), 0),
         _no_scores(call, content) if scored else None,
     )
-    found = scheduled(call, start)
-    return Decoded(found.content, order, found.score)
+    found, passes = POLICIES[sampling.policy](call, start)
+    return Decoded(found.content, order, found.score, jnp.broadcast_to(passes, batch))
 
 
-def scheduled(call: Call, decoding: Decoding) -> Decoding:
+def check(generator, order: Order, sampling: Sampling) -> None:
+    """Raises ValueError for a policy that the parts of a generator, and its order of generation, don't allow."""
+    if sampling.policy == "jacobi":
+        jacobi.check(generator, order)
+
+
+# Policies: what is passed through the blocks, in what portions, and what of it stays.
+
+
+def scheduled(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
     """All steps, one after another: alone where each has arithmetic of its own, else in scans."""
+    passes = 0
     for steps in groups(call.order, call.generator.feed):
         drawn = steps[0].start >= call.order.given
         if len(steps) == 1:
             decoding = advance(call, decoding, steps[0], drawn=drawn)
         else:
             decoding = scanned(call, decoding, steps, drawn)
-    return decoding
+        passes += len(steps)
+    return decoding, passes
+
+
+def speculative(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
+    """First what has arithmetic of its own, then windows of steps that are drafted, and verified (`jacobi`)."""
+    check(call.generator, call.order, call.sampling)
+    if decoding.score is not None:
+        raise ValueError("sampling.policy: jacobi keeps no scores; expected scheduled")
+    known = passes = 0
+    for steps in groups(call.order, call.generator.feed):
+        if len(steps) > 1:
+            cache = _lengthened(call, decoding.cache)
+            layers, cache = _cut(call, cache)
+            decoding = dataclasses.replace(decoding, cache=cache)
+            decoding, window = jacobi.decode(call, decoding, layers, known, passes)
+            return decoding, window.passes
+        decoding = advance(call, decoding, steps[0], drawn=steps[0].start >= call.order.given)
+        known, passes = steps[0].start + steps[0].size, passes + 1
+    return decoding, passes
+
+
+POLICIES = {"scheduled": scheduled, "jacobi": speculative}
 
 
 def scanned(call: Call, decoding: Decoding, steps: list[Step], drawn: bool) -> Decoding:
     """Steps that are alike, in one `lax.scan`."""
     generator, layers, cache = call.generator, None, decoding.cache
     if generator.feed.cached:
-        conditions = len(call.condition.prefix)
-        length = generator.feed.length
-        cache = _lengthen(cache, jax.eval_shape(lambda: generator.init_cache(conditions, length)))
-        # Layers are cut out of their stack once, before the loop: inside it that would be a copy each step.
-        cut = {s.name: s.cut(call.params, call.modulations[s.name], cache[s.name]) for s in generator.stages}
-        layers = {name: both[0] for name, both in cut.items()}
-        cache = cache | {name: both[1] for name, both in cut.items()}
+        layers, cache = _cut(call, _lengthened(call, cache))
     table = {name: jnp.asarray([getattr(s, name) for s in steps]) for name in ("index", "start", "count")}
 
     def body(decoding, at):
@@ -178,10 +216,7 @@ def scanned(call: Call, decoding: Decoding, steps: list[Step], drawn: bool) -> D
 
     decoding = jax.lax.scan(body, dataclasses.replace(decoding, cache=cache), table)[0]
     if generator.feed.cached:
-        stacked = {
-            s.name: jax.tree.map(lambda *x: jnp.stack(x), *decoding.cache[s.name]) for s in generator.stages
-        }
-        decoding = dataclasses.replace(decoding, cache=decoding.cache | stacked)
+        decoding = dataclasses.replace(decoding, cache=_stacked(call, decoding.cache))
     return decoding
 
 
@@ -271,8 +306,23 @@ def _no_scores(call: Call, content: jax.Array) -> jax.Array:
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(head, *args).score)
 
 
-def _lengthen(cache, full):
+def _cut(call: Call, cache):
+    """Layers and caches cut out of their stack once, before a loop: inside it that would be a copy each time."""
+    cut = {s.name: s.cut(call.params, call.modulations[s.name], cache[s.name]) for s in call.generator.stages}
+    layers = {name: both[0] for name, both in cut.items()}
+    return layers, cache | {name: both[1] for name, both in cut.items()}
+
+
+def _stacked(call: Call, cache):
+    """Caches that `_cut` has cut, in their stack again."""
+    names = [s.name for s in call.generator.stages]
+    return cache | {name: jax.tree.map(lambda *x: jnp.stack(x), *cache[name]) for name in names}
+
+
+def _lengthened(call: Call, cache):
     """A cache padded to the shapes of one of full length."""
+    generator, conditions = call.generator, len(call.condition.prefix)
+    full = jax.eval_shape(lambda: generator.init_cache(conditions, generator.feed.length))
     return jax.tree.map(
         lambda x, y: jnp.pad(x, [(0, b - a) for a, b in zip(x.shape, y.shape, strict=True)]), cache, full
     )
