@@ -1,6 +1,7 @@
 """Speculative Jacobi decoding: greedy codes are those of one step after another, drawn ones have the same law."""
 
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,9 @@ import systems
 from systems import labels_for
 
 from vargen import models
+from vargen.draws import keyed
 from vargen.orders import Order
-from vargen.samplers import Sampling, check, decode
+from vargen.samplers import Sampling, check, decode, jacobi
 
 GUIDED = dict(guidance=2.0, guidance_schedule="linear", top_k=9)
 
@@ -73,6 +75,76 @@ def test_greedy_codes_are_those_of_one_step_after_another(name, window, known):
     # One pass brings all that is known.
     assert expected.passes.tolist() == [16 - max(0, known.sum() - 1)] * 3
     assert found.passes.min() < expected.passes.min() and len(set(found.passes.tolist())) > 1
+
+
+class Spy:
+    """Draws that keep what they were to choose from, and choose the same everywhere."""
+
+    def __init__(self, choice):
+        self.choice = choice
+
+    def choose(self, logits):
+        self.odds = jax.nn.softmax(logits)
+        return jnp.full(logits.shape[:-1], self.choice)
+
+
+@jax.jit
+def verify(laws, drafts, drawn_from, testable, choice):
+    spy = Spy(choice)
+    return jacobi.verify(laws, drafts, drawn_from, testable, spy), spy.odds
+
+
+def test_a_draft_and_what_replaces_it_have_the_law_together():
+    """The sum over drafts d of q(d) (a(d) [d] + (1 - a(d)) rest) is P, also with zeros, equal laws and certain ones."""
+    rng = np.random.default_rng(0)
+    laws, drawn_from = rng.dirichlet(np.ones(4), 12), rng.dirichlet(np.ones(4), 12)
+    laws[:4, 0] = drawn_from[2:6, 1] = 0
+    laws, drawn_from = (x / x.sum(-1, keepdims=True) for x in (laws, drawn_from))
+    drawn_from[6], drawn_from[7], laws[8] = laws[6], np.eye(4)[2], np.eye(4)[1]
+    both = (jnp.asarray(x, jnp.float32)[:, None] for x in (laws, drawn_from))
+    p, q = (jnp.concatenate([x, x], axis=1) for x in both)
+    testable = jnp.asarray([True, False])[None] & jnp.ones((12, 1), bool)
+    total = np.zeros((12, 4))
+    for draft in range(4):
+        (count, rest, fell), odds = verify(p, jnp.full((12, 2), draft), q, testable, 1)
+        accepted = np.asarray(odds)[:, 0, 0]
+        np.testing.assert_array_equal(count, 0)
+        instead = np.where(
+            np.asarray(fell)[:, None], rest / np.maximum(rest.sum(-1, keepdims=True), 1e-30), laws
+        )
+        held = drawn_from[:, draft] > 0  # else it is never drawn
+        total[held] += (drawn_from[:, draft, None] * (1 - accepted[:, None]) * instead)[held]
+        total[held, draft] += (drawn_from[:, draft] * accepted)[held]
+    np.testing.assert_allclose(total, laws, atol=1e-6)
+    # All that were in the pass stand; behind them it is P.
+    (count, _, fell), _ = verify(p, jnp.zeros((12, 2), int), q, testable, 0)
+    assert count.tolist() == [1] * 12 and not fell.any()
+
+
+def test_guesses_from_the_left():
+    generator, _, _ = make("llamagen")
+    content = jnp.arange(16)[None]
+    call = SimpleNamespace(
+        generator=generator,
+        sampling=Sampling(window=8, guess="left"),
+        order=generator.ordering.decoding(None, 1),
+        slots=content,
+        draws=keyed(jax.random.key(0), 1, 16),
+    )
+    known, end = jnp.array([6]), jnp.array([7])
+
+    def guess():
+        return jax.jit(lambda content: jacobi._guess(call, content, known, end, 0))(content)
+
+    found, laws = guess()
+    found = found[0].tolist()
+    assert found[:7] == list(range(7)) and found[14:] == [14, 15]
+    assert found[7] == 6  # a draft's
+    assert found[8] == found[9] == found[10] == found[11] and found[12] == found[13]
+    np.testing.assert_array_equal(np.argmax(laws[0, 1:], axis=-1), found[7:14])
+    call.sampling = Sampling(window=8)
+    other = guess()[0][0].tolist()
+    assert [other[8], other[12]] == [found[8], found[12]] and len(set(other[8:12])) > 1
 
 
 @functools.cache

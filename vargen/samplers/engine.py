@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -112,8 +113,8 @@ def decode(
 ) -> Decoded:
     """Generates contents for labels.
 
-    Every slot's randomness depends on the key, the example's place in the batch and the slot alone, so that
-    the result doesn't change with how steps are grouped or examples sharded.
+    Every slot's randomness depends on the key, the example's place in the batch and the slot alone (with the policy
+    "jacobi" also on the pass), so that the result doesn't change with how steps are grouped or examples sharded.
 
     Args:
       generator: a `Generator`.
@@ -157,17 +158,14 @@ def decode(
         generator.init_cache(len(condition.prefix), 0),
         _no_scores(call, content) if scored else None,
     )
-    found, passes = POLICIES[sampling.policy](call, start)
+    check(generator, order, sampling)
+    found, passes = POLICIES[sampling.policy].run(call, start)
     return Decoded(found.content, order, found.score, jnp.broadcast_to(passes, batch))
 
 
 def check(generator, order: Order, sampling: Sampling) -> None:
     """Raises ValueError for a policy that the parts of a generator, and its order of generation, don't allow."""
-    if sampling.policy == "jacobi":
-        jacobi.check(generator, order)
-
-
-# Policies: what is passed through the blocks, in what portions, and what of it stays.
+    POLICIES[sampling.policy].check(generator, order)
 
 
 def scheduled(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
@@ -185,7 +183,6 @@ def scheduled(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
 
 def speculative(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
     """First what has arithmetic of its own, then windows of steps that are drafted, and verified (`jacobi`)."""
-    check(call.generator, call.order, call.sampling)
     if decoding.score is not None:
         raise ValueError("sampling.policy: jacobi keeps no scores; expected scheduled")
     known = passes = 0
@@ -201,7 +198,22 @@ def speculative(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
     return decoding, passes
 
 
-POLICIES = {"scheduled": scheduled, "jacobi": speculative}
+class Policy(NamedTuple):
+    """What goes through the blocks together, and what of it stays.
+
+    Attributes:
+      run: (call, decoding) -> the decoding with all slots, and the passes that it took, int [] or [B].
+      check: (generator, order), raises ValueError for those that it can't honour.
+    """
+
+    run: Callable[[Call, Decoding], tuple[Decoding, Any]]
+    check: Callable[[Any, Order], None]
+
+
+POLICIES = {
+    "scheduled": Policy(scheduled, lambda generator, order: None),
+    "jacobi": Policy(speculative, jacobi.check),
+}
 
 
 def scanned(call: Call, decoding: Decoding, steps: list[Step], drawn: bool) -> Decoding:

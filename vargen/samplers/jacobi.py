@@ -7,8 +7,8 @@ doesn't is drawn again from max(P - q, 0), normalised, and ends the pass. So 1 t
 law of one after another (and at temperature 0 with the same codes): a draft's randomness is used once. The slots behind
 get fresh drafts from their P, and places that come into the window a guess, whose law is certain of itself.
 
-Every example goes at its own pace. Since the law P of the slot after the last draft is as good as any, W = 1 is plain
-sequential sampling, with the same keys.
+Where all drafts stand, the slot behind them is settled too, by its P: W = 1 is sequential sampling, with the same keys.
+Every example goes at its own pace. Beside the blocks' caches a pass keeps float32 [B, W, K] of laws.
 """
 
 from __future__ import annotations
