@@ -47,7 +47,7 @@ class Window:
     known: jax.Array
     laws: jax.Array
     passes: jax.Array
-    turn: jax.Array
+    turn: Any
 
 
 def check(generator: Generator, order: Order) -> None:
@@ -107,37 +107,55 @@ def decode(call: Call, decoding: Decoding, layers: Any, known: int, passes: int)
     def body(carry):
         decoding, window = carry
         at = window.known[:, None] + np.arange(width)
-        slots = _slots(call, at)
-        step = Step(window.known, window.known, width, width, total, speculative=True)
-        hidden, _, cache = call.step(decoding, decoding.content, step, layers)
-        # One slot a step: a slot's place in the sequence is its step.
-        scales = None if call.scales is None else call.scales[jnp.minimum(at, total - 1)][..., None]
-        logits = call.head("law", hidden, call.sampling, scales)
-        laws, turn = jax.nn.softmax(logits), KINDS * window.turn
-        drafts, draws = contents.take(decoding.content, slots), call.draws.at(slots)
-        testable = (np.arange(width) < width - 1) & (at < total - 1)
-        count, rest, fell = verify(laws, drafts, window.laws, testable, draws.of(turn + TEST))
-        here = count[:, None]
-        settling = jnp.take_along_axis(logits, here[..., None], axis=1)
-        settling = jnp.where(fell[:, None, None], jnp.log(rest)[:, None], settling)
-        settled = call.draws.at(jnp.take_along_axis(slots, here, axis=1)).choose(settling)
-        fresh = draws.of(turn + DRAFT).choose(logits)
-        place = np.arange(width)
-        found = jnp.where(place < here, drafts, jnp.where(place == here, settled, fresh))
-        content = contents.put(decoding.content, jnp.where(at < total, slots, total), found)
+        logits, cache = _look(call, decoding, window.known, at, layers)
+        laws = jax.nn.softmax(logits)
+        content, count = _settle(call, decoding.content, window, at, logits, laws)
         going = window.known < total
-        kept = jnp.where(going, count + 1, 0)
-        known, end = window.known + kept, window.known + width
-        content, guesses = _guess(call, content, known, end, turn + GUESS)
-        left = place + kept[:, None]
-        moved = jnp.take_along_axis(laws, jnp.minimum(left, width - 1)[..., None], axis=1)
-        laws = jnp.where((left < width)[..., None], moved, guesses)
+        kept = jnp.where(going, count, 0)
+        content, laws = _slide(call, content, window, kept, laws)
         cache = call.generator.rollback(cache, contents.repeat_to(kept, len(call.condition.prefix)))
-        decoding = dataclasses.replace(decoding, content=content, cache=cache)
-        return decoding, Window(known, laws, window.passes + going, window.turn + 1)
+        window = Window(window.known + kept, laws, window.passes + going, window.turn + 1)
+        return dataclasses.replace(decoding, content=content, cache=cache), window
 
     start = dataclasses.replace(decoding, content=content), window
     return jax.lax.while_loop(lambda carry: jnp.any(carry[1].known < total), body, start)
+
+
+def _look(call: Call, decoding: Decoding, known, at, layers):
+    """One pass: logits float32 [B, W, K] of the window's laws, and the cache with all its rows."""
+    width = at.shape[1]
+    step = Step(known, known, width, width, decoding.content.shape[1], speculative=True)
+    hidden, _, cache = call.step(decoding, decoding.content, step, layers)
+    # One slot a step: a slot's place in the sequence is its step.
+    scales = None if call.scales is None else jnp.take(call.scales, at, mode="clip")[..., None]
+    return call.head("law", hidden, call.sampling, scales), cache
+
+
+def _settle(call: Call, content, window: Window, at, logits, laws):
+    """The content with what is settled and fresh drafts behind it, and how many are settled: int32 [B], from 1 on."""
+    width, total = at.shape[1], content.shape[1]
+    slots, place, turn = _slots(call, at), np.arange(width), KINDS * window.turn
+    drafts, draws = contents.take(content, slots), call.draws.at(slots)
+    testable = (place < width - 1) & (at < total - 1)
+    count, rest, fell = verify(laws, drafts, window.laws, testable, draws.of(turn + TEST))
+    count = count[:, None]
+    last = jnp.take_along_axis(logits, count[..., None], axis=1)
+    last = jnp.where(fell[:, None, None], jnp.log(rest)[:, None], last)
+    settled = call.draws.at(jnp.take_along_axis(slots, count, axis=1)).choose(last)
+    fresh = draws.of(turn + DRAFT).choose(logits)
+    found = jnp.where(place < count, drafts, jnp.where(place == count, settled, fresh))
+    return contents.put(content, jnp.where(at < total, slots, total), found), count[:, 0] + 1
+
+
+def _slide(call: Call, content, window: Window, kept, laws):
+    """The window moved on by `kept` [B]: the content with guesses for the places that come in, and all drafts' laws."""
+    width = laws.shape[1]
+    content, guesses = _guess(
+        call, content, window.known + kept, window.known + width, KINDS * window.turn + GUESS
+    )
+    row = np.arange(width) + kept[:, None]
+    moved = jnp.take_along_axis(laws, jnp.minimum(row, width - 1)[..., None], axis=1)
+    return content, jnp.where((row < width)[..., None], moved, guesses)
 
 
 def _slots(call: Call, at):
