@@ -224,6 +224,10 @@ class Generator:
             hidden = contents.take(hidden, jnp.tile(slots, (len(hidden) // len(slots), 1)))
         return hidden, rows, cache
 
+    def rollback(self, cache, kept):
+        """The cache that a speculative step gave, its layers cut, with the first `kept` int [R B] rows alone."""
+        return cache | {stage.name: stage.rollback(cache[stage.name], kept) for stage in self.stages}
+
     def through(self, params, rows, condition, modulations, cache=None, key=None, layers=None):
         """Rows through all stages to hidden vectors, and the cache."""
         own, owner = None, rows.owner

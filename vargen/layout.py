@@ -54,7 +54,8 @@ class Layout:
       times: int [N] or [B, N]: the time of each row: it sees the rows of its own and of earlier times.
       coords: int [N, A] or [B, N, A]: where each row's content lies: ([frame,] row, column); negative for rows
         that lie nowhere (a condition).
-      start: in the cached form, the row of the cache at which these rows begin (int, or traced in a scan).
+      start: in the cached form, the row of the cache at which these rows begin (int, or traced in a scan, then also
+        int [B]: for each example its own; rows beyond the cache's end are dropped).
       key_times: int [M] or [B, M]: the time of every row that can be seen, those of the cache in the cached form;
         None where it is `times` itself. A row is hidden by the time `HIDDEN`.
       keep: how many rows, the first ones, stay in the cache; the others are seen in this pass alone. None keeps all.
@@ -62,6 +63,8 @@ class Layout:
         the own noisy one).
       memory: what rows look at instead of each other; None for each other.
       layer: which layer of its stage is at work (int, or traced under a scan over layers).
+      speculative: in the cached form, whether rows, the last ones, may be taken back (`mixers.rollback`); times and
+        coords are then [B, N] and [B, N, A], start [B], and every row is of a time of its own.
     """
 
     times: Any
@@ -72,11 +75,14 @@ class Layout:
     views: tuple[View, ...] = ()
     memory: Memory | None = None
     layer: Any = 0
+    speculative: bool = False
 
     @property
     def sequence(self) -> Any:
-        """int [N, 1]: the place of each row in the generation sequence."""
-        return np.arange(self.times.shape[-1])[:, None] + (0 if self.start is None else self.start)
+        """int [N, 1], or [B, N, 1] where examples begin at rows of their own: each row's place in the sequence."""
+        start: Any = 0 if self.start is None else self.start
+        start = start if static.known(start) else start[..., None, None]
+        return np.arange(self.times.shape[-1])[:, None] + start
 
     # Questions that mixers ask of a whole pass, when a config is built.
 

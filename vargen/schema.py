@@ -77,6 +77,9 @@ class Sampling:
       top_k: keeps the likeliest codes; 0: all.
       top_p: keeps this share of probability.
       steps: decoding steps, if the order has a choice; 0: its own.
+      policy: one step after another, or speculative Jacobi decoding: drafts of several steps are verified in one pass.
+      window: steps that a pass of the latter looks at.
+      guess: its first drafts: drawn at random, or the code to the left.
     """
 
     guidance: Annotated[float, GUIDANCE] = 1.0
@@ -88,6 +91,9 @@ class Sampling:
     top_k: Annotated[int, TOP_K] = 0
     top_p: Annotated[float, TOP_P] = 1.0
     steps: Annotated[int, DECODING_STEPS] = 0
+    policy: Annotated[str, OneOf("scheduled", "jacobi")] = "scheduled"
+    window: Annotated[int, Between(1, 4096)] = 16
+    guess: Annotated[str, OneOf("random", "left")] = "random"
 
 
 @dataclasses.dataclass

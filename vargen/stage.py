@@ -13,6 +13,7 @@ import numpy as np
 
 from vargen.layout import Layout, Memory
 from vargen.mixers.block import Block, FinalNorm
+from vargen.mixers.rollback import rollback
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,6 +113,10 @@ class Stage:
             x, c = self.block.apply({"params": p}, x, modulation, here, c)
             caches.append(c)
         return self.normed(params, x, vector, owner), caches
+
+    def rollback(self, cache, kept):
+        """The caches, as `cut` gives them, after the first `kept` int [B] rows of a speculative pass."""
+        return [rollback(self.block.mixer, c, kept) for c in cache]
 
     def normed(self, params, x, vector, owner=None):
         """The norm behind the blocks."""

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen import content as contents
+
 KNOWN = (int, float, np.ndarray, np.generic)
 
 
@@ -45,7 +47,10 @@ def arange(start: Any, size: int) -> Any:
 
 def append(rows: Any, new: Any, start: Any) -> Any:
     """rows [B, M, ...] with `new` [B, n, ...] from row `start` on: cut behind these where that is known, else as long
-    as before, into which they must fit."""
+    as before, into which they must fit; with a start for each example, [B], those beyond the end are dropped."""
     if known(start):
         return jnp.concatenate([rows[:, :start], new], axis=1)
+    if start.ndim:
+        at = start[:, None] + np.arange(new.shape[1])
+        return contents.put(rows, at, new.astype(rows.dtype))
     return jax.lax.dynamic_update_slice(rows, new.astype(rows.dtype), (0, start, *[0] * (rows.ndim - 2)))

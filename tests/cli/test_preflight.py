@@ -43,6 +43,11 @@ WRONG = [
     ("var", "sampling.top_k", -1, "from 0"),
     ("var", "sampling.top_k", 2.5, "a whole number"),
     ("var", "sampling.steps", 7, "this order has 4 steps"),
+    ("var", "sampling.policy", "jacobbi", "did you mean jacobi?"),
+    ("var", "sampling.policy", "jacobi", "a feed whose rows may hold drafts (shift), found refine"),
+    ("arpg", "sampling.policy", "jacobi", "a feed whose rows may hold drafts (shift), found query"),
+    ("var", "sampling.window", 0, "from 1 to"),
+    ("var", "sampling.guess", "right", "one of random, left"),
     ("mar", "sampling.steps", 17, "1 to 16"),
     ("mar", "sampling.top_k", 5, "categorical head"),
     ("mar", "sampling.top_p", 0.9, "categorical head"),
@@ -184,6 +189,7 @@ RIGHT = [
     ("rar", "training.mesh.tensor", 2),
     ("mar", "sampling.steps", 4),
     ("llamagen", "mixer.rope", "places"),
+    ("llamagen", "sampling.policy", "jacobi"),
     ("var", "seed", 2**64 - 1),
 ]
 

@@ -50,7 +50,7 @@ def make(name):
         c.feed.buffer = 1
     if c.order.name == "random_sets":
         c.order.mask_ratio_min = 0.001
-    if "steps" in c.order and c.order.name != "confidence":
+    if "steps" in c.order:
         c.order.steps = 4
     tokenizer = models.build_tokenizer(c)
     generator = models.build_generator(c, tokenizer)

@@ -132,7 +132,7 @@ def test_cached_equals_uncached(name):
     sampling = Sampling.make(guidance=2.0, guidance_schedule=schedule, temperature=0.9, **filters)
     labels, quantizer = labels_for(generator, 3), tokenizer_params["quantizer"]
     args = (params, quantizer, labels, jax.random.key(5), sampling)
-    found, order, _ = jax.jit(functools.partial(decode, generator))(*args)
+    found, order, *_ = jax.jit(functools.partial(decode, generator))(*args)
     expected = uncached(generator, *args)
     assert len(np.unique(np.asarray(found).reshape(3, -1), axis=0)) == 3
     chex.assert_trees_all_close(found, expected, rtol=ROUNDING.get(name, 1e-4), atol=ROUNDING.get(name, 1e-4))
@@ -171,7 +171,7 @@ def test_given_slots_stay_and_the_rest_follows_from_them(name):
     run = jax.jit(
         lambda p, c: decode(generator, p, quantizer, labels, jax.random.key(5), sampling, (c, known))
     )
-    found, order, _ = run(params, content)
+    found, order, *_ = run(params, content)
     assert order.given == known.sum()
     np.testing.assert_array_equal(found[:, known], content[:, known])
     expected = uncached(generator, params, quantizer, labels, jax.random.key(5), sampling, (content, known))

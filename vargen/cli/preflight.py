@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType
 
 from vargen import config as configs
-from vargen import sharding
+from vargen import samplers, sharding
 from vargen.errors import UserError
 from vargen.generator import Generator
 from vargen.models import build_generator, build_tokenizer, require
@@ -98,12 +98,18 @@ def check_sampling(generator: Generator, sampling: Sampling, where: str = "sampl
     """Sampling settings against the order and the head of a generator.
 
     Raises:
-      UserError: steps that the order doesn't have, or filters that the head doesn't know.
+      UserError: steps that the order doesn't have, filters that the head doesn't know, or a policy that parts don't
+        allow.
     """
+
+    def order(key):
+        found = generator.ordering.decoding(key, 1, sampling.steps)
+        samplers.check(generator, found, sampling)
+        return found.slots
+
     try:
         # The number of steps is known without a key.
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        jax.eval_shape(lambda key: generator.ordering.decoding(key, 1, sampling.steps).slots, key)
+        jax.eval_shape(order, jax.eval_shape(lambda: jax.random.key(0)))
     except ValueError as error:
         raise UserError(f"config field {where}{str(error).removeprefix('sampling')}") from error
     if not generator.head.explicit and (sampling.top_k or sampling.nucleus):

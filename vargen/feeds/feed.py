@@ -18,6 +18,7 @@ class Feed(Protocol):
       takes_prefix: whether it takes a condition of several rows.
       modulates_rows: whether rows bring conditions of their own (`Rows.condition`).
       drafts: whether its rows show what a `JointHead` has drafted: contents are `Noised` then.
+      looks_ahead: whether it makes rows of a speculative step.
       length: how many rows a cache must hold.
     """
 
@@ -26,6 +27,7 @@ class Feed(Protocol):
     takes_prefix: bool
     modulates_rows: bool
     drafts: bool
+    looks_ahead: bool
 
     @property
     def length(self) -> int: ...
@@ -107,6 +109,7 @@ class Plain:
     takes_prefix = False
     modulates_rows = False
     drafts = False
+    looks_ahead = False
 
     def reads_memory(self, stage: int) -> bool:
         """No stage does."""

@@ -42,16 +42,18 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One step of decoding, or one of several alike under `lax.scan`, or several at once whose contents are known.
+    """One step of decoding, or one of several alike under `lax.scan`, or several at once whose contents are known, or
+    supposed.
 
     Attributes:
       index: the step (int, or traced in a scan, as are `start` and `count`).
-      start: position in the generation sequence of its first slot.
+      start: position in the generation sequence of its first slot; int [B] where it is `speculative`.
       count: slots that it generates.
       size: slots that it computes, at least `count` (static).
       most_known: a static bound on `start`.
       before: slots of the step before, whose contents have not been in a pass yet (static).
       begins: whether no pass came before (static).
+      speculative: whether contents from `start` on are drafts, which may change, and steps hold one slot each (static).
     """
 
     index: Any
@@ -61,10 +63,11 @@ class Step:
     most_known: int
     before: int = 0
     begins: bool = False
+    speculative: bool = False
 
     def at(self) -> Any:
-        """int [size]: positions in the generation sequence."""
-        return static.arange(self.start, self.size)
+        """int [size], or [B, size] where it is speculative: positions in the generation sequence."""
+        return static.arange(self.start[:, None] if self.speculative else self.start, self.size)
 
 
 def places(grid: Grid, slots: Any) -> Any:

@@ -40,7 +40,7 @@ class Plan:
       first: bool: whether a row carries the condition.
       carried: int: the slot whose content it carries, anything where `first`.
       targets: int: the slot that it predicts.
-      row: int [ahead + n]: places in the whole pass, rows ahead among them.
+      row: int [ahead + n] or [B, n]: places in the whole pass, rows ahead among them.
     """
 
     first: Any
@@ -51,7 +51,7 @@ class Plan:
     @property
     def begins(self) -> bool:
         """Whether the condition's rows come ahead."""
-        return len(self.row) > self.targets.shape[-1]
+        return self.row.shape[-1] > self.targets.shape[-1]
 
 
 class Shift(Plain, nn.Module):
@@ -87,6 +87,7 @@ class Shift(Plain, nn.Module):
 
     cached = True
     takes_prefix = True
+    looks_ahead = True
 
     @property
     def ahead(self) -> int:
@@ -140,8 +141,10 @@ class Shift(Plain, nn.Module):
         plan = self._plan(order, step)
         own = None
         if self.step_condition:
-            own = condition.vector[:, None] + self.steps(plan.row)
+            own = condition.vector[:, None] + _each(self.steps(plan.row), len(condition.vector))
         layout = self._layout(plan, order, condition, 0 if plan.begins else step.start + self.ahead)
+        if step.speculative:
+            layout = _for_each(layout, len(condition.prefix))
         return Rows(self._embed(plan, content, condition), layout, plan.targets, condition=own)
 
     def outputs(self, hidden, rows: Rows):
@@ -150,6 +153,8 @@ class Shift(Plain, nn.Module):
 
     def _plan(self, order: Order, step: Step) -> Plan:
         at = step.at()
+        if step.speculative:  # nobody looks at the rows behind the last slot
+            at = jnp.minimum(at, self.grid.size - 1)
         source = static.take(sources(np.asarray(order.steps)), at)
         begins = static.known(step.start) and step.start == 0
         return Plan(
@@ -161,7 +166,7 @@ class Shift(Plain, nn.Module):
 
     def _layout(self, plan: Plan, order: Order, condition, start) -> Layout:
         """Rows see rows of their own and earlier steps; those ahead, each of a step of its own, see one another so."""
-        coords = static.where(plan.first[:, None], -1, places(self.grid, plan.carried))
+        coords = static.where(plan.first[..., None], -1, places(self.grid, plan.carried))
         if plan.begins:
             coords = static.pad(coords, [(self.ahead, 0), (0, 0)], -1)
         if coords.ndim == 3:
@@ -173,7 +178,8 @@ class Shift(Plain, nn.Module):
     def _embed(self, plan: Plan, content, condition):
         batch = condition.prefix.shape[0]
         x = repeat_to(self.content(take(content, plan.carried)), batch)
-        x = jnp.where(jnp.asarray(plan.first)[:, None], condition.prefix[:, -1:].astype(x.dtype), x)
+        first = _each(jnp.asarray(plan.first)[..., None], batch)
+        x = jnp.where(first, condition.prefix[:, -1:].astype(x.dtype), x)
         if self.positions:
             place = static.where(plan.first, self.ahead, self.prefix + plan.carried)
             x = x + _each(self.places(place), batch)
@@ -190,3 +196,9 @@ class Shift(Plain, nn.Module):
 def _each(x, batch: int):
     """[n, D] or [b, n, D] for every one of a batch that is a multiple of b."""
     return repeat_to(x, batch) if x.ndim == 3 else x
+
+
+def _for_each(layout: Layout, batch: int) -> Layout:
+    """The layout of rows that may be taken back, for a batch that is a multiple of its own."""
+    times, start = (repeat_to(x, batch) for x in (layout.times, layout.start))
+    return dataclasses.replace(layout, times=times, start=start, speculative=True)

@@ -35,6 +35,7 @@ class Codes(nn.Module):
     explicit = True
     levels = None
     shares = ()
+    enumerable = True
 
     def check(self, slot) -> None:
         """Raises ValueError for slots that hold anything but one code."""
@@ -70,7 +71,7 @@ class Codes(nn.Module):
         return jnp.take_along_axis(log_probs, target[..., None], axis=-1)[..., 0]
 
     def guided(self, hidden, guidance=None):
-        """Logits float32 [B, n, K] of hidden [B, n, D], or under guidance of [2B, n, D]: u + w (c - u)."""
+        """Logits float32 [B, n, K] of hidden [B, n, D], or under guidance [] or [B, n, 1] of [2B, n, D]."""
         logits = self.codes(hidden)
         if guidance is None:
             return logits
@@ -83,6 +84,13 @@ class Codes(nn.Module):
         codes = draw(logits, draws, settings)
         score = jnp.take_along_axis(jax.nn.log_softmax(logits), codes[..., None], axis=-1)[..., 0]
         return Sample(codes, score)
+
+    def law(self, hidden, settings, guidance=None):
+        """Logits float32 [B, n, K] of what `sample` draws from; at temperature 0 of the likeliest alone."""
+        logits = filtered(self.guided(hidden, guidance), settings)
+        likeliest = jnp.arange(logits.shape[-1]) == jnp.argmax(logits, axis=-1, keepdims=True)
+        sure = jnp.where(likeliest, 0.0, -jnp.inf)
+        return jnp.where(jnp.asarray(settings.temperature) <= 0, sure, logits)
 
 
 class Categorical(Codes):

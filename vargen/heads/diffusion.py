@@ -97,6 +97,7 @@ class Diffusion(nn.Module):
     explicit = False
     levels = None
     shares = ()
+    enumerable = False
 
     def check(self, slot) -> None:
         """Raises ValueError for slots that hold codes."""

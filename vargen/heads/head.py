@@ -36,11 +36,13 @@ class Head(Protocol):
       levels: None; see `JointHead`.
       shares: parameters of the generator's other parts that it is computed with too, by their names
         ("feed/content/codes/table"); it finds them in its collection "shared".
+      enumerable: whether there is `law`: a slot holds one of K codes.
     """
 
     explicit: bool
     levels: None
     shares: tuple[str, ...]
+    enumerable: bool
 
     def check(self, slot: Slot) -> None:
         """Raises ValueError for slots that hold what it doesn't model."""
@@ -66,12 +68,19 @@ class Head(Protocol):
           draws: for [B, n].
           layout: as for `loss`; of one step.
           settings: `Sampling`: temperature and filters.
-          guidance: scale w of u + w (c - u), or None for no guidance.
+          guidance: scale w of u + w (c - u), [] or for each slot [B, n, 1]; or None for no guidance.
         """
         ...
 
     def log_prob(self, hidden, target) -> jax.Array:
         """float32 [B, n], nats: log-probability of contents; where `explicit`."""
+        ...
+
+    def law(self, hidden, settings: Any, guidance=None) -> jax.Array:
+        """float32 [B, n, K]: logits of what `sample` draws from, -inf for what it never draws; where `enumerable`.
+
+        Arguments as for `sample`.
+        """
         ...
 
 
@@ -82,12 +91,13 @@ class JointHead(Protocol):
     (`Feed.drafts`).
 
     Attributes:
-      explicit: False.
+      explicit, enumerable: False.
       shares: as of `Head`.
       levels: float32 [P], NumPy: the noise level of the draft in each pass, see `Noised`.
     """
 
     explicit: bool
+    enumerable: bool
     shares: tuple[str, ...]
     levels: np.ndarray
 

@@ -28,6 +28,7 @@ class Joint(nn.Module):
     dtype: Any = jnp.float32
 
     explicit = False
+    enumerable = False
     shares = ()
 
     def check(self, slot) -> None:

@@ -63,6 +63,8 @@ class Attention(nn.Module):
     weight_dropout: Annotated[float, RATE] = 0.0
     dtype: Any = jnp.float32
 
+    keeps_rows = True
+
     @property
     def head_dim(self) -> int:
         """D/H."""

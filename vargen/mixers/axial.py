@@ -14,6 +14,7 @@ from vargen.layout import Layout
 from vargen.limits import COUNT
 from vargen.mixers.paths import is_raster, one_level
 from vargen.mixers.primitives import step_attention
+from vargen.mixers.rollback import not_taken_back
 from vargen.slots import Grid
 
 
@@ -45,6 +46,8 @@ class Axial(nn.Module):
     out_bias: bool = True
     dtype: Any = jnp.float32
 
+    keeps_rows = False
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Sizes of the grid's axes: ([frames,] rows, columns)."""
@@ -54,6 +57,7 @@ class Axial(nn.Module):
     def check(self, layout) -> None:
         """Raises ValueError where the rows aren't the grid's, in the sequence or the visibility needed."""
         one_level("axial", self.grid)
+        not_taken_back("axial", layout)
         if not self.causal:
             if not layout.everyone:
                 raise ValueError("mixer axial: causal=False needs a feed in which all slots see one another")

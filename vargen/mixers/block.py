@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.layers import Dense, Initial, Mlp, Norm, logical
+from vargen.mixers.rollback import mix
 
 # gamma (mixer, mlp), scale (mixer, mlp), shift (mixer, mlp): the official VAR code's order.
 MODULATIONS = 6
@@ -106,7 +107,8 @@ class Block(nn.Module):
             parts = [modulation[..., i, :] for i in range(MODULATIONS)]
             gamma, scale, shift = parts[0:2], parts[2:4], parts[4:6]
         pre, res_post, post = (self.norm_position == p for p in ("pre", "res_post", "post"))
-        y, cache = self.mixer(_adapt(self.norm_1(x), scale[0], shift[0]) if pre else x, layout, cache, train)
+        y = _adapt(self.norm_1(x), scale[0], shift[0]) if pre else x
+        y, cache = mix(self.mixer, y, layout, cache, train)
         x = x + self._branch(self.norm_1(y) if res_post else y, gamma[0], train, drop_path)
         x = self.norm_1(x) if post else x
         y = self.feed_forward(_adapt(self.norm_2(x), scale[1], shift[1]) if pre else x, train)

@@ -18,6 +18,11 @@ class Chain(nn.Module):
 
     mixers: tuple[nn.Module, ...]
 
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether all of them do; else all are run row by row where rows may be taken back."""
+        return all(mixer.keeps_rows for mixer in self.mixers)
+
     def check(self, layout) -> None:
         """Raises ValueError for a layout that one of them can't honour."""
         for mixer in self.mixers:

@@ -46,6 +46,8 @@ class ConvS5(nn.Module):
     activation: Annotated[str, OneOf("none", "gelu")] = "gelu"
     dtype: Any = jnp.float32
 
+    keeps_rows = False
+
     def check(self, layout) -> None:
         """Raises ValueError for an order whose steps aren't whole frames, and options that don't fit."""
         check_blocks("conv_s5", self.state, self.blocks)

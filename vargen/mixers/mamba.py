@@ -63,6 +63,8 @@ class Mamba(nn.Module):
     out_norm: bool = False
     dtype: Any = jnp.float32
 
+    keeps_rows = False
+
     @property
     def inner(self) -> int:
         return self.expand * self.width

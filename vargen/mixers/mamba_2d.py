@@ -52,6 +52,8 @@ class Mamba2D(nn.Module):
     rank: Annotated[int, Between(0, 2**20)] = 0
     dtype: Any = jnp.float32
 
+    keeps_rows = False
+
     @property
     def inner(self) -> int:
         return self.expand * self.width

@@ -10,10 +10,19 @@ from vargen.layout import Layout
 
 
 class Mixer(Protocol):
-    """A Linen module with a parallel form (no cache) and a cached form, equal for every layout that `check` takes."""
+    """A Linen module with a parallel form (no cache) and a cached form, equal for every layout that `check` takes.
+
+    Attributes:
+      keeps_rows: whether the cache keeps every row apart, at its place in the sequence, so that later ones may be
+        written over; else it is a state that each row changes.
+    """
+
+    @property
+    def keeps_rows(self) -> bool: ...
 
     def check(self, layout: Layout) -> None:
-        """Raises ValueError for options that don't fit, and for a layout of a whole pass that it can't honour."""
+        """Raises ValueError for options that don't fit, and for a layout of a whole pass that it can't honour; of one
+        that is `speculative`, for rows that it can't take back."""
         ...
 
     def init_cache(self, batch: int, length: int) -> Any:

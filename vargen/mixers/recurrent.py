@@ -30,6 +30,8 @@ class Recurrent(nn.Module):
     out_init: Any
     dtype: Any = jnp.float32
 
+    keeps_rows = False
+
     def check(self, layout) -> None:
         """Raises ValueError for a layout that this mixer can't honour: one that is causal along the rows honours all
         in which no row is hidden from later ones."""

@@ -39,6 +39,8 @@ class S5(nn.Module):
     activation: Annotated[str, OneOf("none", "gelu", "half_glu1", "half_glu2")] = "half_glu1"
     dtype: Any = jnp.float32
 
+    keeps_rows = False
+
     def check(self, layout) -> None:
         """Raises ValueError for options that don't fit, and for rows that later ones don't see."""
         nothing_hidden("s5", layout)

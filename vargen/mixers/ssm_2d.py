@@ -16,6 +16,7 @@ from vargen.layout import Layout
 from vargen.limits import COUNT, SIZE, OneOf
 from vargen.mixers.paths import by_places, from_grid, is_raster, one_level, to_grid, whole_frames
 from vargen.mixers.primitives import linear_scan
+from vargen.mixers.rollback import not_taken_back
 from vargen.slots import Grid
 
 # Axes of the frame turned round: the corner from which a direction starts.
@@ -53,6 +54,8 @@ class SSM2D(nn.Module):
     state: Annotated[int, SIZE] = 16
     sets: Annotated[int, COUNT] = 4
     dtype: Any = jnp.float32
+
+    keeps_rows = False
 
     def check(self, layout) -> None:
         """Raises ValueError for options that don't exist, and for an order that the directions can't honour."""
@@ -113,6 +116,7 @@ class SSM2D(nn.Module):
 def check_grid_order(mixer: str, grid: Grid, layout: Layout, causal: bool) -> None:
     """Raises ValueError unless rows fill frames of one level, a frame or (where causal) a slot at a time."""
     one_level(mixer, grid)
+    not_taken_back(mixer, layout)
     if layout.everyone or whole_frames(layout, grid) or (causal and is_raster(layout, grid)):
         return
     expected = "the order raster or whole frames" if causal else "whole frames"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from vargen import content as contents
 from vargen.draws import Draws, keyed
 from vargen.feeds.rows import Step
 from vargen.orders import Order
+from vargen.samplers import jacobi
 from vargen.samplers.settings import Sampling
 
 # Steps of a feed without a cache are gathered in so many scans, each padded to its longest step: more would
@@ -98,11 +100,13 @@ class Decoded(NamedTuple):
       order: in which it came.
       score: float32 [B, N]: log-probability of each slot's content as the head had it when it drew it, under guidance;
         None where it wasn't asked for.
+      passes: int32 [B]: passes through the blocks until each example was done.
     """
 
     content: jax.Array
     order: Order
     score: jax.Array | None
+    passes: jax.Array
 
 
 def decode(
@@ -119,8 +123,8 @@ def decode(
 ) -> Decoded:
     """Generates contents for labels.
 
-    Every slot's randomness depends on the key, the example's place in the batch and the slot alone, so that
-    the result doesn't change with how steps are grouped or examples sharded.
+    Every slot's randomness depends on the key, the example's place in the batch and the slot alone (with the policy
+    "jacobi" also on the pass), so that the result doesn't change with how steps are grouped or examples sharded.
 
     Args:
       generator: a `Generator`.
@@ -135,10 +139,12 @@ def decode(
       scored: whether the scores are wanted, which heads with an explicit likelihood have.
     """
     call, start = begin(generator, params, quantizer, labels, key, sampling, given, order, draws, scored)
-    found, order = scheduled(call, start), call.order
+    check(generator, call.order, sampling)
+    found, passes = POLICIES[sampling.policy].run(call, start)
+    order = call.order
     if found.slots is not None:
         order = dataclasses.replace(order, slots=found.slots)
-    return Decoded(found.content, order, found.score)
+    return Decoded(found.content, order, found.score, jnp.broadcast_to(passes, len(call.slots)))
 
 
 def begin(
@@ -188,25 +194,64 @@ def begin(
     return call, start
 
 
-def scheduled(call: Call, decoding: Decoding) -> Decoding:
+def check(generator, order: Order, sampling: Sampling) -> None:
+    """Raises ValueError for a policy that the parts of a generator, and its order of generation, don't allow."""
+    POLICIES[sampling.policy].check(generator, order)
+
+
+def scheduled(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
     """All steps, one after another: alone where each has arithmetic of its own, else in scans."""
+    passes, levels = 0, call.generator.head.levels
     for steps in groups(call.order, call.generator.feed, call.generator.ordering.proposes):
         drawn = steps[0].start >= call.order.given
         if len(steps) == 1:
             decoding = advance(call, decoding, steps[0], drawn=drawn)
         else:
             decoding = scanned(call, decoding, steps, drawn)
-    return decoding
+        passes += len(steps) * (len(levels) if drawn and levels is not None else 1)
+    return decoding, passes
+
+
+def speculative(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
+    """First what has arithmetic of its own, then windows of steps that are drafted, and verified (`jacobi`)."""
+    if decoding.score is not None:
+        raise ValueError("sampling.policy: jacobi keeps no scores; expected scheduled")
+    known = passes = 0
+    for steps in groups(call.order, call.generator.feed):
+        if len(steps) > 1:
+            cache = _lengthened(call, decoding.cache)
+            layers, cache = _cut(call, cache)
+            decoding = dataclasses.replace(decoding, cache=cache)
+            decoding, window = jacobi.decode(call, decoding, layers, known, passes)
+            return decoding, window.passes
+        decoding = advance(call, decoding, steps[0], drawn=steps[0].start >= call.order.given)
+        known, passes = steps[0].start + steps[0].size, passes + 1
+    return decoding, passes
+
+
+class Policy(NamedTuple):
+    """What goes through the blocks together, and what of it stays.
+
+    Attributes:
+      run: (call, decoding) -> the decoding with all slots, and the passes that it took, int [] or [B].
+      check: (generator, order), raises ValueError for those that it can't honour.
+    """
+
+    run: Callable[[Call, Decoding], tuple[Decoding, Any]]
+    check: Callable[[Any, Order], None]
+
+
+POLICIES = {
+    "scheduled": Policy(scheduled, lambda generator, order: None),
+    "jacobi": Policy(speculative, jacobi.check),
+}
 
 
 def scanned(call: Call, decoding: Decoding, steps: list[Step], drawn: bool) -> Decoding:
     """Steps that are alike, in one `lax.scan`."""
     generator, layers, cache = call.generator, None, decoding.cache
     if generator.feed.cached:
-        conditions = len(call.condition.prefix)
-        length = generator.feed.length
-        cache = _lengthen(cache, jax.eval_shape(lambda: generator.init_cache(conditions, length)))
-        layers, cache = _cut(call, cache)
+        layers, cache = _cut(call, _lengthened(call, cache))
 
     def body(decoding, at):
         return advance(call, decoding, dataclasses.replace(steps[0], begins=False, **at), layers, drawn), None
@@ -357,8 +402,10 @@ def _stacked(call: Call, cache):
     return cache | {name: jax.tree.map(lambda *x: jnp.stack(x), *cache[name]) for name in names}
 
 
-def _lengthen(cache, full):
+def _lengthened(call: Call, cache):
     """A cache padded to the shapes of one of full length."""
+    generator, conditions = call.generator, len(call.condition.prefix)
+    full = jax.eval_shape(lambda: generator.init_cache(conditions, generator.feed.length))
     return jax.tree.map(
         lambda x, y: jnp.pad(x, [(0, b - a) for a, b in zip(x.shape, y.shape, strict=True)]), cache, full
     )

@@ -36,6 +36,9 @@ class Sampling:
       guidance_steps: steps with guidance, counted from the first; 0 means all.
       top_k: codes kept; 0 keeps all.
       steps: steps of generation, where the order leaves a choice; 0 takes the order's own.
+      policy: "scheduled", one step after another; "jacobi", see `samplers.jacobi`.
+      window: W, rows of a pass of "jacobi".
+      guess: its first drafts: "random", any code; "left", the code to the left.
     """
 
     guidance: Any = 1.0
@@ -49,6 +52,9 @@ class Sampling:
     guidance_steps: int = dataclasses.field(default=0, metadata={"static": True})
     top_k: int = dataclasses.field(default=0, metadata={"static": True})
     steps: int = dataclasses.field(default=0, metadata={"static": True})
+    policy: str = dataclasses.field(default="scheduled", metadata={"static": True})
+    window: int = dataclasses.field(default=16, metadata={"static": True})
+    guess: str = dataclasses.field(default="random", metadata={"static": True})
 
     @classmethod
     def make(cls, **options) -> Sampling:

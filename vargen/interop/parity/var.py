@@ -111,7 +111,7 @@ def _whole_pass(golden: Golden, generator: Generator, params: dict, labels: jax.
 def _sample(tokenizer, generator: Generator, params: dict, ends: dict, labels, sampling: Sampling) -> dict:
     """What the authors' sampling gives, by their names; latents and images NCHW."""
     quantizer, sizes = ends["quantizer"], tokenizer.grid.level_sizes
-    codes, order, _ = decode(generator, params, quantizer, labels, jax.random.key(0), sampling)
+    codes, order, *_ = decode(generator, params, quantizer, labels, jax.random.key(0), sampling)
     both = jnp.concatenate([labels, generator.condition.without(labels)])
     twice = jnp.concatenate([codes, codes])
     hidden, _ = generator.hidden(params, quantizer, twice, both, order)
