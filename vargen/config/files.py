@@ -92,8 +92,8 @@ def _similar(file: paths.Path, variant: str | None) -> str:
         beside = []
     close = difflib.get_close_matches(file.name, beside, n=3, cutoff=0.8)
     own = bundled.names()
-    begun = sorted((name for name in own if file.stem.startswith(name)), key=len)[-1:]
-    for name in begun or difflib.get_close_matches(file.stem, own, n=1, cutoff=0.4):
+    named = [name for name in own if name in file.stem.split("_")]
+    for name in named[:1] or difflib.get_close_matches(file.stem, own, n=1, cutoff=0.4):
         close.append(name if variant is None else f"{name}:{variant}")
     if close:
         return f"; did you mean {', '.join(close)}?"
