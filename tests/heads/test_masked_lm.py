@@ -20,7 +20,8 @@ def test_against_the_formula():
     x = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
     x = (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
     x = x * p["head"]["norm"]["scale"] + p["head"]["norm"]["bias"]
-    logits = x @ np.concatenate(words).T + p["head"]["bias"]
+    logits = x @ np.concatenate(words).T
+    logits += np.concatenate([p["head"][f"{name}_bias"] for name in ("code", "class", "mask")])
     found = head.apply(variables, hidden)
     assert found.shape == (1, 2, 16 + 11 + 1)
     np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-4)
@@ -41,5 +42,5 @@ def test_words_that_are_never_drawn_learn():
     _, generator, params, _ = make("maskgit")
     content = jax.random.randint(jax.random.key(1), (2, 16), 0, 16)
     args = (None, content, jnp.array([1, 2]), jax.random.key(0))
-    gradient = jax.grad(lambda p: generator.loss(p, *args, train=False)[0])(params)
+    gradient = jax.jit(jax.grad(lambda p: generator.loss(p, *args, train=False)[0]))(params)
     assert (np.abs(gradient["condition"]["classes"]["table"]).sum(axis=1) > 0).all()

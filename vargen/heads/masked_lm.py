@@ -11,6 +11,10 @@ from vargen.heads.categorical import Codes
 from vargen.layers import Dense, Norm, logical
 from vargen.limits import EPS
 
+CLASS_BIAS = (
+    "head/class_bias"  # the parameter of a generator that has a number for each row of the table of classes
+)
+
 
 class MaskedLM(Codes):
     """Logits are products with the embeddings of the feed's codes, of the classes and of the mask, and a bias each
@@ -30,10 +34,17 @@ class MaskedLM(Codes):
     @nn.compact
     def __call__(self, hidden):
         """Logits: [..., D] -> float32 [..., V]."""
-        words = jnp.concatenate([self.get_variable("shared", name) for name in self.shares])
+        tables = [self.get_variable("shared", name) for name in self.shares]
+        zeros = nn.initializers.zeros
+        biases = [
+            self.param(f"{name}_bias", logical(zeros, axis), (len(table),))
+            for name, axis, table in zip(
+                ("code", "class", "mask"), ("vocab", None, None), tables, strict=True
+            )
+        ]
         dense = Dense(
             hidden.shape[-1], ("embed", "mlp"), self.initial.kernel(), dtype=self.dtype, name="dense"
         )
         x = Norm(eps=self.eps, name="norm")(nn.gelu(dense(hidden), approximate=True))
-        bias = self.param("bias", logical(nn.initializers.zeros, "vocab"), (len(words),))
-        return (x @ words.astype(self.dtype).T).astype(jnp.float32) + bias
+        words = jnp.concatenate(tables).astype(self.dtype)
+        return (x @ words.T).astype(jnp.float32) + jnp.concatenate(biases)

@@ -17,6 +17,7 @@ WHAT = "MaskGIT"
 IGNORED = ()
 WRAPPED = ()
 WORDS, PLACES = (f"Embed_0/{name}_embeddings/embedding" for name in ("word", "position"))
+BIASES = "MlmLayer_0/mlm_bias/bias"
 LAYER = "TransformerLayer_{}/"
 ATTENTION = "Attention_0/self_attention/"
 # By the slots: steps of the paper's FID.
@@ -100,16 +101,12 @@ def table(generator: Any) -> list[m.Entry]:
         return entries + norm("blocks/norm_2", f"{b}Mlp_0/layer_output_ln")
 
     # Codes, classes and the mask: one table there, three here.
-    entries = [
-        m.Entry(
-            ("feed/content/codes/table", "condition/classes/table", "feed/mask"),
-            (WORDS,),
-            lambda w: np.split(w, rows),
-            lambda *parts: (np.concatenate(parts),),
-        )
-    ]
+    def words(targets: tuple[str, ...], source: str) -> list[m.Entry]:
+        return [m.Entry(targets, (source,), lambda w: np.split(w, rows), lambda *w: (np.concatenate(w),))]
+
+    entries = words(generator.head.shares, WORDS)
+    entries += words(tuple(f"head/{name}_bias" for name in ("code", "class", "mask")), BIASES)
     entries += m.array("feed/positions/table", PLACES)
     entries += norm("feed/content_norm", "Embed_0/embeddings_ln")
     entries += m.stacked(generator.stages[0].layers, layer)
-    entries += dense("head/dense", "MlmLayer_0/mlm_dense") + norm("head/norm", "MlmLayer_0/mlm_ln")
-    return entries + m.array("head/bias", "MlmLayer_0/mlm_bias/bias")
+    return entries + dense("head/dense", "MlmLayer_0/mlm_dense") + norm("head/norm", "MlmLayer_0/mlm_ln")

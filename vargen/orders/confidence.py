@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ class Confidence(Ordering):
     masks: str = "counted"
     random: bool = True
     random_decoding: bool = True
-    proposes: str = "rest"
+    proposes: Literal["step", "rest"] = "rest"
 
     def training(self, key: Any, content: Any, progress: Any = None) -> Order:
         """Slots [B, N]; steps [B, N] are 0 where known and 1 where predicted."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import jax
 import numpy as np
@@ -56,7 +56,7 @@ class Ordering(Protocol):
     grid: Grid
     random: bool = False
     random_decoding: bool = False
-    proposes: str = "step"
+    proposes: Literal["step", "rest"] = "step"
 
     @property
     def most_known(self) -> int:

@@ -18,9 +18,11 @@ from jax.sharding import Mesh
 from vargen import sharding, weights_file
 from vargen.conditioning.label import TABLE
 from vargen.errors import UserError
+from vargen.heads.masked_lm import CLASS_BIAS
 from vargen.training.tasks import Task
 
 Optimizers = dict[str, optax.GradientTransformation]
+BY_CLASS = (TABLE, CLASS_BIAS)  # what has a row for each class, and maybe one behind them for none
 
 _BOXED: weakref.WeakKeyDictionary[Task, Any] = weakref.WeakKeyDictionary()
 
@@ -107,9 +109,9 @@ def create(task: Task, optimizers: Optimizers, mesh: Mesh, key: jax.Array) -> Tr
 def start_from(state: TrainState, params: Any, rows: Sequence[int] | None = None) -> TrainState:
     """A fresh state with given parameters of the model, and the same as their average.
 
-    The table of classes takes over the rows that `rows` names, and the last one, which stands for no class; its other
-    rows start anew. Without `rows` it is taken as it is, or where it has another number of rows starts anew but for the
-    last, with a line that says so.
+    The table of classes takes over the rows that `rows` names, and the one behind them, which stands for no class; its
+    other rows start anew. Without `rows` it is taken as it is, or where it has another number of rows starts anew but
+    for the last, with a line that says so.
 
     Args:
       state: of `create`.
@@ -127,9 +129,12 @@ def start_from(state: TrainState, params: Any, rows: Sequence[int] | None = None
     def put(path, old):
         name = "/".join(key.key for key in path)
         new = np.asarray(given[name], old.dtype)
-        if name == TABLE and rows is not None:
+        if name in BY_CLASS and rows is not None:
             kept = [i for i, row in enumerate(rows) if row >= 0]
-            return old.at[np.array([*kept, -1])].set(new[np.array([*(rows[i] for i in kept), -1])])
+            none = [-1] * (len(old) - len(rows))
+            return old.at[np.array([*kept, *none], int)].set(
+                new[np.array([*(rows[i] for i in kept), *none], int)]
+            )
         if name in anew:
             return old.at[-1].set(new[-1])
         return jax.make_array_from_callback(new.shape, old.sharding, lambda index: new[index])
@@ -139,7 +144,8 @@ def start_from(state: TrainState, params: Any, rows: Sequence[int] | None = None
 
 
 def differing(ours: Any, given: Any) -> dict[str, str]:
-    """The tables of the condition whose numbers of rows differ, by name, each with a text that says so.
+    """The tables of the condition, and of the head's classes, whose numbers of rows differ, by name, each with a text
+    that says so.
 
     Raises:
       UserError: any other difference between the two trees' names and shapes.
@@ -151,7 +157,7 @@ def differing(ours: Any, given: Any) -> dict[str, str]:
         a, b = (s.get(name) for s in shapes)
         if a != b:
             text = f"{name} (expected {a or 'none'}, found {b or 'none'})"
-            if name.startswith("condition/") and a and b and a[1:] == b[1:]:
+            if (name.startswith("condition/") or name in BY_CLASS) and a and b and a[1:] == b[1:]:
                 tables[name] = text
             else:
                 others.append(text)
