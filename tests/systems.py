@@ -94,6 +94,16 @@ def arpg():
     return c
 
 
+def rqtransformer():
+    c = _base("rqtransformer")
+    c.tokenizer = part("rq", encoder=_encoder(), vocab=16, channels=4, depth=3, temperature=0.5)
+    c.order, c.feed = part("raster"), part("shift", positions=True, vectors=True)
+    c.mixer = part("attention", heads=2, bias="qkv", dropout=0.1)
+    c.head = part("depth", layers=1, mixer=part("attention", heads=4, bias="qkv"))
+    c.model = dict(layers=2, width=16, mlp="gelu", eps=1e-5, final_norm=False, dropout=0.1)
+    return c
+
+
 def mamba():
     c = llamagen()
     c.name, c.mixer = "mamba", part("mamba", state=4)
@@ -145,6 +155,7 @@ SYSTEMS = dict(
     maskgit=maskgit,
     randar=randar,
     arpg=arpg,
+    rqtransformer=rqtransformer,
     mamba=mamba,
     axial=axial,
     gla_chain=gla_chain,

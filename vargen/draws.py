@@ -21,6 +21,10 @@ class Draws(Protocol):
         """Those of slots int [B, m]."""
         ...
 
+    def of(self, code: int) -> Draws:
+        """Those of one of the codes that a slot holds, or of one of several draws that it takes."""
+        ...
+
     def normal(self, shape: tuple[int, ...]) -> jax.Array:
         """Standard normal numbers: float32 [B, n, *shape]."""
         ...
@@ -48,6 +52,9 @@ class Keyed:
     def at(self, slots):
         return Keyed(jax.vmap(lambda k, s: k[s])(self.keys, slots))
 
+    def of(self, code):
+        return Keyed(jax.vmap(jax.vmap(lambda k: jax.random.fold_in(k, code)))(self.keys))
+
     def normal(self, shape):
         return jax.vmap(jax.vmap(lambda k: jax.random.normal(k, shape)))(self.keys)
 
@@ -63,7 +70,8 @@ class Recorded:
 
     Attributes:
       normals: float32 [B, n, ...], or None.
-      uniforms: float32 [B, n] in [0, 1): codes by the inverse of the cumulative distribution; or None.
+      uniforms: float32 [B, n], or of Q codes a slot [B, n, Q], in [0, 1): codes by the inverse of the cumulative
+        distribution; or None.
     """
 
     normals: Any = None
@@ -75,6 +83,9 @@ class Recorded:
 
     def at(self, slots):
         return jax.tree.map(lambda x: jax.vmap(lambda a, s: a[s])(x, slots), self)
+
+    def of(self, code):
+        return jax.tree.map(lambda x: x[:, :, code], self)
 
     def normal(self, shape):
         if self.normals.shape[2:] != shape:

@@ -15,7 +15,7 @@ from vargen.layout import Layout
 from vargen.mixers.block import SharedModulation
 from vargen.orders import Ordering
 from vargen.stage import Stage
-from vargen.tokenizers.tokenizer import Leveled, Tokenizer
+from vargen.tokenizers.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,18 +71,20 @@ class Generator:
 
     # Training.
 
-    def loss(self, params, quantizer, content, labels, key, train: bool = True, progress=None):
+    def loss(self, params, quantizer, content, labels, key, train: bool = True, progress=None, soft=None):
         """The training loss.
 
         Args:
           params: parameters.
-          quantizer: the tokenizer's quantiser parameters (which feeds with levels need).
+          quantizer: the tokenizer's quantiser parameters.
           content: [B, N, *slot.shape].
           labels: int32 [B], or whatever the conditioning's `parse` gives.
           key: PRNG key.
           train: label dropout, dropout and stochastic depth on.
           progress: float32 [], the share of the training that is done, which orders may depend on; None for the
             order that they end with.
+          soft: None, or float32 [B, N, *slot.shape, K]: the probabilities that codes are to have, of which `content` is
+            a draw.
 
         Returns:
           A float32 scalar, and the head's metrics.
@@ -100,6 +102,8 @@ class Generator:
             rows.layout,
             rows.weight,
             train,
+            quantizer,
+            None if soft is None else contents.take(soft, rows.slots),
             method="loss",
             rngs={"head": key_head},
         )
@@ -115,7 +119,7 @@ class Generator:
         order = self.ordering.decoding(None, len(content))
         hidden, rows = self.hidden(params, quantizer, content, labels, order)
         target = contents.take(content, rows.slots)
-        nats: Any = self.head.apply({"params": params["head"]}, hidden, target, method="log_prob")
+        nats: Any = self.head.apply({"params": params["head"]}, hidden, target, quantizer, method="log_prob")
         return jnp.sum(nats, axis=1)
 
     def hidden(self, params, quantizer, content, labels, order, key=None):
@@ -225,11 +229,8 @@ def _touch_feed(feed, generator, layouts: list[Layout] | None = None):
     padding = jnp.zeros((1, length), bool) if generator.condition.pads else None
     condition = Condition(jnp.zeros((1, length, width)), jnp.zeros((1, width)), padding)
     order = generator.ordering.training(jax.random.key(0), content)
-    quantizer = None
-    init = tokenizer.init
-    if isinstance(tokenizer, Leveled):
-        abstract = jax.eval_shape(init, jax.random.key(0))["quantizer"]
-        quantizer = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract)
+    abstract = nn.meta.unbox(jax.eval_shape(tokenizer.init_quantizer, jax.random.key(0)))
+    quantizer = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract)
     rows = feed.inputs(content, condition, order, quantizer)
     layouts = [] if layouts is None else layouts
     layouts.append(rows.layout)

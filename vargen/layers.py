@@ -12,6 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 Dtype = Any
+GELU = {
+    "gelu": lambda x: nn.gelu(x, approximate=False),
+    "gelu_tanh": nn.gelu,
+    "gelu_sigmoid": lambda x: x * nn.sigmoid(1.702 * x),
+}
 KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
@@ -107,7 +112,7 @@ class Mlp(nn.Module):
 
     Attributes:
       hidden: inner width.
-      kind: "gelu" (erf), "gelu_tanh" or "swiglu" (Shazeer, arXiv 2002.05202).
+      kind: "gelu" (erf), "gelu_tanh", "gelu_sigmoid" (x sigmoid(1.702 x)) or "swiglu" (Shazeer, arXiv 2002.05202).
       kernel_init, out_init: initialisers of the inner and the outer kernels.
       bias: whether the layers have biases.
       dropout: rate after the inner activation ("gelu" kinds, as in timm) and after the result.
@@ -129,11 +134,11 @@ class Mlp(nn.Module):
 
         if self.kind == "swiglu":
             y = nn.silu(inner("gate")) * inner("up")
-        elif self.kind in ("gelu", "gelu_tanh"):
-            y = nn.gelu(inner("up"), approximate=self.kind == "gelu_tanh")
+        elif self.kind in GELU:
+            y = GELU[self.kind](inner("up"))
             y = nn.Dropout(self.dropout, deterministic=not train)(y)
         else:
-            raise ValueError(f"model.mlp: expected gelu, gelu_tanh or swiglu, found {self.kind!r}")
+            raise ValueError(f"model.mlp: expected gelu, gelu_sigmoid, gelu_tanh or swiglu, found {self.kind!r}")
         y = Dense(x.shape[-1], ("mlp", "embed"), self.out_init, self.bias, self.dtype, name="down")(y)
         return nn.Dropout(self.dropout, deterministic=not train)(y)
 

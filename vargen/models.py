@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -84,6 +85,8 @@ def build_generator(config, tokenizer) -> Generator:
             HEADS,
             config.head,
             "head",
+            tokenizer=tokenizer,
+            stage=functools.partial(_stage, config, m, grid, initial, dtype),
             vocab=tokenizer.vocab,
             channels=tokenizer.channels,
             initial=initial,
@@ -108,12 +111,29 @@ def build_generator(config, tokenizer) -> Generator:
 
 def _stages(config, m, feed, grid, initial, dtype) -> tuple[Stage, ...]:
     """The stages that a feed names, all of the same blocks."""
-    width = m["width"]
     layers = _layers(m["layers"], len(feed.stages))
-    out_init = initial.kernel(1 / math.sqrt(sum(layers) * 2) if m["depth_scaled_init"] else 1.0)
-    mixer = parts.build(
+    block = _block(config.mixer, m, grid, initial, dtype, sum(layers))
+    norm = _norm(m, initial, dtype, m["norm"] if m["final_norm"] else "none", m["adaptive"] != "none")
+    return tuple(
+        Stage(name, block, count, norm, m["drop_path"], config.training.remat, feed.reads_memory(i))
+        for i, (name, count) in enumerate(zip(feed.stages, layers, strict=True))
+    )
+
+
+def _stage(config, m, grid, initial, dtype, layers: int, mixer=None) -> Stage:
+    """A stage of a part's own, which no condition modulates; its blocks are the model's but for the mixer."""
+    m = {**m, "adaptive": "none"}
+    block = _block(mixer or config.mixer, m, grid, initial, dtype, layers)
+    return Stage("blocks", block, layers, _norm(m, initial, dtype, m["norm"], False))
+
+
+def _block(mixer, m, grid, initial, dtype, layers: int) -> Block:
+    """One of `layers` blocks."""
+    width = m["width"]
+    out_init = initial.kernel(1 / math.sqrt(layers * 2) if m["depth_scaled_init"] else 1.0)
+    built = parts.build(
         MIXERS,
-        config.mixer,
+        mixer,
         "mixer",
         grid=grid,
         width=width,
@@ -121,8 +141,8 @@ def _stages(config, m, feed, grid, initial, dtype) -> tuple[Stage, ...]:
         out_init=out_init,
         dtype=dtype,
     )
-    block = Block(
-        mixer=mixer,
+    return Block(
+        mixer=built,
         width=width,
         mlp_width=m["mlp_width"] or 4 * width,
         initial=initial,
@@ -130,13 +150,11 @@ def _stages(config, m, feed, grid, initial, dtype) -> tuple[Stage, ...]:
         dtype=dtype,
         **{k: m[k] for k in BLOCK},
     )
-    norm = FinalNorm(
-        width, initial, m["norm"], m["affine"], m["eps"], m["adaptive"] != "none", m["adaln_zero"], dtype
-    )
-    return tuple(
-        Stage(name, block, count, norm, m["drop_path"], config.training.remat, feed.reads_memory(i))
-        for i, (name, count) in enumerate(zip(feed.stages, layers, strict=True))
-    )
+
+
+def _norm(m, initial, dtype, kind: str, adaptive: bool) -> FinalNorm:
+    """The norm behind a stage's blocks."""
+    return FinalNorm(m["width"], initial, kind, m["affine"], m["eps"], adaptive, m["adaln_zero"], dtype)
 
 
 def require(config, *axes: str) -> None:

@@ -259,6 +259,7 @@ class Model:
       norm: the blocks' norms.
       affine: whether norms have a scale and a bias.
       eps: of the norms.
+      final_norm: whether there is a norm between the last block and the head.
       bias: whether the MLP's products have a bias.
       adaptive: whether the condition modulates the blocks, each by a product of its own or all by a shared one.
       adaln_zero: modulations start at zero.
@@ -273,10 +274,11 @@ class Model:
     layers: Annotated[int | tuple[int, ...], COUNT] = 0
     width: Annotated[int, SIZE] = 0
     mlp_width: Annotated[int, Between(0, 2**22)] = 0
-    mlp: Annotated[str, OneOf("gelu", "gelu_tanh", "swiglu")] = "gelu_tanh"
+    mlp: Annotated[str, OneOf("gelu", "gelu_tanh", "gelu_sigmoid", "swiglu")] = "gelu_tanh"
     norm: Annotated[str, OneOf("layer", "rms")] = "layer"
     affine: bool = True
     eps: Annotated[float, EPS] = 1e-6
+    final_norm: bool = True
     bias: bool = True
     adaptive: Annotated[str, OneOf("none", "adaln", "shared")] = "none"
     adaln_zero: bool = False

@@ -57,6 +57,7 @@ def uncached(generator, params, quantizer, labels, key, sampling, given=None):
             None,
             sampling,
             scales[s] if sampling.guided else None,
+            quantizer,
             method="sample",
         ).content
         content = content.at[np.arange(batch)[:, None], slots].set(drawn)
@@ -85,6 +86,7 @@ PREFIX = np.arange(16) < 6
 SCATTERED = np.isin(np.arange(16), (2, 3, 7, 8, 13))
 GIVEN = dict(
     llamagen=PREFIX,
+    rqtransformer=PREFIX,
     rar=PREFIX,
     var=np.arange(21) < 5,
     mar=SCATTERED,

@@ -7,9 +7,11 @@ from typing import Annotated, Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vargen import inputs
 from vargen.conditioning.condition import Condition
+from vargen.errors import UserError
 from vargen.layers import Embed, Initial, logical
 from vargen.limits import SHARE, Between
 
@@ -26,6 +28,7 @@ class LabelEmbedding(nn.Module):
       dropout: probability with which `drop` takes the label away (arXiv 2207.12598).
       lead: learned rows before the label's own (RAR, arXiv 2411.00776, has one).
       zero_lead: whether these start at zero.
+      unlabelled: whether there is a vector for no class; without it no label is taken away, and there is no guidance.
     """
 
     num_classes: int
@@ -34,10 +37,18 @@ class LabelEmbedding(nn.Module):
     dropout: Annotated[float, SHARE] = 0.1
     lead: Annotated[int, Between(0, 4096)] = 0
     zero_lead: bool = False
+    unlabelled: bool = True
     dtype: Any = jnp.float32
 
     pads = False
     pooled = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.dropout and not self.unlabelled:
+            raise ValueError(
+                f"config field conditioning.dropout: expected 0 with unlabelled=False, found {self.dropout}"
+            )
 
     @property
     def length(self) -> int:
@@ -53,20 +64,27 @@ class LabelEmbedding(nn.Module):
         """int32 [B] from what a user gave: numbers of classes, their names, None for no label.
 
         Raises:
-          UserError: other than whole numbers, or out of range, see `inputs.labels`.
+          UserError: other than whole numbers, or out of range, see `inputs.labels`; no label where there must be one.
         """
-        return inputs.labels(labels, self.num_classes, names)
+        found = inputs.labels(labels, self.num_classes, names)
+        if not self.unlabelled and np.any(found == self.null):
+            raise UserError("class: expected one for each, found none; this model has no vector for no class")
+        return found
 
     def example(self):
         """int32 [1]: labels as `parse` gives them, for initialisation."""
         return jnp.zeros(1, jnp.int32)
 
     def without(self, labels):
-        """int32 [B]: as many null classes as there are labels."""
+        """int32 [B]: as many null classes as there are labels. Raises ValueError where there is none."""
+        if not self.unlabelled:
+            raise ValueError("guidance: expected 1 of a model that knows no pictures without a class, found another")
         return jnp.full_like(labels, self.null)
 
     def drop(self, labels, key):
         """int32 [B]: labels [B], each replaced by the null class with probability `dropout`."""
+        if not self.unlabelled:
+            return labels
         gone = jax.random.bernoulli(key, self.dropout, labels.shape)
         return jnp.where(gone, self.null, labels)
 
@@ -74,7 +92,7 @@ class LabelEmbedding(nn.Module):
     def __call__(self, labels) -> Condition:
         """int32 [B] -> a condition of lead + 1 rows, the last of which is its vector."""
         init = self.initial.table()
-        vector = Embed(self.num_classes + 1, self.width, init, dtype=self.dtype, name="classes")(labels)
+        vector = Embed(self.num_classes + self.unlabelled, self.width, init, dtype=self.dtype, name="classes")(labels)
         prefix = vector[:, None]
         if self.lead:
             init = nn.initializers.zeros if self.zero_lead else init

@@ -72,7 +72,7 @@ class Mask(Plain, nn.Module):
     def setup(self):
         table = self.initial.table()
         size = self.buffer + self.grid.size
-        self.content = Content(self.slot, self.width, self.initial, self.dtype)
+        self.content = Content(self.slot, self.width, self.initial, dtype=self.dtype)
         self.content_norm = Norm()
         self.positions = Embed(size, self.width, table, dtype=self.dtype)
         self.mask = self.param("mask", logical(table, None, "embed"), (1, self.width))

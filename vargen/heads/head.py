@@ -37,7 +37,9 @@ class Head(Protocol):
         """Raises ValueError for slots that hold what it doesn't model."""
         ...
 
-    def loss(self, hidden, target, layout: Layout, weight=None, train: bool = True) -> tuple[jax.Array, dict]:
+    def loss(
+        self, hidden, target, layout: Layout, weight=None, train: bool = True, quantizer=None, soft=None
+    ) -> tuple[jax.Array, dict]:
         """The training loss, a float32 scalar, and metrics.
 
         Args:
@@ -46,10 +48,13 @@ class Head(Protocol):
           layout: of the slots predicted: their times (which are drawn together) and places.
           weight: float32 [B, n]: 1 where the prediction counts; None for ones.
           train: whether dropout is on.
+          quantizer: the tokenizer's quantiser parameters.
+          soft: None, or float32 [B, n, *slot.shape, K]: probabilities of codes to learn instead of `target`, which was
+            drawn from them.
         """
         ...
 
-    def sample(self, hidden, draws: Draws, layout: Layout, settings: Any, guidance=None) -> Sample:
+    def sample(self, hidden, draws: Draws, layout: Layout, settings: Any, guidance=None, quantizer=None) -> Sample:
         """Draws contents.
 
         Args:
@@ -58,9 +63,10 @@ class Head(Protocol):
           layout: as for `loss`; of one step.
           settings: `Sampling`: temperature and filters.
           guidance: scale w of u + w (c - u), or None for no guidance.
+          quantizer: the tokenizer's quantiser parameters.
         """
         ...
 
-    def log_prob(self, hidden, target) -> jax.Array:
+    def log_prob(self, hidden, target, quantizer=None) -> jax.Array:
         """float32 [B, n], nats: log-probability of contents; where `explicit`."""
         ...

@@ -112,7 +112,7 @@ class Block(nn.Module):
 class FinalNorm(nn.Module):
     """The norm before a head: plain, or modulated by a condition [B, M, D] (scale, then shift), M rows or 1.
 
-    A modulated one has no learned scale of its own.
+    A modulated one has no learned scale of its own. The kind "none" leaves rows as they are.
     """
 
     width: int
@@ -126,6 +126,8 @@ class FinalNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x, condition):
+        if self.norm == "none":
+            return x
         y = Norm(self.norm, self.affine and not self.adaptive, self.eps, name="norm")(x)
         if not self.adaptive:
             return y

@@ -218,6 +218,7 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
             rows.layout,
             call.sampling,
             guidance,
+            call.quantizer,
             method="sample",
         )
         # Rows beyond the step's slots are dropped: their index lies outside.
@@ -266,7 +267,7 @@ def _no_scores(call: Call, content: jax.Array) -> jax.Array:
     batch, n = content.shape[:2]
     hidden = jnp.zeros((len(call.condition.prefix), n, call.generator.width))
     guidance = None if call.scales is None else call.scales[0]
-    args = (hidden, call.draws, None, call.sampling, guidance)
+    args = (hidden, call.draws, None, call.sampling, guidance, call.quantizer)
     head = functools.partial(call.generator.head.apply, {"params": call.params["head"]}, method="sample")
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(head, *args).score)
 

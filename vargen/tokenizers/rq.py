@@ -1,0 +1,270 @@
+"""Residual quantisation: several codes a latent, each of what the ones before it left (RQ-VAE, arXiv 2203.01941).
+
+The tables have no gradient: they follow the vectors that are assigned to them (EMA, arXiv 1711.00937, appendix A.1, with
+the restarts of rows that nothing is assigned to).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vargen.layers import logical
+from vargen.slots import Slot
+from vargen.tokenizers import usage
+from vargen.tokenizers.autoencoder import Autoencoder, check_images, flat
+from vargen.tokenizers.vq import distances, nearest
+
+EPS = 1e-5  # of the smoothed sizes
+LEAST = 1.0  # of a row's size: below, it starts anew
+ALIVE = 0.03  # of the uniform share, for the metrics
+
+
+class Book(NamedTuple):
+    """A table of codes, and what it is the quotient of.
+
+    Attributes:
+      codebook: float32 [K, C].
+      size: float32 [K], moving average of how many vectors a row was assigned (N).
+      sums: float32 [K, C], that of their sum (M).
+    """
+
+    codebook: jax.Array
+    size: jax.Array
+    sums: jax.Array
+
+
+class Quantised(NamedTuple):
+    """Vectors [M, C] after quantisation.
+
+    Attributes:
+      codes: int32 [M, Q].
+      sums: float32 [Q, M, C], what the first 1, 2, ... Q codes add up to.
+    """
+
+    codes: jax.Array
+    sums: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class RQ(Autoencoder):
+    """Q codes a slot, whose vectors add up to the latent.
+
+    Attributes:
+      depth: Q.
+      shared: one table for all depths, or one each.
+      cell: (rows, columns) of latents that one slot holds side by side.
+      beta: weight of the commitment loss, mean over depths of mean (latent - sg sum of the codes so far)^2.
+      decay: gamma of the moving averages.
+      restart: whether rows that are hardly used start anew from vectors of the batch.
+      temperature: what a generator learns are codes drawn anew at each visit from softmax(-distance^2 / temperature), and
+        these probabilities; 0: the nearest code, and nothing else.
+    """
+
+    depth: int
+    shared: bool
+    cell: tuple[int, int]
+    beta: float
+    decay: float
+    restart: bool
+    temperature: float
+
+    @property
+    def slot(self) -> Slot:
+        """Q codes."""
+        return Slot((self.depth,), self.vocab)
+
+    def init_quantizer(self, key: jax.Array) -> dict:
+        """dict(codebook float32 [T, K, C], size [T, K], sums [T, K, C]) of T = 1 or Q tables, see `Book`."""
+        tables = 1 if self.shared else self.depth
+        table = logical(jax.nn.initializers.normal(1.0), None, "vocab", "latent")
+        codebook = table(key, (tables, self.vocab, self.channels), jnp.float32)
+        size = logical(jax.nn.initializers.zeros, None, "vocab")(key, (tables, self.vocab), jnp.float32)
+        return dict(codebook=codebook, size=size, sums=jax.tree.map(jnp.copy, codebook))
+
+    def init_stats(self) -> dict:
+        """dict(usage, see `usage.init`, a row for each depth; and the quantiser as the last step left it)."""
+        book = jax.eval_shape(lambda: nn.meta.unbox(self.init_quantizer(jax.random.key(0))))
+        book = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), book)
+        return dict(usage=usage.init(self.depth, self.vocab), quantizer=book)
+
+    def encode(self, params: dict, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """[B, H, W, C_image] -> codes int32 [B, N, Q], the nearest. The key is not used."""
+        vectors = self.vectors_of(params, images)
+        books = self.books(params["quantizer"])
+        return quantise(vectors.reshape(-1, self.channels), books).codes.reshape(*vectors.shape[:2], -1)
+
+    def stored(self, params: dict, images: jax.Array) -> jax.Array:
+        """Codes int32 [B, N, Q], or where they are drawn the vectors float32 [B, N, C]."""
+        return self.vectors_of(params, images) if self.temperature else self.encode(params, images)
+
+    def drawn(self, qparams: dict, stored: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """Codes int32 [B, N, Q], and where they are drawn the probabilities float32 [B, N, Q, K]."""
+        if not self.temperature:
+            return stored, None
+        keys = jax.random.split(key, self.depth)
+        return self.soft(qparams, stored, lambda d, log_p: jax.random.categorical(keys[d], log_p))
+
+    def soft(self, qparams: dict, vectors: jax.Array, choose: Callable) -> tuple[jax.Array, jax.Array]:
+        """Codes chosen by their probabilities softmax(-distance^2 / temperature), depth by depth.
+
+        Args:
+          qparams: params["quantizer"].
+          vectors: float32 [B, N, C].
+          choose: (depth, log-probabilities [M, K]) -> codes [M].
+
+        Returns:
+          Codes int32 [B, N, Q], probabilities float32 [B, N, Q, K].
+        """
+        rest, codes, probabilities = vectors.reshape(-1, self.channels), [], []
+        for d, book in enumerate(self.books(qparams)):
+            log_p = jax.nn.log_softmax(-distances(rest, book.codebook) / self.temperature)
+            code = choose(d, log_p).astype(jnp.int32)
+            rest = rest - book.codebook[code]
+            codes.append(code)
+            probabilities.append(jnp.exp(log_p))
+        found = jnp.stack(codes, axis=1), jnp.stack(probabilities, axis=1)
+        return tuple(x.reshape(*vectors.shape[:2], *x.shape[1:]) for x in found)  # type: ignore[return-value]
+
+    def vectors(self, qparams: dict, content: jax.Array) -> jax.Array:
+        """Codes int32 [..., Q] -> float32 [..., Q, C]."""
+        tables = qparams["codebook"]
+        return tables[jnp.zeros(self.depth, int) if self.shared else jnp.arange(self.depth), content]
+
+    def latents(self, qparams: dict, content: jax.Array, known: jax.Array | None = None) -> jax.Array:
+        """Codes int32 [B, N, Q] -> float32 [B, h, w, C], zero where not known."""
+        vectors = jnp.sum(self.vectors(qparams, content), axis=-2)
+        vectors = vectors if known is None else vectors * known[..., None]
+        return spread(vectors.reshape(-1, *self.grid.levels[0], self.channels), self.cell)
+
+    def books(self, qparams: dict) -> list[Book]:
+        """The table of every depth."""
+        fields = (qparams[name] for name in Book._fields)
+        books = [Book(*one) for one in zip(*fields, strict=True)]
+        return books * self.depth if self.shared else books
+
+    def vectors_of(self, params: dict, images: jax.Array) -> jax.Array:
+        """What is quantised: [B, H, W, C_image] -> float32 [B, N, C]."""
+        check_images(self, images)
+        return flat(gathered(self.codec.encode(params, images), self.cell))
+
+    # Training.
+
+    def bottleneck(self, params: dict, stats: dict, images: jax.Array, key: jax.Array) -> tuple:
+        """The straight-through latents and the commitment loss; the stats take the new tables on."""
+        latents = self.codec.encode(params, images)
+        vectors = flat(gathered(latents, self.cell)).reshape(-1, self.channels)
+        # In the first step the stats hold nothing yet.
+        begun = stats["usage"]["updates"] > 0
+        choice = jax.tree.map(lambda new, old: jnp.where(begun, new, old), stats["quantizer"], params["quantizer"])
+        books = list(self.books(jax.lax.stop_gradient(choice)))
+        keys = jax.random.split(key, self.depth)
+
+        def update(d: int, rest: jax.Array, codes: jax.Array) -> None:
+            fresh = self.fresh(d, rest, keys[d]) if self.restart else None
+            book = moved(books[d], rest, codes, self.decay, fresh)
+            for i in range(self.depth) if self.shared else (d,):
+                books[i] = book
+
+        found = quantise(jax.lax.stop_gradient(vectors), books, update)
+        commitment = jnp.mean(jnp.square(vectors - found.sums))
+        shares = jnp.stack([usage.hits(found.codes[:, d], self.vocab) for d in range(self.depth)])
+        used = usage.update(stats["usage"], shares)
+        kept = books[:1] if self.shared else books
+        quantizer = {name: jnp.stack([getattr(b, name) for b in kept]) for name in Book._fields}
+        metrics = dict(commitment=commitment) | usage.summary(used, (1,) * self.depth, ALIVE)
+        whole = spread(found.sums[-1].reshape(-1, *self.grid.levels[0], self.channels), self.cell)
+        straight = latents + jax.lax.stop_gradient(whole - latents)
+        return straight, self.beta * commitment, dict(usage=used, quantizer=quantizer), metrics
+
+    def fresh(self, depth: int, vectors: jax.Array, key: jax.Array) -> jax.Array:
+        """Vectors for rows that start anew, drawn from [M, C] without replacement: [K, C].
+
+        Where there are fewer than rows, they are repeated with a little noise.
+        """
+        key_order, key_noise = jax.random.split(key)
+        if (count := len(vectors)) < self.vocab:
+            vectors = jnp.tile(vectors, (-(-self.vocab // count), 1))
+            noise = jax.random.uniform(key_noise, vectors.shape)
+            vectors = vectors + noise * 0.01 / self.channels**0.5
+        return vectors[jax.random.permutation(key_order, len(vectors))[: self.vocab]]
+
+    def revive(
+        self,
+        params: dict,
+        stats: dict,
+        images: jax.Array | None,
+        key: jax.Array,
+        step: jax.Array | int,
+        steps: int,
+    ) -> tuple[dict, dict]:
+        """The tables become what the step made of them."""
+        return dict(params, quantizer=stats["quantizer"]), stats
+
+
+def quantise(vectors: jax.Array, books: Sequence[Book], update: Callable[..., Any] | None = None) -> Quantised:
+    """k_d = argmin |r_(d-1) - e_k|, r_d = r_(d-1) - e_(k_d), from r_0 = z (equations 3 and 4).
+
+    Args:
+      vectors: float32 [M, C].
+      books: the table of every depth.
+      update: (depth, residuals [M, C], codes [M]), called after the search of each depth and the look-up; where it
+        changes `books`, the next depth searches what it has made of them.
+    """
+    rest, total, codes, sums = vectors, jnp.zeros_like(vectors), [], []
+    for d in range(len(books)):
+        codebook = books[d].codebook
+        code = nearest(rest, codebook)
+        if update is not None:
+            update(d, rest, code)
+        total = total + codebook[code]
+        rest = rest - codebook[code]
+        codes.append(code)
+        sums.append(total)
+    return Quantised(jnp.stack(codes, axis=1), jnp.stack(sums))
+
+
+def moved(book: Book, vectors: jax.Array, codes: jax.Array, decay: float, fresh: jax.Array | None = None) -> Book:
+    """The table after a step of its moving averages.
+
+    N <- gamma N + (1 - gamma) n, M <- gamma M + (1 - gamma) m; a row of N below 1 takes a fresh vector as M, and N = 1;
+    codes are M / (total (N + eps) / (total + K eps)), total = sum N.
+
+    Args:
+      book: the table.
+      vectors: float32 [M, C].
+      codes: int32 [M], the row that each was assigned.
+      decay: gamma.
+      fresh: float32 [K, C] of `RQ.fresh`, or None for no restarts.
+    """
+    vocab = len(book.size)
+    size = decay * book.size + (1 - decay) * jnp.zeros(vocab).at[codes].add(1.0)
+    sums = decay * book.sums + (1 - decay) * jnp.zeros_like(book.sums).at[codes].add(vectors)
+    if fresh is not None:
+        dead = size < LEAST
+        sums = jnp.where(dead[:, None], fresh, sums)
+        size = jnp.where(dead, 1.0, size)
+    total = jnp.sum(size)
+    smooth = total * (size + EPS) / (total + vocab * EPS)
+    return Book(sums / smooth[:, None], size, sums)
+
+
+def gathered(latents: jax.Array, cell: tuple[int, int]) -> jax.Array:
+    """float32 [B, h, w, C] -> [B, h / r, w / s, r s C], cells of (r, s) latents row by row."""
+    batch, height, width, channels = latents.shape
+    r, s = cell
+    x = latents.reshape(batch, height // r, r, width // s, s, channels).swapaxes(2, 3)
+    return x.reshape(batch, height // r, width // s, r * s * channels)
+
+
+def spread(vectors: jax.Array, cell: tuple[int, int]) -> jax.Array:
+    """The inverse of `gathered`."""
+    batch, height, width, channels = vectors.shape
+    r, s = cell
+    x = vectors.reshape(batch, height, width, r, s, channels // (r * s)).swapaxes(2, 3)
+    return x.reshape(batch, height * r, width * s, -1)
