@@ -162,16 +162,14 @@ class RQ(Autoencoder):
         # In the first step the stats hold nothing yet.
         begun = stats["usage"]["updates"] > 0
         choice = jax.tree.map(lambda new, old: jnp.where(begun, new, old), stats["quantizer"], params["quantizer"])
-        books = list(self.books(jax.lax.stop_gradient(choice)))
         keys = jax.random.split(key, self.depth)
-
-        def update(d: int, rest: jax.Array, codes: jax.Array) -> None:
-            fresh = self.fresh(d, rest, keys[d]) if self.restart else None
-            book = moved(books[d], rest, codes, self.decay, fresh)
-            for i in range(self.depth) if self.shared else (d,):
-                books[i] = book
-
-        found = quantise(jax.lax.stop_gradient(vectors), books, update)
+        found, books = followed(
+            jax.lax.stop_gradient(vectors),
+            self.books(jax.lax.stop_gradient(choice)),
+            [self.decay] * self.depth,
+            lambda d, rest: self.fresh(d, rest, keys[d]) if self.restart else None,
+            self.shared,
+        )
         commitment = jnp.mean(jnp.square(vectors - found.sums))
         shares = jnp.stack([usage.hits(found.codes[:, d], self.vocab) for d in range(self.depth)])
         used = usage.update(stats["usage"], shares)
@@ -227,6 +225,33 @@ def quantise(vectors: jax.Array, books: Sequence[Book], update: Callable[..., An
         codes.append(code)
         sums.append(total)
     return Quantised(jnp.stack(codes, axis=1), jnp.stack(sums))
+
+
+def followed(
+    vectors: jax.Array, books: Sequence[Book], decays: Sequence[float], fresh: Callable[..., Any], shared: bool
+) -> tuple[Quantised, list[Book]]:
+    """Quantisation in training, in which each depth's table follows the residuals that it is given.
+
+    A shared table moves once for every depth, so that the next one searches what this one has made of it; codes are
+    looked up in the table that was searched.
+
+    Args:
+      vectors: float32 [M, C].
+      books, decays: the table of every depth and its gamma.
+      fresh: (depth, residuals [M, C]) -> float32 [K, C] or None, see `moved`.
+      shared: whether all tables are one.
+
+    Returns:
+      What came of it, and the tables after it.
+    """
+    books = list(books)
+
+    def update(d: int, rest: jax.Array, codes: jax.Array) -> None:
+        book = moved(books[d], rest, codes, decays[d], fresh(d, rest))
+        for i in range(len(books)) if shared else (d,):
+            books[i] = book
+
+    return quantise(vectors, books, update), books
 
 
 def moved(book: Book, vectors: jax.Array, codes: jax.Array, decay: float, fresh: jax.Array | None = None) -> Book:
