@@ -5,15 +5,15 @@
     vargen train --config configs/rqtransformer.py:480m --workdir runs/rq_480m --config.data.path=/data/tfds
     vargen import rqtransformer --generator stage2/model.pt --tokenizer stage1/model.pt --out models/rq_480m
 
-Published, on ImageNet 256x256, in the authors' README: FID 15.72 (480m), 13.11 (821m), 11.56 (1.4b), and over an RQ-VAE of
-50 epochs 8.71 (1.4b) and 7.55 (3.8b); against the training set, top-p 0.92, no guidance. `ffhq` (10.38), `church` (7.45),
-`cat` (8.64) and `bedroom` (3.04) have no classes: --config.data.path names a folder of pictures. Not trained by us.
-Parameters of the generator: 480m 480.9 M, 821m 820.9 M, 1.4b 1387.5 M, 3.8b 3822.5 M; of the RQ-VAE 104.4 M, and what
-its table follows by (a size and a sum for each code).
+Published, on ImageNet 256x256, in the authors' README: FID 15.72 (480m), 13.11 (821m), 11.56 (1.4b), and over an RQ-VAE
+of 50 epochs 8.71 (1.4b) and 7.55 (3.8b); against the training set, top-p 0.92, no guidance. `ffhq` (10.38), `church`
+(7.45), `cat` (8.64) and `bedroom` (3.04) have no classes: --config.data.path names a folder of pictures. Not trained by
+us. Parameters of the generator: 480m 480.9 M, 821m 820.9 M, 1.4b 1387.5 M, 3.8b 3822.5 M; of the RQ-VAE 104.4 M, and
+what its table follows by (a size and a sum for each code).
 
-The RQ-VAE's recipe is the authors' (kakaobrain/rq-vae-transformer, main_stage1), but that the discriminator normalises by
-groups and that its loss has no weight of its own. The generator's is that of their configs; its training code isn't
-published. Theirs drops nothing inside the MLP, and its initial weights are not known.
+The RQ-VAE's recipe is the authors' (kakaobrain/rq-vae-transformer, main_stage1), but that the discriminator normalises
+by groups and that its loss has no weight of its own. The generator's is that of their configs, whose training code
+isn't published: theirs drops nothing inside the MLP, and how its weights start is not known.
 """
 
 from types import SimpleNamespace as Size
@@ -22,9 +22,15 @@ from vargen import config as base
 from vargen.config import part
 
 SIZES = dict(
-    digits=Size(layers=3, head=1, width=96, heads=4, batch=64, steps=(1200, 1600), patch=4, vocab=128, depth=2),
-    pictures32=Size(layers=4, head=2, width=192, heads=6, batch=32, steps=(3000, 6000), patch=4, vocab=512, depth=3),
-    pictures64=Size(layers=4, head=2, width=192, heads=6, batch=32, steps=(4000, 4000), patch=8, vocab=1024, depth=4),
+    digits=Size(
+        layers=3, head=1, width=96, heads=4, batch=64, steps=(1200, 1600), patch=4, vocab=128, depth=2
+    ),
+    pictures32=Size(
+        layers=4, head=2, width=192, heads=6, batch=32, steps=(3000, 6000), patch=4, vocab=512, depth=3
+    ),
+    pictures64=Size(
+        layers=4, head=2, width=192, heads=6, batch=32, steps=(4000, 4000), patch=8, vocab=1024, depth=4
+    ),
     # The paper's; the last of `epochs` are the generator's, over as many `images`.
     **{
         "480m": Size(layers=12, head=4, width=1536, heads=24, classes=1000, epochs=(10, 100)),
@@ -32,7 +38,9 @@ SIZES = dict(
         "1.4b": Size(layers=42, head=6, width=1536, heads=24, classes=1000, epochs=(10, 100)),
         "3.8b": Size(layers=42, head=6, width=2560, heads=40, classes=1000, epochs=(50, 100)),
     },
-    ffhq=Size(layers=24, head=4, width=1024, heads=16, batch=128, images=70_000, epochs=(150, 200), vocab=2048),
+    ffhq=Size(
+        layers=24, head=4, width=1024, heads=16, batch=128, images=70_000, epochs=(150, 200), vocab=2048
+    ),
     church=Size(layers=24, head=4, width=1024, heads=16, batch=256, images=126_227, epochs=(1, 300)),
     cat=Size(layers=26, head=4, width=1280, heads=20, images=1_657_266, epochs=(1, 100)),
     bedroom=Size(layers=26, head=4, width=1280, heads=20, images=3_033_042, epochs=(1, 100)),

@@ -96,7 +96,7 @@ def arpg():
 
 def rqtransformer():
     c = _base("rqtransformer")
-    c.tokenizer = part("rq", encoder=_encoder(), vocab=16, channels=4, depth=3, temperature=0.5)
+    c.tokenizer = part("rq", encoder=_encoder(), vocab=16, channels=4, depth=2, temperature=0.5)
     c.order, c.feed = part("raster"), part("shift", positions=True, vectors=True)
     c.mixer = part("attention", heads=2, bias="qkv", dropout=0.1)
     c.head = part("depth", layers=1, mixer=part("attention", heads=4, bias="qkv"))

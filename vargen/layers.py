@@ -138,7 +138,9 @@ class Mlp(nn.Module):
             y = GELU[self.kind](inner("up"))
             y = nn.Dropout(self.dropout, deterministic=not train)(y)
         else:
-            raise ValueError(f"model.mlp: expected gelu, gelu_sigmoid, gelu_tanh or swiglu, found {self.kind!r}")
+            raise ValueError(
+                f"model.mlp: expected gelu, gelu_sigmoid, gelu_tanh or swiglu, found {self.kind!r}"
+            )
         y = Dense(x.shape[-1], ("mlp", "embed"), self.out_init, self.bias, self.dtype, name="down")(y)
         return nn.Dropout(self.dropout, deterministic=not train)(y)
 

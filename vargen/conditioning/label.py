@@ -78,7 +78,9 @@ class LabelEmbedding(nn.Module):
     def without(self, labels):
         """int32 [B]: as many null classes as there are labels. Raises ValueError where there is none."""
         if not self.unlabelled:
-            raise ValueError("guidance: expected 1 of a model that knows no pictures without a class, found another")
+            raise ValueError(
+                "guidance: expected 1 of a model that knows no pictures without a class, found another"
+            )
         return jnp.full_like(labels, self.null)
 
     def drop(self, labels, key):
@@ -92,7 +94,9 @@ class LabelEmbedding(nn.Module):
     def __call__(self, labels) -> Condition:
         """int32 [B] -> a condition of lead + 1 rows, the last of which is its vector."""
         init = self.initial.table()
-        vector = Embed(self.num_classes + self.unlabelled, self.width, init, dtype=self.dtype, name="classes")(labels)
+        vector = Embed(
+            self.num_classes + self.unlabelled, self.width, init, dtype=self.dtype, name="classes"
+        )(labels)
         prefix = vector[:, None]
         if self.lead:
             init = nn.initializers.zeros if self.zero_lead else init

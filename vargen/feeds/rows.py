@@ -88,8 +88,8 @@ class Content(nn.Module):
       slot: what one holds.
       width: D.
       initial: of the parameters.
-      vectors: codes come as the tokenizer's vectors, float32 [B, n, *slot.shape, C], and go through a linear map, instead
-        of into a learned table.
+      vectors: codes come as the tokenizer's vectors, float32 [B, n, *slot.shape, C], and go through a linear map
+        instead of into a learned table.
       shared: one table for all codes of a slot, or one each.
       dtype: compute dtype.
     """

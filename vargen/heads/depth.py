@@ -100,7 +100,9 @@ class Depth(nn.Module):
     def through(self, rows, key=None):
         """Rows [B, n, Q, D] through the transformer; with a key its dropout is on."""
         x = rows.reshape(-1, *rows.shape[-2:])
-        return self.blocks(self.weights, x, _layout(np.arange(self.depths)), None, None, key=key)[0].reshape(rows.shape)
+        return self.blocks(self.weights, x, _layout(np.arange(self.depths)), None, None, key=key)[0].reshape(
+            rows.shape
+        )
 
     def logits(self, x, depth: int | None = None):
         """float32 [..., Q, K] of [..., Q, D], or of one depth [..., K] of [..., D]."""

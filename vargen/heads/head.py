@@ -54,7 +54,9 @@ class Head(Protocol):
         """
         ...
 
-    def sample(self, hidden, draws: Draws, layout: Layout, settings: Any, guidance=None, quantizer=None) -> Sample:
+    def sample(
+        self, hidden, draws: Draws, layout: Layout, settings: Any, guidance=None, quantizer=None
+    ) -> Sample:
         """Draws contents.
 
         Args:

@@ -36,7 +36,9 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     if rows != 1:
         raise UserError(f"{WHAT}: expected a model of classes or of none, found one of {rows} words")
     layers, depth = (m.count(arrays, BLOCK.format(name), WHAT) for name in ("body", "head"))
-    classes, vocab = (m.shape(arrays, name, WHAT)[0] for name in ("cond_emb.weight", "classifier.linear.weight"))
+    classes, vocab = (
+        m.shape(arrays, name, WHAT)[0] for name in ("cond_emb.weight", "classifier.linear.weight")
+    )
     heads = m.heads(width, heads, width // 64, WHAT)
     name = SIZES.get((layers, width), str(width)) if classes > 1 else "FFHQ" if vocab == 2048 else "LSUN"
     c.name = f"RQ-Transformer-{name}"

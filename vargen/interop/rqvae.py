@@ -30,9 +30,7 @@ def part(arrays: Mapping[str, Any], levels: tuple[int, ...] | None = None) -> Co
     depth = m.count(arrays, CODEBOOK + "weight")
     options: dict[str, Any] = {} if depth == 4 else dict(depth=depth)
     encoder = autoencoder.encoder_part(arrays, autoencoder.DIFFUSION, WHAT)
-    return config_part(
-        "rq", encoder=encoder, vocab=rows - 1, channels=channels, temperature=0.5, **options
-    )
+    return config_part("rq", encoder=encoder, vocab=rows - 1, channels=channels, temperature=0.5, **options)
 
 
 def table(tokenizer: RQ) -> list[m.Entry]:
@@ -63,7 +61,9 @@ def _same(target: str, sources: tuple[str, ...], form: m.Form) -> m.Entry:
     def read(*arrays: np.ndarray) -> m.Arrays:
         different = [s for s, w in zip(sources, arrays, strict=True) if not np.array_equal(w, arrays[0])]
         if different:
-            raise UserError(f"{WHAT}: expected {different[0]} to be {sources[0]} once more, found another table")
+            raise UserError(
+                f"{WHAT}: expected {different[0]} to be {sources[0]} once more, found another table"
+            )
         return (form.read(arrays[0]),)
 
     return m.Entry((target,), sources, read, lambda w: [form.write(w)] * len(sources))

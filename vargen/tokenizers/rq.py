@@ -1,7 +1,7 @@
 """Residual quantisation: several codes a latent, each of what the ones before it left (RQ-VAE, arXiv 2203.01941).
 
-The tables have no gradient: they follow the vectors that are assigned to them (EMA, arXiv 1711.00937, appendix A.1, with
-the restarts of rows that nothing is assigned to).
+The tables have no gradient: they follow the vectors that are assigned to them (arXiv 1711.00937, appendix A.1), and
+rows that hardly any vector is assigned to start anew.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class RQ(Autoencoder):
       beta: weight of the commitment loss, mean over depths of mean (latent - sg sum of the codes so far)^2.
       decay: gamma of the moving averages.
       restart: whether rows that are hardly used start anew from vectors of the batch.
-      temperature: what a generator learns are codes drawn anew at each visit from softmax(-distance^2 / temperature), and
-        these probabilities; 0: the nearest code, and nothing else.
+      temperature: a generator learns codes that are drawn anew at each visit from softmax(-distance^2 / temperature),
+        and these probabilities; 0: the nearest codes alone.
     """
 
     depth: int
@@ -161,7 +161,9 @@ class RQ(Autoencoder):
         vectors = flat(gathered(latents, self.cell)).reshape(-1, self.channels)
         # In the first step the stats hold nothing yet.
         begun = stats["usage"]["updates"] > 0
-        choice = jax.tree.map(lambda new, old: jnp.where(begun, new, old), stats["quantizer"], params["quantizer"])
+        choice = jax.tree.map(
+            lambda new, old: jnp.where(begun, new, old), stats["quantizer"], params["quantizer"]
+        )
         keys = jax.random.split(key, self.depth)
         found, books = followed(
             jax.lax.stop_gradient(vectors),
@@ -205,7 +207,9 @@ class RQ(Autoencoder):
         return dict(params, quantizer=stats["quantizer"]), stats
 
 
-def quantise(vectors: jax.Array, books: Sequence[Book], update: Callable[..., Any] | None = None) -> Quantised:
+def quantise(
+    vectors: jax.Array, books: Sequence[Book], update: Callable[..., Any] | None = None
+) -> Quantised:
     """k_d = argmin |r_(d-1) - e_k|, r_d = r_(d-1) - e_(k_d), from r_0 = z (equations 3 and 4).
 
     Args:
@@ -228,7 +232,11 @@ def quantise(vectors: jax.Array, books: Sequence[Book], update: Callable[..., An
 
 
 def followed(
-    vectors: jax.Array, books: Sequence[Book], decays: Sequence[float], fresh: Callable[..., Any], shared: bool
+    vectors: jax.Array,
+    books: Sequence[Book],
+    decays: Sequence[float],
+    fresh: Callable[..., Any],
+    shared: bool,
 ) -> tuple[Quantised, list[Book]]:
     """Quantisation in training, in which each depth's table follows the residuals that it is given.
 
@@ -254,7 +262,9 @@ def followed(
     return quantise(vectors, books, update), books
 
 
-def moved(book: Book, vectors: jax.Array, codes: jax.Array, decay: float, fresh: jax.Array | None = None) -> Book:
+def moved(
+    book: Book, vectors: jax.Array, codes: jax.Array, decay: float, fresh: jax.Array | None = None
+) -> Book:
     """The table after a step of its moving averages.
 
     N <- gamma N + (1 - gamma) n, M <- gamma M + (1 - gamma) m; a row of N below 1 takes a fresh vector as M, and N = 1;

@@ -76,9 +76,14 @@ class Tokenizer(Protocol):
         ...
 
     def vectors(self, qparams: dict, content: jax.Array) -> jax.Array:
-        """The vectors that codes stand for: int32 [..., *slot.shape] -> float32 [..., *slot.shape, C]; latents as they are.
+        """The vectors that codes stand for, before any sum or convolution; latents as they are.
 
-        They are what `latents` is made of, before any sum or convolution.
+        Args:
+          qparams: params["quantizer"].
+          content: codes int32 [..., *slot.shape].
+
+        Returns:
+          float32 [..., *slot.shape, C].
         """
         ...
 

@@ -158,7 +158,7 @@ class GeneratorTask:
         return loss, (stats, metrics, None)
 
     def content(self, frozen: Any, batch: dict, key: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        """What the slots of the batch hold [B, N, *slot.shape], and the probabilities of its codes; see `Tokenizer.drawn`."""
+        """What the slots hold, [B, N, *slot.shape], and how probable the codes are; see `Tokenizer.drawn`."""
         stored = batch["content"] if "content" in batch else self.tokenizer.stored(frozen, batch["image"])
         return self.tokenizer.drawn(frozen.get("quantizer"), jax.lax.stop_gradient(stored), key)
 

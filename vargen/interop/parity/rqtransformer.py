@@ -130,7 +130,9 @@ def _case(golden: Golden, name: str) -> Case:
         words = Words(size, width)
         generator = dataclasses.replace(generator, condition=Numbers(size, width))
         table = _table(generator, depth, vocab, len(golden[f"in/{name}/cond"][0]))
-    like = jax.eval_shape(lambda key: _init(generator, words, key, golden[f"in/{name}/cond"]), jax.random.key(0))
+    like = jax.eval_shape(
+        lambda key: _init(generator, words, key, golden[f"in/{name}/cond"]), jax.random.key(0)
+    )
     params = m.read(table, weights, like, what=rqtransformer.WHAT)
     params = jax.tree.map(jnp.asarray, {stage: {} for stage in like} | params)
     return Case(name, golden, generator, params, table, {"codebook": jnp.asarray(codebook)}, words)
@@ -177,9 +179,15 @@ def _table(generator, depth: int, vocab: int, prefix: int) -> list[m.Entry]:
     entries.append(m.Entry(targets, ("tok_emb.weight",), lambda w: (w, w), lambda a, b: (a + b,)))
     entries += m.buffer("tok_emb.offsets", lambda: vocab * np.arange(depth))
     entries += m.norm("head/stage/blocks_norm/norm", "classifier.layer_norm")
-    entries += m.array("head/kernel", "classifier.linear.weight") + m.array("head/bias", "classifier.linear.bias")
+    entries += m.array("head/kernel", "classifier.linear.weight") + m.array(
+        "head/bias", "classifier.linear.bias"
+    )
     entries += m.array("head/places", "pos_emb_d", m.LEADING)
-    return entries + m.norm("words/norm", "cond_classifier.layer_norm") + m.dense("words/out", "cond_classifier.linear")
+    return (
+        entries
+        + m.norm("words/norm", "cond_classifier.layer_norm")
+        + m.dense("words/out", "cond_classifier.linear")
+    )
 
 
 def _forward(case: Case, params, soft=None) -> dict[str, Any]:
@@ -214,12 +222,18 @@ def _forward(case: Case, params, soft=None) -> dict[str, Any]:
     }
     if soft is not None:
         value, metrics = of(
-            g.head, "loss", context, codes, train=False, quantizer=case.quantizer, soft=soft.reshape(known.shape)
+            g.head,
+            "loss",
+            context,
+            codes,
+            train=False,
+            quantizer=case.quantizer,
+            soft=soft.reshape(known.shape),
         )
         found |= {"soft_loss": value, "soft_codebook_loss": by_depth(metrics)}
     if case.words is None:
         return found | {"trained": loss}
-    logits = case.words.apply({"params": params["words"]}, body[:, : labels.shape[1] - 1])
+    logits: Any = case.words.apply({"params": params["words"]}, body[:, : labels.shape[1] - 1])
     log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, 1:, None], axis=-1)
     found |= {"cond_logits": logits, "cond_loss": -jnp.mean(log_p)}
     found["total_loss"] = 0.9 * loss + 0.1 * found["cond_loss"]
@@ -259,8 +273,10 @@ def _sampled(case: Case, run: str, settings: dict[str, Any]) -> Iterator[Result]
         top_k=settings.get("top_k", 0),
         top_p=settings.get("top_p", 1.0),
     )
-    uniforms = golden[f"in/{case.name}/u/{run}"] if random else None
-    draws = Recorded(uniforms=jnp.asarray(uniforms.reshape(batch, n, depth))) if random else None
+    uniforms, draws = None, None
+    if random:
+        uniforms = golden[f"in/{case.name}/u/{run}"]
+        draws = Recorded(uniforms=jnp.asarray(uniforms.reshape(batch, n, depth)))
     fields = {f.name: getattr(case.generator.head, f.name) for f in dataclasses.fields(Depth) if f.init}
     head = Logits(**{k: v for k, v in fields.items() if k not in ("parent", "name")})
     generator = dataclasses.replace(case.generator, head=head)
@@ -269,7 +285,9 @@ def _sampled(case: Case, run: str, settings: dict[str, Any]) -> Iterator[Result]
     def go(params, labels, codes):
         given = (codes, known) if known.any() else None
         key, args = jax.random.key(0), (labels,)
-        return decode(generator, params, case.quantizer, *args, key, sampling, given, draws=draws, scored=True)
+        return decode(
+            generator, params, case.quantizer, *args, key, sampling, given, draws=draws, scored=True
+        )
 
     found = go(case.params, jnp.asarray(case.labels), jnp.asarray(case.codes))
     yield exact(out + "codes", np.reshape(found.content, golden[out + "codes"].shape), golden[out + "codes"])

@@ -64,7 +64,11 @@ def _all(golden: Golden, found: dict[str, Any]) -> Iterator[Result]:
             yield Result(output, float(np.abs(value - golden[output]).max()), 1e-5)
         elif output in golden:
             whole = golden[output].dtype.kind in "iu"
-            yield exact(output, value, golden[output]) if whole else close(output, value, golden[output], REPRODUCED)
+            yield (
+                exact(output, value, golden[output])
+                if whole
+                else close(output, value, golden[output], REPRODUCED)
+            )
 
 
 def _losses(prefix: str, images, decoded, commitment, beta: float, counts=(1, 1)) -> dict[str, Any]:
@@ -103,7 +107,9 @@ def _evaluation(tokenizer: RQ, params, images, uniforms) -> dict[str, Any]:
     soft = tokenizer.soft(quantizer, vectors, lambda d, log_p: jnp.argmax(log_p, axis=-1))
     stochastic = tokenizer.soft(quantizer, vectors, drawn)
     sizes = (batch * images.shape[-1], batch)
-    found = {f"decode_add{d}": picture(jnp.sum(each[..., : d + 1, :], axis=-2)) for d in range(tokenizer.depth)}
+    found = {
+        f"decode_add{d}": picture(jnp.sum(each[..., : d + 1, :], axis=-2)) for d in range(tokenizer.depth)
+    }
     found |= {f"decode_select{d}": picture(each[..., d, :]) for d in range(tokenizer.depth)}
     found |= _losses("eval", images, decoded, commitment, tokenizer.beta)
     found |= _losses("eval_valid", images, decoded, commitment, tokenizer.beta, sizes)
@@ -155,12 +161,20 @@ def _training(golden: Golden, tokenizer: RQ, params, images) -> Iterator[Result]
         total, metrics, decoded, gradients, moved, parts = step(params)
         shape = (len(images), *model.grid.levels[0], -1)
         codes = np.reshape(parts.codes, shape)
-        found = {"codes": codes, "quant": np.reshape(parts.sums[-1], shape), "commitment": metrics["commitment"]}
+        found = {
+            "codes": codes,
+            "quant": np.reshape(parts.sums[-1], shape),
+            "commitment": metrics["commitment"],
+        }
         found |= _tables([Book(*(moved[name][0] for name in Book._fields))])
         yield from _all(golden, {f"ema1/{mode}/{name}": value for name, value in found.items()})
         if mode == "restart":
             whole = _losses("train", images, decoded, metrics["commitment"], model.beta)
-            whole |= {"train/loss_total": total, "train/codes": codes, "train/rec": decoded.transpose(0, 3, 1, 2)}
+            whole |= {
+                "train/loss_total": total,
+                "train/codes": codes,
+                "train/rec": decoded.transpose(0, 3, 1, 2),
+            }
             yield from _all(golden, whole)
             yield from gradient_norms(golden, rqvae.table(tokenizer), gradients, 1e-4, "train/gradnorm/")
 
@@ -187,7 +201,7 @@ def _second(golden: Golden, config: dict[str, Any]) -> Iterator[Result]:
 
     found = named("rq2/", quantise(vectors, books)) | {"rq2/code_shape_input": cells}
     codes = found["rq2/codes"]
-    each = sum(book.codebook[codes[..., d]] for d, book in enumerate(books))
+    each = jnp.sum(jnp.stack([book.codebook[codes[..., d]] for d, book in enumerate(books)]), axis=0)
     yield from _all(golden, found | {"rq2/embed_code": spread(each, cell)})
 
     def fresh(d: int, rest: jax.Array) -> jax.Array:
@@ -204,7 +218,7 @@ def _second(golden: Golden, config: dict[str, Any]) -> Iterator[Result]:
 
 def _tables(books: list[Book]) -> dict[str, Any]:
     """Tables by the authors' names, each with its row of zeros at the end."""
-    found = {}
+    found: dict[str, Any] = {}
     for d, book in enumerate(books):
         found |= {f"weight{d}": np.pad(book.codebook, [(0, 1), (0, 0)])}
         found |= {f"cluster_size{d}": book.size, f"embed_ema{d}": book.sums}
