@@ -75,7 +75,8 @@ def small(c, size, s):
 def paper(c, size, s):
     classes, batch = getattr(s, "classes", 0), getattr(s, "batch", 2048)
     images = getattr(s, "images", 1_281_167)
-    c.name = f"RQ-Transformer-{size if not classes else size.upper()}"
+    name = size.upper() if classes or size == "ffhq" else "LSUN"
+    c.name = f"RQ-Transformer-{name}"
     if classes:
         c.data = base.imagenet(256, crop="random", crop_range=(1.0, 1.0))
     else:

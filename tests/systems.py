@@ -104,6 +104,14 @@ def rqtransformer():
     return c
 
 
+def dnd():
+    c = llamagen()
+    c.name, c.tokenizer = "dnd", rqtransformer().tokenizer
+    c.feed, c.head = part("staged", dropout=0.1), part("staged")
+    c.model.update(dict(layers=(2, 1), final_norm=False))
+    return c
+
+
 def mamba():
     c = llamagen()
     c.name, c.mixer = "mamba", part("mamba", state=4)
@@ -156,6 +164,7 @@ SYSTEMS = dict(
     randar=randar,
     arpg=arpg,
     rqtransformer=rqtransformer,
+    dnd=dnd,
     mamba=mamba,
     axial=axial,
     gla_chain=gla_chain,

@@ -10,6 +10,9 @@ from vargen import config, models
 
 FOLDER = pathlib.Path(__file__).parent.parent / "configs"
 
+# The RQ-VAEs': 104.40 M and 100.73 M with one table, to which a size and a sum for each code come.
+RQVAE, RQVAE_FFHQ = 104_401_795 + 257 * 16384, 100_731_779 + 257 * 2048
+DND_RQVAE = 66_620_000
 # Counted on the authors' own modules; where there is none, added up from their layers (MAR's names and shapes are those
 # of tests/interop/test_mar.py).
 COUNTS = {
@@ -30,6 +33,14 @@ COUNTS = {
     "arpg.py:l": (None, 71_883_403),
     "arpg.py:xl": (None, 71_883_403),
     "arpg.py:xxl": (None, 71_883_403),
+    **{
+        f"rqtransformer.py:{size}": (None, RQVAE)
+        for size in ("480m", "821m", "1.4b", "3.8b", "church", "cat", "bedroom")
+    },
+    "rqtransformer.py:ffhq": (None, RQVAE_FFHQ),
+    # A size and a sum for each code beside what the file's size tells.
+    **{f"dnd.py:{size}": (None, DND_RQVAE + 513 * 16384) for size in ("xxl", "xxxl", "arxiv")},
+    "dnd.py:text": (None, DND_RQVAE + 513 * 4096),
     "mar.py:b": (None, 66_456_019 + 16),  # and our scale per channel
     "mar.py:l": (None, 66_456_019 + 16),
     "mar.py:h": (None, 66_456_019 + 16),
@@ -69,6 +80,20 @@ def arpg_count(layers, width, vocab=16384, classes=1000):
     return layers * (6 * width**2 + 2 * each) + 2 * width**2 + 2 * width + (2 * vocab + classes + 2) * width
 
 
+def rqtransformer_count(layers, width, head, classes, vocab=16384, slots=64, depth=4, channels=256):
+    """Parameters of RQ-Transformer's module (models/rqtransformer), added up by hand from its layers."""
+    block = 4 * linear(width, width) + linear(width, 4 * width) + linear(4 * width, width) + 4 * width
+    tables = (classes + 1 + slots + depth) * width + 2 * linear(channels, width)
+    return (layers + head) * block + tables + 2 * width + linear(width, vocab)
+
+
+def dnd_count(layers, width, depth, vocab=16384, rows=1001):
+    """Parameters of DnD-Transformer, as LlamaGen's with a norm and a map for each of its codes."""
+    hidden = math.ceil(int(8 * width / 3) / 256) * 256
+    block = 4 * width**2 + 3 * width * hidden + 2 * width
+    return layers * block + (vocab + rows) * width + depth * (vocab + 1) * width
+
+
 def mar_count(layers, width, depth, denoiser, slots=256, buffer=64, channels=16, classes=1000):
     """Parameters of MAR's module, added up by hand from its layers."""
     block = 4 * width + linear(width, 3 * width) + linear(width, width) + 8 * width * width + 5 * width
@@ -100,11 +125,24 @@ def test_full_size(name):
         "rar": lambda: expected,
         "randar": lambda: llamagen_count(layers, width) + width,
         "arpg": lambda: arpg_count(layers, width),
+        "dnd": lambda: dnd_count(
+            sum(c.model.layers),
+            width,
+            len(c.model.layers),
+            tokenizer.vocab,
+            c.data.num_classes + c.conditioning.get("unlabelled", True),
+        ),
+        "rqtransformer": lambda: rqtransformer_count(
+            layers, width, c.head.layers, c.data.num_classes, tokenizer.vocab
+        ),
     }[name.partition(".")[0]]()
     assert models.parameter_count(generator) == added
     assert expected in (None, added)
     assert models.parameter_count(tokenizer) == of_tokenizer
-    assert tokenizer.grid.size == {"var.py:d36": 2240}.get(name, 680 if name.startswith("var") else 256)
+    slots = {"var.py:d36": 2240}.get(
+        name, 576 if name == "dnd.py:text" else {"var": 680, "rqt": 64}.get(name[:3], 256)
+    )
+    assert tokenizer.grid.size == slots
 
 
 CAPTIONS = dict(tokens=120, channels=2048)
@@ -116,6 +154,18 @@ def test_sizes_as_published():
     assert round(llamagen_count(24, 3200) / 1e8) == 31
     published = {(12, 1024): 3198, (18, 1280): 7190, (24, 1536): 13024}  # ARPG's README
     assert {sizes: round(arpg_count(*sizes) / 1e5) for sizes in published} == published
+    published = {(48, 1536, 2): 5745, (48, 2048, 2): 10277}  # their files', in MB of float32
+    assert {sizes: round(4 * dnd_count(*sizes) / 1e6) for sizes in published} == published
+    published = {  # kakaobrain's README, in millions
+        (24, 1024, 4, 1, 2048): 355,
+        (24, 1024, 4, 1, 16384): 370,
+        (26, 1280, 4, 1, 16384): 612,
+        (12, 1536, 4, 1000, 16384): 481,
+        (24, 1536, 4, 1000, 16384): 821,
+        (42, 1536, 6, 1000, 16384): 1388,
+        (42, 2560, 6, 1000, 16384): 3822,
+    }
+    assert {sizes: round(rqtransformer_count(*sizes) / 1e6) for sizes in published} == published
 
 
 FILES = sorted(FOLDER.glob("*.py"))

@@ -168,7 +168,18 @@ class Generator:
         return {stage.name: stage.init_cache(batch, length) for stage in self.stages} | {"feed": own}
 
     def step(
-        self, params, quantizer, state, cache, content, condition, modulations, order, step, layers=None
+        self,
+        params,
+        quantizer,
+        state,
+        cache,
+        content,
+        condition,
+        modulations,
+        order,
+        step,
+        layers=None,
+        draw=None,
     ):
         """One pass of one step of decoding.
 
@@ -182,21 +193,30 @@ class Generator:
           order: the order; slots may differ per example.
           step: the step.
           layers: per stage what `Stage.cut` gave: unrolls the layers.
+          draw: as for `through`.
 
         Returns:
-          Hidden vectors [R B, size, D] of the step's slots, their rows, and the cache.
+          Hidden vectors [R B, size, D] of the step's slots (see `Head.each_stage`), their rows, and the cache.
         """
         args = (state, content, condition, order, step, quantizer)
         rows = self.feed.apply({"params": params["feed"]}, *args, method="step_inputs")
-        hidden, cache = self.through(params, rows, condition, modulations, cache, layers=layers)
+        hidden, cache = self.through(params, rows, condition, modulations, cache, layers=layers, draw=draw)
         if not self.feed.cached:
             slots = jnp.take(order.slots, jnp.minimum(step.at(), order.slots.shape[-1] - 1), axis=-1)
             hidden = contents.take(hidden, jnp.tile(slots, (len(hidden) // len(slots), 1)))
         return hidden, rows, cache
 
-    def through(self, params, rows, condition, modulations, cache=None, key=None, layers=None):
-        """Rows through all stages to hidden vectors, and the cache."""
-        own = None
+    def through(self, params, rows, condition, modulations, cache=None, key=None, layers=None, draw=None):
+        """Rows through all stages to hidden vectors, and the cache.
+
+        Args:
+          params, condition, modulations, cache, layers: as for `step`.
+          rows: of the first stage.
+          key: PRNG key of dropout, or None.
+          draw: (hidden vectors so far [B, n, s, D], rows) -> rows whose `content` has one more code; called after each
+            stage but the last, for heads that read them all; None where contents are known.
+        """
+        own, seen = None, []
         after = {"feed": {} if cache is None else cache["feed"]}
         vector = None if condition.vector is None else condition.vector[:, None]
         if rows.condition is not None:
@@ -204,6 +224,7 @@ class Generator:
         hidden = rows.x
         for i, stage in enumerate(self.stages):
             if i:
+                rows = rows if draw is None else draw(jnp.stack(seen, axis=2), rows)
                 args = (i, hidden, rows, None if cache is None else after["feed"])
                 rows, after["feed"] = self.feed.apply({"params": params["feed"]}, *args, method="enter")
             stage_cache = None if cache is None else cache[stage.name]
@@ -217,7 +238,9 @@ class Generator:
                     params, rows.x, rows.layout, vector, modulations[stage.name], own, stage_cache, stage_key
                 )
             after[stage.name] = stage_cache
-        hidden = self.feed.apply({"params": params["feed"]}, hidden, rows, method="outputs")
+            if self.head.each_stage or stage is self.stages[-1]:
+                seen.append(self.feed.apply({"params": params["feed"]}, hidden, rows, method="outputs"))
+        hidden = jnp.stack(seen, axis=2) if self.head.each_stage else seen[0]
         return hidden, None if cache is None else after
 
 

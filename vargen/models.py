@@ -93,6 +93,10 @@ def build_generator(config, tokenizer) -> Generator:
             dtype=dtype,
         )
         head.check(slot)
+        if head.each_stage != feed.told:
+            raise ValueError(
+                f"head {config.head.name}: doesn't go with the feed {config.feed.name}; staged with staged"
+            )
         generator = Generator(
             tokenizer=tokenizer,
             ordering=ordering,

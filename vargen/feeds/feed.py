@@ -17,6 +17,7 @@ class Feed(Protocol):
       cached: whether rows that are known are remembered in caches.
       takes_prefix: whether it takes a condition of several rows.
       modulates_rows: whether every row brings a condition of its own (`Rows.condition`).
+      told: whether rows of later stages are told codes that the ones before have predicted (`Rows.content`).
       length: how many rows a cache must hold.
     """
 
@@ -24,6 +25,7 @@ class Feed(Protocol):
     cached: bool
     takes_prefix: bool
     modulates_rows: bool
+    told: bool
 
     @property
     def length(self) -> int: ...
@@ -104,6 +106,7 @@ class Plain:
     stages = ("blocks",)
     takes_prefix = False
     modulates_rows = False
+    told = False
 
     def reads_memory(self, stage: int) -> bool:
         """No stage does."""

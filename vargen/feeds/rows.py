@@ -27,6 +27,8 @@ class Rows:
       weight: None (all predictions count), or float32 [B, N]: 1 where the prediction is asked for.
       aside: what the feed needs again between two stages.
       condition: None (every row is modulated by the condition's vector), or [B, M, D]: each by its own.
+      content: None, or [b, N, *slot.shape]: what those slots hold, of which a stage is told what the ones before it
+        have predicted; b examples, of which conditions may be a multiple.
     """
 
     x: jax.Array
@@ -35,6 +37,7 @@ class Rows:
     weight: Any = None
     aside: Any = None
     condition: Any = None
+    content: Any = None
 
 
 @dataclasses.dataclass(frozen=True)

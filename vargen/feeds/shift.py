@@ -92,6 +92,7 @@ class Shift(Plain, nn.Module):
 
     cached = True
     takes_prefix = True
+    one_table = False  # for all codes of a slot
 
     @property
     def ahead(self) -> int:
@@ -120,7 +121,9 @@ class Shift(Plain, nn.Module):
             raise ValueError("feed shift: a random order needs target_positions=True, found False")
 
     def setup(self):
-        self.content = Content(self.slot, self.width, self.initial, self.vectors, dtype=self.dtype)
+        self.content = Content(
+            self.slot, self.width, self.initial, self.vectors, self.one_table, dtype=self.dtype
+        )
         init = self.initial.table()
         size = self.grid.size
         if self.positions:

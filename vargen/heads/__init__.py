@@ -5,7 +5,8 @@ from vargen.heads.categorical import Categorical
 from vargen.heads.depth import Depth
 from vargen.heads.diffusion import Diffusion
 from vargen.heads.head import Head, Sample
+from vargen.heads.staged import Staged
 
-HEADS = {"categorical": Categorical, "depth": depth.build, "diffusion": Diffusion}
+HEADS = {"categorical": Categorical, "depth": depth.build, "diffusion": Diffusion, "staged": Staged}
 
-__all__ = ["HEADS", "Categorical", "Depth", "Diffusion", "Head", "Sample"]
+__all__ = ["HEADS", "Categorical", "Depth", "Diffusion", "Head", "Sample", "Staged"]

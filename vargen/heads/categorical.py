@@ -34,6 +34,7 @@ class Categorical(nn.Module):
     dtype: Any = jnp.float32
 
     explicit = True
+    each_stage = False
 
     def check(self, slot) -> None:
         """Raises ValueError for slots that hold anything but one code."""

@@ -44,6 +44,7 @@ class Depth(nn.Module):
     dtype: Any = jnp.float32
 
     explicit = True
+    each_stage = False
 
     @property
     def depths(self) -> int:

@@ -95,6 +95,7 @@ class Diffusion(nn.Module):
     dtype: Any = jnp.float32
 
     explicit = False
+    each_stage = False
 
     def check(self, slot) -> None:
         """Raises ValueError for slots that hold codes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from vargen.draws import Draws
 from vargen.layout import Layout
@@ -29,9 +30,12 @@ class Head(Protocol):
 
     Attributes:
       explicit: whether there is `log_prob`, and so top-k, top-p and scores.
+      each_stage: whether it reads the rows after every stage, a code of the slot after each. Its `hidden` are then
+        [B, n, s, D] after s stages, all of them but in `sample`, which draws the last of their s codes: content [B, n].
     """
 
     explicit: bool
+    each_stage: bool
 
     def check(self, slot: Slot) -> None:
         """Raises ValueError for slots that hold what it doesn't model."""
@@ -72,3 +76,12 @@ class Head(Protocol):
     def log_prob(self, hidden, target, quantizer=None) -> jax.Array:
         """float32 [B, n], nats: log-probability of contents; where `explicit`."""
         ...
+
+
+def together(samples: list[Sample]) -> Sample:
+    """What a pass drew: a whole, or one code after each stage."""
+    if len(samples) == 1:
+        return samples[0]
+    content = jnp.stack([s.content for s in samples], axis=-1)
+    scores = [s.score for s in samples if s.score is not None]
+    return Sample(content, jnp.sum(jnp.stack(scores), axis=0) if scores else None)

@@ -14,6 +14,7 @@ import numpy as np
 from vargen import content as contents
 from vargen.draws import Draws, keyed
 from vargen.feeds.rows import Step
+from vargen.heads.head import Sample, together
 from vargen.orders import Order
 from vargen.samplers.settings import Sampling
 
@@ -195,6 +196,21 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
       drawn: whether contents are drawn; else they are known, and only remembered.
     """
     generator, content, score = call.generator, decoding.content, decoding.score
+    at, n = jnp.asarray(step.at()), content.shape[1]
+    slots = call.slots[:, jnp.minimum(at, n - 1)]
+    guidance = None if call.scales is None else call.scales[step.index]
+    samples: list[Sample] = []
+
+    def draw(hidden, rows):
+        """Draws from the hidden vectors; the rows, told what was drawn of their slots."""
+        args = (hidden, call.draws.at(slots), rows.layout, call.sampling, guidance, call.quantizer)
+        samples.append(generator.head.apply({"params": call.params["head"]}, *args, method="sample"))
+        if rows.content is None:
+            return rows
+        told = rows.content.at[..., len(samples) - 1].set(samples[-1].content)
+        return dataclasses.replace(rows, content=told)
+
+    between = draw if drawn and generator.head.each_stage else None
     hidden, rows, cache = generator.step(
         call.params,
         call.quantizer,
@@ -206,25 +222,16 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
         call.order,
         step,
         layers,
+        between,
     )
     if drawn:
-        at, n = jnp.asarray(step.at()), content.shape[1]
-        slots = call.slots[:, jnp.minimum(at, n - 1)]
-        guidance = None if call.scales is None else call.scales[step.index]
-        sample = generator.head.apply(
-            {"params": call.params["head"]},
-            hidden,
-            call.draws.at(slots),
-            rows.layout,
-            call.sampling,
-            guidance,
-            call.quantizer,
-            method="sample",
-        )
+        draw(hidden, rows)
+        sample = together(samples)
         # Rows beyond the step's slots are dropped: their index lies outside.
         slots = jnp.where(at < step.start + step.count, slots, n)
         content = contents.put(content, slots, sample.content)
-        score = None if score is None else contents.put(score, slots, sample.score)
+        if score is not None and sample.score is not None:
+            score = contents.put(score, slots, sample.score)
     state = call.feed("absorb", decoding.state, content, step, call.quantizer)
     return Decoding(content, state, cache, score)
 
@@ -265,7 +272,8 @@ def groups(order: Order, feed) -> list[list[Step]]:
 def _no_scores(call: Call, content: jax.Array) -> jax.Array:
     """Zeros for the scores of all slots, in whatever shape the head gives them."""
     batch, n = content.shape[:2]
-    hidden = jnp.zeros((len(call.condition.prefix), n, call.generator.width))
+    each = (1,) if call.generator.head.each_stage else ()
+    hidden = jnp.zeros((len(call.condition.prefix), n, *each, call.generator.width))
     guidance = None if call.scales is None else call.scales[0]
     args = (hidden, call.draws, None, call.sampling, guidance, call.quantizer)
     head = functools.partial(call.generator.head.apply, {"params": call.params["head"]}, method="sample")

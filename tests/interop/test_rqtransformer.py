@@ -54,6 +54,8 @@ def test_tables_of_all_depths_are_one():
     found = systems.read(rqvae, tokenizer, arrays)["quantizer"]["codebook"]
     assert found.shape == (1, 8, 4) and np.all(found == 1)
     arrays["quantizer.codebooks.1.weight"] = 2 * np.ones((9, 4))
-    message = r"RQ-VAE: expected quantizer\.codebooks\.1\.weight to be quantizer\.codebooks\.0\.weight once more"
+    message = (
+        r"RQ-VAE: expected quantizer\.codebooks\.1\.weight to be quantizer\.codebooks\.0\.weight once more"
+    )
     with pytest.raises(UserError, match=message):
         systems.read(rqvae, tokenizer, arrays)
