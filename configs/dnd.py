@@ -3,6 +3,7 @@
     vargen quickstart --config configs/dnd.py:digits --workdir runs/dnd
     vargen quickstart --config configs/dnd.py:pictures32 --workdir runs/mine --config.data.path=~/pictures
     vargen train --config configs/dnd.py:xxl --workdir runs/dnd_xxl --config.data.path=/data/tfds
+    vargen import dnd --generator xxl_model.pt --tokenizer FILE.pt --out models/dnd_xxl
 
 Published, on ImageNet 256x256 with two codes a slot: FID 2.58 (xxl, guidance 2) and 2.21 (xxxl, guidance 1.7). `text`
 (one code a slot, pictures of text at 384 pixels) and `arxiv` (eight codes, 256 pixels) have no classes and are drawn at

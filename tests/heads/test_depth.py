@@ -45,7 +45,7 @@ def test_draws_follow_the_likelihood(options):
         many = jnp.broadcast_to(hidden, (1, keys.shape[1], 16))
         args = (Keyed(keys), None, Sampling.make())
         sample = head.apply(variables, many, *args, None, quantizer, method="sample")
-        both = jnp.concatenate([many, many + 1.0])
+        both = jnp.concatenate([many, many[..., ::-1]])
         guided = head.apply(variables, both, *args, scale, quantizer, method="sample")
         return nats[0], sample, guided
 

@@ -20,6 +20,7 @@ PUBLISHED = [
     *(("mar", size) for size in "blh"),
     *(("rar", size) for size in ("b", "l", "xl", "xxl")),
     *((system, size) for system in ("randar", "arpg") for size in ("l", "xl", "xxl")),
+    *(("dnd", size) for size in ("xxl", "xxxl", "text", "arxiv")),
     *(("rqtransformer", size) for size in ("480m", "821m", "1.4b", "3.8b", "cat", "church", "ffhq")),
 ]
 
@@ -64,7 +65,7 @@ def test_published_sizes(system, size):
     s = systems.system(system)
     arrays = published(s.generator, generator)
     side = expected.data.image_size
-    own = size if size == "ffhq" else None  # with a tokenizer of its own
+    own = size if size in ("ffhq", "text", "arxiv") else None  # with a tokenizer of its own
     found = systems.infer(s, tokenizer_arrays(system, own), arrays, image_size=side)
     if system == "rar":  # what was published has left random orders behind
         assert (found.order.start, found.order.end) == (0, 0)
@@ -117,7 +118,7 @@ def test_hints_and_contradictions():
         )
     with pytest.raises(
         UserError,
-        match="system: expected one of var, llamagen, mar, rar, randar, arpg, rqtransformer, found 'sd'",
+        match="system: expected one of var, llamagen, mar, rar, randar, arpg, dnd, rqtransformer, found 'sd'",
     ):
         systems.system("sd")
 

@@ -8,5 +8,6 @@ SYSTEMS = {
     "rar": ("rar", "maskgit_vqgan"),
     "randar": ("randar", "llamagen_vq"),
     "arpg": ("arpg", "llamagen_vq"),
+    "dnd": ("dnd", "dnd_rqvae"),
     "rqtransformer": ("rqtransformer", "rqvae"),
 }

@@ -96,8 +96,8 @@ class RQ(Autoencoder):
     def encode(self, params: dict, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """[B, H, W, C_image] -> codes int32 [B, N, Q], the nearest. The key is not used."""
         vectors = self.vectors_of(params, images)
-        books = self.books(params["quantizer"])
-        return quantise(vectors.reshape(-1, self.channels), books).codes.reshape(*vectors.shape[:2], -1)
+        found = quantise(vectors.reshape(-1, self.channels), self.tables(params["quantizer"]))
+        return found.codes.reshape(*vectors.shape[:2], -1)
 
     def stored(self, params: dict, images: jax.Array) -> jax.Array:
         """Codes int32 [B, N, Q], or where they are drawn the vectors float32 [B, N, C]."""
@@ -122,10 +122,10 @@ class RQ(Autoencoder):
           Codes int32 [B, N, Q], probabilities float32 [B, N, Q, K].
         """
         rest, codes, probabilities = vectors.reshape(-1, self.channels), [], []
-        for d, book in enumerate(self.books(qparams)):
-            log_p = jax.nn.log_softmax(-distances(rest, book.codebook) / self.temperature)
+        for d, table in enumerate(self.tables(qparams)):
+            log_p = jax.nn.log_softmax(-distances(rest, table) / self.temperature)
             code = choose(d, log_p).astype(jnp.int32)
-            rest = rest - book.codebook[code]
+            rest = rest - table[code]
             codes.append(code)
             probabilities.append(jnp.exp(log_p))
         found = jnp.stack(codes, axis=1), jnp.stack(probabilities, axis=1)
@@ -142,8 +142,13 @@ class RQ(Autoencoder):
         vectors = vectors if known is None else vectors * known[..., None]
         return spread(vectors.reshape(-1, *self.grid.levels[0], self.channels), self.cell)
 
+    def tables(self, qparams: dict) -> list[jax.Array]:
+        """The codes of every depth: float32 [K, C] each."""
+        tables = list(qparams["codebook"])
+        return tables * self.depth if self.shared else tables
+
     def books(self, qparams: dict) -> list[Book]:
-        """The table of every depth."""
+        """The table of every depth, with what it follows."""
         fields = (qparams[name] for name in Book._fields)
         books = [Book(*one) for one in zip(*fields, strict=True)]
         return books * self.depth if self.shared else books
@@ -208,19 +213,19 @@ class RQ(Autoencoder):
 
 
 def quantise(
-    vectors: jax.Array, books: Sequence[Book], update: Callable[..., Any] | None = None
+    vectors: jax.Array, tables: Sequence[jax.Array], update: Callable[..., Any] | None = None
 ) -> Quantised:
     """k_d = argmin |r_(d-1) - e_k|, r_d = r_(d-1) - e_(k_d), from r_0 = z (equations 3 and 4).
 
     Args:
       vectors: float32 [M, C].
-      books: the table of every depth.
-      update: (depth, residuals [M, C], codes [M]), called after the search of each depth and the look-up; where it
-        changes `books`, the next depth searches what it has made of them.
+      tables: of every depth, float32 [K, C].
+      update: (depth, residuals [M, C], codes [M]), called after the search of each depth; where it changes `tables`,
+        the next depth searches what it has made of them.
     """
     rest, total, codes, sums = vectors, jnp.zeros_like(vectors), [], []
-    for d in range(len(books)):
-        codebook = books[d].codebook
+    for d in range(len(tables)):
+        codebook = tables[d]
         code = nearest(rest, codebook)
         if update is not None:
             update(d, rest, code)
@@ -252,14 +257,14 @@ def followed(
     Returns:
       What came of it, and the tables after it.
     """
-    books = list(books)
+    books, tables = list(books), [book.codebook for book in books]
 
     def update(d: int, rest: jax.Array, codes: jax.Array) -> None:
         book = moved(books[d], rest, codes, decays[d], fresh(d, rest))
         for i in range(len(books)) if shared else (d,):
-            books[i] = book
+            books[i], tables[i] = book, book.codebook
 
-    return quantise(vectors, books, update), books
+    return quantise(vectors, tables, update), books
 
 
 def moved(

@@ -87,7 +87,7 @@ def _evaluation(tokenizer: RQ, params, images, uniforms) -> dict[str, Any]:
     grid = tokenizer.grid.levels[0]
     latents = tokenizer.codec.encode(params, images)
     vectors = flat(latents)
-    parts = quantise(vectors.reshape(-1, tokenizer.channels), tokenizer.books(quantizer))
+    parts = quantise(vectors.reshape(-1, tokenizer.channels), tokenizer.tables(quantizer))
     sums = parts.sums.reshape(-1, *latents.shape)
     commitment = jnp.mean(jnp.square(latents - sums))
     codes = tokenizer.encode(params, images)
@@ -119,7 +119,7 @@ def _evaluation(tokenizer: RQ, params, images, uniforms) -> dict[str, Any]:
         "partial_sums": sums,
         "rec": decoded.transpose(0, 3, 1, 2),
         "commitment": commitment,
-        "margin": _margin(parts, vectors.reshape(-1, tokenizer.channels), tokenizer.books(quantizer)),
+        "margin": _margin(parts, vectors.reshape(-1, tokenizer.channels), tokenizer.tables(quantizer)),
         "decode_code": picture(tokenizer.latents(quantizer, codes)),
         "emb_with_depth": each,
         "soft_codes": shaped(soft[1]),
@@ -128,11 +128,11 @@ def _evaluation(tokenizer: RQ, params, images, uniforms) -> dict[str, Any]:
     }
 
 
-def _margin(parts: Quantised, vectors, books: list[Book]):
+def _margin(parts: Quantised, vectors, tables):
     """The smallest gap between the best and the second distance, by depth."""
     gaps, before = [], jnp.concatenate([jnp.zeros_like(parts.sums[:1]), parts.sums[:-1]])
-    for total, book in zip(before, books, strict=True):
-        best = -jax.lax.top_k(-distances(vectors - total, book.codebook), 2)[0]
+    for total, table in zip(before, tables, strict=True):
+        best = -jax.lax.top_k(-distances(vectors - total, table), 2)[0]
         gaps.append(jnp.min(best[:, 1] - best[:, 0]))
     return jnp.stack(gaps)
 
@@ -199,7 +199,9 @@ def _second(golden: Golden, config: dict[str, Any]) -> Iterator[Result]:
             f"{prefix}commitment": jnp.mean(jnp.square(vectors - parts.sums)),
         }
 
-    found = named("rq2/", quantise(vectors, books)) | {"rq2/code_shape_input": cells}
+    found = named("rq2/", quantise(vectors, [book.codebook for book in books])) | {
+        "rq2/code_shape_input": cells
+    }
     codes = found["rq2/codes"]
     each = jnp.sum(jnp.stack([book.codebook[codes[..., d]] for d, book in enumerate(books)]), axis=0)
     yield from _all(golden, found | {"rq2/embed_code": spread(each, cell)})
