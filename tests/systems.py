@@ -108,7 +108,7 @@ def dnd():
     c = llamagen()
     c.name, c.tokenizer = "dnd", rqtransformer().tokenizer
     c.feed, c.head = part("staged", dropout=0.1), part("staged")
-    c.model.update(dict(layers=(2, 1), final_norm=False))
+    c.model = c.model.to_dict() | dict(layers=(2, 1), final_norm=False)
     return c
 
 

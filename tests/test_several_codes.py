@@ -12,6 +12,7 @@ from systems import dnd, labels_for, llamagen, make, rqtransformer
 from vargen import models
 from vargen.config import part
 from vargen.errors import UserError
+from vargen.model import Model
 from vargen.orders import Order
 from vargen.samplers import Sampling, decode
 
@@ -124,3 +125,20 @@ def test_a_model_of_classes_alone():
         condition.without(labels)
     with pytest.raises(UserError, match="class: expected one for each, found none"):
         condition.parse([3, None])
+
+
+@pytest.mark.parametrize("name", ["rqtransformer", "dnd"])
+def test_filters_for_each_code(name):
+    """Of the first codes all, of the second the likeliest alone."""
+    config, generator, params, tokenizer_params = make(name)
+    model = Model(config, tokenizer_params, params)
+    seen = [np.asarray(model.generate([3] * 4, seed, guidance=1, top_k=(0, 1))[0][:, 0]) for seed in (0, 1)]
+    first, second = np.concatenate(seen).T
+    assert len(np.unique(first)) > 1
+    for code in np.unique(first):  # the second of the first slot follows from the first
+        assert len(np.unique(second[first == code])) == 1
+    with pytest.raises(
+        UserError, match="sampling.top_p: expected one number, or one for each of 2 codes, found 3"
+    ):
+        model.sampling(top_p=(0.5, 0.9, 1.0))
+    assert model.sampling(top_p=[1.0, 0.9]).nucleus and not model.sampling(top_p=(1.0, 1.0)).nucleus

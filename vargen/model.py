@@ -107,6 +107,7 @@ class Model:
         """
         options = {**self.config.sampling, **{k: v for k, v in options.items() if v is not None}}
         sampling = Sampling.make(**options)
+        sampling.check(self.tokenizer.slot)
         unfiltered = self.generator is not None and not self.generator.head.explicit
         if unfiltered and (sampling.top_k or sampling.nucleus):
             raise UserError(f"top-k and top-p: need a categorical head, found {self.config.head.name}")

@@ -74,8 +74,8 @@ class Sampling:
       guidance_power: the exponent of the schedule "cosine".
       guidance_steps: decoding steps with guidance; 0: all.
       temperature: below 1: safer, above: wilder.
-      top_k: keeps the likeliest codes; 0: all.
-      top_p: keeps this share of probability.
+      top_k: keeps the likeliest codes; 0: all. One for each of a slot's codes, where it holds several: (100, 50).
+      top_p: keeps this share of probability; likewise.
       steps: decoding steps, if the order has a choice; 0: its own.
     """
 
@@ -85,8 +85,8 @@ class Sampling:
     guidance_power: Annotated[float, Between(0, 100)] = 1.0
     guidance_steps: Annotated[int, DECODING_STEPS] = 0
     temperature: Annotated[float, TEMPERATURE] = 1.0
-    top_k: Annotated[int, TOP_K] = 0
-    top_p: Annotated[float, TOP_P] = 1.0
+    top_k: Annotated[int | tuple[int, ...], TOP_K] = 0
+    top_p: Annotated[float | tuple[float, ...], TOP_P] = 1.0
     steps: Annotated[int, DECODING_STEPS] = 0
 
 

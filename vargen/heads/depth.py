@@ -158,7 +158,7 @@ class Depth(nn.Module):
             if guidance is not None:
                 with_condition, without = jnp.split(logits, 2)
                 logits = without + guidance * (with_condition - without)
-            codes = codes.at[..., d].set(draw(logits, draws.of(d), settings))
+            codes = codes.at[..., d].set(draw(logits, draws.of(d), settings.of(d)))
             seen.append(logits)
         return codes, jnp.stack(seen, axis=2)
 

@@ -85,7 +85,7 @@ class Staged(nn.Module):
         """Draws the code int32 [B, n] after the last of the stages in hidden [B, n, s, D]; see `Head.each_stage`."""
         last = hidden.shape[-2] - 1
         x = self.norms[last](hidden[..., last, :])
-        return self.codes[last].sample(x, draws.of(last), layout, settings, guidance)
+        return self.codes[last].sample(x, draws.of(last), layout, settings.of(last), guidance)
 
     def _pairs(self):
         return zip(self.codes, self.norms, strict=True)
