@@ -8,7 +8,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vargen.config import part, preset
-from vargen.errors import UserError
 from vargen.interop import llamagen
 from vargen.interop import mapping as m
 
@@ -17,7 +16,7 @@ IGNORED = ("freqs_cis", "causal_mask", "*.kv_cache.*")
 WRAPPED = ("model",)
 # By width, of models of classes: the name, and the guidance of the paper's FID. Heads are 64 wide.
 SIZES = {1536: ("XXL", 2.0), 2048: ("XXXL", 1.7)}
-# Where the codes come, by layers and codes, which the arrays don't tell: layers of each stage.
+# Layers of each stage, by layers and codes, which the arrays don't tell; of others the last ones are a stage each.
 STAGES = {(48, 1): (48,), (48, 2): (40, 8), (48, 8): (27, 3, 3, 3, 3, 3, 3, 3)}
 
 
@@ -34,15 +33,12 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     """Writes the generator's parts and sizes into a config; `heads` where the authors' rule isn't followed.
 
     Raises:
-      UserError: arrays that tell sizes are missing; numbers of layers and codes that nobody has published.
+      UserError: arrays that tell sizes are missing.
     """
     width = m.shape(arrays, "norm.0.weight", WHAT)[0]
     codes = m.count(arrays, "output.{}.weight", WHAT)
     layers = m.count(arrays, "layers.{}.attention.wo.weight", WHAT)
     heads = m.heads(width, heads, width // 64, WHAT)
-    if (layers, codes) not in STAGES:
-        known = " or ".join(f"{n} layers with {q} codes" for n, q in STAGES)
-        raise UserError(f"{WHAT}: expected {known}, found {layers} with {codes}")
     rows = m.shape(arrays, "cls_embedding.embedding_table.weight", WHAT)[0]
     name, guidance = SIZES.get(width, (str(width), 2.0))
     c.data.num_classes = max(rows - 1, 1)
@@ -54,7 +50,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     c.order, c.feed, c.head = part("raster"), part("staged", dropout=0.1), part("staged")
     c.mixer = part("attention", heads=heads, rope="places", out_bias=False, dropout=0.1)
     c.model = dict(
-        layers=STAGES[layers, codes],
+        layers=STAGES.get((layers, codes), (layers - codes + 1, *[1] * (codes - 1))),
         width=width,
         mlp="swiglu",
         mlp_width=m.shape(arrays, "layers.0.feed_forward.w1.weight", WHAT)[0],
