@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -138,45 +139,47 @@ def _margin(parts: Quantised, vectors, tables):
 
 
 def _training(golden: Golden, tokenizer: RQ, params, images) -> Iterator[Result]:
-    """One step of training: the whole model's losses and gradients, the tables after it."""
+    """One step of training: codes and tables with restarts and without, the whole model's losses and gradients."""
     orders = [golden[f"in/ema1/perm{d}"] for d in range(tokenizer.depth)]
     fields = {f.name: getattr(tokenizer, f.name) for f in dataclasses.fields(RQ)}
-    settings, key = dict(l2=1.0), jax.random.key(0)
-    for mode in ("restart", "norestart"):
-        model = Fresh(**fields | dict(restart=mode == "restart"), orders=orders)
+    key = jax.random.key(0)
+    for restart in (True, False):
+        model = Fresh(**fields | dict(restart=restart), orders=orders)
 
         @jax.jit
         def step(params, model=model):
-            def loss(params):
-                return model.loss(params, model.init_stats(), images, key, jnp.int32(1), settings)
-
-            (total, (stats, metrics, decoded)), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+            latents, _, stats, metrics = model.bottleneck(params, model.init_stats(), images, key)
             moved = model.revive(params, stats, images, key, 1, 1)[0]["quantizer"]
-            latents = model.codec.encode(params, images)
-            vectors, books = flat(latents).reshape(-1, model.channels), model.books(params["quantizer"])
+            # The sums are those of the step, in which later depths search other tables than in an encoding.
+            vectors = flat(model.codec.encode(params, images)).reshape(-1, model.channels)
             fresh = lambda d, x: model.fresh(d, x, None) if model.restart else None  # noqa: E731
+            books = model.books(params["quantizer"])
             parts, _ = followed(vectors, books, [model.decay] * model.depth, fresh, model.shared)
-            return total, metrics, decoded, gradients, moved, parts
+            return parts.codes, latents, metrics["commitment"], moved
 
-        total, metrics, decoded, gradients, moved, parts = step(params)
-        shape = (len(images), *model.grid.levels[0], -1)
-        codes = np.reshape(parts.codes, shape)
-        found = {
-            "codes": codes,
-            "quant": np.reshape(parts.sums[-1], shape),
-            "commitment": metrics["commitment"],
-        }
+        codes, latents, commitment, moved = step(params)
+        codes = np.reshape(codes, (*latents.shape[:3], -1))
+        found = {"codes": codes, "quant": latents, "commitment": commitment}
         found |= _tables([Book(*(moved[name][0] for name in Book._fields))])
-        yield from _all(golden, {f"ema1/{mode}/{name}": value for name, value in found.items()})
-        if mode == "restart":
-            whole = _losses("train", images, decoded, metrics["commitment"], model.beta)
-            whole |= {
-                "train/loss_total": total,
-                "train/codes": codes,
-                "train/rec": decoded.transpose(0, 3, 1, 2),
-            }
-            yield from _all(golden, whole)
-            yield from gradient_norms(golden, rqvae.table(tokenizer), gradients, 1e-4, "train/gradnorm/")
+        prefix = f"ema1/{'restart' if restart else 'norestart'}/"
+        yield from _all(golden, {prefix + name: value for name, value in found.items()})
+        if restart:
+            yield from _losses_and_gradients(golden, model, params, images, codes)
+
+
+def _losses_and_gradients(golden: Golden, model: RQ, params, images, codes) -> Iterator[Result]:
+    """Those of the whole model in training."""
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def loss(params):
+        return model.loss(params, model.init_stats(), images, jax.random.key(0), jnp.int32(1), dict(l2=1.0))
+
+    (total, (_, metrics, decoded)), gradients = loss(params)
+    found = _losses("train", images, decoded, metrics["commitment"], model.beta)
+    found |= {"train/loss_total": total, "train/codes": codes, "train/rec": decoded.transpose(0, 3, 1, 2)}
+    yield from _all(golden, found)
+    yield from gradient_norms(golden, rqvae.table(model), gradients, 1e-4, "train/gradnorm/")
 
 
 def _second(golden: Golden, config: dict[str, Any]) -> Iterator[Result]:
