@@ -40,16 +40,8 @@ def get_config(size="digits"):
     c.feed = part("staged", dropout=0.1)
     c.mixer = part("attention", heads=s.heads, rope="places", out_bias=False, dropout=0.1)
     c.head = part("staged")
-    c.model = dict(
-        layers=s.layers,
-        width=s.width,
-        mlp="swiglu",
-        norm="rms",
-        eps=1e-5,
-        final_norm=False,
-        bias=False,
-        dropout=0.1,
-    )
+    sizes = dict(layers=s.layers, width=s.width, final_norm=False)
+    c.model = dict(sizes, mlp="swiglu", norm="rms", eps=1e-5, bias=False, dropout=0.1)
     return small(c, size, s) if hasattr(s, "patch") else paper(c, size, s)
 
 

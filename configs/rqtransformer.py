@@ -12,8 +12,8 @@ us. Parameters of the generator: 480m 480.9 M, 821m 820.9 M, 1.4b 1387.5 M, 3.8b
 what its table follows by (a size and a sum for each code).
 
 The RQ-VAE's recipe is the authors' (kakaobrain/rq-vae-transformer, main_stage1), but that the discriminator normalises
-by groups and that its loss has no weight of its own. The generator's is that of their configs, whose training code
-isn't published: theirs drops nothing inside the MLP, and how its weights start is not known.
+by groups, that its loss has no weight of its own, and that FFHQ's pictures aren't cut at random. The generator's is
+that of their configs; its training code isn't published: theirs drops nothing inside the MLP, how it starts isn't known.
 """
 
 from types import SimpleNamespace as Size
@@ -73,17 +73,14 @@ def small(c, size, s):
 
 
 def paper(c, size, s):
-    classes, batch = getattr(s, "classes", 0), getattr(s, "batch", 2048)
-    images = getattr(s, "images", 1_281_167)
-    name = size.upper() if classes or size == "ffhq" else "LSUN"
-    c.name = f"RQ-Transformer-{name}"
+    usual = dict(classes=0, batch=2048, images=1_281_167, vocab=16384)
+    classes, batch, images, vocab = (getattr(s, name, value) for name, value in usual.items())
+    c.name = f"RQ-Transformer-{size.upper() if classes or size == 'ffhq' else 'LSUN'}"
+    c.data = base.images("folder", 256, 3, 1, flip=True, crop="center")
     if classes:
         c.data = base.imagenet(256, crop="random", crop_range=(1.0, 1.0))
-    else:
-        c.data = base.images("folder", 256, 3, 1, flip=True, crop="center")
     attention = dict(encoder_attention=(4,), decoder_attention=(4,)) if size == "ffhq" else {}
     encoder = part("conv", multipliers=(1, 1, 2, 2, 4, 4), **attention)
-    vocab = getattr(s, "vocab", 16384)
     c.tokenizer = part("rq", encoder=encoder, vocab=vocab, channels=256, temperature=0.5)
     c.conditioning = part("label", dropout=0.0, unlabelled=False)
     c.model.update(dict(init_std=0.02, init="normal"))
@@ -95,7 +92,7 @@ def paper(c, size, s):
             steps=s.epochs[0] * images // 128,
             batch_size=128,
             learning_rate=4e-5,
-            warmup_steps=(images // 256) if classes else 0,
+            warmup_steps=5 * images // 128 if size == "ffhq" else images // 256 if classes else 0,
             schedule="constant",
             b1=0.5,
             b2=0.9,

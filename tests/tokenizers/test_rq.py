@@ -9,7 +9,7 @@ from common import tiny
 from vargen import tokenizers
 from vargen.config import part
 from vargen.errors import UserError
-from vargen.tokenizers.rq import Book, followed, gathered, spread
+from vargen.tokenizers.residual import Book, followed, gathered, spread
 
 M, K, C, Q, GAMMA = 30, 7, 3, 3, 0.9
 

@@ -16,7 +16,8 @@ from vargen.draws import Recorded
 from vargen.interop import rqvae, systems
 from vargen.interop.parity.golden import REPRODUCED, Golden, Result, close, exact, gradient_norms
 from vargen.tokenizers.autoencoder import flat
-from vargen.tokenizers.rq import RQ, Book, Quantised, followed, gathered, quantise, spread
+from vargen.tokenizers.residual import Book, Quantised, followed, gathered, quantise, spread
+from vargen.tokenizers.rq import RQ
 from vargen.tokenizers.vq import distances
 
 PREFIX = "rqvae."
