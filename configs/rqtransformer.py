@@ -13,7 +13,7 @@ what its table follows by (a size and a sum for each code).
 
 The RQ-VAE's recipe is the authors' (kakaobrain/rq-vae-transformer, main_stage1), but that the discriminator normalises
 by groups, that its loss has no weight of its own, and that FFHQ's pictures aren't cut at random. The generator's is
-that of their configs; its training code isn't published: theirs drops nothing inside the MLP, how it starts isn't known.
+that of their configs; its training code isn't published. Theirs drops nothing inside the MLP.
 """
 
 from types import SimpleNamespace as Size
