@@ -17,7 +17,7 @@ from vargen.mixers.block import Block, FinalNorm
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stage:
-    """Static configuration of a stage. Parameters are `blocks`, stacked along a first axis of layers, and `norm`.
+    """Static configuration of a stage. Parameters are `<name>`, stacked along a first axis of layers, and `<name>_norm`.
 
     Attributes:
       name: what parameters are called by: `<name>` and `<name>_norm`.
@@ -44,10 +44,8 @@ class Stage:
         boxed = jax.vmap(lambda k: init(k)["params"])(jax.random.split(block_key, self.layers))
         blocks = jax.tree.map(_add_layers_axis, boxed, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
         vector = jnp.zeros((1, 1, self.block.width))
-        return {
-            self.name: blocks,
-            f"{self.name}_norm": self.norm.init(norm_key, vector, vector).get("params", {}),
-        }
+        norm = self.norm.init(norm_key, vector, vector).get("params", {})
+        return {self.name: blocks} | ({f"{self.name}_norm": norm} if norm else {})
 
     def modulate(self, params, condition):
         """The modulations of one block, see `Block.modulate`."""
@@ -114,7 +112,7 @@ class Stage:
 
     def normed(self, params, x, vector):
         """The norm behind the blocks."""
-        return self.norm.apply({"params": params[f"{self.name}_norm"]}, x, vector)
+        return self.norm.apply({"params": params.get(f"{self.name}_norm", {})}, x, vector)
 
 
 def _touch(block, memory: bool):

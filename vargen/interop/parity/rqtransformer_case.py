@@ -102,8 +102,7 @@ def build(golden: Golden, name: str) -> Case:
     like = jax.eval_shape(
         lambda key: _init(generator, words, key, golden[f"in/{name}/cond"]), jax.random.key(0)
     )
-    params = m.read(table, weights, like, what=rqtransformer.WHAT)
-    params = jax.tree.map(jnp.asarray, {stage: {} for stage in like} | params)
+    params = jax.tree.map(jnp.asarray, m.read(table, weights, like, what=rqtransformer.WHAT))
     return Case(name, golden, generator, params, table, {"codebook": jnp.asarray(codebook)}, words)
 
 
