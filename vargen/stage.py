@@ -17,7 +17,7 @@ from vargen.mixers.block import Block, FinalNorm
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stage:
-    """Static configuration of a stage. Parameters are `<name>`, stacked along a first axis of layers, and `<name>_norm`.
+    """Static configuration of a stage. Parameters are `<name>`, stacked along an axis of layers, and `<name>_norm`.
 
     Attributes:
       name: what parameters are called by: `<name>` and `<name>_norm`.
