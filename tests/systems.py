@@ -128,6 +128,24 @@ def xar():
     return c
 
 
+def rqtransformer():
+    c = _base("rqtransformer")
+    c.tokenizer = part("rq", encoder=_encoder(), vocab=16, channels=4, depth=2, temperature=0.5)
+    c.order, c.feed = part("raster"), part("shift", positions=True, vectors=True)
+    c.mixer = part("attention", heads=2, bias="qkv", dropout=0.1)
+    c.head = part("depth", layers=1, mixer=part("attention", heads=4, bias="qkv"))
+    c.model = dict(layers=2, width=16, mlp="gelu", eps=1e-5, final_norm="none", dropout=0.1)
+    return c
+
+
+def dnd():
+    c = llamagen()
+    c.name, c.tokenizer = "dnd", rqtransformer().tokenizer
+    c.feed, c.head = part("staged", dropout=0.1), part("staged")
+    c.model = c.model.to_dict() | dict(layers=(2, 1), final_norm="none")
+    return c
+
+
 def mamba():
     c = llamagen()
     c.name, c.mixer = "mamba", part("mamba", state=4)
@@ -183,6 +201,8 @@ SYSTEMS = dict(
     arpg=arpg,
     acdit=acdit,
     xar=xar,
+    rqtransformer=rqtransformer,
+    dnd=dnd,
     mamba=mamba,
     axial=axial,
     gla_chain=gla_chain,

@@ -10,6 +10,9 @@ from vargen import config, models
 
 FOLDER = pathlib.Path(__file__).parent.parent / "configs"
 
+# The RQ-VAEs': 104.40 M and 100.73 M with one table, to which a size and a sum for each code come.
+RQVAE, RQVAE_FFHQ = 104_401_795 + 257 * 16384, 100_731_779 + 257 * 2048
+DND_RQVAE = 66_621_315
 # Counted on the authors' own modules; where there is none, added up from their layers (MAR's names and shapes are those
 # of tests/interop/test_mar.py).
 COUNTS = {
@@ -37,6 +40,14 @@ COUNTS = {
     "xar.py:b": (None, 66_456_019 + 16),
     "xar.py:l": (None, 66_456_019 + 16),
     "xar.py:h": (None, 66_456_019 + 16),
+    **{
+        f"rqtransformer.py:{size}": (None, RQVAE)
+        for size in ("480m", "821m", "1.4b", "3.8b", "church", "cat", "bedroom")
+    },
+    "rqtransformer.py:ffhq": (None, RQVAE_FFHQ),
+    # A size and a sum for each code beside what the file's size tells.
+    **{f"dnd.py:{size}": (None, DND_RQVAE + 513 * 16384) for size in ("xxl", "xxxl", "arxiv")},
+    "dnd.py:text": (None, DND_RQVAE + 513 * 4096),
     "mar.py:b": (None, 66_456_019 + 16),  # and our scale per channel
     "mar.py:l": (None, 66_456_019 + 16),
     "mar.py:h": (None, 66_456_019 + 16),
@@ -84,6 +95,20 @@ def maskgit_count(layers, width, slots, vocab=1024, classes=1000):
     words, norm = vocab + classes + 1, 2 * width
     block = 4 * linear(width, width) + norm + linear(width, 4 * width) + linear(4 * width, width) + norm
     return (words + slots + 1) * width + norm + layers * block + linear(width, width) + norm + words
+
+
+def rqtransformer_count(layers, width, head, classes, vocab=16384, slots=64, depth=4, channels=256):
+    """Parameters of RQ-Transformer's module (models/rqtransformer), added up by hand from its layers."""
+    block = 4 * linear(width, width) + linear(width, 4 * width) + linear(4 * width, width) + 4 * width
+    tables = (classes + 1 + slots + depth) * width + 2 * linear(channels, width)
+    return (layers + head) * block + tables + 2 * width + linear(width, vocab)
+
+
+def dnd_count(layers, width, depth, vocab=16384, rows=1001):
+    """Parameters of DnD-Transformer, as LlamaGen's with a norm and a map for each of its codes."""
+    hidden = math.ceil(int(8 * width / 3) / 256) * 256
+    block = 4 * width**2 + 3 * width * hidden + 2 * width
+    return layers * block + (vocab + rows) * width + depth * (vocab + 1) * width
 
 
 def mar_count(layers, width, depth, denoiser, slots=256, buffer=64, channels=16, classes=1000):
@@ -144,15 +169,31 @@ def test_full_size(name):
         "maskgit": lambda: maskgit_count(layers, width, tokenizer.grid.size),
         # A mask among the codes, and the norms of queries and keys of each head.
         "maskgil": lambda: llamagen_count(layers, width) + width + layers * 4 * width // c.mixer.heads,
+        "dnd": lambda: dnd_count(
+            sum(c.model.layers),
+            width,
+            len(c.model.layers),
+            tokenizer.vocab,
+            c.data.num_classes + (c.conditioning.get("dropout", 0.1) is not None),
+        ),
+        "rqtransformer": lambda: rqtransformer_count(
+            layers, width, c.head.layers, c.data.num_classes, tokenizer.vocab
+        ),
     }[name.partition(".")[0]]()
     assert models.parameter_count(generator) == added
     assert expected in (None, added)
     assert models.parameter_count(tokenizer) == of_tokenizer
-    slots = {"var.py:d36": 2240, "maskgit.py:imagenet512": 1024}
-    assert tokenizer.grid.size == slots.get(name, SLOTS.get(name.partition(".")[0], 256))
+    assert tokenizer.grid.size == SLOTS.get(name, SLOTS.get(name.partition(".")[0], 256))
 
 
-SLOTS = dict(var=680, acdit=1024)
+SLOTS = {
+    "var": 680,
+    "acdit": 1024,
+    "rqtransformer": 64,
+    "var.py:d36": 2240,
+    "maskgit.py:imagenet512": 1024,
+    "dnd.py:text": 576,
+}
 CAPTIONS = dict(tokens=120, channels=2048)
 
 
@@ -169,6 +210,18 @@ def test_sizes_as_published():
     assert (
         round((maskgit_count(24, 768, 256) + 54_515_587) / 1e6) == 227
     )  # MaskGIT's table 1, with its tokenizer
+    published = {(48, 1536, 2): 5745, (48, 2048, 2): 10277}  # their files', in MB of float32
+    assert {sizes: round(4 * dnd_count(*sizes) / 1e6) for sizes in published} == published
+    published = {  # kakaobrain's README, in millions
+        (24, 1024, 4, 1, 2048): 355,
+        (24, 1024, 4, 1, 16384): 370,
+        (26, 1280, 4, 1, 16384): 612,
+        (12, 1536, 4, 1000, 16384): 481,
+        (24, 1536, 4, 1000, 16384): 821,
+        (42, 1536, 6, 1000, 16384): 1388,
+        (42, 2560, 6, 1000, 16384): 3822,
+    }
+    assert {sizes: round(rqtransformer_count(*sizes) / 1e6) for sizes in published} == published
 
 
 FILES = sorted(FOLDER.glob("*.py"))

@@ -285,7 +285,7 @@ def test_loss_and_likelihood(name):
         np.testing.assert_allclose(loss(params, False)[0], np.log(words), rtol=1e-5)
     if generator.head.explicit and not generator.ordering.random_decoding:
         nats = jax.jit(generator.log_likelihood)(params, quantizer, content, labels)
-        np.testing.assert_allclose(-nats.mean() / generator.tokenizer.grid.size, np.log(16), rtol=1e-5)
+        np.testing.assert_allclose(-nats.mean() / content[0].size, np.log(16), rtol=1e-5)
 
 
 @pytest.mark.parametrize("base", [llamagen, randar, arpg], ids=lambda base: base.__name__)

@@ -29,7 +29,7 @@ GIVEN = {
     "order": "grid",
     "feed": "tokenizer grid slot width initial most_known prefix heads kv_heads dtype",
     "mixer": "grid width kernel_init out_init dtype",
-    "head": "vocab channels initial dtype",
+    "head": "tokenizer stage vocab channels initial dtype",
     "conditioning": "num_classes width initial dtype",
 }
 

@@ -77,7 +77,8 @@ class Recorded:
 
     Attributes:
       normals: float32 [B, n, ...], or None.
-      uniforms: float32 [B, n] in [0, 1): codes by the inverse of the cumulative distribution; or None.
+      uniforms: float32 [B, n], or of Q codes a slot [B, n, Q], in [0, 1): codes by the inverse of the cumulative
+        distribution; or None.
       gumbels: float32 [B, n, K]: codes as the largest of their logits with these added; or None.
       apart: float32 [B, n]: what `gumbel` gives; or None.
     """

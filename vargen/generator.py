@@ -16,7 +16,7 @@ from vargen.layout import Layout
 from vargen.mixers.block import SharedModulation
 from vargen.orders import Ordering
 from vargen.stage import Stage
-from vargen.tokenizers.tokenizer import Leveled, Tokenizer
+from vargen.tokenizers.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,18 +90,20 @@ class Generator:
 
     # Training.
 
-    def loss(self, params, quantizer, content, labels, key, train: bool = True, progress=None):
+    def loss(self, params, quantizer, content, labels, key, train: bool = True, progress=None, soft=None):
         """The training loss.
 
         Args:
           params: parameters.
-          quantizer: the tokenizer's quantiser parameters (which feeds with levels need).
+          quantizer: the tokenizer's quantiser parameters.
           content: [B, N, *slot.shape].
           labels: int32 [B], or whatever the conditioning's `parse` gives.
           key: PRNG key.
           train: label dropout, dropout and stochastic depth on.
           progress: float32 [], the share of the training that is done, which orders may depend on; None for the
             order that they end with.
+          soft: None, or float32 [B, N, *slot.shape, K]: the probabilities that codes are to have, of which `content` is
+            a draw.
 
         Returns:
           A float32 scalar, and the head's metrics.
@@ -123,6 +125,8 @@ class Generator:
             rows.layout,
             rows.weight,
             train,
+            quantizer,
+            None if soft is None else contents.take(soft, rows.slots),
             method="loss",
             rngs={"head": key_head},
         )
@@ -149,7 +153,7 @@ class Generator:
         order = self.ordering.decoding(None, len(content))
         hidden, rows = self.hidden(params, quantizer, content, labels, order)
         target = contents.take(content, rows.slots)
-        nats: Any = self.head.apply(self.of_head(params), hidden, target, method="log_prob")
+        nats: Any = self.head.apply(self.of_head(params), hidden, target, quantizer, method="log_prob")
         return jnp.sum(nats, axis=1)
 
     def hidden(self, params, quantizer, content, labels, order, key=None):
@@ -198,7 +202,18 @@ class Generator:
         return {stage.name: stage.init_cache(batch, length) for stage in self.stages} | {"feed": own}
 
     def step(
-        self, params, quantizer, state, cache, content, condition, modulations, order, step, layers=None
+        self,
+        params,
+        quantizer,
+        state,
+        cache,
+        content,
+        condition,
+        modulations,
+        order,
+        step,
+        layers=None,
+        draw=None,
     ):
         """One pass of one step of decoding.
 
@@ -212,13 +227,14 @@ class Generator:
           order: the order; slots may differ per example.
           step: the step.
           layers: per stage what `Stage.cut` gave: unrolls the layers.
+          draw: as for `through`.
 
         Returns:
-          Hidden vectors [R B, size, D] of the step's slots, their rows, and the cache.
+          Hidden vectors [R B, size, D] of the step's slots (see `Head.each_stage`), their rows, and the cache.
         """
         args = (state, content, condition, order, step, quantizer)
         rows = self.feed.apply({"params": params["feed"]}, *args, method="step_inputs")
-        hidden, cache = self.through(params, rows, condition, modulations, cache, layers=layers)
+        hidden, cache = self.through(params, rows, condition, modulations, cache, layers=layers, draw=draw)
         if not self.feed.cached:
             slots = jnp.take(order.slots, jnp.minimum(step.at(), order.slots.shape[-1] - 1), axis=-1)
             hidden = contents.take(hidden, jnp.tile(slots, (len(hidden) // len(slots), 1)))
@@ -228,9 +244,17 @@ class Generator:
         """The cache that a speculative step gave, its layers cut, with the first `kept` int [R B] rows alone."""
         return cache | {stage.name: stage.rollback(cache[stage.name], kept) for stage in self.stages}
 
-    def through(self, params, rows, condition, modulations, cache=None, key=None, layers=None):
-        """Rows through all stages to hidden vectors, and the cache."""
-        own, owner = None, rows.owner
+    def through(self, params, rows, condition, modulations, cache=None, key=None, layers=None, draw=None):
+        """Rows through all stages to hidden vectors, and the cache.
+
+        Args:
+          params, condition, modulations, cache, layers: as for `step`.
+          rows: of the first stage.
+          key: PRNG key of dropout, or None.
+          draw: (hidden vectors so far [B, n, s, D], rows) -> rows whose `content` has one more code; called after each
+            stage but the last, for heads that read them all; None where contents are known.
+        """
+        own, owner, seen = None, rows.owner, []
         after = {"feed": {} if cache is None else cache["feed"]}
         vector = None if condition.vector is None else condition.vector[:, None]
         if rows.condition is not None:
@@ -238,6 +262,7 @@ class Generator:
         hidden = rows.x
         for i, stage in enumerate(self.stages):
             if i:
+                rows = rows if draw is None else draw(jnp.stack(seen, axis=2), rows)
                 args = (i, hidden, rows, None if cache is None else after["feed"])
                 rows, after["feed"] = self.feed.apply({"params": params["feed"]}, *args, method="enter")
             stage_cache = None if cache is None else cache[stage.name]
@@ -250,7 +275,9 @@ class Generator:
                 args = (rows.layout, vector, modulations[stage.name], own, stage_cache, stage_key, owner)
                 hidden, stage_cache = stage(params, rows.x, *args)
             after[stage.name] = stage_cache
-        hidden = self.feed.apply({"params": params["feed"]}, hidden, rows, method="outputs")
+            if self.head.each_stage or stage is self.stages[-1]:
+                seen.append(self.feed.apply({"params": params["feed"]}, hidden, rows, method="outputs"))
+        hidden = jnp.stack(seen, axis=2) if self.head.each_stage else seen[0]
         return hidden, None if cache is None else after
 
 
@@ -262,11 +289,8 @@ def _touch_feed(feed, generator, layouts: list[Layout] | None = None):
     padding = jnp.zeros((1, length), bool) if generator.condition.pads else None
     condition = Condition(jnp.zeros((1, length, width)), jnp.zeros((1, width)), padding)
     order = generator.ordering.training(jax.random.key(0), content)
-    quantizer = None
-    init = tokenizer.init
-    if isinstance(tokenizer, Leveled):
-        abstract = jax.eval_shape(init, jax.random.key(0))["quantizer"]
-        quantizer = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract)
+    abstract = nn.meta.unbox(jax.eval_shape(tokenizer.init_quantizer, jax.random.key(0)))
+    quantizer = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract)
     if feed.drafts:
         content = contents.Noised(content, content, jnp.zeros(content.shape[:2]))
     rows = feed.inputs(content, condition, order, quantizer)

@@ -68,7 +68,7 @@ def images(value: Any, height: int, width: int, channels: int) -> jax.Array:
 
 
 def content(value: Any, tokenizer: Any, name: str = "") -> jax.Array:
-    """What a tokenizer decodes: codes int32 [B, N], or latents float32 [B, N, C].
+    """What a tokenizer decodes: codes int32 [B, N] or [B, N, Q], or latents float32 [B, N, C].
 
     Args:
       value: what the tokenizer's slots hold: whole numbers below its `vocab`, or floats.

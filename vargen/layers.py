@@ -12,6 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 Dtype = Any
+GELU = {
+    "gelu": lambda x: nn.gelu(x, approximate=False),
+    "gelu_tanh": nn.gelu,
+    "gelu_sigmoid": lambda x: x * nn.sigmoid(1.702 * x),
+}
 KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
@@ -107,7 +112,8 @@ class Mlp(nn.Module):
 
     Attributes:
       hidden: inner width.
-      kind: "gelu" (erf), "gelu_tanh", or gated: "swiglu", "geglu" (erf; Shazeer, arXiv 2002.05202).
+      kind: "gelu" (erf), "gelu_tanh", "gelu_sigmoid" (x sigmoid(1.702 x)), or gated: "swiglu", "geglu" (erf; Shazeer,
+        arXiv 2002.05202).
       kernel_init, out_init: initialisers of the inner and the outer kernels.
       bias: whether the layers have biases.
       dropout: rate after the inner activation (but for "swiglu"), as in timm, and after the result.
@@ -132,11 +138,13 @@ class Mlp(nn.Module):
         elif self.kind == "geglu":
             y = nn.gelu(inner("gate"), approximate=False) * inner("up")
             y = nn.Dropout(self.dropout, deterministic=not train)(y)
-        elif self.kind in ("gelu", "gelu_tanh"):
-            y = nn.gelu(inner("up"), approximate=self.kind == "gelu_tanh")
+        elif self.kind in GELU:
+            y = GELU[self.kind](inner("up"))
             y = nn.Dropout(self.dropout, deterministic=not train)(y)
         else:
-            raise ValueError(f"model.mlp: expected gelu, gelu_tanh, swiglu or geglu, found {self.kind!r}")
+            raise ValueError(
+                f"model.mlp: expected gelu, gelu_sigmoid, gelu_tanh, swiglu or geglu, found {self.kind!r}"
+            )
         y = Dense(x.shape[-1], ("mlp", "embed"), self.out_init, self.bias, self.dtype, name="down")(y)
         return nn.Dropout(self.dropout, deterministic=not train)(y)
 

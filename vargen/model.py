@@ -75,7 +75,7 @@ class Model:
         )
 
     def encode(self, images) -> jax.Array:
-        """Images float [B, H, W, C] in [-1, 1] -> codes int32 [B, N] or latents float32 [B, N, C].
+        """Images float [B, H, W, C] in [-1, 1] -> codes int32 [B, N] or [B, N, Q], or latents float32 [B, N, C].
 
         Raises:
           UserError: images of whole numbers, of 0 to 255, of another shape, none, or not finite. What `decode` gave is
@@ -84,7 +84,7 @@ class Model:
         return self._encode(self.tokenizer_params, self._images(images))
 
     def decode(self, content) -> jax.Array:
-        """Codes int [B, N] or latents float [B, N, C] -> images float32 [B, H, W, C], about [-1, 1].
+        """Codes int [B, N] or [B, N, Q], or latents float [B, N, C] -> images float32 [B, H, W, C], about [-1, 1].
 
         Raises:
           UserError: another dtype or shape, none, codes out of range, latents that aren't finite.
@@ -107,6 +107,7 @@ class Model:
         """
         options = {**self.config.sampling, **{k: v for k, v in options.items() if v is not None}}
         sampling = Sampling.make(**options)
+        sampling.check(self.tokenizer.slot)
         unfiltered = self.generator is not None and not self.generator.head.explicit
         if unfiltered and (sampling.top_k or sampling.nucleus):
             raise UserError(f"top-k and top-p: need a categorical head, found {self.config.head.name}")
@@ -123,7 +124,7 @@ class Model:
           **options: as in `Sampling`: guidance, temperature, top_k, top_p, steps, ...
 
         Returns:
-          Codes int32 [B, N] or latents float32 [B, N, C], and an `Order`.
+          Codes int32 [B, N] or [B, N, Q], or latents float32 [B, N, C], and an `Order`.
 
         Raises:
           UserError: no generator here; labels that are neither whole numbers nor names, have more than one axis or are
@@ -214,7 +215,7 @@ class Model:
         return jnp.stack([self._decode_known(self.tokenizer_params, content, step_of <= s) for s in shown])
 
     def log_likelihood(self, content, labels) -> jax.Array:
-        """float32 [B], nats: log p(codes int [B, N] | labels int [B]).
+        """float32 [B], nats: log p(codes int [B, N] or [B, N, Q] | labels int [B]).
 
         Raises:
           UserError: no generator here, or one without an explicit likelihood; codes that `decode` doesn't take, labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -84,6 +85,8 @@ def build_generator(config, tokenizer) -> Generator:
             HEADS,
             config.head,
             "head",
+            tokenizer=tokenizer,
+            stage=functools.partial(_stage, config, m, grid, initial, dtype),
             vocab=tokenizer.vocab,
             channels=tokenizer.channels,
             initial=initial,
@@ -91,6 +94,10 @@ def build_generator(config, tokenizer) -> Generator:
         )
         head.check(slot)
         _check_drafts(config, feed, head)
+        if head.each_stage != feed.told:
+            raise ValueError(
+                f"head {config.head.name}: doesn't go with the feed {config.feed.name}; staged with staged"
+            )
         if ordering.proposes == "rest" and (feed.cached or not head.explicit):
             raise UserError(
                 f"order {config.order.name}: needs the feed mask and a head with an explicit likelihood, found "
@@ -116,12 +123,29 @@ def build_generator(config, tokenizer) -> Generator:
 
 def _stages(config, m, feed, grid, initial, dtype) -> tuple[Stage, ...]:
     """The stages that a feed names, all of the same blocks."""
-    width = m["width"]
     layers = _layers(m["layers"], len(feed.stages))
-    out_init = initial.kernel(1 / math.sqrt(sum(layers) * 2) if m["depth_scaled_init"] else 1.0)
-    mixer = parts.build(
+    block = _block(config.mixer, m, grid, initial, dtype, sum(layers))
+    norm = _norm(m, initial, dtype)
+    return tuple(
+        Stage(name, block, count, norm, m["drop_path"], config.training.remat, feed.reads_memory(i))
+        for i, (name, count) in enumerate(zip(feed.stages, layers, strict=True))
+    )
+
+
+def _stage(config, m, grid, initial, dtype, layers: int, mixer=None) -> Stage:
+    """A stage of a part's own, which no condition modulates; its blocks are the model's but for the mixer."""
+    m = {**m, "adaptive": "none", "final_norm": "learned"}
+    block = _block(mixer or config.mixer, m, grid, initial, dtype, layers)
+    return Stage("blocks", block, layers, _norm(m, initial, dtype))
+
+
+def _block(mixer, m, grid, initial, dtype, layers: int) -> Block:
+    """One of `layers` blocks."""
+    width = m["width"]
+    out_init = initial.kernel(1 / math.sqrt(layers * 2) if m["depth_scaled_init"] else 1.0)
+    built = parts.build(
         MIXERS,
-        config.mixer,
+        mixer,
         "mixer",
         grid=grid,
         width=width,
@@ -129,8 +153,8 @@ def _stages(config, m, feed, grid, initial, dtype) -> tuple[Stage, ...]:
         out_init=out_init,
         dtype=dtype,
     )
-    block = Block(
-        mixer=mixer,
+    return Block(
+        mixer=built,
         width=width,
         mlp_width=m["mlp_width"] or 4 * width,
         initial=initial,
@@ -138,19 +162,19 @@ def _stages(config, m, feed, grid, initial, dtype) -> tuple[Stage, ...]:
         dtype=dtype,
         **{k: m[k] for k in BLOCK},
     )
+
+
+def _norm(m, initial, dtype) -> FinalNorm:
+    """The norm behind a stage's blocks."""
     modulated, final = m["adaptive"] != "none", m["final_norm"]
     if m["norm_position"] != "pre" and modulated:
         raise UserError(
             f"config field model.norm_position: expected pre where blocks are modulated, found {m['norm_position']}"
         )
-    kind = "none" if m["norm_position"] == "post" else m["norm"]
+    kind = "none" if m["norm_position"] == "post" or final == "none" else m["norm"]
     affine = final != "modulated" if modulated else m["affine"]
-    modulated = modulated and final != "learned"
-    norm = FinalNorm(width, initial, kind, affine, m["eps"], modulated, m["adaln_zero"], dtype)
-    return tuple(
-        Stage(name, block, count, norm, m["drop_path"], config.training.remat, feed.reads_memory(i))
-        for i, (name, count) in enumerate(zip(feed.stages, layers, strict=True))
-    )
+    modulated = modulated and final not in ("learned", "none")
+    return FinalNorm(m["width"], initial, kind, affine, m["eps"], modulated, m["adaln_zero"], dtype)
 
 
 def require(config, *axes: str) -> None:

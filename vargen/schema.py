@@ -74,8 +74,8 @@ class Sampling:
       guidance_power: the exponent of the schedule "cosine".
       guidance_steps: decoding steps with guidance; 0: all.
       temperature: below 1: safer, above: wilder.
-      top_k: keeps the likeliest codes; 0: all.
-      top_p: keeps this share of probability.
+      top_k: keeps the likeliest codes; 0: all. One for each of a slot's codes, where it holds several: (100, 50).
+      top_p: keeps this share of probability; likewise.
       steps: decoding steps, if the order has a choice; 0: its own.
       policy: one step after another, or speculative Jacobi decoding: drafts of several steps are verified in one pass.
       window: steps that a pass of the latter looks at.
@@ -88,8 +88,8 @@ class Sampling:
     guidance_power: Annotated[float, Between(0, 100)] = 1.0
     guidance_steps: Annotated[int, DECODING_STEPS] = 0
     temperature: Annotated[float, TEMPERATURE] = 1.0
-    top_k: Annotated[int, TOP_K] = 0
-    top_p: Annotated[float, TOP_P] = 1.0
+    top_k: Annotated[int | tuple[int, ...], TOP_K] = 0
+    top_p: Annotated[float | tuple[float, ...], TOP_P] = 1.0
     steps: Annotated[int, DECODING_STEPS] = 0
     policy: Annotated[str, OneOf("scheduled", "jacobi")] = "scheduled"
     window: Annotated[int, Between(1, 4096)] = 16
@@ -270,7 +270,7 @@ class Model:
       bias: whether the MLP's products have a bias.
       adaptive: whether the condition modulates the blocks, each by a product of its own or all by a shared one.
       final_norm: of the norm before the head, where blocks are modulated: it is too, in the place of a learned scale;
-        or has a learned scale alone; or both.
+        or has a learned scale alone; or both. With none there is no such norm.
       adaln_zero: modulations start at zero.
       gate_gain: factor on the initial modulations that gate a block's branches.
       init_std: of the initial parameters; negative: sqrt(1 / (3 D)), VAR's rule; 0: Xavier's.
@@ -283,14 +283,14 @@ class Model:
     layers: Annotated[int | tuple[int, ...], COUNT] = 0
     width: Annotated[int, SIZE] = 0
     mlp_width: Annotated[int, Between(0, 2**22)] = 0
-    mlp: Annotated[str, OneOf("gelu", "gelu_tanh", "swiglu", "geglu")] = "gelu_tanh"
+    mlp: Annotated[str, OneOf("gelu", "gelu_tanh", "gelu_sigmoid", "swiglu", "geglu")] = "gelu_tanh"
     norm: Annotated[str, OneOf("layer", "rms")] = "layer"
     affine: bool = True
     eps: Annotated[float, EPS] = 1e-6
     norm_position: Annotated[str, OneOf("pre", "post", "res_post")] = "pre"
     bias: bool = True
     adaptive: Annotated[str, OneOf("none", "adaln", "shared")] = "none"
-    final_norm: Annotated[str, OneOf("modulated", "learned", "both")] = "modulated"
+    final_norm: Annotated[str, OneOf("modulated", "learned", "both", "none")] = "modulated"
     adaln_zero: bool = False
     gate_gain: Annotated[float, Between(0, 100)] = 1e-5
     init_std: Annotated[float, STD] = 0.02

@@ -18,7 +18,7 @@ from vargen.mixers.rollback import rollback
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stage:
-    """Static configuration of a stage. Parameters are `blocks`, stacked along a first axis of layers, and `norm`.
+    """Static configuration of a stage. Parameters are `<name>`, stacked along an axis of layers, and `<name>_norm`.
 
     Attributes:
       name: what parameters are called by: `<name>` and `<name>_norm`.

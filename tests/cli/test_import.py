@@ -29,11 +29,12 @@ def conv(**options):
 
 def tiny(system):
     """The published config at a tiny size."""
-    c = config.load(f"{ROOT / 'configs' / system}.py:{'d16' if system == 'var' else 'b'}")
+    size = dict(var="d16", rqtransformer="480m", dnd="xxl").get(system, "b")
+    c = config.load(f"{ROOT / 'configs' / system}.py:{size}")
     c.compute_dtype = "float32"
     c.data.image_size, c.data.num_classes = IMAGE, 5
-    c.model.layers = 4 if system in ("mar", "xar") else 2
-    c.model.width = 128
+    layers = dict(mar=4, xar=4, dnd=(1, 1)).get(system, 2)
+    c.model = c.model.to_dict() | dict(layers=layers, width=128)
     c.mixer.heads = 2
     c.model.mlp_width = 64 if "mlp_width" in c.model else 512
     if system == "var":
@@ -51,6 +52,9 @@ def tiny(system):
         c.head.update(dict(depth=2, width=16))
     elif system == "llamagen":
         c.tokenizer = part("vq", encoder=conv(hidden=8), vocab=16, channels=4)
+    elif system in ("rqtransformer", "dnd"):
+        c.tokenizer.encoder.update(conv())
+        c.tokenizer.update(dict(vocab=16, channels=4))
     else:
         encoder = part("pooled", width=32, multipliers=(1, 1))
         c.tokenizer.encoder, c.tokenizer.vocab, c.tokenizer.channels = encoder, 16, 4
@@ -94,7 +98,7 @@ def imported(system, folder, *options):
     return folder / "model"
 
 
-@pytest.mark.parametrize("system", ["var", "llamagen", "mar", "rar", "acdit", "xar"])
+@pytest.mark.parametrize("system", ["var", "llamagen", "mar", "rar", "acdit", "xar", "rqtransformer", "dnd"])
 def test_import_and_export(system, tmp_path, capsys):
     params = publish(system, tmp_path)
     out = imported(system, tmp_path, "--heads", 2)

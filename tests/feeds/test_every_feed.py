@@ -34,6 +34,8 @@ FED = dict(
     ),
     # Three contents; then four questions, each of which sees what came before.
     query=("query", "arpg", ["#... ##.. ###. ####", "#... ##.. ###. ####"]),
+    # As shift, in each of two stages.
+    staged=("staged", "dnd", ["#... ##.. ###. ####", "#... ##.. ###. ####"]),
     # Three contents, four drafts.
     noisy=("noisy", "acdit", ["#...... ##..... ###.... ...#... #...#.. ##...#. ###...#"]),
 )
@@ -180,6 +182,8 @@ def test_nothing_knows_what_comes_later(name):
         now = order if generator.feed.cached else Order(jnp.tile(jnp.arange(n), (2, 1)), steps)
         found, rows = generator.hidden(params, quantizer, drafted(generator, content), labels, now)
         slots = jnp.broadcast_to(jnp.asarray(rows.slots), (2, n))
+        if generator.head.each_stage:  # later stages are told the slot's own first codes
+            found = found[:, :, 0]
         return jax.vmap(lambda h, s: jnp.zeros_like(h).at[s].set(h))(found, slots)
 
     for s, start in enumerate(order.starts):

@@ -53,20 +53,25 @@ def uncached(generator, params, quantizer, labels, key, sampling, given=None):
             content = drafted(generator, params, hidden_of, *args)
             continue
         steps = jnp.broadcast_to((np.asarray(order.steps) >= s).astype(np.int32), (batch, n))
-        hidden = [take(hidden_of(content, labels, steps), jnp.asarray(slots))]
-        if sampling.guided:
-            null = generator.condition.without(labels)
-            hidden.append(take(hidden_of(content, null, steps), jnp.asarray(slots)))
-        drawn = generator.head.apply(
-            generator.of_head(params),
-            jnp.concatenate(hidden),
-            draws.at(jnp.asarray(slots)),
-            None,
-            sampling,
-            scales[s] if sampling.guided else None,
-            method="sample",
-        ).content
-        content = content.at[np.arange(batch)[:, None], slots].set(drawn)
+        staged = generator.head.each_stage
+        for code in range(content.shape[-1]) if staged else (0,):  # one after each stage
+            hidden = [take(hidden_of(content, labels, steps), jnp.asarray(slots))]
+            if sampling.guided:
+                null = generator.condition.without(labels)
+                hidden.append(take(hidden_of(content, null, steps), jnp.asarray(slots)))
+            hidden = jnp.concatenate(hidden)
+            drawn = generator.head.apply(
+                generator.of_head(params),
+                hidden[:, :, : code + 1] if staged else hidden,
+                draws.at(jnp.asarray(slots)),
+                None,
+                sampling,
+                scales[s] if sampling.guided else None,
+                quantizer,
+                method="sample",
+            ).content
+            place = (np.arange(batch)[:, None], slots, *([code] if staged else []))
+            content = content.at[place].set(drawn)
     return content
 
 
@@ -149,6 +154,8 @@ PREFIX = np.arange(16) < 6
 SCATTERED = np.isin(np.arange(16), (2, 3, 7, 8, 13))
 GIVEN = dict(
     llamagen=PREFIX,
+    rqtransformer=PREFIX,
+    dnd=PREFIX,
     rar=PREFIX,
     var=np.arange(21) < 5,
     mar=SCATTERED,

@@ -17,6 +17,7 @@ PARTS = dict(
     multiscale_vq=part(
         "multiscale_vq", vocab=32, channels=4, levels=(1, 2, 4), revive_every=5, encoder=PATCH
     ),
+    rq=part("rq", vocab=32, channels=4, depth=2, encoder=PATCH),
     kl=part("kl", channels=4, measure=True, encoder=PATCH),
 )
 

@@ -49,7 +49,7 @@ def test_interface(name):
     images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 1))
     content = jax.jit(t.encode)(params, images)
     if t.slot.kind == "codes":
-        assert content.shape == (2, t.grid.size) and content.dtype == jnp.int32
+        assert content.shape == (2, t.grid.size, *t.slot.shape) and content.dtype == jnp.int32
         assert t.vocab == PARTS[name].vocab
     else:
         assert content.shape == (2, t.grid.size, t.channels) and t.vocab == 0
@@ -85,7 +85,10 @@ def test_bfloat16_computes_about_the_same(encoder):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (part("vqq"), "tokenizer.name: expected one of kl, multiscale_vq, vq, found 'vqq'; did you mean vq?"),
+        (
+            part("vqq"),
+            "tokenizer.name: expected one of kl, multiscale_vq, rq, vq, found 'vqq'; did you mean vq?",
+        ),
         (
             part("vq", encoder=part("cnn")),
             "tokenizer.encoder.name: expected one of conv, patch, pooled, found 'cnn'",

@@ -49,7 +49,7 @@ def test_adversarial_tokenizer():
     assert int(now.stats["updates"]) == 12
 
 
-@pytest.mark.parametrize("name", ["var", "mar"])
+@pytest.mark.parametrize("name", ["var", "mar", "rqtransformer"])
 def test_a_generator_learns_the_same_from_images_and_from_stored_content(name):
     config, generator, params, tokenizer_params = make(name)
     tokenizer = generator.tokenizer
@@ -64,7 +64,7 @@ def test_a_generator_learns_the_same_from_images_and_from_stored_content(name):
             batch = dict(content, label=label)
             return task.loss(dict(model=params), {}, frozen, batch, key, jnp.int32(0))[0]
 
-        stored = tokenizer.moments(frozen, image) if latents else tokenizer.encode(frozen, image)
+        stored = tokenizer.stored(frozen, image)
         sampled = tokenizer.encode(frozen, image, jax.random.split(key)[0]) if latents else stored
         quantizer = dict(quantizer=frozen["quantizer"])
         return loss(frozen, image=image), loss(quantizer, content=stored), loss(quantizer, content=sampled)
@@ -72,3 +72,26 @@ def test_a_generator_learns_the_same_from_images_and_from_stored_content(name):
     on_the_fly, stored, given = losses(params, tokenizer_params)
     assert np.isfinite(on_the_fly)
     np.testing.assert_allclose([stored, given], on_the_fly, rtol=1e-5)
+
+
+def test_a_generator_learns_the_probabilities_of_codes():
+    """Codes are drawn anew by each key, and the loss is the cross-entropy with what they were drawn by."""
+    config, generator, params, tokenizer_params = make("rqtransformer")
+    tokenizer = generator.tokenizer
+    task = GeneratorTask(generator, tokenizer)
+    image, label = jnp.asarray(images(config, 2)), jnp.arange(2, dtype=jnp.int32)
+
+    @jax.jit
+    def run(params, frozen, key):
+        batch = dict(image=image, label=label)
+        loss = task.loss(dict(model=params), {}, frozen, batch, key, jnp.int32(0))[0]
+        content, soft = task.content(frozen, batch, jax.random.split(key)[0])
+        args = (params, frozen["quantizer"], content, label, jax.random.split(key)[1])
+        return content, soft, loss, generator.loss(*args, soft=soft)[0], generator.loss(*args)[0]
+
+    content, soft, loss, same, hard = run(params, tokenizer_params, jax.random.key(0))
+    np.testing.assert_allclose(soft.sum(axis=-1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(loss, same, rtol=1e-6)
+    assert abs(loss - hard) > 1e-3
+    other = run(params, tokenizer_params, jax.random.key(1))[0]
+    assert content.shape == (2, 16, 2) and not np.array_equal(other, content)

@@ -112,6 +112,7 @@ def check_sampling(generator: Generator, sampling: Sampling, where: str = "sampl
         jax.eval_shape(order, jax.eval_shape(lambda: jax.random.key(0)))
     except ValueError as error:
         raise UserError(f"config field {where}{str(error).removeprefix('sampling')}") from error
+    sampling.check(generator.tokenizer.slot, where)
     if not generator.head.explicit and (sampling.top_k or sampling.nucleus):
         field = "top_k" if sampling.top_k else "top_p"
         raise UserError(

@@ -86,8 +86,7 @@ def store(
     if not again and _stored(directory) == meta:
         return directory
     tokenizer = build_tokenizer(config)
-    function = tokenizer.encode if tokenizer.slot.kind == "codes" else tokenizer.moments
-    encode = jax.jit(function)
+    encode = jax.jit(tokenizer.stored)
     copies = config.training.augmented_copies
     batch_size = min(config.evaluation.batch_size, len(source))
     batches = data.batches(
@@ -107,11 +106,11 @@ def store(
             count = len(batch["label"])
             content = np.asarray(encode(params, data.padded(batch["image"], batch_size)))[:count]
             writer.add(content, batch["label"])
-            if tokenizer.slot.kind == "codes":
+            if content.dtype == np.int32:
                 counts = counts + usage.count(content, tokenizer.grid.level_sizes, tokenizer.vocab)
     spent = progress.duration(time.monotonic() - started)
     print(f"codes: {total} pictures in {spent}, in {directory}", flush=True)
-    if tokenizer.slot.kind == "codes":
+    if np.ndim(counts):
         print(usage.line(usage.statistics(counts)), flush=True)
     return directory
 

@@ -143,7 +143,7 @@ class Codes:
 
     Attributes:
       meta: what `store` was told about their making.
-      item_shape: shape of one item: (N,) codes, (N, C) latents, (N, 2C) moments.
+      item_shape: shape of one item: (N,) or (N, Q) codes, (N, C) latents, (N, 2C) moments.
     """
 
     in_memory = True  # as far as batching goes: whole batches are gathered from the maps at once

@@ -8,7 +8,16 @@ from vargen.feeds.query import Query
 from vargen.feeds.refine import Refine
 from vargen.feeds.rows import Rows, Step
 from vargen.feeds.shift import Shift
+from vargen.feeds.staged import Staged
 
-FEEDS = {"instruct": Instruct, "mask": Mask, "noisy": Noisy, "query": Query, "refine": Refine, "shift": Shift}
+FEEDS = {
+    "instruct": Instruct,
+    "mask": Mask,
+    "noisy": Noisy,
+    "query": Query,
+    "refine": Refine,
+    "shift": Shift,
+    "staged": Staged,
+}
 
-__all__ = ["FEEDS", "Feed", "Instruct", "Mask", "Noisy", "Query", "Refine", "Rows", "Shift", "Step"]
+__all__ = ["FEEDS", "Feed", "Instruct", "Mask", "Noisy", "Query", "Refine", "Rows", "Shift", "Staged", "Step"]

@@ -19,6 +19,7 @@ class Feed(Protocol):
       modulates_rows: whether rows bring conditions of their own (`Rows.condition`).
       drafts: whether its rows show what a `JointHead` has drafted: contents are `Noised` then.
       looks_ahead: whether it makes rows of a speculative step.
+      told: whether rows of later stages are told codes that the ones before have predicted (`Rows.content`).
       length: how many rows a cache must hold.
     """
 
@@ -28,6 +29,7 @@ class Feed(Protocol):
     modulates_rows: bool
     drafts: bool
     looks_ahead: bool
+    told: bool
 
     @property
     def length(self) -> int: ...
@@ -110,6 +112,7 @@ class Plain:
     modulates_rows = False
     drafts = False
     looks_ahead = False
+    told = False
 
     def reads_memory(self, stage: int) -> bool:
         """No stage does."""

@@ -58,7 +58,7 @@ class Instruct(Pending, nn.Module):
         return self.prefix + 2 * self.grid.size
 
     def setup(self):
-        self.content = Content(self.slot, self.width, self.initial, self.dtype)
+        self.content = Content(self.slot, self.width, self.initial, dtype=self.dtype)
         self.instruction = self.param(
             "instruction", logical(self.initial.table(), None, "embed"), (1, self.width)
         )

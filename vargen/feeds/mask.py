@@ -85,7 +85,7 @@ class Mask(Plain, nn.Module):
         table = self.initial.table()
         self.drop = nn.Dropout(self.dropout)
         size = self.buffer + self.grid.size
-        self.content = Content(self.slot, self.width, self.initial, self.dtype)
+        self.content = Content(self.slot, self.width, self.initial, dtype=self.dtype)
         if self.norm:
             self.content_norm = Norm(eps=self.eps)
         if self.positions:

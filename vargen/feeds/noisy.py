@@ -76,7 +76,7 @@ class Noisy(Pending, nn.Module):
 
     def setup(self):
         init, table = self.initial.kernel(), self.initial.table()
-        self.content = Content(self.slot, self.width, self.initial, self.dtype, self.bias)
+        self.content = Content(self.slot, self.width, self.initial, dtype=self.dtype, bias=self.bias)
         self.time_1 = Dense(self.width, (None, "mlp"), table, dtype=self.dtype)
         self.time_2 = Dense(self.width, ("mlp", "embed"), table, dtype=self.dtype)
         if self.norm != "none":

@@ -71,7 +71,7 @@ class Query(Pending, nn.Module):
         return self.kv_heads or self.heads
 
     def setup(self):
-        self.content = Content(self.slot, self.width, self.initial, self.dtype)
+        self.content = Content(self.slot, self.width, self.initial, dtype=self.dtype)
         self.question = self.param("question", logical(self.initial.table(), None, "embed"), (1, self.width))
         self.drop = nn.Dropout(self.dropout)
         init, names = self.initial.kernel(), ("embed", "heads")

@@ -60,7 +60,7 @@ class Refine(Plain, nn.Module):
 
     def setup(self):
         init = self.initial.table()
-        self.content = Content(Slot((self.tokenizer.channels,)), self.width, self.initial, self.dtype)
+        self.content = Content(Slot((self.tokenizer.channels,)), self.width, self.initial, dtype=self.dtype)
         self.levels = Embed(len(self.grid.levels), self.width, init, dtype=self.dtype)
         self.positions = Embed(self.grid.size, self.width, init, dtype=self.dtype)
         self.first = self.param("first", logical(init, None, "embed"), (self.grid.level_sizes[0], self.width))

@@ -29,6 +29,8 @@ class Rows:
       condition: None (every row is modulated by the condition's vector), or [B, M, D]: each by its own; with `owner`
         [B, G, D].
       owner: None, or int [M], NumPy: by which of the G conditions each row is modulated; -1: by none.
+      content: None, or [b, N, *slot.shape]: what those slots hold, of which a stage is told what the ones before it
+        have predicted; b examples, of which conditions may be a multiple.
     """
 
     x: jax.Array
@@ -38,6 +40,7 @@ class Rows:
     aside: Any = None
     condition: Any = None
     owner: np.ndarray | None = None
+    content: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,22 +91,39 @@ def key_times(times: np.ndarray, padding: Any) -> Any:
 
 
 class Content(nn.Module):
-    """Slots' contents as vectors of the model's width: [B, n, *slot.shape] -> [B, n, D]; one code, or numbers by a map
-    (with or without `bias`).
+    """Slots' contents as vectors of the model's width, of which several codes of a slot are the sum.
+
+    Attributes:
+      slot: what one holds.
+      width: D.
+      initial: of the parameters.
+      vectors: codes come as the tokenizer's vectors, float32 [B, n, *slot.shape, C], and go through a linear map
+        instead of into a learned table.
+      shared: one table for all codes of a slot, or one each.
+      dtype: compute dtype.
+      bias: of the map of numbers and vectors.
     """
 
     slot: Slot
     width: int
     initial: Initial
+    vectors: bool = False
+    shared: bool = False
     dtype: Any = None
     bias: bool = True
 
     @nn.compact
     def __call__(self, content):
-        if not self.slot.vocab:
+        """[B, n, *slot.shape], or such vectors -> [B, n, D]."""
+        several = bool(self.slot.vocab and self.slot.shape)
+        if not self.slot.vocab or self.vectors:
             init = self.initial.kernel()
-            return Dense(self.width, ("latent", "embed"), init, self.bias, self.dtype, name="latents")(
-                content
-            )
-        table = self.initial.table()
-        return Embed(self.slot.vocab, self.width, table, "vocab", self.dtype, name="codes")(content)
+            x = Dense(self.width, ("latent", "embed"), init, self.bias, self.dtype, name="latents")(content)
+        else:
+            size = self.slot.vocab
+            if several and not self.shared:
+                content = content + size * np.arange(self.slot.shape[0])
+                size *= self.slot.shape[0]
+            table = self.initial.table()
+            x = Embed(size, self.width, table, "vocab", self.dtype, name="codes")(content)
+        return jnp.sum(x, axis=-2) if several else x

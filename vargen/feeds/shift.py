@@ -64,7 +64,10 @@ class Shift(Plain, nn.Module):
       slot: what one holds.
       width: D.
       initial: of the parameters.
+      tokenizer: whose vectors codes may be carried as.
       prefix: P, rows of the condition.
+      vectors: codes are carried as the tokenizer's vectors, through a linear map, instead of learned ones
+        (RQ-Transformer, arXiv 2203.01941).
       positions: adds a learned embedding of the slot whose content a row carries, or of the condition's row.
       target_positions: adds a learned embedding of the slot to be predicted, which orders other than the
         canonical one need (RAR, arXiv 2411.00776).
@@ -78,7 +81,9 @@ class Shift(Plain, nn.Module):
     slot: Slot
     width: int
     initial: Initial
+    tokenizer: Any = None
     prefix: int = 1
+    vectors: bool = False
     positions: bool = False
     target_positions: bool = False
     step_condition: bool = False
@@ -88,6 +93,7 @@ class Shift(Plain, nn.Module):
     cached = True
     takes_prefix = True
     looks_ahead = True
+    one_table = False  # for all codes of a slot
 
     @property
     def ahead(self) -> int:
@@ -116,7 +122,9 @@ class Shift(Plain, nn.Module):
             raise ValueError("feed shift: a random order needs target_positions=True, found False")
 
     def setup(self):
-        self.content = Content(self.slot, self.width, self.initial, self.dtype)
+        self.content = Content(
+            self.slot, self.width, self.initial, self.vectors, self.one_table, dtype=self.dtype
+        )
         init = self.initial.table()
         size = self.grid.size
         if self.positions:
@@ -130,7 +138,7 @@ class Shift(Plain, nn.Module):
     def inputs(self, content, condition, order: Order, quantizer=None, train: bool = False) -> Rows:
         """Rows of a whole pass, in generation sequence, after the condition's first rows; see `Feed.inputs`."""
         size = order.steps.shape[-1]
-        rows = self.step_inputs((), content, condition, order, Step(0, 0, size, size, 0))
+        rows = self.step_inputs((), content, condition, order, Step(0, 0, size, size, 0), quantizer)
         layout = dataclasses.replace(rows.layout, start=None)
         if condition.padding is None:  # the rows see themselves, all of them
             layout = dataclasses.replace(layout, key_times=None)
@@ -145,7 +153,7 @@ class Shift(Plain, nn.Module):
         layout = self._layout(plan, order, condition, 0 if plan.begins else step.start + self.ahead)
         if step.speculative:
             layout = _for_each(layout, len(condition.prefix))
-        return Rows(self._embed(plan, content, condition), layout, plan.targets, condition=own)
+        return Rows(self._embed(plan, content, condition, quantizer), layout, plan.targets, condition=own)
 
     def outputs(self, hidden, rows: Rows):
         """[B, M, D] -> [B, n, D]: every row predicts but those ahead."""
@@ -175,9 +183,11 @@ class Shift(Plain, nn.Module):
         keys = key_times(times, condition.padding)
         return Layout(static.take(times, plan.row), coords, start, keys)
 
-    def _embed(self, plan: Plan, content, condition):
-        batch = condition.prefix.shape[0]
-        x = repeat_to(self.content(take(content, plan.carried)), batch)
+    def _embed(self, plan: Plan, content, condition, quantizer):
+        batch, carried = condition.prefix.shape[0], take(content, plan.carried)
+        if self.vectors:
+            carried = self.tokenizer.vectors(quantizer, carried)
+        x = repeat_to(self.content(carried), batch)
         first = _each(jnp.asarray(plan.first)[..., None], batch)
         x = jnp.where(first, condition.prefix[:, -1:].astype(x.dtype), x)
         if self.positions:

@@ -36,6 +36,7 @@ class Codes(nn.Module):
     levels = None
     shares = ()
     enumerable = True
+    each_stage = False
 
     def check(self, slot) -> None:
         """Raises ValueError for slots that hold anything but one code."""
@@ -46,26 +47,30 @@ class Codes(nn.Module):
         """Logits of the codes: [..., D] -> float32 [..., K]."""
         return self(hidden)[..., : self.vocab]
 
-    def loss(self, hidden, target, layout=None, weight=None, train: bool = True):
+    def loss(self, hidden, target, layout=None, weight=None, train: bool = True, quantizer=None, soft=None):
         """Mean cross-entropy in nats.
 
         Args:
           hidden: [B, N, D].
           target: codes [B, N].
-          layout, train: unused here.
+          layout, train, quantizer: unused here.
           weight: float32 [B, N], or None for ones.
+          soft: None, or float32 [B, N, K]: probabilities in the place of `target`.
 
         Returns:
           The loss, and metrics: accuracy (of the likeliest code).
         """
         logits = self(hidden)
         log_probs = jax.nn.log_softmax(logits)
-        picked = jnp.take_along_axis(log_probs, target[..., None], axis=-1)[..., 0]
+        if soft is None:
+            picked = jnp.take_along_axis(log_probs, target[..., None], axis=-1)[..., 0]
+        else:
+            picked = jnp.sum(soft * log_probs, axis=-1)
         nats = -(1 - self.label_smoothing) * picked - self.label_smoothing * jnp.mean(log_probs, axis=-1)
         hit = (jnp.argmax(logits, axis=-1) == target).astype(jnp.float32)
-        return _mean(nats, weight), {"accuracy": _mean(hit, weight)}
+        return mean(nats, weight), {"accuracy": mean(hit, weight)}
 
-    def log_prob(self, hidden, target):
+    def log_prob(self, hidden, target, quantizer=None):
         """float32 [B, N], nats: log-probability of codes [B, N] given hidden [B, N, D]."""
         log_probs = jax.nn.log_softmax(self.codes(hidden))
         return jnp.take_along_axis(log_probs, target[..., None], axis=-1)[..., 0]
@@ -78,7 +83,7 @@ class Codes(nn.Module):
         with_condition, without = jnp.split(logits, 2)
         return without + guidance * (with_condition - without)
 
-    def sample(self, hidden, draws, layout, settings, guidance=None) -> Sample:
+    def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None) -> Sample:
         """Draws codes int32 [B, n], see `Head.sample` and `draw`; guidance is on the logits."""
         logits = self.guided(hidden, guidance)
         codes = draw(logits, draws, settings)
@@ -162,5 +167,6 @@ def filter_logits(logits, top_k: int = 0, top_p=None) -> jax.Array:
     return jnp.where((logits < least) & (jnp.asarray(top_p) < 1.0), -jnp.inf, logits)
 
 
-def _mean(x, weight):
+def mean(x, weight):
+    """The mean of x [B, n] where `weight` [B, n] (None: everywhere)."""
     return jnp.mean(x) if weight is None else jnp.sum(x * weight) / jnp.maximum(jnp.sum(weight), 1.0)

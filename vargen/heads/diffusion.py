@@ -98,6 +98,7 @@ class Diffusion(nn.Module):
     levels = None
     shares = ()
     enumerable = False
+    each_stage = False
 
     def check(self, slot) -> None:
         """Raises ValueError for slots that hold codes."""
@@ -115,13 +116,13 @@ class Diffusion(nn.Module):
         out = self.denoiser(jnp.zeros((len(flat), self.channels)), jnp.zeros(len(flat)), flat)
         return out.reshape(*hidden.shape[:-1], -1)
 
-    def loss(self, hidden, target, layout=None, weight=None, train: bool = True):
+    def loss(self, hidden, target, layout=None, weight=None, train: bool = True, quantizer=None, soft=None):
         """Mean of squared noise error plus variational bound in bits (eq. 2 of the paper; official code).
 
         Args:
           hidden: [B, N, D].
           target: latents [B, N, C].
-          layout, train: unused here.
+          layout, train, quantizer, soft: unused here.
           weight: float32 [B, N], or None for ones.
 
         Returns:
@@ -143,7 +144,7 @@ class Diffusion(nn.Module):
         x = self.process.diffuse(target, t, noise)
         return self.process.terms(self.denoiser(x, t, hidden), target, x, t, noise)
 
-    def sample(self, hidden, draws, layout, settings, guidance=None) -> Sample:
+    def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None) -> Sample:
         """Draws latents float32 [B, n, C] by the reverse process, see `Head.sample`.
 
         Guidance is on the predicted noise; the temperature is a factor on the noise that is added at every step.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vargen.content import Noised
@@ -37,18 +38,23 @@ class Head(Protocol):
       shares: parameters of the generator's other parts that it is computed with too, by their names
         ("feed/content/codes/table"); it finds them in its collection "shared".
       enumerable: whether there is `law`: a slot holds one of K codes.
+      each_stage: whether it reads the rows after every stage, a code of the slot after each. Its `hidden` are then
+        [B, n, s, D] after s stages, all of them but in `sample`, which draws the last of their s codes: content [B, n].
     """
 
     explicit: bool
     levels: None
     shares: tuple[str, ...]
     enumerable: bool
+    each_stage: bool
 
     def check(self, slot: Slot) -> None:
         """Raises ValueError for slots that hold what it doesn't model."""
         ...
 
-    def loss(self, hidden, target, layout: Layout, weight=None, train: bool = True) -> tuple[jax.Array, dict]:
+    def loss(
+        self, hidden, target, layout: Layout, weight=None, train: bool = True, quantizer=None, soft=None
+    ) -> tuple[jax.Array, dict]:
         """The training loss, a float32 scalar, and metrics.
 
         Args:
@@ -57,10 +63,15 @@ class Head(Protocol):
           layout: of the slots predicted: their times (which are drawn together) and places.
           weight: float32 [B, n]: 1 where the prediction counts; None for ones.
           train: whether dropout is on.
+          quantizer: the tokenizer's quantiser parameters.
+          soft: None, or float32 [B, n, *slot.shape, K]: probabilities of codes to learn instead of `target`, which was
+            drawn from them.
         """
         ...
 
-    def sample(self, hidden, draws: Draws, layout: Layout, settings: Any, guidance=None) -> Sample:
+    def sample(
+        self, hidden, draws: Draws, layout: Layout, settings: Any, guidance=None, quantizer=None
+    ) -> Sample:
         """Draws contents.
 
         Args:
@@ -69,10 +80,11 @@ class Head(Protocol):
           layout: as for `loss`; of one step.
           settings: `Sampling`: temperature and filters.
           guidance: scale w of u + w (c - u), [] or for each slot [B, n, 1]; or None for no guidance.
+          quantizer: the tokenizer's quantiser parameters.
         """
         ...
 
-    def log_prob(self, hidden, target) -> jax.Array:
+    def log_prob(self, hidden, target, quantizer=None) -> jax.Array:
         """float32 [B, n], nats: log-probability of contents; where `explicit`."""
         ...
 
@@ -91,13 +103,14 @@ class JointHead(Protocol):
     (`Feed.drafts`).
 
     Attributes:
-      explicit, enumerable: False.
+      explicit, enumerable, each_stage: False.
       shares: as of `Head`.
       levels: float32 [P], NumPy: the noise level of the draft in each pass, see `Noised`.
     """
 
     explicit: bool
     enumerable: bool
+    each_stage: bool
     shares: tuple[str, ...]
     levels: np.ndarray
 
@@ -114,7 +127,9 @@ class JointHead(Protocol):
         """
         ...
 
-    def loss(self, hidden, target, layout: Layout, weight=None, train: bool = True) -> tuple[jax.Array, dict]:
+    def loss(
+        self, hidden, target, layout: Layout, weight=None, train: bool = True, quantizer=None, soft=None
+    ) -> tuple[jax.Array, dict]:
         """As `Head.loss`, with `Noised.target` for target."""
         ...
 
@@ -132,3 +147,12 @@ class JointHead(Protocol):
           settings, guidance: as of `Head.sample`.
         """
         ...
+
+
+def together(samples: list[Sample]) -> Sample:
+    """What a pass drew: a whole, or one code after each stage."""
+    if len(samples) == 1:
+        return samples[0]
+    content = jnp.stack([s.content for s in samples], axis=-1)
+    scores = [s.score for s in samples if s.score is not None]
+    return Sample(content, jnp.sum(jnp.stack(scores), axis=0) if scores else None)

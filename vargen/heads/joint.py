@@ -29,6 +29,7 @@ class Joint(nn.Module):
 
     explicit = False
     enumerable = False
+    each_stage = False
     shares = ()
 
     def check(self, slot) -> None:
@@ -45,13 +46,13 @@ class Joint(nn.Module):
         """Predictions: [..., D] -> float32 [..., C]."""
         return self.out(hidden).astype(jnp.float32)
 
-    def loss(self, hidden, target, layout=None, weight=None, train: bool = True):
+    def loss(self, hidden, target, layout=None, weight=None, train: bool = True, quantizer=None, soft=None):
         """Mean squared error of the predictions.
 
         Args:
           hidden: [B, N, D].
           target: of `Noised`, [B, N, C].
-          layout, train: unused here.
+          layout, train, quantizer, soft: unused here.
           weight: float32 [B, N], or None for ones.
 
         Returns:

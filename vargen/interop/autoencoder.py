@@ -75,10 +75,6 @@ def encoder_part(arrays: Mapping[str, Any], names: Names, what: str) -> ConfigDi
     block = f"encoder.{names.down}.{{}}.{names.block}.{{}}.conv1.weight"
     depth = m.count(arrays, block.format("{}", 0), what)
     multipliers = tuple(m.shape(arrays, block.format(i, 0), what)[0] // width for i in range(depth))
-    lowest = {
-        "encoder": f"{names.down}.{depth - 1}",
-        "decoder": f"{names.up}.{0 if names.reversed_up else depth - 1}",
-    }
     latents = m.shape(arrays, "post_quant_conv.weight", what)
     found = dict(
         width=width,
@@ -87,7 +83,8 @@ def encoder_part(arrays: Mapping[str, Any], names: Names, what: str) -> ConfigDi
         hidden=latents[0] if latents[0] != latents[1] else 0,
         projection=latents[2],
         **{
-            f"{end}_attention": f"{end}.{level}.attn.0.norm.weight" in arrays for end, level in lowest.items()
+            f"{end}_attention": _attention_levels(arrays, f"{end}.{getattr(names, list_)}", depth, reverse)
+            for end, list_, reverse in (("encoder", "down", False), ("decoder", "up", names.reversed_up))
         },
     )
     usual = dict(
@@ -100,6 +97,14 @@ def encoder_part(arrays: Mapping[str, Any], names: Names, what: str) -> ConfigDi
         decoder_attention=True,
     )
     return part("conv", **{k: v for k, v in found.items() if v != usual[k]})
+
+
+def _attention_levels(arrays, levels: str, depth: int, reverse: bool) -> bool | tuple[int, ...]:
+    """Where there is attention, as the option of the encoder "conv" says it."""
+    found = [i for i in range(depth) if f"{levels}.{i}.attn.0.norm.weight" in arrays]
+    if reverse:
+        found = [depth - 1 - i for i in reversed(found)]
+    return tuple(found) if found not in ([], [depth - 1]) else bool(found)
 
 
 def table(tokenizer: Autoencoder, names: Names) -> list[m.Entry]:
@@ -135,8 +140,9 @@ def table(tokenizer: Autoencoder, names: Names) -> list[m.Entry]:
             for b in range(blocks):
                 widens = b == 0 and before != module.multipliers[level]
                 entries += _block(f"{ours}_block{b}", f"{source}.{names.block}.{b}", names, widens)
-                if module.attention and level == levels - 1:
-                    entries += _attention(f"{ours}_attention{b}", f"{source}.attn.{b}", lowest, names)
+                if level in module.attention:
+                    width = module.width * module.multipliers[level]
+                    entries += _attention(f"{ours}_attention{b}", f"{source}.attn.{b}", width, names)
             if end == "encoder" and level < levels - 1:
                 entries += m.conv(f"{ours}_down", f"{source}.{names.down_conv}")
             if end == "decoder" and level > 0:

@@ -29,6 +29,8 @@ FAMILIES = (
     "mar",
     "mar_kl",
     "ops",
+    "rqtransformer",
+    "rqvae",
     "var",
     "var_tokenizer",
 )

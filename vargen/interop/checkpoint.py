@@ -197,7 +197,7 @@ FREE = frozenset(
     "dropout weight_dropout drop_path initial init_std kernel_init out_init in_gain zero_lead adaln_zero gate_gain "
     "remat dtype random label_smoothing repeat clip sample_steps parent name ordering tokenizer most_known scale beta "
     "zero solver last codebook_weight centre_weight entropy_weight entropy_temperature kl_weight measure revive_every "
-    "revive_until revive_threshold".split()
+    "revive_until revive_threshold decay restart temperature".split()
 )
 
 

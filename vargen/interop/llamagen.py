@@ -72,19 +72,6 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
 
 def table(generator: Any) -> list[m.Entry]:
     """All entries for a generator of these sizes."""
-    mixer = generator.stages[0].block.mixer
-    query, key = (n * mixer.head_dim for n in (mixer.heads, mixer.kv_heads or mixer.heads))
-    ours = [f"blocks/mixer/{name}" for name in ("query", "key", "value")]
-
-    def layer(i: int) -> list[m.Entry]:
-        b = f"layers.{i}"
-        entries = m.split_dense(ours, f"{b}.attention.wqkv", (query, key, key), bias=False)
-        entries += m.dense("blocks/mixer/out", f"{b}.attention.wo", bias=False)
-        for name, theirs in (("gate", "w1"), ("up", "w3"), ("down", "w2")):
-            entries += m.dense(f"blocks/feed_forward/{name}", f"{b}.feed_forward.{theirs}", bias=False)
-        entries += m.norm("blocks/norm_1", f"{b}.attention_norm", bias=False)
-        return entries + m.norm("blocks/norm_2", f"{b}.ffn_norm", bias=False)
-
     if generator.condition.pooled:
         entries = m.array("condition/classes/table", "cls_embedding.embedding_table.weight")
     else:
@@ -92,6 +79,24 @@ def table(generator: Any) -> list[m.Entry]:
         entries += m.dense("condition/inner", "cls_embedding.cap_proj.fc1", bias=False)
         entries += m.dense("condition/outer", "cls_embedding.cap_proj.fc2", bias=False)
     entries += m.array("feed/content/codes/table", "tok_embeddings.weight")
-    entries += m.stacked(generator.stages[0].layers, layer)
+    entries += blocks(generator.stages[0])
     entries += m.norm("blocks_norm/norm", "norm", bias=False)
     return entries + m.dense("head/out", "output", bias=False)
+
+
+def blocks(stage: Any, first: int = 0) -> list[m.Entry]:
+    """Those of the blocks of a stage, whose first is the authors' layer `first`."""
+    mixer, name = stage.block.mixer, stage.name
+    query, key = (n * mixer.head_dim for n in (mixer.heads, mixer.kv_heads or mixer.heads))
+    ours = [f"{name}/mixer/{projection}" for projection in ("query", "key", "value")]
+
+    def layer(i: int) -> list[m.Entry]:
+        b = f"layers.{first + i}"
+        entries = m.split_dense(ours, f"{b}.attention.wqkv", (query, key, key), bias=False)
+        entries += m.dense(f"{name}/mixer/out", f"{b}.attention.wo", bias=False)
+        for projection, theirs in (("gate", "w1"), ("up", "w3"), ("down", "w2")):
+            entries += m.dense(f"{name}/feed_forward/{projection}", f"{b}.feed_forward.{theirs}", bias=False)
+        entries += m.norm(f"{name}/norm_1", f"{b}.attention_norm", bias=False)
+        return entries + m.norm(f"{name}/norm_2", f"{b}.ffn_norm", bias=False)
+
+    return m.stacked(stage.layers, layer)

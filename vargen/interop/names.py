@@ -11,4 +11,6 @@ SYSTEMS = {
     "acdit": ("acdit", "sd_kl"),
     "xar": ("xar", "mar_kl"),
     "maskgit": ("maskgit", "maskgit_tokenizer"),
+    "dnd": ("dnd", "dnd_rqvae"),
+    "rqtransformer": ("rqtransformer", "rqvae"),
 }

@@ -14,6 +14,7 @@ import numpy as np
 from vargen import content as contents
 from vargen.draws import Draws, keyed
 from vargen.feeds.rows import Step
+from vargen.heads.head import Sample, together
 from vargen.orders import Order
 from vargen.samplers import jacobi
 from vargen.samplers.settings import Sampling
@@ -57,10 +58,10 @@ class Call:
         """A method of the head."""
         return self.generator.head.apply(self.generator.of_head(self.params), *args, method=method)
 
-    def step(self, decoding: Decoding, content, step: Step, layers=None):
+    def step(self, decoding: Decoding, content, step: Step, layers=None, draw=None):
         """One pass, see `Generator.step`."""
         params, seen = (self.params, self.quantizer), (self.condition, self.modulations, self.order, step)
-        return self.generator.step(*params, decoding.state, decoding.cache, content, *seen, layers)
+        return self.generator.step(*params, decoding.state, decoding.cache, content, *seen, layers, draw)
 
     def at(self, decoding: Decoding, step: Step) -> Call:
         """The call as it stands at a step, where the order revises."""
@@ -287,16 +288,43 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
         put = jnp.where(at < (step.start + step.count if sequence is None else n), slots, n)
         draws, guidance = call.draws.at(slots), None if call.scales is None else call.scales[step.index]
         if call.generator.head.levels is None:
-            hidden, rows, cache = call.step(decoding, content, step, layers)
-            sample = call.head("sample", hidden, draws, rows.layout, call.sampling, guidance)
+            sample, cache = at_once(call, decoding, step, draws, guidance, layers)
         else:
             sample, cache = jointly(call, decoding, step, put, draws, guidance, layers)
         if sequence is not None:
             sequence = _revised(call, step, slots, sample, draws)
         content = contents.put(content, put, sample.content)
-        score = None if score is None else contents.put(score, put, sample.score)
+        if score is not None and sample.score is not None:
+            score = contents.put(score, put, sample.score)
     state = call.feed("absorb", decoding.state, content, step, call.quantizer)
     return Decoding(content, state, cache, score, sequence)
+
+
+def at_once(call: Call, decoding: Decoding, step: Step, draws: Draws, guidance, layers=None):
+    """A step in one pass, of which the head draws from the last hidden vectors, or a code after each stage.
+
+    Args:
+      call, decoding, step, layers: as of `advance`.
+      draws, guidance: of the step.
+
+    Returns:
+      The `Sample`, and the cache.
+    """
+    samples: list[Sample] = []
+
+    def draw(hidden, rows):
+        """Draws from the hidden vectors; the rows, told what was drawn of their slots."""
+        args = (hidden, draws, rows.layout, call.sampling, guidance, call.quantizer)
+        samples.append(call.head("sample", *args))
+        if rows.content is None:
+            return rows
+        told = rows.content.at[..., len(samples) - 1].set(samples[-1].content)
+        return dataclasses.replace(rows, content=told)
+
+    between = draw if call.generator.head.each_stage else None
+    hidden, rows, cache = call.step(decoding, decoding.content, step, layers, between)
+    draw(hidden, rows)
+    return together(samples), cache
 
 
 def _revised(call: Call, step: Step, slots, sample, draws) -> jax.Array:
@@ -376,13 +404,14 @@ def groups(order: Order, feed, proposes: str = "step") -> list[list[Step]]:
 def _no_scores(call: Call, content: jax.Array) -> jax.Array:
     """Zeros for the scores of all slots, in whatever shape the head gives them."""
     batch, n = content.shape[:2]
-    hidden = jnp.zeros((len(call.condition.prefix), n, call.generator.width))
+    each = (1,) if call.generator.head.each_stage else ()
+    hidden = jnp.zeros((len(call.condition.prefix), n, *each, call.generator.width))
     guidance = None if call.scales is None else call.scales[0]
 
     def sample():
         if call.generator.head.levels is None:
             draws = call.draws.of(0) if call.generator.ordering.proposes == "rest" else call.draws
-            return call.head("sample", hidden, draws, None, call.sampling, guidance)
+            return call.head("sample", hidden, draws, None, call.sampling, guidance, call.quantizer)
         draft = call.head("start", call.draws, call.sampling)
         return call.head("refine", hidden, draft, 0, call.sampling, guidance)
 

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen import limits, schema
+from vargen.errors import UserError
+from vargen.slots import Slot
 
 FIELDS = limits.fields(schema.Sampling)
 
@@ -23,7 +25,7 @@ class Sampling:
       guidance: scale of classifier-free guidance (arXiv 2207.12598): w in u + w (c - u); for the schedule
         "ramp" its own t.
       temperature: divides logits, or multiplies the diffusion head's noise.
-      top_p: mass of the nucleus; only looked at where `nucleus`.
+      top_p: mass of the nucleus; only looked at where `nucleus`; or one for each of a slot's codes.
       guided: whether there is guidance at all (static).
       nucleus: whether top_p filters (static).
       guidance_schedule: "constant"; "linear", from `guidance_start` by the share of slots that are known after
@@ -34,7 +36,7 @@ class Sampling:
       guidance_start: where the linear schedules start.
       guidance_power: power of "cosine".
       guidance_steps: steps with guidance, counted from the first; 0 means all.
-      top_k: codes kept; 0 keeps all.
+      top_k: codes kept; 0 keeps all; or one for each of a slot's codes.
       steps: steps of generation, where the order leaves a choice; 0 takes the order's own.
       policy: "scheduled", one step after another; "jacobi", see `samplers.jacobi`.
       window: W, rows of a pass of "jacobi".
@@ -50,7 +52,7 @@ class Sampling:
     guidance_start: float = dataclasses.field(default=1.0, metadata={"static": True})
     guidance_power: float = dataclasses.field(default=1.0, metadata={"static": True})
     guidance_steps: int = dataclasses.field(default=0, metadata={"static": True})
-    top_k: int = dataclasses.field(default=0, metadata={"static": True})
+    top_k: int | tuple[int, ...] = dataclasses.field(default=0, metadata={"static": True})
     steps: int = dataclasses.field(default=0, metadata={"static": True})
     policy: str = dataclasses.field(default="scheduled", metadata={"static": True})
     window: int = dataclasses.field(default=16, metadata={"static": True})
@@ -64,16 +66,36 @@ class Sampling:
           UserError: an unknown option or a value out of range.
         """
         limits.check(FIELDS, options, "sampling.")
+        options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
         s = cls(**options)
+        each = s.top_p if isinstance(s.top_p, tuple) else (s.top_p,)
         neutral = 0.0 if s.guidance_schedule == "ramp" else 1.0
         return dataclasses.replace(
             s,
             guided=(float(s.guidance), s._first) != (neutral, 1.0),
-            nucleus=float(s.top_p) < 1.0,
+            nucleus=any(float(p) < 1.0 for p in each),
             guidance=float(s.guidance),
             temperature=float(s.temperature),
-            top_p=float(s.top_p),
+            top_p=tuple(map(float, each)) if isinstance(s.top_p, tuple) else float(s.top_p),
         )
+
+    def check(self, slot: Slot, where: str = "sampling") -> None:
+        """Raises UserError where there are filters for each code of a slot, and it holds another number of them.
+
+        Args:
+          slot: what one holds.
+          where: the settings stand in a config.
+        """
+        codes = slot.shape[0] if slot.vocab and slot.shape else 0
+        for name, value in (("top_k", self.top_k), ("top_p", self.top_p)):
+            if isinstance(value, tuple) and len(value) != codes:
+                more = f", or one for each of {codes} codes" if codes else ""
+                raise UserError(f"config field {where}.{name}: expected one number{more}, found {len(value)}")
+
+    def of(self, code: int) -> Sampling:
+        """The settings for one of the codes that a slot holds."""
+        top_k, top_p = (x[code] if isinstance(x, tuple) else x for x in (self.top_k, self.top_p))
+        return dataclasses.replace(self, top_k=top_k, top_p=top_p)
 
     @property
     def _first(self) -> float:

@@ -16,6 +16,7 @@ from vargen.tokenizers import conv, patch, pooled
 from vargen.tokenizers.autoencoder import latent_grid
 from vargen.tokenizers.kl import KL
 from vargen.tokenizers.multiscale import MultiScaleVQ
+from vargen.tokenizers.rq import RQ
 from vargen.tokenizers.vq import VQ
 
 ENCODERS = dict(conv=conv.build, patch=patch.build, pooled=pooled.build)
@@ -188,7 +189,54 @@ def build_kl(
     )
 
 
-TOKENIZERS = dict(vq=build_vq, multiscale_vq=build_multiscale_vq, kl=build_kl)
+def build_rq(
+    image_size: tuple[int, int],
+    image_channels: int,
+    dtype: Any,
+    encoder: Mapping[str, Any] = CONV,
+    vocab: Annotated[int, Between(2, 2**24)] = 16384,
+    channels: Annotated[int, SIZE] = 256,
+    depth: Annotated[int, Between(1, 64)] = 4,
+    shared: bool = True,
+    cell: Annotated[tuple[int, int], SIZE] = (1, 1),
+    beta: Annotated[float, AtLeast(0)] = 0.25,
+    decay: Annotated[float, Between(0, 1, below=True)] = 0.99,
+    restart: bool = True,
+    temperature: Annotated[float, AtLeast(0)] = 0.0,
+) -> RQ:
+    """The part "rq": several codes a slot; the other options as `RQ`'s attributes (the defaults are the paper's).
+
+    Args:
+      channels: of a latent; a code has as many for each latent of a cell.
+
+    Raises:
+      UserError: the latents' grid does not divide into cells.
+    """
+    codec = _codec(encoder, image_size, image_channels, channels, 1, dtype)
+    if any(side % part for side, part in zip(codec.grid, cell, strict=True)):
+        grid, found = ("x".join(map(str, x)) for x in (codec.grid, cell))
+        raise UserError(
+            f"config field tokenizer.cell: expected divisors of the latent grid {grid}, found {found}"
+        )
+    height, width = (side // part for side, part in zip(codec.grid, cell, strict=True))
+    return RQ(
+        codec=codec,
+        image_size=image_size,
+        image_channels=image_channels,
+        grid=Grid(((height, width),)),
+        vocab=vocab,
+        channels=channels * cell[0] * cell[1],
+        depth=depth,
+        shared=shared,
+        cell=cell,
+        beta=beta,
+        decay=decay,
+        restart=restart,
+        temperature=temperature,
+    )
+
+
+TOKENIZERS = dict(vq=build_vq, multiscale_vq=build_multiscale_vq, kl=build_kl, rq=build_rq)
 
 
 def _codec(encoder, image_size, image_channels, channels, moments, dtype):

@@ -63,6 +63,18 @@ class Autoencoder:
         """[B, H, W, C_image] in [-1, 1] -> content [B, N, *slot.shape]."""
         raise NotImplementedError
 
+    def stored(self, params: dict, images: jax.Array) -> jax.Array:
+        """The content itself; see `Tokenizer.stored`."""
+        return self.encode(params, images)
+
+    def drawn(self, qparams: dict, stored: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """What is stored is the content; see `Tokenizer.drawn`."""
+        return stored, None
+
+    def vectors(self, qparams: dict, content: jax.Array) -> jax.Array:
+        """The content as vectors; see `Tokenizer.vectors`."""
+        raise NotImplementedError
+
     def latents(self, qparams: dict, content: jax.Array, known: jax.Array | None = None) -> jax.Array:
         """Content -> float32 [B, h, w, C], what the decoder takes; see `Tokenizer.latents`."""
         raise NotImplementedError

@@ -22,6 +22,8 @@ from vargen.limits import COUNT, SIZE, Between, OneOf
 from vargen.tokenizers.codec import Codec
 from vargen.tokenizers.layers import GroupNorm, conv, double
 
+LEVEL = Between(0, 64)
+
 
 class ResidualBlock(nn.Module):
     """x + conv(silu(norm(conv(silu(norm(x)))))), with a 1x1 shortcut where the width changes."""
@@ -83,7 +85,7 @@ class ConvEncoder(nn.Module):
       out_channels: channels of the result (twice the latents' for a Gaussian).
       hidden: channels before the last projection.
       width, multipliers, blocks: level i has `blocks` residual blocks of width * multipliers[i] channels.
-      attention: whether the lowest level's blocks are followed by attention.
+      attention: the levels whose blocks are followed by attention.
       projection: kernel size of the last projection (1 or 3).
       groups: of the normalisation.
       dtype: of the computation.
@@ -94,7 +96,7 @@ class ConvEncoder(nn.Module):
     width: int
     multipliers: tuple[int, ...]
     blocks: int
-    attention: bool
+    attention: tuple[int, ...]
     projection: int
     groups: int
     dtype: Any
@@ -108,7 +110,7 @@ class ConvEncoder(nn.Module):
             for block in range(self.blocks):
                 name = f"level{level}_block{block}"
                 h = ResidualBlock(self.width * multiplier, self.groups, self.dtype, name=name)(h)
-                if level == lowest and self.attention:
+                if level in self.attention:
                     h = Attention(self.groups, self.dtype, name=f"level{level}_attention{block}")(h)
             if level != lowest:
                 # One row and column of zeros below and to the right only, as the published weights expect.
@@ -135,7 +137,7 @@ class ConvDecoder(nn.Module):
     width: int
     multipliers: tuple[int, ...]
     blocks: int
-    attention: bool
+    attention: tuple[int, ...]
     projection: int
     groups: int
     dtype: Any
@@ -156,7 +158,7 @@ class ConvDecoder(nn.Module):
             for block in range(self.blocks + 1):
                 name = f"level{level}_block{block}"
                 h = ResidualBlock(self.width * self.multipliers[level], self.groups, self.dtype, name=name)(h)
-                if level == lowest and self.attention:
+                if level in self.attention:
                     h = Attention(self.groups, self.dtype, name=f"level{level}_attention{block}")(h)
             if level != 0:
                 h = conv(h.shape[-1], dtype=self.dtype, name=f"level{level}_up")(double(h))
@@ -182,8 +184,8 @@ def build(
     blocks: Annotated[int, COUNT] = 2,
     hidden: Annotated[int, Between(0, 2**20)] = 0,
     projection: Annotated[int, OneOf(1, 3)] = 1,
-    encoder_attention: bool = True,
-    decoder_attention: bool = True,
+    encoder_attention: Annotated[bool | tuple[int, ...], LEVEL] = True,
+    decoder_attention: Annotated[bool | tuple[int, ...], LEVEL] = True,
     groups: Annotated[int, SIZE] = 32,
 ) -> Codec:
     """The part "conv" of the axis "encoder".
@@ -199,8 +201,8 @@ def build(
       hidden: channels between the convolutions and the projections to and from the latents; 0 for the
         latents' own.
       projection: kernel size of those projections, 1 or 3.
-      encoder_attention, decoder_attention: attention after the blocks of the lowest level (the middle has it
-        always).
+      encoder_attention, decoder_attention: attention after the blocks of the lowest level (the middle has it always),
+        or of levels by their numbers, 0 that of the whole image.
       groups: of the group normalisation.
 
     Raises:
@@ -219,19 +221,31 @@ def build(
         encoder=ConvEncoder(
             out_channels=moments * latent_channels,
             hidden=moments * (hidden or latent_channels),
-            attention=encoder_attention,
+            attention=_levels(encoder_attention, multipliers),
             **shared,
         ),
         decoder=ConvDecoder(
             out_channels=image_channels,
             hidden=hidden or latent_channels,
-            attention=decoder_attention,
+            attention=_levels(decoder_attention, multipliers),
             **shared,
         ),
         grid=grid,
         latent_channels=latent_channels,
         last_name="conv_out",
     )
+
+
+def _levels(attention: bool | tuple[int, ...], multipliers: tuple[int, ...]) -> tuple[int, ...]:
+    """The levels with attention."""
+    count = len(multipliers)
+    if isinstance(attention, bool):
+        return (count - 1,) if attention else ()
+    if outside := [level for level in attention if level >= count]:
+        raise UserError(
+            f"config field tokenizer.encoder: expected attention at levels from 0 to {count - 1}, found {outside[0]}"
+        )
+    return tuple(attention)
 
 
 def latent_size(

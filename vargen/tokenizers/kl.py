@@ -53,6 +53,18 @@ class KL(Autoencoder):
         mean, std = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
         return mean + std * jax.random.normal(key, mean.shape)
 
+    def stored(self, params: dict, images: jax.Array) -> jax.Array:
+        """Of images [B, H, W, C_image] the moments, float32 [B, N, 2C]."""
+        return self.moments(params, images)
+
+    def drawn(self, qparams: dict, stored: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
+        """A sample float32 [B, N, C] of moments [B, N, 2C]; latents [B, N, C] are that already."""
+        return (self.sample_moments(stored, key) if stored.shape[-1] == 2 * self.channels else stored), None
+
+    def vectors(self, qparams: dict, content: jax.Array) -> jax.Array:
+        """The latents as they are."""
+        return content
+
     def latents(self, qparams: dict, content: jax.Array, known: jax.Array | None = None) -> jax.Array:
         """Scaled latents float32 [B, N, C] -> float32 [B, h, w, C], zero where not known."""
         latents = content / qparams["scale"]

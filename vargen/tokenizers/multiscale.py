@@ -88,6 +88,10 @@ class MultiScaleVQ(Autoencoder, Leveled):
             f_hat = added
         return f_hat
 
+    def vectors(self, qparams: dict, content: jax.Array) -> jax.Array:
+        """Codes int32 [...] -> float32 [..., C]."""
+        return qparams["codebook"][content]
+
     def split(self, content: jax.Array) -> list[jax.Array]:
         """[B, N, ...] -> one [B, n, ...] per level."""
         return jnp.split(content, self.grid.level_starts[1:], axis=1)

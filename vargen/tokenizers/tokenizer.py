@@ -53,6 +53,40 @@ class Tokenizer(Protocol):
         """[B, H, W, C_image] in [-1, 1] -> content [B, N, *slot.shape]."""
         ...
 
+    def init_quantizer(self, key: jax.Array) -> dict:
+        """The entry `quantizer` of the parameters with logical axis names."""
+        ...
+
+    def stored(self, params: dict, images: jax.Array) -> jax.Array:
+        """What is kept of images [B, H, W, C_image] for the training of a generator: [B, N, ...], see `drawn`."""
+        ...
+
+    def drawn(self, qparams: dict, stored: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """What a generator learns of it, drawn anew at each visit where there is something to draw.
+
+        Args:
+          qparams: params["quantizer"].
+          stored: of `stored`.
+          key: PRNG key.
+
+        Returns:
+          The content [B, N, *slot.shape]; and None, or the probabilities by which its codes were drawn, float32
+          [B, N, *slot.shape, K].
+        """
+        ...
+
+    def vectors(self, qparams: dict, content: jax.Array) -> jax.Array:
+        """The vectors that codes stand for, before any sum or convolution; latents as they are.
+
+        Args:
+          qparams: params["quantizer"].
+          content: codes int32 [..., *slot.shape].
+
+        Returns:
+          float32 [..., *slot.shape, C].
+        """
+        ...
+
     def latents(self, qparams: dict, content: jax.Array, known: jax.Array | None = None) -> jax.Array:
         """Content -> float32 [B, h, w, C], what `decode_latents` takes.
 

@@ -8,6 +8,8 @@ vectors in proportion to their error, as k-means++ does, was tried on digits and
 
 Levels count alike, however many slots they have: judged by all slots together, a code that serves a level of one
 slot alone would be dead, and vectors of such a level would hardly ever be drawn.
+
+Where a slot holds several codes (residual quantisation), each of its depths counts as a level.
 """
 
 from __future__ import annotations
@@ -118,7 +120,8 @@ def _in_turns(places: jax.Array, counts: Sequence[int]) -> jax.Array:
 
 
 def count(codes: np.ndarray, sizes: Sequence[int], vocab: int) -> np.ndarray:
-    """Codes int [M, N] of levels of `sizes` slots -> how often each level has each code, int64 [levels, K].
+    """Codes int [M, N], or [M, N, Q], of levels of `sizes` slots -> how often each level (and of several codes a slot
+    each depth of it) has each code, int64 [levels, K].
 
     Raises:
       ValueError: other codes than 0 to K - 1.
@@ -129,6 +132,8 @@ def count(codes: np.ndarray, sizes: Sequence[int], vocab: int) -> np.ndarray:
             f"codes: expected values from 0 to {vocab - 1}, found {codes.min()} to {codes.max()}"
         )
     levels = np.split(codes, np.cumsum(sizes)[:-1], axis=1)
+    if codes.ndim == 3:
+        levels = [level[..., depth] for level in levels for depth in range(codes.shape[-1])]
     return np.stack([np.bincount(level.reshape(-1), minlength=vocab) for level in levels])
 
 

@@ -57,6 +57,10 @@ class VQ(Autoencoder):
         latents = latents if known is None else latents * known[..., None]
         return latents.reshape(-1, *self.codec.grid, self.channels)
 
+    def vectors(self, qparams: dict, content: jax.Array) -> jax.Array:
+        """Codes int32 [...] -> float32 [..., C], as they are decoded."""
+        return self.codes(qparams)[content]
+
     def codes(self, qparams: dict) -> jax.Array:
         """The codes as they are decoded: float32 [K, C]."""
         return normalised(qparams["codebook"]) if self.normalise else qparams["codebook"]

@@ -122,9 +122,9 @@ class TokenizerTask:
 class GeneratorTask:
     """Trains a generator on batches dict(label=int32 [B], and content or image).
 
-    `frozen` is the tokenizer's parameters. `content` is what `vargen tokenize` stored: codes int32 [B, N],
-    latents float32 [B, N, C], or moments float32 [B, N, 2C], sampled anew at every visit; with it, `frozen`
-    needs the "quantizer" alone. `image` (float32 [B, H, W, C]) is encoded on the fly.
+    `frozen` is the tokenizer's parameters. `content` is what `vargen tokenize` stored (`Tokenizer.stored`), from which
+    codes or latents are drawn anew at every visit; with it, `frozen` needs the "quantizer" alone. `image` (float32
+    [B, H, W, C]) is encoded on the fly.
 
     Args:
       generator: see `vargen.generator`; it drops labels itself.
@@ -150,23 +150,17 @@ class GeneratorTask:
     ) -> tuple[jax.Array, tuple[Any, Metrics, None]]:
         """The generator's loss; there is no aux."""
         content_key, loss_key = jax.random.split(key)
-        content = self.content(frozen, batch, content_key)
+        content, soft = self.content(frozen, batch, content_key)
         progress = None if self.steps is None else step / self.steps
         loss, metrics = self.generator.loss(
-            params["model"], frozen.get("quantizer"), content, batch["label"], loss_key, True, progress
+            params["model"], frozen.get("quantizer"), content, batch["label"], loss_key, True, progress, soft
         )
         return loss, (stats, metrics, None)
 
-    def content(self, frozen: Any, batch: dict, key: jax.Array) -> jax.Array:
-        """What the slots of the batch hold: codes int32 [B, N] or latents float32 [B, N, C]."""
-        latents = self.tokenizer.slot.kind == "latents"
-        if "content" not in batch:
-            content = self.tokenizer.encode(frozen, batch["image"], key if latents else None)
-            return jax.lax.stop_gradient(content)
-        content = batch["content"]
-        if latents and content.shape[-1] == 2 * self.tokenizer.channels:
-            return self.tokenizer.sample_moments(content, key)
-        return content
+    def content(self, frozen: Any, batch: dict, key: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """What the slots hold, [B, N, *slot.shape], and how probable the codes are; see `Tokenizer.drawn`."""
+        stored = batch["content"] if "content" in batch else self.tokenizer.stored(frozen, batch["image"])
+        return self.tokenizer.drawn(frozen.get("quantizer"), jax.lax.stop_gradient(stored), key)
 
     def after_update(
         self, params: Params, stats: Any, frozen: Any, batch: dict, key: jax.Array, step: jax.Array

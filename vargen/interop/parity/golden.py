@@ -118,15 +118,23 @@ def exact(output: str, found: Any, expected: np.ndarray, restated: bool = False)
 
 
 def gradient_norms(
-    golden: Golden, table: list[mapping.Entry], gradients: Any, relative: float
+    golden: Golden, table: list[mapping.Entry], gradients: Any, relative: float, prefix: str = "gradnorm/"
 ) -> Iterator[Result]:
-    """The norm of every gradient in the golden, ours carried to the authors' names by the table."""
+    """The norm of every gradient in the golden, ours carried to the authors' names by the table.
+
+    Args:
+      golden: whose outputs out/<prefix><name> they are.
+      table: of the parameters.
+      gradients: ours.
+      relative: tolerance.
+      prefix: of the outputs' names.
+    """
     theirs = mapping.write(table, gradients)
-    outputs = [o for o in golden.outputs("gradnorm/") if o.removeprefix("out/gradnorm/") in theirs]
+    outputs = [o for o in golden.outputs(prefix) if o.removeprefix(f"out/{prefix}") in theirs]
     # Some gradients vanish in exact arithmetic (of a bias that all keys share): theirs and ours are rounding.
     least = 1e-4 * max((float(golden[o]) for o in outputs), default=0.0)
     for output in outputs:
-        found = np.linalg.norm(theirs[output.removeprefix("out/gradnorm/")].astype(np.float64))
+        found = np.linalg.norm(theirs[output.removeprefix(f"out/{prefix}")].astype(np.float64))
         error = abs(float(found) - float(golden[output]))
         yield Result(output, error, relative * max(float(golden[output]), least))
 
