@@ -39,6 +39,16 @@ def test_statistics_of_a_set(images):
     assert usage.statistics(halves) == found
 
 
+def test_several_codes_a_slot_count_by_depth():
+    codes = np.stack([draw(20), draw(20)[::-1] // 2], axis=-1)
+    found = usage.statistics(usage.count(codes[:, 5:], (SIZES[2],), VOCAB))
+    for name, part in {"": codes[:, 5:], "_level_1": codes[:, 5:, 0], "_level_2": codes[:, 5:, 1]}.items():
+        assert found[f"codebook_use{name}"] == len(set(part.ravel().tolist())) / min(VOCAB, part.size)
+        assert found[f"codebook_perplexity{name}"] == pytest.approx(perplexity(part))
+    two = usage.count(codes, SIZES, VOCAB)  # level by level, and each depth by depth
+    np.testing.assert_array_equal(two[3], np.bincount(codes[:, 1:5, 1].ravel(), minlength=VOCAB))
+
+
 def test_codes_that_cannot_be():
     with pytest.raises(ValueError, match="from 0 to 3, found 0 to 4"):
         usage.count(np.array([[0, 4]]), (2,), 4)
