@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from vargen import limits, parts, schema, tokenizers
@@ -90,6 +91,7 @@ def build_generator(config, tokenizer) -> Generator:
             dtype=dtype,
         )
         head.check(slot)
+        _check_stop(config, slot, ordering)
         generator = Generator(
             tokenizer=tokenizer,
             ordering=ordering,
@@ -173,6 +175,19 @@ def _check_condition(config, condition, feed, adaptive: str) -> None:
     if feed.modulates_rows and adaptive == "none":
         raise UserError(
             "feed shift: step_condition modulates blocks, expected model.adaptive adaln or shared, found none"
+        )
+
+
+def _check_stop(config, slot, ordering) -> None:
+    """Where examples end with a stop code, what comes after it must be padding."""
+    if slot.stop is None:
+        return
+    order = None if ordering.random or ordering.random_decoding else ordering.decoding(None, 1)
+    one_by_one = np.arange(ordering.grid.size)
+    if order is None or not all(np.array_equal(x, one_by_one) for x in (order.slots, order.steps)):
+        raise UserError(
+            f"config field order: expected raster, as the slots of the tokenizer {config.tokenizer.name} end with a "
+            f"stop code, found {config.order.name}"
         )
 
 

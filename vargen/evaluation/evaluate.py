@@ -184,13 +184,17 @@ def _tokenizer(
             except UserError:  # the head or the order has no explicit likelihood
                 explicit = False
     result = {name: float(np.mean(np.concatenate(values))) for name, values in measured.items()}
+    slots = 0.0  # of an image, that hold something
     if codes:
-        sizes, vocab = model.tokenizer.grid.level_sizes, model.tokenizer.vocab
-        result |= usage.statistics(usage.count(np.concatenate(codes), sizes, vocab))
+        content, t = np.concatenate(codes), model.tokenizer
+        exists = t.slot.exists(content)
+        exists = np.ones(content.shape, bool) if exists is None else np.asarray(exists)
+        slots = exists.sum() / len(content)
+        result |= usage.statistics(usage.count(content, t.grid.level_sizes, t.vocab, exists))
     if explicit:
         mean = float(np.mean(np.concatenate(nats)))
         result["bits_per_dimension"] = metrics.bits(mean, images[0].size)
-        result["bits_per_code"] = metrics.bits(mean, codes[0][0].size)
+        result["bits_per_code"] = metrics.bits(mean, slots)
     return result, np.concatenate(kept)
 
 

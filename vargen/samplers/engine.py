@@ -146,7 +146,7 @@ def decode(
         _no_scores(call, content) if scored else None,
     )
     found = scheduled(call, start)
-    return Decoded(found.content, order, found.score)
+    return Decoded(tokenizer.slot.padded(found.content), order, found.score)
 
 
 def scheduled(call: Call, decoding: Decoding) -> Decoding:
@@ -161,7 +161,7 @@ def scheduled(call: Call, decoding: Decoding) -> Decoding:
 
 
 def scanned(call: Call, decoding: Decoding, steps: list[Step], drawn: bool) -> Decoding:
-    """Steps that are alike, in one `lax.scan`."""
+    """Steps that are alike, in one loop: to its end, or until every example has stopped."""
     generator, layers, cache = call.generator, None, decoding.cache
     if generator.feed.cached:
         conditions = len(call.condition.prefix)
@@ -176,7 +176,11 @@ def scanned(call: Call, decoding: Decoding, steps: list[Step], drawn: bool) -> D
     def body(decoding, at):
         return advance(call, decoding, dataclasses.replace(steps[0], begins=False, **at), layers, drawn), None
 
-    decoding = jax.lax.scan(body, dataclasses.replace(decoding, cache=cache), table)[0]
+    decoding = dataclasses.replace(decoding, cache=cache)
+    if generator.tokenizer.slot.stop is None:
+        decoding = jax.lax.scan(body, decoding, table)[0]
+    else:
+        decoding = _until_stopped(generator.tokenizer.slot, body, decoding, table, len(steps))
     if generator.feed.cached:
         stacked = {
             s.name: jax.tree.map(lambda *x: jnp.stack(x), *decoding.cache[s.name]) for s in generator.stages
@@ -220,8 +224,10 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
             guidance,
             method="sample",
         )
-        # Rows beyond the step's slots are dropped: their index lies outside.
+        # Rows beyond the step's slots are dropped: their index lies outside. So is what comes after a stop code.
         slots = jnp.where(at < step.start + step.count, slots, n)
+        if generator.tokenizer.slot.stop is not None:
+            slots = jnp.where(generator.tokenizer.slot.stopped(content)[:, None], n, slots)
         content = contents.put(content, slots, sample.content)
         score = None if score is None else contents.put(score, slots, sample.score)
     state = call.feed("absorb", decoding.state, content, step, call.quantizer)
@@ -259,6 +265,19 @@ def groups(order: Order, feed) -> list[list[Step]]:
         ]
         for piece in pieces
     ]
+
+
+def _until_stopped(slot, body, decoding: Decoding, table, count: int) -> Decoding:
+    """`lax.scan` of `body` over `count` rows of a table, given up once every example has its stop code."""
+
+    def goes_on(carry):
+        return (carry[0] < count) & ~jnp.all(slot.stopped(carry[1].content))
+
+    def step(carry):
+        i, decoding = carry
+        return i + 1, body(decoding, {name: column[i] for name, column in table.items()})[0]
+
+    return jax.lax.while_loop(goes_on, step, (jnp.int32(0), decoding))[1]
 
 
 def _no_scores(call: Call, content: jax.Array) -> jax.Array:
