@@ -22,7 +22,7 @@ from vargen import config as base
 from vargen.config import part
 
 SIZES = dict(
-    digits=Size(layers=4, width=128, heads=4, mlp_width=384, quality=15, length=63, merges=0),
+    digits=Size(layers=4, width=128, heads=4, mlp_width=384, quality=10, length=47, merges=0),
     # The paper's.
     **{"7b": Size(layers=32, width=4096, heads=32, mlp_width=11008, length=16384, slots=12287, merges=63)},
 )
@@ -44,9 +44,9 @@ def get_config(size="digits"):
 def small(c, s):
     c.name = "JPEG-LM"
     c.tokenizer = part("jpeg", quality=s.quality, restart=1, length=s.length, merges=s.merges)
-    c.model.dropout = 0.1
+    c.model.dropout = c.mixer.dropout = c.feed.dropout = 0.1
     c.sampling.update(dict(guidance=1.5))
-    base.small(c, tokenizer={}, generator=dict(steps=1500))
+    base.small(c, tokenizer={}, generator=dict(steps=2500, batch_size=32))
     return c
 
 

@@ -30,6 +30,7 @@ COUNTS = {
     "arpg.py:l": (None, 71_883_403),
     "arpg.py:xl": (None, 71_883_403),
     "arpg.py:xxl": (None, 71_883_403),
+    "jpeglm.py:7b": (None, 126),  # two codes of each merge
     "mar.py:b": (None, 66_456_019 + 16),  # and our scale per channel
     "mar.py:l": (None, 66_456_019 + 16),
     "mar.py:h": (None, 66_456_019 + 16),
@@ -69,6 +70,12 @@ def arpg_count(layers, width, vocab=16384, classes=1000):
     return layers * (6 * width**2 + 2 * each) + 2 * width**2 + 2 * width + (2 * vocab + classes + 2) * width
 
 
+def jpeglm_count(layers, width, vocab=320, hidden=11008):
+    """Parameters of Llama 2 (the authors' 7B over 320 codes), and a row more: one label, and none."""
+    block = 4 * width**2 + 3 * width * hidden + 2 * width
+    return layers * block + width + 2 * vocab * width + 2 * width
+
+
 def mar_count(layers, width, depth, denoiser, slots=256, buffer=64, channels=16, classes=1000):
     """Parameters of MAR's module, added up by hand from its layers."""
     block = 4 * width + linear(width, 3 * width) + linear(width, width) + 8 * width * width + 5 * width
@@ -89,6 +96,7 @@ def mar_count(layers, width, depth, denoiser, slots=256, buffer=64, channels=16,
 @pytest.mark.parametrize("name", COUNTS)
 def test_full_size(name):
     c = config.load(FOLDER / name)
+    c.data.num_classes = c.data.num_classes or 1
     tokenizer = models.build_tokenizer(c)
     generator = models.build_generator(c, tokenizer)
     expected, of_tokenizer = COUNTS[name]
@@ -100,11 +108,13 @@ def test_full_size(name):
         "rar": lambda: expected,
         "randar": lambda: llamagen_count(layers, width) + width,
         "arpg": lambda: arpg_count(layers, width),
+        "jpeglm": lambda: jpeglm_count(layers, width),
     }[name.partition(".")[0]]()
     assert models.parameter_count(generator) == added
     assert expected in (None, added)
     assert models.parameter_count(tokenizer) == of_tokenizer
-    assert tokenizer.grid.size == {"var.py:d36": 2240}.get(name, 680 if name.startswith("var") else 256)
+    sizes = {"var.py:d36": 2240, "jpeglm.py:7b": 12288}
+    assert tokenizer.grid.size == sizes.get(name, 680 if name.startswith("var") else 256)
 
 
 CAPTIONS = dict(tokens=120, channels=2048)
@@ -114,6 +124,7 @@ def test_sizes_as_published():
     """In the authors' READMEs: 2.3B, a digit cut off, and 3.1B."""
     assert math.floor(var_count(36, 2240, shared=True) / 1e8) == 23
     assert round(llamagen_count(24, 3200) / 1e8) == 31
+    assert round(jpeglm_count(32, 4096) / 1e6) == 6479
     published = {(12, 1024): 3198, (18, 1280): 7190, (24, 1536): 13024}  # ARPG's README
     assert {sizes: round(arpg_count(*sizes) / 1e5) for sizes in published} == published
 

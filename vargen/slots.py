@@ -54,7 +54,9 @@ class Slot:
     def padded(self, content: jax.Array) -> jax.Array:
         """The content with stop codes in all padding."""
         exists = self.exists(content)
-        return content if exists is None else jnp.where(exists, content, self.stop)
+        if self.stop is None or exists is None:
+            return content
+        return jnp.where(exists, content, self.stop)
 
     def __str__(self) -> str:
         if not self.vocab:

@@ -100,7 +100,9 @@ def _fit_tokenizer(config: ConfigDict, tokenizer: Any, directory: Path) -> None:
     source = data.load(config.data, "train")
     count = min(len(source), FITTED)
     size = min(config.evaluation.batch_size, count)
-    pictures = data.batches(source, batch_size=size, seed=config.seed, settings=config.data, augment=False, epochs=1)
+    pictures = data.batches(
+        source, batch_size=size, seed=config.seed, settings=config.data, augment=False, epochs=1
+    )
     batches = itertools.islice((batch["image"] for batch in pictures), -(-count // size))
     params = jax.tree.map(np.asarray, tokenizer.fit(batches))
     directory.mkdir(parents=True, exist_ok=True)

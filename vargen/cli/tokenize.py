@@ -120,7 +120,9 @@ def store(config: ConfigDict, workdir: Path, params: Any, step: int, *, again: b
     spent = progress.duration(time.monotonic() - started)
     print(f"codes: {total} pictures in {spent}, in {directory}", flush=True)
     if too_long:
-        print(f"{too_long} of them take more than {tokenizer.grid.size - 1} codes and are left out", flush=True)
+        print(
+            f"{too_long} of them take more than {tokenizer.grid.size - 1} codes and are left out", flush=True
+        )
     if tokenizer.slot.kind == "codes":
         print(usage.line(usage.statistics(counts)), flush=True)
     return directory

@@ -1,4 +1,4 @@
-"""Byte-pair merges (Sennrich et al., arXiv 1508.07909) with static shapes: the commonest pair becomes a code of its own.
+"""Byte-pair merges (Sennrich et al., arXiv 1508.07909) with static shapes: the commonest pair becomes a code.
 
 Sequences are int32 [B, L] that end with a code `fill`, which is in no pair, over and over.
 """
@@ -36,7 +36,9 @@ def learn(codes: np.ndarray, count: int, first: int, fill: int) -> np.ndarray:
         common = np.bincount(pairs[(left != fill) & (right != fill)], minlength=vocab**2)
         best = int(common.argmax())
         if not common[best]:
-            raise UserError(f"config field tokenizer.merges: expected at most {k} for these pictures, found {count}")
+            raise UserError(
+                f"config field tokenizer.merges: expected at most {k} for these pictures, found {count}"
+            )
         merges[k] = divmod(best, vocab)
         codes = np.asarray(_merged(codes, *merges[k], first + k, fill))
         codes = codes[:, : max(2, int((codes != fill).sum(axis=1).max(initial=0)) + 1)]

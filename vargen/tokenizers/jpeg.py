@@ -137,7 +137,8 @@ class Jpeg:
         if not self.merges:
             return params
         plain = dataclasses.replace(self, slots=self.length, merges=0)
-        scans = [np.asarray(plain.encode(plain.init(jax.random.key(0)), x)) for x in images]
+        encode = jax.jit(plain.encode)
+        scans = [np.asarray(encode(plain.init(jax.random.key(0)), x)) for x in images]
         merges = byte_pairs.learn(np.concatenate(scans), self.merges, STOP + 1, STOP)
         return dict(quantizer=dict(merges=jnp.asarray(merges)))
 
@@ -146,7 +147,7 @@ class Jpeg:
         return encode(self.frame, images, self.length)[1]
 
     def encode(self, params: dict, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """[B, H, W, C_image] -> codes int32 [B, N]. What doesn't fit is cut off, without a stop code. No key is used."""
+        """[B, H, W, C_image] -> codes int32 [B, N]. What doesn't fit is cut off, without a stop code."""
         scan, lengths = encode(self.frame, images, self.length + 1)
         codes = jnp.where(jnp.arange(self.length + 1) < lengths[:, None], scan, STOP)
         codes = byte_pairs.merge(codes, params["quantizer"]["merges"], STOP + 1, STOP)
