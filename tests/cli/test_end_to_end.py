@@ -179,7 +179,8 @@ def test_commands_again(system, workdir, tmp_path, capsys):
     assert main.main([str(a) for a in again]) == 2
     assert "found 40; --overwrite clears them" in capsys.readouterr().err
     run(*again, "--overwrite")
-    assert sorted(path.name for path in out.iterdir()) == [f"7-{i:03d}.png" for i in range(40)]
+    assert sorted(path.name for path in out.glob("*.png")) == [f"7-{i:03d}.png" for i in range(40)]
+    assert {path.stem for path in out.iterdir()} == {f"7-{i:03d}" for i in range(40)}
 
     run("reconstruct", "--workdir", where, "--input", where / "samples", "--out", tmp_path / "mine")
     assert (tmp_path / "mine_sheet.png").is_file() and len(list((tmp_path / "mine").iterdir())) == 32

@@ -151,6 +151,10 @@ def test_continued():
     for wrong, words in ((0, "count: expected a whole number from 1 to 16, found 0"), (n + 1, "found 17")):
         with pytest.raises(UserError, match=words):
             model.continued(content, wrong, LABELS, 0)
+    with pytest.raises(UserError, match="kept: expected a tokenizer whose slots are patches of the image"):
+        model.complete(
+            np.zeros((4, 16, 16, 1), np.float32), np.arange(16)[:, None] < np.full(16, 8), LABELS, 0
+        )
     with pytest.raises(UserError, match="labels: expected 4, one for each of the contents, found 2"):
         model.continued(content, 5, LABELS[:2], 0)
 

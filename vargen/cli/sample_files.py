@@ -81,8 +81,9 @@ def make_room(out: Path, overwrite: bool) -> Callable[[], None]:
             )
         older.append(item)
     if older and not overwrite:
+        count = sum(item.suffix == ".png" for item in older)
         raise UserError(
-            f"--out {out}: expected no pictures there, found {len(older)}; --overwrite clears them, or name another "
+            f"--out {out}: expected no pictures there, found {count}; --overwrite clears them, or name another "
             "--out"
         )
 
