@@ -1,6 +1,7 @@
 """JPEG-LM: a Llama over the bytes of JPEG files. arXiv 2408.08459.
 
     vargen quickstart --config configs/jpeglm.py:digits --workdir runs/jpeglm
+    vargen quickstart --config configs/jpeglm.py:pictures32 --workdir runs/mine --config.data.path=~/pictures
     vargen train --config configs/jpeglm.py:7b --workdir runs/jpeglm_7b --config.data.path=~/pictures
 
 A picture is as many codes as its file has bytes, merged to 320 codes; the loss counts these and the stop code behind
@@ -23,7 +24,9 @@ from vargen import config as base
 from vargen.config import part
 
 SIZES = dict(
-    digits=Size(layers=4, width=128, heads=4, mlp_width=384, quality=10, length=47, merges=0),
+    digits=Size(layers=4, width=128, heads=4, quality=10, length=47, slots=43, merges=3, steps=1800),
+    pictures32=Size(layers=4, width=192, heads=6, quality=25, length=319, slots=287, merges=63, steps=8000),
+    pictures64=Size(layers=4, width=192, heads=6, quality=25, length=1023, slots=895, merges=63, steps=8000),
     # The paper's.
     **{"7b": Size(layers=32, width=4096, heads=32, mlp_width=11008, length=16384, slots=12287, merges=63)},
 )
@@ -36,27 +39,27 @@ def get_config(size="digits"):
     c.feed = part("shift")
     c.mixer = part("attention", heads=s.heads, rope="sequence", out_bias=False)
     c.head = part("categorical", bias=False)
-    c.model = dict(
-        layers=s.layers, width=s.width, mlp_width=s.mlp_width, mlp="swiglu", norm="rms", eps=1e-5, bias=False
-    )
-    return paper(c, s) if hasattr(s, "slots") else small(c, s)
+    c.model = dict(layers=s.layers, width=s.width, mlp="swiglu", norm="rms", eps=1e-5, bias=False)
+    c.tokenizer = part("jpeg", restart=1, length=s.length, slots=s.slots, merges=s.merges)
+    return small(c, size, s) if hasattr(s, "quality") else paper(c, s)
 
 
-def small(c, s):
+def small(c, size, s):
     c.name = "JPEG-LM"
-    c.tokenizer = part("jpeg", quality=s.quality, restart=1, length=s.length, merges=s.merges)
-    c.model.dropout = c.mixer.dropout = c.feed.dropout = 0.1
+    c.data = base.small_data(size)
+    c.tokenizer.quality = s.quality
+    c.model.update(dict(mlp_width=3 * s.width, dropout=0.1))
+    c.mixer.dropout = c.feed.dropout = 0.1
     c.sampling.update(dict(guidance=1.5))
-    base.small(c, tokenizer={}, generator=dict(steps=2500, batch_size=32))
+    base.small(c, tokenizer={}, generator=dict(steps=s.steps, batch_size=32))
     return c
 
 
 def paper(c, s):
     c.name = "JPEG-LM-7B"
     c.data = base.images("folder", 256, 3, 0)
-    c.tokenizer = part("jpeg", quality=25, restart=1, length=s.length, slots=s.slots, merges=s.merges)
     c.conditioning = part("label", dropout=1.0)
-    c.model.update(dict(init_std=0.02, init="normal"))
+    c.model.update(dict(mlp_width=s.mlp_width, init_std=0.02, init="normal"))
     c.sampling.update(dict(top_k=50, top_p=0.9))
     c.presets.paper = base.preset(top_k=40, top_p=0.9)
     c.training.update(

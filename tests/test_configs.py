@@ -148,7 +148,7 @@ def test_without_a_size_the_smallest(file):
 
 
 @pytest.mark.parametrize("size", ["pictures32", "pictures64"])
-@pytest.mark.parametrize("system", ["var", "llamagen", "mar", "rar"])
+@pytest.mark.parametrize("system", ["var", "llamagen", "mar", "rar", "jpeglm"])
 def test_sizes_for_pictures(system, size):
     """They build, and start from the user's own folder at their size."""
     c = config.load(f"{system}:{size}")

@@ -11,7 +11,7 @@ from vargen.tokenizers.jpeg import STOP
 from vargen.training import checkpoints
 
 CONFIG = ROOT / "configs" / "jpeglm.py"
-MERGES = "--config.tokenizer.merges=3"
+MERGES = "--config.tokenizer.merges=5"
 
 
 def run(*arguments, code=0):
@@ -26,27 +26,28 @@ def test_fitted_once_and_anew_where_the_config_differs(tmp_path, capsys):
     config, params, step = checkpoints.load_params(where / "tokenizer")
     merges = np.asarray(params["quantizer"]["merges"])
     assert (
-        merges.shape == (3, 2) and merges.dtype == np.int32 and step == 0 and config.tokenizer.quality == 10
+        merges.shape == (5, 2) and merges.dtype == np.int32 and step == 0 and config.tokenizer.quality == 10
     )
     # A restart marker's two bytes stand between all blocks: they are the commonest of all.
-    assert 0xFF in merges[0]
+    assert merges[:3].tolist() == [[0xFF, 0xD0], [0xFF, 0xD1], [0xFF, 0xD2]]
     before = (where / "tokenizer" / checkpoints.WEIGHTS).stat().st_mtime_ns
     run(*train, MERGES, "--config.training.steps=3")
     assert (where / "tokenizer" / checkpoints.WEIGHTS).stat().st_mtime_ns == before
     assert not (where / "generator").exists()
 
     # With room for some pictures alone, the others are left out and counted.
-    run(*train, "--config.tokenizer.length=36")
+    room = [f"--config.tokenizer.{field}" for field in ("length=36", "slots=0", "merges=0")]
+    run(*train, *room)
     assert not checkpoints.load_params(where / "tokenizer")[1]["quantizer"]["merges"].size
     capsys.readouterr()
-    run("tokenize", "--workdir", where, "--config", CONFIG, *tiny("jpeglm"), "--config.tokenizer.length=36")
+    run("tokenize", "--workdir", where, "--config", CONFIG, *tiny("jpeglm"), *room)
     said = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
     stored = codes.load(where / "codes")
     content = stored.gather(np.arange(len(stored)))["content"]
     assert said == [f"{1437 - len(stored)} of them take more than 36 codes and are left out"]
     assert 300 < len(stored) < 1300 and content.shape[1] == 37 and np.all(content[:, -1] == STOP)
 
-    small = ["--config", CONFIG, *tiny("jpeglm"), "--config.tokenizer.length=5"]
+    small = ["--config", CONFIG, *tiny("jpeglm"), *room, "--config.tokenizer.length=5"]
     run("tokenize", "--workdir", where, *small, code=2)
     error = capsys.readouterr().err
     assert "expected pictures of less than 6 codes, found none" in error and error.count("\n") == 1
