@@ -106,8 +106,9 @@ def _fit_tokenizer(config: ConfigDict, tokenizer: Any, directory: Path) -> None:
     batches = itertools.islice((batch["image"] for batch in pictures), -(-count // size))
     params = jax.tree.map(np.asarray, tokenizer.fit(batches))
     directory.mkdir(parents=True, exist_ok=True)
-    paths.write_text(directory / checkpoints.CONFIG, to_json(config))
+    # The config last: without it, or with an older one, a start fits anew.
     weights_file.write(directory / checkpoints.WEIGHTS, params)
+    paths.write_text(directory / checkpoints.CONFIG, to_json(config))
 
 
 def _last_validation(directory: Path) -> dict[str, float]:
@@ -138,13 +139,11 @@ def tokenizer_is_due(config: ConfigDict, workdir: Path, asked: bool) -> bool:
 
 
 def _fitted(config: ConfigDict, directory: Path) -> bool:
-    """Whether a tokenizer that isn't trained lies there, of the same config and data."""
-    if not paths.is_file(directory / checkpoints.WEIGHTS):
+    """Whether a tokenizer that isn't trained lies there, of the same config but for fields that are free."""
+    if not all(paths.is_file(directory / name) for name in (checkpoints.WEIGHTS, checkpoints.CONFIG)):
         return False
     theirs = from_json((directory / checkpoints.CONFIG).read_text())
-    return not any(
-        field.split(".")[0] in ("tokenizer", "data") for field, _, _ in resume.differences(theirs, config)
-    )
+    return all(resume.is_free(field, "tokenizer") for field, _, _ in resume.differences(theirs, config))
 
 
 def check_tokenizer(workdir: Path) -> None:
