@@ -146,6 +146,16 @@ def dnd():
     return c
 
 
+def jpeglm():
+    c = _base("jpeglm")
+    c.tokenizer = part("jpeg", quality=5, length=15, merges=2)
+    c.order, c.feed = part("raster"), part("shift")
+    c.mixer = part("attention", heads=2, rope="sequence", out_bias=False)
+    c.head = part("categorical", bias=False)
+    c.model = dict(layers=2, width=16, mlp="swiglu", norm="rms", eps=1e-5, bias=False, dropout=0.1)
+    return c
+
+
 def mamba():
     c = llamagen()
     c.name, c.mixer = "mamba", part("mamba", state=4)
@@ -203,6 +213,7 @@ SYSTEMS = dict(
     xar=xar,
     rqtransformer=rqtransformer,
     dnd=dnd,
+    jpeglm=jpeglm,
     mamba=mamba,
     axial=axial,
     gla_chain=gla_chain,

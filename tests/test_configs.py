@@ -48,6 +48,7 @@ COUNTS = {
     # A size and a sum for each code beside what the file's size tells.
     **{f"dnd.py:{size}": (None, DND_RQVAE + 513 * 16384) for size in ("xxl", "xxxl", "arxiv")},
     "dnd.py:text": (None, DND_RQVAE + 513 * 4096),
+    "jpeglm.py:7b": (None, 126),  # two codes of each merge
     "mar.py:b": (None, 66_456_019 + 16),  # and our scale per channel
     "mar.py:l": (None, 66_456_019 + 16),
     "mar.py:h": (None, 66_456_019 + 16),
@@ -111,6 +112,12 @@ def dnd_count(layers, width, depth, vocab=16384, rows=1001):
     return layers * block + (vocab + rows) * width + depth * (vocab + 1) * width
 
 
+def jpeglm_count(layers, width, vocab=320, hidden=11008):
+    """Parameters of Llama 2 (the authors' 7B over 320 codes), and a row more: one label, and none."""
+    block = 4 * width**2 + 3 * width * hidden + 2 * width
+    return layers * block + width + 2 * vocab * width + 2 * width
+
+
 def mar_count(layers, width, depth, denoiser, slots=256, buffer=64, channels=16, classes=1000):
     """Parameters of MAR's module, added up by hand from its layers."""
     block = 4 * width + linear(width, 3 * width) + linear(width, width) + 8 * width * width + 5 * width
@@ -153,6 +160,7 @@ def time_count(width, classes):
 @pytest.mark.parametrize("name", COUNTS)
 def test_full_size(name):
     c = config.load(FOLDER / name)
+    c.data.num_classes = c.data.num_classes or 1
     tokenizer = models.build_tokenizer(c)
     generator = models.build_generator(c, tokenizer)
     expected, of_tokenizer = COUNTS[name]
@@ -179,6 +187,7 @@ def test_full_size(name):
         "rqtransformer": lambda: rqtransformer_count(
             layers, width, c.head.layers, c.data.num_classes, tokenizer.vocab
         ),
+        "jpeglm": lambda: jpeglm_count(layers, width),
     }[name.partition(".")[0]]()
     assert models.parameter_count(generator) == added
     assert expected in (None, added)
@@ -193,6 +202,7 @@ SLOTS = {
     "var.py:d36": 2240,
     "maskgit.py:imagenet512": 1024,
     "dnd.py:text": 576,
+    "jpeglm.py:7b": 12288,
 }
 CAPTIONS = dict(tokens=120, channels=2048)
 
@@ -205,6 +215,7 @@ def test_sizes_as_published():
     assert {sizes: round(acdit_count(*sizes) / 1e5) for sizes in counted} == counted
     counted = {(16, 768, 2048): 1726, (32, 1024, 2730): 6084, (40, 1280, 3413): 11860}
     assert {sizes: round(xar_count(*sizes) / 1e5) for sizes in counted} == counted
+    assert round(jpeglm_count(32, 4096) / 1e6) == 6479
     published = {(12, 1024): 3198, (18, 1280): 7190, (24, 1536): 13024}  # ARPG's README
     assert {sizes: round(arpg_count(*sizes) / 1e5) for sizes in published} == published
     assert (
@@ -243,7 +254,7 @@ def test_without_a_size_the_smallest(file):
 
 
 @pytest.mark.parametrize("size", ["pictures32", "pictures64"])
-@pytest.mark.parametrize("system", ["var", "llamagen", "mar", "rar"])
+@pytest.mark.parametrize("system", ["var", "llamagen", "mar", "rar", "jpeglm"])
 def test_sizes_for_pictures(system, size):
     """They build, and start from the user's own folder at their size."""
     c = config.load(f"{system}:{size}")

@@ -11,6 +11,7 @@ from systems import (
     SYSTEMS,
     acdit,
     arpg,
+    jpeglm,
     labels_for,
     llamagen,
     llamagen_text,
@@ -131,6 +132,11 @@ def build(c):
         ),
         (rar, dict(mixer=part("axial", heads=2)), "mixer axial: needs"),
         (randar, dict(mixer=part("gla", heads=2)), "mixer gla: expected rows all of which stay visible"),
+        (
+            jpeglm,
+            dict(order=part("frames")),
+            "field order: expected raster, as the slots of the tokenizer jpeg end with a stop code, found frames",
+        ),
         (arpg, dict(mixer=part("gla", heads=2)), "mixer gla: expected rows all of which stay visible"),
         (
             randar,
@@ -281,11 +287,14 @@ def test_loss_and_likelihood(name):
     assert not np.allclose(value, loss(params, True)[0], rtol=1e-6, atol=0)
     if generator.tokenizer.slot.kind == "codes":
         params["head"] = jax.tree.map(jnp.zeros_like, params["head"])
-        words = 16 + 12 * bool(generator.head.shares)  # ten classes, none, and a mask
+        # With a head of masked words ten classes, none, and a mask.
+        words = generator.tokenizer.vocab + 12 * bool(generator.head.shares)
         np.testing.assert_allclose(loss(params, False)[0], np.log(words), rtol=1e-5)
     if generator.head.explicit and not generator.ordering.random_decoding:
         nats = jax.jit(generator.log_likelihood)(params, quantizer, content, labels)
-        np.testing.assert_allclose(-nats.mean() / content[0].size, np.log(16), rtol=1e-5)
+        exists = generator.tokenizer.slot.exists(content)
+        codes = content.size if exists is None else exists.sum()
+        np.testing.assert_allclose(-nats.sum() / codes, np.log(generator.tokenizer.vocab), rtol=1e-5)
 
 
 @pytest.mark.parametrize("base", [llamagen, randar, arpg], ids=lambda base: base.__name__)

@@ -123,7 +123,7 @@ class Generator:
             hidden,
             target,
             rows.layout,
-            rows.weight,
+            self._weight(content, rows),
             train,
             quantizer,
             None if soft is None else contents.take(soft, rows.slots),
@@ -154,7 +154,16 @@ class Generator:
         hidden, rows = self.hidden(params, quantizer, content, labels, order)
         target = contents.take(content, rows.slots)
         nats: Any = self.head.apply(self.of_head(params), hidden, target, quantizer, method="log_prob")
-        return jnp.sum(nats, axis=1)
+        weight = self._weight(content, rows)
+        return jnp.sum(nats if weight is None else nats * weight, axis=1)
+
+    def _weight(self, content, rows):
+        """float32 [B, n]: 1 where the prediction counts, which that of padding never does; None for ones."""
+        exists = self.tokenizer.slot.exists(content)
+        if exists is None:
+            return rows.weight
+        counts = contents.take(exists, rows.slots).astype(jnp.float32)
+        return counts if rows.weight is None else counts * rows.weight
 
     def hidden(self, params, quantizer, content, labels, order, key=None):
         """The whole pass in parallel: hidden vectors [B, N, D] of the feed's rows, and those rows.

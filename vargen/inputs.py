@@ -124,6 +124,7 @@ def kept(value: Any, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
     if (
         len(levels) > 1
         or tokenizer.grid.frames > 1
+        or tokenizer.slot.stop is not None
         or any(s % n for s, n in zip(size, levels[0], strict=True))
     ):
         raise UserError(

@@ -42,6 +42,7 @@ class Model:
         self.generator = None if generator_params is None else build_generator(config, self.tokenizer)
         self._encode = jax.jit(self.tokenizer.encode)
         self._decode = jax.jit(self.tokenizer.decode)
+        self._valid = jax.jit(self.tokenizer.valid)
         self._decode_known = jax.jit(
             lambda params, content, known: self.tokenizer.decode_latents(
                 params, self.tokenizer.latents(params["quantizer"], content, known)
@@ -90,6 +91,22 @@ class Model:
           UserError: another dtype or shape, none, codes out of range, latents that aren't finite.
         """
         return self._decode(self.tokenizer_params, inputs.content(content, self.tokenizer))
+
+    def valid(self, content) -> jax.Array | None:
+        """bool [B]: which contents could be those of an image (bytes that make a file); None where all could.
+
+        Raises:
+          UserError: as `decode`.
+        """
+        return self._valid(self.tokenizer_params, inputs.content(content, self.tokenizer))
+
+    def files(self, content) -> list[bytes]:
+        """Contents as files of `tokenizer.suffix`, one an example; none where contents are no files.
+
+        Raises:
+          UserError: as `decode`.
+        """
+        return self.tokenizer.files(self.tokenizer_params, inputs.content(content, self.tokenizer))
 
     def reconstruct(self, images) -> jax.Array:
         """Images through the tokenizer and back: float [B, H, W, C] -> float32 of the same shape.
@@ -165,8 +182,7 @@ class Model:
         sampling, key = self.sampling(**options), inputs.key(key)
         labels = self._labels(generator, labels)
         pixels, slots = inputs.kept(kept, self.tokenizer)
-        if (count := len(jax.tree.leaves(labels)[0])) != len(images):
-            raise UserError(f"labels: expected {len(images)}, one for each of the images, found {count}")
+        self._one_for_each(labels, images, "images")
         content = self._encode(self.tokenizer_params, jnp.where(pixels[..., None], images, 0.0))
         quantizer = self.tokenizer_params["quantizer"]
         try:
@@ -176,6 +192,39 @@ class Model:
         except ValueError as error:
             raise UserError(str(error)) from error
         return self._decode(self.tokenizer_params, found.content)
+
+    def continued(self, content, count: int, labels, key, **options) -> jax.Array:
+        """Contents whose first slots stay and whose others are drawn anew: a prefix of bytes, the top of a picture.
+
+        Args:
+          content: as `decode` takes it; what it holds behind the first slots plays no role.
+          count: how many slots stay, of every example; in the canonical layout, which the order must begin with.
+          labels, key, **options: as for `generate`, a label for each content.
+
+        Returns:
+          Codes int32 [B, N] or latents float32 [B, N, C].
+
+        Raises:
+          UserError: as `decode` and `generate`; no such number of slots, or one that the order can't begin with; labels
+            other than one for each of the contents.
+        """
+        generator, content = self.needs_generator(), inputs.content(content, self.tokenizer)
+        count = inputs.whole(count, "count", 1, content.shape[1])
+        sampling, key = self.sampling(**options), inputs.key(key)
+        labels = self._labels(generator, labels)
+        self._one_for_each(labels, content, "contents")
+        known = tuple((np.arange(content.shape[1]) < count).tolist())
+        quantizer = self.tokenizer_params["quantizer"]
+        try:
+            return self._complete(
+                self.generator_params, quantizer, labels, key, sampling, content, known
+            ).content
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    def _one_for_each(self, labels, items, what: str) -> None:
+        if (count := len(jax.tree.leaves(labels)[0])) != len(items):
+            raise UserError(f"labels: expected {len(items)}, one for each of the {what}, found {count}")
 
     def sample_steps(self, labels, key, pictures: int = 10, **options) -> jax.Array:
         """The images as they grow, see `growth`; arguments and errors as for `generate` and `growth`."""
@@ -223,8 +272,7 @@ class Model:
         """
         generator = self.needs_generator()
         content, labels = inputs.content(content, self.tokenizer), self._labels(generator, labels)
-        if (count := len(jax.tree.leaves(labels)[0])) != len(content):
-            raise UserError(f"labels: expected {len(content)}, one for each of the codes, found {count}")
+        self._one_for_each(labels, content, "codes")
         try:
             return self._log_likelihood(
                 self.generator_params, self.tokenizer_params["quantizer"], content, labels

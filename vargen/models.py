@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from vargen import limits, parts, schema, tokenizers
@@ -94,6 +95,7 @@ def build_generator(config, tokenizer) -> Generator:
         )
         head.check(slot)
         _check_drafts(config, feed, head)
+        _check_stop(config, slot, ordering)
         if head.each_stage != feed.told:
             raise ValueError(
                 f"head {config.head.name}: doesn't go with the feed {config.feed.name}; staged with staged"
@@ -222,6 +224,19 @@ def _check_drafts(config, feed, head) -> None:
     if not feed.drafts and head.levels is not None:
         raise UserError(
             f"head {config.head.name}: drafts over several passes, expected the feed noisy, found {config.feed.name}"
+        )
+
+
+def _check_stop(config, slot, ordering) -> None:
+    """Where examples end with a stop code, what comes after it must be padding."""
+    if slot.stop is None:
+        return
+    order = None if ordering.random or ordering.random_decoding else ordering.decoding(None, 1)
+    one_by_one = np.arange(ordering.grid.size)
+    if order is None or not all(np.array_equal(x, one_by_one) for x in (order.slots, order.steps)):
+        raise UserError(
+            f"config field order: expected raster, as the slots of the tokenizer {config.tokenizer.name} end with a "
+            f"stop code, found {config.order.name}"
         )
 
 

@@ -18,10 +18,13 @@ class Slot:
     Attributes:
       shape: () for one code, (Q,) for Q codes (residual quantisation), (C,) for C numbers.
       vocab: K, what each code is below; 0 for numbers.
+      stop: the code with which an example ends: the slots after it in the canonical layout are padding, which holds it
+        too. None where every slot holds something.
     """
 
     shape: tuple[int, ...]
     vocab: int = 0
+    stop: int | None = None
 
     @property
     def kind(self) -> str:
@@ -36,6 +39,24 @@ class Slot:
     def zeros(self, batch: int, slots: int) -> jax.Array:
         """Content of zeros: [B, N, *shape]."""
         return jnp.zeros((batch, slots, *self.shape), self.dtype)
+
+    def exists(self, content: jax.Array) -> jax.Array | None:
+        """bool [B, N]: which slots are no padding, the stop code among them; None where there is no stop code."""
+        if self.stop is None:
+            return None
+        stops = content == self.stop
+        return jnp.cumsum(stops, axis=1) - stops == 0
+
+    def stopped(self, content: jax.Array) -> jax.Array:
+        """bool [B]: which examples have ended with a stop code."""
+        return jnp.any(content == self.stop, axis=1)
+
+    def padded(self, content: jax.Array) -> jax.Array:
+        """The content with stop codes in all padding."""
+        exists = self.exists(content)
+        if self.stop is None or exists is None:
+            return content
+        return jnp.where(exists, content, self.stop)
 
     def __str__(self) -> str:
         if not self.vocab:

@@ -29,8 +29,9 @@ def tiny(system: str) -> list[str]:
     """The overrides that make a digits config tiny."""
     from vargen import config
 
-    head = config.load(ROOT / "configs" / f"{system}.py").head.name
-    return [f"--config.{field}" for field in TINY + OPTIONS.get(head, [])]
+    c = config.load(ROOT / "configs" / f"{system}.py")
+    fields = [f for f in TINY if "encoder" in c.tokenizer or not f.startswith("tokenizer.encoder")]
+    return [f"--config.{field}" for field in fields + OPTIONS.get(c.head.name, [])]
 
 
 def start(*arguments: object, devices: int = 1, **environment: str) -> subprocess.Popen:

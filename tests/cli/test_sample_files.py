@@ -115,14 +115,16 @@ def test_room(tmp_path):
     (out / ".DS_Store").write_text("")
     for i in range(3):
         pictures.save(PIXELS, out / f"cat-{i}.png", SETTINGS)
+    (out / "cat-1.jpg").write_text("what a picture was decoded from")
     with pytest.raises(UserError, match="found 3; --overwrite clears them"):
         sample_files.make_room(out, False)
     clear = sample_files.make_room(out, True)
-    assert len(list(out.iterdir())) == 4  # nothing is gone yet
+    assert len(list(out.iterdir())) == 5  # nothing is gone yet
     clear()
     assert [p.name for p in out.iterdir()] == [".DS_Store"]
     for name, write in {
         "notes.txt": lambda p: p.write_text(""),
+        "alone.jpg": lambda p: p.write_text(""),
         "mine.png": lambda p: Image.fromarray(PIXELS).save(p),
         "folder.png": lambda p: p.mkdir(),
     }.items():

@@ -27,6 +27,7 @@ class Known:
         self.tokenizer = types.SimpleNamespace(slot=slot, vocab=VOCAB, grid=Grid(((1, 1), (1, 1))))
         self.generator = object() if generator else None
         self.error, self.mistakes, self.explicit = error, mistakes, explicit
+        self.questionable = False
         self.real = data.to_float(TEST.images)
         self.shapes, self.calls, self.options = set(), 0, []
 
@@ -38,14 +39,18 @@ class Known:
     def decode(self, content):
         return self.real[content[:, 0] * VOCAB + content[:, 1]] + self.error
 
-    def sample(self, labels, key, **options):
+    def valid(self, content):
+        return content[:, 1] % 2 == 0 if self.questionable else None
+
+    def generate(self, labels, key, **options):
         self.shapes.add(("sample", labels.shape))
         self.options.append(options)
         rng = np.random.default_rng(self.calls)
         self.calls += 1
         wrong = rng.random(len(labels)) < self.mistakes
         labels = np.where(wrong, (labels + 1) % 3, labels)
-        return np.stack([self.real[rng.choice(np.flatnonzero(TEST.labels == label))] for label in labels])
+        index = np.array([rng.choice(np.flatnonzero(TEST.labels == label)) for label in labels])
+        return np.stack([index // VOCAB, index % VOCAB], axis=1), None
 
     def log_likelihood(self, content, labels):
         if not self.explicit:

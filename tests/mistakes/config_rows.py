@@ -86,6 +86,13 @@ FIELDS = [  # field=value, words; all are found before anything is written
     ("training..steps=3", ("--config.FIELD=VALUE",)),
 ]  # fmt: skip
 CONFIGS = [Row(f"{TRAIN} '--config.{text}'", words) for text, words in FIELDS]
+CONFIGS += [Row(f"train --config {{root}}/configs/jpeglm.py:digits --workdir {{tmp}}/w --config.{text}", words) for text, words in (
+    ("tokenizer.slots=48", ("tokenizer.slots", "at most length, 47, found 48")),
+    ("order.name=frames", ("order", "expected raster", "stop code", "found frames")),
+    ("order.name=levels", ("order", "stop code")),
+    ("tokenizer.vocab=256", ("tokenizer.vocab",)),
+    ("head.name=diffusion", ("head diffusion", "latents")),
+)]  # fmt: skip
 CONFIGS += [Row(f"{SAMPLE} --config.{text}", words) for text, words in (
     ("model.layers=3", ("model.layers", "fixed by training")),
     ("sampling.top_p=0", ("sampling.top_p",)),

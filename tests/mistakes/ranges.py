@@ -63,3 +63,8 @@ RANGES += ranges(
     options(TOKENIZERS["vq"], "image_channels", "latent_channels", "dtype"),
     "{root}/configs/rar.py:digits",
 )
+RANGES += ranges(
+    "tokenizer",
+    options(TOKENIZERS["jpeg"], "image_size", "image_channels"),
+    "{root}/configs/jpeglm.py:digits",
+)

@@ -19,6 +19,7 @@ PARTS = dict(
     ),
     rq=part("rq", vocab=32, channels=4, depth=2, encoder=PATCH),
     kl=part("kl", channels=4, measure=True, encoder=PATCH),
+    jpeg=part("jpeg", quality=5, length=100, merges=2),
 )
 
 

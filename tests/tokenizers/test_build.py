@@ -87,7 +87,7 @@ def test_bfloat16_computes_about_the_same(encoder):
     [
         (
             part("vqq"),
-            "tokenizer.name: expected one of kl, multiscale_vq, rq, vq, found 'vqq'; did you mean vq?",
+            "tokenizer.name: expected one of jpeg, kl, multiscale_vq, rq, vq, found 'vqq'; did you mean vq?",
         ),
         (
             part("vq", encoder=part("cnn")),

@@ -249,7 +249,7 @@ def test_tokenizer():
     tokenizer = build()
     assert tokenizer == build() and hash(tokenizer) == hash(build())
     params = tokenizer.init(jax.random.key(0))
-    assert not jax.tree.leaves(params)
+    assert [x.shape for x in jax.tree.leaves(params)] == [(0, 2)]
     images = digits()
     content = jax.jit(tokenizer.encode)(params, images)
     assert content.shape == (len(images), 65) and content.dtype == jnp.int32
@@ -274,7 +274,83 @@ def test_tokenizer():
 
 def test_pictures_that_do_not_fit_are_cut():
     tokenizer = build(length=40)
-    encode = jax.jit(lambda images: (tokenizer.encode({}, images), tokenizer.lengths(images)))
+    params = tokenizer.init(jax.random.key(0))
+    encode = jax.jit(lambda images: (tokenizer.encode(params, images), tokenizer.lengths(images)))
     content, lengths = map(np.asarray, encode(digits()))
-    assert np.any(lengths > 40) and np.all(content[:, 40] == jpeg.STOP)
-    assert np.all(content[lengths > 40, :40] < jpeg.STOP)
+    assert 0 < np.sum(lengths > 40) < len(lengths)
+    np.testing.assert_array_equal((content < jpeg.STOP).all(axis=1), lengths > 40)
+
+
+@turbo
+def test_files_are_the_pictures_of_ordinary_ones():
+    """Encoded, without headers and tables, merged, and back: the pixels are those of Pillow's own file."""
+    frame = Frame(16, 24, 3, restart=1)
+    images = pictures(frame)[:6]
+    tokenizer = jpeg.Jpeg(frame, length=150, slots=140, merges=12)
+    params = tokenizer.fit([unit(images[:3]), unit(images[3:])])
+    content = jax.jit(tokenizer.encode)(params, unit(images))
+    exists = np.asarray(tokenizer.slot.exists(content)).sum(axis=1)
+    assert len(set(exists.tolist())) > 1, "lengths vary"
+    images_decoded = jax.jit(tokenizer.decode)(params, content)
+    for file, image, decoded, codes in zip(
+        tokenizer.files(params, content), images, images_decoded, exists - 1, strict=True
+    ):
+        ordinary = pillow_file(frame, image)
+        assert scan_of(file) == scan_of(ordinary) and len(scan_of(file)) > codes
+        found, expected = (np.asarray(Image.open(io.BytesIO(f))) for f in (file, ordinary))
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(bytes_of(decoded).reshape(expected.shape), expected)
+
+
+def test_valid():
+    """What stops where a picture's bytes end; a byte fewer, more or changed shows."""
+    tokenizer = build(restart=1)
+    params = tokenizer.init(jax.random.key(0))
+    whole = np.asarray(jax.jit(tokenizer.encode)(params, digits()))
+    rows, last = np.arange(len(whole)), (whole != jpeg.STOP).sum(axis=1) - 1
+    shorter, longer, other, endless = (whole.copy() for _ in range(4))
+    shorter[rows, last] = jpeg.STOP
+    longer[rows, last + 1] = 0
+    other[rows, last // 2] ^= 0x40
+    endless[endless == jpeg.STOP] = 0
+    valid = jax.jit(tokenizer.valid)
+    assert np.asarray(valid(params, whole)).all()
+    assert not any(np.asarray(valid(params, x)).any() for x in (shorter, longer, endless))
+    assert np.asarray(valid(params, other)).mean() < 0.5  # some other picture's, else
+
+
+def test_repair():
+    """Files of codes without an end, or with a second one, open; what comes after an end-of-image marker is no part."""
+    tokenizer = build(restart=1)
+    params = tokenizer.init(jax.random.key(0))
+    whole = np.asarray(jax.jit(tokenizer.encode)(params, digits()[:2]))
+    content = whole.copy()
+    content[0, 20:] = 0x11
+    content[1, 20:22], content[1, 22:] = (0xFF, 0xD9), 0x11
+    first, second = tokenizer.files(params, content)
+    for file in (first, second):
+        assert file.startswith(b"\xff\xd8") and file.endswith(b"\xff\xd9") and file.count(b"\xff\xd9") == 1
+        assert np.asarray(Image.open(io.BytesIO(file))).shape == (16, 16)
+    assert scan_of(second) == bytes(whole[1, :20].astype(np.uint8))
+
+
+def test_restarts_as_in_the_paper():
+    """256x256 at 4:2:0: 255 markers, their numbers in turn, so that a prefix may end with a row of blocks."""
+    frame = Frame(256, 256, 3, restart=1)
+    scan = scan_of(jpeg.to_file(frame, np.asarray(_scan(frame))))
+    markers = [scan[i + 1] for i in range(len(scan) - 1) if scan[i] == 0xFF and scan[i + 1]]
+    assert markers == [0xD0 + i % 8 for i in range(255)]
+    assert markers.count(0xD7) == 31
+
+
+def _scan(frame):
+    y, x = np.mgrid[:256, :256] / 128 - 1
+    scan, lengths = jax.jit(lambda i: jpeg.encode(frame, i, 8000))(
+        jnp.asarray(np.stack([x, y, x * y], -1)[None], jnp.float32)
+    )
+    return scan[0, : int(lengths[0])]
+
+
+def test_more_slots_than_bytes():
+    with pytest.raises(UserError, match="tokenizer.slots: expected at most length, 64, found 65"):
+        build(slots=65)

@@ -145,7 +145,8 @@ def sample_batches(
       seed: with a batch's place, the key of its samples.
       batch_size: samples drawn at once.
       resize: side in pixels to which samples are scaled (bicubic, as the authors that do it); 0: not.
-      on_content: called with the first batch's contents and order, as `Model.generate` gives them.
+      on_content: called with each batch's contents and order, as `Model.generate` gives them; the last batch is filled
+        up with its last sample.
       first: the sample to begin with, a multiple of `batch_size`.
       **options: of `Model.generate`.
 
@@ -162,7 +163,7 @@ def sample_batches(
         some = jax.tree.map(lambda x, start=start: x[start : start + batch_size], labels)
         key = jax.random.fold_in(seeds.key(seed), start)
         content, order = model.generate(_padded(some, batch_size), key, **options)
-        if on_content and not start:
+        if on_content:
             on_content(content, order)
         yield decoded(model, content, batch_size, resize)[: count - start]
 

@@ -171,9 +171,12 @@ def _trace(c: Any, tokenizer: Any, generator: Generator, devices: int, memory: M
     with _stage("tokenizer", c.tokenizer.name):
         images = batch_of(c.tokenizer_training, image=((size, size, c.data.channels), jnp.float32))
         settings = c.tokenizer_training
-        perceptual = (lambda weights, x, y: jnp.zeros(len(x))) if settings.losses.perceptual else None
-        task = TokenizerTask(tokenizer, settings, perceptual)
-        params = trained(task, "tokenizer_training", dict(perceptual={}), images)
+        if tokenizer.trained:
+            perceptual = (lambda weights, x, y: jnp.zeros(len(x))) if settings.losses.perceptual else None
+            task = TokenizerTask(tokenizer, settings, perceptual)
+            params = trained(task, "tokenizer_training", dict(perceptual={}), images)
+        else:
+            params = jax.eval_shape(tokenizer.init, key)
         content = jax.eval_shape(tokenizer.encode, params, images["image"])
         jax.eval_shape(tokenizer.decode, params, content)
     with _stage("generator", f"{c.feed.name}, {c.mixer.name}, {c.head.name}"):

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 SUMMARY = "draw images from a trained or imported model"
 DESCRIPTION = """
 Draws images of the classes (or captions) asked for and writes each as a PNG into a folder that has
-nothing else in it. Beside the folder lie DIR_grid.png, a choice of them, and DIR_steps.png, how the first
-ones of some classes came about, step by step. Every PNG carries its settings: --like PICTURE draws it again.
+nothing else in it, and next to it the file that it was decoded from, where codes are bytes of files.
+Beside the folder lie DIR_grid.png, a choice of them, and DIR_steps.png, how the first ones of some classes
+came about, step by step. Every PNG carries its settings: --like PICTURE draws it again.
 """
 EXAMPLES = """\
   vargen sample --workdir runs/quickstart
@@ -152,7 +153,14 @@ def draw(
         sampling=_resolved(model, options),
     )
 
-    grown = {}
+    grown: dict[int, Any] = {}
+    files: list[bytes] = []
+
+    def keep(content, order):
+        if model.tokenizer.suffix:
+            files.extend(model.files(content))
+        if len(columns) > 1 and not grown:
+            grow(content, order)
 
     def grow(content, order):
         """The first image of each class in the first batch; one large image takes as long as many small ones."""
@@ -161,8 +169,7 @@ def draw(
         steps = np.asarray(model.growth(content, order, chosen=chosen), np.float32)
         grown.update(zip((wanted[i // count] for i in chosen), np.clip(steps, -1, 1).swapaxes(0, 1)))
 
-    on_content = grow if len(columns) > 1 else None
-    drawn = common.sample_batches(model, labels, args.seed or 0, batch_size, resize, on_content, **options)
+    drawn = common.sample_batches(model, labels, args.seed or 0, batch_size, resize, keep, **options)
     kept: dict[int, list] = {c: [] for c in wanted[:GRID_ROWS]}
     done = 0
     stems = sample_files.stems({c: names[c] for c in wanted})
@@ -172,7 +179,10 @@ def draw(
         for image in pictures.to_uint8(images):
             label, number = wanted[done // count], done % count
             own = {"class": names[label], "index": done}
-            pictures.save(image, folder.out / file_name(stems[label], number, count), made_by | own)
+            where = folder.out / file_name(stems[label], number, count)
+            pictures.save(image, where, made_by | own)
+            if files:
+                paths.write_bytes(where.with_suffix(model.tokenizer.suffix), files[done])
             if label in kept and number < GRID_COLUMNS:
                 kept[label].append(image)
             done += 1

@@ -13,6 +13,7 @@ from vargen.errors import UserError
 if TYPE_CHECKING:
     from vargen.paths import Path
 
+DECODED = (".jpg",)  # of files that a picture of the same name was decoded from: `Tokenizer.suffix`
 LONGEST = 80  # bytes of a class's name in a file's
 MOST_LABELS = 10**6
 
@@ -72,14 +73,17 @@ def make_room(out: Path, overwrite: bool) -> Callable[[], None]:
     for item in sorted(out.iterdir(), key=lambda p: p.name) if out.is_dir() else []:
         if item.name.startswith("."):
             continue  # the system's own
-        if not (paths.is_file(item) and item.suffix == ".png" and pictures.settings(item)):
+        picture = item.with_suffix(".png")
+        known = item.suffix in (".png", *DECODED) and paths.is_file(item) and paths.is_file(picture)
+        if not (known and pictures.settings(picture)):
             raise UserError(
                 f"--out {out}: expected a new folder or one of vargen's pictures alone, found {item.name}"
             )
         older.append(item)
     if older and not overwrite:
+        count = sum(item.suffix == ".png" for item in older)
         raise UserError(
-            f"--out {out}: expected no pictures there, found {len(older)}; --overwrite clears them, or name another "
+            f"--out {out}: expected no pictures there, found {count}; --overwrite clears them, or name another "
             "--out"
         )
 

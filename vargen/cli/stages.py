@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,14 @@ import numpy as np
 
 from vargen import classes, data, fine_tuning, paths, sharding, weights_file
 from vargen.cli import copying, processes, tokenize
+from vargen.config import from_json, to_json
 from vargen.data import codes
 from vargen.errors import UserError
 from vargen.models import build_generator, build_tokenizer
 from vargen.samplers import Sampling
 from vargen.tokenizers import usage
 from vargen.tokenizers.perceptual import load_perceptual
-from vargen.training import checkpoints, held_out, metrics
+from vargen.training import checkpoints, held_out, metrics, resume
 from vargen.training.loop import train as loop
 from vargen.training.tasks import GeneratorTask, TokenizerTask
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from vargen.paths import Path
 
 
+FITTED = 10_000  # pictures that a tokenizer without training learns from, as JPEG-LM's merges
 HeldOut = Callable[[], tuple[np.ndarray, np.ndarray]]
 
 
@@ -47,7 +50,8 @@ def train_tokenizer(
 ) -> int:
     """Trains WORKDIR/tokenizer.
 
-    One that was imported is trained on only where that is `asked` for, one that was copied never.
+    One that was imported is trained on only where that is `asked` for, one that was copied never. One that has nothing
+    to train is fitted to the first pictures.
 
     Args:
       config, workdir, sources: as `vargen train` has checked them.
@@ -64,6 +68,12 @@ def train_tokenizer(
     start = directory / checkpoints.WEIGHTS
     mesh = sharding.make_mesh(**settings.mesh)
     tokenizer = build_tokenizer(config)
+    if not tokenizer.trained:
+        processes.say(f"tokenizer {config.tokenizer.name}: nothing to train")
+        if processes.is_first():
+            _fit_tokenizer(config, tokenizer, directory)
+        processes.wait_for_first("tokenizer_fitted")
+        return 0
     images, _ = held_out_images()
     validate, pictures = held_out.of_tokenizer(tokenizer, images, config.evaluation.batch_size, mesh)
     distance, weights = perceptual or (None, None)
@@ -86,6 +96,22 @@ def train_tokenizer(
     return stopped_by
 
 
+def _fit_tokenizer(config: ConfigDict, tokenizer: Any, directory: Path) -> None:
+    """Writes the parameters of a tokenizer that isn't trained, as those of an imported one."""
+    source = data.load(config.data, "train")
+    count = min(len(source), FITTED)
+    size = min(config.evaluation.batch_size, count)
+    pictures = data.batches(
+        source, batch_size=size, seed=config.seed, settings=config.data, augment=False, epochs=1
+    )
+    batches = itertools.islice((batch["image"] for batch in pictures), -(-count // size))
+    params = jax.tree.map(np.asarray, tokenizer.fit(batches))
+    directory.mkdir(parents=True, exist_ok=True)
+    # The config last: without it, or with an older one, a start fits anew.
+    weights_file.write(directory / checkpoints.WEIGHTS, params)
+    paths.write_text(directory / checkpoints.CONFIG, to_json(config))
+
+
 def _last_validation(directory: Path) -> dict[str, float]:
     """What the last validation of a stage measured."""
     rows = [row for row in metrics.read(directory / metrics.FILE) if "validation_loss" in row]
@@ -106,9 +132,19 @@ def tokenizer_is_due(config: ConfigDict, workdir: Path, asked: bool) -> bool:
                 f"workdir {workdir}: its tokenizer is another workdir's, expected one of its own to train"
             )
         return False
+    if not build_tokenizer(config).trained:
+        return not _fitted(config, directory)
     if paths.is_file(directory / checkpoints.WEIGHTS) and not asked:
         return False
     return not complete(directory, config.tokenizer_training.steps)
+
+
+def _fitted(config: ConfigDict, directory: Path) -> bool:
+    """Whether a tokenizer that isn't trained lies there, of the same config but for fields that are free."""
+    if not all(paths.is_file(directory / name) for name in (checkpoints.WEIGHTS, checkpoints.CONFIG)):
+        return False
+    theirs = from_json((directory / checkpoints.CONFIG).read_text())
+    return all(resume.is_free(field, "tokenizer") for field, _, _ in resume.differences(theirs, config))
 
 
 def check_tokenizer(workdir: Path) -> None:

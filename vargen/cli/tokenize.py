@@ -101,15 +101,31 @@ def store(
     started = time.monotonic()
     total = copies * len(source)
     counts: Any = 0
+    too_long = 0
     with codes.Writer(directory, meta) as writer:
         for batch in progress.each(batches, total, "tokenizing", size=lambda b: len(b["label"])):
             count = len(batch["label"])
             content = np.asarray(encode(params, data.padded(batch["image"], batch_size)))[:count]
-            writer.add(content, batch["label"])
+            labels = batch["label"]
+            if tokenizer.slot.stop is not None:
+                whole = np.asarray(tokenizer.slot.stopped(content))
+                too_long += int(np.sum(~whole))
+                content, labels = content[whole], labels[whole]
+            writer.add(content, labels)
             if content.dtype == np.int32:
-                counts = counts + usage.count(content, tokenizer.grid.level_sizes, tokenizer.vocab)
+                exists = tokenizer.slot.exists(content)
+                counts = counts + usage.count(content, tokenizer.grid.level_sizes, tokenizer.vocab, exists)
+        if too_long == total:
+            raise UserError(
+                f"tokenizer {config.tokenizer.name}: expected pictures of less than {tokenizer.grid.size} codes, found "
+                "none; a larger tokenizer.length holds longer ones"
+            )
     spent = progress.duration(time.monotonic() - started)
     print(f"codes: {total} pictures in {spent}, in {directory}", flush=True)
+    if too_long:
+        print(
+            f"{too_long} of them take more than {tokenizer.grid.size - 1} codes and are left out", flush=True
+        )
     if np.ndim(counts):
         print(usage.line(usage.statistics(counts)), flush=True)
     return directory

@@ -57,10 +57,11 @@ def evaluate(
       Of the samples, `label_accuracy` (the classifier sees the label asked for; not of one class, where it could see
       nothing else); `precision`, `recall` and
       `frechet_distance_classifier` against held-out images; `images_per_second` after warm-up; their number,
-      `samples`. `nearest_distance`: the median over samples of the distance to the nearest training image (see
+      `samples`; `valid`, the share of their contents that could be an image's, where not all could.
+      `nearest_distance`: the median over samples of the distance to the nearest training image (see
       `vargen.evaluation.nearest`), and `real_nearest_distance` that of held-out images.
       Where there is an explicit likelihood, of the held-out images' codes, `bits_per_dimension` (per image
-      value) and `bits_per_code`.
+      value) and `bits_per_code` (per slot that holds something).
       For comparison, `real_precision`, `real_recall` and `real_frechet_distance_classifier` with as many
       training images in the samples' place, and `real_label_accuracy` of held-out images.
     """
@@ -119,7 +120,8 @@ def measure(
     # The same labels for every model: the test set's, shuffled, over and over.
     asked = np.resize(np.random.default_rng(0).permutation(labels), samples)
     timer = _Timer()
-    drawn = progress(_draw(model, asked, batch_size, key, sampling, timer), samples, "sampling")
+    valid: list[np.ndarray] = []
+    drawn = progress(_draw(model, asked, batch_size, key, sampling, timer, valid), samples, "sampling")
     training, _ = pipeline.arrays(source_train, limit)
     averaged = small(training)
     kept, features, logits, places, distances = [], [], [], [], []
@@ -142,6 +144,8 @@ def measure(
         found |= _compare(real, np.concatenate(features), "")
         some = training[np.arange(min(samples, len(training))) * len(training) // min(samples, len(training))]
         found |= _compare(real, classifier.features(some), "real_")
+    if valid:
+        found["valid"] = float(np.mean(np.concatenate(valid)))
     found |= dict(images_per_second=timer.images / max(timer.seconds, 1e-9), samples=samples)
     return measured
 
@@ -184,13 +188,17 @@ def _tokenizer(
             except UserError:  # the head or the order has no explicit likelihood
                 explicit = False
     result = {name: float(np.mean(np.concatenate(values))) for name, values in measured.items()}
+    slots = 0.0  # of an image, that hold something
     if codes:
-        sizes, vocab = model.tokenizer.grid.level_sizes, model.tokenizer.vocab
-        result |= usage.statistics(usage.count(np.concatenate(codes), sizes, vocab))
+        content, t = np.concatenate(codes), model.tokenizer
+        exists = t.slot.exists(content)
+        exists = np.ones(content.shape, bool) if exists is None else np.asarray(exists)
+        slots = float(exists.sum()) / len(content)
+        result |= usage.statistics(usage.count(content, t.grid.level_sizes, t.vocab, exists))
     if explicit:
         mean = float(np.mean(np.concatenate(nats)))
         result["bits_per_dimension"] = metrics.bits(mean, images[0].size)
-        result["bits_per_code"] = metrics.bits(mean, codes[0][0].size)
+        result["bits_per_code"] = metrics.bits(mean, slots)
     return result, np.concatenate(kept)
 
 
@@ -201,9 +209,18 @@ class _Timer:
 
 
 def _draw(
-    model: Any, labels: np.ndarray, batch_size: int, key: jax.Array, sampling: dict[str, Any], timer: _Timer
+    model: Any,
+    labels: np.ndarray,
+    batch_size: int,
+    key: jax.Array,
+    sampling: dict[str, Any],
+    timer: _Timer,
+    valid: list[np.ndarray],
 ) -> Iterator[np.ndarray]:
-    """Samples float32 [b, H, W, C], clipped to [-1, 1], for labels int [M]; all but the first batch timed."""
+    """Samples float32 [b, H, W, C], clipped to [-1, 1], for labels int [M]; all but the first batch timed.
+
+    Which of their contents are valid is appended, bool [b], where that is a question.
+    """
     batch_size = min(batch_size, len(labels))
     starts = list(range(0, len(labels), batch_size))
     # The first batch compiles and is not timed; where it is the only one, it is drawn once more for the time.
@@ -211,11 +228,13 @@ def _draw(
         asked = labels[start : start + batch_size]
         began = time.perf_counter()
         batch_key = jax.random.fold_in(key, start)
-        drawn = np.asarray(
-            model.sample(pipeline.padded(asked, batch_size), batch_key, **sampling), np.float32
-        )
+        content, _ = model.generate(pipeline.padded(asked, batch_size), batch_key, **sampling)
+        drawn = np.asarray(model.decode(content), np.float32)
         if i > 0:
             timer.seconds += time.perf_counter() - began
             timer.images += batch_size
         if i < len(starts):
+            found = model.valid(content)
+            if found is not None:
+                valid.append(np.asarray(found)[: len(asked)])
             yield np.clip(drawn[: len(asked)], -1, 1)

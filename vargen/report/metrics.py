@@ -35,6 +35,7 @@ _PERCENT, _TIME = "percent", "seconds"
 
 # fmt: off
 METRICS = {
+    "valid": Metric("Valid codes", _PERCENT, "samples whose codes are such as a picture has, from first to last"),
     "label_accuracy": Metric("Label accuracy", _PERCENT,
         "samples that a classifier gives the class they were asked for", "real_label_accuracy"),
     "frechet_distance_classifier": Metric("Fréchet distance (classifier)", "{:.2f}",

@@ -145,7 +145,8 @@ def decode(
     order = call.order
     if found.slots is not None:
         order = dataclasses.replace(order, slots=found.slots)
-    return Decoded(found.content, order, found.score, jnp.broadcast_to(passes, len(call.slots)))
+    content = generator.tokenizer.slot.padded(found.content)
+    return Decoded(content, order, found.score, jnp.broadcast_to(passes, len(call.slots)))
 
 
 def begin(
@@ -204,12 +205,12 @@ def scheduled(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
     """All steps, one after another: alone where each has arithmetic of its own, else in scans."""
     passes, levels = 0, call.generator.head.levels
     for steps in groups(call.order, call.generator.feed, call.generator.ordering.proposes):
-        drawn = steps[0].start >= call.order.given
+        drawn, count = steps[0].start >= call.order.given, 1
         if len(steps) == 1:
             decoding = advance(call, decoding, steps[0], drawn=drawn)
         else:
-            decoding = scanned(call, decoding, steps, drawn)
-        passes += len(steps) * (len(levels) if drawn and levels is not None else 1)
+            decoding, count = scanned(call, decoding, steps, drawn)
+        passes += count * (len(levels) if drawn and levels is not None else 1)
     return decoding, passes
 
 
@@ -248,19 +249,24 @@ POLICIES = {
 }
 
 
-def scanned(call: Call, decoding: Decoding, steps: list[Step], drawn: bool) -> Decoding:
-    """Steps that are alike, in one `lax.scan`."""
+def scanned(call: Call, decoding: Decoding, steps: list[Step], drawn: bool) -> tuple[Decoding, Any]:
+    """Steps that are alike, in one loop: to its end, or until every example has stopped; and how many they were."""
     generator, layers, cache = call.generator, None, decoding.cache
+    count: Any = len(steps)
     if generator.feed.cached:
         layers, cache = _cut(call, _lengthened(call, cache))
 
     def body(decoding, at):
         return advance(call, decoding, dataclasses.replace(steps[0], begins=False, **at), layers, drawn), None
 
-    decoding = jax.lax.scan(body, dataclasses.replace(decoding, cache=cache), table(steps))[0]
+    decoding = dataclasses.replace(decoding, cache=cache)
+    if generator.tokenizer.slot.stop is None:
+        decoding = jax.lax.scan(body, decoding, table(steps))[0]
+    else:
+        decoding, count = _until_stopped(generator.tokenizer.slot, body, decoding, table(steps), count)
     if generator.feed.cached:
         decoding = dataclasses.replace(decoding, cache=_stacked(call, decoding.cache))
-    return decoding
+    return decoding, count
 
 
 def table(steps: list[Step]) -> dict[str, jax.Array]:
@@ -291,6 +297,8 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
             sample, cache = at_once(call, decoding, step, draws, guidance, layers)
         else:
             sample, cache = jointly(call, decoding, step, put, draws, guidance, layers)
+        if (slot := call.generator.tokenizer.slot).stop is not None:  # so is what comes after a stop code
+            put = jnp.where(slot.stopped(content)[:, None], n, put)
         if sequence is not None:
             sequence = _revised(call, step, slots, sample, draws)
         content = contents.put(content, put, sample.content)
@@ -399,6 +407,21 @@ def groups(order: Order, feed, proposes: str = "step") -> list[list[Step]]:
         ]
         for piece in pieces
     ]
+
+
+def _until_stopped(slot, body, decoding: Decoding, table, count: int) -> tuple[Decoding, jax.Array]:
+    """`lax.scan` of `body` over `count` rows of a table, given up once every example has its stop code; and after how
+    many rows."""
+
+    def goes_on(carry):
+        return (carry[0] < count) & ~jnp.all(slot.stopped(carry[1].content))
+
+    def step(carry):
+        i, decoding = carry
+        return i + 1, body(decoding, {name: column[i] for name, column in table.items()})[0]
+
+    rows, decoding = jax.lax.while_loop(goes_on, step, (jnp.int32(0), decoding))
+    return decoding, rows
 
 
 def _no_scores(call: Call, content: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ from vargen import parts
 from vargen.errors import UserError
 from vargen.limits import SHARE, SIZE, Above, AtLeast, Between
 from vargen.slots import Grid
-from vargen.tokenizers import conv, patch, pooled
+from vargen.tokenizers import conv, jpeg, patch, pooled
 from vargen.tokenizers.autoencoder import latent_grid
 from vargen.tokenizers.kl import KL
 from vargen.tokenizers.multiscale import MultiScaleVQ
@@ -236,7 +236,7 @@ def build_rq(
     )
 
 
-TOKENIZERS = dict(vq=build_vq, multiscale_vq=build_multiscale_vq, kl=build_kl, rq=build_rq)
+TOKENIZERS = dict(vq=build_vq, multiscale_vq=build_multiscale_vq, kl=build_kl, rq=build_rq, jpeg=jpeg.build)
 
 
 def _codec(encoder, image_size, image_channels, channels, moments, dtype):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vargen.errors import UserError
 from vargen.slots import Grid, Slot
@@ -36,6 +37,9 @@ class Autoencoder:
     vocab: int
     channels: int
 
+    trained = True
+    suffix = ""
+
     @property
     def slot(self) -> Slot:
         """What each slot holds: a code, or a latent."""
@@ -50,6 +54,18 @@ class Autoencoder:
     def init(self, key: jax.Array) -> dict:
         """Parameters, a plain tree of float32."""
         return nn.meta.unbox(self.init_boxed(key))
+
+    def fit(self, images: Iterable[np.ndarray]) -> dict:
+        """Nothing is learnt without training."""
+        raise NotImplementedError
+
+    def files(self, params: dict, content: jax.Array) -> list[bytes]:
+        """Contents are no files."""
+        return []
+
+    def valid(self, params: dict, content: jax.Array) -> None:
+        """All contents could be those of an image."""
+        return None
 
     def init_quantizer(self, key: jax.Array) -> dict:
         """The quantiser's parameters with logical axis names."""

@@ -7,7 +7,7 @@ each MCU, so that each begins at a byte and refers to no other.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 import jax
@@ -17,10 +17,11 @@ import numpy as np
 from vargen.errors import UserError
 from vargen.limits import Between, OneOf
 from vargen.slots import Grid, Slot
-from vargen.tokenizers import jpeg_bits, jpeg_pixels
+from vargen.tokenizers import byte_pairs, jpeg_bits, jpeg_pixels
 from vargen.tokenizers.jpeg_tables import SUBSAMPLING, Frame
 
 STOP = 256  # the code after the last byte
+_END = b"\xff\xd9"  # the end-of-image marker
 
 
 def encode(frame: Frame, images: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
@@ -61,24 +62,42 @@ def decode(frame: Frame, scan: jax.Array, lengths: jax.Array) -> jax.Array:
 
 
 def to_file(frame: Frame, scan: np.ndarray) -> bytes:
-    """A JPEG file around one scan: whole numbers [length] from 0 to 255."""
-    return frame.header() + np.asarray(scan).astype(np.uint8).tobytes() + b"\xff\xd9"
+    """A JPEG file around one scan: whole numbers [length] from 0 to 255, up to the first end-of-image marker in it."""
+    found = np.asarray(scan).astype(np.uint8).tobytes().partition(_END)[0]
+    return frame.header() + found + _END
 
 
 @dataclasses.dataclass(frozen=True)
 class Jpeg:
-    """The bytes of a picture's scan, one a slot, then stop codes to the last slot. No parameters.
+    """The bytes of a picture's scan, one a slot or several merged, then stop codes to the last slot.
+
+    Codes are bytes, `STOP`, and the merges behind it. Parameters are the merges alone, dict(quantizer=dict(merges=int32
+    [M, 2])), which `fit` learns. A picture that doesn't fit has no stop code.
 
     Attributes:
       frame: sizes, quality, subsampling.
-      length: bytes that there is room for; one slot more, for a stop code.
+      length: bytes that there is room for.
+      slots: codes that there is room for; one slot more, for a stop code.
+      merges: M.
     """
 
     frame: Frame
     length: int
+    slots: int
+    merges: int = 0
 
-    vocab = STOP + 1
-    slot = Slot((), STOP + 1)
+    trained = False
+    suffix = ".jpg"
+
+    @property
+    def vocab(self) -> int:
+        """K."""
+        return STOP + 1 + self.merges
+
+    @property
+    def slot(self) -> Slot:
+        """What each slot holds: a code."""
+        return Slot((), self.vocab, STOP)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -98,35 +117,70 @@ class Jpeg:
     @property
     def grid(self) -> Grid:
         """One row of slots."""
-        return Grid(((1, self.length + 1),))
+        return Grid(((1, self.slots + 1),))
 
     def init_boxed(self, key: jax.Array) -> dict:
-        """No parameters."""
-        return dict(quantizer={})
+        """No merges yet: pairs that never are."""
+        return self.init(key)
 
     def init(self, key: jax.Array) -> dict:
-        """No parameters."""
-        return dict(quantizer={})
+        """No merges yet: pairs that never are."""
+        return dict(quantizer=self.init_quantizer(key))
+
+    def init_quantizer(self, key: jax.Array) -> dict:
+        """dict(merges int32 [M, 2])."""
+        return dict(merges=jnp.full((self.merges, 2), -1, jnp.int32))
 
     def init_stats(self) -> dict:
         """No statistics."""
         return {}
+
+    def fit(self, images: Iterable[np.ndarray]) -> dict:
+        """The parameters: merges of the scans of images, batches float32 [b, H, W, C]."""
+        params = self.init(jax.random.key(0))
+        if not self.merges:
+            return params
+        plain = dataclasses.replace(self, slots=self.length, merges=0)
+        encode = jax.jit(plain.encode)
+        scans = [np.asarray(encode(plain.init(jax.random.key(0)), x)) for x in images]
+        merges = byte_pairs.learn(np.concatenate(scans), self.merges, STOP + 1, STOP)
+        return dict(quantizer=dict(merges=jnp.asarray(merges)))
 
     def lengths(self, images: jax.Array) -> jax.Array:
         """Bytes that each image takes, above `length` where they don't fit: float32 [B, H, W, C] -> int32 [B]."""
         return encode(self.frame, images, self.length)[1]
 
     def encode(self, params: dict, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """[B, H, W, C_image] -> codes int32 [B, N]. What doesn't fit is cut off (see `lengths`). No key is used."""
-        scan, lengths = encode(self.frame, images, self.length)
-        scan = jnp.pad(scan, ((0, 0), (0, 1)), constant_values=STOP)
-        return jnp.where(jnp.arange(self.length + 1) < lengths[:, None], scan, STOP)
+        """[B, H, W, C_image] -> codes int32 [B, N]. What doesn't fit is cut off, without a stop code."""
+        scan, lengths = encode(self.frame, images, self.length + 1)
+        codes = jnp.where(jnp.arange(self.length + 1) < lengths[:, None], scan, STOP)
+        codes = byte_pairs.merge(codes, params["quantizer"]["merges"], STOP + 1, STOP)
+        cut = (lengths > self.length)[:, None] & (codes == STOP)
+        return jnp.where(cut, 0, codes)[:, : self.slots + 1]
+
+    def scan(self, qparams: dict, content: jax.Array, known: jax.Array | None = None) -> tuple:
+        """Codes int32 [B, N] -> bytes int32 [B, L], lengths int32 [B]: of the codes before a stop or unknown one."""
+        over = content == STOP if known is None else (content == STOP) | ~known
+        codes = jnp.where(jnp.cumsum(over, axis=1) > 0, STOP, content)
+        scan = byte_pairs.split(codes, qparams["merges"], STOP + 1, STOP, self.length + 1)
+        return scan, jnp.sum(scan != STOP, axis=1)
 
     def latents(self, qparams: dict, content: jax.Array, known: jax.Array | None = None) -> jax.Array:
-        """Codes int32 [B, N] -> the image, float32 [B, H, W, C]: of the bytes before the first stop or unknown one."""
-        over = content >= STOP if known is None else (content >= STOP) | ~known
-        lengths = jnp.where(jnp.any(over, axis=1), jnp.argmax(over, axis=1), content.shape[1])
-        return decode(self.frame, content, lengths)
+        """Codes int32 [B, N] -> the image, float32 [B, H, W, C], see `scan` and `decode`."""
+        return decode(self.frame, *self.scan(qparams, content, known))
+
+    def files(self, params: dict, content: jax.Array) -> list[bytes]:
+        """Codes int32 [B, N] -> JPEG files, repaired where the codes have no end or more than one."""
+        scans, lengths = map(np.asarray, jax.jit(self.scan)(params["quantizer"], content))
+        return [to_file(self.frame, scan[:length]) for scan, length in zip(scans, lengths, strict=True)]
+
+    def valid(self, params: dict, content: jax.Array) -> jax.Array:
+        """bool [B]: whether codes [B, N] stop, and are byte by byte what an encoder makes of what they say."""
+        scan, lengths = self.scan(params["quantizer"], content)
+        levels = jpeg_bits.unpack(self.frame, scan, lengths)
+        again, expected = jpeg_bits.pack(self.frame, levels, self.length + 1)
+        same = jnp.where(scan == STOP, 0, scan) == again
+        return self.slot.stopped(content) & (lengths == expected) & jnp.all(same, axis=1)
 
     def decode(self, params: dict, content: jax.Array) -> jax.Array:
         """Codes int32 [B, N] -> float32 [B, H, W, C_image] in [-1, 1]."""
@@ -168,6 +222,8 @@ def build(
     image_size: tuple[int, int],
     image_channels: int,
     length: Annotated[int, Between(1, 2**20)],
+    slots: Annotated[int, Between(0, 2**20)] = 0,
+    merges: Annotated[int, Between(0, 2**16)] = 0,
     quality: Annotated[int, Between(1, 100)] = 25,
     subsampling: Annotated[str, OneOf(*SUBSAMPLING)] = "4:2:0",
     restart: Annotated[int, Between(0, 65535)] = 0,
@@ -177,9 +233,17 @@ def build(
     Args:
       image_size: (H, W).
       image_channels: of the images.
-      length: bytes that there is room for in a picture.
+      length: bytes that there is room for in a picture; one that takes more isn't learnt.
+      slots: codes that there is room for, merged bytes among them; 0: as many as bytes.
+      merges: pairs of bytes, or of what they were merged to, that are codes of their own; learnt of the pictures.
       quality: libjpeg's, higher is better.
       subsampling: of chroma; a grey picture has none.
       restart: MCUs between two restart markers; 0 for none.
+
+    Raises:
+      UserError: more slots than bytes.
     """
-    return Jpeg(Frame(*image_size, image_channels, quality, subsampling, restart), length)
+    if slots > length:
+        raise UserError(f"config field tokenizer.slots: expected at most length, {length}, found {slots}")
+    frame = Frame(*image_size, image_channels, quality, subsampling, restart)
+    return Jpeg(frame, length, slots or length, merges)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 
 from vargen.slots import Grid, Slot
 
@@ -22,6 +23,8 @@ class Tokenizer(Protocol):
       slot: what each holds.
       vocab: K, 0 where the content is latents.
       channels: C of the latents.
+      trained: whether its parameters come of training by `loss`; else of `fit`.
+      suffix: of the files that contents are, ".jpg"; "" where they are none.
     """
 
     @property
@@ -36,6 +39,10 @@ class Tokenizer(Protocol):
     def vocab(self) -> int: ...
     @property
     def channels(self) -> int: ...
+    @property
+    def trained(self) -> bool: ...
+    @property
+    def suffix(self) -> str: ...
 
     def init_boxed(self, key: jax.Array) -> dict:
         """Parameters with logical axis names."""
@@ -43,6 +50,18 @@ class Tokenizer(Protocol):
 
     def init(self, key: jax.Array) -> dict:
         """Parameters, a plain tree of float32."""
+        ...
+
+    def fit(self, images: Iterable[np.ndarray]) -> dict:
+        """The parameters, of batches of images float32 [b, H, W, C_image] in [-1, 1]; where not `trained`."""
+        ...
+
+    def files(self, params: dict, content: jax.Array) -> list[bytes]:
+        """Content as files, one an example; where there is a `suffix`."""
+        ...
+
+    def valid(self, params: dict, content: jax.Array) -> jax.Array | None:
+        """bool [B]: which contents could be those of an image; None where all could."""
         ...
 
     def init_stats(self) -> dict:

@@ -119,9 +119,17 @@ def _in_turns(places: jax.Array, counts: Sequence[int]) -> jax.Array:
 # On a set of images: exact counts.
 
 
-def count(codes: np.ndarray, sizes: Sequence[int], vocab: int) -> np.ndarray:
-    """Codes int [M, N], or [M, N, Q], of levels of `sizes` slots -> how often each level (and of several codes a slot
-    each depth of it) has each code, int64 [levels, K].
+def count(codes: np.ndarray, sizes: Sequence[int], vocab: int, exists: Any = None) -> np.ndarray:
+    """How often each level (and of several codes a slot each depth of it) has each code.
+
+    Args:
+      codes: int [M, N], or [M, N, Q].
+      sizes: slots per level.
+      vocab: K.
+      exists: bool [M, N], slots that count; None for all.
+
+    Returns:
+      int64 [levels, K].
 
     Raises:
       ValueError: other codes than 0 to K - 1.
@@ -131,10 +139,11 @@ def count(codes: np.ndarray, sizes: Sequence[int], vocab: int) -> np.ndarray:
         raise ValueError(
             f"codes: expected values from 0 to {vocab - 1}, found {codes.min()} to {codes.max()}"
         )
-    levels = np.split(codes, np.cumsum(sizes)[:-1], axis=1)
+    exists = np.ones(codes.shape[:2], bool) if exists is None else np.asarray(exists)
+    levels = list(zip(*(np.split(x, np.cumsum(sizes)[:-1], axis=1) for x in (codes, exists)), strict=True))
     if codes.ndim == 3:
-        levels = [level[..., depth] for level in levels for depth in range(codes.shape[-1])]
-    return np.stack([np.bincount(level.reshape(-1), minlength=vocab) for level in levels])
+        levels = [(level[..., depth], there) for level, there in levels for depth in range(codes.shape[-1])]
+    return np.stack([np.bincount(level[there], minlength=vocab) for level, there in levels])
 
 
 def statistics(counts: np.ndarray) -> dict[str, float]:
