@@ -37,7 +37,8 @@ class Mask(Plain, nn.Module):
       encoder_decoder: two stages instead of one.
       buffer: rows that carry the condition.
       positions: adds a learned embedding of each row's place.
-      norm: whether the rows go through a norm first, of `eps`.
+      norm: whether the rows go through a norm first.
+      eps: of this norm.
       target_positions: adds a learned embedding of its slot to each prediction (MAR).
       counts: what training's loss is the mean over: the masked "slots" of the batch; its "pictures", each by the mean
         over its own masked slots (MaskGIT); or "all" slots, known ones too (MaskGIL, arXiv 2507.13032, official code).
