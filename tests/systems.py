@@ -27,6 +27,16 @@ def var_shared():
     return c
 
 
+def flexvar():
+    c = var()
+    c.name = "flexvar"
+    encoder = part("conv", width=4, multipliers=(1, 1, 1), blocks=1)
+    c.tokenizer = part("pyramid_vq", encoder=encoder, levels=(1, 2, 3, 4), vocab=16, channels=4)
+    c.order = part("some_levels", groups=((1, 1, 1), (1, 2, 3), (1, 4, 4)))
+    c.feed = part("refine", places="table", side=5)
+    return c
+
+
 def llamagen():
     c = _base("llamagen")
     c.tokenizer = part("vq", encoder=_encoder(), vocab=16, channels=4)
@@ -137,6 +147,7 @@ def maskgit_vssd():
 SYSTEMS = dict(
     var=var,
     var_shared=var_shared,
+    flexvar=flexvar,
     llamagen=llamagen,
     llamagen_text=llamagen_text,
     llamagen_words=llamagen_words,

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen import classes as class_names
-from vargen import hub, inputs, paths
+from vargen import hub, inputs, limits, paths, schema
 from vargen.errors import UserError
 from vargen.generator import Generator
-from vargen.models import build_generator, build_tokenizer, count_text
+from vargen.models import build_generator, build_tokenizer, count_text, sampled_over
 from vargen.samplers import Sampling, decode
 
 
@@ -34,7 +34,7 @@ class Model:
 
     def __init__(self, config, tokenizer_params, generator_params=None, classes=None, steps=(0, 0)):
         self.config = config
-        self.tokenizer = build_tokenizer(config)
+        self.tokenizer, config = sampled_over(config, build_tokenizer(config))
         self.classes = list(classes) if classes else [str(i) for i in range(config.data.num_classes)]
         self.steps = steps
         self.tokenizer_params = tokenizer_params
@@ -60,6 +60,25 @@ class Model:
     def with_config(self, config) -> Model:
         """The same parameters under another config (another compute dtype, other sampling settings)."""
         return Model(config, self.tokenizer_params, self.generator_params, self.classes, self.steps)
+
+    def over(self, levels) -> Model:
+        """The same parameters, drawing other levels than they were trained on, and so in another number of steps.
+
+        Images are as many pixels as the last level has slots, by the tokenizer's pixels a slot: other sizes and aspect
+        ratios too. `config.sampling.levels` is what `load` begins with.
+
+        Args:
+          levels: sides, or (height, width) pairs, coarse to fine; none: those trained.
+
+        Raises:
+          UserError: no such levels, a tokenizer whose levels aren't independent, or whose images have one size.
+        """
+        levels = tuple(levels)
+        limits.check(limits.fields(schema.Sampling), dict(levels=levels), "sampling.")
+        config = self.config.copy_and_resolve_references()
+        with config.sampling.unlocked():
+            config.sampling.levels = levels
+        return self.with_config(config)
 
     def __repr__(self) -> str:
         """What it is, in a few words: system, data, slots, parameters."""

@@ -20,6 +20,7 @@ from vargen.mixers import MIXERS
 from vargen.mixers.block import Block, FinalNorm, SharedModulation
 from vargen.orders import ORDERS
 from vargen.stage import Stage
+from vargen.tokenizers.tokenizer import Leveled
 
 # What `config.model` says of a block, by the names of its attributes.
 BLOCK = "mlp norm affine eps bias adaptive adaln_zero gate_gain dropout".split()
@@ -42,6 +43,29 @@ def build_tokenizer(config):
     return tokenizers.build(
         config.tokenizer, config.data.image_size, config.data.channels, dtype=compute_dtype(config)
     )
+
+
+def sampled_over(config, tokenizer):
+    """The tokenizer over the levels that are drawn (`sampling.levels`), and the config of its generator.
+
+    The parameters are the same. Where no levels are asked for, both are what they were.
+
+    Raises:
+      UserError: a tokenizer whose levels can't be replaced, or not by these.
+    """
+    levels = config.get("sampling", {}).get("levels", ())
+    if not levels:
+        return tokenizer, config
+    if not (isinstance(tokenizer, Leveled) and tokenizer.independent):
+        raise UserError(
+            "config field sampling.levels: needs a tokenizer whose levels are independent, such as pyramid_vq, found "
+            f"{config.tokenizer.name}"
+        )
+    tokenizer = tokenizer.over(tuple((x, x) if isinstance(x, int) else tuple(x) for x in levels))
+    if config.get("order"):
+        config = config.copy_and_resolve_references()
+        config.order = dict(name="levels")
+    return tokenizer, config
 
 
 def build_generator(config, tokenizer) -> Generator:

@@ -216,7 +216,7 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
             hidden,
             call.draws.at(slots),
             rows.layout,
-            call.sampling,
+            call.sampling.of_step(step.size),
             guidance,
             method="sample",
         )

@@ -34,8 +34,13 @@ class Sampling:
       guidance_start: where the linear schedules start.
       guidance_power: power of "cosine".
       guidance_steps: steps with guidance, counted from the first; 0 means all.
+      guidance_rise: steps after which "ramp" reaches 1 + t, and goes on: T - 1 of the formula is at most that; 0 for no
+        limit (FlexVAR, official code, has 9).
+      guidance_side: steps of more slots than a square of this side have 1 + t of "ramp"; 0 for none (FlexVAR: 16).
       top_k: codes kept; 0 keeps all.
       steps: steps of generation, where the order leaves a choice; 0 takes the order's own.
+      random_sides: where there are any, steps whose slots would make no square of one of these sides take the likeliest
+        codes (FlexVAR, official code).
     """
 
     guidance: Any = 1.0
@@ -47,18 +52,21 @@ class Sampling:
     guidance_start: float = dataclasses.field(default=1.0, metadata={"static": True})
     guidance_power: float = dataclasses.field(default=1.0, metadata={"static": True})
     guidance_steps: int = dataclasses.field(default=0, metadata={"static": True})
+    guidance_rise: int = dataclasses.field(default=0, metadata={"static": True})
+    guidance_side: int = dataclasses.field(default=0, metadata={"static": True})
     top_k: int = dataclasses.field(default=0, metadata={"static": True})
     steps: int = dataclasses.field(default=0, metadata={"static": True})
+    random_sides: tuple[int, ...] = dataclasses.field(default=(), metadata={"static": True})
 
     @classmethod
     def make(cls, **options) -> Sampling:
-        """From plain numbers (a config's `sampling`).
+        """From plain numbers (a config's `sampling`); its `levels` are those of the generator that draws, no setting.
 
         Raises:
           UserError: an unknown option or a value out of range.
         """
         limits.check(FIELDS, options, "sampling.")
-        s = cls(**options)
+        s = cls(**{k: v for k, v in options.items() if k != "levels"})
         neutral = 0.0 if s.guidance_schedule == "ramp" else 1.0
         return dataclasses.replace(
             s,
@@ -67,7 +75,14 @@ class Sampling:
             guidance=float(s.guidance),
             temperature=float(s.temperature),
             top_p=float(s.top_p),
+            random_sides=tuple(s.random_sides),
         )
+
+    def of_step(self, slots: int) -> Sampling:
+        """The settings of a step of so many slots."""
+        if not self.random_sides or round(slots**0.5) in self.random_sides:
+            return self
+        return dataclasses.replace(self, top_k=1)
 
     @property
     def _first(self) -> float:
@@ -79,7 +94,10 @@ class Sampling:
         steps, known = len(sizes), np.cumsum(sizes)
         s = np.arange(steps)
         if self.guidance_schedule == "ramp":
-            scale = 1.0 + self.guidance * jnp.asarray(s / max(steps - 1, 1), jnp.float32)
+            last = min(max(steps - 1, 1), self.guidance_rise or steps)
+            side = self.guidance_side or np.inf
+            share = np.where(np.sqrt(sizes) <= side, s / last, 1.0)
+            scale = 1.0 + self.guidance * jnp.asarray(share, jnp.float32)
         else:
             share = {
                 "constant": np.ones(steps),
