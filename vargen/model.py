@@ -14,7 +14,7 @@ from vargen import classes as class_names
 from vargen import hub, inputs, limits, paths, schema
 from vargen.errors import UserError
 from vargen.generator import Generator
-from vargen.models import build_generator, build_tokenizer, count_text, sampled_over
+from vargen.models import build_generator, build_tokenizer, count_text, sampled
 from vargen.samplers import Sampling, decode
 
 
@@ -34,12 +34,13 @@ class Model:
 
     def __init__(self, config, tokenizer_params, generator_params=None, classes=None, steps=(0, 0)):
         self.config = config
-        self.tokenizer, config = sampled_over(config, build_tokenizer(config))
+        tokenizer = build_tokenizer(config)
+        generator = None if generator_params is None else build_generator(config, tokenizer)
+        self.tokenizer, self.generator = sampled(config, tokenizer, generator)
         self.classes = list(classes) if classes else [str(i) for i in range(config.data.num_classes)]
         self.steps = steps
         self.tokenizer_params = tokenizer_params
         self.generator_params = generator_params
-        self.generator = None if generator_params is None else build_generator(config, self.tokenizer)
         self._encode = jax.jit(self.tokenizer.encode)
         self._decode = jax.jit(self.tokenizer.decode)
         self._decode_known = jax.jit(
@@ -64,8 +65,8 @@ class Model:
     def over(self, levels) -> Model:
         """The same parameters, drawing other levels than they were trained on, and so in another number of steps.
 
-        Images are as many pixels as the last level has slots, by the tokenizer's pixels a slot: other sizes and aspect
-        ratios too. `config.sampling.levels` is what `load` begins with.
+        The last level tells the size of the images, by the pixels that a slot has: others than were trained, and other
+        aspect ratios, will do. `config.sampling.levels` is what a model begins with.
 
         Args:
           levels: sides, or (height, width) pairs, coarse to fine; none: those trained.
@@ -124,7 +125,12 @@ class Model:
         Raises:
           UserError: an unknown setting, a value out of range, or one that the head doesn't have.
         """
-        options = {**self.config.sampling, **{k: v for k, v in options.items() if v is not None}}
+        options = {k: v for k, v in options.items() if v is not None}
+        if "levels" in options:
+            raise UserError(
+                "sampling.levels: expected Model.over(levels), which then draws them, found an option"
+            )
+        options = {**self.config.sampling, **options}
         sampling = Sampling.make(**options)
         unfiltered = self.generator is not None and not self.generator.head.explicit
         if unfiltered and (sampling.top_k or sampling.nucleus):

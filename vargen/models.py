@@ -45,29 +45,6 @@ def build_tokenizer(config):
     )
 
 
-def sampled_over(config, tokenizer):
-    """The tokenizer over the levels that are drawn (`sampling.levels`), and the config of its generator.
-
-    The parameters are the same. Where no levels are asked for, both are what they were.
-
-    Raises:
-      UserError: a tokenizer whose levels can't be replaced, or not by these.
-    """
-    levels = config.get("sampling", {}).get("levels", ())
-    if not levels:
-        return tokenizer, config
-    if not (isinstance(tokenizer, Leveled) and tokenizer.independent):
-        raise UserError(
-            "config field sampling.levels: needs a tokenizer whose levels are independent, such as pyramid_vq, found "
-            f"{config.tokenizer.name}"
-        )
-    tokenizer = tokenizer.over(tuple((x, x) if isinstance(x, int) else tuple(x) for x in levels))
-    if config.get("order"):
-        config = config.copy_and_resolve_references()
-        config.order = dict(name="levels")
-    return tokenizer, config
-
-
 def build_generator(config, tokenizer) -> Generator:
     """The generator of a config, over a tokenizer's slots.
 
@@ -128,6 +105,44 @@ def build_generator(config, tokenizer) -> Generator:
     except ValueError as error:
         raise error if isinstance(error, UserError) else UserError(str(error)) from error
     return generator
+
+
+def sampled(config, tokenizer, generator=None):
+    """What samples are drawn with: a tokenizer and a generator over `sampling.levels`, with the same parameters.
+
+    Args:
+      config: whose `sampling.levels` counts.
+      tokenizer, generator: as they are trained; None where only a tokenizer is.
+
+    Returns:
+      Both, as they were where no levels are asked for.
+
+    Raises:
+      UserError: a tokenizer whose levels can't be replaced, or not by these; a generator with parameters for each.
+    """
+    levels = config.sampling.get("levels", ())
+    if not levels:
+        return tokenizer, generator
+    if not (isinstance(tokenizer, Leveled) and tokenizer.independent):
+        raise UserError(
+            "config field sampling.levels: needs a tokenizer whose levels are independent, such as pyramid_vq, found "
+            f"{config.tokenizer.name}"
+        )
+    tokenizer = tokenizer.over(tuple((x, x) if isinstance(x, int) else tuple(x) for x in levels))
+    if generator is None:
+        return tokenizer, None
+    config = config.copy_and_resolve_references()
+    config.order = dict(name="levels")
+    over = build_generator(config, tokenizer)
+    shapes = [
+        jax.tree.map(lambda x: x.shape, jax.eval_shape(g.init, jax.random.key(0))) for g in (generator, over)
+    ]
+    if shapes[0] != shapes[1]:
+        raise UserError(
+            "config field sampling.levels: needs a generator without parameters for each level, such as one of "
+            f"feed.places table, found {config.feed.name}"
+        )
+    return tokenizer, over
 
 
 def _stages(config, m, feed, grid, initial, dtype) -> tuple[Stage, ...]:

@@ -13,7 +13,7 @@ from vargen import classes, data, fine_tuning, paths, sharding, weights_file
 from vargen.cli import copying, processes, tokenize
 from vargen.data import codes
 from vargen.errors import UserError
-from vargen.models import build_generator, build_tokenizer
+from vargen.models import build_generator, build_tokenizer, sampled
 from vargen.samplers import Sampling
 from vargen.tokenizers import usage
 from vargen.tokenizers.perceptual import load_perceptual
@@ -175,6 +175,7 @@ def train_generator(config: ConfigDict, workdir: Path, held_out_images: HeldOut)
         config.evaluation.batch_size,
         Sampling.make(**config.sampling),
         mesh,
+        sampled(config, tokenizer, generator)[1],
     )
     # Where an imported or copied generator lies, training starts with it.
     start = directory / checkpoints.WEIGHTS

@@ -21,6 +21,8 @@ FAMILIES = (
     "rar",
     "randar",
     "arpg",
+    "flexvar",
+    "flexvar_vq",
     "llamagen",
     "llamagen_vq",
     "maskgit_vqgan",

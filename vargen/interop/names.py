@@ -8,4 +8,5 @@ SYSTEMS = {
     "rar": ("rar", "maskgit_vqgan"),
     "randar": ("randar", "llamagen_vq"),
     "arpg": ("arpg", "llamagen_vq"),
+    "flexvar": ("flexvar", "flexvar_vq"),
 }

@@ -48,13 +48,17 @@ class SomeLevels(Ordering):
         chance = jax.random.uniform(keys[0], (count,))
         chosen = jnp.zeros(count, bool)
         for number, first, last in self.groups:
-            inside = np.arange(count) + 1
-            inside = (inside >= first) & (inside <= last)
+            levels_from_1 = np.arange(count) + 1
+            inside = (levels_from_1 >= first) & (levels_from_1 <= last)
             chosen = chosen | (inside & (_rank(jnp.where(inside, chance, 2.0)) < number))
         if self.usual:
             usual = np.isin(np.arange(count) + 1, self.usual)
             chosen = jnp.where(jax.random.uniform(keys[1]) < self.usual_share, usual, chosen)
-        out = jnp.sum(jax.random.uniform(keys[2]) < np.asarray(self.thinning, np.float32)) if self.thinning else 0
+        out = (
+            jnp.sum(jax.random.uniform(keys[2]) < np.asarray(self.thinning, np.float32))
+            if self.thinning
+            else 0
+        )
         place, size = jnp.cumsum(chosen) - 1, jnp.sum(chosen)
         middle = chosen & (place >= 2) & (place < size - 1)
         chance = jnp.where(middle, jax.random.uniform(keys[3], (count,)), 2.0)
@@ -114,7 +118,9 @@ def some_levels(
         sum(sum(sorted(sizes[a - 1 : b])[-n:]) for n, a, b in groups), sum(sizes[x - 1] for x in usual)
     )
     if most and most < sizes.max():
-        raise ValueError(f"config field order.most: expected at least {sizes.max()}, a level's slots, found {most}")
+        raise ValueError(
+            f"config field order.most: expected at least {sizes.max()}, a level's slots, found {most}"
+        )
     return SomeLevels(grid, groups, usual, usual_share, thinning, int(min(most or largest, largest)))
 
 

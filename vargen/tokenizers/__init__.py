@@ -179,7 +179,9 @@ def build_pyramid_vq(
     )
 
 
-def _levels(levels: tuple, last: tuple[int, int], encoder: Mapping[str, Any], image_size: tuple[int, int]) -> Grid:
+def _levels(
+    levels: tuple, last: tuple[int, int], encoder: Mapping[str, Any], image_size: tuple[int, int]
+) -> Grid:
     """The grid of sides or pairs that a config names, which must end with the encoder's."""
     pairs = tuple((x, x) if isinstance(x, int) else tuple(x) for x in levels)
     grid = "x".join(map(str, last))

@@ -8,7 +8,6 @@ trained.
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -71,7 +70,9 @@ class Pyramid(Autoencoder, Leveled):
             x.reshape(len(x), *size, -1)
             for x, size in zip(self.split(self.vectors(qparams, content)), levels, strict=True)
         ]
-        pads = [((0, 0), *((0, m - s) for m, s in zip(most, x.shape[1:3], strict=True)), (0, 0)) for x in vectors]
+        pads = [
+            ((0, 0), *((0, m - s) for m, s in zip(most, x.shape[1:3], strict=True)), (0, 0)) for x in vectors
+        ]
         canvases = jnp.stack([jnp.pad(x, p) for x, p in zip(vectors, pads, strict=True)])
         found = []
         for level in range(len(levels)):

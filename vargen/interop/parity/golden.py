@@ -118,15 +118,19 @@ def exact(output: str, found: Any, expected: np.ndarray, restated: bool = False)
 
 
 def gradient_norms(
-    golden: Golden, table: list[mapping.Entry], gradients: Any, relative: float
+    golden: Golden, table: list[mapping.Entry], gradients: Any, relative: float, where: str = "gradnorm/"
 ) -> Iterator[Result]:
-    """The norm of every gradient in the golden, ours carried to the authors' names by the table."""
+    """The norm of every gradient in the golden, ours carried to the authors' names by the table.
+
+    They are the outputs that start with `where`.
+    """
     theirs = mapping.write(table, gradients)
-    outputs = [o for o in golden.outputs("gradnorm/") if o.removeprefix("out/gradnorm/") in theirs]
+    names = {o: o.removeprefix(f"out/{where}") for o in golden.outputs(where)}
+    outputs = [o for o, name in names.items() if name in theirs]
     # Some gradients vanish in exact arithmetic (of a bias that all keys share): theirs and ours are rounding.
     least = 1e-4 * max((float(golden[o]) for o in outputs), default=0.0)
     for output in outputs:
-        found = np.linalg.norm(theirs[output.removeprefix("out/gradnorm/")].astype(np.float64))
+        found = np.linalg.norm(theirs[names[output]].astype(np.float64))
         error = abs(float(found) - float(golden[output]))
         yield Result(output, error, relative * max(float(golden[output]), least))
 
