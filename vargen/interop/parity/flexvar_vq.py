@@ -31,13 +31,14 @@ def results(golden: Golden) -> Iterator[Result]:
     tokenizer = tokenizers.build(part, tuple(config["x0"]), 3)
     params = jax.tree.map(jnp.asarray, systems.read(flexvar_vq, tokenizer, golden.weights))
     factor = config["x0"][0] // sides[-1]
-    for name in ("x0", "x1"):
+    alone = {name: tokenizer.over((tuple(n // factor for n in config[name]),)) for name in ("x0", "x1")}
+    for name, one in alone.items():
         if golden.outputs(f"{name}/"):
-            alone = tokenizer.over((tuple(n // factor for n in config[name]),))
-            yield from _one_level(golden, name, alone, params)
-    # The last of them is what the authors' training pass saw.
-    yield from _training(golden, alone, params)
-    yield from _levels(golden, tokenizer, params)
+            yield from _one_level(golden, name, one, params)
+    if golden.outputs("train/"):
+        yield from _training(golden, alone["x1"], params)
+    if golden.outputs("scale"):
+        yield from _levels(golden, tokenizer, params)
 
 
 def _images(golden: Golden, name: str) -> jax.Array:
