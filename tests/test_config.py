@@ -263,7 +263,7 @@ def test_own_configs_by_name(tmp_path, monkeypatch):
         "vra:d16": "did you mean var:d16?",
         "configs/mar.py": "did you mean mar?",
         "configs/mar_digits.py": "did you mean mar?",
-        "nonsense": "nor one of vargen's own: arpg, flexvar, llamagen, mar, mixers, randar, rar, var",
+        "nonsense": "nor one of vargen's own: arpg, flexvar, flowar, llamagen, mar, mixers, randar, rar, var",
         "mar:d16": "unknown variant 'd16', expected one of digits, pictures32",
     }.items():
         with pytest.raises(UserError) as caught:

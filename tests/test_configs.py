@@ -12,6 +12,7 @@ FOLDER = pathlib.Path(__file__).parent.parent / "configs"
 
 # Counted on the authors' own modules; where there is none, added up from their layers (MAR's names and shapes are those
 # of tests/interop/test_mar.py).
+FLEXVAE = 71_883_403 + 8912 * 32 - 16384 * 8 + 256 * 24 + 24 + 24 * 256  # LlamaGen's with other codes
 COUNTS = {
     "var.py:d16": (310_283_520, 108_948_355),
     "var.py:d20": (600_917_136, 108_948_355),
@@ -30,6 +31,12 @@ COUNTS = {
     "arpg.py:l": (None, 71_883_403),
     "arpg.py:xl": (None, 71_883_403),
     "arpg.py:xxl": (None, 71_883_403),
+    "flexvar.py:d16": (None, FLEXVAE),
+    "flexvar.py:d20": (None, FLEXVAE),
+    "flexvar.py:d24": (None, FLEXVAE),
+    "flowar.py:s": (None, 66_456_019 + 16),
+    "flowar.py:l": (None, 66_456_019 + 16),
+    "flowar.py:h": (None, 66_456_019 + 16),
     "mar.py:b": (None, 66_456_019 + 16),  # and our scale per channel
     "mar.py:l": (None, 66_456_019 + 16),
     "mar.py:h": (None, 66_456_019 + 16),
@@ -69,6 +76,29 @@ def arpg_count(layers, width, vocab=16384, classes=1000):
     return layers * (6 * width**2 + 2 * each) + 2 * width**2 + 2 * width + (2 * vocab + classes + 2) * width
 
 
+def flexvar_count(depth, vocab=8912, classes=1000):
+    """Parameters of FlexVAR's module (models/flexvar.py): VAR's, but one table of 32 x 32 places and other codes."""
+    others = (1024 - 680 - 10) * 64 * depth + (vocab - 4096) * (64 * depth + 1)
+    return var_count(depth, classes=classes) + others
+
+
+def flowar_count(layers, width, depth, flow, classes=1000, slots=341):
+    """Parameters of FlowAR's module, added up by hand from its layers; the flow network's blocks of two kinds."""
+    cross = depth > 2
+    hidden = 8 * width // 3
+    block = linear(width, 3 * width) + linear(width, width) + linear(width, 6 * width)
+    block += 2 * linear(width, hidden) + linear(hidden, width)
+    around = (classes + 1 + 3 * slots) * width + linear(16, width) + 3 * width + linear(width, width)
+    hidden = 8 * flow // 3
+    each = 3 * flow * flow + linear(flow, flow) + 2 * linear(flow, hidden) + linear(hidden, flow)
+    each += linear(flow, 6 * flow)
+    if cross:
+        each += flow * flow + 2 * width * flow + linear(flow, flow) + flow + width
+    head = linear(256, flow) + linear(flow, flow) + linear(width, flow) + linear(16, flow)
+    head += depth * each + linear(flow, 2 * flow) + linear(flow, 16)
+    return layers * block + around + head
+
+
 def mar_count(layers, width, depth, denoiser, slots=256, buffer=64, channels=16, classes=1000):
     """Parameters of MAR's module, added up by hand from its layers."""
     block = 4 * width + linear(width, 3 * width) + linear(width, width) + 8 * width * width + 5 * width
@@ -100,11 +130,14 @@ def test_full_size(name):
         "rar": lambda: expected,
         "randar": lambda: llamagen_count(layers, width) + width,
         "arpg": lambda: arpg_count(layers, width),
+        "flexvar": lambda: flexvar_count(layers),
+        "flowar": lambda: flowar_count(2 * layers, width, c.head.depth, c.head.width),
     }[name.partition(".")[0]]()
     assert models.parameter_count(generator) == added
     assert expected in (None, added)
     assert models.parameter_count(tokenizer) == of_tokenizer
-    assert tokenizer.grid.size == {"var.py:d36": 2240}.get(name, 680 if name.startswith("var") else 256)
+    slots = dict(var=2240 if name == "var.py:d36" else 680, flexvar=1496, flowar=341)
+    assert tokenizer.grid.size == slots.get(name.partition(".")[0], 256)
 
 
 CAPTIONS = dict(tokens=120, channels=2048)
@@ -116,6 +149,10 @@ def test_sizes_as_published():
     assert round(llamagen_count(24, 3200) / 1e8) == 31
     published = {(12, 1024): 3198, (18, 1280): 7190, (24, 1536): 13024}  # ARPG's README
     assert {sizes: round(arpg_count(*sizes) / 1e5) for sizes in published} == published
+    # By the authors' layers: 315.56 M, 607.51 M and 1041.31 M; FlowAR's by the sizes of its files.
+    assert [round(flexvar_count(d) / 1e4) for d in (16, 20, 24)] == [31556, 60751, 104131]
+    found = [flowar_count(*s) for s in ((12, 768, 2, 1024), (16, 1024, 12, 1024), (30, 1536, 12, 1536))]
+    assert [round(x / 1e5) for x in found] == [1717, 5869, 19133]
 
 
 FILES = sorted(FOLDER.glob("*.py"))

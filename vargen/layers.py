@@ -107,10 +107,10 @@ class Mlp(nn.Module):
 
     Attributes:
       hidden: inner width.
-      kind: "gelu" (erf), "gelu_tanh" or "swiglu" (Shazeer, arXiv 2002.05202).
+      kind: "gelu" (erf), "gelu_tanh", or gated: "swiglu", "geglu" (erf; Shazeer, arXiv 2002.05202).
       kernel_init, out_init: initialisers of the inner and the outer kernels.
       bias: whether the layers have biases.
-      dropout: rate after the inner activation ("gelu" kinds, as in timm) and after the result.
+      dropout: rate after the inner activation (but for "swiglu"), as in timm, and after the result.
       dtype: compute dtype.
     """
 
@@ -129,11 +129,14 @@ class Mlp(nn.Module):
 
         if self.kind == "swiglu":
             y = nn.silu(inner("gate")) * inner("up")
+        elif self.kind == "geglu":
+            y = nn.gelu(inner("gate"), approximate=False) * inner("up")
+            y = nn.Dropout(self.dropout, deterministic=not train)(y)
         elif self.kind in ("gelu", "gelu_tanh"):
             y = nn.gelu(inner("up"), approximate=self.kind == "gelu_tanh")
             y = nn.Dropout(self.dropout, deterministic=not train)(y)
         else:
-            raise ValueError(f"model.mlp: expected gelu, gelu_tanh or swiglu, found {self.kind!r}")
+            raise ValueError(f"model.mlp: expected gelu, gelu_tanh, swiglu or geglu, found {self.kind!r}")
         y = Dense(x.shape[-1], ("mlp", "embed"), self.out_init, self.bias, self.dtype, name="down")(y)
         return nn.Dropout(self.dropout, deterministic=not train)(y)
 

@@ -51,10 +51,10 @@ class Model:
         if self.generator is not None:
             self._generate = jax.jit(functools.partial(decode, self.generator))
             self._complete = jax.jit(
-                lambda p, q, labels, key, sampling, content, known: decode(
-                    self.generator, p, q, labels, key, sampling, (content, np.array(known))
+                lambda p, q, labels, key, sampling, content, known, first: decode(
+                    self.generator, p, q, labels, key, sampling, **{first: (content, np.array(known))}
                 ),
-                static_argnums=6,
+                static_argnums=(6, 7),
             )
             self._log_likelihood = jax.jit(self.generator.log_likelihood)
 
@@ -173,17 +173,18 @@ class Model:
         """Images with what isn't kept drawn anew (in- and outpainting): float32 [B, H, W, C], about [-1, 1].
 
         A slot is known where all of its pixels are kept; the others are drawn, after the known ones, so that any kept
-        part will do where the order is random; in raster order it must come first. What isn't kept of the images plays
-        no role. All of the result comes through the tokenizer.
+        part will do where the order is random; in raster order it must come first. Levels that are pictures of their
+        own keep any part too, each when its step comes. What isn't kept of the images plays no role. All of the result
+        comes through the tokenizer.
 
         Args:
           images: float [B, H, W, C] in [-1, 1].
-          kept: bool [H, W], pixels that stay.
+          kept: bool [H, W], pixels that stay; or a number of levels, the coarsest, which stay whole.
           labels, key, **options: as for `generate`, a label for each image.
 
         Raises:
-          UserError: as `encode` and `generate`; a tokenizer of several levels; nothing kept, or a part that the order
-            can't begin with; labels other than one for each image.
+          UserError: as `encode` and `generate`; pixels, but levels that aren't pictures of their own; nothing kept, or
+            a part that the order can't begin with; labels other than one for each image.
         """
         generator, images = self.needs_generator(), self._images(images)
         sampling, key = self.sampling(**options), inputs.key(key)
@@ -192,10 +193,11 @@ class Model:
         if (count := len(jax.tree.leaves(labels)[0])) != len(images):
             raise UserError(f"labels: expected {len(images)}, one for each of the images, found {count}")
         content = self._encode(self.tokenizer_params, jnp.where(pixels[..., None], images, 0.0))
+        first = "kept" if len(self.tokenizer.grid.levels) > 1 and np.ndim(kept) else "given"
         quantizer = self.tokenizer_params["quantizer"]
         try:
             found = self._complete(
-                self.generator_params, quantizer, labels, key, sampling, content, tuple(slots.tolist())
+                self.generator_params, quantizer, labels, key, sampling, content, tuple(slots.tolist()), first
             )
         except ValueError as error:
             raise UserError(str(error)) from error

@@ -169,9 +169,10 @@ def _stages(config, m, feed, grid, initial, dtype) -> tuple[Stage, ...]:
         dtype=dtype,
         **{k: m[k] for k in BLOCK},
     )
-    norm = FinalNorm(
-        width, initial, m["norm"], m["affine"], m["eps"], m["adaptive"] != "none", m["adaln_zero"], dtype
-    )
+    modulated, final = m["adaptive"] != "none", m["final_norm"]
+    affine = final != "modulated" if modulated else m["affine"]
+    modulated = modulated and final != "learned"
+    norm = FinalNorm(width, initial, m["norm"], affine, m["eps"], modulated, m["adaln_zero"], dtype)
     return tuple(
         Stage(name, block, count, norm, m["drop_path"], config.training.remat, feed.reads_memory(i))
         for i, (name, count) in enumerate(zip(feed.stages, layers, strict=True))

@@ -270,6 +270,8 @@ class Model:
       eps: of the norms.
       bias: whether the MLP's products have a bias.
       adaptive: whether the condition modulates the blocks, each by a product of its own or all by a shared one.
+      final_norm: of the norm before the head, where blocks are modulated: it is too, in the place of a learned scale;
+        or has a learned scale alone; or both.
       adaln_zero: modulations start at zero.
       gate_gain: factor on the initial modulations that gate a block's branches.
       init_std: of the initial parameters; negative: sqrt(1 / (3 D)), VAR's rule; 0: Xavier's.
@@ -282,12 +284,13 @@ class Model:
     layers: Annotated[int | tuple[int, ...], COUNT] = 0
     width: Annotated[int, SIZE] = 0
     mlp_width: Annotated[int, Between(0, 2**22)] = 0
-    mlp: Annotated[str, OneOf("gelu", "gelu_tanh", "swiglu")] = "gelu_tanh"
+    mlp: Annotated[str, OneOf("gelu", "gelu_tanh", "swiglu", "geglu")] = "gelu_tanh"
     norm: Annotated[str, OneOf("layer", "rms")] = "layer"
     affine: bool = True
     eps: Annotated[float, EPS] = 1e-6
     bias: bool = True
     adaptive: Annotated[str, OneOf("none", "adaln", "shared")] = "none"
+    final_norm: Annotated[str, OneOf("modulated", "learned", "both")] = "modulated"
     adaln_zero: bool = False
     gate_gain: Annotated[float, Between(0, 100)] = 1e-5
     init_std: Annotated[float, STD] = 0.02

@@ -20,6 +20,8 @@ PUBLISHED = [
     *(("mar", size) for size in "blh"),
     *(("rar", size) for size in ("b", "l", "xl", "xxl")),
     *((system, size) for system in ("randar", "arpg") for size in ("l", "xl", "xxl")),
+    *(("flexvar", size) for size in ("d16", "d20", "d24")),
+    *(("flowar", size) for size in "slh"),
 ]
 
 
@@ -114,7 +116,8 @@ def test_hints_and_contradictions():
             rar, tokenizer_arrays("rar"), published(rar.generator, systems.build(c)[1]), image_size=512
         )
     with pytest.raises(
-        UserError, match="system: expected one of var, llamagen, mar, rar, randar, arpg, found 'sd'"
+        UserError,
+        match="system: expected one of var, llamagen, mar, rar, randar, arpg, flexvar, flowar, found 'sd'",
     ):
         systems.system("sd")
 

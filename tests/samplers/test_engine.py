@@ -13,6 +13,7 @@ from systems import SYSTEMS, labels_for, make
 from vargen import models
 from vargen.content import take
 from vargen.draws import keyed
+from vargen.layout import Layout
 from vargen.model import Model
 from vargen.orders import Order
 from vargen.samplers import Sampling, decode
@@ -32,6 +33,10 @@ def uncached(generator, params, quantizer, labels, key, sampling, given=None):
     content = generator.tokenizer.slot.zeros(batch, n)
     if given is not None:
         content = content.at[:, known].set(given[0][:, known])
+
+    # Heads that draw a step at once ask where its rows lie; of feeds that have others too, none do.
+    rows = generator.layouts()[-1]
+    lie = rows if rows.same_for_all and len(rows.times) == n else None
 
     @jax.jit
     def hidden_of(content, labels, steps):
@@ -54,7 +59,7 @@ def uncached(generator, params, quantizer, labels, key, sampling, given=None):
             {"params": params["head"]},
             jnp.concatenate(hidden),
             draws.at(jnp.asarray(slots)),
-            None,
+            lie and Layout(lie.times[start : start + size], lie.coords[start : start + size]),
             sampling,
             scales[s] if sampling.guided else None,
             method="sample",

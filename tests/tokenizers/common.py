@@ -17,6 +17,9 @@ PARTS = dict(
     multiscale_vq=part(
         "multiscale_vq", vocab=32, channels=4, levels=(1, 2, 4), revive_every=5, encoder=PATCH
     ),
+    pyramid_vq=part(
+        "pyramid_vq", vocab=32, channels=4, levels=(1, 2, 4), revive_every=5, encoder=PATCH, level_weight=0.0
+    ),
     kl=part("kl", channels=4, measure=True, encoder=PATCH),
 )
 

@@ -110,6 +110,14 @@ def test_bfloat16_computes_about_the_same(encoder):
             "expected the last to be the latent grid 4x4, found none",
         ),
         (part("multiscale_vq", levels=(1, 5, 4), encoder=PATCH), "levels from 1x1 to 4x4, found 5x5"),
+        (
+            part("pyramid_kl", levels=(1, 2), encoder=PATCH),
+            "expected the last to be the latent grid 4x4, found 2x2",
+        ),
+        (
+            part("pyramid_vq", levels=(1, 4), encoder=PATCH),
+            "tokenizer.level_weight: needs an encoder that takes images of any size, such as conv, found patch and 1",
+        ),
     ],
 )
 def test_refused(options, message):

@@ -2,8 +2,9 @@
 
 from vargen.heads.categorical import Categorical
 from vargen.heads.diffusion import Diffusion
+from vargen.heads.flow import Flow
 from vargen.heads.head import Head, Sample
 
-HEADS = {"categorical": Categorical, "diffusion": Diffusion}
+HEADS = {"categorical": Categorical, "diffusion": Diffusion, "flow": Flow}
 
-__all__ = ["HEADS", "Categorical", "Diffusion", "Head", "Sample"]
+__all__ = ["HEADS", "Categorical", "Diffusion", "Flow", "Head", "Sample"]

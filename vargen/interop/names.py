@@ -9,4 +9,5 @@ SYSTEMS = {
     "randar": ("randar", "llamagen_vq"),
     "arpg": ("arpg", "llamagen_vq"),
     "flexvar": ("flexvar", "flexvar_vq"),
+    "flowar": ("flowar", "flowar_kl"),
 }

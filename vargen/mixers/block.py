@@ -110,10 +110,7 @@ class Block(nn.Module):
 
 
 class FinalNorm(nn.Module):
-    """The norm before a head: plain, or modulated by a condition [B, M, D] (scale, then shift), M rows or 1.
-
-    A modulated one has no learned scale of its own.
-    """
+    """The norm before a head: plain, or modulated by a condition [B, M, D] (scale, then shift), M rows or 1."""
 
     width: int
     initial: Initial
@@ -126,7 +123,7 @@ class FinalNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x, condition):
-        y = Norm(self.norm, self.affine and not self.adaptive, self.eps, name="norm")(x)
+        y = Norm(self.norm, self.affine, self.eps, name="norm")(x)
         if not self.adaptive:
             return y
         init = nn.initializers.zeros

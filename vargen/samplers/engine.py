@@ -35,6 +35,7 @@ class Call:
       draws: the randomness of every slot [B, N], canonical.
       scales: float32 [T], guidance of each step; None for none.
       sampling: the settings.
+      kept: None, or (content [B, N, *slot.shape], bool [N]): what stands in the place of what is drawn.
     """
 
     generator: Any
@@ -47,6 +48,7 @@ class Call:
     draws: Draws
     scales: jax.Array | None
     sampling: Sampling
+    kept: Any = None
 
     def feed(self, method: str, *args):
         """A method of the feed."""
@@ -97,6 +99,7 @@ def decode(
     order=None,
     draws=None,
     scored: bool = False,
+    kept=None,
 ) -> Decoded:
     """Generates contents for labels.
 
@@ -114,6 +117,8 @@ def decode(
       order: an `Order` in the place of the ordering's own.
       draws: `Draws` for [B, N] in the place of the key's.
       scored: whether the scores are wanted, which heads with an explicit likelihood have.
+      kept: None, or (content [B, N, *slot.shape], bool [N] NumPy): slots that hold this content from their step on,
+        whatever is drawn there; unlike given ones they needn't come first, and tell nothing to the steps before.
     """
     batch, tokenizer = jax.tree.leaves(labels)[0].shape[0], generator.tokenizer
     key_order, key_slots = jax.random.split(key)
@@ -135,10 +140,10 @@ def decode(
         draws or keyed(key_slots, batch, tokenizer.grid.size),
         sampling.scales(order.sizes) if sampling.guided else None,
         sampling,
+        kept,
     )
     content = tokenizer.slot.zeros(batch, tokenizer.grid.size)
-    if given is not None:
-        content = jnp.where(given[1].reshape(1, -1, *[1] * (content.ndim - 2)), given[0], content)
+    content = _keeping(given, content)
     start = Decoding(
         content,
         call.feed("begin", batch),
@@ -222,7 +227,7 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
         )
         # Rows beyond the step's slots are dropped: their index lies outside.
         slots = jnp.where(at < step.start + step.count, slots, n)
-        content = contents.put(content, slots, sample.content)
+        content = _keeping(call.kept, contents.put(content, slots, sample.content))
         score = None if score is None else contents.put(score, slots, sample.score)
     state = call.feed("absorb", decoding.state, content, step, call.quantizer)
     return Decoding(content, state, cache, score)
@@ -259,6 +264,13 @@ def groups(order: Order, feed) -> list[list[Step]]:
         ]
         for piece in pieces
     ]
+
+
+def _keeping(known, content: jax.Array) -> jax.Array:
+    """Content [B, N, ...] with that of the slots that are known (content, bool [N]); None for none."""
+    if known is None:
+        return content
+    return jnp.where(known[1].reshape(1, -1, *[1] * (content.ndim - 2)), known[0], content)
 
 
 def _no_scores(call: Call, content: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ from vargen.tokenizers import conv, patch, pooled
 from vargen.tokenizers.autoencoder import latent_grid
 from vargen.tokenizers.kl import KL
 from vargen.tokenizers.multiscale import MultiScaleVQ
-from vargen.tokenizers.pyramid import PyramidVQ
+from vargen.tokenizers.pyramid import PyramidKL, PyramidVQ
 from vargen.tokenizers.vq import VQ
 
 ENCODERS = dict(conv=conv.build, patch=patch.build, pooled=pooled.build)
@@ -156,9 +156,15 @@ def build_pyramid_vq(
       levels: sides, or (height, width) pairs, coarse to fine; the last is the encoder's grid.
 
     Raises:
-      UserError: the last level is not the encoder's grid, or a level is larger than it.
+      UserError: the last level is not the encoder's grid, or a level is larger than it; levels are to be decoded by
+        what decodes one size alone.
     """
     codec = _codec(encoder, image_size, image_channels, channels, 1, dtype)
+    if level_weight and not codec.any_size and len(levels) > 1:
+        raise UserError(
+            "config field tokenizer.level_weight: needs an encoder that takes images of any size, such as conv, found "
+            f"{encoder.get('name')} and {level_weight:g}"
+        )
     return PyramidVQ(
         codec=codec,
         image_size=image_size,
@@ -246,7 +252,50 @@ def build_kl(
     )
 
 
-TOKENIZERS = dict(vq=build_vq, multiscale_vq=build_multiscale_vq, pyramid_vq=build_pyramid_vq, kl=build_kl)
+def build_pyramid_kl(
+    image_size: tuple[int, int],
+    image_channels: int,
+    dtype: Any,
+    encoder: Mapping[str, Any] = CONV,
+    levels: Annotated[tuple[int | tuple[int, int], ...], SIZE] = (1, 2, 4, 8, 16),
+    channels: Annotated[int, SIZE] = 16,
+    spread: Annotated[str, OneOf("direct", "whole")] = "whole",
+    kl_weight: Annotated[float, AtLeast(0)] = 1e-6,
+    scale: Annotated[float, Above(0)] = 0.2325,
+    measure: bool = False,
+) -> PyramidKL:
+    """The part "pyramid_kl": continuous latents at several resolutions; the other options as `PyramidKL`'s attributes.
+
+    The defaults are FlowAR's.
+
+    Args:
+      levels: sides, or (height, width) pairs, coarse to fine; the last is the encoder's grid.
+
+    Raises:
+      UserError: the last level is not the encoder's grid, or a level is larger than it.
+    """
+    codec = _codec(encoder, image_size, image_channels, channels, 2, dtype)
+    return PyramidKL(
+        codec=codec,
+        image_size=image_size,
+        image_channels=image_channels,
+        grid=_levels(levels, codec.grid, encoder, image_size),
+        vocab=0,
+        channels=channels,
+        spread=spread,
+        kl_weight=kl_weight,
+        scale=scale,
+        measure=measure,
+    )
+
+
+TOKENIZERS = dict(
+    vq=build_vq,
+    multiscale_vq=build_multiscale_vq,
+    pyramid_vq=build_pyramid_vq,
+    kl=build_kl,
+    pyramid_kl=build_pyramid_kl,
+)
 
 
 def _codec(encoder, image_size, image_channels, channels, moments, dtype):

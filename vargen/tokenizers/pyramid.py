@@ -18,6 +18,7 @@ from vargen.errors import UserError
 from vargen.slots import Grid
 from vargen.tokenizers import resample, usage
 from vargen.tokenizers.autoencoder import Autoencoder, check_images, flat
+from vargen.tokenizers.kl import KL
 from vargen.tokenizers.tokenizer import Leveled
 from vargen.tokenizers.vq import VQ, distances, entropy_loss, nearest, normalised
 
@@ -203,6 +204,35 @@ class PyramidVQ(Pyramid, VQ):
         """The encoder's features [B, h, w, C] averaged to each level: one float32 [B n, C] per level."""
         found = [resample.area(features, size).reshape(-1, self.channels) for size in self.grid.levels]
         return [normalised(x) for x in found] if self.normalise else found
+
+
+@dataclasses.dataclass(frozen=True)
+class PyramidKL(Pyramid, KL):
+    """Latents of the whole picture, and their averages at each level; the last is the latents themselves."""
+
+    def vectors(self, qparams: dict, content: jax.Array) -> jax.Array:
+        """Scaled latents [B, n, C], as they are."""
+        return content
+
+    def encode(self, params: dict, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """[B, H, W, C_image] -> float32 [B, N, C], level by level: of the mode, or with a key of a sample."""
+        moments = self.moments(params, images)
+        if key is None:
+            return self.averages(moments[..., : self.channels])
+        return self.sample_moments(moments, key)
+
+    def sample_moments(self, moments: jax.Array, key: jax.Array) -> jax.Array:
+        """Of the last level alone, float32 [B, h w, 2C] -> a sample of it at all levels, float32 [B, N, C]."""
+        return self.averages(super().sample_moments(moments, key))
+
+    def averages(self, latents: jax.Array) -> jax.Array:
+        """Scaled latents float32 [B, h w, C] -> float32 [B, N, C]."""
+        whole = latents.reshape(len(latents), *self.codec.grid, self.channels)
+        return jnp.concatenate([flat(resample.area(whole, size)) for size in self.grid.levels], axis=1)
+
+    def latents(self, qparams: dict, content: jax.Array, known: jax.Array | None = None) -> jax.Array:
+        """As of `Pyramid`, before scaling."""
+        return super().latents(qparams, content, known) / qparams["scale"]
 
 
 def _apply(rows: Any, columns: Any, x: jax.Array) -> jax.Array:
