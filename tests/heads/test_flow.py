@@ -153,26 +153,23 @@ def test_official_times_and_refusals():
     head = Flow(C, width=8, heads=2, depth=1)
     hidden = jnp.zeros((1, 4, D))
     params = head.init(jax.random.key(0), hidden)["params"]
+    layout = Layout(np.zeros(5, int), np.zeros((5, 2), int))
     with pytest.raises(ValueError, match="head flow: needs a feed whose every row predicts a slot"):
-        layout = Layout(np.zeros(5, int), np.zeros((5, 2), int))
-        head.apply(
-            {"params": params},
-            hidden,
-            jnp.zeros((1, 4, C)),
-            layout,
-            method="loss",
-            rngs=dict(head=jax.random.key(1)),
-        )
+        rngs = dict(head=jax.random.key(1))
+        head.apply({"params": params}, hidden, jnp.zeros((1, 4, C)), layout, method="loss", rngs=rngs)
 
 
 def test_a_step_has_one_time(made):
     """The times of training: the same for all slots of a step, others for others."""
     head, params, hidden = made
     seen = []
-    errors = lambda m, *args: seen.append(args[3]) or jnp.zeros(args[3].shape)  # noqa: E731
-    spy = type("Spy", (Flow,), {"errors": errors})(
-        **{k: getattr(head, k) for k in ("channels", "depth", "width", "heads")}
-    )
+
+    class Spy(Flow):
+        def errors(self, hidden, target, layout, t, noise):
+            seen.append(t)
+            return jnp.zeros(t.shape)
+
+    spy = Spy(**{name: getattr(head, name) for name in ("channels", "depth", "width", "heads", "cross")})
     spy.apply(
         {"params": params},
         hidden,

@@ -40,7 +40,7 @@ def levels(arrays: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
-    """Writes the generator's parts and sizes into a config; `heads` for widths that the authors don't have (64 wide)."""
+    """Writes the generator's parts and sizes into a config; `heads` for widths that were never published (64 wide)."""
     classes, width = m.pair(arrays, "class_emb.weight", WHAT)
     known = (str(width), width // 64, 25, 2.4, 0.9)
     name, usual, passes, guidance, until = SIZES.get(width, known)
