@@ -72,6 +72,7 @@ def small(c, size, s):
         kl_weight=5e-3,
         measure=True,
     )
+    c.model.mlp_width = 3 * s.width
     c.head = part("flow", depth=2, width=s.width, heads=s.heads, sample_steps=25)
     c.sampling.update(dict(guidance=0.5, temperature=0.8))
     base.small(
@@ -86,7 +87,8 @@ def paper(c, size, s):
     epoch = IMAGES // 2048
     c.name = f"FlowAR-{size.upper()}"
     c.data = base.imagenet(256, crop="random", crop_range=(1.125,))
-    c.tokenizer = part("pyramid_kl", encoder=part("conv", decoder_attention=False), channels=16, scale=0.2325)
+    encoder = part("conv", decoder_attention=False)
+    c.tokenizer = part("pyramid_kl", encoder=encoder, levels=(1, 2, 4, 8, 16), channels=16, scale=0.2325)
     c.mixer.weight_dropout = 0.1
     times = "even" if s.passes == 50 else "late"
     c.head = part(

@@ -128,7 +128,8 @@ def sampled(config, tokenizer, generator=None):
             "config field sampling.levels: needs a tokenizer whose levels are independent, such as pyramid_vq, found "
             f"{config.tokenizer.name}"
         )
-    tokenizer = tokenizer.over(tuple((x, x) if isinstance(x, int) else tuple(x) for x in levels))
+    pairs = tuple(tuple(x) if isinstance(x, (tuple, list)) else (int(x), int(x)) for x in levels)
+    tokenizer = tokenizer.over(pairs)
     if generator is None:
         return tokenizer, None
     config = config.copy_and_resolve_references()

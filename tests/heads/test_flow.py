@@ -3,6 +3,7 @@
 import math
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,7 +34,7 @@ def made(request):
         guidance_until=0.4,
     )
     hidden = jax.random.normal(jax.random.key(1), (2 * B, len(TIMES), D))
-    params = head.init(jax.random.key(0), hidden)["params"]
+    params = nn.meta.unbox(head.init(jax.random.key(0), hidden)["params"])
     rng = np.random.default_rng(0)
     return head, jax.tree.map(lambda x: x + 0.2 * rng.normal(size=x.shape).astype(x.dtype), params), hidden
 

@@ -91,7 +91,7 @@ def test_rows_over_levels_that_are_drawn():
         kept = np.asarray(order.exists)
         np.testing.assert_array_equal(weight, np.broadcast_to(kept, (2, len(kept))))
         np.testing.assert_array_equal(slots[kept], np.sort(slots[kept]))
-        c.sampling.levels = levels
+        c.sampling.levels = tuple(int(x) for x in levels)
         own, alone = models.sampled(c, tokenizer, trained)
         some = own.encode(tokenizer_params, images)
         np.testing.assert_array_equal(some, content[:, slots[kept]])
@@ -173,7 +173,7 @@ def test_levels_that_cannot_be_drawn():
     tokenizer = models.build_tokenizer(c)
     with pytest.raises(UserError, match="needs a generator without parameters for each level"):
         models.sampled(c, tokenizer, models.build_generator(c, tokenizer))
-    c.tokenizer.encoder = part("patch", patch=4, width=8, blocks=1)
+    c.tokenizer.encoder, c.tokenizer.level_weight = part("patch", patch=4, width=8, blocks=1), 0.0
     tokenizer = models.build_tokenizer(c)
     assert models.sampled(c, tokenizer)[0].grid.levels == ((1, 1), (4, 4))
     c.sampling.levels = (1, (4, 6))
@@ -181,3 +181,25 @@ def test_levels_that_cannot_be_drawn():
         UserError, match="expected the last to be 4x4, as the encoder takes no other, found 4x6"
     ):
         models.sampled(c, tokenizer)
+
+
+def test_completions_by_levels_and_by_any_part():
+    """Kept slots of every level have the picture's codes, and the others follow from them."""
+    own = model().over(())
+    images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 1), minval=-1)
+    drawn = {}
+    own._decode = lambda params, content: content  # what was drawn, in the place of its pictures
+    for name, kept in (("levels", 2), ("top", np.arange(16)[:, None] * np.ones(16) < 8)):
+        drawn[name] = np.asarray(own.complete(images, kept, [1, 2], 0))
+        other = own.complete(-images, kept, [1, 2], 0)
+        assert not np.array_equal(drawn[name], other)
+    np.testing.assert_array_equal(drawn["levels"][:, :5], own.encode(images)[:, :5])
+    # Of 1x1 none is whole in the upper half, of 2x2 the first two, of 3x3 three, of 4x4 eight.
+    kept = np.concatenate([[0], [1, 1, 0, 0], [1] * 3 + [0] * 6, [1] * 8 + [0] * 8]).astype(bool)
+    half = own.encode(jnp.where(np.arange(16)[:, None, None] < 8, images, 0.0))
+    np.testing.assert_array_equal(drawn["top"][:, kept], half[:, kept])
+    free = np.asarray(own.generate([1, 2], 0)[0])
+    np.testing.assert_array_equal(drawn["top"][:, 0], free[:, 0])  # nothing is known yet
+    assert not np.array_equal(drawn["top"][:, ~kept], free[:, ~kept])
+    with pytest.raises(UserError, match="kept: expected a whole number from 1 to 4, found 5"):
+        own.complete(images, 5, [1, 2], 0)
