@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from golden import FOLDER
 
-from vargen.interop import check
+from vargen.interop import check, flexvar, mapping, systems
+from vargen.interop.parity.golden import Golden, stand_in
 
 
 @pytest.mark.parametrize("name, family", [("flexvar", "flexvar"), ("flexvar_tokenizer", "flexvar_vq")])
@@ -31,3 +32,18 @@ def test_a_wrong_weight_is_found(name, weight, output, tmp_path):
     np.savez(tmp_path / "wrong.npz", **arrays)
     (found,) = (r for r in check.check(str(tmp_path / "wrong.npz")).results if r.output == output)
     assert not found.holds
+
+
+def test_names_both_ways():
+    """The arrays come back as they were; the mask of training's last set of levels may have any size."""
+    golden = Golden(FOLDER / "flexvar.npz")
+    arrays = {k.removeprefix("var."): v for k, v in golden.weights.items() if k.startswith("var.")}
+    c = stand_in(4, name="pyramid_vq", levels=(1, 2, 4), vocab=40, channels=6)
+    flexvar.fill(c, arrays)
+    c.order = dict(name="levels")
+    generator = systems.build(c)[1]
+    again = mapping.write(flexvar.table(generator), systems.read(flexvar, generator, arrays))
+    assert again.keys() == arrays.keys()
+    assert again.pop("attn_bias_for_masking").shape == (1, 1, 680, 680)
+    for name, array in again.items():
+        np.testing.assert_array_equal(array, arrays[name], strict=True, err_msg=name)
