@@ -87,8 +87,6 @@ def test_names_both_ways(cross):
     jax.tree.map(np.testing.assert_array_equal, {k: again[k] for k in arrays}, arrays)
     seen = again["mask"][0, 0]
     assert seen[0, 0] == 0 and np.isneginf(seen[0, 1]) and seen[5, 20] == seen[20, 0] == 0
-    np.testing.assert_array_equal(
-        params["encoder"]["mixer"]["key"]["kernel"][1],
-        arrays["encoder_blocks.1.attn.qkv.weight"][D : 2 * D].T,
-    )
+    key = params["encoder"]["mixer"]["key"]["kernel"][1]
+    np.testing.assert_array_equal(key, arrays["encoder_blocks.1.attn.qkv.weight"][D : 2 * D].T)
     assert flowar.levels(arrays) == (1, 2, 4)

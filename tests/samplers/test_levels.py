@@ -190,15 +190,15 @@ def test_completions_by_levels_and_by_any_part():
     drawn = {}
     own._decode = lambda params, content: content  # what was drawn, in the place of its pictures
     for name, kept in (("levels", 2), ("top", np.arange(16)[:, None] * np.ones(16) < 8)):
-        drawn[name] = np.asarray(own.complete(images, kept, [1, 2], 0))
-        other = own.complete(-images, kept, [1, 2], 0)
+        drawn[name] = np.asarray(own.complete(images, kept, [1, 2], 0, temperature=0.1))
+        other = own.complete(-images, kept, [1, 2], 0, temperature=0.1)
         assert not np.array_equal(drawn[name], other)
     np.testing.assert_array_equal(drawn["levels"][:, :5], own.encode(images)[:, :5])
     # Of 1x1 none is whole in the upper half, of 2x2 the first two, of 3x3 three, of 4x4 eight.
     kept = np.concatenate([[0], [1, 1, 0, 0], [1] * 3 + [0] * 6, [1] * 8 + [0] * 8]).astype(bool)
     half = own.encode(jnp.where(np.arange(16)[:, None, None] < 8, images, 0.0))
     np.testing.assert_array_equal(drawn["top"][:, kept], half[:, kept])
-    free = np.asarray(own.generate([1, 2], 0)[0])
+    free = np.asarray(own.generate([1, 2], 0, temperature=0.1)[0])
     np.testing.assert_array_equal(drawn["top"][:, 0], free[:, 0])  # nothing is known yet
     assert not np.array_equal(drawn["top"][:, ~kept], free[:, ~kept])
     with pytest.raises(UserError, match="kept: expected a whole number from 1 to 4, found 5"):
