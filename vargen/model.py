@@ -74,7 +74,9 @@ class Model:
         Raises:
           UserError: no such levels, a tokenizer whose levels aren't independent, or whose images have one size.
         """
-        levels = tuple(levels)
+        levels = tuple(tuple(x) if isinstance(x, list) else x for x in levels)
+        if levels == self.config.sampling.get("levels", ()):
+            return self
         limits.check(limits.fields(schema.Sampling), dict(levels=levels), "sampling.")
         config = self.config.copy_and_resolve_references()
         with config.sampling.unlocked():

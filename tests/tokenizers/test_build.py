@@ -85,7 +85,10 @@ def test_bfloat16_computes_about_the_same(encoder):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (part("vqq"), "tokenizer.name: expected one of kl, multiscale_vq, vq, found 'vqq'; did you mean vq?"),
+        (
+            part("vqq"),
+            "name: expected one of kl, multiscale_vq, pyramid_kl, pyramid_vq, vq, found 'vqq'; did you mean vq?",
+        ),
         (
             part("vq", encoder=part("cnn")),
             "tokenizer.encoder.name: expected one of conv, patch, pooled, found 'cnn'",

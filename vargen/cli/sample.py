@@ -226,7 +226,7 @@ def draw_again(
         **again["sampling"],
         **{k: v for k, v in flags.sampling_options(args).items() if v is not None},
     }
-    levels = tuple(tuple(x) if isinstance(x, list) else x for x in options.pop("levels", ()))
+    levels = options.pop("levels", ())
     model = model.over(levels) if args.levels is None else model
     labels = np.repeat(np.asarray(wanted, np.int32), count)
     # The randomness of a batch is drawn at once: the others of its batch are drawn too.
