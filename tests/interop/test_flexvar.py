@@ -38,7 +38,7 @@ def test_names_both_ways():
     """The arrays come back as they were; the mask of training's last set of levels may have any size."""
     golden = Golden(FOLDER / "flexvar.npz")
     arrays = {k.removeprefix("var."): v for k, v in golden.weights.items() if k.startswith("var.")}
-    c = stand_in(4, name="pyramid_vq", levels=(1, 2, 4), vocab=40, channels=6)
+    c = stand_in(4, name="pyramid_vq", level_weight=0.0, levels=(1, 2, 4), vocab=40, channels=6)
     flexvar.fill(c, arrays)
     c.order = dict(name="levels")
     generator = systems.build(c)[1]

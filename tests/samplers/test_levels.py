@@ -185,7 +185,10 @@ def test_levels_that_cannot_be_drawn():
 
 def test_completions_by_levels_and_by_any_part():
     """Kept slots of every level have the picture's codes, and the others follow from them."""
-    own = model().with_config(model().config)
+    params = model().generator_params
+    content = jax.tree.map(lambda x: 10 * x, params["feed"]["content"])
+    params = params | dict(feed=params["feed"] | dict(content=content))  # what is known counts
+    own = Model(model().config, model().tokenizer_params, params)
     images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 1), minval=-1)
     drawn = {}
     own._decode = lambda params, content: content  # what was drawn, in the place of its pictures

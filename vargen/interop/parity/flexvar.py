@@ -33,7 +33,8 @@ def results(golden: Golden) -> Iterator[Result]:
 
     def built(sides):
         vocab, channels = quantizer["codebook"].shape
-        c = stand_in(sides[-1], name="pyramid_vq", levels=tuple(sides), vocab=vocab, channels=channels)
+        sizes = dict(levels=tuple(sides), vocab=vocab, channels=channels)
+        c = stand_in(sides[-1], name="pyramid_vq", level_weight=0.0, **sizes)
         flexvar.fill(c, weights, config["model"]["num_heads"])
         c.order = dict(name="levels")
         tokenizer, generator = systems.build(c)
