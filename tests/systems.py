@@ -27,6 +27,36 @@ def var_shared():
     return c
 
 
+def flexvar():
+    c = var()
+    c.name = "flexvar"
+    encoder = part("conv", width=4, multipliers=(1, 1, 1), blocks=1)
+    c.tokenizer = part("pyramid_vq", encoder=encoder, levels=(1, 2, 3, 4), vocab=16, channels=4)
+    c.order = part("some_levels", groups=((1, 1, 1), (1, 2, 3), (1, 4, 4)))
+    c.feed = part("refine", places="table", side=5)
+    return c
+
+
+def flowar():
+    c = _base("flowar")
+    c.tokenizer = part("pyramid_kl", encoder=_encoder(), levels=(1, 2, 4), channels=4)
+    c.order = part("levels")
+    c.feed = part("refine", places="slots_alone", coords="picture", encoder_decoder=True)
+    c.mixer = part("attention", heads=2, bias="qkv", rope="places")
+    c.head = part("flow", depth=1, width=8, heads=2, sample_steps=3)
+    c.model = dict(
+        layers=2,
+        width=16,
+        mlp="geglu",
+        norm="rms",
+        affine=False,
+        adaptive="adaln",
+        final_norm="learned",
+        dropout=0.1,
+    )
+    return c
+
+
 def llamagen():
     c = _base("llamagen")
     c.tokenizer = part("vq", encoder=_encoder(), vocab=16, channels=4)
@@ -200,6 +230,8 @@ def maskgit_vssd():
 SYSTEMS = dict(
     var=var,
     var_shared=var_shared,
+    flexvar=flexvar,
+    flowar=flowar,
     llamagen=llamagen,
     llamagen_text=llamagen_text,
     llamagen_words=llamagen_words,

@@ -15,6 +15,7 @@ RQVAE, RQVAE_FFHQ = 104_401_795 + 257 * 16384, 100_731_779 + 257 * 2048
 DND_RQVAE = 66_621_315
 # Counted on the authors' own modules; where there is none, added up from their layers (MAR's names and shapes are those
 # of tests/interop/test_mar.py).
+FLEXVAE = 71_883_403 + 8912 * 32 - 16384 * 8 + 256 * 24 + 24 + 24 * 256  # LlamaGen's with other codes
 COUNTS = {
     "var.py:d16": (310_283_520, 108_948_355),
     "var.py:d20": (600_917_136, 108_948_355),
@@ -49,6 +50,12 @@ COUNTS = {
     **{f"dnd.py:{size}": (None, DND_RQVAE + 513 * 16384) for size in ("xxl", "xxxl", "arxiv")},
     "dnd.py:text": (None, DND_RQVAE + 513 * 4096),
     "jpeglm.py:7b": (None, 126),  # two codes of each merge
+    "flexvar.py:d16": (None, FLEXVAE),
+    "flexvar.py:d20": (None, FLEXVAE),
+    "flexvar.py:d24": (None, FLEXVAE),
+    "flowar.py:s": (None, 66_456_019 + 16),
+    "flowar.py:l": (None, 66_456_019 + 16),
+    "flowar.py:h": (None, 66_456_019 + 16),
     "mar.py:b": (None, 66_456_019 + 16),  # and our scale per channel
     "mar.py:l": (None, 66_456_019 + 16),
     "mar.py:h": (None, 66_456_019 + 16),
@@ -116,6 +123,29 @@ def jpeglm_count(layers, width, vocab=320, hidden=11008):
     """Parameters of Llama 2 (the authors' 7B over 320 codes), and a row more: one label, and none."""
     block = 4 * width**2 + 3 * width * hidden + 2 * width
     return layers * block + width + 2 * vocab * width + 2 * width
+
+
+def flexvar_count(depth, vocab=8912, classes=1000):
+    """Parameters of FlexVAR's module (models/flexvar.py): VAR's, but one table of 32 x 32 places and other codes."""
+    others = (1024 - 680 - 10) * 64 * depth + (vocab - 4096) * (64 * depth + 1)
+    return var_count(depth, classes=classes) + others
+
+
+def flowar_count(layers, width, depth, flow, classes=1000, slots=341):
+    """Parameters of FlowAR's module, added up by hand from its layers; the flow network's blocks of two kinds."""
+    cross = depth > 2
+    hidden = 8 * width // 3
+    block = linear(width, 3 * width) + linear(width, width) + linear(width, 6 * width)
+    block += 2 * linear(width, hidden) + linear(hidden, width)
+    around = (classes + 1 + 3 * slots) * width + linear(16, width) + 3 * width + linear(width, width)
+    hidden = 8 * flow // 3
+    each = 3 * flow * flow + linear(flow, flow) + 2 * linear(flow, hidden) + linear(hidden, flow)
+    each += linear(flow, 6 * flow)
+    if cross:
+        each += flow * flow + 2 * width * flow + linear(flow, flow) + flow + width
+    head = linear(256, flow) + linear(flow, flow) + linear(width, flow) + linear(16, flow)
+    head += depth * each + linear(flow, 2 * flow) + linear(flow, 16)
+    return layers * block + around + head
 
 
 def mar_count(layers, width, depth, denoiser, slots=256, buffer=64, channels=16, classes=1000):
@@ -188,6 +218,8 @@ def test_full_size(name):
             layers, width, c.head.layers, c.data.num_classes, tokenizer.vocab
         ),
         "jpeglm": lambda: jpeglm_count(layers, width),
+        "flexvar": lambda: flexvar_count(layers),
+        "flowar": lambda: flowar_count(2 * layers, width, c.head.depth, c.head.width),
     }[name.partition(".")[0]]()
     assert models.parameter_count(generator) == added
     assert expected in (None, added)
@@ -203,6 +235,8 @@ SLOTS = {
     "maskgit.py:imagenet512": 1024,
     "dnd.py:text": 576,
     "jpeglm.py:7b": 12288,
+    "flexvar": 1496,
+    "flowar": 341,
 }
 CAPTIONS = dict(tokens=120, channels=2048)
 
@@ -233,6 +267,10 @@ def test_sizes_as_published():
         (42, 2560, 6, 1000, 16384): 3822,
     }
     assert {sizes: round(rqtransformer_count(*sizes) / 1e6) for sizes in published} == published
+    # By the authors' layers: 315.56 M, 607.51 M and 1041.31 M; FlowAR's by the sizes of its files.
+    assert [round(flexvar_count(d) / 1e4) for d in (16, 20, 24)] == [31556, 60751, 104131]
+    found = [flowar_count(*s) for s in ((12, 768, 2, 1024), (16, 1024, 12, 1024), (30, 1536, 12, 1536))]
+    assert [round(x / 1e5) for x in found] == [1717, 5869, 19133]
 
 
 FILES = sorted(FOLDER.glob("*.py"))

@@ -6,6 +6,7 @@ Values are looked at, which brings arrays of a device to the host; under a trace
 from __future__ import annotations
 
 import math
+import numbers
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 from vargen import classes as class_names
 from vargen import seeds
 from vargen.errors import UserError
+from vargen.tokenizers.tokenizer import Leveled
 
 # Images are in [-1, 1]; what a decoder gives lies about there, and may be encoded again.
 BRIGHTEST = 2.0
@@ -109,34 +111,48 @@ def kept(value: Any, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
     """Which pixels stay, bool [H, W], and which slots lie in them with all of their pixels, bool [N].
 
     Args:
-      value: bools, or 0 and 1.
+      value: bools, or 0 and 1; or one whole number: of how many levels, the first ones, all slots stay.
       tokenizer: the model's.
 
     Raises:
-      UserError: another shape or other values, a tokenizer of several levels, no slot that stays.
+      UserError: another shape or other values, a tokenizer of levels that aren't pictures of their own, no such number
+        of levels, no slot that stays.
     """
     size, levels = tokenizer.image_size, tokenizer.grid.levels
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        count = whole(value, "kept", 1, len(levels))
+        return np.ones(size, bool), tokenizer.grid.coords[:, 0] < count
     wanted = f"bool [{size[0]}, {size[1]}], the pixels that stay"
     found = np.asarray(array(value, "kept", wanted))
     if found.shape != tuple(size) or not np.isin(found, (0, 1)).all():
         shown = f"an array {list(found.shape)}" if found.shape != tuple(size) else "other values than 0 and 1"
         raise UserError(f"kept: expected {wanted}, found {shown}")
-    if (
-        len(levels) > 1
-        or tokenizer.grid.frames > 1
-        or tokenizer.slot.stop is not None
-        or any(s % n for s, n in zip(size, levels[0], strict=True))
-    ):
+    alone = len(levels) == 1 or (isinstance(tokenizer, Leveled) and tokenizer.independent)
+    patches = alone and tokenizer.grid.frames == 1 and tokenizer.slot.stop is None
+    if not patches or any(s % n for s, n in zip(size, levels[-1], strict=True)):
         raise UserError(
             f"kept: expected a tokenizer whose slots are patches of the image, found levels of {list(levels)}"
         )
-    found, (h, w) = found.astype(bool), levels[0]
-    known = found.reshape(h, size[0] // h, w, size[1] // w).all(axis=(1, 3)).reshape(-1)
+    found = found.astype(bool)
+    rows, columns = (s / n for s, n in zip(size, levels[-1], strict=True))
+    known = np.concatenate([_inside(found, level) for level in levels])
     if not known.any():
-        raise UserError(
-            f"kept: expected at least a patch of {size[0] // h}x{size[1] // w} pixels, found none"
-        )
+        raise UserError(f"kept: expected at least a patch of {rows:g}x{columns:g} pixels, found none")
     return found, known
+
+
+def _inside(pixels: np.ndarray, level: tuple[int, int]) -> np.ndarray:
+    """bool [n]: which slots of a level, spread over pixels bool [H, W], lie in them with all that they touch."""
+    (height, width), (h, w) = pixels.shape, level
+    return np.array(
+        [
+            pixels[
+                i * height // h : -(-(i + 1) * height // h), j * width // w : -(-(j + 1) * width // w)
+            ].all()
+            for i in range(h)
+            for j in range(w)
+        ]
+    )
 
 
 def dtype(found: Any, tokenizer: Any, name: str) -> None:

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen import classes as class_names
-from vargen import hub, inputs, paths
+from vargen import hub, inputs, limits, paths, schema
 from vargen.errors import UserError
 from vargen.generator import Generator
-from vargen.models import build_generator, build_tokenizer, count_text
+from vargen.models import build_generator, build_tokenizer, count_text, sampled
 from vargen.samplers import Sampling, decode
 
 
@@ -34,12 +34,13 @@ class Model:
 
     def __init__(self, config, tokenizer_params, generator_params=None, classes=None, steps=(0, 0)):
         self.config = config
-        self.tokenizer = build_tokenizer(config)
+        tokenizer = build_tokenizer(config)
+        generator = None if generator_params is None else build_generator(config, tokenizer)
+        self.tokenizer, self.generator = sampled(config, tokenizer, generator)
         self.classes = list(classes) if classes else [str(i) for i in range(config.data.num_classes)]
         self.steps = steps
         self.tokenizer_params = tokenizer_params
         self.generator_params = generator_params
-        self.generator = None if generator_params is None else build_generator(config, self.tokenizer)
         self._encode = jax.jit(self.tokenizer.encode)
         self._decode = jax.jit(self.tokenizer.decode)
         self._valid = jax.jit(self.tokenizer.valid)
@@ -51,16 +52,37 @@ class Model:
         if self.generator is not None:
             self._generate = jax.jit(functools.partial(decode, self.generator))
             self._complete = jax.jit(
-                lambda p, q, labels, key, sampling, content, known: decode(
-                    self.generator, p, q, labels, key, sampling, (content, np.array(known))
+                lambda p, q, labels, key, sampling, content, known, first: decode(
+                    self.generator, p, q, labels, key, sampling, **{first: (content, np.array(known))}
                 ),
-                static_argnums=6,
+                static_argnums=(6, 7),
             )
             self._log_likelihood = jax.jit(self.generator.log_likelihood)
 
     def with_config(self, config) -> Model:
         """The same parameters under another config (another compute dtype, other sampling settings)."""
         return Model(config, self.tokenizer_params, self.generator_params, self.classes, self.steps)
+
+    def over(self, levels) -> Model:
+        """The same parameters, drawing other levels than they were trained on, and so in another number of steps.
+
+        The last level tells the size of the images, by the pixels that a slot has: others than were trained, and other
+        aspect ratios, will do. `config.sampling.levels` is what a model begins with.
+
+        Args:
+          levels: sides, or (height, width) pairs, coarse to fine; none: those trained.
+
+        Raises:
+          UserError: no such levels, a tokenizer whose levels aren't independent, or whose images have one size.
+        """
+        levels = tuple(tuple(x) if isinstance(x, list) else x for x in levels)
+        if levels == self.config.sampling.get("levels", ()):
+            return self
+        limits.check(limits.fields(schema.Sampling), dict(levels=levels), "sampling.")
+        config = self.config.copy_and_resolve_references()
+        with config.sampling.unlocked():
+            config.sampling.levels = levels
+        return self.with_config(config)
 
     def __repr__(self) -> str:
         """What it is, in a few words: system, data, slots, parameters."""
@@ -122,7 +144,12 @@ class Model:
         Raises:
           UserError: an unknown setting, a value out of range, or one that the head doesn't have.
         """
-        options = {**self.config.sampling, **{k: v for k, v in options.items() if v is not None}}
+        options = {k: v for k, v in options.items() if v is not None}
+        if "levels" in options:
+            raise UserError(
+                "sampling.levels: expected Model.over(levels), which then draws them, found an option"
+            )
+        options = {**self.config.sampling, **options}
         sampling = Sampling.make(**options)
         sampling.check(self.tokenizer.slot)
         unfiltered = self.generator is not None and not self.generator.head.explicit
@@ -166,17 +193,18 @@ class Model:
         """Images with what isn't kept drawn anew (in- and outpainting): float32 [B, H, W, C], about [-1, 1].
 
         A slot is known where all of its pixels are kept; the others are drawn, after the known ones, so that any kept
-        part will do where the order is random; in raster order it must come first. What isn't kept of the images plays
-        no role. All of the result comes through the tokenizer.
+        part will do where the order is random; in raster order it must come first. Levels that are pictures of their
+        own keep any part too, each when its step comes. What isn't kept of the images plays no role. All of the result
+        comes through the tokenizer.
 
         Args:
           images: float [B, H, W, C] in [-1, 1].
-          kept: bool [H, W], pixels that stay.
+          kept: bool [H, W], pixels that stay; or a number of levels, the coarsest, which stay whole.
           labels, key, **options: as for `generate`, a label for each image.
 
         Raises:
-          UserError: as `encode` and `generate`; a tokenizer of several levels; nothing kept, or a part that the order
-            can't begin with; labels other than one for each image.
+          UserError: as `encode` and `generate`; pixels, but levels that aren't pictures of their own; nothing kept, or
+            a part that the order can't begin with; labels other than one for each image.
         """
         generator, images = self.needs_generator(), self._images(images)
         sampling, key = self.sampling(**options), inputs.key(key)
@@ -184,10 +212,11 @@ class Model:
         pixels, slots = inputs.kept(kept, self.tokenizer)
         self._one_for_each(labels, images, "images")
         content = self._encode(self.tokenizer_params, jnp.where(pixels[..., None], images, 0.0))
+        first = "kept" if len(self.tokenizer.grid.levels) > 1 and np.ndim(kept) else "given"
         quantizer = self.tokenizer_params["quantizer"]
         try:
             found = self._complete(
-                self.generator_params, quantizer, labels, key, sampling, content, tuple(slots.tolist())
+                self.generator_params, quantizer, labels, key, sampling, content, tuple(slots.tolist()), first
             )
         except ValueError as error:
             raise UserError(str(error)) from error

@@ -22,6 +22,7 @@ from vargen.mixers import MIXERS
 from vargen.mixers.block import Block, FinalNorm, SharedModulation
 from vargen.orders import ORDERS
 from vargen.stage import Stage
+from vargen.tokenizers.tokenizer import Leveled
 
 # What `config.model` says of a block, by the names of its attributes.
 BLOCK = "mlp norm affine eps norm_position bias adaptive adaln_zero gate_gain dropout".split()
@@ -121,6 +122,45 @@ def build_generator(config, tokenizer) -> Generator:
     except ValueError as error:
         raise error if isinstance(error, UserError) else UserError(str(error)) from error
     return generator
+
+
+def sampled(config, tokenizer, generator=None):
+    """What samples are drawn with: a tokenizer and a generator over `sampling.levels`, with the same parameters.
+
+    Args:
+      config: whose `sampling.levels` counts.
+      tokenizer, generator: as they are trained; None where only a tokenizer is.
+
+    Returns:
+      Both, as they were where no levels are asked for.
+
+    Raises:
+      UserError: a tokenizer whose levels can't be replaced, or not by these; a generator with parameters for each.
+    """
+    levels = config.sampling.get("levels", ())
+    if not levels:
+        return tokenizer, generator
+    if not (isinstance(tokenizer, Leveled) and tokenizer.independent):
+        raise UserError(
+            "config field sampling.levels: needs a tokenizer whose levels are independent, such as pyramid_vq, found "
+            f"{config.tokenizer.name}"
+        )
+    pairs = tuple(tuple(x) if isinstance(x, (tuple, list)) else (int(x), int(x)) for x in levels)
+    tokenizer = tokenizer.over(pairs)
+    if generator is None:
+        return tokenizer, None
+    config = config.copy_and_resolve_references()
+    config.order = dict(name="levels")
+    over = build_generator(config, tokenizer)
+    shapes = [
+        jax.tree.map(lambda x: x.shape, jax.eval_shape(g.init, jax.random.key(0))) for g in (generator, over)
+    ]
+    if shapes[0] != shapes[1]:
+        raise UserError(
+            "config field sampling.levels: needs a generator without parameters for each level, such as one of "
+            f"feed.places table, found {config.feed.name}"
+        )
+    return tokenizer, over
 
 
 def _stages(config, m, feed, grid, initial, dtype) -> tuple[Stage, ...]:

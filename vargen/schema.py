@@ -73,10 +73,15 @@ class Sampling:
       guidance_start: where the linear schedules start.
       guidance_power: the exponent of the schedule "cosine".
       guidance_steps: decoding steps with guidance; 0: all.
+      guidance_rise: steps after which the schedule "ramp" reaches the scale, and rises on; 0: at the last.
+      guidance_side: levels of a larger side have the whole scale, whatever the schedule; 0: none.
       temperature: below 1: safer, above: wilder.
       top_k: keeps the likeliest codes; 0: all. One for each of a slot's codes, where it holds several: (100, 50).
       top_p: keeps this share of probability; likewise.
       steps: decoding steps, if the order has a choice; 0: its own.
+      levels: sides, or (height, width) pairs, coarse to fine, in the place of those trained (tokenizers of independent
+        levels, such as pyramid_vq); none: as trained.
+      random_sides: sides of the levels whose codes are drawn, others take the likeliest; none: all are.
       policy: one step after another, or speculative Jacobi decoding: drafts of several steps are verified in one pass.
       window: steps that a pass of the latter looks at.
       guess: its first drafts: drawn at random, or the code to the left.
@@ -87,10 +92,14 @@ class Sampling:
     guidance_start: Annotated[float, GUIDANCE] = 1.0
     guidance_power: Annotated[float, Between(0, 100)] = 1.0
     guidance_steps: Annotated[int, DECODING_STEPS] = 0
+    guidance_rise: Annotated[int, DECODING_STEPS] = 0
+    guidance_side: Annotated[int, DECODING_STEPS] = 0
     temperature: Annotated[float, TEMPERATURE] = 1.0
     top_k: Annotated[int | tuple[int, ...], TOP_K] = 0
     top_p: Annotated[float | tuple[float, ...], TOP_P] = 1.0
     steps: Annotated[int, DECODING_STEPS] = 0
+    levels: Annotated[tuple[int | tuple[int, int], ...], Between(1, 4096)] = ()
+    random_sides: Annotated[tuple[int, ...], Between(1, 4096)] = ()
     policy: Annotated[str, OneOf("scheduled", "jacobi")] = "scheduled"
     window: Annotated[int, Between(1, 4096)] = 16
     guess: Annotated[str, OneOf("random", "left")] = "random"

@@ -25,6 +25,7 @@ MODELLED = dict(
     depth="rqtransformer",
     diffusion="mar",
     epsilon="acdit",
+    flow="flowar",
     masked_lm="maskgit",
     staged="dnd",
     velocity="xar",
@@ -40,9 +41,9 @@ def built(name):
     return generator.head, generator.of_head(params), tokenizer_params["quantizer"], generator.tokenizer.slot
 
 
-def layout(n):
-    """Rows that are drawn together."""
-    return Layout(np.zeros(n, np.int32), np.stack([np.arange(n), np.zeros(n, int)], -1))
+def layout(n, apart=False):
+    """Rows that are drawn together, or one after another."""
+    return Layout(np.arange(n) * apart, np.stack([np.arange(n), np.zeros(n, int)], -1))
 
 
 def hidden_of(name, batch, n, seed=1):
@@ -132,7 +133,7 @@ def test_gradients_are_finite_everywhere(name):
                 params,
                 hidden,
                 target,
-                layout(4),
+                layout(4, apart=True),
                 weight,
                 True,
                 quantizer,

@@ -25,6 +25,8 @@ PUBLISHED = [
     *(("maskgit", size) for size in ("imagenet256", "imagenet512")),
     *(("dnd", size) for size in ("xxl", "xxxl", "text", "arxiv")),
     *(("rqtransformer", size) for size in ("480m", "821m", "1.4b", "3.8b", "cat", "church", "ffhq")),
+    *(("flexvar", size) for size in ("d16", "d20", "d24")),
+    *(("flowar", size) for size in "slh"),
 ]
 
 

@@ -15,6 +15,7 @@ NUMBERS = [  # flag, values that are refused
     ("--top-p", ["0", "-0.5", "1.1", "inf", "nan", "most"]),
     ("--top-k", ["-1", "2.5", "99999999999", "all", "１"]),
     ("--steps", ["-1", "1.5", "10000000", "few"]),
+    ("--levels", ["0", "x", "1,,2", "1x2x3", "5000", "-1", "1.5", "１"]),
     ("--batch-size", ["0", "-4", "10000000", "1.5"]),
 ]
 
@@ -52,6 +53,7 @@ FLAGS = [
     Row(f"{SAMPLE} --captions {{tmp}}/none.npz", ("--classes", "--captions")),
     Row(f"{SAMPLE} --codes {{tmp}}/none.npy --classes 3", ("--codes", "--classes")),
     Row(f"{SAMPLE} --steps 1000", ("steps",)),
+    Row(f"{SAMPLE} --levels 1,4", ("sampling.levels", "independent")),
     Row(f"{EVALUATE} --steps 1000", ("steps",)),
     Row("sample --workdir ''", ("--workdir", "expected a path")),
     Row("sample --workdir ~nosuchuser/x", ("--workdir", "~nosuchuser")),

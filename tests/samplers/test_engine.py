@@ -13,6 +13,7 @@ from systems import SYSTEMS, labels_for, make
 from vargen import models
 from vargen.content import Noised, take
 from vargen.draws import keyed
+from vargen.layout import Layout
 from vargen.model import Model
 from vargen.orders import Order
 from vargen.samplers import Sampling, decode
@@ -34,6 +35,10 @@ def uncached(generator, params, quantizer, labels, key, sampling, given=None):
     content = generator.tokenizer.slot.zeros(batch, n)
     if given is not None:
         content = content.at[:, known].set(given[0][:, known])
+
+    # Heads that draw a step at once ask where its rows lie; of feeds that have others too, none do.
+    rows = generator.layouts()[-1]
+    lie = rows if rows.same_for_all and len(rows.times) == n else None
 
     @jax.jit
     def hidden_of(content, labels, steps):
@@ -64,7 +69,7 @@ def uncached(generator, params, quantizer, labels, key, sampling, given=None):
                 generator.of_head(params),
                 hidden[:, :, : code + 1] if staged else hidden,
                 draws.at(jnp.asarray(slots)),
-                None,
+                lie and Layout(lie.times[start : start + size], lie.coords[start : start + size]),
                 sampling,
                 scales[s] if sampling.guided else None,
                 quantizer,

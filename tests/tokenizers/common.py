@@ -18,9 +18,16 @@ PARTS = dict(
         "multiscale_vq", vocab=32, channels=4, levels=(1, 2, 4), revive_every=5, encoder=PATCH
     ),
     rq=part("rq", vocab=32, channels=4, depth=2, encoder=PATCH),
+    pyramid_vq=part(
+        "pyramid_vq", vocab=32, channels=4, levels=(1, 2, 4), revive_every=5, encoder=PATCH, level_weight=0.0
+    ),
+    pyramid_kl=part("pyramid_kl", channels=4, levels=(1, 2, 4), measure=True, encoder=PATCH),
     kl=part("kl", channels=4, measure=True, encoder=PATCH),
     jpeg=part("jpeg", quality=5, length=100, merges=2),
 )
+
+
+TRAINED = [name for name in PARTS if name != "jpeg"]
 
 
 def tiny(name: str, image_size: int = 16, **options):

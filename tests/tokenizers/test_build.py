@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from common import PARTS, PATCH, tiny
+from common import PARTS, PATCH, TRAINED, tiny
 
 from vargen import tokenizers
 from vargen.config import part
@@ -30,7 +30,7 @@ def test_published_sizes(published, options, count):
     assert sum(a.size for a in jax.tree.leaves(params)) == count, published
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", TRAINED)
 def test_interface(name):
     t = tiny(name)
     boxed = jax.eval_shape(t.init_boxed, jax.random.key(0))
@@ -53,7 +53,7 @@ def test_interface(name):
         assert t.vocab == PARTS[name].vocab
     else:
         assert content.shape == (2, t.grid.size, t.channels) and t.vocab == 0
-        assert jax.eval_shape(t.moments, params, images).shape == (2, t.grid.size, 2 * t.channels)
+        assert jax.eval_shape(t.moments, params, images).shape == (2, t.grid.level_sizes[-1], 2 * t.channels)
     decoded = jax.eval_shape(t.decode, params, content)
     assert decoded.shape == images.shape and decoded.dtype == jnp.float32
     none = jnp.zeros((2, t.grid.size), bool)
@@ -87,7 +87,7 @@ def test_bfloat16_computes_about_the_same(encoder):
     [
         (
             part("vqq"),
-            "tokenizer.name: expected one of jpeg, kl, multiscale_vq, rq, vq, found 'vqq'; did you mean vq?",
+            "expected one of jpeg, kl, multiscale_vq, pyramid_kl, pyramid_vq, rq, vq, found 'vqq'; did you mean vq?",
         ),
         (
             part("vq", encoder=part("cnn")),
@@ -113,6 +113,14 @@ def test_bfloat16_computes_about_the_same(encoder):
             "expected the last to be the latent grid 4x4, found none",
         ),
         (part("multiscale_vq", levels=(1, 5, 4), encoder=PATCH), "levels from 1x1 to 4x4, found 5x5"),
+        (
+            part("pyramid_kl", levels=(1, 2), encoder=PATCH),
+            "expected the last to be the latent grid 4x4, found 2x2",
+        ),
+        (
+            part("pyramid_vq", levels=(1, 4), encoder=PATCH),
+            "tokenizer.level_weight: needs an encoder that takes images of any size, such as conv, found patch and 1",
+        ),
     ],
 )
 def test_refused(options, message):

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from common import PARTS, digits, tiny
+from common import TRAINED, digits, tiny
 
 from vargen.tokenizers import usage
 from vargen.tokenizers.vq import nearest
 
 
-@pytest.mark.parametrize("name", ["vq", "multiscale_vq"])
+@pytest.mark.parametrize("name", ["vq", "multiscale_vq", "pyramid_vq"])
 def test_gradients_pass_straight_through(name):
     t = tiny(name)
     params = jax.jit(t.init)(jax.random.key(0))
@@ -25,7 +25,7 @@ def test_gradients_pass_straight_through(name):
 
     def around(params):
         latents = t.codec.encode(params, images)
-        if name == "vq":
+        if name != "multiscale_vq":
             latents = latents / jnp.linalg.norm(latents, axis=-1, keepdims=True)
         return jnp.sum(weight * latents)
 
@@ -36,7 +36,7 @@ def test_gradients_pass_straight_through(name):
     assert all(not np.any(g) for g in jax.tree.leaves(found["quantizer"]))
 
 
-@pytest.mark.parametrize("name", ["vq", "multiscale_vq"])
+@pytest.mark.parametrize("name", ["vq", "multiscale_vq", "pyramid_vq"])
 def test_training_and_encoding_agree(name):
     """What the decoder is trained on is what the codes decode to."""
     t = tiny(name)
@@ -103,7 +103,7 @@ def train(name, codebook_scale=1.0, **options):
     return t, *jax.jit(lambda: run(t, 100, codebook_scale=codebook_scale))()
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", TRAINED)
 def test_learns_digits(name):
     images = digits()
     t, params, metrics, content = train(name)

@@ -62,6 +62,7 @@ def load_model(args: argparse.Namespace) -> Model:
     import vargen
     from vargen import config
     from vargen.cli import preflight
+    from vargen.samplers import Sampling
 
     workdir = trained_workdir(args)
     for field, _ in args.overrides:
@@ -78,6 +79,9 @@ def load_model(args: argparse.Namespace) -> Model:
     if name := getattr(args, "preset", ""):
         asked.sampling.update(preset(asked, name)["sampling"])
     asked = config.override(asked, args.overrides)
+    if (levels := getattr(args, "levels", None)) is not None:
+        with asked.sampling.unlocked():
+            asked.sampling.levels = levels
     preflight.check_fields(asked)
     for field in ("image_size", "channels"):
         if asked.data[field] != trained.data[field]:
@@ -85,11 +89,13 @@ def load_model(args: argparse.Namespace) -> Model:
                 f"config field data.{field}: the model was trained with {trained.data[field]}, "
                 f"found {asked.data[field]}"
             )
+    if (levels := asked.sampling.get("levels", ())) != trained.sampling.get("levels", ()):
+        model = model.over(levels)
     if model.generator is not None:
-        preflight.check_sampling(model.generator, model.sampling(**asked.sampling))
+        preflight.check_sampling(model.generator, Sampling.make(**asked.sampling))
     if asked.compute_dtype != trained.compute_dtype:
         # Built as it was trained: data may have been replaced by other data.
-        model = model.with_config(config.override(trained, [("compute_dtype", asked.compute_dtype)]))
+        model = model.with_config(config.override(model.config, [("compute_dtype", asked.compute_dtype)]))
     model.config = asked
     return model
 

@@ -15,12 +15,14 @@ SUMMARY = "draw parts of pictures anew (in- and outpainting)"
 DESCRIPTION = """
 Keeps a part of each picture and draws the rest anew, writes each as a PNG into a folder that has nothing else
 in it, and beside it as DIR_sheet.png the pictures, what was kept of them and what came of it. Models whose
-order is random keep any part; a raster order begins at the top.
+order is random keep any part, and so do those whose levels are pictures of their own (FlexVAR); a raster order
+begins at the top. Models of levels keep the coarsest, too: the rest is drawn anew.
 """
 EXAMPLES = """\
   vargen complete --workdir models/randar_l --input photo.jpg --keep border --classes 207 --count 8
   vargen complete --workdir models/llamagen_b --input ~/pictures --keep top
   vargen complete --workdir models/arpg_l --input photo.jpg --keep mask.png
+  vargen complete --workdir models/flexvar_d24 --input photo.jpg --keep 6
 """
 PARTS = ("top", "bottom", "left", "right", "border")
 AT_ONCE = 64  # completions of a picture, which are drawn together
@@ -36,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep",
         required=True,
         metavar="PART",
-        help=f"{', '.join(PARTS[:-1])}: that half; border: all but the middle; or a picture, white where it stays",
+        help=f"{', '.join(PARTS[:-1])}: that half; border: all but the middle; a picture, white where it stays; or of "
+        "models of levels how many of them, the coarsest",
     )
     parser.add_argument(
         "--classes", metavar="NAME", help="the class of all pictures, by number or name (none is asked for)"
@@ -72,6 +75,7 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(f"--classes: expected one class for all pictures, found {len(chosen)}")
         label = chosen[0]
     kept = part(args.keep, model.tokenizer.image_size)
+    stays = np.ones(model.tokenizer.image_size, bool) if isinstance(kept, int) else kept
     settings = model.config.data
     if args.input:
         originals = reconstruct.read_images(args.input, args.pictures, settings)
@@ -96,7 +100,7 @@ def run(args: argparse.Namespace) -> None:
         for number, image in enumerate(completions):
             own = {"picture": i, "completion": number}
             pictures.save(image, folder.out / f"{i:04d}-{number:03d}.png", made_by | own)
-        shown = np.where(kept[..., None], originals[i], 127).astype(np.uint8)
+        shown = np.where(stays[..., None], originals[i], 127).astype(np.uint8)
         rows.append(np.stack([originals[i], shown, *completions[:8]]))
     sheet = pictures.grid(np.stack(rows[:20]), column_labels=["picture", "kept", *[""] * min(args.count, 8)])
     pictures.save(sheet, folder.sheets["sheet"], made_by)
@@ -105,8 +109,8 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
-def part(name: str, size: tuple[int, int]) -> np.ndarray:
-    """The pixels that stay, bool [H, W]: one of `PARTS`, or where a picture is white.
+def part(name: str, size: tuple[int, int]) -> np.ndarray | int:
+    """The pixels that stay, bool [H, W]: one of `PARTS`, or where a picture is white; or a number of levels.
 
     Raises:
       UserError: no such part, no such picture.
@@ -128,6 +132,8 @@ def part(name: str, size: tuple[int, int]) -> np.ndarray:
     ).get(name)
     if found is not None:
         return found
+    if name.isascii() and name.isdigit():
+        return int(name[:9])
     path = paths.path(name, "--keep")
     if not paths.is_file(path):
         raise UserError(f"--keep {name}: expected {', '.join(PARTS)}, or a picture, found none")

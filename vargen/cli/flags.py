@@ -138,11 +138,33 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="decoding steps, if the order has a choice",
     )
+    group.add_argument(
+        "--levels",
+        type=sides,
+        metavar="LIST",
+        help="levels to draw, coarse to fine, in the place of those trained, where they are independent: sides or "
+        "HEIGHTxWIDTH: 1,2,3x4,6x8",
+    )
 
 
 def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
     """The sampling flags by the names that `Model.sample` knows; None where not given."""
     return {name: getattr(args, name) for name in ("guidance", "temperature", "top_k", "top_p", "steps")}
+
+
+def sides(text: str) -> tuple[int | tuple[int, int], ...]:
+    """An argparse type: levels as sides or pairs, such as 1,2,3x4."""
+    found = []
+    for word in text.split(","):
+        numbers = word.strip().split("x")
+        if len(numbers) > 2 or not all(
+            n.isascii() and n.isdigit() and 0 < int(n[:9]) <= 4096 for n in numbers
+        ):
+            raise argparse.ArgumentTypeError(
+                f"expected sides from 1 to 4096, or HEIGHTxWIDTH, found {word.strip()!r:.100}"
+            )
+        found.append(int(numbers[0]) if len(numbers) == 1 else (int(numbers[0]), int(numbers[1])))
+    return tuple(found)
 
 
 def number(kind: type, low: float, high: float):

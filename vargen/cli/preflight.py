@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType
 
 from vargen import config as configs
-from vargen import samplers, sharding
+from vargen import models, samplers, sharding
 from vargen.errors import UserError
 from vargen.generator import Generator
 from vargen.models import build_generator, build_tokenizer, require
@@ -66,7 +66,7 @@ def check(c: Any, devices: int, processes: int = 1, memory: Mapping[str, int] | 
     generator = build_generator(c, tokenizer)
     for group in ("tokenizer_training", "training"):
         _check_run(c[group], group, devices, processes)
-    _check_sampling(c, generator)
+    _check_sampling(c, tokenizer, generator)
     _trace(c, tokenizer, generator, devices, memory or {})
     return generator
 
@@ -87,11 +87,13 @@ def _check_run(settings: Any, group: str, devices: int, processes: int) -> None:
         )
 
 
-def _check_sampling(c: Any, generator: Generator) -> None:
+def _check_sampling(c: Any, tokenizer: Any, generator: Generator) -> None:
     """The sampling settings, and those of every preset, against the order and the head."""
     named = {f"presets.{name}.sampling": preset["sampling"] for name, preset in c.get("presets", {}).items()}
     for name, settings in dict(sampling=c.sampling, **named).items():
         check_sampling(generator, Sampling.make(**settings), name)
+        if settings.get("levels"):
+            models.sampled(configs.override(c, [("sampling.levels", settings["levels"])]), tokenizer)
 
 
 def check_sampling(generator: Generator, sampling: Sampling, where: str = "sampling") -> None:
@@ -192,9 +194,9 @@ def _trace(c: Any, tokenizer: Any, generator: Generator, devices: int, memory: M
             batch = batch_of(c.training, **fed, label=((), jnp.int32))
             own = trained(GeneratorTask(generator, tokenizer, c.training.steps), "training", frozen, batch)
     with _stage("sampling", c.order.name):
-        settings = Sampling.make(**c.sampling)
+        settings, drawing = Sampling.make(**c.sampling), models.sampled(c, tokenizer, generator)[1]
         jax.eval_shape(
-            lambda p, q, y, k: decode(generator, p, q, y, k, settings)[0],
+            lambda p, q, y, k: decode(drawing, p, q, y, k, settings)[0],
             own,
             params["quantizer"],
             label,

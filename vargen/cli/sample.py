@@ -236,6 +236,8 @@ def draw_again(
         **again["sampling"],
         **{k: v for k, v in flags.sampling_options(args).items() if v is not None},
     }
+    levels = options.pop("levels", ())
+    model = model.over(levels) if args.levels is None else model
     labels = np.repeat(np.asarray(wanted, np.int32), count)
     # The randomness of a batch is drawn at once: the others of its batch are drawn too.
     first = index - index % again["batch_size"]

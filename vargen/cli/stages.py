@@ -15,7 +15,7 @@ from vargen.cli import copying, processes, tokenize
 from vargen.config import from_json, to_json
 from vargen.data import codes
 from vargen.errors import UserError
-from vargen.models import build_generator, build_tokenizer
+from vargen.models import build_generator, build_tokenizer, sampled
 from vargen.samplers import Sampling
 from vargen.tokenizers import usage
 from vargen.tokenizers.perceptual import load_perceptual
@@ -214,6 +214,7 @@ def train_generator(
         config.evaluation.batch_size,
         Sampling.make(**config.sampling),
         mesh,
+        sampled(config, tokenizer, generator)[1],
     )
     # Where an imported or copied generator lies, training starts with it.
     start = directory / checkpoints.WEIGHTS

@@ -5,6 +5,7 @@ from vargen.heads.categorical import Categorical
 from vargen.heads.depth import Depth
 from vargen.heads.diffusion import Diffusion
 from vargen.heads.epsilon import Epsilon
+from vargen.heads.flow import Flow
 from vargen.heads.head import Head, JointHead, Sample
 from vargen.heads.masked_lm import MaskedLM
 from vargen.heads.staged import Staged
@@ -15,6 +16,7 @@ HEADS = {
     "depth": depth.build,
     "diffusion": Diffusion,
     "epsilon": Epsilon,
+    "flow": Flow,
     "masked_lm": MaskedLM,
     "staged": Staged,
     "velocity": Velocity,
@@ -26,6 +28,7 @@ __all__ = [
     "Depth",
     "Diffusion",
     "Epsilon",
+    "Flow",
     "Head",
     "JointHead",
     "MaskedLM",

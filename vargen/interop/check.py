@@ -22,6 +22,8 @@ FAMILIES = (
     "randar",
     "arpg",
     "acdit",
+    "flexvar",
+    "flexvar_vq",
     "llamagen",
     "llamagen_vq",
     "maskgit",

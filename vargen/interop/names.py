@@ -13,4 +13,6 @@ SYSTEMS = {
     "maskgit": ("maskgit", "maskgit_tokenizer"),
     "dnd": ("dnd", "dnd_rqvae"),
     "rqtransformer": ("rqtransformer", "rqvae"),
+    "flexvar": ("flexvar", "flexvar_vq"),
+    "flowar": ("flowar", "flowar_kl"),
 }

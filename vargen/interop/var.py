@@ -76,7 +76,22 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
 
 def table(generator: Any) -> list[m.Entry]:
     """All entries for a generator of these sizes."""
-    block, grid = generator.stages[0].block, generator.tokenizer.grid
+    level = generator.tokenizer.grid.coords[:, 0]
+    entries = shared(generator)
+    entries += m.array("feed/positions/table", "pos_1LC", m.LEADING)
+    entries += m.array("feed/levels/table", "lvl_embed.weight")
+    entries += m.buffer("lvl_1L", lambda: level[None].astype(np.int64))
+    return entries + m.buffer("attn_bias_for_masking", lambda: mask(level))
+
+
+def mask(level: np.ndarray) -> np.ndarray:
+    """float32 [1, 1, N, N]: 0 where a row sees another, by their levels int [N]; else -inf."""
+    return np.where(level[:, None] >= level, 0.0, -np.inf)[None, None].astype(np.float32)
+
+
+def shared(generator: Any) -> list[m.Entry]:
+    """The entries of all but the positions."""
+    block = generator.stages[0].block
     width, heads = block.width, block.mixer.heads
     ours = [f"blocks/mixer/{name}/kernel" for name in ("query", "key", "value")]
 
@@ -100,17 +115,10 @@ def table(generator: Any) -> list[m.Entry]:
 
     entries = m.array("condition/classes/table", "class_emb.weight")
     entries += m.array("feed/first", "pos_start", m.LEADING)
-    entries += m.array("feed/positions/table", "pos_1LC", m.LEADING)
-    entries += m.array("feed/levels/table", "lvl_embed.weight")
     entries += m.dense("feed/content/latents", "word_embed")
     entries += m.stacked(generator.stages[0].layers, layer)
     entries += m.dense("blocks_norm/modulation", "head_nm.ada_lin.1")
     entries += m.dense("head/out", "head")
     if block.adaptive == "shared":
         entries += m.dense("modulation/map", "shared_ada_lin.1")
-    level = grid.coords[:, 0]
-    entries += m.buffer("lvl_1L", lambda: level[None].astype(np.int64))
-    return entries + m.buffer(
-        "attn_bias_for_masking",
-        lambda: np.where(level[:, None] >= level, 0.0, -np.inf)[None, None].astype(np.float32),
-    )
+    return entries

@@ -18,6 +18,7 @@ from vargen.orders.drawn import (
 from vargen.orders.fixed import Fixed, frames, levels, raster
 from vargen.orders.order import Order, Ordering
 from vargen.orders.schedules import cosine_sizes
+from vargen.orders.subsets import SomeLevels, some_levels
 
 ORDERS = {
     "raster": lambda grid: Fixed(grid, raster(grid)),
@@ -29,6 +30,7 @@ ORDERS = {
     "random_to_raster": random_to_raster,
     "random_sets": random_sets,
     "confidence": confidence,
+    "some_levels": some_levels,
 }
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "Random",
     "RandomSets",
     "RandomToRaster",
+    "SomeLevels",
     "cells",
     "chunks",
     "cosine_sizes",

@@ -24,11 +24,14 @@ class Order:
       steps: int32 [N] or [B, N], non-decreasing: the step of the i-th slot. A NumPy array where it is known
         before tracing, as decoding requires: sizes of steps are shapes.
       given: how many slots of the sequence, the first ones, are known before decoding begins; whole steps.
+      exists: bool [N] or [B, N]: which entries there are, those before the others; the others' slots mean nothing, and
+        their step is the last. None for all.
     """
 
     slots: Any
     steps: Any
     given: int = dataclasses.field(default=0, metadata={"static": True})
+    exists: Any = None
 
     @property
     def sizes(self) -> np.ndarray:

@@ -37,6 +37,7 @@ class Call:
       draws: the randomness of every slot [B, N], canonical; where the order revises, of each step by `Draws.of`.
       scales: float32 [T], guidance of each step; None for none.
       sampling: the settings.
+      kept: None, or (content [B, N, *slot.shape], bool [N]): what stands in the place of what is drawn.
     """
 
     generator: Any
@@ -49,6 +50,7 @@ class Call:
     draws: Draws
     scales: jax.Array | None
     sampling: Sampling
+    kept: Any = None
 
     def feed(self, method: str, *args):
         """A method of the feed."""
@@ -121,6 +123,7 @@ def decode(
     order=None,
     draws=None,
     scored: bool = False,
+    kept=None,
 ) -> Decoded:
     """Generates contents for labels.
 
@@ -138,8 +141,11 @@ def decode(
       order: an `Order` in the place of the ordering's own.
       draws: `Draws` for [B, N] in the place of the key's.
       scored: whether the scores are wanted, which heads with an explicit likelihood have.
+      kept: None, or (content [B, N, *slot.shape], bool [N] NumPy): slots that hold this content from their step on,
+        whatever is drawn there; unlike given ones they needn't come first, and tell nothing to the steps before.
     """
-    call, start = begin(generator, params, quantizer, labels, key, sampling, given, order, draws, scored)
+    args = (generator, params, quantizer, labels, key, sampling, given, order, draws, scored, kept)
+    call, start = begin(*args)
     check(generator, call.order, sampling)
     found, passes = POLICIES[sampling.policy].run(call, start)
     order = call.order
@@ -160,6 +166,7 @@ def begin(
     order=None,
     draws=None,
     scored: bool = False,
+    kept=None,
 ) -> tuple[Call, Decoding]:
     """What stays through a decoding, and what it changes before the first step; see `decode`."""
     batch, tokenizer = jax.tree.leaves(labels)[0].shape[0], generator.tokenizer
@@ -182,10 +189,10 @@ def begin(
         draws or keyed(key_slots, batch, tokenizer.grid.size),
         sampling.scales(order.sizes) if sampling.guided else None,
         sampling,
+        kept,
     )
     content = tokenizer.slot.zeros(batch, tokenizer.grid.size)
-    if given is not None:
-        content = jnp.where(given[1].reshape(1, -1, *[1] * (content.ndim - 2)), given[0], content)
+    content = _keeping(given, content)
     start = Decoding(
         content,
         call.feed("begin", batch),
@@ -301,7 +308,7 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
             put = jnp.where(slot.stopped(content)[:, None], n, put)
         if sequence is not None:
             sequence = _revised(call, step, slots, sample, draws)
-        content = contents.put(content, put, sample.content)
+        content = _keeping(call.kept, contents.put(content, put, sample.content))
         if score is not None and sample.score is not None:
             score = contents.put(score, put, sample.score)
     state = call.feed("absorb", decoding.state, content, step, call.quantizer)
@@ -322,7 +329,7 @@ def at_once(call: Call, decoding: Decoding, step: Step, draws: Draws, guidance, 
 
     def draw(hidden, rows):
         """Draws from the hidden vectors; the rows, told what was drawn of their slots."""
-        args = (hidden, draws, rows.layout, call.sampling, guidance, call.quantizer)
+        args = (hidden, draws, rows.layout, call.sampling.of_step(step.size), guidance, call.quantizer)
         samples.append(call.head("sample", *args))
         if rows.content is None:
             return rows
@@ -422,6 +429,13 @@ def _until_stopped(slot, body, decoding: Decoding, table, count: int) -> tuple[D
 
     rows, decoding = jax.lax.while_loop(goes_on, step, (jnp.int32(0), decoding))
     return decoding, rows
+
+
+def _keeping(known, content: jax.Array) -> jax.Array:
+    """Content [B, N, ...] with that of the slots that are known (content, bool [N]); None for none."""
+    if known is None:
+        return content
+    return jnp.where(known[1].reshape(1, -1, *[1] * (content.ndim - 2)), known[0], content)
 
 
 def _no_scores(call: Call, content: jax.Array) -> jax.Array:

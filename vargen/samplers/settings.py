@@ -36,8 +36,13 @@ class Sampling:
       guidance_start: where the linear schedules start.
       guidance_power: power of "cosine".
       guidance_steps: steps with guidance, counted from the first; 0 means all.
+      guidance_rise: steps after which "ramp" reaches 1 + t, and goes on: T - 1 of the formula is at most that; 0 for no
+        limit (FlexVAR, official code, has 9).
+      guidance_side: steps of more slots than a square of this side have 1 + t of "ramp"; 0 for none (FlexVAR: 16).
       top_k: codes kept; 0 keeps all; or one for each of a slot's codes.
       steps: steps of generation, where the order leaves a choice; 0 takes the order's own.
+      random_sides: where there are any, steps whose slots would make no square of one of these sides take the likeliest
+        codes (FlexVAR, official code).
       policy: "scheduled", one step after another; "jacobi", see `samplers.jacobi`.
       window: W, rows of a pass of "jacobi".
       guess: its first drafts: "random", any code; "left", the code to the left.
@@ -52,21 +57,24 @@ class Sampling:
     guidance_start: float = dataclasses.field(default=1.0, metadata={"static": True})
     guidance_power: float = dataclasses.field(default=1.0, metadata={"static": True})
     guidance_steps: int = dataclasses.field(default=0, metadata={"static": True})
+    guidance_rise: int = dataclasses.field(default=0, metadata={"static": True})
+    guidance_side: int = dataclasses.field(default=0, metadata={"static": True})
     top_k: int | tuple[int, ...] = dataclasses.field(default=0, metadata={"static": True})
     steps: int = dataclasses.field(default=0, metadata={"static": True})
+    random_sides: tuple[int, ...] = dataclasses.field(default=(), metadata={"static": True})
     policy: str = dataclasses.field(default="scheduled", metadata={"static": True})
     window: int = dataclasses.field(default=16, metadata={"static": True})
     guess: str = dataclasses.field(default="random", metadata={"static": True})
 
     @classmethod
     def make(cls, **options) -> Sampling:
-        """From plain numbers (a config's `sampling`).
+        """From plain numbers (a config's `sampling`); its `levels` are those of the generator that draws, no setting.
 
         Raises:
           UserError: an unknown option or a value out of range.
         """
         limits.check(FIELDS, options, "sampling.")
-        options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+        options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items() if k != "levels"}
         s = cls(**options)
         each = s.top_p if isinstance(s.top_p, tuple) else (s.top_p,)
         neutral = 0.0 if s.guidance_schedule == "ramp" else 1.0
@@ -77,6 +85,7 @@ class Sampling:
             guidance=float(s.guidance),
             temperature=float(s.temperature),
             top_p=tuple(map(float, each)) if isinstance(s.top_p, tuple) else float(s.top_p),
+            random_sides=tuple(s.random_sides),
         )
 
     def check(self, slot: Slot, where: str = "sampling") -> None:
@@ -97,6 +106,12 @@ class Sampling:
         top_k, top_p = (x[code] if isinstance(x, tuple) else x for x in (self.top_k, self.top_p))
         return dataclasses.replace(self, top_k=top_k, top_p=top_p)
 
+    def of_step(self, slots: int) -> Sampling:
+        """The settings of a step of so many slots."""
+        if not self.random_sides or round(slots**0.5) in self.random_sides:
+            return self
+        return dataclasses.replace(self, top_k=1)
+
     @property
     def _first(self) -> float:
         """Where the schedule starts."""
@@ -107,7 +122,10 @@ class Sampling:
         steps, known = len(sizes), np.cumsum(sizes)
         s = np.arange(steps)
         if self.guidance_schedule == "ramp":
-            scale = 1.0 + self.guidance * jnp.asarray(s / max(steps - 1, 1), jnp.float32)
+            last = min(max(steps - 1, 1), self.guidance_rise or steps)
+            side = self.guidance_side or np.inf
+            share = np.where(np.sqrt(sizes) <= side, s / last, 1.0)
+            scale = 1.0 + self.guidance * jnp.asarray(share, jnp.float32)
         else:
             share = {
                 "constant": np.ones(steps),

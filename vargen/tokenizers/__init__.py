@@ -10,12 +10,13 @@ import jax.numpy as jnp
 
 from vargen import parts
 from vargen.errors import UserError
-from vargen.limits import SHARE, SIZE, Above, AtLeast, Between
+from vargen.limits import SHARE, SIZE, Above, AtLeast, Between, OneOf
 from vargen.slots import Grid
 from vargen.tokenizers import conv, jpeg, patch, pooled
 from vargen.tokenizers.autoencoder import latent_grid
 from vargen.tokenizers.kl import KL
 from vargen.tokenizers.multiscale import MultiScaleVQ
+from vargen.tokenizers.pyramid import PyramidKL, PyramidVQ
 from vargen.tokenizers.rq import RQ
 from vargen.tokenizers.vq import VQ
 
@@ -108,24 +109,11 @@ def build_multiscale_vq(
       UserError: the last level is not the encoder's grid, or a level is larger than it.
     """
     codec = _codec(encoder, image_size, image_channels, channels, 1, dtype)
-    pairs = tuple((x, x) if isinstance(x, int) else tuple(x) for x in levels)
-    grid = "x".join(map(str, codec.grid))
-    if not pairs or pairs[-1] != codec.grid:
-        found = "x".join(map(str, pairs[-1])) if pairs else "none"
-        raise UserError(
-            f"config field tokenizer.levels: expected the last to be the latent grid {grid}, found {found}; for "
-            f"instance {_levels_for(codec.grid)}{_patch_for(encoder, pairs, image_size)}"
-        )
-    for height, width in pairs:
-        if not (1 <= height <= codec.grid[0] and 1 <= width <= codec.grid[1]):
-            raise UserError(
-                f"config field tokenizer.levels: expected levels from 1x1 to {grid}, found {height}x{width}"
-            )
     return MultiScaleVQ(
         codec=codec,
         image_size=image_size,
         image_channels=image_channels,
-        grid=Grid(pairs),
+        grid=_levels(levels, codec.grid, encoder, image_size),
         vocab=vocab,
         channels=channels,
         normalise=normalise,
@@ -140,6 +128,82 @@ def build_multiscale_vq(
         revive_until=revive_until,
         revive_threshold=revive_threshold,
     )
+
+
+def build_pyramid_vq(
+    image_size: tuple[int, int],
+    image_channels: int,
+    dtype: Any,
+    encoder: Mapping[str, Any] = CONV,
+    levels: Annotated[tuple[int | tuple[int, int], ...], SIZE] = tuple(range(1, 17)),
+    vocab: Annotated[int, Between(2, 2**24)] = 8912,
+    channels: Annotated[int, SIZE] = 32,
+    spread: Annotated[str, OneOf("direct", "whole")] = "direct",
+    normalise: bool = True,
+    beta: Annotated[float, AtLeast(0)] = 0.25,
+    codebook_weight: Annotated[float, AtLeast(0)] = 1.0,
+    level_weight: Annotated[float, AtLeast(0)] = 1.0,
+    entropy_weight: Annotated[float, AtLeast(0)] = 0.0,
+    entropy_temperature: Annotated[float, Above(0)] = 0.01,
+    revive_every: Annotated[int, AtLeast(0)] = 100,
+    revive_until: Annotated[float, SHARE] = 0.67,
+    revive_threshold: Annotated[float, SHARE] = 0.03,
+) -> PyramidVQ:
+    """The part "pyramid_vq": the picture's codes at several resolutions; the other options as `PyramidVQ`'s attributes.
+
+    The defaults are FlexVAR's.
+
+    Args:
+      levels: sides, or (height, width) pairs, coarse to fine; the last is the encoder's grid.
+
+    Raises:
+      UserError: the last level is not the encoder's grid, or a level is larger than it; levels are to be decoded by
+        what decodes one size alone.
+    """
+    codec = _codec(encoder, image_size, image_channels, channels, 1, dtype)
+    if level_weight and not codec.any_size and len(levels) > 1:
+        raise UserError(
+            "config field tokenizer.level_weight: needs an encoder that takes images of any size, such as conv, found "
+            f"{encoder.get('name')} and {level_weight:g}"
+        )
+    return PyramidVQ(
+        codec=codec,
+        image_size=image_size,
+        image_channels=image_channels,
+        grid=_levels(levels, codec.grid, encoder, image_size),
+        vocab=vocab,
+        channels=channels,
+        spread=spread,
+        normalise=normalise,
+        beta=beta,
+        codebook_weight=codebook_weight,
+        level_weight=level_weight,
+        entropy_weight=entropy_weight,
+        entropy_temperature=entropy_temperature,
+        revive_every=revive_every,
+        revive_until=revive_until,
+        revive_threshold=revive_threshold,
+    )
+
+
+def _levels(
+    levels: tuple, last: tuple[int, int], encoder: Mapping[str, Any], image_size: tuple[int, int]
+) -> Grid:
+    """The grid of sides or pairs that a config names, which must end with the encoder's."""
+    pairs = tuple((x, x) if isinstance(x, int) else tuple(x) for x in levels)
+    grid = "x".join(map(str, last))
+    if not pairs or pairs[-1] != last:
+        found = "x".join(map(str, pairs[-1])) if pairs else "none"
+        raise UserError(
+            f"config field tokenizer.levels: expected the last to be the latent grid {grid}, found {found}; for "
+            f"instance {_levels_for(last)}{_patch_for(encoder, pairs, image_size)}"
+        )
+    for height, width in pairs:
+        if not (1 <= height <= last[0] and 1 <= width <= last[1]):
+            raise UserError(
+                f"config field tokenizer.levels: expected levels from 1x1 to {grid}, found {height}x{width}"
+            )
+    return Grid(pairs)
 
 
 def _levels_for(grid: tuple[int, int]) -> str:
@@ -236,7 +300,52 @@ def build_rq(
     )
 
 
-TOKENIZERS = dict(vq=build_vq, multiscale_vq=build_multiscale_vq, kl=build_kl, rq=build_rq, jpeg=jpeg.build)
+def build_pyramid_kl(
+    image_size: tuple[int, int],
+    image_channels: int,
+    dtype: Any,
+    encoder: Mapping[str, Any] = CONV,
+    levels: Annotated[tuple[int | tuple[int, int], ...], SIZE] = (1, 2, 4, 8, 16),
+    channels: Annotated[int, SIZE] = 16,
+    spread: Annotated[str, OneOf("direct", "whole")] = "whole",
+    kl_weight: Annotated[float, AtLeast(0)] = 1e-6,
+    scale: Annotated[float, Above(0)] = 0.2325,
+    measure: bool = False,
+) -> PyramidKL:
+    """The part "pyramid_kl": continuous latents at several resolutions; the other options as `PyramidKL`'s attributes.
+
+    The defaults are FlowAR's.
+
+    Args:
+      levels: sides, or (height, width) pairs, coarse to fine; the last is the encoder's grid.
+
+    Raises:
+      UserError: the last level is not the encoder's grid, or a level is larger than it.
+    """
+    codec = _codec(encoder, image_size, image_channels, channels, 2, dtype)
+    return PyramidKL(
+        codec=codec,
+        image_size=image_size,
+        image_channels=image_channels,
+        grid=_levels(levels, codec.grid, encoder, image_size),
+        vocab=0,
+        channels=channels,
+        spread=spread,
+        kl_weight=kl_weight,
+        scale=scale,
+        measure=measure,
+    )
+
+
+TOKENIZERS = dict(
+    vq=build_vq,
+    multiscale_vq=build_multiscale_vq,
+    pyramid_vq=build_pyramid_vq,
+    kl=build_kl,
+    pyramid_kl=build_pyramid_kl,
+    rq=build_rq,
+    jpeg=jpeg.build,
+)
 
 
 def _codec(encoder, image_size, image_channels, channels, moments, dtype):

@@ -20,6 +20,7 @@ class Codec:
       grid: (h, w) of the latents.
       latent_channels: C.
       last_name: the name of the decoder's last layer among its parameters.
+      any_size: whether the same parameters serve images of other sizes.
     """
 
     encoder: nn.Module
@@ -27,6 +28,7 @@ class Codec:
     grid: tuple[int, int]
     latent_channels: int
     last_name: str
+    any_size: bool = False
 
     def init_boxed(self, key: jax.Array, image_size: tuple[int, int], image_channels: int) -> dict:
         """dict(encoder, decoder) of parameters with logical axis names."""

@@ -233,6 +233,7 @@ def build(
         grid=grid,
         latent_channels=latent_channels,
         last_name="conv_out",
+        any_size=True,
     )
 
 

@@ -162,4 +162,5 @@ def build(
         grid=grid,
         latent_channels=latent_channels,
         last_name="conv_out",
+        any_size=True,
     )

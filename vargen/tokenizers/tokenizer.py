@@ -178,7 +178,14 @@ class Tokenizer(Protocol):
 
 
 class Leveled:
-    """What a tokenizer adds whose levels build an image up, coarse to fine: the state is the image so far."""
+    """What a tokenizer adds whose levels build an image up, coarse to fine: the state is the image so far.
+
+    Attributes:
+      independent: whether a level is of the picture itself, whatever the others hold: levels may be left out (`rows`)
+        and replaced by others (`over`).
+    """
+
+    independent = False
 
     def start(self, batch: int) -> jax.Array:
         """The image before the first level: float32 [B, h, w, C]."""
@@ -190,4 +197,18 @@ class Leveled:
 
     def resample(self, state: jax.Array, level: int) -> jax.Array:
         """The image so far as the rows of a level: float32 [B, n, C]."""
+        raise NotImplementedError
+
+    def rows(self, qparams: dict, content: jax.Array, before: jax.Array) -> jax.Array:
+        """For every slot what reaches it of the level before its own, float32 [B, N, C]; where `independent`.
+
+        Args:
+          qparams: params["quantizer"].
+          content: [B, N, *slot.shape].
+          before: int32 [L]: for each level the one before it.
+        """
+        raise NotImplementedError
+
+    def over(self, levels: tuple[tuple[int, int], ...]) -> Any:
+        """The same tokenizer over other levels, (height, width) of each; where `independent`."""
         raise NotImplementedError

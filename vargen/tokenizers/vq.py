@@ -101,14 +101,16 @@ class VQ(Autoencoder):
             return params, stats
 
         def move(params, stats):
-            quantizer, vectors = params["quantizer"], self._vectors(params, images)
-            codebook, stats = usage.revive(
-                quantizer["codebook"], stats, [vectors], key, self.revive_threshold
-            )
+            quantizer, vectors = params["quantizer"], self._revived(params, images)
+            codebook, stats = usage.revive(quantizer["codebook"], stats, vectors, key, self.revive_threshold)
             return dict(params, quantizer=dict(quantizer, codebook=codebook)), stats
 
         due = usage.due(step, steps, self.revive_every, self.revive_until)
         return jax.lax.cond(due, move, lambda *same: same, params, stats)
+
+    def _revived(self, params, images):
+        """What the codebook is asked to represent: float32 [M, C] per level."""
+        return [self._vectors(params, images)]
 
     def _vectors(self, params, images):
         """float32 [B * N, C], on the unit sphere if so wished."""

@@ -82,6 +82,7 @@ def of_generator(
     batch_size: int,
     sampling: Sampling,
     mesh: Mesh,
+    drawing: Any = None,
 ) -> tuple[Validate, Pictures]:
     """What a generator makes of held-out images, and what it draws.
 
@@ -92,12 +93,13 @@ def of_generator(
       batch_size: images at once; a last batch that isn't full is left out of the loss.
       sampling: of the pictures.
       mesh: that of the run.
+      drawing: the generator that draws them, of the same parameters (`models.sampled`); None: the same.
 
     Returns:
       state -> loss, with the same randomness each time; state -> samples of the first classes.
     """
-    tokenizer = generator.tokenizer
-    encode = on_mesh(tokenizer.encode, mesh)
+    drawing = generator if drawing is None else drawing
+    encode = on_mesh(generator.tokenizer.encode, mesh)
     content = data.in_batches(
         lambda x: encode(tokenizer_params, sharding.put_evenly(x, mesh)), images, batch_size
     )
@@ -109,8 +111,8 @@ def of_generator(
 
     def draw(params: Any, tokenizer_params: Any, classes: jax.Array) -> jax.Array:
         quantizer = tokenizer_params["quantizer"]
-        drawn = decode(generator, params, quantizer, classes, jax.random.key(0), sampling).content
-        return tokenizer.decode(tokenizer_params, drawn)
+        drawn = decode(drawing, params, quantizer, classes, jax.random.key(0), sampling).content
+        return drawing.tokenizer.decode(tokenizer_params, drawn)
 
     loss_on_mesh, draw_on_mesh = on_mesh(loss, mesh), on_mesh(draw, mesh)
 

@@ -31,7 +31,13 @@ class Logits(Categorical):
 
 
 def sampled(
-    generator: Generator, params: Any, labels: Any, order: Order, sampling: Sampling, uniforms: Any = None
+    generator: Generator,
+    params: Any,
+    labels: Any,
+    order: Order,
+    sampling: Sampling,
+    uniforms: Any = None,
+    quantizer: Any = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A run of the engine in a given order.
 
@@ -41,6 +47,7 @@ def sampled(
       order: slots [B, N], steps [N].
       sampling: the settings.
       uniforms: float32 [B, N], in generation sequence, or None for greedy runs.
+      quantizer: the tokenizer's quantiser parameters, where the feed needs them.
 
     Returns:
       Codes [B, N], canonical, and the logits [B, N, R + 2, K] in generation sequence.
@@ -57,11 +64,13 @@ def sampled(
     steps = np.asarray(order.steps)
 
     @jax.jit
-    def go(params, labels, slots, draws):
-        found = run(params, None, labels, jax.random.key(0), sampling, order=Order(slots, steps), draws=draws)
+    def go(params, quantizer, labels, slots, draws):
+        found = run(
+            params, quantizer, labels, jax.random.key(0), sampling, order=Order(slots, steps), draws=draws
+        )
         return found.content, jnp.take_along_axis(found.score, slots[..., None, None], axis=1)
 
-    codes, logits = go(params, jnp.asarray(labels), jnp.asarray(order.slots), draws)
+    codes, logits = go(params, quantizer, jnp.asarray(labels), jnp.asarray(order.slots), draws)
     return np.asarray(codes), np.asarray(logits)
 
 
