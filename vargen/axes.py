@@ -26,10 +26,10 @@ PARTS: dict[str, Mapping[str, Callable]] = {
 GIVEN = {
     "tokenizer": "image_size image_channels dtype",
     "tokenizer.encoder": "image_size image_channels latent_channels moments dtype",
-    "order": "grid",
+    "order": "grid sizes",
     "feed": "tokenizer grid slot width initial most_known prefix heads kv_heads dtype",
     "mixer": "grid width kernel_init out_init dtype",
-    "head": "vocab channels initial dtype",
+    "head": "vocab channels segments initial dtype",
     "conditioning": "num_classes width initial dtype",
 }
 

@@ -14,6 +14,7 @@ from vargen.conditioning import Condition
 from vargen.layout import Layout
 from vargen.mixers.block import SharedModulation
 from vargen.orders import Ordering
+from vargen.segments import PICTURE, Sequence
 from vargen.stage import Stage
 from vargen.tokenizers.tokenizer import Leveled, Tokenizer
 
@@ -26,13 +27,15 @@ class Generator:
     `modulation` where it is shared.
 
     Attributes:
-      tokenizer: whose slots it generates.
+      tokenizer: of the picture.
+      sequence: the slots that it generates: the picture's, and those of other segments.
       ordering, condition, feed, head: the parts.
       stages: those that the feed names.
       modulation: the shared modulation, or None.
     """
 
     tokenizer: Tokenizer
+    sequence: Sequence
     ordering: Ordering
     condition: nn.Module
     feed: nn.Module
@@ -77,7 +80,7 @@ class Generator:
         Args:
           params: parameters.
           quantizer: the tokenizer's quantiser parameters (which feeds with levels need).
-          content: [B, N, *slot.shape].
+          content: of the picture, [B, n, *slot.shape].
           labels: int32 [B], or whatever the conditioning's `parse` gives.
           key: PRNG key.
           train: label dropout, dropout and stochastic depth on.
@@ -90,19 +93,42 @@ class Generator:
         key_order, key_labels, key_rows, key_head = jax.random.split(key, 4)
         if train:
             labels = self.condition.drop(labels, key_labels)
+        content, weight = self.joined(content, labels)
         order = self.ordering.training(key_order, content, progress)
         hidden, rows = self.hidden(params, quantizer, content, labels, order, key_rows if train else None)
         target = contents.take(content, rows.slots)
+        weight = rows.weight if weight is None else contents.take(weight, rows.slots)
         return self.head.apply(
             {"params": params["head"]},
             hidden,
             target,
             rows.layout,
-            rows.weight,
+            weight,
             train,
             method="loss",
             rngs={"head": key_head},
         )
+
+    def joined(self, content, labels):
+        """The content of all segments from the picture's [B, n, ...] and the labels, and what of it is to be learnt.
+
+        Returns:
+          Content of N slots, and float32 [B, N], or None where all of it is.
+        """
+        segment = self.condition.segment
+        if segment is None:
+            return content, None
+        joined = self.sequence.join({segment.name: self.condition.content(labels), PICTURE: content})
+        learnt = jnp.ones((len(content), self.sequence.grid.size))
+        return joined, learnt.at[:, self.sequence.slots(segment.name)].set(self.condition.learnt(labels))
+
+    def told(self, labels):
+        """What labels say of the sequence: content [B, N, ...] and bool [N], where; None where they say nothing."""
+        segment = self.condition.segment
+        if segment is None:
+            return None
+        joined = self.sequence.join({segment.name: self.condition.content(labels)})
+        return joined, self.sequence.known(segment.name)
 
     def log_likelihood(self, params, quantizer, content, labels) -> jax.Array:
         """float32 [B], nats: log p(content [B, N, ...] | labels [B]) in the order of generation.
@@ -219,8 +245,8 @@ class Generator:
 
 def _touch_feed(feed, generator, layouts: list[Layout] | None = None):
     """Runs every parameter of a feed once, for its initialisation; the layouts of its stages' rows are appended."""
-    tokenizer, width = generator.tokenizer, generator.width
-    content = tokenizer.slot.zeros(1, tokenizer.grid.size)
+    tokenizer, sequence, width = generator.tokenizer, generator.sequence, generator.width
+    content = sequence.slot.zeros(1, sequence.grid.size)
     length = generator.condition.length
     padding = jnp.zeros((1, length), bool) if generator.condition.pads else None
     condition = Condition(jnp.zeros((1, length, width)), jnp.zeros((1, width)), padding)

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 
 from vargen import inputs
 from vargen.conditioning.condition import Condition
+from vargen.conditioning.conditioning import Apart
 from vargen.layers import Embed, Initial, logical
 from vargen.limits import SHARE, Between
 
 TABLE = "condition/classes/table"  # the parameter of a generator that has a row for each class, and the last for none
 
 
-class LabelEmbedding(nn.Module):
+class LabelEmbedding(Apart, nn.Module):
     """A vector per class, and one for "no class" behind them (index `num_classes`).
 
     Attributes:
@@ -36,6 +37,7 @@ class LabelEmbedding(nn.Module):
     zero_lead: bool = False
     dtype: Any = jnp.float32
 
+    takes = "classes"
     pads = False
     pooled = True
 

@@ -16,6 +16,7 @@ class Feed(Protocol):
       stages: the names of the stages of blocks that it drives, one after another.
       cached: whether rows that are known are remembered in caches.
       takes_prefix: whether it takes a condition of several rows.
+      takes_segments: whether it takes a sequence of several segments (`Order.segments`).
       modulates_rows: whether every row brings a condition of its own (`Rows.condition`).
       length: how many rows a cache must hold.
     """
@@ -23,6 +24,7 @@ class Feed(Protocol):
     stages: tuple[str, ...]
     cached: bool
     takes_prefix: bool
+    takes_segments: bool
     modulates_rows: bool
 
     @property
@@ -103,6 +105,7 @@ class Plain:
 
     stages = ("blocks",)
     takes_prefix = False
+    takes_segments = False
     modulates_rows = False
 
     def reads_memory(self, stage: int) -> bool:

@@ -49,6 +49,7 @@ class Step:
       most_known: a static bound on `start`.
       before: slots of the step before, whose contents have not been in a pass yet (static).
       begins: whether no pass came before (static).
+      segment: number of the segment whose slots it generates (static).
     """
 
     index: Any
@@ -58,6 +59,7 @@ class Step:
     most_known: int
     before: int = 0
     begins: bool = False
+    segment: int = 0
 
     def at(self) -> Any:
         """int [size]: positions in the generation sequence."""

@@ -16,6 +16,7 @@ from vargen.orders.drawn import (
 from vargen.orders.fixed import Fixed, frames, levels, raster
 from vargen.orders.order import Order, Ordering
 from vargen.orders.schedules import cosine_sizes
+from vargen.orders.segments import SegmentOrder
 
 ORDERS = {
     "raster": lambda grid: Fixed(grid, raster(grid)),
@@ -24,6 +25,7 @@ ORDERS = {
     "random": random,
     "random_to_raster": random_to_raster,
     "random_sets": random_sets,
+    "segments": SegmentOrder,
 }
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "Random",
     "RandomSets",
     "RandomToRaster",
+    "SegmentOrder",
     "cosine_sizes",
     "frames",
     "levels",

@@ -21,11 +21,14 @@ class Order:
       steps: int32 [N] or [B, N], non-decreasing: the step of the i-th slot. A NumPy array where it is known
         before tracing, as decoding requires: sizes of steps are shapes.
       given: how many slots of the sequence, the first ones, are known before decoding begins; whole steps.
+      segments: int32 [N] or [B, N]: the number of the segment of the i-th slot in sequence, where there are several; of
+        decoding a NumPy array, the same for all slots of a step. None where there is one.
     """
 
     slots: Any
     steps: Any
     given: int = dataclasses.field(default=0, metadata={"static": True})
+    segments: Any = None
 
     @property
     def sizes(self) -> np.ndarray:
@@ -45,12 +48,14 @@ class Ordering(Protocol):
       grid: the slots that it orders.
       random: whether examples have different orders in training.
       random_decoding: whether they have in decoding.
+      foretold: whether the slots that are known tell which comes next, also where it is random.
       most_known: the most slots that are known, and not predicted, in a training pass.
     """
 
     grid: Grid
     random: bool = False
     random_decoding: bool = False
+    foretold: bool = False
 
     @property
     def most_known(self) -> int:

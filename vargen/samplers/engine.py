@@ -35,6 +35,8 @@ class Call:
       draws: the randomness of every slot [B, N], canonical.
       scales: float32 [T], guidance of each step; None for none.
       sampling: the settings.
+      other: what the rows without a condition see in the place of some slots: content [B, N, ...] and bool [N]; None
+        where they see the same.
     """
 
     generator: Any
@@ -47,6 +49,14 @@ class Call:
     draws: Draws
     scales: jax.Array | None
     sampling: Sampling
+    other: tuple[Any, Any] | None = None
+
+    def seen(self, content):
+        """Content [B, N, ...] as rows see it: of those without a condition, where it differs, behind those with one."""
+        if self.other is None:
+            return content
+        without = contents.choose(self.other[1], self.other[0], content)
+        return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), content, without)
 
     def feed(self, method: str, *args):
         """A method of the feed."""
@@ -59,7 +69,7 @@ class Decoding:
     """What a step changes.
 
     Attributes:
-      content: [B, N, *slot.shape], canonical; zeros where nothing is known yet.
+      content: [B, N, *slot.shape], canonical, or a dict of such; zeros where nothing is known yet.
       state: the feed's.
       cache: of the stages, or None.
       score: of `Sample`, [B, N, ...], canonical; None where nobody asks for it.
@@ -110,18 +120,23 @@ def decode(
       labels: int32 [B], or whatever the conditioning's `parse` gives.
       key: PRNG key.
       sampling: `Sampling`.
-      given: None, or (content [B, N, *slot.shape], bool [N] NumPy): slots whose contents are known beforehand.
+      given: (content [B, N, *slot.shape], bool [N] NumPy): slots whose contents are known beforehand; None for what
+        the labels tell of the sequence (`Generator.told`), mostly nothing.
       order: an `Order` in the place of the ordering's own.
       draws: `Draws` for [B, N] in the place of the key's.
       scored: whether the scores are wanted, which heads with an explicit likelihood have.
     """
-    batch, tokenizer = jax.tree.leaves(labels)[0].shape[0], generator.tokenizer
+    batch, sequence, other = jax.tree.leaves(labels)[0].shape[0], generator.sequence, None
+    given = generator.told(labels) if given is None else given
     key_order, key_slots = jax.random.split(key)
     if order is None:
         known = None if given is None else given[1]
         order = generator.ordering.decoding(key_order, batch, sampling.steps, known)
     if sampling.guided:
         without = generator.condition.without(labels)
+        other = generator.told(without)
+        if other is not None and (given is None or not given[1][other[1]].all()):
+            other = None  # what is drawn is the same for both
         labels = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), labels, without)
     condition = generator.condition.apply({"params": params["condition"]}, labels)
     call = Call(
@@ -131,14 +146,15 @@ def decode(
         condition,
         generator.modulations(params, condition),
         order,
-        jnp.broadcast_to(jnp.asarray(order.slots), (batch, tokenizer.grid.size)),
-        draws or keyed(key_slots, batch, tokenizer.grid.size),
+        jnp.broadcast_to(jnp.asarray(order.slots), (batch, sequence.grid.size)),
+        draws or keyed(key_slots, batch, sequence.grid.size),
         sampling.scales(order.sizes) if sampling.guided else None,
         sampling,
+        other,
     )
-    content = tokenizer.slot.zeros(batch, tokenizer.grid.size)
+    content = sequence.slot.zeros(batch, sequence.grid.size)
     if given is not None:
-        content = jnp.where(given[1].reshape(1, -1, *[1] * (content.ndim - 2)), given[0], content)
+        content = contents.choose(given[1], given[0], content)
     start = Decoding(
         content,
         call.feed("begin", batch),
@@ -200,7 +216,7 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
         call.quantizer,
         decoding.state,
         decoding.cache,
-        content,
+        call.seen(content),
         call.condition,
         call.modulations,
         call.order,
@@ -208,7 +224,7 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
         layers,
     )
     if drawn:
-        at, n = jnp.asarray(step.at()), content.shape[1]
+        at, n = jnp.asarray(step.at()), call.slots.shape[1]
         slots = call.slots[:, jnp.minimum(at, n - 1)]
         guidance = None if call.scales is None else call.scales[step.index]
         sample = generator.head.apply(
@@ -240,8 +256,9 @@ def groups(order: Order, feed) -> list[list[Step]]:
     before = [0, *sizes[:-1]]
     if first < len(sizes):
         before[first] = order.given
+    segment = np.zeros(sum(sizes), int) if order.segments is None else np.asarray(order.segments)
     steps = [
-        Step(i, start, n, n, start, b)
+        Step(i, start, n, n, start, b, segment=int(segment[start]))
         for i, (start, n, b) in enumerate(zip(starts, sizes, before, strict=True))
     ]
     given, steps = feed.prefill(steps[:first]), steps[first:]
@@ -249,7 +266,9 @@ def groups(order: Order, feed) -> list[list[Step]]:
         passes[0] = dataclasses.replace(passes[0], begins=True)
     given = [[s] for s in given]
     if feed.cached:
-        return given + [list(group) for _, group in itertools.groupby(steps, feed.alike)]
+        return given + [
+            list(group) for _, group in itertools.groupby(steps, lambda s: (s.segment, feed.alike(s)))
+        ]
     cuts = np.unique(np.linspace(0, len(steps), PIECES + 1).round().astype(int)).tolist()
     pieces = [steps[low:high] for low, high in itertools.pairwise(cuts)]
     return given + [
@@ -263,7 +282,7 @@ def groups(order: Order, feed) -> list[list[Step]]:
 
 def _no_scores(call: Call, content: jax.Array) -> jax.Array:
     """Zeros for the scores of all slots, in whatever shape the head gives them."""
-    batch, n = content.shape[:2]
+    batch, n = call.slots.shape
     hidden = jnp.zeros((len(call.condition.prefix), n, call.generator.width))
     guidance = None if call.scales is None else call.scales[0]
     args = (hidden, call.draws, None, call.sampling, guidance)
