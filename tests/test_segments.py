@@ -87,10 +87,9 @@ def test_each_loss_reaches_its_own_head_alone(made):
     @jax.jit
     def gradients(params):
         def of(name):
-            loss = lambda p: generator.loss(p, quantizer, picture, captions, jax.random.key(2), False)[1][
-                name
-            ]  # noqa: E731
-            return jax.grad(loss)(params)
+            return jax.grad(
+                lambda p: generator.loss(p, quantizer, picture, captions, jax.random.key(2), False)[1][name]
+            )(params)
 
         return of("text_loss"), of("picture_loss")
 
@@ -108,9 +107,7 @@ def test_soft_codes():
     module = SoftCodes(8, 5, Initial(1.0), 0.3, jnp.float32)
     x = jax.random.normal(jax.random.key(0), (2, 3, 4))
     params = module.init(jax.random.key(1), x)["params"]
-    params = jax.tree.map(
-        lambda p: p.value if hasattr(p, "value") else p, params, is_leaf=lambda p: hasattr(p, "value")
-    )
+    params = meta.unbox(params)
     codes, table = params["codes"], params["table"]
     np.testing.assert_allclose(module.apply({"params": params}, x), soft(x, codes, table, 0.3), atol=1e-5)
     cold = module.clone(temperature=1e-4).apply({"params": params}, x)

@@ -137,7 +137,8 @@ def test_segments_in_every_direction(given):
         np.testing.assert_array_equal(sequence.part(found, name), parts[name])
     content = sequence.join(parts)
     expected = uncached(generator, params, quantizer, none, jax.random.key(5), sampling, (content, known))
-    chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
+    # Every patch goes in again: roundings grow from one to the next.
+    chex.assert_trees_all_close(found, expected, rtol=1e-3, atol=1e-3)
     other = run(params, sequence.join(dict(text=(parts["text"] + 1) % 7, picture=parts["picture"] * 2)))[0]
     for name in {"text", "picture"} - set(given):
         same = np.array_equal(sequence.part(other, name), sequence.part(found, name))
