@@ -7,7 +7,7 @@ from typing import Any
 
 from vargen import limits, schema
 from vargen.data import digits, emoji, folder, shapes, tfds
-from vargen.data.pipeline import arrays, batches, in_batches, padded, to_float
+from vargen.data.pipeline import arrays, batches, evenly, in_batches, padded, to_float
 from vargen.data.sources import ArraySource, Source
 from vargen.errors import UserError
 
@@ -17,6 +17,7 @@ __all__ = [
     "Source",
     "arrays",
     "batches",
+    "evenly",
     "in_batches",
     "load",
     "padded",
