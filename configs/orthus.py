@@ -1,4 +1,4 @@
-"""Orthus: words and pictures in one sequence, words by a categorical head and patches by a diffusion head. arXiv 2412.00127.
+"""Orthus: words and pictures in one sequence, a categorical head for words, diffusion for patches. arXiv 2412.00127.
 
 vargen train --config configs/orthus.py:shapes --workdir runs/orthus
 vargen sample --workdir runs/orthus --captions "a red circle at the top left and a small blue cross at the bottom"
@@ -43,7 +43,6 @@ def small(c, s):
     base.small(
         c,
         tokenizer=dict(steps=s.steps[0], learning_rate=4e-3),
-        generator=dict(steps=s.steps[1], batch_size=s.batch),
+        generator=dict(steps=s.steps[1], batch_size=s.batch, codes=True),
     )
-    c.training.codes = True
     return c

@@ -8,12 +8,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vargen import content as contents
 from vargen.conditioning import Condition
 from vargen.layout import Layout
 from vargen.mixers.block import SharedModulation
-from vargen.orders import Ordering
+from vargen.orders import Order, Ordering
 from vargen.segments import PICTURE, Sequence
 from vargen.stage import Stage
 from vargen.tokenizers.tokenizer import Leveled, Tokenizer
@@ -129,6 +130,24 @@ class Generator:
             return None
         joined = self.sequence.join({segment.name: self.condition.content(labels)})
         return joined, self.sequence.known(segment.name)
+
+    def kept(self, content, labels, known):
+        """What is known beforehand, as of `told`, where slots of the picture are: its content [B, n, ...], bool [n]."""
+        told = self.told(labels)
+        if told is None:
+            return content, known
+        joined = self.joined(content, labels)[0]
+        told[1][self.sequence.slots(PICTURE)] = known
+        return joined, told[1]
+
+    def picture(self, content, order: Order):
+        """The picture's content, and the order in which its own slots came, of what was decoded."""
+        if self.condition.segment is None:
+            return content, order
+        own = self.sequence.slots(PICTURE)
+        of = (np.asarray(order.slots) >= own.start) & (np.asarray(order.slots) < own.stop)
+        slots, steps = np.asarray(order.slots)[of] - own.start, np.asarray(order.steps)[of]
+        return self.sequence.part(content, PICTURE), Order(slots, steps - steps[0])
 
     def log_likelihood(self, params, quantizer, content, labels) -> jax.Array:
         """float32 [B], nats: log p(content [B, N, ...] | labels [B]) in the order of generation.

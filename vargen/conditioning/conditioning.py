@@ -54,6 +54,10 @@ class Conditioning(Protocol):
         """float32 [B, n]: 1 where that is to be learnt; where there is one."""
         ...
 
+    def texts(self, content: Any) -> list[str]:
+        """What the segment's content [B, n, ...] says; where there is one."""
+        ...
+
     def __call__(self, labels: Any) -> Condition:
         """The condition of B labels."""
         ...
@@ -68,4 +72,4 @@ class Apart:
         """There is none."""
         raise NotImplementedError
 
-    learnt = content
+    learnt = texts = content
