@@ -18,7 +18,10 @@ tokenizer_training.batch_size=16 tokenizer_training.warmup_steps=2 tokenizer_tra
 training.steps=4 training.save_every=4 training.batch_size=16 training.warmup_steps=2 training.log_every=1
 training.augmented_copies=1
 """.split()
-OPTIONS = {"diffusion": ["order.steps=3", "head.sample_steps=4", "head.width=16", "head.depth=1"]}
+OPTIONS = {
+    "diffusion": ["order.steps=3", "head.sample_steps=4", "head.width=16", "head.depth=1"],
+    "segments": ["evaluation.samples=8", "evaluation.batch_size=8", "training.codes=False"],
+}
 
 
 def tiny(system: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""`vargen evaluate` of a model of words: whether pictures show what captions ask for, and captions say what is shown."""
+"""`vargen evaluate` of a model of words: do pictures show what captions ask for, and captions say what is shown?"""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--captions",
         metavar="TEXT",
-        help="for models of words: a caption, or a file.txt with one a line; for those of a text encoder: a file.npz of "
+        help="for models of words: a caption, or a file.txt of one a line; for those of a text encoder: a file.npz of "
         "its states, `embedding` [B, T, E], and `mask` [B, T]",
     )
     parser.add_argument(
