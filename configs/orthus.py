@@ -48,9 +48,8 @@ def get_config(size="shapes"):
 
 
 def heads(patches, weight):
-    return part(
-        "segments", heads=[part("categorical", bias=False, init_std=0.02), patches], weights=[1.0, weight]
-    )
+    words = part("categorical", bias=False, init_std=0.02)
+    return part("segments", heads=dict(text=words, picture=patches), weights=(1.0, weight))
 
 
 def small(c, s):

@@ -100,7 +100,9 @@ def orthus():
     c.order, c.feed = part("segments"), part("shift", soft_codes=8, dropout=0.1)
     c.mixer = part("attention", heads=2, qk_norm="layer", rope="sequence", out_bias=False)
     velocity = part("velocity", depth=1, width=8, sample_steps=3, train_steps=10, repeat=2)
-    c.head = part("segments", heads=[part("categorical", bias=False), velocity], weights=[1.0, 2.0])
+    c.head = part(
+        "segments", heads=dict(text=part("categorical", bias=False), picture=velocity), weights=(1.0, 2.0)
+    )
     c.model = dict(layers=2, width=16, mlp="swiglu", norm="rms", eps=1e-5, bias=False)
     return c
 

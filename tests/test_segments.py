@@ -69,7 +69,7 @@ def test_losses_by_hand(made):
     content, _ = generator.joined(picture, captions)
     order = generator.ordering.training(jax.random.split(jax.random.key(2), 4)[0], content)
     hidden, _ = generator.hidden(params, quantizer, content, captions, order)
-    kernel = np.asarray(params["head"]["heads_0"]["out"]["kernel"], np.float64)
+    kernel = np.asarray(params["head"]["heads_text"]["out"]["kernel"], np.float64)
     text, nats = np.asarray(generator.sequence.part(content, "text")), []
     for b in (0, 2, 3):
         for i, slot in enumerate(np.asarray(order.slots[b])):
@@ -95,7 +95,8 @@ def test_each_loss_reaches_its_own_head_alone(made):
 
     for own, found in enumerate(gradients(params)):
         norms = [
-            max(float(jnp.abs(x).max()) for x in jax.tree.leaves(found["head"][f"heads_{k}"])) for k in (0, 1)
+            max(float(jnp.abs(x).max()) for x in jax.tree.leaves(found["head"][f"heads_{k}"]))
+            for k in ("text", "picture")
         ]
         assert norms[own] > 1e-4 and norms[1 - own] == 0.0
         # Both teach the backbone, and through it both embeddings, the codes' places among them.
@@ -180,8 +181,7 @@ def test_mistakes():
             dict(order=dict(sequences=((0, 1), (1, 1)))),
             "order.sequences: expected each of the segments [0, 1] once",
         ),
-        (dict(head=dict(weights=[1.0])), "head.weights: expected one for each of text, picture, found 1"),
-        (dict(head=dict(heads=[])), "head.heads: expected one for each of text, picture, found 0"),
+        (dict(head=dict(weights=(1.0,))), "head.weights: expected one for each of text, picture, found 1"),
     ):
         c = orthus()
         for axis, fields in changes.items():
@@ -189,8 +189,12 @@ def test_mistakes():
         with pytest.raises(UserError, match=text.replace("[", r"\[").replace("]", r"\]")):
             models.build_generator(c, models.build_tokenizer(c))
     c = orthus()
-    c.head.heads = c.head.heads[::-1]
+    c.head.heads.text, c.head.heads.picture = c.head.heads.picture, c.head.heads.text
     with pytest.raises(UserError, match="head velocity: expected a tokenizer of latents"):
+        models.build_generator(c, models.build_tokenizer(c))
+    c = orthus()
+    del c.head.heads.picture
+    with pytest.raises(UserError, match="head.heads: expected one for each of text, picture, found 1"):
         models.build_generator(c, models.build_tokenizer(c))
     c = orthus()
     c.feed.name = "instruct"

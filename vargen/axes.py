@@ -20,6 +20,8 @@ PARTS: dict[str, Mapping[str, Callable]] = {
     "feed": FEEDS,
     "mixer": MIXERS,
     "head": HEADS,
+    "head.heads.text": HEADS,
+    "head.heads.picture": HEADS,
     "conditioning": CONDITIONINGS,
 }
 # What the assembly gives a part, and a config does not.
@@ -30,6 +32,8 @@ GIVEN = {
     "feed": "tokenizer grid slot width initial most_known prefix heads kv_heads dtype",
     "mixer": "grid width kernel_init out_init dtype",
     "head": "vocab channels segments initial dtype",
+    "head.heads.text": "vocab channels segments initial dtype",
+    "head.heads.picture": "vocab channels segments initial dtype",
     "conditioning": "num_classes width initial dtype",
 }
 

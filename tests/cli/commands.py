@@ -20,7 +20,12 @@ training.augmented_copies=1
 """.split()
 OPTIONS = {
     "diffusion": ["order.steps=3", "head.sample_steps=4", "head.width=16", "head.depth=1"],
-    "segments": ["evaluation.samples=8", "evaluation.batch_size=8", "training.codes=False"],
+    "segments": [
+        "evaluation.samples=8",
+        "evaluation.batch_size=8",
+        "training.codes=False",
+        "head.heads.picture.sample_steps=4",
+    ],
 }
 
 
