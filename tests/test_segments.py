@@ -14,6 +14,8 @@ from vargen.heads import Velocity
 from vargen.heads.velocity import signal_shares, trailing
 from vargen.layers import Initial
 from vargen.layout import Layout
+from vargen.orders import SegmentOrder
+from vargen.slots import Grid
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +175,32 @@ def test_the_loss_is_the_velocity_s_error():
     np.testing.assert_allclose(found, np.mean(v**2, axis=1), rtol=1e-5)
     one = head.apply({"params": params}, hidden, x, rngs={"head": jax.random.key(4)}, method="loss")[0]
     assert one == pytest.approx(1.0, abs=0.35)  # 30 draws of about unit variance
+
+
+def test_orders_over_segments():
+    """Each sequence as often; in decoding the first that begins with what is given."""
+    order = SegmentOrder(Grid(((1, 3), (2, 2))), (3, 4))
+    drawn = order.training(jax.random.key(0), np.zeros((4000, 7)))
+    np.testing.assert_array_equal(np.unique(drawn.slots, axis=0), [np.arange(7), [3, 4, 5, 6, 0, 1, 2]])
+    assert abs(np.mean(drawn.slots[:, 0] == 0) - 0.5) < 0.04
+    np.testing.assert_array_equal(drawn.segments, np.asarray(drawn.slots) >= 3)
+    known = np.arange(7)
+    for given, first, count in (
+        (None, 0, 0),
+        (known < 3, 0, 3),
+        (known >= 3, 3, 4),
+        (known < 5, 0, 5),
+        ((known >= 3) & (known < 5), 3, 2),
+        (known < 0, 0, 0),
+    ):
+        found = order.decoding(None, 2, 0, given)
+        assert (found.slots[0], found.given, found.segments[0]) == (first, count, int(first > 0))
+    with pytest.raises(ValueError, match="they must be the first ones of a sequence of segments"):
+        order.decoding(None, 2, 0, known == 4)
+    with pytest.raises(ValueError, match="this order has 7 steps, found 3"):
+        order.decoding(None, 2, 3)
+    one = SegmentOrder(order.grid, (3, 4), ((1, 0),))
+    assert not one.random and one.training(None, np.zeros((2, 7))).slots.tolist() == [3, 4, 5, 6, 0, 1, 2]
 
 
 def test_mistakes():
