@@ -142,12 +142,16 @@ class Generator:
 
     def picture(self, content, order: Order):
         """The picture's content, and the order in which its own slots came, of what was decoded."""
-        if self.condition.segment is None:
-            return content, order
-        own = self.sequence.slots(PICTURE)
-        of = (np.asarray(order.slots) >= own.start) & (np.asarray(order.slots) < own.stop)
-        slots, steps = np.asarray(order.slots)[of] - own.start, np.asarray(order.steps)[of]
-        return self.sequence.part(content, PICTURE), Order(slots, steps - steps[0])
+        return self.sequence.part(content, PICTURE), self.own(order)
+
+    def own(self, order: Order) -> Order:
+        """The order of decoding as that of the picture's slots alone."""
+        if len(self.sequence.segments) == 1:
+            return order
+        own, slots = self.sequence.slots(PICTURE), np.asarray(order.slots)
+        of = (slots >= own.start) & (slots < own.stop)
+        steps = np.asarray(order.steps)[of]
+        return Order(slots[of] - own.start, steps - steps[0])
 
     def log_likelihood(self, params, quantizer, content, labels) -> jax.Array:
         """float32 [B], nats: log p(content [B, N, ...] | labels [B]) in the order of generation.

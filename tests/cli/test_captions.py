@@ -15,6 +15,7 @@ from vargen.cli import main
 from vargen.errors import UserError
 
 CONFIG = ROOT / "configs" / "orthus.py"
+DIGITS = ("--config.data.source=digits", "--config.data.num_classes=0")
 
 
 def run(*arguments):
@@ -104,7 +105,7 @@ def test_mistakes(workdir, capsys, tmp_path, trained):
         ),
         (["caption", "--workdir", trained.workdir], "describe: expected a generator that writes words"),
         (
-            ["train", "--config", CONFIG, "--workdir", tmp_path / "y", "--config.data.source=emoji"],
+            ["train", "--config", CONFIG, "--workdir", tmp_path / "y", *tiny("orthus"), *DIGITS],
             "which has no captions, found texts",
         ),
     ):

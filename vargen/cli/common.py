@@ -216,10 +216,12 @@ def step_sizes(model: Model, steps: int | None = None) -> np.ndarray:
     """
     import jax
 
+    generator, known = model.generator, None
+    if generator.condition.segment is not None:
+        known = generator.sequence.known(generator.condition.segment.name)
     try:
-        return model.generator.ordering.decoding(
-            jax.random.key(0), 1, model.sampling(steps=steps).steps
-        ).sizes
+        found = generator.ordering.decoding(jax.random.key(0), 1, model.sampling(steps=steps).steps, known)
+        return generator.own(found).sizes
     except ValueError as error:
         raise UserError(str(error)) from error
 

@@ -159,7 +159,7 @@ def decode(
         content,
         call.feed("begin", batch),
         generator.init_cache(len(condition.prefix), 0),
-        _no_scores(call, content) if scored else None,
+        _no_scores(call) if scored else None,
     )
     found = scheduled(call, start)
     return Decoded(found.content, order, found.score)
@@ -280,7 +280,7 @@ def groups(order: Order, feed) -> list[list[Step]]:
     ]
 
 
-def _no_scores(call: Call, content: jax.Array) -> jax.Array:
+def _no_scores(call: Call) -> jax.Array:
     """Zeros for the scores of all slots, in whatever shape the head gives them."""
     batch, n = call.slots.shape
     hidden = jnp.zeros((len(call.condition.prefix), n, call.generator.width))
