@@ -6,7 +6,6 @@ import jax
 import numpy as np
 
 from vargen import models
-from vargen.conditioning import WordEmbedding
 from vargen.config import config, part
 
 
@@ -186,6 +185,20 @@ def jpeglm():
     return c
 
 
+def orthus():
+    c = _base("orthus")
+    c.tokenizer = part("kl", encoder=_encoder(), channels=4)
+    c.conditioning = part("text", vocabulary=("a", "b", "c"), tokens=4)
+    c.order, c.feed = part("segments"), part("shift", soft_codes=8, dropout=0.1)
+    c.mixer = part("attention", heads=2, qk_norm="layer", rope="sequence", out_bias=False)
+    denoiser = part("v_diffusion", depth=1, width=8, sample_steps=3, train_steps=10, repeat=2)
+    c.head = part(
+        "segments", heads=dict(text=part("categorical", bias=False), picture=denoiser), weights=(1.0, 2.0)
+    )
+    c.model = dict(layers=2, width=16, mlp="swiglu", norm="rms", eps=1e-5, bias=False)
+    return c
+
+
 def mamba():
     c = llamagen()
     c.name, c.mixer = "mamba", part("mamba", state=4)
@@ -246,6 +259,7 @@ SYSTEMS = dict(
     rqtransformer=rqtransformer,
     dnd=dnd,
     jpeglm=jpeglm,
+    orthus=orthus,
     mamba=mamba,
     axial=axial,
     gla_chain=gla_chain,
@@ -273,9 +287,9 @@ def make(name: str, seed: int = 0):
 
 def labels_for(generator, batch: int):
     """Some labels: classes 1, 2, ..., or captions of different lengths."""
-    if not generator.condition.pads:
+    if generator.condition.takes == "classes":
         return jax.numpy.arange(1, batch + 1)
-    if isinstance(generator.condition, WordEmbedding):
+    if generator.condition.takes == "texts":
         return jax.numpy.asarray(generator.condition.parse([" ".join("abc"[: i % 4]) for i in range(batch)]))
     shape = (batch, generator.condition.tokens)
     states = jax.random.normal(jax.random.key(7), (*shape, generator.condition.channels))

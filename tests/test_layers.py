@@ -16,7 +16,7 @@ LAYERS = (
     ("errors",),
     ("bundled", "content", "draws", "kernels", "layers", "limits", "paths", "progress"),
     ("seeds", "sharding", "slots", "static"),
-    ("hub", "layout", "orders", "parts", "schema", "weights_file", "words"),
+    ("hub", "layout", "orders", "parts", "schema", "segments", "weights_file", "words"),
     ("classes", "data", "mixers", "tokenizers"),
     ("feeds", "heads", "inputs", "report", "stage"),
     ("conditioning", "evaluation", "samplers"),

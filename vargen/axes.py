@@ -20,16 +20,20 @@ PARTS: dict[str, Mapping[str, Callable]] = {
     "feed": FEEDS,
     "mixer": MIXERS,
     "head": HEADS,
+    "head.heads.text": HEADS,
+    "head.heads.picture": HEADS,
     "conditioning": CONDITIONINGS,
 }
 # What the assembly gives a part, and a config does not.
 GIVEN = {
     "tokenizer": "image_size image_channels dtype",
     "tokenizer.encoder": "image_size image_channels latent_channels moments dtype",
-    "order": "grid",
+    "order": "grid sizes",
     "feed": "tokenizer grid slot width initial most_known prefix heads kv_heads dtype",
     "mixer": "grid width kernel_init out_init dtype",
-    "head": "tokenizer stage vocab channels initial dtype",
+    "head": "tokenizer stage vocab channels segments initial dtype",
+    "head.heads.text": "tokenizer stage vocab channels segments initial dtype",
+    "head.heads.picture": "tokenizer stage vocab channels segments initial dtype",
     "conditioning": "num_classes width initial dtype",
 }
 

@@ -1,4 +1,4 @@
-"""The contents of slots, [B, N, ...]: taken and put by slot, and with noise."""
+"""The contents of slots, [B, N, ...]: taken and put by slot, and with noise; or a dict of such (`segments.Slots`)."""
 
 from __future__ import annotations
 
@@ -28,16 +28,22 @@ class Noised:
     target: Any = None
 
 
-def take(content: jax.Array, slots: Any) -> jax.Array:
+def take(content: Any, slots: Any) -> Any:
     """content [B, N, ...] at slots [n] or [B, n] -> [B, n, ...]."""
     if slots.ndim == 1:
-        return jnp.take(content, slots, axis=1)
-    return jax.vmap(lambda c, s: jnp.take(c, s, axis=0))(content, slots)
+        return jax.tree.map(lambda x: jnp.take(x, slots, axis=1), content)
+    return jax.tree.map(lambda x: jax.vmap(lambda c, s: jnp.take(c, s, axis=0))(x, slots), content)
 
 
-def put(content: jax.Array, slots: Any, new: jax.Array) -> jax.Array:
+def put(content: Any, slots: Any, new: Any) -> Any:
     """content [B, N, ...] with `new` [B, n, ...] at slots [B, n]; a slot of N or more is dropped."""
-    return jax.vmap(lambda c, s, d: c.at[s].set(d, mode="drop"))(content, slots, new)
+    one = jax.vmap(lambda c, s, d: c.at[s].set(d, mode="drop"))
+    return jax.tree.map(lambda x, y: one(x, slots, y), content, new)
+
+
+def choose(known: Any, a: Any, b: Any) -> Any:
+    """Contents [B, N, ...]: a's at slots where `known`, bool [N], b's elsewhere."""
+    return jax.tree.map(lambda x, y: jnp.where(jnp.reshape(known, (1, -1, *[1] * (y.ndim - 2))), x, y), a, b)
 
 
 def repeat_to(x: Any, batch: int) -> Any:

@@ -14,7 +14,8 @@ from vargen import content as contents
 from vargen.conditioning import Condition
 from vargen.layout import Layout
 from vargen.mixers.block import SharedModulation
-from vargen.orders import Ordering
+from vargen.orders import Order, Ordering
+from vargen.segments import PICTURE, Sequence
 from vargen.stage import Stage
 from vargen.tokenizers.tokenizer import Tokenizer
 
@@ -27,13 +28,15 @@ class Generator:
     `modulation` where it is shared.
 
     Attributes:
-      tokenizer: whose slots it generates.
+      tokenizer: of the picture.
+      sequence: the slots that it generates: the picture's, and those of other segments.
       ordering, condition, feed, head: the parts.
       stages: those that the feed names.
       modulation: the shared modulation, or None.
     """
 
     tokenizer: Tokenizer
+    sequence: Sequence
     ordering: Ordering
     condition: nn.Module
     feed: nn.Module
@@ -96,7 +99,7 @@ class Generator:
         Args:
           params: parameters.
           quantizer: the tokenizer's quantiser parameters.
-          content: [B, N, *slot.shape].
+          content: of the picture, [B, n, *slot.shape].
           labels: int32 [B], or whatever the conditioning's `parse` gives.
           key: PRNG key.
           train: label dropout, dropout and stochastic depth on.
@@ -111,6 +114,7 @@ class Generator:
         key_order, key_labels, key_rows, key_head = jax.random.split(key, 4)
         if train:
             labels = self.condition.drop(labels, key_labels)
+        content, learnt = self.joined(content, labels)
         order = self.ordering.training(key_order, content, progress)
         target = content
         if self.head.levels is not None:
@@ -123,7 +127,7 @@ class Generator:
             hidden,
             target,
             rows.layout,
-            self._weight(content, rows),
+            self._weight(content, rows, learnt),
             train,
             quantizer,
             None if soft is None else contents.take(soft, rows.slots),
@@ -142,6 +146,49 @@ class Generator:
         )
         return found
 
+    def joined(self, content, labels):
+        """The content of all segments from the picture's [B, n, ...] and the labels, and what of it is to be learnt.
+
+        Returns:
+          Content of N slots, and float32 [B, N], or None where all of it is.
+        """
+        segment = self.condition.segment
+        if segment is None:
+            return content, None
+        joined = self.sequence.join({segment.name: self.condition.content(labels), PICTURE: content})
+        learnt = jnp.ones((len(content), self.sequence.grid.size))
+        return joined, learnt.at[:, self.sequence.slots(segment.name)].set(self.condition.learnt(labels))
+
+    def told(self, labels):
+        """What labels say of the sequence: content [B, N, ...] and bool [N], where; None where they say nothing."""
+        segment = self.condition.segment
+        if segment is None:
+            return None
+        joined = self.sequence.join({segment.name: self.condition.content(labels)})
+        return joined, self.sequence.known(segment.name)
+
+    def kept(self, content, labels, known):
+        """What is known beforehand, as of `told`, where slots of the picture are: its content [B, n, ...], bool [n]."""
+        told = self.told(labels)
+        if told is None:
+            return content, known
+        joined = self.joined(content, labels)[0]
+        told[1][self.sequence.slots(PICTURE)] = known
+        return joined, told[1]
+
+    def picture(self, content, order: Order):
+        """The picture's content, and the order in which its own slots came, of what was decoded."""
+        return self.sequence.part(content, PICTURE), self.own(order)
+
+    def own(self, order: Order) -> Order:
+        """The order of decoding as that of the picture's slots alone."""
+        if len(self.sequence.segments) == 1:
+            return order
+        own, slots = self.sequence.slots(PICTURE), np.asarray(order.slots)
+        of = (slots >= own.start) & (slots < own.stop)
+        steps = np.asarray(order.steps)[of]
+        return Order(slots[of] - own.start, steps - steps[0])
+
     def log_likelihood(self, params, quantizer, content, labels) -> jax.Array:
         """float32 [B], nats: log p(content [B, N, ...] | labels [B]) in the order of generation.
 
@@ -157,13 +204,15 @@ class Generator:
         weight = self._weight(content, rows)
         return jnp.sum(nats if weight is None else nats * weight, axis=1)
 
-    def _weight(self, content, rows):
-        """float32 [B, n]: 1 where the prediction counts, which that of padding never does; None for ones."""
-        exists = self.tokenizer.slot.exists(content)
-        if exists is None:
-            return rows.weight
-        counts = contents.take(exists, rows.slots).astype(jnp.float32)
-        return counts if rows.weight is None else counts * rows.weight
+    def _weight(self, content, rows, learnt=None):
+        """float32 [B, n]: 1 where the prediction counts; None for ones. That of padding never does, nor what is not to
+        be `learnt` [B, N]."""
+        weight, alone = rows.weight, len(self.sequence.segments) == 1
+        for counts in (self.tokenizer.slot.exists(content) if alone else None, learnt):
+            if counts is not None:
+                own = contents.take(counts, rows.slots).astype(jnp.float32)
+                weight = own if weight is None else weight * own
+        return weight
 
     def hidden(self, params, quantizer, content, labels, order, key=None):
         """The whole pass in parallel: hidden vectors [B, N, D] of the feed's rows, and those rows.
@@ -292,8 +341,8 @@ class Generator:
 
 def _touch_feed(feed, generator, layouts: list[Layout] | None = None):
     """Runs every parameter of a feed once, for its initialisation; the layouts of its stages' rows are appended."""
-    tokenizer, width = generator.tokenizer, generator.width
-    content = tokenizer.slot.zeros(1, tokenizer.grid.size)
+    tokenizer, sequence, width = generator.tokenizer, generator.sequence, generator.width
+    content = sequence.slot.zeros(1, sequence.grid.size)
     length = generator.condition.length
     padding = jnp.zeros((1, length), bool) if generator.condition.pads else None
     condition = Condition(jnp.zeros((1, length, width)), jnp.zeros((1, width)), padding)

@@ -62,6 +62,8 @@ class Layout:
       views: further visibilities, in union with the first and disjoint from it (skip-causal: earlier clean blocks, and
         the own noisy one).
       memory: what rows look at instead of each other; None for each other.
+      segments: int [n] or [B, n]: of the rows that predict, whose slot each does, where there are several segments; of
+        a step NumPy, all alike. None where there is one.
       layer: which layer of its stage is at work (int, or traced under a scan over layers).
       speculative: in the cached form, whether rows, the last ones, may be taken back (`mixers.rollback`); times and
         coords are then [B, N] and [B, N, A], start [B], and every row is of a time of its own.
@@ -74,6 +76,7 @@ class Layout:
     keep: int | None = None
     views: tuple[View, ...] = ()
     memory: Memory | None = None
+    segments: Any = None
     layer: Any = 0
     speculative: bool = False
 

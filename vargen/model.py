@@ -16,6 +16,7 @@ from vargen.errors import UserError
 from vargen.generator import Generator
 from vargen.models import build_generator, build_tokenizer, count_text, sampled
 from vargen.samplers import Sampling, decode
+from vargen.segments import PICTURE
 
 
 class Model:
@@ -53,10 +54,17 @@ class Model:
             self._generate = jax.jit(functools.partial(decode, self.generator))
             self._complete = jax.jit(
                 lambda p, q, labels, key, sampling, content, known, first: decode(
-                    self.generator, p, q, labels, key, sampling, **{first: (content, np.array(known))}
+                    self.generator,
+                    p,
+                    q,
+                    labels,
+                    key,
+                    sampling,
+                    **{first: self.generator.kept(content, labels, np.array(known))},
                 ),
                 static_argnums=(6, 7),
             )
+            self._describe = jax.jit(self._described)
             self._log_likelihood = jax.jit(self.generator.log_likelihood)
 
     def with_config(self, config) -> Model:
@@ -162,8 +170,8 @@ class Model:
 
         Args:
           labels: [B], whole numbers from 0 to the number of classes - 1, names of classes (`self.classes`), in a list
-            also None for no label; one alone is a batch of one. For captions the embeddings float [B, T, E] and their
-            mask [B, T].
+            also None for no label; one alone is a batch of one. Where the model takes texts these, one or a list; for
+            captions of a text encoder their embeddings float [B, T, E] and mask [B, T].
           key: a seed from 0 to 2^64 - 1, or a PRNG key.
           **options: as in `Sampling`: guidance, temperature, top_k, top_p, steps, ...
 
@@ -181,7 +189,7 @@ class Model:
             found = self._generate(
                 self.generator_params, self.tokenizer_params["quantizer"], labels, key, sampling
             )
-            return found.content, found.order
+            return generator.picture(found.content, found.order)
         except ValueError as error:
             raise UserError(str(error)) from error
 
@@ -220,7 +228,37 @@ class Model:
             )
         except ValueError as error:
             raise UserError(str(error)) from error
-        return self._decode(self.tokenizer_params, found.content)
+        return self._decode(self.tokenizer_params, generator.picture(found.content, found.order)[0])
+
+    def describe(self, images, key=0, temperature: float = 0.0) -> list[str]:
+        """What pictures show, in words, by a generator that writes words too: a text for each.
+
+        Args:
+          images: float [B, H, W, C] in [-1, 1].
+          key: as for `generate`.
+          temperature: 0 takes the likeliest word each time, 1 draws.
+
+        Raises:
+          UserError: as `encode`; a generator that writes none, or whose texts are numbers.
+        """
+        generator, images = self.needs_generator(), self._images(images)
+        if generator.condition.segment is None:
+            raise UserError(
+                f"describe: expected a generator that writes words, found conditioning {self.config.conditioning.name}"
+            )
+        sampling = Sampling.make(temperature=temperature)
+        content = self._encode(self.tokenizer_params, images)
+        quantizer = self.tokenizer_params["quantizer"]
+        found = self._describe(self.generator_params, quantizer, content, inputs.key(key), sampling)
+        return generator.condition.texts(found)
+
+    def _described(self, params, quantizer, content, key, sampling) -> jax.Array:
+        """The content of the condition's segment, drawn after the picture's."""
+        generator = self.generator
+        none = jax.tree.map(lambda x: jnp.repeat(x, len(content), axis=0), generator.condition.example())
+        given = generator.sequence.join({PICTURE: content}), generator.sequence.known(PICTURE)
+        found = decode(generator, params, quantizer, none, key, sampling, given)
+        return generator.sequence.part(found.content, generator.condition.segment.name)
 
     def continued(self, content, count: int, labels, key, **options) -> jax.Array:
         """Contents whose first slots stay and whose others are drawn anew: a prefix of bytes, the top of a picture.

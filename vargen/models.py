@@ -21,6 +21,7 @@ from vargen.layers import Initial
 from vargen.mixers import MIXERS
 from vargen.mixers.block import Block, FinalNorm, SharedModulation
 from vargen.orders import ORDERS
+from vargen.segments import PICTURE, Segment, Sequence
 from vargen.stage import Stage
 from vargen.tokenizers.tokenizer import Leveled
 
@@ -61,13 +62,15 @@ def build_generator(config, tokenizer) -> Generator:
     initial = Initial(m["init_std"], width, m["init"] == "truncated")
     if not width:
         raise UserError("config field model.width: expected a width, found none")
-    grid, slot = tokenizer.grid, tokenizer.slot
     common = dict(width=width, initial=initial, dtype=dtype)
     try:
-        ordering = parts.build(ORDERS, config.order, "order", grid=grid)
         condition = parts.build(
             CONDITIONINGS, config.conditioning, "conditioning", num_classes=config.data.num_classes, **common
         )
+        picture = Segment(PICTURE, tokenizer.slot, tokenizer.grid)
+        sequence = Sequence((picture,) if condition.segment is None else (condition.segment, picture))
+        grid, slot = sequence.grid, sequence.slot
+        ordering = parts.build(ORDERS, config.order, "order", grid=grid, sizes=sequence.sizes)
         feed = parts.build(
             FEEDS,
             config.feed,
@@ -91,6 +94,7 @@ def build_generator(config, tokenizer) -> Generator:
             stage=functools.partial(_stage, config, m, grid, initial, dtype),
             vocab=tokenizer.vocab,
             channels=tokenizer.channels,
+            segments=sequence.segments,
             initial=initial,
             dtype=dtype,
         )
@@ -108,6 +112,7 @@ def build_generator(config, tokenizer) -> Generator:
             )
         generator = Generator(
             tokenizer=tokenizer,
+            sequence=sequence,
             ordering=ordering,
             condition=condition,
             feed=feed,
@@ -249,6 +254,10 @@ def _check_condition(config, condition, feed, adaptive: str) -> None:
     if not condition.pooled and (adaptive != "none" or feed.modulates_rows or not feed.takes_prefix):
         raise UserError(
             f"conditioning {name}: has no vector, expected model.adaptive none, the feed shift, no step_condition"
+        )
+    if condition.segment is not None and not feed.takes_segments:
+        raise UserError(
+            f"conditioning {name}: makes slots of the sequence, which needs the feed shift, found {config.feed.name}"
         )
     if feed.modulates_rows and adaptive == "none":
         what = f"{config.feed.name}: step_condition" if config.feed.name == "shift" else config.feed.name

@@ -22,6 +22,12 @@ OPTIONS = {
     "diffusion": ["order.steps=3", "head.sample_steps=4", "head.width=16", "head.depth=1"],
     "epsilon": ["head.sample_steps=2"],
     "velocity": ["head.sample_steps=2"],
+    "segments": [
+        "evaluation.samples=8",
+        "evaluation.batch_size=8",
+        "training.codes=False",
+        "head.heads.picture.sample_steps=4",
+    ],
 }
 
 

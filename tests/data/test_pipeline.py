@@ -254,3 +254,16 @@ def test_a_broken_picture_in_the_middle_is_the_readers_own_error(train, rows):
     assert str(error.value) == "image 17: broken"
     with pytest.raises(UserError, match="^image 17: broken$"):
         data.arrays(Broken(23))
+
+
+def test_labels_in_the_place_of_the_source_s(tmp_path):
+    """Captions as numbers go with their pictures, whatever the order; codes of two copies of M pictures repeat them."""
+    source = in_memory()
+    captions = np.stack([np.arange(23), np.arange(23) % 3], axis=1)
+    for batch in take(source, 6, settings={}, labels=captions):
+        for image, label in zip(batch["image"], batch["label"], strict=True):
+            np.testing.assert_array_equal(image, data.to_float(source.images[label[0]]))
+    twice = stored(tmp_path, 46)
+    for batch in take(twice, 6, settings={}, labels=captions):
+        np.testing.assert_array_equal(batch["content"][:, 0] // 5 % 23, batch["label"][:, 0])
+    assert batch["label"].shape == (6, 2)

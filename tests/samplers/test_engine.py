@@ -11,20 +11,22 @@ import pytest
 from systems import SYSTEMS, labels_for, make
 
 from vargen import models
-from vargen.content import Noised, take
+from vargen.content import Noised, put, take
 from vargen.draws import keyed
 from vargen.layout import Layout
 from vargen.model import Model
 from vargen.orders import Order
 from vargen.samplers import Sampling, decode
 from vargen.samplers.engine import groups
+from vargen.segments import PICTURE
 
 
 def uncached(generator, params, quantizer, labels, key, sampling, given=None):
     """Generation by a whole parallel pass for every step; `given` as of `decode`."""
     if generator.ordering.proposes == "rest":
         return revised(generator, params, quantizer, labels, key, sampling, given)
-    batch, n = jax.tree.leaves(labels)[0].shape[0], generator.tokenizer.grid.size
+    batch, n = jax.tree.leaves(labels)[0].shape[0], generator.sequence.grid.size
+    given = generator.told(labels) if given is None else given
     key_order, key_slots = jax.random.split(key)
     known = None if given is None else given[1]
     order = generator.ordering.decoding(key_order, batch, sampling.steps, known)
@@ -32,9 +34,9 @@ def uncached(generator, params, quantizer, labels, key, sampling, given=None):
     masked = not generator.feed.cached
     if masked:
         generator = dataclasses.replace(generator, feed=generator.feed.clone(most_known=n))
-    content = generator.tokenizer.slot.zeros(batch, n)
+    content = generator.sequence.slot.zeros(batch, n)
     if given is not None:
-        content = content.at[:, known].set(given[0][:, known])
+        content = jax.tree.map(lambda x, y: x.at[:, known].set(y[:, known]), content, given[0])
 
     # Heads that draw a step at once ask where its rows lie; of feeds that have others too, none do.
     rows = generator.layouts()[-1]
@@ -62,21 +64,28 @@ def uncached(generator, params, quantizer, labels, key, sampling, given=None):
         for code in range(content.shape[-1]) if staged else (0,):  # one after each stage
             hidden = [take(hidden_of(content, labels, steps), jnp.asarray(slots))]
             if sampling.guided:
-                null = generator.condition.without(labels)
-                hidden.append(take(hidden_of(content, null, steps), jnp.asarray(slots)))
+                null, unasked = generator.condition.without(labels), content
+                if (told := generator.told(null)) is not None and known[told[1]].all():
+                    unasked = jax.tree.map(lambda x, y: x.at[:, told[1]].set(y[:, told[1]]), content, told[0])
+                hidden.append(take(hidden_of(unasked, null, steps), jnp.asarray(slots)))
+            lies = lie and Layout(lie.times[start : start + size], lie.coords[start : start + size])
+            if order.segments is not None:
+                lies = Layout(None, None, segments=order.segments[[start]])
             hidden = jnp.concatenate(hidden)
             drawn = generator.head.apply(
                 generator.of_head(params),
                 hidden[:, :, : code + 1] if staged else hidden,
                 draws.at(jnp.asarray(slots)),
-                lie and Layout(lie.times[start : start + size], lie.coords[start : start + size]),
+                lies,
                 sampling,
                 scales[s] if sampling.guided else None,
                 quantizer,
                 method="sample",
             ).content
-            place = (np.arange(batch)[:, None], slots, *([code] if staged else []))
-            content = content.at[place].set(drawn)
+            if staged:
+                content = content.at[np.arange(batch)[:, None], slots, code].set(drawn)
+            else:
+                content = put(content, jnp.asarray(slots), drawn)
     return content
 
 
@@ -144,11 +153,12 @@ def test_cached_equals_uncached(name):
     args = (params, quantizer, labels, jax.random.key(5), sampling)
     found, order, *_ = jax.jit(functools.partial(decode, generator))(*args)
     expected = generator.tokenizer.slot.padded(uncached(generator, *args))
-    assert len(np.unique(np.asarray(found).reshape(3, -1), axis=0)) == 3
+    picture = np.asarray(generator.sequence.part(found, PICTURE))
+    assert len(np.unique(picture.reshape(3, -1), axis=0)) == 3
     chex.assert_trees_all_close(found, expected, rtol=ROUNDING.get(name, 1e-4), atol=ROUNDING.get(name, 1e-4))
+    n = generator.sequence.grid.size
     np.testing.assert_array_equal(
-        np.sort(np.broadcast_to(order.slots, found.shape[:2])),
-        np.arange(found.shape[1])[None] * np.ones((3, 1)),
+        np.sort(np.broadcast_to(order.slots, (3, n))), np.arange(n)[None] * np.ones((3, 1))
     )
 
 
@@ -190,6 +200,31 @@ def test_given_slots_stay_and_the_rest_follows_from_them(name):
     chex.assert_trees_all_close(found, expected, rtol=ROUNDING.get(name, 1e-4), atol=ROUNDING.get(name, 1e-4))
     other = run(params, (content + 3) % 16)[0]
     assert not np.array_equal(found[:, ~known], other[:, ~known])
+
+
+@pytest.mark.parametrize("given", [(), ("picture",), ("text",)], ids=["nothing", "picture", "text"])
+def test_segments_in_every_direction(given):
+    """What is given stays, the rest is drawn after it: as by whole passes, and it follows from what is given."""
+    _, generator, params, tokenizer_params = make("orthus")
+    sequence, quantizer = generator.sequence, tokenizer_params["quantizer"]
+    parts = dict(
+        text=jnp.arange(12).reshape(2, 6) % 7, picture=jax.random.normal(jax.random.key(3), (2, 16, 4))
+    )
+    known, none = sequence.known(*given), jnp.asarray(generator.condition.parse([None, None]))
+    sampling = Sampling.make(guidance=2.0 if given == ("text",) else 1.0)
+    run = jax.jit(lambda p, c: decode(generator, p, quantizer, none, jax.random.key(5), sampling, (c, known)))
+    found, order, _ = run(params, sequence.join(parts))
+    assert order.given == known.sum()
+    for name in given:
+        np.testing.assert_array_equal(sequence.part(found, name), parts[name])
+    content = sequence.join(parts)
+    expected = uncached(generator, params, quantizer, none, jax.random.key(5), sampling, (content, known))
+    # Every patch goes in again: roundings grow from one to the next.
+    chex.assert_trees_all_close(found, expected, rtol=1e-3, atol=1e-3)
+    other = run(params, sequence.join(dict(text=(parts["text"] + 1) % 7, picture=parts["picture"] * 2)))[0]
+    for name in {"text", "picture"} - set(given):
+        same = np.array_equal(sequence.part(other, name), sequence.part(found, name))
+        assert same == (not given)
 
 
 def test_given_slots_that_cannot_come_first():

@@ -185,6 +185,16 @@ def decoded(model: Model, content: Any, batch_size: int, resize: int = 0) -> np.
     return np.clip(np.asarray(images, np.float32)[: len(content)], -1, 1)
 
 
+def described(model: Model, images: np.ndarray, batch_size: int) -> list[str]:
+    """`Model.describe` of images float32 [M, H, W, C], in batches of one shape."""
+    batch_size = min(batch_size, len(images))
+    found: list[str] = []
+    for start in range(0, len(images), batch_size):
+        some = images[start : start + batch_size]
+        found += model.describe(_padded(some, batch_size))[: len(some)]
+    return found
+
+
 def sample_steps(model: Model, labels: Sequence[int], seed: int, batch_size: int) -> np.ndarray:
     """`Model.growth` for few labels, drawn in a batch of a size that is compiled: float32 [P, B, H, W, C]."""
     import numpy as np
@@ -214,10 +224,12 @@ def step_sizes(model: Model, steps: int | None = None) -> np.ndarray:
     """
     import jax
 
+    generator, known = model.generator, None
+    if generator.condition.segment is not None:
+        known = generator.sequence.known(generator.condition.segment.name)
     try:
-        return model.generator.ordering.decoding(
-            jax.random.key(0), 1, model.sampling(steps=steps).steps
-        ).sizes
+        found = generator.ordering.decoding(jax.random.key(0), 1, model.sampling(steps=steps).steps, known)
+        return generator.own(found).sizes
     except ValueError as error:
         raise UserError(str(error)) from error
 

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
     folder = sample_files.folder(common.out_directory(args, "completions"), ["sheet"], args.overwrite)
     model = common.load_model(args)
     common.preset(model.config, args.preset)
-    if model.needs_generator().condition.pads:
+    if model.needs_generator().condition.takes != "classes":
         raise UserError(f"complete: expected a model of classes, found {model.config.name}, of captions")
     label = None
     if args.classes is not None:

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measures, prints and writes."""
     from vargen import data, report
-    from vargen.cli import preflight
+    from vargen.cli import evaluate_words, preflight
     from vargen.tokenizers import usage
 
     out = common.out_directory(args)
@@ -62,6 +62,9 @@ def run(args: argparse.Namespace) -> None:
     if args.check_data:
         common.check_data(sources)
     command = f"vargen evaluate --workdir {args.workdir}"
+    if model.needs_generator().condition.takes != "classes":
+        evaluate_words.run(model, args.workdir, out, samples, seed)
+        return
     metrics = evaluate(model, sources, args.workdir, out, samples, seed, command)
     for key, metric in report.METRICS.items():
         if key in metrics:
@@ -89,8 +92,6 @@ def evaluate(
 
     c = model.config
     train, test = sources["train"], sources["test"]
-    if model.generator.condition.pads:
-        raise UserError(f"evaluate: expected a model of classes, found {c.conditioning.name}")
     if len(test) < FEWEST:
         raise UserError(f"{test.name}: expected at least {FEWEST} held-out images, found {len(test)}")
     if class_names.stored(workdir) is not None or len(train.classes) != len(model.classes):

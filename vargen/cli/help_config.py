@@ -49,7 +49,12 @@ def _part(place: str, part: Mapping[str, Any]) -> Iterator[str]:
     constructor = parts.find(registry, name, place)
     yield f"{place} = {name}  [{', '.join(sorted(registry))}]"
     yield f"    {(inspect.getdoc(constructor) or name).splitlines()[0]}"
-    options = {k: f for k, f in axes.options(place, name).items() if f"{place}.{k}" not in axes.PARTS}
+    inner = [f"{other}." for other in axes.PARTS]
+    options = {
+        k: f
+        for k, f in axes.options(place, name).items()
+        if not any(other.startswith(f"{place}.{k}.") for other in inner)
+    }
     yield from _fields(f"{place}.", options, meanings.of(constructor), part)
 
 

@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"its arrays don't tell the image size: {size} assumed, --image-size where it is another")
     if generator is None:
         print(f"next: vargen reconstruct --workdir {args.out} --input PICTURES")
-    elif generator.condition.pads:
+    elif generator.condition.takes == "embeddings":
         print(f"next: vargen sample --workdir {args.out} --captions FILE.npz")
     else:
         print(f"next: vargen sample --workdir {args.out} --classes 207,360,387 --count 4")

@@ -19,7 +19,7 @@ from vargen.errors import UserError
 # Each command is a module of vargen.cli with SUMMARY, DESCRIPTION, add_arguments(parser) and run(args). They
 # import JAX inside run, so that help is instant.
 COMMANDS = (
-    *("quickstart", "train", "tokenize", "sample", "complete", "reconstruct", "evaluate"),
+    *("quickstart", "train", "tokenize", "sample", "complete", "caption", "reconstruct", "evaluate"),
     *("import", "export", "push", "env"),
 )
 

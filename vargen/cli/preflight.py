@@ -183,7 +183,7 @@ def _trace(c: Any, tokenizer: Any, generator: Generator, devices: int, memory: M
         jax.eval_shape(tokenizer.decode, params, content)
     with _stage("generator", f"{c.feed.name}, {c.mixer.name}, {c.head.name}"):
         label = jax.eval_shape(generator.condition.example)
-        if generator.condition.pads:
+        if generator.condition.takes == "embeddings":
             label = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), label)
             own = jax.eval_shape(generator.init, key)
         else:
@@ -191,7 +191,7 @@ def _trace(c: Any, tokenizer: Any, generator: Generator, devices: int, memory: M
             if c.training.codes:
                 fed = dict(content=(content.shape[1:], content.dtype))
                 frozen = dict(quantizer=params["quantizer"])
-            batch = batch_of(c.training, **fed, label=((), jnp.int32))
+            batch = batch_of(c.training, **fed, label=(label.shape[1:], jnp.int32))
             own = trained(GeneratorTask(generator, tokenizer, c.training.steps), "training", frozen, batch)
     with _stage("sampling", c.order.name):
         settings, drawing = Sampling.make(**c.sampling), models.sampled(c, tokenizer, generator)[1]

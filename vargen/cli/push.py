@@ -132,7 +132,10 @@ def card(model: Model, where: Place) -> str:
     if model.generator is not None:
         rows["classes"] = str(c.data.num_classes)
         use = "images = model.sample([0, 1], key=0)  # float [2, H, W, C] in [-1, 1]"
-        if model.generator.condition.pads:
+        if model.generator.condition.takes == "texts":
+            rows.pop("classes")
+            use = 'images = model.sample(["a caption"], key=0)  # float [1, H, W, C] in [-1, 1]'
+        elif model.generator.condition.takes == "embeddings":
             rows.pop("classes")
             use = "# model.sample: images of captions, given as a text encoder's states"
     table = "\n".join(f"| {k} | {' '.join(v.replace('|', '/').split())} |" for k, v in rows.items())

@@ -35,13 +35,17 @@ def run(args: argparse.Namespace) -> None:
 
     import vargen
     from vargen import paths, report
-    from vargen.cli import evaluate, train
+    from vargen.cli import evaluate, evaluate_words, train
 
     workdir = paths.path(args.workdir, "--workdir")
     config = common.read_config(args)
     sources = train.train(config, workdir, check_data=args.check_data)
     print("2/2 sampling and measuring", flush=True)
     model = vargen.load(workdir)
+    if model.needs_generator().condition.takes != "classes":
+        evaluate_words.run(model, workdir, workdir, config.evaluation.samples, config.evaluation.seed)
+        print(f"Then try  vargen caption --workdir {workdir}")
+        return
     command = f"vargen quickstart{f' --config {args.config}' if args.config else ''} --workdir {args.workdir}"
     metrics = evaluate.evaluate(
         model, sources, workdir, workdir, config.evaluation.samples, config.evaluation.seed, command

@@ -10,7 +10,7 @@ from vargen.cli import common, flags, sample_files
 from vargen.errors import UserError
 
 if TYPE_CHECKING:
-    from vargen.conditioning import CaptionEmbedding, Captions
+    from vargen.conditioning import CaptionEmbedding, Captions, Conditioning
     from vargen.model import Model
 
 SUMMARY = "draw images from a trained or imported model"
@@ -25,6 +25,7 @@ EXAMPLES = """\
   vargen sample --workdir runs/quickstart --classes 3,5-7 --count 16 --guidance 2 --seed 1
   vargen sample --workdir models/var_d16 --preset paper --out samples
   vargen sample --workdir models/llamagen_text --captions captions.npz
+  vargen sample --workdir runs/orthus --captions "a red circle at the top left"
   vargen sample --workdir models/var_d16 --codes tokens.npy
   vargen sample --like samples/7-003.png --guidance 3 --out other
   vargen sample --workdir hf://OWNER/REPO --out samples
@@ -43,8 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", metavar="LIST", help="numbers, ranges or names: 0,3-5,cat (every class)")
     parser.add_argument(
         "--captions",
-        metavar="FILE",
-        help="for models of text: an .npz of `embedding` [B, T, E], the text encoder's states, and `mask` [B, T]",
+        metavar="TEXT",
+        help="for models of words: a caption, or a file.txt of one a line; for those of a text encoder: a file.npz of "
+        "its states, `embedding` [B, T, E], and `mask` [B, T]",
     )
     parser.add_argument(
         "--codes",
@@ -113,19 +115,19 @@ def draw(
     import numpy as np
 
     from vargen import classes, paths, progress
-    from vargen.conditioning import CaptionEmbedding
     from vargen.report import pictures
 
     names = model.classes
     condition = model.needs_generator().condition
-    of_text = isinstance(condition, CaptionEmbedding)
+    of_text = condition.takes != "classes"
     if of_text != (args.captions is not None):
         expected, found = ("--captions", "none") if of_text else ("--classes", "--captions")
         raise UserError(f"{model.config.name}: expected {expected}, found {found}")
     if args.captions is not None:
         if args.classes is not None:
             raise UserError("sample: expected --captions or --classes, found both")
-        captions, names = read_captions(args.captions, condition)
+        read = read_texts if condition.takes == "texts" else read_captions
+        captions, names = read(args.captions, condition)
         wanted = list(range(len(names)))
     else:
         if not args.classes and len(names) > MANY_CLASSES and not args.preset:
@@ -216,10 +218,9 @@ def draw_again(
     """
     import numpy as np
 
-    from vargen.conditioning import LabelEmbedding
     from vargen.report import pictures
 
-    if not isinstance(model.needs_generator().condition, LabelEmbedding):
+    if model.needs_generator().condition.takes != "classes":
         raise UserError(f"--like {args.like}: expected a model of classes, found {model.config.name}")
     wanted, count, index = again["labels"], again["count"], again["index"]
     if max(wanted) >= len(model.classes):
@@ -301,6 +302,28 @@ def decode(model: Model, args: argparse.Namespace, folder: sample_files.Folder, 
         for i, image in enumerate(pictures.to_uint8(images)):
             pictures.save(image, out / f"{start + i:06d}.png", made_by | dict(row=start + i))
     print(f"{len(content)} images in {out}")
+
+
+def read_texts(text: str, condition: Conditioning) -> tuple[Any, list[str]]:
+    """Captions as a model of words takes them, and as they were written: one, or the lines of a file.txt.
+
+    Raises:
+      UserError: no such file, no captions in it, words that the model doesn't know.
+    """
+    from vargen import paths
+
+    texts = [text]
+    if text.endswith(".txt"):
+        file = paths.path(text, "--captions")
+        if not paths.is_file(file):
+            raise UserError(f"--captions {file}: expected a file of one caption a line, found none")
+        try:
+            texts = [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
+        except UnicodeDecodeError as error:
+            raise UserError(f"--captions {file}: expected text in UTF-8, found {error}") from error
+        if not texts:
+            raise UserError(f"--captions {file}: expected captions, found none")
+    return condition.parse(texts), texts
 
 
 def read_captions(path: str, condition: CaptionEmbedding) -> tuple[Captions, list[str]]:

@@ -39,6 +39,21 @@ def read_held_out(config: ConfigDict, sources: data.Sources) -> tuple[np.ndarray
     return data.to_float(images), labels
 
 
+def captions(condition: Any, source: data.Source) -> np.ndarray | None:
+    """What a source's labels are for a conditioning of texts: its captions as numbers, [M, ...]; else None.
+
+    Raises:
+      UserError: the source has none, or they hold words that the conditioning doesn't know.
+    """
+    if condition.takes != "texts":
+        return None
+    if source.captions is None:
+        raise UserError(
+            f"config field conditioning.name: expected label for {source.name}, which has no captions, found texts"
+        )
+    return np.asarray(condition.parse(source.captions))
+
+
 def train_tokenizer(
     config: ConfigDict,
     workdir: Path,
@@ -206,6 +221,10 @@ def train_generator(
         source, frozen = sources["train"], tokenizer_params
 
     images, labels = held_out_images()
+    words = captions(generator.condition, data.load(config.data, "train"))
+    if words is not None:
+        test = data.load(config.data, "test")
+        labels = captions(generator.condition, test)[data.evenly(test, config.evaluation.samples)]
     validate, pictures = held_out.of_generator(
         generator,
         tokenizer_params,
@@ -221,7 +240,7 @@ def train_generator(
     return loop(
         GeneratorTask(generator, tokenizer, settings.steps),
         frozen,
-        functools.partial(_batches, source, config, settings, mesh),
+        functools.partial(_batches, source, config, settings, mesh, labels=words),
         directory,
         config,
         settings,
@@ -247,7 +266,7 @@ def complete(directory: Path, steps: int) -> bool:
     return last is not None and int(last.name) >= steps
 
 
-def _batches(source: Any, config: ConfigDict, settings: ConfigDict, mesh: Any, start: int):
+def _batches(source: Any, config: ConfigDict, settings: ConfigDict, mesh: Any, start: int, labels=None):
     own = ("crop", "crop_range") if settings.get("crop") else ()
     return data.batches(
         source,
@@ -256,4 +275,5 @@ def _batches(source: Any, config: ConfigDict, settings: ConfigDict, mesh: Any, s
         start_step=start,
         settings={**config.data, **{name: settings[name] for name in own}},
         rows=sharding.local_rows(mesh, settings.batch_size),
+        labels=labels,
     )

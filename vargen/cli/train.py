@@ -213,14 +213,15 @@ def look_at_parts(config: ConfigDict, due: list[str]) -> None:
     """Builds and traces everything once, to fail early; the stages that are `due` must fit in memory."""
     import jax
 
-    from vargen import sharding
-    from vargen.cli import preflight
+    from vargen import data, sharding
+    from vargen.cli import preflight, stages
     from vargen.training import resume
 
     memory = sharding.device_memory()
     bounds = {resume.STAGES[stage]: memory for stage in due} if memory else {}
     generator = preflight.check(config, jax.device_count(), jax.process_count(), bounds)
-    if generator.condition.pads:
+    stages.captions(generator.condition, data.load(config.data, "train"))
+    if generator.condition.takes == "embeddings":
         name = config.conditioning.name
         raise UserError(
             f"train: expected conditioning by label, as the data has, found {name}; use the loss in Python"

@@ -4,9 +4,15 @@ from vargen.conditioning.caption import CaptionEmbedding, Captions
 from vargen.conditioning.condition import Condition
 from vargen.conditioning.conditioning import Conditioning
 from vargen.conditioning.label import LabelEmbedding
+from vargen.conditioning.text import Text
 from vargen.conditioning.words import WordEmbedding
 
-CONDITIONINGS = {"caption": CaptionEmbedding, "label": LabelEmbedding, "words": WordEmbedding}
+CONDITIONINGS = {
+    "caption": CaptionEmbedding,
+    "label": LabelEmbedding,
+    "text": Text,
+    "words": WordEmbedding,
+}
 
 __all__ = [
     "CONDITIONINGS",
@@ -15,5 +21,6 @@ __all__ = [
     "Condition",
     "Conditioning",
     "LabelEmbedding",
+    "Text",
     "WordEmbedding",
 ]

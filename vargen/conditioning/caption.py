@@ -12,6 +12,7 @@ import numpy as np
 
 from vargen import inputs
 from vargen.conditioning.condition import Condition
+from vargen.conditioning.conditioning import Apart
 from vargen.errors import UserError
 from vargen.layers import Dense, Initial, logical
 from vargen.limits import SHARE, SIZE, Between
@@ -33,7 +34,7 @@ class Captions:
     dropped: jax.Array
 
 
-class CaptionEmbedding(nn.Module):
+class CaptionEmbedding(Apart, nn.Module):
     """A row per token of the text encoder, through a small network.
 
     Attributes:
@@ -51,6 +52,7 @@ class CaptionEmbedding(nn.Module):
     dropout: Annotated[float, SHARE] = 0.1
     dtype: Any = jnp.float32
 
+    takes = "embeddings"
     pads = True
     pooled = False
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from vargen.conditioning.condition import Condition
+from vargen.segments import Segment
 
 
 class Conditioning(Protocol):
@@ -15,6 +16,8 @@ class Conditioning(Protocol):
       length: P, the rows that it makes.
       pooled: whether it also gives a vector.
       pads: whether rows may be padding.
+      takes: what labels are: "classes" of the data, its captions as "texts", or "embeddings" of a text encoder.
+      segment: the slots of the sequence whose content labels are; None where they are no part of it.
     """
 
     @property
@@ -22,6 +25,10 @@ class Conditioning(Protocol):
 
     pooled: bool
     pads: bool
+    takes: str
+
+    @property
+    def segment(self) -> Segment | None: ...
 
     def parse(self, labels: Any, names: Sequence[str] = ()) -> Any:
         """Labels from what a user gave; `names` are those of the classes. Raises UserError for what it can't be."""
@@ -39,6 +46,30 @@ class Conditioning(Protocol):
         """As many labels, all of them taken away."""
         ...
 
+    def content(self, labels: Any) -> Any:
+        """The content of the segment, [B, n, *slot.shape]; where there is one."""
+        ...
+
+    def learnt(self, labels: Any) -> Any:
+        """float32 [B, n]: 1 where that is to be learnt; where there is one."""
+        ...
+
+    def texts(self, content: Any) -> list[str]:
+        """What the segment's content [B, n, ...] says; where there is one."""
+        ...
+
     def __call__(self, labels: Any) -> Condition:
         """The condition of B labels."""
         ...
+
+
+class Apart:
+    """What conditionings have in common whose labels are no part of the sequence."""
+
+    segment = None
+
+    def content(self, labels: Any) -> Any:
+        """There is none."""
+        raise NotImplementedError
+
+    learnt = texts = content

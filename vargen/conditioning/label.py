@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from vargen import inputs
 from vargen.conditioning.condition import Condition
+from vargen.conditioning.conditioning import Apart
 from vargen.errors import UserError
 from vargen.layers import Embed, Initial, logical
 from vargen.limits import SHARE, Between
@@ -17,7 +18,7 @@ from vargen.limits import SHARE, Between
 TABLE = "condition/classes/table"  # the parameter of a generator that has a row for each class, and the last for none
 
 
-class LabelEmbedding(nn.Module):
+class LabelEmbedding(Apart, nn.Module):
     """A vector per class, and one for "no class" behind them (index `num_classes`) where labels are ever taken away.
 
     Attributes:
@@ -38,6 +39,7 @@ class LabelEmbedding(nn.Module):
     zero_lead: bool = False
     dtype: Any = jnp.float32
 
+    takes = "classes"
     pads = False
     pooled = True
 

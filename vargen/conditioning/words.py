@@ -12,13 +12,14 @@ import numpy as np
 
 from vargen import inputs
 from vargen.conditioning.condition import Condition
+from vargen.conditioning.conditioning import Apart
 from vargen.errors import UserError
 from vargen.layers import Embed, Initial, logical
 from vargen.limits import SHARE
 from vargen.words import LENGTH, PAD, Word, Words
 
 
-class WordEmbedding(nn.Module):
+class WordEmbedding(Apart, nn.Module):
     """A row per word: its embedding plus that of its place in the caption.
 
     Captions are int32 [B, T], as `words.Words` encodes them: their words, the end, padding. Behind the numbers of the
@@ -39,6 +40,7 @@ class WordEmbedding(nn.Module):
     dropout: Annotated[float, SHARE] = 0.1
     dtype: Any = jnp.float32
 
+    takes = "texts"
     pads = True
     pooled = False
 
@@ -61,6 +63,11 @@ class WordEmbedding(nn.Module):
         """The number that stands for no caption."""
         return self.words.size
 
+    @property
+    def most(self) -> int:
+        """The largest number."""
+        return self.null
+
     def parse(self, captions, names=()) -> Any:
         """int32 [B, T] from what a user gave: texts, one text, None for no caption, or such numbers.
 
@@ -73,7 +80,7 @@ class WordEmbedding(nn.Module):
         if isinstance(captions, (list, tuple)) and any(c is None or isinstance(c, str) for c in captions):
             found = self.words.encode(["" if c is None else c for c in captions])
             return np.where([[c is None] for c in captions], self._none(), found)
-        wanted = f"texts, or whole numbers [B, {self.tokens}] from 0 to {self.null}"
+        wanted = f"texts, or whole numbers [B, {self.tokens}] from 0 to {self.most}"
         found = inputs.array(captions, "captions", wanted)
         if not jnp.issubdtype(found.dtype, jnp.integer):
             raise UserError(f"captions: expected {wanted}, found {found.dtype}")
@@ -81,7 +88,7 @@ class WordEmbedding(nn.Module):
             raise UserError(f"captions: expected {wanted}, found an array {list(found.shape)}")
         if not isinstance(found, jax.core.Tracer):
             values = np.asarray(found)
-            outside = values[(values < 0) | (values > self.null)]
+            outside = values[(values < 0) | (values > self.most)]
             if outside.size:
                 raise UserError(f"captions: expected {wanted}, found {outside[0]}")
             if (empty := np.flatnonzero((values == PAD).all(axis=1))).size:

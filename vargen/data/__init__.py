@@ -8,7 +8,7 @@ from typing import Any
 
 from vargen import limits, schema
 from vargen.data import digits, emoji, folder, shapes, tfds
-from vargen.data.pipeline import arrays, batches, in_batches, padded, to_float
+from vargen.data.pipeline import arrays, batches, evenly, in_batches, padded, to_float
 from vargen.data.sources import SPLITS, ArraySource, Source
 from vargen.errors import UserError
 
@@ -19,6 +19,7 @@ __all__ = [
     "Sources",
     "arrays",
     "batches",
+    "evenly",
     "in_batches",
     "load",
     "padded",

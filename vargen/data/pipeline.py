@@ -49,6 +49,7 @@ def batches(
     augment: bool | None = None,
     epochs: int | None = None,
     rows: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Iterates over batches of a source.
 
@@ -69,6 +70,8 @@ def batches(
       epochs: passes over the set (None: endless in training, else 1); where they end, the last batch may be
         short.
       rows: int [b], rows of each batch to give (`sharding.local_rows`), in order; None for all of them.
+      labels: [M, ...], what stands in the place of the labels of M images: captions as numbers. Stored codes of several
+        copies of M images repeat them.
 
     Yields:
       `dict(image=float32 [b, S, S, C] in [-1, 1], label=int32 [b])`, or `dict(content, label)` for stored
@@ -95,7 +98,8 @@ def batches(
         draws = transforms.uniform_draws(int(change_seed), positions) if augment else None
         if augment and not train:
             draws = transforms.chosen(draws, positions // len(source), settings)
-        return _read(source, indices, draws, settings)
+        found = _read(source, indices, draws, settings)
+        return found if labels is None else found | dict(label=labels[indices % len(labels)])
 
     stream = grain.MapDataset.range(len(source))
     if train:
@@ -155,6 +159,12 @@ def _changes(draws: np.ndarray | None, count: int, flip: bool) -> tuple:
     return draws, flip & transforms.is_mirrored(draws)
 
 
+def evenly(source: Source, limit: int | None = None) -> np.ndarray:
+    """int [M]: images at even distances, at most `limit`: folders are sorted by class, the first would be of one."""
+    count = len(source) if limit is None else min(limit, len(source))
+    return np.arange(count) * len(source) // max(count, 1)
+
+
 def arrays(source: Source, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The images of a source in order, as evaluation sees them; with a limit, that many at even distances.
 
@@ -164,9 +174,8 @@ def arrays(source: Source, limit: int | None = None) -> tuple[np.ndarray, np.nda
     Raises:
       UserError: a file that cannot be read, named.
     """
-    count = len(source) if limit is None else min(limit, len(source))
-    # Even distances: folders are sorted by class, so that the first images would be of the first class alone.
-    indices = np.arange(count) * len(source) // max(count, 1)
+    indices = evenly(source, limit)
+    count = len(indices)
     if source.in_memory:
         record = source.gather(indices)
         return record["image"], record["label"]

@@ -54,7 +54,7 @@ class Shapes(Source):
         return len(self.scenes)
 
     @functools.cached_property
-    def captions(self) -> list[str]:
+    def captions(self) -> list[str]:  # type: ignore[override]
         """What each picture shows, in words."""
         return [scenes.caption(scene) for scene in self.scenes]
 

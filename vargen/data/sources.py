@@ -26,9 +26,11 @@ class Source:
       image_size: side in pixels of the images that training and evaluation see.
       channels: 1 (grey) or 3 (red, green, blue).
       in_memory: whether `gather` serves whole batches at once.
+      captions: what each image shows, in words; None where that isn't known.
     """
 
     in_memory = False
+    captions: Sequence[str] | None = None
 
     def __init__(self, name: str, classes: Sequence[str], image_size: int, channels: int):
         self.name = name

@@ -16,6 +16,7 @@ class Feed(Protocol):
       stages: the names of the stages of blocks that it drives, one after another.
       cached: whether rows that are known are remembered in caches.
       takes_prefix: whether it takes a condition of several rows.
+      takes_segments: whether it takes a sequence of several segments (`Order.segments`).
       modulates_rows: whether rows bring conditions of their own (`Rows.condition`).
       drafts: whether its rows show what a `JointHead` has drafted: contents are `Noised` then.
       looks_ahead: whether it makes rows of a speculative step.
@@ -26,6 +27,7 @@ class Feed(Protocol):
     stages: tuple[str, ...]
     cached: bool
     takes_prefix: bool
+    takes_segments: bool
     modulates_rows: bool
     drafts: bool
     looks_ahead: bool
@@ -109,6 +111,7 @@ class Plain:
 
     stages = ("blocks",)
     takes_prefix = False
+    takes_segments = False
     modulates_rows = False
     drafts = False
     looks_ahead = False

@@ -57,6 +57,7 @@ class Step:
       before: slots of the step before, whose contents have not been in a pass yet (static).
       begins: whether no pass came before (static).
       speculative: whether contents from `start` on are drafts, which may change, and steps hold one slot each (static).
+      segment: number of the segment whose slots it generates (static).
     """
 
     index: Any
@@ -67,6 +68,7 @@ class Step:
     before: int = 0
     begins: bool = False
     speculative: bool = False
+    segment: int = 0
 
     def at(self) -> Any:
         """int [size], or [B, size] where it is speculative: positions in the generation sequence."""

@@ -11,12 +11,14 @@ import numpy as np
 
 from vargen import static
 from vargen.content import repeat_to, take
+from vargen.feeds.contents import embedding
 from vargen.feeds.feed import Plain
-from vargen.feeds.rows import Content, Rows, Step, key_times, places
+from vargen.feeds.rows import Rows, Step, key_times, places
 from vargen.layers import Embed, Initial
 from vargen.layout import Layout
-from vargen.limits import RATE
+from vargen.limits import RATE, Above, Between
 from vargen.orders import Order
+from vargen.segments import Slots
 from vargen.slots import Grid, Slot
 
 
@@ -41,12 +43,16 @@ class Plan:
       carried: int: the slot whose content it carries, anything where `first`.
       targets: int: the slot that it predicts.
       row: int [ahead + n] or [B, n]: places in the whole pass, rows ahead among them.
+      segments: int: the segment of `targets`, None where there is one.
+      carried_segments: int: that of `carried`.
     """
 
     first: Any
     carried: Any
     targets: Any
     row: Any
+    segments: Any = None
+    carried_segments: Any = None
 
     @property
     def begins(self) -> bool:
@@ -71,6 +77,8 @@ class Shift(Plain, nn.Module):
       positions: adds a learned embedding of the slot whose content a row carries, or of the condition's row.
       target_positions: adds a learned embedding of the slot to be predicted, which orders other than the
         canonical one need (RAR, arXiv 2411.00776).
+      soft_codes: K of the codes as whose mixtures latents enter (`SoftCodes`); 0: a linear map of them does.
+      soft_temperature: of these mixtures, in the latents' units squared.
       step_condition: rows are modulated by the condition's vector plus a learned embedding of their place in the
         sequence (RAR, official code), instead of the vector alone.
       dropout: rate on the rows.
@@ -78,7 +86,7 @@ class Shift(Plain, nn.Module):
     """
 
     grid: Grid
-    slot: Slot
+    slot: Slot | Slots
     width: int
     initial: Initial
     tokenizer: Any = None
@@ -86,6 +94,8 @@ class Shift(Plain, nn.Module):
     vectors: bool = False
     positions: bool = False
     target_positions: bool = False
+    soft_codes: Annotated[int, Between(0, 2**24)] = 0
+    soft_temperature: Annotated[float, Above(0)] = 1.0
     step_condition: bool = False
     dropout: Annotated[float, RATE] = 0.0
     dtype: Any = jnp.float32
@@ -94,6 +104,7 @@ class Shift(Plain, nn.Module):
     takes_prefix = True
     looks_ahead = True
     one_table = False  # for all codes of a slot
+    takes_segments = True
 
     @property
     def ahead(self) -> int:
@@ -118,12 +129,19 @@ class Shift(Plain, nn.Module):
         """Raises ValueError for an order that this feed can't honour."""
         if ordering.random_decoding:
             raise ValueError("feed shift: needs steps that are the same for all examples, found random sets")
-        if ordering.random and not self.target_positions:
+        if ordering.random and not (self.target_positions or ordering.foretold):
             raise ValueError("feed shift: a random order needs target_positions=True, found False")
 
     def setup(self):
-        self.content = Content(
-            self.slot, self.width, self.initial, self.vectors, self.one_table, dtype=self.dtype
+        self.content = embedding(
+            self.slot,
+            self.width,
+            self.initial,
+            self.soft_codes,
+            self.soft_temperature,
+            self.dtype,
+            vectors=self.vectors,
+            shared=self.one_table,
         )
         init = self.initial.table()
         size = self.grid.size
@@ -165,11 +183,19 @@ class Shift(Plain, nn.Module):
             at = jnp.minimum(at, self.grid.size - 1)
         source = static.take(sources(np.asarray(order.steps)), at)
         begins = static.known(step.start) and step.start == 0
+        carried, segments, before = source * (source > 0), None, None
+        if order.segments is not None:
+            before = static.take(order.segments, carried)
+            # In a scan places are traced, but all steps of it are of one segment.
+            known = static.known(step.start)
+            segments = static.take(order.segments, at) if known else np.full(step.size, step.segment)
         return Plan(
             first=source < 0,
-            carried=static.take(order.slots, source * (source > 0)),
+            carried=static.take(order.slots, carried),
             targets=static.take(order.slots, at),
             row=np.arange(self.ahead + step.size) if begins else at + self.ahead,
+            segments=segments,
+            carried_segments=before,
         )
 
     def _layout(self, plan: Plan, order: Order, condition, start) -> Layout:
@@ -181,13 +207,15 @@ class Shift(Plain, nn.Module):
             coords = repeat_to(coords, condition.prefix.shape[0])
         times = np.concatenate([np.arange(self.ahead), self.ahead + np.asarray(order.steps)])
         keys = key_times(times, condition.padding)
-        return Layout(static.take(times, plan.row), coords, start, keys)
+        return Layout(static.take(times, plan.row), coords, start, keys, segments=plan.segments)
 
     def _embed(self, plan: Plan, content, condition, quantizer):
         batch, carried = condition.prefix.shape[0], take(content, plan.carried)
         if self.vectors:
             carried = self.tokenizer.vectors(quantizer, carried)
-        x = repeat_to(self.content(carried), batch)
+        segments = plan.carried_segments
+        x = self.content(carried) if segments is None else self.content(carried, segments)
+        x = repeat_to(x, batch)
         first = _each(jnp.asarray(plan.first)[..., None], batch)
         x = jnp.where(first, condition.prefix[:, -1:].astype(x.dtype), x)
         if self.positions:

@@ -1,5 +1,9 @@
 """Heads: what distribution is put over the contents of slots. The axis's contract is `Head`, or `JointHead`."""
 
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from vargen import parts
 from vargen.heads import depth
 from vargen.heads.categorical import Categorical
 from vargen.heads.depth import Depth
@@ -8,8 +12,33 @@ from vargen.heads.epsilon import Epsilon
 from vargen.heads.flow import Flow
 from vargen.heads.head import Head, JointHead, Sample
 from vargen.heads.masked_lm import MaskedLM
+from vargen.heads.segmented import Segmented
 from vargen.heads.staged import Staged
+from vargen.heads.v_diffusion import VDiffusion
 from vargen.heads.velocity import Velocity
+from vargen.limits import AtLeast
+
+
+def _segments(
+    heads: Mapping[str, Any],
+    segments,
+    initial,
+    dtype,
+    weights: Annotated[tuple[float, ...], AtLeast(0)] = (),
+):
+    """A head for each segment of a sequence, and the weighted sum of their losses.
+
+    Args:
+      heads: the parts by the segments' names: text, picture.
+      weights: of their losses, in the canonical layout (text, then the picture); none: 1 each.
+    """
+    built = {}
+    for name, slot in ((s.name, s.slot) for s in segments if s.name in heads):  # `check` counts them
+        sizes = dict(vocab=slot.vocab, channels=0 if slot.vocab else slot.shape[-1])
+        context = dict(segments=(), initial=initial, dtype=dtype, **sizes)
+        built[name] = parts.build(HEADS, heads[name], f"head.heads.{name}", **context)
+    return Segmented(built, segments, weights)
+
 
 HEADS = {
     "categorical": Categorical,
@@ -18,7 +47,9 @@ HEADS = {
     "epsilon": Epsilon,
     "flow": Flow,
     "masked_lm": MaskedLM,
+    "segments": _segments,
     "staged": Staged,
+    "v_diffusion": VDiffusion,
     "velocity": Velocity,
 }
 
@@ -33,6 +64,8 @@ __all__ = [
     "JointHead",
     "MaskedLM",
     "Sample",
+    "Segmented",
     "Staged",
+    "VDiffusion",
     "Velocity",
 ]

@@ -21,7 +21,8 @@ FEW = 32
 
 
 class Denoiser(nn.Module):
-    """The noise and the variance's interpolation, from a noisy content, its time and a hidden vector.
+    """Two outputs a channel (the noise and the variance's interpolation), or one, from a noisy content, its time and a
+    hidden vector.
 
     An MLP of residual blocks modulated by time and hidden vector; blocks and output start at zero, as in DiT.
     """
@@ -30,6 +31,7 @@ class Denoiser(nn.Module):
     width: int
     depth: int
     dtype: Any = jnp.float32
+    outputs: int = 2
 
     def setup(self):
         def dense(features, init=None, names=("embed", "mlp")):
@@ -46,10 +48,10 @@ class Denoiser(nn.Module):
         self.outer = [dense(self.width, None, ("mlp", "embed")) for _ in range(self.depth)]
         self.modulation_out = dense(2 * self.width, zero)
         self.norm_out = Norm(affine=False)
-        self.out = dense(2 * self.channels, zero, ("embed", "latent"))
+        self.out = dense(self.outputs * self.channels, zero, ("embed", "latent"))
 
     def __call__(self, x, t, hidden):
-        """x float32 [M, C], t [M] in training steps, hidden [M, D] -> float32 [M, 2C]."""
+        """x float32 [M, C], t [M] in training steps, hidden [M, D] -> float32 [M, outputs C]."""
         return self.modulated(x, self.modulations(t, hidden))
 
     def modulations(self, t, hidden):
@@ -59,7 +61,7 @@ class Denoiser(nn.Module):
         return [layer(y) for layer in (*self.modulation, self.modulation_out)]
 
     def modulated(self, x, modulations):
-        """The rest: x float32 [M, C] -> float32 [M, 2C]."""
+        """The rest: x float32 [M, C] -> float32 [M, outputs C]."""
         x = self.content(x)
         for i in range(self.depth):
             shift, scale, gate = jnp.split(modulations[i], 3, axis=-1)

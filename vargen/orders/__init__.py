@@ -18,6 +18,7 @@ from vargen.orders.drawn import (
 from vargen.orders.fixed import Fixed, frames, levels, raster
 from vargen.orders.order import Order, Ordering
 from vargen.orders.schedules import cosine_sizes
+from vargen.orders.segments import SegmentOrder
 from vargen.orders.subsets import SomeLevels, some_levels
 
 ORDERS = {
@@ -31,6 +32,7 @@ ORDERS = {
     "random_sets": random_sets,
     "confidence": confidence,
     "some_levels": some_levels,
+    "segments": SegmentOrder,
 }
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "Random",
     "RandomSets",
     "RandomToRaster",
+    "SegmentOrder",
     "SomeLevels",
     "cells",
     "chunks",

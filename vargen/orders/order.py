@@ -26,12 +26,15 @@ class Order:
       given: how many slots of the sequence, the first ones, are known before decoding begins; whole steps.
       exists: bool [N] or [B, N]: which entries there are, those before the others; the others' slots mean nothing, and
         their step is the last. None for all.
+      segments: int32 [N] or [B, N]: the number of the segment of the i-th slot in sequence, where there are several; of
+        decoding a NumPy array, the same for all slots of a step. None where there is one.
     """
 
     slots: Any
     steps: Any
     given: int = dataclasses.field(default=0, metadata={"static": True})
     exists: Any = None
+    segments: Any = None
 
     @property
     def sizes(self) -> np.ndarray:
@@ -51,6 +54,7 @@ class Ordering(Protocol):
       grid: the slots that it orders.
       random: whether examples have different orders in training.
       random_decoding: whether they have in decoding.
+      foretold: whether the slots that are known tell which comes next, also where it is random.
       most_known: the most slots that are known, and not predicted, in a training pass.
       proposes: what a step of decoding looks at: "step", the slots that it keeps; or "rest", every slot that is
         unknown, of which it keeps as many as the step has: which, says `revise`.
@@ -60,6 +64,7 @@ class Ordering(Protocol):
     random: bool = False
     random_decoding: bool = False
     proposes: Literal["step", "rest"] = "step"
+    foretold: bool = False
 
     @property
     def most_known(self) -> int:

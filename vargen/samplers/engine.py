@@ -38,6 +38,8 @@ class Call:
       scales: float32 [T], guidance of each step; None for none.
       sampling: the settings.
       kept: None, or (content [B, N, *slot.shape], bool [N]): what stands in the place of what is drawn.
+      other: what the rows without a condition see in the place of some slots: content [B, N, ...] and bool [N]; None
+        where they see the same.
     """
 
     generator: Any
@@ -51,6 +53,14 @@ class Call:
     scales: jax.Array | None
     sampling: Sampling
     kept: Any = None
+    other: tuple[Any, Any] | None = None
+
+    def seen(self, content):
+        """Content [B, N, ...] as rows see it: of those without a condition, where it differs, behind those with one."""
+        if self.other is None:
+            return content
+        without = contents.choose(self.other[1], self.other[0], content)
+        return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), content, without)
 
     def feed(self, method: str, *args):
         """A method of the feed."""
@@ -63,7 +73,9 @@ class Call:
     def step(self, decoding: Decoding, content, step: Step, layers=None, draw=None):
         """One pass, see `Generator.step`."""
         params, seen = (self.params, self.quantizer), (self.condition, self.modulations, self.order, step)
-        return self.generator.step(*params, decoding.state, decoding.cache, content, *seen, layers, draw)
+        return self.generator.step(
+            *params, decoding.state, decoding.cache, self.seen(content), *seen, layers, draw
+        )
 
     def at(self, decoding: Decoding, step: Step) -> Call:
         """The call as it stands at a step, where the order revises."""
@@ -80,7 +92,7 @@ class Decoding:
     """What a step changes.
 
     Attributes:
-      content: [B, N, *slot.shape], canonical; zeros where nothing is known yet.
+      content: [B, N, *slot.shape], canonical, or a dict of such; zeros where nothing is known yet.
       state: the feed's.
       cache: of the stages, or None.
       score: of `Sample`, [B, N, ...], canonical; None where nobody asks for it.
@@ -137,7 +149,8 @@ def decode(
       labels: int32 [B], or whatever the conditioning's `parse` gives.
       key: PRNG key.
       sampling: `Sampling`.
-      given: None, or (content [B, N, *slot.shape], bool [N] NumPy): slots whose contents are known beforehand.
+      given: (content [B, N, *slot.shape], bool [N] NumPy): slots whose contents are known beforehand; None for what
+        the labels tell of the sequence (`Generator.told`), mostly nothing.
       order: an `Order` in the place of the ordering's own.
       draws: `Draws` for [B, N] in the place of the key's.
       scored: whether the scores are wanted, which heads with an explicit likelihood have.
@@ -169,13 +182,17 @@ def begin(
     kept=None,
 ) -> tuple[Call, Decoding]:
     """What stays through a decoding, and what it changes before the first step; see `decode`."""
-    batch, tokenizer = jax.tree.leaves(labels)[0].shape[0], generator.tokenizer
+    batch, sequence, other = jax.tree.leaves(labels)[0].shape[0], generator.sequence, None
+    given = generator.told(labels) if given is None else given
     key_order, key_slots = jax.random.split(key)
     if order is None:
         known = None if given is None else given[1]
         order = generator.ordering.decoding(key_order, batch, sampling.steps, known)
     if sampling.guided:
         without = generator.condition.without(labels)
+        other = generator.told(without)
+        if other is not None and (given is None or not given[1][other[1]].all()):
+            other = None  # what is drawn is the same for both
         labels = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), labels, without)
     condition = generator.condition.apply({"params": params["condition"]}, labels)
     call = Call(
@@ -185,19 +202,19 @@ def begin(
         condition,
         generator.modulations(params, condition),
         order,
-        jnp.broadcast_to(jnp.asarray(order.slots), (batch, tokenizer.grid.size)),
-        draws or keyed(key_slots, batch, tokenizer.grid.size),
+        jnp.broadcast_to(jnp.asarray(order.slots), (batch, sequence.grid.size)),
+        draws or keyed(key_slots, batch, sequence.grid.size),
         sampling.scales(order.sizes) if sampling.guided else None,
         sampling,
         kept,
+        other,
     )
-    content = tokenizer.slot.zeros(batch, tokenizer.grid.size)
-    content = _keeping(given, content)
+    content = _keeping(given, sequence.slot.zeros(batch, sequence.grid.size))
     start = Decoding(
         content,
         call.feed("begin", batch),
         generator.init_cache(len(condition.prefix), 0),
-        _no_scores(call, content) if scored else None,
+        _no_scores(call) if scored else None,
         call.slots if generator.ordering.proposes == "rest" else None,
     )
     return call, start
@@ -295,7 +312,7 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
     if not drawn:
         cache = call.step(decoding, content, step, layers)[2]
     else:
-        at, n = jnp.asarray(step.at()), content.shape[1]
+        at, n = jnp.asarray(step.at()), call.slots.shape[1]
         slots = call.slots[:, jnp.minimum(at, n - 1)]
         # Rows beyond the step's slots are dropped: their index lies outside.
         put = jnp.where(at < (step.start + step.count if sequence is None else n), slots, n)
@@ -395,8 +412,9 @@ def groups(order: Order, feed, proposes: str = "step") -> list[list[Step]]:
     if first < len(sizes):
         before[first] = order.given
     rest = proposes == "rest"
+    segment = np.zeros(sum(sizes), int) if order.segments is None else np.asarray(order.segments)
     steps = [
-        Step(i, start, n, sum(sizes) - start if rest else n, start, b)
+        Step(i, start, n, sum(sizes) - start if rest else n, start, b, segment=int(segment[start]))
         for i, (start, n, b) in enumerate(zip(starts, sizes, before, strict=True))
     ]
     given, steps = feed.prefill(steps[:first]), steps[first:]
@@ -404,7 +422,9 @@ def groups(order: Order, feed, proposes: str = "step") -> list[list[Step]]:
         passes[0] = dataclasses.replace(passes[0], begins=True)
     given = [[s] for s in given]
     if feed.cached:
-        return given + [list(group) for _, group in itertools.groupby(steps, feed.alike)]
+        return given + [
+            list(group) for _, group in itertools.groupby(steps, lambda s: (s.segment, feed.alike(s)))
+        ]
     cuts = np.unique(np.linspace(0, len(steps), PIECES + 1).round().astype(int)).tolist()
     pieces = [steps[low:high] for low, high in itertools.pairwise(cuts)]
     return given + [
@@ -431,16 +451,14 @@ def _until_stopped(slot, body, decoding: Decoding, table, count: int) -> tuple[D
     return decoding, rows
 
 
-def _keeping(known, content: jax.Array) -> jax.Array:
+def _keeping(known, content):
     """Content [B, N, ...] with that of the slots that are known (content, bool [N]); None for none."""
-    if known is None:
-        return content
-    return jnp.where(known[1].reshape(1, -1, *[1] * (content.ndim - 2)), known[0], content)
+    return content if known is None else contents.choose(known[1], known[0], content)
 
 
-def _no_scores(call: Call, content: jax.Array) -> jax.Array:
+def _no_scores(call: Call) -> jax.Array:
     """Zeros for the scores of all slots, in whatever shape the head gives them."""
-    batch, n = content.shape[:2]
+    batch, n = call.slots.shape
     each = (1,) if call.generator.head.each_stage else ()
     hidden = jnp.zeros((len(call.condition.prefix), n, *each, call.generator.width))
     guidance = None if call.scales is None else call.scales[0]

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from vargen import data, sharding
 from vargen.samplers import Sampling, decode
+from vargen.segments import PICTURE
 from vargen.tokenizers import usage
 from vargen.training.state import TrainState
 from vargen.training.step import OnMesh
@@ -89,7 +90,7 @@ def of_generator(
     Args:
       generator: see `vargen.generator`.
       tokenizer_params: whole on every device of the mesh.
-      images, labels: float32 [M, H, W, C] and int32 [M], the same in every process.
+      images, labels: float32 [M, H, W, C] and int32 [M, ...], the same in every process.
       batch_size: images at once; a last batch that isn't full is left out of the loss.
       sampling: of the pictures.
       mesh: that of the run.
@@ -112,7 +113,7 @@ def of_generator(
     def draw(params: Any, tokenizer_params: Any, classes: jax.Array) -> jax.Array:
         quantizer = tokenizer_params["quantizer"]
         drawn = decode(drawing, params, quantizer, classes, jax.random.key(0), sampling).content
-        return drawing.tokenizer.decode(tokenizer_params, drawn)
+        return drawing.tokenizer.decode(tokenizer_params, drawing.sequence.part(drawn, PICTURE))
 
     loss_on_mesh, draw_on_mesh = on_mesh(loss, mesh), on_mesh(draw, mesh)
 
@@ -124,7 +125,9 @@ def of_generator(
         return dict(loss=float(np.mean(jax.device_get(losses))))
 
     def pictures(state: TrainState) -> dict[str, np.ndarray]:
-        classes = np.arange(SHOWN, dtype=np.int32) % generator.condition.num_classes
+        classes = labels[:SHOWN]
+        if generator.condition.takes == "classes":
+            classes = np.arange(SHOWN, dtype=np.int32) % generator.condition.num_classes
         classes = sharding.put_evenly(classes, mesh)
         return dict(samples=np.asarray(draw_on_mesh(state.ema, tokenizer_params, classes)))
 
