@@ -45,6 +45,7 @@ def tiny(system):
     elif system in ("acdit", "xar"):
         encoder = conv(decoder_attention=False, encoder_attention=system == "xar")
         c.tokenizer.update(dict(encoder=encoder, channels=4))
+        c.head.sample_steps = 50 if system == "xar" else 25  # of widths that the authors don't have
     elif system == "mar":
         encoder = conv(decoder_attention=False)
         c.tokenizer = part("kl", encoder=encoder, channels=4, scale=0.2325)
