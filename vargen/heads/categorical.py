@@ -31,13 +31,14 @@ class Codes(nn.Module):
     initial: Initial = Initial()  # noqa: RUF009
     dtype: Any = jnp.float32
 
+    word = "categorical"  # in a config
     explicit = True
     shares = ()
 
     def check(self, slot) -> None:
         """Raises ValueError for slots that hold anything but one code."""
         if not slot.vocab or slot.shape:
-            raise ValueError(f"head categorical: expected a tokenizer of codes, found slots of {slot}")
+            raise ValueError(f"head {self.word}: expected a tokenizer of codes, found slots of {slot}")
 
     def codes(self, hidden):
         """Logits of the codes: [..., D] -> float32 [..., K]."""

@@ -28,6 +28,7 @@ class MaskedLM(Codes):
 
     eps: Annotated[float, EPS] = 1e-12
 
+    word = "masked_lm"
     shares = ("feed/content/codes/table", "condition/classes/table", "feed/mask")
 
     @nn.compact
