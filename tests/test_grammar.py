@@ -66,6 +66,11 @@ def build(c):
             dict(order=part("confidence", steps=4)),
             "order confidence: needs the feed mask and a head with an explicit likelihood, found query, categorical",
         ),
+        (
+            mar,
+            dict(head=part("masked_lm")),
+            "head masked_lm: expected a tokenizer of codes, found slots of 4",
+        ),
         (mar, dict(order=part("confidence", steps=4)), "order confidence: .* found mask, diffusion"),
         (maskgit, dict(order=part("confidence", steps=17)), "order.steps: expected 1 to 16 .* found 17"),
         (

@@ -153,7 +153,7 @@ def test_perfect_velocities_lead_from_noise_to_the_content():
     content = jax.random.normal(jax.random.key(0), (3, 4))
     noise = jax.random.normal(jax.random.key(1), (3, 4))
 
-    class Told(Velocity):
+    class Told(VDiffusion):
         def setup(self):
             self.denoiser = Perfect(content, signal_shares(1000))
 
