@@ -36,10 +36,6 @@ class Pyramid(Autoencoder, Leveled):
 
     independent = True
 
-    def vectors(self, qparams: dict, content: jax.Array) -> jax.Array:
-        """Content [B, n, *slot.shape] -> latents float32 [B, n, C], as they enter a generator."""
-        raise NotImplementedError
-
     def start(self, batch: int) -> jax.Array:
         """Before the first level: zeros of its grid."""
         return jnp.zeros((batch, *self.grid.levels[0], self.channels), jnp.float32)
@@ -143,10 +139,6 @@ class PyramidVQ(Pyramid, VQ):
         """See `usage.init`."""
         return usage.init(len(self.grid.levels), self.vocab)
 
-    def vectors(self, qparams: dict, content: jax.Array) -> jax.Array:
-        """Codes int32 [B, n] -> float32 [B, n, C]."""
-        return self.codes(qparams)[content]
-
     def encode(self, params: dict, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """[B, H, W, C_image] -> codes int32 [B, N], level by level. The key is not used."""
         check_images(self, images)
@@ -209,10 +201,6 @@ class PyramidVQ(Pyramid, VQ):
 @dataclasses.dataclass(frozen=True)
 class PyramidKL(Pyramid, KL):
     """Latents of the whole picture, and their averages at each level; the last is the latents themselves."""
-
-    def vectors(self, qparams: dict, content: jax.Array) -> jax.Array:
-        """Scaled latents [B, n, C], as they are."""
-        return content
 
     def encode(self, params: dict, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """[B, H, W, C_image] -> float32 [B, N, C], level by level: of the mode, or with a key of a sample."""
