@@ -7,6 +7,10 @@
     vargen sample --workdir models/flexvar_d24 --preset steps13 --classes 207
     vargen sample --workdir models/flexvar_d24 --levels 1,2,3,4,6x8,9x12,12x16,18x24 --classes 207
 
+The digits take some ten minutes of one CPU core. Each update has three of their four levels; of 500 samples the
+classifier recognises all in the config's four steps, 86 % in two (`--levels 1,4`), 99 % of 24x24 pixels in five
+(`--levels 1,2,3,4,6`) and 99 % of 16x24, in four or five (`--levels 1,2,3,4x6`), scaled to what it knows.
+
 Sampling takes any levels (`--levels`, `sampling.levels`): their number is the number of steps, the last of them the
 size of the picture. Published, on ImageNet 256x256: FID 3.05 (d16), 2.41 (d20), 2.21 (d24) in 10 steps, 2.08 (d24) in
 13; the guidance of each isn't told, the presets have the README's. Not trained by us. Parameters of the generator: d16
