@@ -48,6 +48,12 @@ def llamagen_words():
     return c
 
 
+def llamagen_memory():
+    c = llamagen_words()
+    c.name, c.conditioning.name = "llamagen_memory", "word_memory"
+    return c
+
+
 def rar():
     c = _base("rar")
     c.tokenizer = llamagen().tokenizer
@@ -153,6 +159,7 @@ SYSTEMS = dict(
     llamagen=llamagen,
     llamagen_text=llamagen_text,
     llamagen_words=llamagen_words,
+    llamagen_memory=llamagen_memory,
     rar=rar,
     mar=mar,
     maskgit=maskgit,

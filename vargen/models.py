@@ -18,6 +18,7 @@ from vargen.heads import HEADS
 from vargen.layers import Initial
 from vargen.mixers import MIXERS
 from vargen.mixers.block import Block, FinalNorm, SharedModulation
+from vargen.mixers.cross import CrossAttention
 from vargen.orders import ORDERS
 from vargen.segments import PICTURE, Segment, Sequence
 from vargen.stage import Stage
@@ -100,7 +101,7 @@ def build_generator(config, tokenizer) -> Generator:
             ordering=ordering,
             condition=condition,
             feed=feed,
-            stages=_stages(config, m, feed, grid, initial, dtype),
+            stages=_stages(config, m, feed, grid, initial, dtype, condition.remembers),
             head=head,
             modulation=SharedModulation(width, initial, dtype) if m["adaptive"] == "shared" else None,
         )
@@ -111,7 +112,7 @@ def build_generator(config, tokenizer) -> Generator:
     return generator
 
 
-def _stages(config, m, feed, grid, initial, dtype) -> tuple[Stage, ...]:
+def _stages(config, m, feed, grid, initial, dtype, cross: bool) -> tuple[Stage, ...]:
     """The stages that a feed names, all of the same blocks."""
     width = m["width"]
     layers = _layers(m["layers"], len(feed.stages))
@@ -132,6 +133,7 @@ def _stages(config, m, feed, grid, initial, dtype) -> tuple[Stage, ...]:
         mlp_width=m["mlp_width"] or 4 * width,
         initial=initial,
         out_init=out_init,
+        cross=_cross(config, width, initial, out_init, dtype) if cross else None,
         dtype=dtype,
         **{k: m[k] for k in BLOCK},
     )
@@ -142,6 +144,14 @@ def _stages(config, m, feed, grid, initial, dtype) -> tuple[Stage, ...]:
         Stage(name, block, count, norm, m["drop_path"], config.training.remat, feed.reads_memory(i))
         for i, (name, count) in enumerate(zip(feed.stages, layers, strict=True))
     )
+
+
+def _cross(config, width, initial, out_init, dtype) -> CrossAttention:
+    """Cross-attention with as many heads as the mixer."""
+    heads = config.mixer.get("heads", 1)
+    if width % heads:
+        raise UserError(f"config field mixer.heads: expected a divisor of the width {width}, found {heads}")
+    return CrossAttention(width, heads, initial.kernel(), out_init, dtype)
 
 
 def require(config, *axes: str) -> None:

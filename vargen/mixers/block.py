@@ -17,6 +17,8 @@ MODULATIONS = 6
 class Block(nn.Module):
     """x + mixer(norm(x)), then x + mlp(norm(x)), with adaptive modulation where asked.
 
+    With cross-attention x + cross(norm(x)) comes between the two.
+
     Attributes:
       mixer: the mixer, already built.
       width: D.
@@ -28,6 +30,7 @@ class Block(nn.Module):
       initial, out_init: of the parameters, and the initialiser of projections out of the residual branches.
       gate_gain: factor on the initial modulations that gate the branches.
       dropout: in the position-wise network.
+      cross: the cross-attention over `Layout.context`, already built; None for none.
       dtype: compute dtype.
     """
 
@@ -45,9 +48,12 @@ class Block(nn.Module):
     adaln_zero: bool = False
     gate_gain: float = 1e-5
     dropout: float = 0.0
+    cross: nn.Module | None = None
     dtype: Any = jnp.float32
 
     def setup(self):
+        if self.cross is not None:
+            self.norm_cross = Norm(self.norm, self.affine, self.eps)
         self.norm_1 = Norm(self.norm, self.affine, self.eps)
         self.norm_2 = Norm(self.norm, self.affine, self.eps)
         init = self.initial.kernel()
@@ -98,6 +104,9 @@ class Block(nn.Module):
             gamma, scale, shift = parts[0:2], parts[2:4], parts[4:6]
         y, cache = self.mixer(_adapt(self.norm_1(x), scale[0], shift[0]), layout, cache, train)
         x = x + self._branch(y, gamma[0], train, drop_path)
+        if self.cross is not None:
+            y = self.cross(self.norm_cross(x), *layout.context)
+            x = x + self._branch(y, None, train, drop_path)
         y = self.feed_forward(_adapt(self.norm_2(x), scale[1], shift[1]), train)
         return x + self._branch(y, gamma[1], train, drop_path), cache
 
