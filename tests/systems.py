@@ -78,6 +78,12 @@ def llamagen_words():
     return c
 
 
+def llamagen_memory():
+    c = llamagen_words()
+    c.name, c.conditioning.name = "llamagen_memory", "word_memory"
+    return c
+
+
 def rar():
     c = _base("rar")
     c.tokenizer = llamagen().tokenizer
@@ -248,6 +254,7 @@ SYSTEMS = dict(
     llamagen=llamagen,
     llamagen_text=llamagen_text,
     llamagen_words=llamagen_words,
+    llamagen_memory=llamagen_memory,
     rar=rar,
     mar=mar,
     maskgit=maskgit,

@@ -323,6 +323,9 @@ class Generator:
                 rows = rows if draw is None else draw(jnp.stack(seen, axis=2), rows)
                 args = (i, hidden, rows, None if cache is None else after["feed"])
                 rows, after["feed"] = self.feed.apply({"params": params["feed"]}, *args, method="enter")
+            if condition.memory is not None:
+                layout = dataclasses.replace(rows.layout, context=(condition.memory, condition.hidden))
+                rows = dataclasses.replace(rows, layout=layout)
             stage_cache = None if cache is None else cache[stage.name]
             if layers is not None:
                 hidden, stage_cache = stage.unrolled(

@@ -62,6 +62,7 @@ class Layout:
       views: further visibilities, in union with the first and disjoint from it (skip-causal: earlier clean blocks, and
         the own noisy one).
       memory: what rows look at instead of each other; None for each other.
+      context: `Condition.memory` and `hidden`: what every block's cross-attention looks at, where there is one.
       segments: int [n] or [B, n]: of the rows that predict, whose slot each does, where there are several segments; of
         a step NumPy, all alike. None where there is one.
       layer: which layer of its stage is at work (int, or traced under a scan over layers).
@@ -76,6 +77,7 @@ class Layout:
     keep: int | None = None
     views: tuple[View, ...] = ()
     memory: Memory | None = None
+    context: tuple[Any, Any] | None = None
     segments: Any = None
     layer: Any = 0
     speculative: bool = False

@@ -20,6 +20,7 @@ from vargen.heads import HEADS
 from vargen.layers import Initial
 from vargen.mixers import MIXERS
 from vargen.mixers.block import Block, FinalNorm, SharedModulation
+from vargen.mixers.cross import CrossAttention
 from vargen.orders import ORDERS
 from vargen.segments import PICTURE, Segment, Sequence
 from vargen.stage import Stage
@@ -116,7 +117,7 @@ def build_generator(config, tokenizer) -> Generator:
             ordering=ordering,
             condition=condition,
             feed=feed,
-            stages=_stages(config, m, feed, grid, initial, dtype),
+            stages=_stages(config, m, feed, grid, initial, dtype, condition.remembers),
             head=head,
             modulation=SharedModulation(width, initial, dtype) if m["adaptive"] == "shared" else None,
         )
@@ -168,10 +169,10 @@ def sampled(config, tokenizer, generator=None):
     return tokenizer, over
 
 
-def _stages(config, m, feed, grid, initial, dtype) -> tuple[Stage, ...]:
+def _stages(config, m, feed, grid, initial, dtype, cross: bool) -> tuple[Stage, ...]:
     """The stages that a feed names, all of the same blocks."""
     layers = _layers(m["layers"], len(feed.stages))
-    block = _block(config.mixer, m, grid, initial, dtype, sum(layers))
+    block = _block(config.mixer, m, grid, initial, dtype, sum(layers), cross)
     norm = _norm(m, initial, dtype)
     return tuple(
         Stage(name, block, count, norm, m["drop_path"], config.training.remat, feed.reads_memory(i))
@@ -186,7 +187,7 @@ def _stage(config, m, grid, initial, dtype, layers: int, mixer=None) -> Stage:
     return Stage("blocks", block, layers, _norm(m, initial, dtype))
 
 
-def _block(mixer, m, grid, initial, dtype, layers: int) -> Block:
+def _block(mixer, m, grid, initial, dtype, layers: int, cross: bool = False) -> Block:
     """One of `layers` blocks."""
     width = m["width"]
     out_init = initial.kernel(1 / math.sqrt(layers * 2) if m["depth_scaled_init"] else 1.0)
@@ -206,6 +207,7 @@ def _block(mixer, m, grid, initial, dtype, layers: int) -> Block:
         mlp_width=m["mlp_width"] or 4 * width,
         initial=initial,
         out_init=out_init,
+        cross=_cross(mixer, width, initial, out_init, dtype) if cross else None,
         dtype=dtype,
         **{k: m[k] for k in BLOCK},
     )
@@ -222,6 +224,14 @@ def _norm(m, initial, dtype) -> FinalNorm:
     affine = final != "modulated" if modulated else m["affine"]
     modulated = modulated and final not in ("learned", "none")
     return FinalNorm(m["width"], initial, kind, affine, m["eps"], modulated, m["adaln_zero"], dtype)
+
+
+def _cross(mixer, width, initial, out_init, dtype) -> CrossAttention:
+    """Cross-attention with as many heads as the mixer."""
+    heads = mixer.get("heads", 1)
+    if width % heads:
+        raise UserError(f"config field mixer.heads: expected a divisor of the width {width}, found {heads}")
+    return CrossAttention(width, heads, initial.kernel(), out_init, dtype)
 
 
 def require(config, *axes: str) -> None:

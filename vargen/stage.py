@@ -132,6 +132,8 @@ def _touch(block, memory: bool):
     if memory:
         rows = jnp.zeros((1, 1, block.mixer.groups, block.mixer.head_dim))
         layout = dataclasses.replace(layout, memory=Memory(rows, rows, times))
+    if block.cross is not None:
+        layout = dataclasses.replace(layout, context=(x, None))
     return block(x, block.modulate(condition), layout)
 
 

@@ -14,6 +14,8 @@ from vargen.layers import Initial
 CONDITIONS = dict(
     label=({}, np.arange(4000) % 5, [7]),
     caption=(dict(tokens=3, channels=4), (np.ones((4000, 3, 4)), np.ones((4000, 3))), 7),
+    text=(dict(vocabulary=("a", "b"), tokens=3), ["a b", "b"] * 2000, ["c"]),
+    word_memory=(dict(vocabulary=("a", "b"), tokens=3), ["a b", "b"] * 2000, ["c"]),
     words=(dict(vocabulary=("a", "b"), tokens=3), ["a b", "b"] * 2000, ["c"]),
 )
 
@@ -24,7 +26,9 @@ def make(name, **changes):
     part = parts.build(CONDITIONINGS, {**options, **changes, "name": name}, "conditioning", **common)
     params = nn.meta.unbox(part.init(jax.random.key(0), part.example())["params"])
     params = jax.tree.map(lambda x: x + 0.1, params)
-    embed = jax.jit(lambda labels: part.apply({"params": params}, labels))
+    # Labels may be slots of the sequence instead.
+    say = part.content if part.segment else lambda labels: part.apply({"params": params}, labels)
+    embed = jax.jit(say)
     return part, embed, jax.tree.map(jnp.asarray, part.parse(many))
 
 
@@ -41,6 +45,9 @@ def test_no_conditioning_is_left_out():
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_shapes(name):
     part, embed, many = make(name)
+    if part.segment:
+        assert embed(many).shape == (4000, part.segment.grid.size)
+        return
     condition = embed(many)
     assert condition.prefix.shape == (4000, part.length, 8)
     assert (condition.vector is not None) == part.pooled

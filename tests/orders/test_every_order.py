@@ -9,7 +9,7 @@ from vargen.orders import ORDERS
 from vargen.slots import Grid
 
 PLAIN, LEVELS, VIDEO = Grid(((3, 4),)), Grid(((1, 1), (2, 2), (2, 3))), Grid(((2, 2),), frames=3)
-BATCH = 3
+BATCH = 6
 
 # Name -> (grid, options, steps of decoding, slots that may be given first).
 ORDERINGS = dict(
@@ -22,6 +22,7 @@ ORDERINGS = dict(
     random=(PLAIN, dict(steps=5), 5, (1, 4, 11)),
     random_sets=(PLAIN, dict(steps=4), 4, (1, 4, 11)),
     random_to_raster=(PLAIN, {}, 12, range(5)),
+    segments=(Grid(((1, 4), (2, 2))), {}, 8, range(4)),
     some_levels=(LEVELS, dict(groups=((1, 1, 1), (1, 2, 3))), 3, range(5)),
 )
 
@@ -29,7 +30,11 @@ ORDERINGS = dict(
 def make(name):
     grid, options, steps, given = ORDERINGS[name]
     known = np.isin(np.arange(grid.size), given)
-    return parts.build(ORDERS, dict(options, name=name), "order", grid=grid), steps, known
+    return (
+        parts.build(ORDERS, dict(options, name=name), "order", grid=grid, sizes=grid.level_sizes),
+        steps,
+        known,
+    )
 
 
 def check(order, n):

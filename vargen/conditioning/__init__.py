@@ -4,6 +4,7 @@ from vargen.conditioning.caption import CaptionEmbedding, Captions
 from vargen.conditioning.condition import Condition
 from vargen.conditioning.conditioning import Conditioning
 from vargen.conditioning.label import LabelEmbedding
+from vargen.conditioning.memory import WordMemory
 from vargen.conditioning.text import Text
 from vargen.conditioning.words import WordEmbedding
 
@@ -11,6 +12,7 @@ CONDITIONINGS = {
     "caption": CaptionEmbedding,
     "label": LabelEmbedding,
     "text": Text,
+    "word_memory": WordMemory,
     "words": WordEmbedding,
 }
 
@@ -23,4 +25,5 @@ __all__ = [
     "LabelEmbedding",
     "Text",
     "WordEmbedding",
+    "WordMemory",
 ]

@@ -17,6 +17,7 @@ class Conditioning(Protocol):
       pooled: whether it also gives a vector.
       pads: whether rows may be padding.
       takes: what labels are: "classes" of the data, its captions as "texts", or "embeddings" of a text encoder.
+      remembers: whether it makes a memory (`Condition.memory`), which needs blocks with cross-attention.
       segment: the slots of the sequence whose content labels are; None where they are no part of it.
     """
 
@@ -26,6 +27,7 @@ class Conditioning(Protocol):
     pooled: bool
     pads: bool
     takes: str
+    remembers: bool
 
     @property
     def segment(self) -> Segment | None: ...
@@ -67,6 +69,7 @@ class Apart:
     """What conditionings have in common whose labels are no part of the sequence."""
 
     segment = None
+    remembers = False
 
     def content(self, labels: Any) -> Any:
         """There is none."""

@@ -115,6 +115,10 @@ class WordEmbedding(Apart, nn.Module):
     @nn.compact
     def __call__(self, captions) -> Condition:
         """int32 [B, T] -> a condition of T rows, the padding first and hidden, and no vector."""
+        return self.rows(captions)
+
+    def rows(self, captions) -> Condition:
+        """The same; called once, by whoever makes the condition."""
         init = self.initial.table()
         x = Embed(self.null + 1, self.width, init, dtype=self.dtype, name="words")(captions)
         places = self.param("places", logical(init, None, "embed"), (self.tokens, self.width))

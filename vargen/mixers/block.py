@@ -21,6 +21,8 @@ NEUTRAL = (1.0, 1.0, 0.0, 0.0, 0.0, 0.0)  # those of a row that nothing modulate
 class Block(nn.Module):
     """x + mixer(norm(x)), then x + mlp(norm(x)), with adaptive modulation where asked; or norms elsewhere.
 
+    With cross-attention x + cross(norm(x)) comes between the two.
+
     Attributes:
       mixer: the mixer, already built.
       width: D.
@@ -34,6 +36,7 @@ class Block(nn.Module):
       initial, out_init: of the parameters, and the initialiser of projections out of the residual branches.
       gate_gain: factor on the initial modulations that gate the branches.
       dropout: in the position-wise network.
+      cross: the cross-attention over `Layout.context`, already built; None for none.
       dtype: compute dtype.
     """
 
@@ -52,9 +55,12 @@ class Block(nn.Module):
     adaln_zero: bool = False
     gate_gain: float = 1e-5
     dropout: float = 0.0
+    cross: nn.Module | None = None
     dtype: Any = jnp.float32
 
     def setup(self):
+        if self.cross is not None:
+            self.norm_cross = Norm(self.norm, self.affine, self.eps)
         self.norm_1 = Norm(self.norm, self.affine, self.eps)
         self.norm_2 = Norm(self.norm, self.affine, self.eps)
         init = self.initial.kernel()
@@ -111,6 +117,9 @@ class Block(nn.Module):
         y, cache = mix(self.mixer, y, layout, cache, train)
         x = x + self._branch(self.norm_1(y) if res_post else y, gamma[0], train, drop_path)
         x = self.norm_1(x) if post else x
+        if self.cross is not None:
+            y = self.cross(self.norm_cross(x), *layout.context)
+            x = x + self._branch(y, None, train, drop_path)
         y = self.feed_forward(_adapt(self.norm_2(x), scale[1], shift[1]) if pre else x, train)
         x = x + self._branch(self.norm_2(y) if res_post else y, gamma[1], train, drop_path)
         return self.norm_2(x) if post else x, cache
