@@ -16,6 +16,7 @@ from vargen.errors import UserError
 
 CONFIG = ROOT / "configs" / "orthus.py"
 DIGITS = ("--config.data.source=digits", "--config.data.num_classes=0")
+pytestmark = pytest.mark.slow
 
 
 def run(*arguments):
@@ -115,7 +116,6 @@ def test_mistakes(workdir, capsys, tmp_path, trained):
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.slow
 def test_learns_both_ways(tmp_path):
     """Minutes: pictures show what words ask for, and words say what pictures show, far above chance."""
     run("train", "--config", CONFIG, "--workdir", tmp_path / "w")
