@@ -43,6 +43,8 @@ class Slots:
 
     segments: tuple[Segment, ...]
 
+    stop = None  # as of `Slot`: every slot holds something
+
     @property
     def shape(self) -> tuple[int, ...]:
         """How many slots each segment has: what no slot that is alone has as its shape."""

@@ -53,7 +53,7 @@ def _part(place: str, part: Mapping[str, Any]) -> Iterator[str]:
     options = {
         k: f
         for k, f in axes.options(place, name).items()
-        if not any(other.startswith(f"{place}.{k}.") for other in inner)
+        if "Mapping" not in str(f.kind) or not any(other.startswith(f"{place}.{k}.") for other in inner)
     }
     yield from _fields(f"{place}.", options, meanings.of(constructor), part)
 

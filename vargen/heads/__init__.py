@@ -21,6 +21,8 @@ from vargen.limits import AtLeast
 
 def _segments(
     heads: Mapping[str, Any],
+    tokenizer,
+    stage,
     segments,
     initial,
     dtype,
@@ -35,7 +37,7 @@ def _segments(
     built = {}
     for name, slot in ((s.name, s.slot) for s in segments if s.name in heads):  # `check` counts them
         sizes = dict(vocab=slot.vocab, channels=0 if slot.vocab else slot.shape[-1])
-        context = dict(segments=(), initial=initial, dtype=dtype, **sizes)
+        context = dict(tokenizer=tokenizer, stage=stage, segments=(), initial=initial, dtype=dtype, **sizes)
         built[name] = parts.build(HEADS, heads[name], f"head.heads.{name}", **context)
     return Segmented(built, segments, weights)
 

@@ -73,5 +73,5 @@ class SegmentOrder(Ordering):
         first = 0 if given is None else int(given.sum())
         for slots, segments in zip(*self.tables, strict=True):
             if given is None or given[slots[:first]].all():
-                return Order(slots, np.arange(self.grid.size), first, segments)
+                return Order(slots, np.arange(self.grid.size), first, segments=segments)
         raise ValueError("given slots: in this order they must be the first ones of a sequence of segments")
