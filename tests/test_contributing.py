@@ -19,7 +19,7 @@ from vargen.feeds import FEEDS
 from vargen.heads import HEADS
 from vargen.mixers import MIXERS
 from vargen.orders import ORDERS, Fixed
-from vargen.samplers import Sampling, decode, engine
+from vargen.samplers import Sampling, decode, policies
 from vargen.tokenizers.autoencoder import latent_grid
 
 PAGE = (pathlib.Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
@@ -107,7 +107,7 @@ def test_parts(name, monkeypatch):
 
 def test_the_policy(monkeypatch):
     run = shown("one_by_one")
-    monkeypatch.setitem(engine.POLICIES, "one_by_one", engine.Policy(run, lambda generator, order: None))
+    monkeypatch.setitem(policies.POLICIES, "one_by_one", policies.Policy(run, lambda generator, order: None))
     c = llamagen()
     generator = models.build_generator(c, models.build_tokenizer(c))
     params, sampling = jax.jit(generator.init)(jax.random.key(0)), Sampling.make(temperature=1.0)

@@ -15,7 +15,7 @@ from vargen import models
 from vargen.content import Noised
 from vargen.feeds import FEEDS
 from vargen.orders import Order
-from vargen.samplers.engine import groups
+from vargen.samplers.policies import groups
 
 # Name -> (feed, the system that drives it, who sees whom in each stage: "#" where the row sees the column). Rows of the
 # condition come first; four slots, or a level of one and one of four.

@@ -17,7 +17,7 @@ from vargen.layout import Layout
 from vargen.model import Model
 from vargen.orders import Order
 from vargen.samplers import Sampling, decode
-from vargen.samplers.engine import groups
+from vargen.samplers.policies import groups
 from vargen.segments import PICTURE
 
 

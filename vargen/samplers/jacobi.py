@@ -26,7 +26,7 @@ from vargen.orders import Order
 
 if TYPE_CHECKING:
     from vargen.generator import Generator
-    from vargen.samplers.engine import Call, Decoding
+    from vargen.samplers.call import Call, Decoding
 
 # Draws of a slot in a pass, beside its own that settles it: numbers 1 + 3 t, 2 + 3 t, 3 + 3 t in pass t; 0 at first.
 DRAFT, TEST, GUESS, KINDS = 1, 2, 3, 3

@@ -18,7 +18,8 @@ from vargen.interop import maskgit, systems
 from vargen.interop.parity.golden import REPRODUCED, Golden, Result, close, exact, gradient_norms, stand_in
 from vargen.orders import Confidence, Order
 from vargen.orders.schedules import share
-from vargen.samplers import Sampling, engine
+from vargen.samplers import Sampling, engine, policies
+from vargen.samplers.step import advance
 
 MASKED = -1  # in the authors' sequences
 CURVES = {
@@ -204,14 +205,14 @@ def _run(generator: Any, params: Any, start: np.ndarray, numbers: np.ndarray, no
         call, begin = engine.begin(
             generator, params, None, labels, key, sampling, given, draws=draws, scored=True
         )
-        steps = [s for group in engine.groups(call.order, generator.feed, "rest") for s in group]
+        steps = [s for group in policies.groups(call.order, generator.feed, "rest") for s in group]
         alike = dataclasses.replace(steps[0], begins=False, most_known=steps[-1].start)
 
         def step(decoding, at):
-            decoding = engine.advance(call, decoding, dataclasses.replace(alike, **at))
+            decoding = advance(call, decoding, dataclasses.replace(alike, **at))
             return decoding, (decoding.slots, decoding.content, decoding.score)
 
-        found = jax.lax.scan(step, begin, engine.table(steps))[1]
+        found = jax.lax.scan(step, begin, policies.table(steps))[1]
         return tuple(jnp.moveaxis(x, 0, 1) for x in (*found,))
 
     sequence, proposed, score = (np.asarray(x) for x in go(params, labels, content, draws))

@@ -16,7 +16,7 @@ from vargen.interop.parity.recording import margin, sampled
 from vargen.orders import Order
 from vargen.orders.schedules import cosine_ahead
 from vargen.samplers import Sampling
-from vargen.samplers.engine import groups
+from vargen.samplers.policies import groups
 
 
 def matches(golden: Golden) -> bool:

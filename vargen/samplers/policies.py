@@ -1,0 +1,156 @@
+"""Policies around the step: one after another, or several looked at together and taken back."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vargen.feeds.rows import Step
+from vargen.orders import Order
+from vargen.samplers import jacobi
+from vargen.samplers.call import Call, Decoding
+from vargen.samplers.step import advance, cut, stacked
+
+# Steps of a feed without a cache are gathered in so many scans, each padded to its longest step: more would
+# waste less on padding and take longer to compile.
+PIECES = 4
+
+
+def scheduled(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
+    """All steps, one after another: alone where each has arithmetic of its own, else in scans."""
+    passes, levels = 0, call.generator.head.levels
+    for steps in groups(call.order, call.generator.feed, call.generator.ordering.proposes):
+        drawn, count = steps[0].start >= call.order.given, 1
+        if len(steps) == 1:
+            decoding = advance(call, decoding, steps[0], drawn=drawn)
+        else:
+            decoding, count = scanned(call, decoding, steps, drawn)
+        passes += count * (len(levels) if drawn and levels is not None else 1)
+    return decoding, passes
+
+
+def speculative(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
+    """First what has arithmetic of its own, then windows of steps that are drafted, and verified (`jacobi`)."""
+    if decoding.score is not None:
+        raise ValueError("sampling.policy: jacobi keeps no scores; expected scheduled")
+    known = passes = 0
+    for steps in groups(call.order, call.generator.feed):
+        if len(steps) > 1:
+            cache = _lengthened(call, decoding.cache)
+            layers, cache = cut(call, cache)
+            decoding = dataclasses.replace(decoding, cache=cache)
+            decoding, window = jacobi.decode(call, decoding, layers, known, passes)
+            return decoding, window.passes
+        decoding = advance(call, decoding, steps[0], drawn=steps[0].start >= call.order.given)
+        known, passes = steps[0].start + steps[0].size, passes + 1
+    return decoding, passes
+
+
+class Policy(NamedTuple):
+    """What goes through the blocks together, and what of it stays.
+
+    Attributes:
+      run: (call, decoding) -> the decoding with all slots, and the passes that it took, int [] or [B].
+      check: (generator, order), raises ValueError for those that it can't honour.
+    """
+
+    run: Callable[[Call, Decoding], tuple[Decoding, Any]]
+    check: Callable[[Any, Order], None]
+
+
+POLICIES = {
+    "scheduled": Policy(scheduled, lambda generator, order: None),
+    "jacobi": Policy(speculative, jacobi.check),
+}
+
+
+def groups(order: Order, feed, proposes: str = "step") -> list[list[Step]]:
+    """Steps in groups that one scan can run; `proposes` as of `Ordering`.
+
+    First the passes for slots that are given. Then with a cache neighbours that the feed calls alike; a group of one
+    runs with its place known before tracing, and touches no row that doesn't exist yet. Without a cache up to
+    `PIECES` groups padded to their longest step.
+    """
+    sizes, starts = order.sizes.tolist(), order.starts.tolist()
+    first = starts.index(order.given) if order.given < sum(sizes) else len(sizes)
+    before = [0, *sizes[:-1]]
+    if first < len(sizes):
+        before[first] = order.given
+    rest = proposes == "rest"
+    segment = np.zeros(sum(sizes), int) if order.segments is None else np.asarray(order.segments)
+    steps = [
+        Step(i, start, n, sum(sizes) - start if rest else n, start, b, segment=int(segment[start]))
+        for i, (start, n, b) in enumerate(zip(starts, sizes, before, strict=True))
+    ]
+    given, steps = feed.prefill(steps[:first]), steps[first:]
+    if passes := given or steps:
+        passes[0] = dataclasses.replace(passes[0], begins=True)
+    given = [[s] for s in given]
+    if feed.cached:
+        return given + [
+            list(group) for _, group in itertools.groupby(steps, lambda s: (s.segment, feed.alike(s)))
+        ]
+    cuts = np.unique(np.linspace(0, len(steps), PIECES + 1).round().astype(int)).tolist()
+    pieces = [steps[low:high] for low, high in itertools.pairwise(cuts)]
+    return given + [
+        [
+            dataclasses.replace(s, size=max(s.size for s in piece), most_known=max(s.start for s in piece))
+            for s in piece
+        ]
+        for piece in pieces
+    ]
+
+
+def scanned(call: Call, decoding: Decoding, steps: list[Step], drawn: bool) -> tuple[Decoding, Any]:
+    """Steps that are alike, in one loop: to its end, or until every example has stopped; and how many they were."""
+    generator, layers, cache = call.generator, None, decoding.cache
+    count: Any = len(steps)
+    if generator.feed.cached:
+        layers, cache = cut(call, _lengthened(call, cache))
+
+    def body(decoding, at):
+        return advance(call, decoding, dataclasses.replace(steps[0], begins=False, **at), layers, drawn), None
+
+    decoding = dataclasses.replace(decoding, cache=cache)
+    if generator.tokenizer.slot.stop is None:
+        decoding = jax.lax.scan(body, decoding, table(steps))[0]
+    else:
+        decoding, count = _until_stopped(generator.tokenizer.slot, body, decoding, table(steps), count)
+    if generator.feed.cached:
+        decoding = dataclasses.replace(decoding, cache=stacked(call, decoding.cache))
+    return decoding, count
+
+
+def table(steps: list[Step]) -> dict[str, jax.Array]:
+    """What differs among steps that are alike, for a scan: by name int [len(steps)]."""
+    return {name: jnp.asarray([getattr(s, name) for s in steps]) for name in ("index", "start", "count")}
+
+
+def _until_stopped(slot, body, decoding: Decoding, table, count: int) -> tuple[Decoding, jax.Array]:
+    """`lax.scan` of `body` over `count` rows of a table, given up once every example has its stop code; and after how
+    many rows."""
+
+    def goes_on(carry):
+        return (carry[0] < count) & ~jnp.all(slot.stopped(carry[1].content))
+
+    def step(carry):
+        i, decoding = carry
+        return i + 1, body(decoding, {name: column[i] for name, column in table.items()})[0]
+
+    rows, decoding = jax.lax.while_loop(goes_on, step, (jnp.int32(0), decoding))
+    return decoding, rows
+
+
+def _lengthened(call: Call, cache):
+    """A cache padded to the shapes of one of full length."""
+    generator, conditions = call.generator, len(call.condition.prefix)
+    full = jax.eval_shape(lambda: generator.init_cache(conditions, generator.feed.length))
+    return jax.tree.map(
+        lambda x, y: jnp.pad(x, [(0, b - a) for a, b in zip(x.shape, y.shape, strict=True)]), cache, full
+    )

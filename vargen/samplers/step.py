@@ -1,0 +1,133 @@
+"""One step of decoding: the blocks, the head, and what it drew put in its place."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from vargen import content as contents
+from vargen.draws import Draws
+from vargen.feeds.rows import Step
+from vargen.heads.head import Sample, together
+from vargen.samplers.call import Call, Decoding
+
+
+def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool = True) -> Decoding:
+    """One step: the blocks, the head, and what it drew put in its place.
+
+    Args:
+      call, decoding: what stays, and what changes.
+      step: the step, or one of several under `lax.scan`.
+      layers: see `Generator.step`.
+      drawn: whether contents are drawn; else they are known, and only remembered.
+    """
+    call = call.at(decoding, step)
+    content, score, cache, sequence = decoding.content, decoding.score, decoding.cache, decoding.slots
+    if not drawn:
+        cache = call.step(decoding, content, step, layers)[2]
+    else:
+        at, n = jnp.asarray(step.at()), call.slots.shape[1]
+        slots = call.slots[:, jnp.minimum(at, n - 1)]
+        # Rows beyond the step's slots are dropped: their index lies outside.
+        put = jnp.where(at < (step.start + step.count if sequence is None else n), slots, n)
+        draws, guidance = call.draws.at(slots), None if call.scales is None else call.scales[step.index]
+        if call.generator.head.levels is None:
+            sample, cache = at_once(call, decoding, step, draws, guidance, layers)
+        else:
+            sample, cache = jointly(call, decoding, step, put, draws, guidance, layers)
+        if (slot := call.generator.tokenizer.slot).stop is not None:  # so is what comes after a stop code
+            put = jnp.where(slot.stopped(content)[:, None], n, put)
+        if sequence is not None:
+            sequence = _revised(call, step, slots, sample, draws)
+        content = keeping(call.kept, contents.put(content, put, sample.content))
+        if score is not None and sample.score is not None:
+            score = contents.put(score, put, sample.score)
+    state = call.feed("absorb", decoding.state, content, step, call.quantizer)
+    return Decoding(content, state, cache, score, sequence)
+
+
+def at_once(call: Call, decoding: Decoding, step: Step, draws: Draws, guidance, layers=None):
+    """A step in one pass, of which the head draws from the last hidden vectors, or a code after each stage.
+
+    Args:
+      call, decoding, step, layers: as of `advance`.
+      draws, guidance: of the step.
+
+    Returns:
+      The `Sample`, and the cache.
+    """
+    samples: list[Sample] = []
+
+    def draw(hidden, rows):
+        """Draws from the hidden vectors; the rows, told what was drawn of their slots."""
+        args = (hidden, draws, rows.layout, call.sampling.of_step(step.size), guidance, call.quantizer)
+        samples.append(call.head("sample", *args))
+        if rows.content is None:
+            return rows
+        told = rows.content.at[..., len(samples) - 1].set(samples[-1].content)
+        return dataclasses.replace(rows, content=told)
+
+    between = draw if call.generator.head.each_stage else None
+    hidden, rows, cache = call.step(decoding, decoding.content, step, layers, between)
+    draw(hidden, rows)
+    return together(samples), cache
+
+
+def _revised(call: Call, step: Step, slots, sample, draws) -> jax.Array:
+    """The sequence int32 [B, N] after a step that proposed all that was unknown, int [B, size]: what it keeps first."""
+    args = (call.order, step.index, slots, sample.content, sample.score, draws)
+    at = jnp.broadcast_to(jnp.asarray(step.at()), slots.shape)
+    worth = jnp.where(at < call.slots.shape[1], call.generator.ordering.revise(*args), -jnp.inf)
+    best = jnp.argsort(-worth, axis=-1, stable=True)
+    return contents.put(call.slots, at, jnp.take_along_axis(slots, best, axis=-1))
+
+
+def jointly(call: Call, decoding: Decoding, step: Step, slots, draws: Draws, guidance, layers=None):
+    """A step that the head drafts and refines over several passes, of which the first brings what the step before left.
+
+    Args:
+      call, decoding, step, layers: as of `advance`.
+      slots: int [B, size]: of the step; N where there is none.
+      draws, guidance: of the step.
+
+    Returns:
+      The `Sample`, and the cache, in which none of the drafts stays.
+    """
+    levels = jnp.asarray(call.generator.head.levels)
+
+    def one(draft, cache, at, step, layers):
+        content = contents.put(decoding.content, slots, draft.content)
+        noised = contents.Noised(decoding.content, content, levels[at])
+        hidden, _, cache = call.step(dataclasses.replace(decoding, cache=cache), noised, step, layers)
+        return call.head("refine", hidden, draft, at, call.sampling, guidance), cache
+
+    draft, cache = one(call.head("start", draws, call.sampling), decoding.cache, 0, step, layers)
+    if len(levels) == 1:
+        return draft, cache
+    alone, whole = dataclasses.replace(step, before=0, begins=False), layers is None
+    if whole:
+        layers, cache = cut(call, cache)
+    (draft, cache), _ = jax.lax.scan(
+        lambda carry, at: (one(*carry, at, alone, layers), None), (draft, cache), jnp.arange(1, len(levels))
+    )
+    return draft, stacked(call, cache) if whole else cache
+
+
+def keeping(known, content):
+    """Content [B, N, ...] with that of the slots that are known (content, bool [N]); None for none."""
+    return content if known is None else contents.choose(known[1], known[0], content)
+
+
+def cut(call: Call, cache):
+    """Layers and caches cut out of their stack once, before a loop: inside it that would be a copy each time."""
+    cut = {s.name: s.cut(call.params, call.modulations[s.name], cache[s.name]) for s in call.generator.stages}
+    layers = {name: both[0] for name, both in cut.items()}
+    return layers, cache | {name: both[1] for name, both in cut.items()}
+
+
+def stacked(call: Call, cache):
+    """Caches that `cut` has cut, in their stack again."""
+    names = [s.name for s in call.generator.stages]
+    return cache | {name: jax.tree.map(lambda *x: jnp.stack(x), *cache[name]) for name in names}
