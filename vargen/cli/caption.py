@@ -8,8 +8,8 @@ from vargen.cli import common, flags, reconstruct
 
 SUMMARY = "say in words what pictures show"
 DESCRIPTION = """
-Says what each picture shows, a line each, by a model of words and pictures in one sequence. Takes the held-out
-images of the data set, beside whose own captions it puts the model's, or yours.
+Says what each picture shows, a line each, by a model of words and pictures in one sequence. Takes the
+held-out images of the data set, beside whose own captions it puts the model's, or yours.
 """
 EXAMPLES = """\
   vargen caption --workdir runs/orthus
