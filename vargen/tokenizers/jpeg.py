@@ -158,6 +158,20 @@ class Jpeg:
         cut = (lengths > self.length)[:, None] & (codes == STOP)
         return jnp.where(cut, 0, codes)[:, : self.slots + 1]
 
+    def stored(self, params: dict, images: jax.Array) -> jax.Array:
+        """The content itself; see `Tokenizer.stored`."""
+        return self.encode(params, images)
+
+    def drawn(self, qparams: dict, stored: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
+        """What is stored is the content; see `Tokenizer.drawn`."""
+        return stored, None
+
+    def vectors(self, qparams: dict, content: jax.Array) -> jax.Array:
+        """Raises ValueError: bytes stand for no vectors."""
+        raise ValueError(
+            "tokenizer jpeg: its codes are bytes, which stand for no vectors; expected feed.vectors False"
+        )
+
     def scan(self, qparams: dict, content: jax.Array, known: jax.Array | None = None) -> tuple:
         """Codes int32 [B, N] -> bytes int32 [B, L], lengths int32 [B]: of the codes before a stop or unknown one."""
         over = content == STOP if known is None else (content == STOP) | ~known
