@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.conditioning import Condition, LabelEmbedding
+from vargen.conditioning.conditioning import Apart
 from vargen.config import part
 from vargen.interop import mapping as m
 from vargen.interop import rqtransformer, systems
@@ -21,7 +22,7 @@ TABLE = "aux.quantizer.codebooks.0.weight"
 CAPTION = "cond_classifier.linear.weight"
 
 
-class Numbers(nn.Module):
+class Numbers(Apart, nn.Module):
     """A condition of a row for each of some numbers int32 [B, P]."""
 
     size: int
