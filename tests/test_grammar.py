@@ -87,7 +87,7 @@ def build(c):
         (
             llamagen,
             dict(order=part("spiral")),
-            "order.name: expected one of cells, chunks, .*, random_to_raster, raster, found 'spiral'",
+            "order.name: expected one of cells, chunks, .*, raster, segments, some_levels, found 'spiral'",
         ),
         (
             llamagen,
@@ -212,7 +212,10 @@ def test_sampling_mistakes():
     config, generator, params, tokenizer_params = make("mar")
     model = Model(config, tokenizer_params, params)
     for options, message in (
-        (dict(top_p=1.5), "sampling.top_p: expected a number above 0 to 1, found 1.5"),
+        (
+            dict(top_p=1.5),
+            "sampling.top_p: expected a number above 0 to 1 or a tuple, each a number above 0 to 1, found 1.5",
+        ),
         (dict(steps=99), "sampling.steps: expected 1 to 16"),
         (dict(top_k=5), "need a categorical head"),
         (dict(guidance_schedule="quadratic"), "guidance_schedule: expected one of constant, linear"),

@@ -153,7 +153,7 @@ class Model:
           UserError: an unknown setting, a value out of range, or one that the head doesn't have.
         """
         options = {k: v for k, v in options.items() if v is not None}
-        if "levels" in options:
+        if options.get("levels"):
             raise UserError(
                 "sampling.levels: expected Model.over(levels), which then draws them, found an option"
             )

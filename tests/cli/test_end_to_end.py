@@ -148,8 +148,7 @@ def test_all_commands(system, workdir, tmp_path):
     for name in ("tokenizer_params", "generator_params"):
         jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(before, name))
     for axis in config.AXES:
-        expected = before.config[axis].copy_and_resolve_references()
-        expected.update(fine_tuning.ORDERS.get(expected.name, {}))
+        expected = fine_tuning.begun(before.config)[axis]
         assert after.config[axis] == expected, axis
     assert after.config.training.schedule == "constant" and after.config.training.ema_decay == 0.999
 

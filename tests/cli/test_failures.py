@@ -207,6 +207,7 @@ def test_ctrl_c_in_a_callback_of_the_garbage_collector_is_not_lost(monkeypatch, 
     """Nor where the machine is so busy that it comes again while Python still reports the first."""
     import gc
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever came before in this process
     usual = threading.Thread.start
     monkeypatch.setattr(threading.Thread, "start", lambda thread: (usual(thread), time.sleep(late))[0])
 
@@ -219,7 +220,10 @@ def test_ctrl_c_in_a_callback_of_the_garbage_collector_is_not_lost(monkeypatch, 
         gc.collect()
         time.sleep(5)
 
-    assert ended(monkeypatch, capsys, raises) == (130, "vargen sample: interrupted\n")
+    try:
+        assert ended(monkeypatch, capsys, raises) == (130, "vargen sample: interrupted\n")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_exits_of_libraries(monkeypatch, capsys):

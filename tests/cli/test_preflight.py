@@ -116,7 +116,7 @@ WRONG = [
     ("var", "mixer.window", -1, "of at least 0"),
     ("var", "mixer.dropout", 2.0, "from 0 and below 1"),
     ("var", "mixer.ropes", 1, "did you mean rope?"),
-    ("var", "order.name", "spiral", "one of frames, levels"),
+    ("var", "order.name", "spiral", "one of cells, chunks"),
     ("var", "order.name", "raster", "refine"),
     ("mar", "order.steps", 17, "1 to 16"),
     ("mar", "order.steps", 0, "from 1 to"),

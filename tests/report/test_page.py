@@ -133,8 +133,10 @@ def test_one_class(tmp_path, monkeypatch, capsys):
     assert "ccuracy" not in shown and "None" not in shown and shown.count("21.50 dB") == 2
     assert set(json.loads((tmp_path / "metrics.json").read_text())) == set(metrics)
 
+    generator = types.SimpleNamespace(condition=types.SimpleNamespace(takes="classes"))
+    model = types.SimpleNamespace(classes=["cat"], needs_generator=lambda: generator)
     monkeypatch.setattr("vargen.cli.train.train", lambda *given, **options: None)
-    monkeypatch.setattr("vargen.load", lambda workdir: types.SimpleNamespace(classes=["cat"]))
+    monkeypatch.setattr("vargen.load", lambda workdir: model)
     monkeypatch.setattr("vargen.cli.evaluate.evaluate", lambda *given: metrics)
     assert main.main(["quickstart", "--config", "var:digits", "--workdir", str(tmp_path / "w")]) == 0
     said = capsys.readouterr().out.partition("measuring\n\n")[2].partition("\n\n")[0].splitlines()

@@ -68,9 +68,10 @@ def uncached(generator, params, quantizer, labels, key, sampling, given=None):
                 if (told := generator.told(null)) is not None and known[told[1]].all():
                     unasked = jax.tree.map(lambda x, y: x.at[:, told[1]].set(y[:, told[1]]), content, told[0])
                 hidden.append(take(hidden_of(unasked, null, steps), jnp.asarray(slots)))
-            lies = lie and Layout(lie.times[start : start + size], lie.coords[start : start + size])
             if order.segments is not None:
                 lies = Layout(None, None, segments=order.segments[[start]])
+            else:
+                lies = lie and Layout(lie.times[start : start + size], lie.coords[start : start + size])
             hidden = jnp.concatenate(hidden)
             drawn = generator.head.apply(
                 generator.of_head(params),
@@ -214,7 +215,7 @@ def test_segments_in_every_direction(given):
     known, none = sequence.known(*given), jnp.asarray(generator.condition.parse([None, None]))
     sampling = Sampling.make(guidance=2.0 if given == ("text",) else 1.0)
     run = jax.jit(lambda p, c: decode(generator, p, quantizer, none, jax.random.key(5), sampling, (c, known)))
-    found, order, _ = run(params, sequence.join(parts))
+    found, order, *_ = run(params, sequence.join(parts))
     assert order.given == known.sum()
     for name in given:
         np.testing.assert_array_equal(sequence.part(found, name), parts[name])

@@ -86,7 +86,7 @@ def train_tokenizer(
     if not tokenizer.trained:
         processes.say(f"tokenizer {config.tokenizer.name}: nothing to train")
         if processes.is_first():
-            _fit_tokenizer(config, tokenizer, directory)
+            _fit_tokenizer(config, sources["train"], tokenizer, directory)
         processes.wait_for_first("tokenizer_fitted")
         return 0
     images, _ = held_out_images()
@@ -111,9 +111,8 @@ def train_tokenizer(
     return stopped_by
 
 
-def _fit_tokenizer(config: ConfigDict, tokenizer: Any, directory: Path) -> None:
+def _fit_tokenizer(config: ConfigDict, source: data.Source, tokenizer: Any, directory: Path) -> None:
     """Writes the parameters of a tokenizer that isn't trained, as those of an imported one."""
-    source = data.load(config.data, "train")
     count = min(len(source), FITTED)
     size = min(config.evaluation.batch_size, count)
     pictures = data.batches(
@@ -221,9 +220,9 @@ def train_generator(
         source, frozen = sources["train"], tokenizer_params
 
     images, labels = held_out_images()
-    words = captions(generator.condition, data.load(config.data, "train"))
+    words = captions(generator.condition, sources["train"])
     if words is not None:
-        test = data.load(config.data, "test")
+        test = sources["test"]
         labels = captions(generator.condition, test)[data.evenly(test, config.evaluation.samples)]
     validate, pictures = held_out.of_generator(
         generator,

@@ -154,7 +154,7 @@ def train(
         due.append("generator")
     if due:
         processes.say(f"checking the parts of {config.name} and tracing its programs")
-    look_at_parts(config, due)
+    look_at_parts(config, due, sources)
     copies = []
     if processes.is_first():
         copies = copying.plan(config, workdir, tokenizer=tokenizer, origin=origin, classes=classes)
@@ -209,18 +209,18 @@ def look_at_data(config: ConfigDict) -> tuple[ConfigDict, Sources]:
     return override(config, [("data.num_classes", count)]), sources
 
 
-def look_at_parts(config: ConfigDict, due: list[str]) -> None:
+def look_at_parts(config: ConfigDict, due: list[str], sources: Sources) -> None:
     """Builds and traces everything once, to fail early; the stages that are `due` must fit in memory."""
     import jax
 
-    from vargen import data, sharding
+    from vargen import sharding
     from vargen.cli import preflight, stages
     from vargen.training import resume
 
     memory = sharding.device_memory()
     bounds = {resume.STAGES[stage]: memory for stage in due} if memory else {}
     generator = preflight.check(config, jax.device_count(), jax.process_count(), bounds)
-    stages.captions(generator.condition, data.load(config.data, "train"))
+    stages.captions(generator.condition, sources["train"])
     if generator.condition.takes == "embeddings":
         name = config.conditioning.name
         raise UserError(
