@@ -7,7 +7,6 @@ import pytest
 from vargen import heads, tokenizers
 from vargen.conditioning import CONDITIONINGS, Conditioning
 from vargen.feeds import FEEDS, Feed
-from vargen.heads.depth import Depth
 from vargen.heads.head import Head, JointHead
 from vargen.heads.joint import Joint
 from vargen.mixers import MIXERS, Mixer
@@ -16,15 +15,14 @@ from vargen.tokenizers.jpeg import Jpeg
 from vargen.tokenizers.tokenizer import Tokenizer
 
 # What stands behind the functions of a registry.
-HEADS = [getattr(heads, name) for name in heads.__all__ if inspect.isclass(getattr(heads, name))]
+HEADS = [
+    getattr(heads, name) for name in sorted(set(heads.__all__) - {"HEADS", "Head", "JointHead", "Sample"})
+]
 PARTS = [
     *((Conditioning, part) for part in CONDITIONINGS.values()),
     *((Feed, part) for part in FEEDS.values()),
     *((Mixer, part) for part in [*MIXERS.values(), Chain] if inspect.isclass(part)),
-    *(
-        (JointHead if issubclass(p, Joint) else Head, p)
-        for p in {*HEADS, Depth} - {Head, JointHead, heads.Sample}
-    ),
+    *((JointHead if issubclass(p, Joint) else Head, p) for p in HEADS),
     *((Tokenizer, part) for part in (tokenizers.VQ, tokenizers.KL, tokenizers.RQ, Jpeg)),
     *((Tokenizer, part) for part in (tokenizers.MultiScaleVQ, tokenizers.PyramidVQ, tokenizers.PyramidKL)),
 ]
