@@ -221,7 +221,7 @@ def test_segments_in_every_direction(given):
         np.testing.assert_array_equal(sequence.part(found, name), parts[name])
     content = sequence.join(parts)
     expected = uncached(generator, params, quantizer, none, jax.random.key(5), sampling, (content, known))
-    # Every patch goes in again: roundings grow from one to the next, from 5e-7 to 3e-2 in sixteen patches under guidance.
+    # Every patch goes in again: under guidance roundings grow from 5e-7 to 3e-2 in sixteen patches.
     chex.assert_trees_all_equal(found["text"], expected["text"])
     np.testing.assert_allclose(found["picture"][:, :14], expected["picture"][:, :14], rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(found["picture"], expected["picture"], atol=0.1)
