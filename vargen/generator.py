@@ -205,8 +205,8 @@ class Generator:
         return jnp.sum(nats if weight is None else nats * weight, axis=1)
 
     def _weight(self, content, rows, learnt=None):
-        """float32 [B, n]: 1 where the prediction counts; None for ones. That of padding never does, nor what is not to
-        be `learnt` [B, N]."""
+        """float32 [B, n]: how much each prediction counts; None for ones. That of padding never does, nor what is not
+        to be `learnt` [B, N]."""
         weight, alone = rows.weight, len(self.sequence.segments) == 1
         for counts in (self.tokenizer.slot.exists(content) if alone else None, learnt):
             if counts is not None:

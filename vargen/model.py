@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import functools
-import os
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen import classes as class_names
-from vargen import hub, inputs, limits, paths, schema
+from vargen import inputs, limits, schema
 from vargen.errors import UserError
 from vargen.generator import Generator
 from vargen.models import build_generator, build_tokenizer, count_text, sampled
@@ -52,18 +50,7 @@ class Model:
         )
         if self.generator is not None:
             self._generate = jax.jit(functools.partial(decode, self.generator))
-            self._complete = jax.jit(
-                lambda p, q, labels, key, sampling, content, known, first: decode(
-                    self.generator,
-                    p,
-                    q,
-                    labels,
-                    key,
-                    sampling,
-                    **{first: self.generator.kept(content, labels, np.array(known))},
-                ),
-                static_argnums=(6, 7),
-            )
+            self._complete = jax.jit(self._completed, static_argnums=(6, 7))
             self._describe = jax.jit(self._described)
             self._log_likelihood = jax.jit(self.generator.log_likelihood)
 
@@ -150,7 +137,7 @@ class Model:
         """The config's sampling settings with some replaced (those that are not None).
 
         Raises:
-          UserError: an unknown setting, a value out of range, or one that the head doesn't have.
+          UserError: an unknown setting, a value out of range, or another number of them than a slot has codes.
         """
         options = {k: v for k, v in options.items() if v is not None}
         if options.get("levels"):
@@ -160,9 +147,6 @@ class Model:
         options = {**self.config.sampling, **options}
         sampling = Sampling.make(**options)
         sampling.check(self.tokenizer.slot)
-        unfiltered = self.generator is not None and not self.generator.head.explicit
-        if unfiltered and (sampling.top_k or sampling.nucleus):
-            raise UserError(f"top-k and top-p: need a categorical head, found {self.config.head.name}")
         return sampling
 
     def generate(self, labels, key, **options):
@@ -220,14 +204,8 @@ class Model:
         pixels, slots = inputs.kept(kept, self.tokenizer)
         self._one_for_each(labels, images, "images")
         content = self._encode(self.tokenizer_params, jnp.where(pixels[..., None], images, 0.0))
-        first = "kept" if len(self.tokenizer.grid.levels) > 1 and np.ndim(kept) else "given"
-        quantizer = self.tokenizer_params["quantizer"]
-        try:
-            found = self._complete(
-                self.generator_params, quantizer, labels, key, sampling, content, tuple(slots.tolist()), first
-            )
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        how = "kept" if len(self.tokenizer.grid.levels) > 1 and np.ndim(kept) else "given"
+        found = self._redrawn(content, slots, labels, key, sampling, how)
         return self._decode(self.tokenizer_params, generator.picture(found.content, found.order)[0])
 
     def describe(self, images, key=0, temperature: float = 0.0) -> list[str]:
@@ -280,14 +258,23 @@ class Model:
         sampling, key = self.sampling(**options), inputs.key(key)
         labels = self._labels(generator, labels)
         self._one_for_each(labels, content, "contents")
-        known = tuple((np.arange(content.shape[1]) < count).tolist())
-        quantizer = self.tokenizer_params["quantizer"]
+        known = np.arange(content.shape[1]) < count
+        found = self._redrawn(content, known, labels, key, sampling, "given")
+        return generator.picture(found.content, found.order)[0]
+
+    def _redrawn(self, content, known, labels, key, sampling, how: str):
+        """`Decoded` with what is known [N] of the content, which is "given" or "kept" as `decode` has it."""
+        quantizer, known = self.tokenizer_params["quantizer"], tuple(known.tolist())
         try:
             return self._complete(
-                self.generator_params, quantizer, labels, key, sampling, content, known
-            ).content
+                self.generator_params, quantizer, labels, key, sampling, content, known, how
+            )
         except ValueError as error:
             raise UserError(str(error)) from error
+
+    def _completed(self, params, quantizer, labels, key, sampling, content, known, how):
+        known = self.generator.kept(content, labels, np.array(known))
+        return decode(self.generator, params, quantizer, labels, key, sampling, **{how: known})
 
     def _one_for_each(self, labels, items, what: str) -> None:
         if (count := len(jax.tree.leaves(labels)[0])) != len(items):
@@ -365,70 +352,5 @@ class Model:
         return self.generator
 
 
-def load(path: str | os.PathLike, which: str = "ema") -> Model:
-    """A model from a working directory of `vargen train` or a directory of `vargen import`; the config lies inside.
-
-    Args:
-      path: the directory, also in a bucket; or hf://OWNER/REPO[@REVISION][/FOLDER], what `vargen push` wrote there.
-      which: "ema" or "params": averaged or last parameters.
-
-    Raises:
-      UserError: no such directory, no checkpoint there, a config that is broken or isn't that of the parameters; of
-        the hub, that it can't be read.
-    """
-    if which not in ("ema", "params"):
-        raise UserError(f"which: expected 'ema' or 'params', found {which!r:.80}")
-    path = hub.directory(path, "model")
-    with hub.named():
-        return _loaded(path, which)
-
-
-def _loaded(path: paths.Path, which: str) -> Model:
-    from vargen.training.checkpoints import FOLDER, WEIGHTS
-
-    if not path.is_dir():
-        found = "a file" if path.exists() else "none"
-        raise UserError(f"model {path}: expected a directory of `vargen train` or `import`, found {found}")
-    config, tokenizer_params, *steps = _part(path / "tokenizer", which)
-    generator_params = None
-    if (path / "generator" / FOLDER).is_dir() or paths.is_file(path / "generator" / WEIGHTS):
-        config, generator_params, step = _part(path / "generator", which)
-        steps.append(step)
-    model = Model(config, tokenizer_params, generator_params, steps=tuple(steps))
-    model.classes = class_names.of(path, config.data.num_classes)
-    for name, part, params in (
-        ("tokenizer", model.tokenizer, tokenizer_params),
-        ("generator", model.generator, generator_params),
-    ):
-        if part is not None:
-            expected = jax.eval_shape(part.init, jax.random.key(0))
-            _check_same(expected, params, path / name)
-    return model
-
-
-def _part(directory: Any, which: str):
-    """Config, parameters and step of one part of a model."""
-    from vargen.training.checkpoints import load_params
-
-    try:
-        return load_params(directory, which)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"model {directory}: cannot be read: {error}") from error
-    except UserError as error:
-        where = "" if str(directory) in str(error) else f"model {directory}: "
-        raise UserError(f"{where}{error}") from error
-
-
 def _count(params: Any) -> str:
     return count_text(sum(x.size for x in jax.tree.leaves(params)))
-
-
-def _check_same(expected: Any, params: Any, directory: Any) -> None:
-    from vargen.training import state
-
-    try:
-        found = ", ".join(state.differing(expected, params).values())
-    except UserError as error:
-        found = str(error).removeprefix("initial parameters: ")
-    if found:
-        raise UserError(f"model {directory}: expected parameters as its config says: {found}")

@@ -74,7 +74,7 @@ class Sampling:
       guidance_power: the exponent of the schedule "cosine".
       guidance_steps: decoding steps with guidance; 0: all.
       guidance_rise: steps after which the schedule "ramp" reaches the scale, and rises on; 0: at the last.
-      guidance_side: levels of a larger side have the whole scale, whatever the schedule; 0: none.
+      guidance_side: of the schedule "ramp": levels of a larger side have the whole scale; 0: none.
       temperature: below 1: safer, above: wilder.
       top_k: keeps the likeliest codes; 0: all. One for each of a slot's codes, where it holds several: (100, 50).
       top_p: keeps this share of probability; likewise.

@@ -129,14 +129,8 @@ def test_padding_counts_nowhere():
 def test_continued():
     """The first codes stay, of every example; the rest follows from them, and a stop among them is the end."""
     generator, params, tokenizer_params = biased()
-    model = Model(jpeglm(), tokenizer_params)
-    model.generator, model.generator_params = generator, params
-    model._complete = jax.jit(
-        lambda p, q, labels, key, sampling, content, known: decode(
-            generator, p, q, labels, key, sampling, (content, np.array(known))
-        ),
-        static_argnums=6,
-    )
+    model = Model(jpeglm(), tokenizer_params, params)
+    model.generator = generator
     n = generator.tokenizer.grid.size
     content = np.arange(4 * n).reshape(4, n) % 50
     content[2, 3] = STOP

@@ -115,11 +115,6 @@ def check_sampling(generator: Generator, sampling: Sampling, where: str = "sampl
     except ValueError as error:
         raise UserError(f"config field {where}{str(error).removeprefix('sampling')}") from error
     sampling.check(generator.tokenizer.slot, where)
-    if not generator.head.explicit and (sampling.top_k or sampling.nucleus):
-        field = "top_k" if sampling.top_k else "top_p"
-        raise UserError(
-            f"config field {where}.{field}: expected none, as it needs a categorical head, found one"
-        )
 
 
 def _check_memory(group: str, settings: Any, state: Any, batch: dict, devices: int, memory: int) -> None:

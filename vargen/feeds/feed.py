@@ -144,13 +144,13 @@ class Plain:
         """The state after a step: none."""
         return state
 
+    def outputs(self, hidden, rows: Rows) -> Any:
+        """[B, M, D] -> [B, n, D]: the last rows predict, one for each slot."""
+        return hidden[:, hidden.shape[1] - rows.slots.shape[-1] :]
+
 
 class Pending(Plain):
-    """Feeds whose pass begins with the contents of the step before, at places that are rotary ones of H heads."""
-
-    grid: Grid
-    width: int
-    heads: int
+    """Feeds whose pass begins with the contents of the step before."""
 
     def alike(self, step: Step) -> Any:
         """Steps of one size after steps of one size."""
@@ -159,6 +159,14 @@ class Pending(Plain):
     def prefill(self, steps: list[Step]) -> list[Step]:
         """None: the first step that is drawn brings them."""
         return []
+
+
+class Turned(Pending):
+    """Those that turn rows of their own by the rotary places of H heads."""
+
+    grid: Grid
+    width: int
+    heads: int
 
     def check(self, ordering: Ordering) -> None:
         """Raises ValueError for heads that don't fit."""

@@ -11,8 +11,8 @@ import numpy as np
 
 from vargen import static
 from vargen.content import repeat_to, take
-from vargen.feeds.feed import Pending
-from vargen.feeds.rows import Content, Rows, Step, key_times, places
+from vargen.feeds.feed import Turned
+from vargen.feeds.rows import Content, Rows, Step, each, key_times, places, whole
 from vargen.layers import Initial, logical
 from vargen.layout import Layout
 from vargen.limits import RATE
@@ -21,7 +21,7 @@ from vargen.orders import Order
 from vargen.slots import Grid, Slot
 
 
-class Instruct(Pending, nn.Module):
+class Instruct(Turned, nn.Module):
     """The condition's P rows, then for every slot of the sequence an instruction and its content: q_0, x_0, q_1, ...
 
     An instruction is one learned vector, turned by the place that it asks for as rotary positions turn a query; its row
@@ -71,9 +71,7 @@ class Instruct(Pending, nn.Module):
             content, condition, order, Step(n - 1, n - 1, 1, 1, n - 1, n - 1, begins=True), train
         )
         # `keep` stands, all of these rows: a step of several slots keeps fewer, which not every mixer can.
-        layout = dataclasses.replace(rows.layout, start=None)
-        if condition.padding is None:  # the rows see themselves, all of them
-            layout = dataclasses.replace(layout, key_times=None)
+        layout = whole(rows.layout, condition)
         asking = self.prefix + 2 * np.arange(n)
         return dataclasses.replace(rows, layout=layout, slots=order.slots, aside=asking)
 
@@ -105,8 +103,7 @@ class Instruct(Pending, nn.Module):
         x = repeat_to(jnp.broadcast_to(x, (content.shape[0], *x.shape[1:])), batch)
         if step.begins:
             x = jnp.concatenate([condition.prefix.astype(x.dtype), x[:, p:]], axis=1)
-        if coords.ndim == 3:
-            coords = repeat_to(coords, batch)
+        coords = each(coords, batch)
         times = static.arange(start, new + step.size)
         keys = key_times(np.arange(self.length), condition.padding)
         layout = Layout(times, coords, start, keys, keep=new + 1)

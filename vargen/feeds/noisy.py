@@ -125,10 +125,6 @@ class Noisy(Pending, nn.Module):
         x = self._placed(self.bridge(hidden), rows.aside, stage)
         return Rows(x, rows.layout, rows.slots, aside=rows.aside), cache
 
-    def outputs(self, hidden, rows: Rows):
-        """[B, M, D] -> [B, n, D]: drafts predict."""
-        return hidden[:, hidden.shape[1] - rows.slots.shape[-1] :]
-
     def _conditions(self, condition, level):
         """[B, G, D] by levels [1 or B, G]."""
         time = self.time_2(nn.silu(self.time_1(sinusoid(level, FREQUENCIES))))

@@ -11,8 +11,8 @@ import numpy as np
 
 from vargen import static
 from vargen.content import repeat_to, take
-from vargen.feeds.feed import Pending
-from vargen.feeds.rows import Content, Rows, Step, key_times, places
+from vargen.feeds.feed import Turned
+from vargen.feeds.rows import Content, Rows, Step, each, key_times, places, whole
 from vargen.layers import Dense, Initial, logical
 from vargen.layout import Layout, Memory
 from vargen.limits import RATE
@@ -21,7 +21,7 @@ from vargen.orders import Order
 from vargen.slots import Grid, Slot
 
 
-class Query(Pending, nn.Module):
+class Query(Turned, nn.Module):
     """Two stages. In the first the condition and the contents see those of their own and earlier steps; what comes of
     it is turned into keys and values, once. In the second a row for each slot that is asked for, the same learned
     vector everywhere but for its rotary place, looks at these keys and values of earlier steps, and at no other row.
@@ -86,11 +86,8 @@ class Query(Pending, nn.Module):
         rows = self._rows(
             content, condition, order, Step(0, n - last, last, last, n - last, n - last, begins=True), train
         )
-        layout = dataclasses.replace(rows.layout, start=None)
-        if condition.padding is None:  # the rows see themselves, all of them
-            layout = dataclasses.replace(layout, key_times=None)
         aside = (order.slots, np.asarray(order.steps))
-        return dataclasses.replace(rows, layout=layout, slots=order.slots, aside=aside)
+        return dataclasses.replace(rows, layout=whole(rows.layout, condition), slots=order.slots, aside=aside)
 
     def step_inputs(self, state, content, condition, order: Order, step: Step, quantizer=None) -> Rows:
         """Rows of the first stage: the contents of the step before."""
@@ -108,15 +105,10 @@ class Query(Pending, nn.Module):
         times = rows.layout.times if rows.layout.key_times is None else rows.layout.key_times
         times = times[..., : new["key"].shape[1]]
         slots, steps = rows.aside
-        where = places(self.grid, slots)
-        where = repeat_to(where, batch) if where.ndim == 3 else where
+        where = each(places(self.grid, slots), batch)
         x = jnp.broadcast_to(self.question.astype(self.dtype), (batch, steps.shape[-1], self.width))
         layout = Layout(steps, where, memory=Memory(new["key"], new["value"], times))
         return Rows(x, layout, rows.slots), cache
-
-    def outputs(self, hidden, rows: Rows):
-        """[B, n, D]: every row predicts."""
-        return hidden
 
     def _rows(self, content, condition, order: Order, step: Step, train: bool) -> Rows:
         """Contents before `step.start` that are new; a content is of the time after its step, the condition of 0."""
@@ -132,8 +124,7 @@ class Query(Pending, nn.Module):
             x = jnp.concatenate([condition.prefix.astype(x.dtype), x], axis=1)
             coords = static.pad(coords, [(p, 0), (0, 0)], -1)
             times, start = every[: p + step.before], 0
-        if coords.ndim == 3:
-            coords = repeat_to(coords, batch)
+        coords = each(coords, batch)
         asked = step.at()
         aside = (static.take(order.slots, asked), static.take(steps, asked))
         layout = Layout(times, coords, start, key_times(every, condition.padding))

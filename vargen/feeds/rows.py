@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen import static
+from vargen.content import repeat_to
 from vargen.layers import Dense, Embed, Initial
 from vargen.layout import HIDDEN, Layout
 from vargen.slots import Grid, Slot
@@ -24,7 +25,7 @@ class Rows:
       x: [B, M, D].
       layout: who sees whom, and where the rows lie.
       slots: int [N] or [B, N]: the slot that each row of the feed's `outputs` predicts.
-      weight: None (all predictions count), or float32 [B, N]: 1 where the prediction is asked for.
+      weight: None (all predictions count), or float32 [B, N]: how much each counts.
       aside: what the feed needs again between two stages.
       condition: None (every row is modulated by the condition's vector), or [B, M, D]: each by its own; with `owner`
         [B, G, D].
@@ -90,6 +91,18 @@ def key_times(times: np.ndarray, padding: Any) -> Any:
     if padding is None:
         return times
     return jnp.where(static.pad(padding, [(0, len(times) - padding.shape[-1])]), HIDDEN, times)
+
+
+def each(x: Any, batch: int) -> Any:
+    """[n, ...] as it is, or [b, n, ...] for every one of a batch that is a multiple of b; of vectors or places."""
+    return repeat_to(x, batch) if x.ndim == 3 else x
+
+
+def whole(layout: Layout, condition: Any) -> Layout:
+    """The layout of rows that are a whole pass: they see themselves, all of them, but for a condition's padding."""
+    return dataclasses.replace(
+        layout, start=None, key_times=None if condition.padding is None else layout.key_times
+    )
 
 
 class Content(nn.Module):

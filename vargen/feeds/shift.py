@@ -13,7 +13,7 @@ from vargen import static
 from vargen.content import repeat_to, take
 from vargen.feeds.contents import embedding
 from vargen.feeds.feed import Plain
-from vargen.feeds.rows import Rows, Step, key_times, places
+from vargen.feeds.rows import Rows, Step, each, key_times, places, whole
 from vargen.layers import Embed, Initial
 from vargen.layout import Layout
 from vargen.limits import RATE, Above, Between
@@ -157,25 +157,19 @@ class Shift(Plain, nn.Module):
         """Rows of a whole pass, in generation sequence, after the condition's first rows; see `Feed.inputs`."""
         size = order.steps.shape[-1]
         rows = self.step_inputs((), content, condition, order, Step(0, 0, size, size, 0), quantizer)
-        layout = dataclasses.replace(rows.layout, start=None)
-        if condition.padding is None:  # the rows see themselves, all of them
-            layout = dataclasses.replace(layout, key_times=None)
-        return dataclasses.replace(rows, x=self.drop(rows.x, deterministic=not train), layout=layout)
+        x = self.drop(rows.x, deterministic=not train)
+        return dataclasses.replace(rows, x=x, layout=whole(rows.layout, condition))
 
     def step_inputs(self, state, content, condition, order: Order, step: Step, quantizer=None) -> Rows:
         """Rows of one step, the first after the condition's rows; see `Feed.step_inputs`."""
         plan = self._plan(order, step)
         own = None
         if self.step_condition:
-            own = condition.vector[:, None] + _each(self.steps(plan.row), len(condition.vector))
+            own = condition.vector[:, None] + each(self.steps(plan.row), len(condition.vector))
         layout = self._layout(plan, order, condition, 0 if plan.begins else step.start + self.ahead)
         if step.speculative:
             layout = _for_each(layout, len(condition.prefix))
         return Rows(self._embed(plan, content, condition, quantizer), layout, plan.targets, condition=own)
-
-    def outputs(self, hidden, rows: Rows):
-        """[B, M, D] -> [B, n, D]: every row predicts but those ahead."""
-        return hidden[:, hidden.shape[1] - rows.slots.shape[-1] :]
 
     def _plan(self, order: Order, step: Step) -> Plan:
         at = step.at()
@@ -203,8 +197,7 @@ class Shift(Plain, nn.Module):
         coords = static.where(plan.first[..., None], -1, places(self.grid, plan.carried))
         if plan.begins:
             coords = static.pad(coords, [(self.ahead, 0), (0, 0)], -1)
-        if coords.ndim == 3:
-            coords = repeat_to(coords, condition.prefix.shape[0])
+        coords = each(coords, condition.prefix.shape[0])
         times = np.concatenate([np.arange(self.ahead), self.ahead + np.asarray(order.steps)])
         keys = key_times(times, condition.padding)
         return Layout(static.take(times, plan.row), coords, start, keys, segments=plan.segments)
@@ -216,24 +209,19 @@ class Shift(Plain, nn.Module):
         segments = plan.carried_segments
         x = self.content(carried) if segments is None else self.content(carried, segments)
         x = repeat_to(x, batch)
-        first = _each(jnp.asarray(plan.first)[..., None], batch)
+        first = each(jnp.asarray(plan.first)[..., None], batch)
         x = jnp.where(first, condition.prefix[:, -1:].astype(x.dtype), x)
         if self.positions:
             place = static.where(plan.first, self.ahead, self.prefix + plan.carried)
-            x = x + _each(self.places(place), batch)
+            x = x + each(self.places(place), batch)
         if self.target_positions:
-            x = x + _each(self.targets(plan.targets), batch)
+            x = x + each(self.targets(plan.targets), batch)
         if plan.begins:
             ahead = condition.prefix[:, :-1].astype(x.dtype)
             if self.positions:
                 ahead = ahead + self.places(np.arange(self.ahead))
             x = jnp.concatenate([ahead, x], axis=1)
         return x
-
-
-def _each(x, batch: int):
-    """[n, D] or [b, n, D] for every one of a batch that is a multiple of b."""
-    return repeat_to(x, batch) if x.ndim == 3 else x
 
 
 def _for_each(layout: Layout, batch: int) -> Layout:

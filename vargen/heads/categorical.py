@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from vargen.heads.head import Sample
+from vargen.heads.plain import Plain, guided, mean
 from vargen.layers import Dense, Initial
 from vargen.limits import RATE, Between
 
 
-class Codes(nn.Module):
+class Codes(Plain):
     """A distribution over codes by logits, and maybe over some words behind them that are never drawn.
 
     A subclass makes logits float32 [..., V] of [..., D], V at least K, in its `__call__`.
@@ -31,12 +32,9 @@ class Codes(nn.Module):
     initial: Initial = Initial()  # noqa: RUF009
     dtype: Any = jnp.float32
 
-    called = "categorical"  # in messages
+    called = "categorical"
     explicit = True
-    levels = None
-    shares = ()
     enumerable = True
-    each_stage = False
 
     def check(self, slot) -> None:
         """Raises ValueError for slots that hold anything but one code."""
@@ -77,11 +75,7 @@ class Codes(nn.Module):
 
     def guided(self, hidden, guidance=None):
         """Logits float32 [B, n, K] of hidden [B, n, D], or under guidance [] or [B, n, 1] of [2B, n, D]."""
-        logits = self.codes(hidden)
-        if guidance is None:
-            return logits
-        with_condition, without = jnp.split(logits, 2)
-        return without + guidance * (with_condition - without)
+        return guided(self.codes(hidden), guidance)
 
     def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None) -> Sample:
         """Draws codes int32 [B, n], see `Head.sample` and `draw`; guidance is on the logits."""
@@ -165,8 +159,3 @@ def filter_logits(logits, top_k: int = 0, top_p=None) -> jax.Array:
     kept = (before < top_p) | (jnp.arange(ordered.shape[-1]) == 0)
     least = jnp.min(jnp.where(kept, ordered, jnp.inf), axis=-1, keepdims=True)
     return jnp.where((logits < least) & (jnp.asarray(top_p) < 1.0), -jnp.inf, logits)
-
-
-def mean(x, weight):
-    """The mean of x [B, n] where `weight` [B, n] (None: everywhere)."""
-    return jnp.mean(x) if weight is None else jnp.sum(x * weight) / jnp.maximum(jnp.sum(weight), 1.0)

@@ -11,14 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.heads.categorical import draw, mean
+from vargen.heads.categorical import draw
 from vargen.heads.head import Sample
+from vargen.heads.plain import OfSeveralCodes, guided, mean
 from vargen.layers import Dense, Embed, Initial, logical
 from vargen.layout import Layout
 from vargen.limits import COUNT, Between
 
 
-class Depth(nn.Module):
+class Depth(OfSeveralCodes):
     """p(k_1 .. k_Q | hidden) = prod over d of p(k_d | hidden, k_1 .. k_(d-1)).
 
     A causal transformer of Q rows for every slot apart: the hidden vector, then what the codes so far add up to; row d
@@ -44,22 +45,12 @@ class Depth(nn.Module):
     dtype: Any = jnp.float32
 
     explicit = True
-    enumerable = False
-    each_stage = False
-    levels = None
-    shares = ()
+    called = "depth"
 
     @property
     def depths(self) -> int:
         """Q."""
         return self.tokenizer.slot.shape[0]
-
-    def check(self, slot) -> None:
-        """Raises ValueError for slots that hold anything but several codes."""
-        if not slot.vocab or not slot.shape:
-            raise ValueError(
-                f"head depth: expected a tokenizer of several codes a slot, such as rq, found slots of {slot}"
-            )
 
     def setup(self):
         depths, vocab = self.depths, self.tokenizer.vocab
@@ -157,10 +148,7 @@ class Depth(nn.Module):
                 row = self._next(codes, vectors, d, conditions)
             row = row + self.places[d].astype(row.dtype)
             x, cache = self.blocks(self.weights, row, _layout(np.array([d]), d), None, None, cache=cache)
-            logits = self.logits(x.reshape(len(hidden), n, -1), d)
-            if guidance is not None:
-                with_condition, without = jnp.split(logits, 2)
-                logits = without + guidance * (with_condition - without)
+            logits = guided(self.logits(x.reshape(len(hidden), n, -1), d), guidance)
             codes = codes.at[..., d].set(draw(logits, draws.of(d), settings.of(d)))
             seen.append(logits)
         return codes, jnp.stack(seen, axis=2)

@@ -30,6 +30,8 @@ class Epsilon(Joint):
     sample_steps: Annotated[int, Between(1, LEVELS - 1)] = 25
     clip: Annotated[float, AtLeast(0)] = 0.0
 
+    called = "epsilon"
+
     @property
     def solver(self) -> Solver:
         """Of the passes."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.heads.head import Sample
+from vargen.heads.plain import OfLatents, guided, mean
 from vargen.layers import Dense, Initial, Mlp, Norm, sinusoid
 from vargen.layout import Layout
 from vargen.limits import COUNT, SHARE, SIZE, Between, OneOf
@@ -126,7 +127,7 @@ class FlowNetwork(nn.Module):
         return dense(self.channels, ("embed", "latent"), dtype=self.dtype, name="out")(x).astype(jnp.float32)
 
 
-class Flow(nn.Module):
+class Flow(OfLatents):
     """p(contents of a step | their hidden vectors) by flow matching, over all slots of the step at once.
 
     Trained on v = noise - content at x = (1 - t) content + t noise, with an even t for each step of the order, every
@@ -154,16 +155,11 @@ class Flow(nn.Module):
     guidance_until: Annotated[float, SHARE] = 1.0
     dtype: Any = jnp.float32
 
-    explicit = False
-    enumerable = False
-    each_stage = False
-    levels = None
-    shares = ()
+    called = "flow"
 
     def check(self, slot) -> None:
         """Raises ValueError for slots that hold codes, or a width that doesn't divide into heads of rotary pairs."""
-        if slot.vocab:
-            raise ValueError(f"head flow: expected a tokenizer of latents, found slots of {slot}")
+        super().check(slot)
         heads = self.heads or max(self.width // 64, 1)
         if self.width % heads or (self.width // heads) % 4:
             found = f"out of {self.width}, found {heads} heads"
@@ -195,9 +191,7 @@ class Flow(nn.Module):
         steps = jnp.broadcast_to(jnp.asarray(layout.times), hidden.shape[:2])
         t = jnp.take_along_axis(t, jnp.minimum(steps, hidden.shape[1]), axis=1)
         error = self.errors(hidden, target, layout, t, jax.random.normal(key_noise, target.shape))
-        if weight is None:
-            return jnp.mean(error), {}
-        return jnp.sum(error * weight) / jnp.maximum(jnp.sum(weight), 1.0), {}
+        return mean(error, weight), {}
 
     def errors(self, hidden, target, layout: Layout, t, noise):
         """float32 [B, n]: squared errors of given times [B, n] and noise [B, n, C]; the others as of `loss`."""
@@ -220,8 +214,6 @@ class Flow(nn.Module):
         Guidance is on the velocity, of what the row with the condition has drawn so far; the temperature is a factor on
         the noise that it starts from.
         """
-        if settings.top_k or settings.nucleus:
-            raise ValueError("head flow: top_k and top_p need a categorical head")
         noise = settings.temperature * draws.normal((self.channels,))
         return Sample(self.flow(noise, hidden, _own(layout, hidden), guidance), None)
 
@@ -234,11 +226,8 @@ class Flow(nn.Module):
             t, after = times
             both = x if guidance is None else jnp.concatenate([x, x])
             v = module.apply(variables, both, jnp.floor(1000 * t)[None, None], hidden, layout)
-            if guidance is not None:
-                with_condition, without = jnp.split(v, 2)
-                scale = jnp.where(t <= self.guidance_until, guidance, 1.0)
-                v = without + scale * (with_condition - without)
-            return x + (after - t) * v, None
+            scale = None if guidance is None else jnp.where(t <= self.guidance_until, guidance, 1.0)
+            return x + (after - t) * guided(v, scale), None
 
         times = jnp.asarray(self.grid)
         return jax.lax.scan(step, x, (times[:-1], times[1:]))[0]

@@ -61,7 +61,7 @@ class Head(Protocol):
           hidden: [B, n, D].
           target: [B, n, *slot.shape].
           layout: of the slots predicted: their times (which are drawn together) and places.
-          weight: float32 [B, n]: 1 where the prediction counts; None for ones.
+          weight: float32 [B, n]: how much each prediction counts; None for ones.
           train: whether dropout is on.
           quantizer: the tokenizer's quantiser parameters.
           soft: None, or float32 [B, n, *slot.shape, K]: probabilities of codes to learn instead of `target`, which was

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen.heads.plain import OfLatents, guided, mean
 from vargen.layers import Dense, Initial
 
 
-class Joint(nn.Module):
+class Joint(OfLatents):
     """A linear map of the hidden vector to what is predicted of a slot's content; see `JointHead`.
 
     Attributes:
@@ -26,17 +27,6 @@ class Joint(nn.Module):
     zero: bool = True
     initial: Initial = Initial()  # noqa: RUF009
     dtype: Any = jnp.float32
-
-    explicit = False
-    enumerable = False
-    each_stage = False
-    shares = ()
-
-    def check(self, slot) -> None:
-        """Raises ValueError for slots that hold codes."""
-        if slot.vocab:
-            name = type(self).__name__.lower()
-            raise ValueError(f"head {name}: expected a tokenizer of latents, found slots of {slot}")
 
     def setup(self):
         init = nn.initializers.zeros if self.zero else self.initial.kernel()
@@ -59,17 +49,11 @@ class Joint(nn.Module):
           The loss, and metrics: none.
         """
         error = jnp.mean((self(hidden) - target) ** 2, axis=-1)
-        if weight is None:
-            return jnp.mean(error), {}
-        return jnp.sum(error * weight) / jnp.maximum(jnp.sum(weight), 1.0), {}
+        return mean(error, weight), {}
 
     def guided(self, hidden, guidance=None):
-        """Predictions of hidden [B, n, D], or under guidance of [2B, n, D]: u + w (c - u)."""
-        found = self(hidden)
-        if guidance is None:
-            return found
-        with_condition, without = jnp.split(found, 2)
-        return without + guidance * (with_condition - without)
+        """Predictions of hidden [B, n, D], or under guidance of [2B, n, D], see `guided`."""
+        return guided(self(hidden), guidance)
 
 
 def of_steps(draw, key, batch: int, steps: np.ndarray) -> jax.Array:

@@ -11,10 +11,11 @@ import numpy as np
 
 from vargen.content import take
 from vargen.heads.head import Sample
+from vargen.heads.plain import Plain
 from vargen.segments import Segment, Slots, rows_of
 
 
-class Segmented(nn.Module):
+class Segmented(Plain):
     """Each segment's own head over the rows that predict its slots; the loss is the weighted sum of theirs.
 
     Attributes:
@@ -26,12 +27,6 @@ class Segmented(nn.Module):
     heads: Mapping[str, nn.Module]
     segments: tuple[Segment, ...]
     weights: tuple[float, ...] = ()
-
-    explicit = False
-    enumerable = False
-    each_stage = False
-    levels = None
-    shares = ()
 
     def check(self, slot) -> None:
         """Raises ValueError for another number of segments, and what the heads don't model."""

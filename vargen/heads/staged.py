@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import flax.linen as nn
 import jax.numpy as jnp
 
 from vargen.heads.categorical import Categorical
 from vargen.heads.head import Sample
+from vargen.heads.plain import OfSeveralCodes
 from vargen.layers import Initial, Norm
 from vargen.limits import EPS, Between, OneOf
 
 
-class Staged(nn.Module):
+class Staged(OfSeveralCodes):
     """A norm and a linear map to logits of its own for each code, from what its stage has made of the rows.
 
     Attributes:
@@ -34,17 +34,8 @@ class Staged(nn.Module):
     dtype: Any = jnp.float32
 
     explicit = True
-    enumerable = False
     each_stage = True
-    levels = None
-    shares = ()
-
-    def check(self, slot) -> None:
-        """Raises ValueError for slots that hold anything but several codes."""
-        if not slot.vocab or not slot.shape:
-            raise ValueError(
-                f"head staged: expected a tokenizer of several codes a slot, such as rq, found slots of {slot}"
-            )
+    called = "staged"
 
     def setup(self):
         depths, vocab = self.tokenizer.slot.shape[0], self.tokenizer.vocab

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Annotated, Any
+from typing import Annotated
 
-import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.heads.diffusion import FEW, Denoiser
+from vargen.heads.denoiser import Denoising
 from vargen.heads.head import Sample
-from vargen.limits import COUNT, SIZE, Between
+from vargen.heads.plain import mean
+from vargen.limits import SIZE, Between
 
 BETAS = 0.00085, 0.012  # the first and the last variance of latent diffusion's process (arXiv 2112.10752)
 
@@ -36,33 +35,18 @@ def trailing(steps: int, few: int) -> np.ndarray:
     return np.round(np.arange(steps, 0, -steps / few))[:few].astype(np.int64) - 1
 
 
-class VDiffusion(nn.Module):
+class VDiffusion(Denoising):
     """p(content | hidden) by denoising: a small MLP per slot predicts v = sqrt(a) noise - sqrt(1 - a) content.
 
-    a is alpha_bar (`signal_shares`). Sampling is DDIM's (arXiv 2010.02502) without noise in its steps.
-
-    Attributes:
-      channels: C, the latents' channels.
-      depth, width: of the denoiser.
-      train_steps: steps of the process in training.
-      sample_steps: steps of sampling (`trailing`).
-      repeat: times and noises drawn per slot and training step.
-      dtype: compute dtype of the denoiser.
+    a is alpha_bar (`signal_shares`). Sampling is DDIM's (arXiv 2010.02502) without noise in its steps, which are
+    `trailing`.
     """
 
-    channels: int
-    depth: Annotated[int, COUNT] = 3
     width: Annotated[int, SIZE] = 1536
-    train_steps: Annotated[int, Between(1, 10**5)] = 1000
-    sample_steps: Annotated[int, Between(1, 10**5)] = 100
     repeat: Annotated[int, Between(1, 1024)] = 8
-    dtype: Any = jnp.float32
 
-    explicit = False
-    enumerable = False
-    each_stage = False
-    levels = None
-    shares = ()
+    called = "v_diffusion"
+    outputs = 1
 
     @functools.cached_property
     def signal(self) -> np.ndarray:
@@ -71,21 +55,11 @@ class VDiffusion(nn.Module):
 
     def check(self, slot) -> None:
         """Raises ValueError for slots that hold codes, more steps of sampling than there are."""
-        if slot.vocab:
-            raise ValueError(f"head v_diffusion: expected a tokenizer of latents, found slots of {slot}")
+        super().check(slot)
         if self.sample_steps > self.train_steps:
             raise ValueError(
                 f"head.sample_steps: expected 1 to {self.train_steps}, found {self.sample_steps}"
             )
-
-    def setup(self):
-        self.denoiser = Denoiser(self.channels, self.width, self.depth, self.dtype, outputs=1)
-
-    def __call__(self, hidden):
-        """Touches all parameters (for initialisation): [..., D] -> float32 [..., C]."""
-        flat = hidden.reshape(-1, hidden.shape[-1])
-        out = self.denoiser(jnp.zeros((len(flat), self.channels)), jnp.zeros(len(flat)), flat)
-        return out.reshape(*hidden.shape[:-1], -1)
 
     def loss(self, hidden, target, layout=None, weight=None, train: bool = True, quantizer=None, soft=None):
         """Mean squared error of the velocity; arguments as of `Diffusion.loss`.
@@ -93,14 +67,8 @@ class VDiffusion(nn.Module):
         Returns:
           The loss, and metrics: none.
         """
-        flat = jnp.tile(hidden.reshape(-1, hidden.shape[-1]), (self.repeat, 1))
-        target = jnp.tile(target.reshape(-1, self.channels).astype(jnp.float32), (self.repeat, 1))
-        weight = jnp.ones(hidden.shape[:2]) if weight is None else weight
-        weight = jnp.tile(weight.reshape(-1), self.repeat)
-        key_t, key_noise = jax.random.split(self.make_rng("head"))
-        t = jax.random.randint(key_t, (len(flat),), 0, self.train_steps)
-        error = self.errors(flat, target, t, jax.random.normal(key_noise, target.shape))
-        return jnp.sum(error * weight) / jnp.maximum(jnp.sum(weight), 1.0), {}
+        *cases, weight = self.cases(hidden, target, weight)
+        return mean(self.errors(*cases), weight), {}
 
     def errors(self, hidden, target, t, noise):
         """Squared errors, means over channels: [M, D], [M, C], int [M], [M, C] -> float32 [M]."""
@@ -113,8 +81,6 @@ class VDiffusion(nn.Module):
 
         Guidance is on the velocity; the temperature is a factor on the noise that it starts with.
         """
-        if settings.top_k or settings.nucleus:
-            raise ValueError("head v_diffusion: top_k and top_p need a categorical head")
         start = settings.temperature * draws.normal((self.channels,))
         flat = hidden.reshape(-1, hidden.shape[-1])
         x = self.denoise(start.reshape(-1, self.channels), flat, guidance)
@@ -125,26 +91,13 @@ class VDiffusion(nn.Module):
         times = trailing(self.train_steps, self.sample_steps)
         shares = np.append(self.signal[times], 1.0)
         now, then = (np.stack(_roots(a), axis=-1).astype(np.float32) for a in (shares[:-1], shares[1:]))
-        module, variables = self.denoiser.unbind()
-        known = None
-        if len(hidden) <= FEW:
-            at = jnp.asarray(times)[:, None]
-            known = module.apply(variables, at, hidden, method="modulations")
 
-        def step(x, inputs):
-            t, (signal, spread), (signal_then, spread_then), modulations = inputs
-            both = x if guidance is None else jnp.concatenate([x, x])
-            if modulations is None:
-                v = module.apply(variables, both, jnp.broadcast_to(t, (len(both),)), hidden)
-            else:
-                v = module.apply(variables, both, modulations, method="modulated")
-            if guidance is not None:
-                with_condition, without = jnp.split(v, 2)
-                v = without + guidance * (with_condition - without)
+        def step(x, v, _, at):
+            (signal, spread), (signal_then, spread_then) = at
             content, noise = signal * x - spread * v, signal * v + spread * x
-            return signal_then * content + spread_then * noise, None
+            return signal_then * content + spread_then * noise
 
-        return jax.lax.scan(step, x, (times, now, then, known))[0]
+        return self.passes(step, x, hidden, jnp.asarray(times), (now, then), guidance)
 
 
 def _roots(shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -29,6 +29,8 @@ class Velocity(Joint):
     solver: Annotated[str, OneOf("sde", "euler")] = "sde"
     last: Annotated[float, Between(0, 1, above=True, below=True)] = 0.04
 
+    called = "velocity"
+
     @property
     def times(self) -> np.ndarray:
         """float64 [P + 1], from 1 to 0."""

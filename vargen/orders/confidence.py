@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.limits import AtLeast, Between, OneOf
-from vargen.orders.order import Order, Ordering
-from vargen.orders.schedules import COUNTS, CURVES, share
+from vargen.orders.order import Order, Ordering, cut
+from vargen.orders.schedules import COUNTS, CURVES, check_steps, share
 from vargen.slots import Grid
 
 
@@ -63,8 +63,7 @@ class Confidence(Ordering):
     def decoding(self, key: Any, batch: int, steps: int = 0, given: np.ndarray | None = None) -> Order:
         """Slots [N], the given ones first, until `revise` says more; steps [N] by curve and counts."""
         steps, n = steps or self.steps, self.grid.size
-        if not 1 <= steps <= n:
-            raise ValueError(f"sampling.steps: expected 1 to {n} (one slot a step), found {steps}")
+        check_steps(steps, n)
         given = np.zeros(n, bool) if given is None else np.asarray(given)
         known = int(given.sum())
         skipped = self.skipped if known else 0
@@ -75,8 +74,7 @@ class Confidence(Ordering):
         sizes = np.zeros(0, int)
         if left := n - known:
             sizes = COUNTS[self.counts](self.curve, left, min(steps, left + skipped), skipped)
-        sizes = np.concatenate([[known], sizes]) if known else sizes
-        return Order(np.argsort(~given, stable=True), np.repeat(np.arange(len(sizes)), sizes), given=known)
+        return cut(np.argsort(~given, stable=True), known, sizes)
 
     def revise(self, order: Order, step: Any, slots: Any, content: Any, score: Any, draws: Any) -> jax.Array:
         """Log-probability and noise, see the class and `Ordering.revise`."""
@@ -107,10 +105,7 @@ def confidence(
     Raises:
       ValueError: more steps than slots, or all of them left out.
     """
-    if steps > grid.size:
-        raise ValueError(
-            f"config field order.steps: expected 1 to {grid.size} (one slot a step), found {steps}"
-        )
+    check_steps(steps, grid.size, "config field order.steps")
     if skipped >= steps:
         raise ValueError(f"config field order.skipped: expected fewer than steps, {steps}, found {skipped}")
     return Confidence(grid, steps, curve, counts, noise, anneal, skipped, masks)

@@ -14,8 +14,8 @@ import numpy as np
 
 from vargen.limits import SHARE, Between, FineTuned, OneOf
 from vargen.orders.fixed import Fixed, raster
-from vargen.orders.order import Order, Ordering
-from vargen.orders.schedules import SCHEDULES, cosine_sizes
+from vargen.orders.order import Order, Ordering, cut
+from vargen.orders.schedules import SCHEDULES, check_steps, cosine_sizes
 from vargen.slots import Grid
 
 
@@ -41,17 +41,14 @@ def scheduled(
     Raises:
       ValueError: no such number of steps.
     """
-    if not 1 <= steps <= grid.size:
-        raise ValueError(f"sampling.steps: expected 1 to {grid.size} (one slot a step), found {steps}")
+    check_steps(steps, grid.size)
     slots, known = random_slots(grid, key, batch), 0
     if given is not None:
         known = int(given.sum())
         later = jnp.argsort(jnp.asarray(~given)[slots], axis=-1, stable=True)
         slots = jnp.take_along_axis(slots, later, axis=-1)
     left = grid.size - known
-    sizes = schedule(left, min(steps, left)) if left else np.zeros(0, int)
-    sizes = np.concatenate([[known], sizes]) if known else sizes
-    return Order(slots, np.repeat(np.arange(len(sizes)), sizes), given=known)
+    return cut(slots, known, schedule(left, min(steps, left)) if left else np.zeros(0, int))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,10 +158,7 @@ def random_sets(
     Raises:
       ValueError: more steps than slots.
     """
-    if steps > grid.size:
-        raise ValueError(
-            f"config field order.steps: expected 1 to {grid.size} (one slot a step), found {steps}"
-        )
+    check_steps(steps, grid.size, "config field order.steps")
     return RandomSets(grid, steps, mask_ratio_min)
 
 

@@ -28,7 +28,7 @@ def frames(grid: Grid) -> Order:
 
 @dataclasses.dataclass(frozen=True)
 class Fixed(Ordering):
-    """An order that is the same for every example, in training and decoding: `raster`, `levels`, `frames`.
+    """An order that is the same for every example, in training and decoding.
 
     Attributes:
       grid: the slots.

@@ -47,6 +47,12 @@ class Order:
         return np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
 
 
+def cut(slots: Any, known: int, sizes: np.ndarray) -> Order:
+    """Slots int [N] or [B, N] in steps of `sizes` [T], after one of those that are known, if there are any."""
+    sizes = np.concatenate([[known], sizes]) if known else sizes
+    return Order(slots, np.repeat(np.arange(len(sizes)), sizes), given=known)
+
+
 class Ordering(Protocol):
     """The order axis: makes an `Order` for a training pass and one for decoding.
 

@@ -55,6 +55,12 @@ def cosine_ahead(slots: int, steps: int) -> np.ndarray:
     return np.asarray(sizes)
 
 
+def check_steps(steps: int, slots: int, name: str = "sampling.steps") -> None:
+    """Raises ValueError where there are no such steps of at least one slot each."""
+    if not 1 <= steps <= slots:
+        raise ValueError(f"{name}: expected 1 to {slots} (one slot a step), found {steps}")
+
+
 SCHEDULES = {
     "cosine": cosine_sizes,
     "cosine_left": cosine_left,

@@ -112,7 +112,10 @@ def begin(
 
 
 def check(generator, order: Order, sampling: Sampling) -> None:
-    """Raises ValueError for a policy that the parts of a generator, and its order of generation, don't allow."""
+    """Raises ValueError for filters that the head doesn't know, and a policy that parts or the order don't allow."""
+    if not generator.head.explicit and (sampling.top_k or sampling.nucleus):
+        field = "top_k" if sampling.top_k else "top_p"
+        raise ValueError(f"sampling.{field}: expected none, as filters need a categorical head, found one")
     POLICIES[sampling.policy].check(generator, order)
 
 

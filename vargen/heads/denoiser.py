@@ -1,0 +1,149 @@
+"""A small denoiser per slot, and what the heads have in common that draw by it (MAR, arXiv 2406.11838)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vargen.heads.plain import OfLatents, guided
+from vargen.layers import Dense, Initial, Norm, sinusoid
+from vargen.limits import COUNT, SIZE, Between
+
+FREQUENCIES = 256
+# Up to so many rows the modulations of all steps are made in one product before the loop: they are most of the
+# denoiser's weights, which each step would read again. For more rows the products take the time, and memory runs out.
+FEW = 32
+
+
+class Denoiser(nn.Module):
+    """Two outputs a channel (the noise and the variance's interpolation), or one, from a noisy content, its time and a
+    hidden vector.
+
+    An MLP of residual blocks modulated by time and hidden vector; blocks and output start at zero, as in DiT.
+    """
+
+    channels: int
+    width: int
+    depth: int
+    dtype: Any = jnp.float32
+    outputs: int = 2
+
+    def setup(self):
+        def dense(features, init=None, names=("embed", "mlp")):
+            return Dense(features, names, init or Initial(0).kernel(), dtype=self.dtype)
+
+        small, zero = nn.initializers.normal(0.02), nn.initializers.zeros
+        self.time_1 = dense(self.width, small, (None, "mlp"))
+        self.time_2 = dense(self.width, small, ("mlp", "embed"))
+        self.hidden = dense(self.width)
+        self.content = dense(self.width, None, ("latent", "embed"))
+        self.modulation = [dense(3 * self.width, zero) for _ in range(self.depth)]
+        self.norm = [Norm() for _ in range(self.depth)]
+        self.inner = [dense(self.width) for _ in range(self.depth)]
+        self.outer = [dense(self.width, None, ("mlp", "embed")) for _ in range(self.depth)]
+        self.modulation_out = dense(2 * self.width, zero)
+        self.norm_out = Norm(affine=False)
+        self.out = dense(self.outputs * self.channels, zero, ("embed", "latent"))
+
+    def __call__(self, x, t, hidden):
+        """x float32 [M, C], t [M] in training steps, hidden [M, D] -> float32 [M, outputs C]."""
+        return self.modulated(x, self.modulations(t, hidden))
+
+    def modulations(self, t, hidden):
+        """What doesn't depend on the content: t [..., M], hidden [M, D] -> list of [..., M, 3 width], [.., 2 width]."""
+        time = self.time_2(nn.silu(self.time_1(sinusoid(t, FREQUENCIES))))
+        y = nn.silu(time + self.hidden(hidden))
+        return [layer(y) for layer in (*self.modulation, self.modulation_out)]
+
+    def modulated(self, x, modulations):
+        """The rest: x float32 [M, C] -> float32 [M, outputs C]."""
+        x = self.content(x)
+        for i in range(self.depth):
+            shift, scale, gate = jnp.split(modulations[i], 3, axis=-1)
+            h = self.norm[i](x) * (1 + scale) + shift
+            x = x + gate * self.outer[i](nn.silu(self.inner[i](h)))
+        shift, scale = jnp.split(modulations[-1], 2, axis=-1)
+        return self.out(self.norm_out(x) * (1 + scale) + shift).astype(jnp.float32)
+
+
+class Denoising(OfLatents):
+    """Heads whose denoiser is told a noisy content, its time and the hidden vector.
+
+    Attributes:
+      channels: C, the latents' channels.
+      depth, width: of the denoiser.
+      train_steps: steps of the process in training.
+      sample_steps: steps of sampling.
+      repeat: times and noises drawn per slot and training step.
+      dtype: compute dtype of the denoiser.
+    """
+
+    channels: int
+    depth: Annotated[int, COUNT] = 3
+    width: Annotated[int, SIZE] = 1024
+    train_steps: Annotated[int, Between(1, 10**5)] = 1000
+    sample_steps: Annotated[int, Between(1, 10**5)] = 100
+    repeat: Annotated[int, Between(1, 1024)] = 4
+    dtype: Any = jnp.float32
+
+    outputs = 2  # of the denoiser, for each channel
+
+    def setup(self):
+        self.denoiser = Denoiser(self.channels, self.width, self.depth, self.dtype, self.outputs)
+
+    def __call__(self, hidden):
+        """Touches all parameters (for initialisation): [..., D] -> float32 [..., outputs C]."""
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        out = self.denoiser(jnp.zeros((len(flat), self.channels)), jnp.zeros(len(flat)), flat)
+        return out.reshape(*hidden.shape[:-1], -1)
+
+    def cases(self, hidden, target, weight=None):
+        """What a training step learns: every slot `repeat` times, each with a time and a noise of its own.
+
+        Args:
+          hidden: [B, n, D].
+          target: latents [B, n, C].
+          weight: float32 [B, n], or None for ones.
+
+        Returns:
+          Of M = repeat B n cases: hidden [M, D], target float32 [M, C], t int32 [M], noise float32 [M, C], and their
+          weights float32 [M].
+        """
+        weight = jnp.ones(hidden.shape[:2]) if weight is None else weight
+        weight = jnp.tile(weight.reshape(-1), self.repeat)
+        hidden = jnp.tile(hidden.reshape(-1, hidden.shape[-1]), (self.repeat, 1))
+        target = jnp.tile(target.reshape(-1, self.channels).astype(jnp.float32), (self.repeat, 1))
+        key_t, key_noise = jax.random.split(self.make_rng("head"))
+        t = jax.random.randint(key_t, (len(hidden),), 0, self.train_steps)
+        return hidden, target, t, jax.random.normal(key_noise, target.shape), weight
+
+    def passes(self, step, x, hidden, times, inputs, guidance=None):
+        """Denoises x float32 [M, C] in S steps: `step(x, first, others, at)` is x after one.
+
+        Args:
+          step: of x, of the denoiser's first C outputs of it and the others, and of what `inputs` hold for the step.
+          hidden: [M, D], or with guidance [2M, D].
+          times: [S], in training steps.
+          inputs: arrays [S, ...].
+          guidance: as in `Head.sample`, on the first outputs.
+        """
+        # A bound Linen module may not be called inside a plain scan: go through its pure form.
+        module, variables = self.denoiser.unbind()
+        known = None
+        if len(hidden) <= FEW:
+            known = module.apply(variables, times[:, None], hidden, method="modulations")
+
+        def body(x, at):
+            t, modulations, inputs = at
+            both = x if guidance is None else jnp.concatenate([x, x])
+            if modulations is None:
+                out = module.apply(variables, both, jnp.broadcast_to(t, (len(both),)), hidden)
+            else:
+                out = module.apply(variables, both, modulations, method="modulated")
+            first, others = out[:, : self.channels], out[: len(x), self.channels :]
+            return step(x, guided(first, guidance), others, inputs), None
+
+        return jax.lax.scan(body, x, (times, known, inputs))[0]

@@ -1,0 +1,54 @@
+"""What heads have in common."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+
+class Plain(nn.Module):
+    """What a head says of itself (see `Head`) unless it says otherwise: nothing."""
+
+    explicit = False
+    enumerable = False
+    each_stage = False
+    levels = None
+    shares = ()
+    called = ""  # in messages
+
+
+class OfLatents(Plain):
+    """Heads over latents."""
+
+    def check(self, slot) -> None:
+        """Raises ValueError for slots that hold codes."""
+        if slot.vocab:
+            raise ValueError(f"head {self.called}: expected a tokenizer of latents, found slots of {slot}")
+
+
+class OfSeveralCodes(Plain):
+    """Heads over slots that hold several codes each."""
+
+    def check(self, slot) -> None:
+        """Raises ValueError for slots that hold anything else."""
+        if not slot.vocab or not slot.shape:
+            raise ValueError(
+                f"head {self.called}: expected a tokenizer of several codes a slot, such as rq, found slots of {slot}"
+            )
+
+
+def guided(x, guidance=None):
+    """u + w (c - u) of what was made of rows with the condition, then of those without: [2B, ...] -> [B, ...].
+
+    Args:
+      guidance: w, [] or broadcast to a half of x; None for x itself, [B, ...].
+    """
+    if guidance is None:
+        return x
+    with_condition, without = jnp.split(x, 2)
+    return without + guidance * (with_condition - without)
+
+
+def mean(x, weight=None):
+    """The mean of x [...], or the weighted one; weights [...] that add up to less than 1 count as 1 together."""
+    return jnp.mean(x) if weight is None else jnp.sum(x * weight) / jnp.maximum(jnp.sum(weight), 1.0)
