@@ -42,7 +42,7 @@ def tiny(system: str) -> list[str]:
 
 def start(*arguments: object, devices: int = 1, **environment: str) -> subprocess.Popen:
     """`vargen ARGUMENTS` in a process of its own, with so many simulated devices."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, "-m", "vargen", *map(str, arguments)],
         env=dict(os.environ, XLA_FLAGS=flags, JAX_PLATFORMS="cpu", **environment),

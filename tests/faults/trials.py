@@ -47,7 +47,6 @@ class Server:
         environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
         environment.update(JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0", JAX_DISABLE_MOST_OPTIMIZATIONS="1")
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE)])
-        environment.pop("XLA_FLAGS", None)
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "server.py")],
             stdin=subprocess.PIPE,

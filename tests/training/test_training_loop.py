@@ -259,7 +259,7 @@ def test_two_processes_train_together(tmp_path):
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
         script = pathlib.Path(__file__).parent / "two_process_worker.py"
-        environment = dict(os.environ, JAX_PLATFORMS="cpu", XLA_FLAGS="")
+        environment = dict(os.environ, JAX_PLATFORMS="cpu")
         commands = [
             [sys.executable, str(script), str(tmp_path / "two"), *map(str, (port, i, steps, sigterm_at))]
             for i in range(2)
