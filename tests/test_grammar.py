@@ -11,6 +11,7 @@ from systems import (
     SYSTEMS,
     acdit,
     arpg,
+    flexvar,
     jpeglm,
     labels_for,
     llamagen,
@@ -66,6 +67,12 @@ def build(c):
             dict(order=part("confidence", steps=4)),
             "order confidence: needs the feed mask and a head with an explicit likelihood, found query, categorical",
         ),
+        (
+            flexvar,
+            dict(feed=part("shift", target_positions=True)),
+            "order some_levels: trains on some of the slots alone, which needs the feed refine, found shift",
+        ),
+        (flexvar, dict(feed=part("instruct")), "order some_levels: .* needs the feed refine, found instruct"),
         (
             mar,
             dict(head=part("masked_lm")),
