@@ -15,6 +15,7 @@ from vargen.heads import VDiffusion
 from vargen.heads.v_diffusion import signal_shares, trailing
 from vargen.layers import Initial
 from vargen.layout import Layout
+from vargen.model import Model
 from vargen.orders import SegmentOrder
 from vargen.samplers import Sampling, decode
 from vargen.slots import Grid
@@ -336,3 +337,14 @@ def test_several_codes_beside_words():
     )
     found = generator.sequence.part(decoded(jax.random.key(3)), "picture")
     assert found.shape == (3, 16, 2) and all(len(np.unique(found[..., i])) > 4 for i in range(2))
+
+
+def test_numbers_are_not_described():
+    c = changed(orthus(), conditioning=part("text", numbers=9, tokens=4))
+    tokenizer = models.build_tokenizer(c)
+    parts = [
+        jax.eval_shape(x.init, jax.random.key(0)) for x in (tokenizer, models.build_generator(c, tokenizer))
+    ]
+    words = "describe: expected a generator that writes words, found conditioning text, whose captions are numbers"
+    with pytest.raises(UserError, match=words):
+        Model(c, *parts).describe(np.zeros((1, 16, 16, 1), np.float32))
