@@ -150,11 +150,13 @@ class Generator:
         """The content of all segments from the picture's [B, n, ...] and the labels, and what of it is to be learnt.
 
         Returns:
-          Content of N slots, and float32 [B, N], or None where all of it is.
+          Content of N slots, and bool or float32 [B, N], or None where all of it is.
         """
-        segment = self.condition.segment
-        if segment is None:
+        segment, slot = self.condition.segment, self.tokenizer.slot
+        if segment is None and slot.stop is None:
             return content, None
+        if segment is None:  # an example without a stop code was cut off, and ends nowhere
+            return content, jnp.broadcast_to(slot.stopped(content)[:, None], content.shape)
         joined = self.sequence.join({segment.name: self.condition.content(labels), PICTURE: content})
         learnt = jnp.ones((len(content), self.sequence.grid.size))
         return joined, learnt.at[:, self.sequence.slots(segment.name)].set(self.condition.learnt(labels))
