@@ -5,16 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.core import meta
-from systems import labels_for, make, orthus
+from systems import jpeglm, labels_for, llamagen, make, orthus, rqtransformer
 
 from vargen import models
+from vargen.config import part
 from vargen.errors import UserError
 from vargen.feeds.contents import SoftCodes
 from vargen.heads import VDiffusion
 from vargen.heads.v_diffusion import signal_shares, trailing
 from vargen.layers import Initial
 from vargen.layout import Layout
+from vargen.model import Model
 from vargen.orders import SegmentOrder
+from vargen.samplers import Sampling, decode
 from vargen.slots import Grid
 
 
@@ -232,3 +235,116 @@ def test_mistakes():
     ):
         models.build_generator(c, models.build_tokenizer(c))
     assert Layout(np.zeros(1), np.zeros((1, 2))).segments is None
+
+
+def with_codes(head, **options):
+    """Captions, and a picture of two codes a slot."""
+    c = orthus()
+    c.tokenizer, c.feed = rqtransformer().tokenizer, part("shift")
+    c.head = part("segments", heads=dict(text=part("categorical"), picture=part(head, **options)))
+    return c
+
+
+def without_soft_codes(**changes):
+    """Orthus, whose latents enter by a linear map, with other parts."""
+    c = orthus()
+    del c.feed.soft_codes
+    for axis, fields in changes.items():
+        c[axis].update(fields)
+    return c
+
+
+def changed(c, **parts):
+    """A config with other parts."""
+    for axis, value in parts.items():
+        c[axis] = value
+    return c
+
+
+@pytest.mark.parametrize(
+    "c, message",
+    [
+        (
+            changed(without_soft_codes(), tokenizer=jpeglm().tokenizer),
+            "segments: expected slots without a stop code beside others, found picture",
+        ),
+        (changed(orthus(), order=part("raster")), "order.name: expected segments, .* has 2, found raster"),
+        (
+            changed(llamagen(), order=part("segments", sequences=((0,),))),
+            "order.name: expected an order of one segment, such as raster, .* has 1, found segments",
+        ),
+        (without_soft_codes(feed=dict(vectors=True)), "feed.vectors: expected False for .* several segments"),
+        (without_soft_codes(feed=dict(name="staged")), "feed staged: expected a tokenizer of several codes"),
+        (
+            changed(llamagen(), feed=part("shift", soft_codes=8)),
+            "feed.soft_codes: expected 0 for slots of one of",
+        ),
+        (
+            changed(orthus(), head=part("depth", layers=1)),
+            "head depth: expected a tokenizer of several codes",
+        ),
+        (changed(orthus(), head=part("categorical")), "head categorical: expected a tokenizer of codes"),
+        (
+            changed(
+                orthus(),
+                head=part("segments", heads=dict(text=part("masked_lm"), picture=part("v_diffusion"))),
+            ),
+            "head.heads.text: expected a head that reads the rows of its own slots alone, .* found masked_lm",
+        ),
+        (
+            changed(
+                orthus(), head=part("segments", heads=dict(text=part("categorical"), picture=part("epsilon")))
+            ),
+            "head.heads.picture: .* found epsilon",
+        ),
+        (with_codes("staged"), "head.heads.picture: .* found staged"),
+    ],
+)
+def test_misfits(c, message):
+    with pytest.raises(UserError, match=message):
+        models.build_generator(c, models.build_tokenizer(c))
+
+
+def test_several_codes_beside_words():
+    """A head that gives a row for each code stands beside one that gives one; soft codes are the picture's."""
+    c = with_codes("depth", layers=1)
+    c.model.layers, c.model.dropout, c.compute_dtype = 1, 0.0, "float32"
+    tokenizer = models.build_tokenizer(c)
+    generator = models.build_generator(c, tokenizer)
+    params, quantizer = (
+        jax.jit(generator.init)(jax.random.key(0)),
+        tokenizer.init(jax.random.key(1))["quantizer"],
+    )
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: x + 0.2 * rng.normal(size=x.shape).astype(x.dtype), params)
+    codes, captions = jnp.asarray(rng.integers(0, 16, (3, 16, 2))), labels_for(generator, 3)
+
+    @jax.jit
+    def losses(soft):
+        key = jax.random.key(2)
+        return [
+            generator.loss(params, quantizer, codes, captions, key, False, None, x)[1] for x in (None, soft)
+        ]
+
+    hard, same = losses(jax.nn.one_hot(codes, 16))
+    np.testing.assert_allclose(same["picture_loss"], hard["picture_loss"], rtol=1e-6)
+    other = losses(jnp.full((3, 16, 2, 16), 1 / 16))[1]
+    assert (
+        abs(other["picture_loss"] - hard["picture_loss"]) > 0.01 and other["text_loss"] == hard["text_loss"]
+    )
+    decoded = jax.jit(
+        lambda key: decode(generator, params, quantizer, captions, key, Sampling.make()).content
+    )
+    found = generator.sequence.part(decoded(jax.random.key(3)), "picture")
+    assert found.shape == (3, 16, 2) and all(len(np.unique(found[..., i])) > 4 for i in range(2))
+
+
+def test_numbers_are_not_described():
+    c = changed(orthus(), conditioning=part("text", numbers=9, tokens=4))
+    tokenizer = models.build_tokenizer(c)
+    parts = [
+        jax.eval_shape(x.init, jax.random.key(0)) for x in (tokenizer, models.build_generator(c, tokenizer))
+    ]
+    words = "describe: expected a generator that writes words, found conditioning text, whose captions are numbers"
+    with pytest.raises(UserError, match=words):
+        Model(c, *parts).describe(np.zeros((1, 16, 16, 1), np.float32))

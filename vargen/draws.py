@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+APART = 2**32 - 1  # the number of the draw of `gumbel`, which no step and no code has
+
 
 class Draws(Protocol):
     """Independent draws for each of some slots [B, n]."""
@@ -63,7 +65,7 @@ class Keyed:
         return jax.vmap(jax.vmap(lambda k: jax.random.normal(k, shape)))(self.keys)
 
     def gumbel(self):
-        return jax.vmap(jax.vmap(lambda k: jax.random.gumbel(jax.random.fold_in(k, 1))))(self.keys)
+        return jax.vmap(jax.vmap(lambda k: jax.random.gumbel(jax.random.fold_in(k, APART))))(self.keys)
 
     def choose(self, logits, greedy=False):
         noise = jax.vmap(jax.vmap(lambda k: jax.random.gumbel(k, logits.shape[-1:])))(self.keys)

@@ -105,7 +105,7 @@ class Generator:
           train: label dropout, dropout and stochastic depth on.
           progress: float32 [], the share of the training that is done, which orders may depend on; None for the
             order that they end with.
-          soft: None, or float32 [B, N, *slot.shape, K]: the probabilities that codes are to have, of which `content` is
+          soft: None, or float32 [B, n, *slot.shape, K]: the probabilities that codes are to have, of which `content` is
             a draw.
 
         Returns:
@@ -130,7 +130,7 @@ class Generator:
             self._weight(content, rows, learnt),
             train,
             quantizer,
-            None if soft is None else contents.take(soft, rows.slots),
+            None if soft is None else contents.take(self._padded(soft), rows.slots),
             method="loss",
             rngs={"head": key_head},
         )
@@ -150,14 +150,22 @@ class Generator:
         """The content of all segments from the picture's [B, n, ...] and the labels, and what of it is to be learnt.
 
         Returns:
-          Content of N slots, and float32 [B, N], or None where all of it is.
+          Content of N slots, and bool or float32 [B, N], or None where all of it is.
         """
-        segment = self.condition.segment
-        if segment is None:
+        segment, slot = self.condition.segment, self.tokenizer.slot
+        if segment is None and slot.stop is None:
             return content, None
+        if segment is None:  # an example without a stop code was cut off, and ends nowhere
+            return content, jnp.broadcast_to(slot.stopped(content)[:, None], content.shape)
         joined = self.sequence.join({segment.name: self.condition.content(labels), PICTURE: content})
         learnt = jnp.ones((len(content), self.sequence.grid.size))
         return joined, learnt.at[:, self.sequence.slots(segment.name)].set(self.condition.learnt(labels))
+
+    def _padded(self, x):
+        """[B, n, ...] of the picture's slots -> [B, N, ...] of all, zeros for those of other segments."""
+        own = self.sequence.slots(PICTURE)
+        around = own.start, self.sequence.grid.size - own.stop
+        return jnp.pad(x, [(0, 0), around, *[(0, 0)] * (x.ndim - 2)])
 
     def told(self, labels):
         """What labels say of the sequence: content [B, N, ...] and bool [N], where; None where they say nothing."""

@@ -220,9 +220,11 @@ class Model:
           UserError: as `encode`; a generator that writes none, or whose texts are numbers.
         """
         generator, images = self.needs_generator(), self._images(images)
-        if generator.condition.segment is None:
+        if not generator.condition.writes:
+            numbers = "" if generator.condition.segment is None else ", whose captions are numbers"
             raise UserError(
-                f"describe: expected a generator that writes words, found conditioning {self.config.conditioning.name}"
+                "describe: expected a generator that writes words, found conditioning "
+                f"{self.config.conditioning.name}{numbers}"
             )
         sampling = Sampling.make(temperature=temperature)
         content = self._encode(self.tokenizer_params, images)

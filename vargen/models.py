@@ -85,7 +85,7 @@ def build_generator(config, tokenizer) -> Generator:
             kv_heads=config.mixer.get("kv_heads", 0),
             **common,
         )
-        feed.check(ordering)
+        _check_order(config, sequence, ordering, feed)
         _check_condition(config, condition, feed, m["adaptive"])
         head = parts.build(
             HEADS,
@@ -272,6 +272,24 @@ def _check_condition(config, condition, feed, adaptive: str) -> None:
     if feed.modulates_rows and adaptive == "none":
         what = f"{config.feed.name}: step_condition" if config.feed.name == "shift" else config.feed.name
         raise UserError(f"feed {what} modulates blocks, expected model.adaptive adaln or shared, found none")
+
+
+def _check_order(config, sequence, ordering, feed) -> None:
+    if ordering.partial and not feed.takes_partial:
+        raise UserError(
+            f"order {config.order.name}: trains on some of the slots alone, which needs the feed refine, found "
+            f"{config.feed.name}"
+        )
+    feed.check(ordering)
+    several, segmented = len(sequence.segments) > 1, False
+    if not ordering.random_decoding:
+        segmented = ordering.decoding(None, 1).segments is not None
+    if several != segmented:
+        wanted = "segments" if several else "an order of one segment, such as raster"
+        raise UserError(
+            f"config field order.name: expected {wanted}, as the sequence has {len(sequence.segments)}, found "
+            f"{config.order.name}"
+        )
 
 
 def _check_drafts(config, feed, head) -> None:

@@ -84,8 +84,18 @@ class Sequence:
 
     @functools.cached_property
     def slot(self) -> Slot | Slots:
-        """What they hold."""
-        return self.segments[0].slot if len(self.segments) == 1 else Slots(self.segments)
+        """What they hold.
+
+        Raises:
+          ValueError: slots of several segments, of which some end with a stop code.
+        """
+        if len(self.segments) == 1:
+            return self.segments[0].slot
+        if stopping := [s.name for s in self.segments if s.slot.stop is not None]:
+            raise ValueError(
+                f"segments: expected slots without a stop code beside others, found {stopping[0]}"
+            )
+        return Slots(self.segments)
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from vargen import parts
 from vargen.conditioning import CONDITIONINGS
+from vargen.errors import UserError
 from vargen.layers import Initial
 
 # Name -> (options, many labels as a user gives them, something that is none).
@@ -85,3 +86,20 @@ def test_labels(name):
     with pytest.raises(ValueError) as error:
         part.parse(CONDITIONS[name][2])
     assert "\n" not in str(error.value)
+
+
+def test_captions_that_are_numbers():
+    """No caption is one, and texts are none; what they say is no text."""
+    part = CONDITIONINGS["text"](width=8, initial=Initial(0.5), tokens=3, numbers=9)
+    np.testing.assert_array_equal(part.parse(None), [[1, 0, 0]])
+    np.testing.assert_array_equal(part.parse([None, None]), [[1, 0, 0]] * 2)
+    assert not part.writes and make("text")[0].writes
+    for wrong, found in (
+        ("a", "found 'a'"),
+        ([None, 3], "found 3"),
+        ([[9, 1, 0]], "found 9"),
+        (0.5, "found float64"),
+    ):
+        with pytest.raises(UserError) as error:
+            part.parse(wrong)
+        assert str(error.value) == f"captions: expected whole numbers [B, 3] from 0 to 8, or None, {found}"

@@ -9,7 +9,9 @@ from harness import CASES, check_mixer, init, make, parallel
 from vargen.layout import HIDDEN, Layout, Memory, View
 from vargen.mixers import Attention
 from vargen.mixers.attention import dropped
-from vargen.mixers.rope import rotate
+from vargen.mixers.retention import Retention
+from vargen.mixers.rope import half_angles, rotate
+from vargen.slots import Grid
 
 OPTIONS = {
     "plain": dict(heads=2),
@@ -39,6 +41,28 @@ def test_rotary_positions_in_three_dimensions():
         at = np.eye(3, dtype=int)[axis]
         moved = np.asarray(turn(q, at)) != np.asarray(turn(q, (0, 0, 0)))
         assert moved[4 * axis : 4 * axis + 4].all() and moved.sum() == 4
+
+
+@pytest.mark.parametrize(
+    "mixer, case, options, wanted",
+    [
+        (Attention, "raster", dict(heads=8, rope="sequence"), "2 channels for rope sequence, found 1"),
+        (Attention, "raster", dict(heads=4, rope="places"), "4 channels for rope places, found 2"),
+        (Attention, "frames", dict(heads=1, rope="places"), "6 channels for rope places, found 8"),
+        (Attention, "raster", dict(heads=4, rope="halves"), "4 channels for rope halves, found 2"),
+        (Attention, "frames", dict(heads=1, rope="halves"), "16 channels for rope halves, found 8"),
+        (Retention, "raster", dict(heads=8, rotary=True), "2 channels out of 8 for rotary, found 8"),
+    ],
+)
+def test_heads_divide_into_rotary_pairs(mixer, case, options, wanted):
+    with pytest.raises(ValueError, match=f"mixer.heads: expected heads of a multiple of {wanted}"):
+        make(mixer, CASES[case], **options)
+
+
+def test_the_last_level_says_how_long_the_axes_are():
+    coords = np.array([[5, 60], [0, 1]])
+    found = half_angles(coords, 8, Grid(((1, 1), (64, 64))))
+    np.testing.assert_array_equal(found, half_angles(coords, 8, Grid(((64, 64),))))
 
 
 RATE = 0.3

@@ -10,7 +10,7 @@ import pytest
 from systems import labels_for, make
 
 from vargen.draws import keyed
-from vargen.orders import Confidence, Order
+from vargen.orders import Confidence, Fixed, Order
 from vargen.orders.schedules import COUNTS, CURVES, share
 from vargen.samplers import Sampling, decode
 from vargen.slots import Grid
@@ -123,7 +123,7 @@ def test_what_the_loss_counts(counts):
     generator = dataclasses.replace(generator, feed=generator.feed.clone(counts=counts))
     content = jax.random.randint(jax.random.key(1), (6, 16), 0, 16)
     order, quantizer = generator.ordering.training(jax.random.key(2), content), tokenizer_params["quantizer"]
-    generator = dataclasses.replace(generator, ordering=_Known(order))
+    generator = dataclasses.replace(generator, ordering=Fixed(generator.ordering.grid, order))
     labels = labels_for(generator, 6)
     found, _ = generator.loss(params, quantizer, content, labels, jax.random.key(3), train=False)
     hidden, _ = generator.hidden(params, quantizer, content, labels, order)
@@ -142,11 +142,11 @@ def test_what_the_loss_counts(counts):
     assert len({round(x, 4) for x in expected.values()}) == 3
 
 
-class _Known:
-    """An ordering whose training pass is known."""
-
-    def __init__(self, order):
-        self.order = order
-
-    def training(self, key, content, progress=None):
-        return self.order
+def test_the_noise_of_the_choice_is_no_draw_of_the_contents():
+    """It is none of those that the codes of a slot are drawn by, whichever their number."""
+    draws = keyed(jax.random.key(0), 2, 3)
+    drawn = [
+        jax.vmap(jax.vmap(jax.random.gumbel))(keys)
+        for keys in (draws.keys, *(draws.of(i).keys for i in range(5)))
+    ]
+    assert all(np.abs(draws.gumbel() - x).min() > 1e-6 for x in drawn)

@@ -46,6 +46,9 @@ def test_one_row_a_pass_is_sequential_and_greedy_codes_are_its():
         found = run(params, labels, sampling(temperature=temperature, policy="jacobi", window=1))
         np.testing.assert_array_equal(found.content, expected.content)
         assert found.passes.tolist() == expected.passes.tolist() == [16] * 3
+    # Where steps of one slot are to take the likeliest codes, windows do.
+    sides = sampling(temperature=0.9, policy="jacobi", window=5, random_sides=(4,))
+    np.testing.assert_array_equal(run(params, labels, sides).content, expected.content)
     several = dict(policy="jacobi", window=5, guess="left")
     found = run(params, labels, sampling(temperature=0.0, **several))
     np.testing.assert_array_equal(found.content, expected.content)
@@ -196,3 +199,8 @@ def test_what_it_cannot_do_is_said():
         with pytest.raises(ValueError, match=f"sampling.policy: jacobi needs {words}"):
             check(generator, order, Sampling.make(policy="jacobi"))
         check(generator, order, Sampling.make())
+    generator, params, _ = make("llamagen")
+    kept = jnp.zeros((2, 16), int), np.arange(16) < 4
+    args = params, None, labels_for(generator, 2), jax.random.key(0), Sampling.make(policy="jacobi")
+    with pytest.raises(ValueError, match="sampling.policy: jacobi can't put what is kept into its windows"):
+        decode(generator, *args, kept=kept)

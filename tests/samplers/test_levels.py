@@ -16,7 +16,7 @@ from vargen.config import part
 from vargen.errors import UserError
 from vargen.model import Model
 from vargen.orders.subsets import SomeLevels
-from vargen.samplers import Sampling, decode
+from vargen.samplers import Sampling, check, decode
 from vargen.slots import Grid
 
 
@@ -156,6 +156,18 @@ def test_the_ramp_and_the_greedy_levels():
     np.testing.assert_allclose(made.scales(sides**2)[13:], 4.0)
     np.testing.assert_allclose(made.scales(sides[:4] ** 2), [1, 2, 3, 4], rtol=1e-6)
     assert [made.of_step(s * s).top_k for s in (1, 2, 3, 16)] == [5, 5, 1, 5]
+
+
+@pytest.mark.parametrize("name, known", [("flexvar", True), ("flowar", False), ("maskgit", False)])
+def test_greedy_levels_need_codes_and_steps_of_their_own_size(name, known):
+    _, generator, _, _ = make(name)
+    order, settings = generator.ordering.decoding(None, 1), Sampling.make(random_sides=(2,))
+    if known:
+        return check(generator, order, settings)
+    with pytest.raises(
+        ValueError, match="sampling.random_sides: expected none, as they need a categorical head"
+    ):
+        check(generator, order, settings)
 
 
 def test_levels_that_cannot_be_drawn():

@@ -244,6 +244,22 @@ def test_options_refused(options, message):
     assert message in str(error.value)
 
 
+def lengths_of(tokenizer, images):
+    """How many bytes each image takes."""
+    count = jax.jit(lambda x: jpeg.encode(tokenizer.frame, x, tokenizer.length)[1])
+    return np.asarray(count(images))
+
+
+def test_files_are_traced_once(monkeypatch):
+    """By every tokenizer that is the same."""
+    traces, split = [], jpeg.byte_pairs.split
+    monkeypatch.setattr(jpeg.byte_pairs, "split", lambda *args: traces.append(args) or split(*args))
+    tokenizer = build(length=33)
+    params, content = tokenizer.init(jax.random.key(0)), jnp.zeros((2, 34), jnp.int32).at[:, 5].set(jpeg.STOP)
+    files = [t.files(params, content) for t in (tokenizer, tokenizer, build(length=33))]
+    assert files[0] == files[1] == files[2] and len(traces) == 1
+
+
 def test_tokenizer():
     """Digits as bytes, a stop code after them; a picture half known is that of its first bytes."""
     tokenizer = build()
@@ -253,7 +269,7 @@ def test_tokenizer():
     images = digits()
     content = jax.jit(tokenizer.encode)(params, images)
     assert content.shape == (len(images), 65) and content.dtype == jnp.int32
-    lengths = np.asarray(jax.jit(tokenizer.lengths)(images))
+    lengths = lengths_of(tokenizer, images)
     assert lengths.max() <= 64
     np.testing.assert_array_equal(np.asarray(content) == jpeg.STOP, np.arange(65) >= lengths[:, None])
 
@@ -275,8 +291,10 @@ def test_tokenizer():
 def test_pictures_that_do_not_fit_are_cut():
     tokenizer = build(length=40)
     params = tokenizer.init(jax.random.key(0))
-    encode = jax.jit(lambda images: (tokenizer.encode(params, images), tokenizer.lengths(images)))
-    content, lengths = map(np.asarray, encode(digits()))
+    content, lengths = (
+        np.asarray(jax.jit(tokenizer.encode)(params, digits())),
+        lengths_of(tokenizer, digits()),
+    )
     assert 0 < np.sum(lengths > 40) < len(lengths)
     np.testing.assert_array_equal((content < jpeg.STOP).all(axis=1), lengths > 40)
 

@@ -47,7 +47,7 @@ def run(model: Model, workdir: PathLike, out: Path, samples: int, seed: int) -> 
     found = dict(
         pictures=shapes.words_to_pictures(drawn, captions), real=shapes.words_to_pictures(decoded, captions)
     )
-    if condition.segment is not None:
+    if condition.writes:
         texts = common.described(model, floats, size)
         found["words"] = shapes.pictures_to_words(texts, captions)
     for name, measured in found.items():

@@ -18,6 +18,7 @@ class Conditioning(Protocol):
       pads: whether rows may be padding.
       takes: what labels are: "classes" of the data, its captions as "texts", or "embeddings" of a text encoder.
       remembers: whether it makes a memory (`Condition.memory`), which needs blocks with cross-attention.
+      writes: whether what the segment's content says are words, which `texts` gives.
       segment: the slots of the sequence whose content labels are; None where they are no part of it.
     """
 
@@ -28,6 +29,9 @@ class Conditioning(Protocol):
     pads: bool
     takes: str
     remembers: bool
+
+    @property
+    def writes(self) -> bool: ...
 
     @property
     def segment(self) -> Segment | None: ...
@@ -57,7 +61,7 @@ class Conditioning(Protocol):
         ...
 
     def texts(self, content: Any) -> list[str]:
-        """What the segment's content [B, n, ...] says; where there is one."""
+        """What the segment's content [B, n, ...] says; where it `writes`."""
         ...
 
     def __call__(self, labels: Any) -> Condition:
@@ -70,6 +74,7 @@ class Apart:
 
     segment = None
     remembers = False
+    writes = False
 
     def content(self, labels: Any) -> Any:
         """There is none."""

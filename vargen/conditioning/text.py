@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from vargen.conditioning.condition import Condition
 from vargen.conditioning.words import WordEmbedding
+from vargen.errors import UserError
 from vargen.layers import logical
 from vargen.limits import Between
 from vargen.segments import Segment
@@ -53,6 +54,24 @@ class Text(WordEmbedding):
     def most(self) -> int:
         """The largest number of a caption."""
         return (self.numbers or self.words.size) - 1
+
+    @property
+    def wanted(self) -> str:
+        """What captions are, in messages."""
+        return super().wanted.removeprefix("texts, or ") + ", or None" if self.numbers else super().wanted
+
+    @property
+    def writes(self) -> bool:
+        """Whether what the segment says are words."""
+        return not self.numbers
+
+    def encode(self, texts) -> np.ndarray:
+        """int32 [B, T] of B texts; of captions that come as numbers empty ones alone."""
+        if not self.numbers:
+            return super().encode(texts)
+        if wrong := [text for text in texts if not isinstance(text, str) or text]:
+            raise UserError(f"captions: expected {self.wanted}, found {wrong[0]!r:.80}")
+        return np.tile(self._none(), (len(texts), 1))
 
     @property
     def segment(self) -> Segment:

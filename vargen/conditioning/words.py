@@ -68,6 +68,15 @@ class WordEmbedding(Apart, nn.Module):
         """The largest number."""
         return self.null
 
+    @property
+    def wanted(self) -> str:
+        """What captions are, in messages."""
+        return f"texts, or whole numbers [B, {self.tokens}] from 0 to {self.most}"
+
+    def encode(self, texts) -> np.ndarray:
+        """int32 [B, T] of B texts; errors as of `words.Words.encode`."""
+        return self.words.encode(texts)
+
     def parse(self, captions, names=()) -> Any:
         """int32 [B, T] from what a user gave: texts, one text, None for no caption, or such numbers.
 
@@ -78,9 +87,9 @@ class WordEmbedding(Apart, nn.Module):
         if captions is None or isinstance(captions, str):
             captions = [captions]
         if isinstance(captions, (list, tuple)) and any(c is None or isinstance(c, str) for c in captions):
-            found = self.words.encode(["" if c is None else c for c in captions])
+            found = self.encode(["" if c is None else c for c in captions])
             return np.where([[c is None] for c in captions], self._none(), found)
-        wanted = f"texts, or whole numbers [B, {self.tokens}] from 0 to {self.most}"
+        wanted = self.wanted
         found = inputs.array(captions, "captions", wanted)
         if not jnp.issubdtype(found.dtype, jnp.integer):
             raise UserError(f"captions: expected {wanted}, found {found.dtype}")

@@ -17,6 +17,7 @@ class Feed(Protocol):
       cached: whether rows that are known are remembered in caches.
       takes_prefix: whether it takes a condition of several rows.
       takes_segments: whether it takes a sequence of several segments (`Order.segments`).
+      takes_partial: whether it takes a training pass over some of the slots (`Ordering.partial`).
       modulates_rows: whether rows bring conditions of their own (`Rows.condition`).
       drafts: whether its rows show what a `JointHead` has drafted: contents are `Noised` then.
       looks_ahead: whether it makes rows of a speculative step.
@@ -28,6 +29,7 @@ class Feed(Protocol):
     cached: bool
     takes_prefix: bool
     takes_segments: bool
+    takes_partial: bool
     modulates_rows: bool
     drafts: bool
     looks_ahead: bool
@@ -112,6 +114,7 @@ class Plain:
     stages = ("blocks",)
     takes_prefix = False
     takes_segments = False
+    takes_partial = False
     modulates_rows = False
     drafts = False
     looks_ahead = False

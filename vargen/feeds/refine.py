@@ -55,6 +55,7 @@ class Refine(Plain, nn.Module):
     dtype: Any = jnp.float32
 
     cached = True
+    takes_partial = True
 
     @property
     def stages(self):
@@ -89,10 +90,11 @@ class Refine(Plain, nn.Module):
         """Raises ValueError for an order whose steps are not the levels, or a tokenizer without them."""
         if not isinstance(self.tokenizer, Leveled):
             raise ValueError("feed refine: needs a tokenizer with levels, such as multiscale_vq")
-        fixed = None if ordering.random_decoding else ordering.decoding(None, 1)
+        drawn = ordering.random_decoding or (ordering.random and not ordering.partial)
+        fixed = None if drawn else ordering.decoding(None, 1)
         if fixed is None or not np.array_equal(fixed.steps, self.grid.coords[:, 0]):
             raise ValueError("feed refine: needs the order levels")
-        if ordering.random and not self.tokenizer.independent:
+        if ordering.partial and not self.tokenizer.independent:
             raise ValueError(
                 "feed refine: levels that are drawn need a tokenizer whose levels are independent, such as pyramid_vq"
             )

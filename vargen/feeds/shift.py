@@ -126,11 +126,21 @@ class Shift(Plain, nn.Module):
         return step.size, self.ahead > 0 and step.start == 0
 
     def check(self, ordering) -> None:
-        """Raises ValueError for an order that this feed can't honour."""
+        """Raises ValueError for an order that this feed can't honour, and for what it can't make of the slots."""
         if ordering.random_decoding:
             raise ValueError("feed shift: needs steps that are the same for all examples, found random sets")
         if ordering.random and not (self.target_positions or ordering.foretold):
             raise ValueError("feed shift: a random order needs target_positions=True, found False")
+        slots = [s.slot for s in self.slot.segments] if isinstance(self.slot, Slots) else [self.slot]
+        if self.vectors and len(slots) > 1:
+            raise ValueError(
+                f"config field feed.vectors: expected False for a sequence of several segments, {self.slot}, found True"
+            )
+        if self.soft_codes and all(slot.vocab for slot in slots):
+            raise ValueError(
+                f"config field feed.soft_codes: expected 0 for slots of {self.slot}, as numbers alone enter so, found "
+                f"{self.soft_codes}"
+            )
 
     def setup(self):
         self.content = embedding(

@@ -26,6 +26,7 @@ class Staged(Shift):
     one_table = True
     told = True
     looks_ahead = False
+    takes_segments = False
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -35,7 +36,7 @@ class Staged(Shift):
     def check(self, ordering) -> None:
         """Raises ValueError for an order that this feed can't honour, and for other slots than of several codes."""
         super().check(ordering)
-        if not self.slot.vocab or not self.slot.shape:
+        if not self.slot.vocab or len(self.slot.shape) != 1:
             raise ValueError(
                 f"feed staged: expected a tokenizer of several codes a slot, such as rq, found slots of {self.slot}"
             )

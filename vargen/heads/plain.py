@@ -21,8 +21,8 @@ class OfLatents(Plain):
     """Heads over latents."""
 
     def check(self, slot) -> None:
-        """Raises ValueError for slots that hold codes."""
-        if slot.vocab:
+        """Raises ValueError for slots that hold codes, or belong to several segments."""
+        if slot.vocab or len(slot.shape) != 1:
             raise ValueError(f"head {self.called}: expected a tokenizer of latents, found slots of {slot}")
 
 
@@ -31,7 +31,7 @@ class OfSeveralCodes(Plain):
 
     def check(self, slot) -> None:
         """Raises ValueError for slots that hold anything else."""
-        if not slot.vocab or not slot.shape:
+        if not slot.vocab or len(slot.shape) != 1:
             raise ValueError(
                 f"head {self.called}: expected a tokenizer of several codes a slot, such as rq, found slots of {slot}"
             )

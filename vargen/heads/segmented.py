@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
 
 from vargen.content import take
 from vargen.heads.head import Sample
 from vargen.heads.plain import Plain
-from vargen.segments import Segment, Slots, rows_of
+from vargen.segments import PICTURE, Segment, Slots, rows_of
 
 
 class Segmented(Plain):
@@ -29,7 +28,8 @@ class Segmented(Plain):
     weights: tuple[float, ...] = ()
 
     def check(self, slot) -> None:
-        """Raises ValueError for another number of segments, and what the heads don't model."""
+        """Raises ValueError for another number of segments, what the heads don't model, and heads that need more than
+        the rows of their own slots behind the last stage."""
         if not isinstance(slot, Slots):
             raise ValueError(f"head segments: expected a sequence of several segments, found slots of {slot}")
         names = [segment.name for segment in self.segments]
@@ -39,14 +39,20 @@ class Segmented(Plain):
                     f"config field head.{field}: expected one for each of {', '.join(names)}, found {len(found)}"
                 )
         for segment in self.segments:
-            self.heads[segment.name].check(segment.slot)
+            head = self.heads[segment.name]
+            head.check(segment.slot)
+            if head.levels is not None or head.each_stage or head.shares:
+                raise ValueError(
+                    f"config field head.heads.{segment.name}: expected a head that reads the rows of its own slots "
+                    f"alone, in one pass, such as categorical or v_diffusion, found {head.called}"
+                )
 
     def __call__(self, hidden):
-        """Touches all parameters (for initialisation): [..., D] -> float32 [..., all outputs]."""
-        return jnp.concatenate([self.heads[s.name](hidden) for s in self.segments], axis=-1)
+        """Touches all parameters (for initialisation): [B, n, D] -> what each head makes of it, by segments."""
+        return {s.name: self.heads[s.name](hidden) for s in self.segments}
 
     def loss(self, hidden, target, layout, weight=None, train: bool = True, quantizer=None, soft=None):
-        """The weighted sum over segments, of whole passes; see `Head.loss`.
+        """The weighted sum over segments, of whole passes; see `Head.loss`. What is `soft` is the picture's.
 
         Returns:
           The loss, and metrics: of each segment its `loss`, and its head's, with its name before them.
@@ -57,7 +63,13 @@ class Segmented(Plain):
             rows = rows_of(layout.segments, number, segment.grid.size)
             own = None if weight is None else take(weight, rows)
             loss, more = head.loss(
-                take(hidden, rows), take(target[segment.name], rows), None, own, train, quantizer
+                take(hidden, rows),
+                take(target[segment.name], rows),
+                None,
+                own,
+                train,
+                quantizer,
+                None if soft is None or segment.name != PICTURE else take(soft, rows),
             )
             total = total + (self.weights[number] if self.weights else 1.0) * loss
             metrics |= {f"{segment.name}_{name}": x for name, x in dict(more, loss=loss).items()}

@@ -77,26 +77,25 @@ class Attention(nn.Module):
 
     def check(self, layout) -> None:
         """Raises ValueError for heads that don't fit; attention honours every layout."""
-        groups = self.kv_heads or self.heads
         if self.width % self.heads:
             raise ValueError(
                 f"config field mixer.heads: expected a divisor of the width {self.width}, found {self.heads}"
             )
-        if self.heads % groups:
+        if self.heads % self.groups:
             raise ValueError(
-                f"config field mixer.kv_heads: expected a divisor of the {self.heads} heads, found {groups}"
+                f"config field mixer.kv_heads: expected a divisor of the {self.heads} heads, found {self.groups}"
             )
-
         axes = layout.coords.shape[-1]
-        if self.rope == "halves" and (axes not in (2, 3) or self.head_dim % (2 * sum(shares(axes)))):
+        turned = dict(none=1, sequence=2, places=2 * axes, halves=2 * sum(shares(axes)))[self.rope]
+        if self.head_dim % turned:
             raise ValueError(
-                f"config field mixer.heads: expected heads of a multiple of {2 * sum(shares(3 if axes == 3 else 2))} "
-                f"channels for rope halves, found {self.head_dim}"
+                f"config field mixer.heads: expected heads of a multiple of {turned} channels for rope {self.rope}, "
+                f"found {self.head_dim}"
             )
 
     def init_cache(self, batch: int, length: int) -> dict[str, jax.Array]:
         """An empty cache for `length` rows: key and value [B, M, G, D/H]."""
-        shape = (batch, length, self.kv_heads or self.heads, self.head_dim)
+        shape = (batch, length, self.groups, self.head_dim)
         return {"key": jnp.zeros(shape, self.dtype), "value": jnp.zeros(shape, self.dtype)}
 
     @nn.compact

@@ -35,6 +35,15 @@ class Retention(Recurrent):
         dim = self.width // self.heads
         return {"state": jnp.zeros((batch, self.heads, dim, dim), jnp.float32)}
 
+    def check(self, layout) -> None:
+        """Raises ValueError as of `Recurrent`, and for heads that don't divide into rotary pairs."""
+        super().check(layout)
+        if self.rotary and self.width % (2 * self.heads):
+            raise ValueError(
+                f"config field mixer.heads: expected heads of a multiple of 2 channels out of {self.width} for rotary, "
+                f"found {self.heads}"
+            )
+
     @nn.compact
     def __call__(self, x, layout: Layout, cache=None, train: bool = False):
         """[B, N, D] -> [B, N, D] and the cache after these rows (None in the parallel form)."""

@@ -49,10 +49,10 @@ def shares(axes: int) -> tuple[int, ...]:
 def half_angles(coords, dim: int, grid: Grid) -> jax.Array:
     """float32 [..., D]: the angles of `mix_halves` at coords int [..., A].
 
-    An axis of length L has base 100 (1 + floor(floor(8 L / pi) / 100)) and frequencies base^-x, x evenly from 0 to 1,
-    each in the first and again in the second half of the axis's channels.
+    An axis of length L (the last level's) has base 100 (1 + floor(floor(8 L / pi) / 100)) and frequencies base^-x, x
+    evenly from 0 to 1, each in the first and again in the second half of the axis's channels.
     """
-    sides = grid.levels[0] if coords.shape[-1] == 2 else (grid.frames, *grid.levels[0])
+    sides = grid.levels[-1] if coords.shape[-1] == 2 else (grid.frames, *grid.levels[-1])
     each = shares(len(sides))
     found = []
     for axis, (side, share) in enumerate(zip(sides, each, strict=True)):

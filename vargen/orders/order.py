@@ -61,6 +61,7 @@ class Ordering(Protocol):
       random: whether examples have different orders in training.
       random_decoding: whether they have in decoding.
       foretold: whether the slots that are known tell which comes next, also where it is random.
+      partial: whether a training pass may have some of the slots alone (`Order.exists`).
       most_known: the most slots that are known, and not predicted, in a training pass.
       proposes: what a step of decoding looks at: "step", the slots that it keeps; or "rest", every slot that is
         unknown, of which it keeps as many as the step has: which, says `revise`.
@@ -71,6 +72,7 @@ class Ordering(Protocol):
     random_decoding: bool = False
     proposes: Literal["step", "rest"] = "step"
     foretold: bool = False
+    partial: bool = False
 
     @property
     def most_known(self) -> int:

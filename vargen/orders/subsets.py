@@ -40,6 +40,7 @@ class SomeLevels(Ordering):
     thinning: tuple[float, ...]
     most: int
     random: bool = True
+    partial: bool = True
 
     def drawn(self, key: Any) -> jax.Array:
         """bool [L]: a set."""

@@ -112,10 +112,15 @@ def begin(
 
 
 def check(generator, order: Order, sampling: Sampling) -> None:
-    """Raises ValueError for filters that the head doesn't know, and a policy that parts or the order don't allow."""
+    """Raises ValueError for filters that the head doesn't know, steps of the likeliest codes where feeds pad them, and
+    a policy that parts or the order don't allow."""
     if not generator.head.explicit and (sampling.top_k or sampling.nucleus):
         field = "top_k" if sampling.top_k else "top_p"
         raise ValueError(f"sampling.{field}: expected none, as filters need a categorical head, found one")
+    if sampling.random_sides and not (generator.head.explicit and generator.feed.cached):
+        raise ValueError(
+            "sampling.random_sides: expected none, as they need a categorical head and a feed with a cache, found some"
+        )
     POLICIES[sampling.policy].check(generator, order)
 
 

@@ -100,7 +100,7 @@ def decode(call: Call, decoding: Decoding, layers: Any, known: int, passes: int)
     """All slots behind the first `known`, whose passes are behind; `layers` as of `Generator.step`."""
     batch, total = decoding.content.shape[:2]
     width = call.sampling.window
-    first = jnp.full(batch, known)
+    first = _ended(call, decoding.content, jnp.full(batch, known))
     content, laws = _guess(call, decoding.content, first, first, jnp.zeros((), jnp.int32))
     window = Window(first, laws, jnp.full(batch, passes), jnp.zeros((), jnp.int32))
 
@@ -114,11 +114,21 @@ def decode(call: Call, decoding: Decoding, layers: Any, known: int, passes: int)
         kept = jnp.where(going, count, 0)
         content, laws = _slide(call, content, window, kept, laws)
         cache = call.generator.rollback(cache, contents.repeat_to(kept, len(call.condition.prefix)))
-        window = Window(window.known + kept, laws, window.passes + going, window.turn + 1)
+        known = _ended(call, content, window.known + kept)
+        window = Window(known, laws, window.passes + going, window.turn + 1)
         return dataclasses.replace(decoding, content=content, cache=cache), window
 
     start = dataclasses.replace(decoding, content=content), window
     return jax.lax.while_loop(lambda carry: jnp.any(carry[1].known < total), body, start)
+
+
+def _ended(call: Call, content, known):
+    """int32 [B]: how many slots are settled: all, where a stop code is among the first `known` [B]."""
+    stop, total = call.generator.tokenizer.slot.stop, content.shape[1]
+    if stop is None:
+        return known
+    settled = jnp.arange(total) < known[:, None]
+    return jnp.where(jnp.any(settled & (content == stop), axis=1), total, known)
 
 
 def _look(call: Call, decoding: Decoding, known, at, layers):
@@ -128,7 +138,7 @@ def _look(call: Call, decoding: Decoding, known, at, layers):
     hidden, _, cache = call.step(decoding, decoding.content, step, layers)
     # One slot a step: a slot's place in the sequence is its step.
     scales = None if call.scales is None else jnp.take(call.scales, at, mode="clip")[..., None]
-    return call.head("law", hidden, call.sampling, scales), cache
+    return call.head("law", hidden, call.sampling.of_step(1), scales), cache
 
 
 def _settle(call: Call, content, window: Window, at, logits, laws):

@@ -39,6 +39,10 @@ def speculative(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
     """First what has arithmetic of its own, then windows of steps that are drafted, and verified (`jacobi`)."""
     if decoding.score is not None:
         raise ValueError("sampling.policy: jacobi keeps no scores; expected scheduled")
+    if call.kept is not None:
+        raise ValueError(
+            "sampling.policy: jacobi can't put what is kept into its windows; expected scheduled"
+        )
     known = passes = 0
     for steps in groups(call.order, call.generator.feed):
         if len(steps) > 1:

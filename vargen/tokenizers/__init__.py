@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -60,22 +61,7 @@ def build_vq(
 ) -> VQ:
     """The part "vq": one code per latent; options as `VQ`'s attributes (the defaults are LlamaGen's)."""
     codec = _codec(encoder, image_size, image_channels, channels, 1, dtype)
-    return VQ(
-        codec=codec,
-        image_size=image_size,
-        image_channels=image_channels,
-        grid=latent_grid(codec),
-        vocab=vocab,
-        channels=channels,
-        normalise=normalise,
-        beta=beta,
-        codebook_weight=codebook_weight,
-        entropy_weight=entropy_weight,
-        entropy_temperature=entropy_temperature,
-        revive_every=revive_every,
-        revive_until=revive_until,
-        revive_threshold=revive_threshold,
-    )
+    return _made(VQ, locals(), grid=latent_grid(codec))
 
 
 def build_multiscale_vq(
@@ -109,25 +95,7 @@ def build_multiscale_vq(
       UserError: the last level is not the encoder's grid, or a level is larger than it.
     """
     codec = _codec(encoder, image_size, image_channels, channels, 1, dtype)
-    return MultiScaleVQ(
-        codec=codec,
-        image_size=image_size,
-        image_channels=image_channels,
-        grid=_levels(levels, codec.grid, encoder, image_size),
-        vocab=vocab,
-        channels=channels,
-        normalise=normalise,
-        beta=beta,
-        codebook_weight=codebook_weight,
-        centre_weight=centre_weight,
-        entropy_weight=entropy_weight,
-        entropy_temperature=entropy_temperature,
-        phi=phi,
-        phi_ratio=phi_ratio,
-        revive_every=revive_every,
-        revive_until=revive_until,
-        revive_threshold=revive_threshold,
-    )
+    return _made(MultiScaleVQ, locals(), grid=_levels(levels, codec.grid, encoder, image_size))
 
 
 def build_pyramid_vq(
@@ -166,24 +134,7 @@ def build_pyramid_vq(
             "config field tokenizer.level_weight: needs an encoder that takes images of any size, such as conv, found "
             f"{encoder.get('name')} and {level_weight:g}"
         )
-    return PyramidVQ(
-        codec=codec,
-        image_size=image_size,
-        image_channels=image_channels,
-        grid=_levels(levels, codec.grid, encoder, image_size),
-        vocab=vocab,
-        channels=channels,
-        spread=spread,
-        normalise=normalise,
-        beta=beta,
-        codebook_weight=codebook_weight,
-        level_weight=level_weight,
-        entropy_weight=entropy_weight,
-        entropy_temperature=entropy_temperature,
-        revive_every=revive_every,
-        revive_until=revive_until,
-        revive_threshold=revive_threshold,
-    )
+    return _made(PyramidVQ, locals(), grid=_levels(levels, codec.grid, encoder, image_size))
 
 
 def _levels(
@@ -240,17 +191,7 @@ def build_kl(
 ) -> KL:
     """The part "kl": continuous latents; options as `KL`'s attributes (the defaults are MAR's)."""
     codec = _codec(encoder, image_size, image_channels, channels, 2, dtype)
-    return KL(
-        codec=codec,
-        image_size=image_size,
-        image_channels=image_channels,
-        grid=latent_grid(codec),
-        vocab=0,
-        channels=channels,
-        kl_weight=kl_weight,
-        scale=scale,
-        measure=measure,
-    )
+    return _made(KL, locals(), grid=latent_grid(codec), vocab=0)
 
 
 def build_rq(
@@ -283,21 +224,7 @@ def build_rq(
             f"config field tokenizer.cell: expected divisors of the latent grid {grid}, found {found}"
         )
     height, width = (side // part for side, part in zip(codec.grid, cell, strict=True))
-    return RQ(
-        codec=codec,
-        image_size=image_size,
-        image_channels=image_channels,
-        grid=Grid(((height, width),)),
-        vocab=vocab,
-        channels=channels * cell[0] * cell[1],
-        depth=depth,
-        shared=shared,
-        cell=cell,
-        beta=beta,
-        decay=decay,
-        restart=restart,
-        temperature=temperature,
-    )
+    return _made(RQ, locals(), grid=Grid(((height, width),)), channels=channels * cell[0] * cell[1])
 
 
 def build_pyramid_kl(
@@ -323,18 +250,7 @@ def build_pyramid_kl(
       UserError: the last level is not the encoder's grid, or a level is larger than it.
     """
     codec = _codec(encoder, image_size, image_channels, channels, 2, dtype)
-    return PyramidKL(
-        codec=codec,
-        image_size=image_size,
-        image_channels=image_channels,
-        grid=_levels(levels, codec.grid, encoder, image_size),
-        vocab=0,
-        channels=channels,
-        spread=spread,
-        kl_weight=kl_weight,
-        scale=scale,
-        measure=measure,
-    )
+    return _made(PyramidKL, locals(), grid=_levels(levels, codec.grid, encoder, image_size), vocab=0)
 
 
 TOKENIZERS = dict(
@@ -359,3 +275,9 @@ def _codec(encoder, image_size, image_channels, channels, moments, dtype):
         moments=moments,
         dtype=dtype,
     )
+
+
+def _made(kind: type, options: Mapping[str, Any], **own: Any) -> Any:
+    """A tokenizer of the options of its part that are its attributes too, and of its own."""
+    named = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{name: x for name, x in options.items() if name in named} | own)

@@ -95,6 +95,10 @@ class Autoencoder:
         """Content -> float32 [B, h, w, C], what the decoder takes; see `Tokenizer.latents`."""
         raise NotImplementedError
 
+    def split(self, content: jax.Array) -> list[jax.Array]:
+        """[B, N, ...] -> one [B, n, ...] per level."""
+        return jnp.split(content, self.grid.level_starts[1:], axis=1)
+
     def decode(self, params: dict, content: jax.Array) -> jax.Array:
         """Content -> float32 [B, H, W, C_image], not clipped."""
         return self.decode_latents(params, self.latents(params["quantizer"], content))

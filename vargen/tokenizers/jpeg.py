@@ -146,10 +146,6 @@ class Jpeg:
         merges = byte_pairs.learn(np.concatenate(scans), self.merges, STOP + 1, STOP)
         return dict(quantizer=dict(merges=jnp.asarray(merges)))
 
-    def lengths(self, images: jax.Array) -> jax.Array:
-        """Bytes that each image takes, above `length` where they don't fit: float32 [B, H, W, C] -> int32 [B]."""
-        return encode(self.frame, images, self.length)[1]
-
     def encode(self, params: dict, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """[B, H, W, C_image] -> codes int32 [B, N]. What doesn't fit is cut off, without a stop code."""
         scan, lengths = encode(self.frame, images, self.length + 1)
@@ -185,7 +181,7 @@ class Jpeg:
 
     def files(self, params: dict, content: jax.Array) -> list[bytes]:
         """Codes int32 [B, N] -> JPEG files, repaired where the codes have no end or more than one."""
-        scans, lengths = map(np.asarray, jax.jit(self.scan)(params["quantizer"], content))
+        scans, lengths = map(np.asarray, _scan(self, params["quantizer"], content))
         return [to_file(self.frame, scan[:length]) for scan, length in zip(scans, lengths, strict=True)]
 
     def valid(self, params: dict, content: jax.Array) -> jax.Array:
@@ -230,6 +226,9 @@ class Jpeg:
     ) -> tuple[dict, dict]:
         """Nothing is done."""
         return params, stats
+
+
+_scan = jax.jit(Jpeg.scan, static_argnums=0)  # of every tokenizer that is alike, one program
 
 
 def build(

@@ -92,10 +92,6 @@ class MultiScaleVQ(Autoencoder, Leveled):
         """Codes int32 [...] -> float32 [..., C]."""
         return qparams["codebook"][content]
 
-    def split(self, content: jax.Array) -> list[jax.Array]:
-        """[B, N, ...] -> one [B, n, ...] per level."""
-        return jnp.split(content, self.grid.level_starts[1:], axis=1)
-
     # The running sum, which the feed of a generator is made of.
 
     def start(self, batch: int) -> jax.Array:

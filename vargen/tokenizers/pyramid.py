@@ -16,11 +16,11 @@ import numpy as np
 
 from vargen.errors import UserError
 from vargen.slots import Grid
-from vargen.tokenizers import resample, usage
-from vargen.tokenizers.autoencoder import Autoencoder, check_images, flat
+from vargen.tokenizers import resample
+from vargen.tokenizers.autoencoder import Autoencoder, flat
 from vargen.tokenizers.kl import KL
 from vargen.tokenizers.tokenizer import Leveled
-from vargen.tokenizers.vq import VQ, distances, entropy_loss, nearest, normalised
+from vargen.tokenizers.vq import VQ, normalised
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,10 +94,6 @@ class Pyramid(Autoencoder, Leveled):
         codec = dataclasses.replace(self.codec, grid=last)
         return dataclasses.replace(self, codec=codec, grid=Grid(levels), image_size=size)
 
-    def split(self, content: jax.Array) -> list[jax.Array]:
-        """[B, N, ...] -> one [B, n, ...] per level."""
-        return jnp.split(content, self.grid.level_starts[1:], axis=1)
-
     def latents(self, qparams: dict, content: jax.Array, known: jax.Array | None = None) -> jax.Array:
         """The last level's latents float32 [B, h, w, C]; or the last's that is known whole, interpolated."""
         if known is None:
@@ -135,48 +131,17 @@ class PyramidVQ(Pyramid, VQ):
 
     level_weight: float
 
-    def init_stats(self) -> dict:
-        """See `usage.init`."""
-        return usage.init(len(self.grid.levels), self.vocab)
-
-    def encode(self, params: dict, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """[B, H, W, C_image] -> codes int32 [B, N], level by level. The key is not used."""
-        check_images(self, images)
-        return self.quantise(params["quantizer"], self.codec.encode(params, images))
-
-    def quantise(self, qparams: dict, features: jax.Array) -> jax.Array:
-        """The encoder's features float32 [B, h, w, C] -> codes int32 [B, N]."""
-        codes = self.codes(qparams)
-        found = [nearest(v, codes).reshape(len(features), -1) for v in self._levels(features)]
-        return jnp.concatenate(found, axis=1)
+    def levels(self, features: jax.Array) -> list[jax.Array]:
+        """The encoder's features [B, h, w, C] averaged to each level: one float32 [B n, C] per level."""
+        found = [resample.area(features, size).reshape(-1, self.channels) for size in self.grid.levels]
+        return [normalised(x) for x in found] if self.normalise else found
 
     def bottleneck(self, params: dict, stats: dict, images: jax.Array, key: jax.Array) -> tuple:
         """The last level's straight-through latents, and the losses, averaged over the levels."""
-        check_images(self, images)
-        codes, levels = self.codes(params["quantizer"]), self.grid.levels
-        through, shares, losses = [], [], []
-        for vectors, size in zip(self._levels(self.codec.encode(params, images)), levels, strict=True):
-            indices = nearest(vectors, codes)
-            chosen = codes[indices]
-            found = dict(
-                codebook=jnp.mean(jnp.square(chosen - jax.lax.stop_gradient(vectors))),
-                commitment=jnp.mean(jnp.square(jax.lax.stop_gradient(chosen) - vectors)),
-            )
-            if self.entropy_weight:
-                found["entropy"] = entropy_loss(distances(vectors, codes), self.entropy_temperature)
-            losses.append(found)
-            shares.append(usage.hits(indices, self.vocab))
-            straight = vectors + jax.lax.stop_gradient(chosen - vectors)
-            through.append(straight.reshape(-1, *size, self.channels))
-        metrics = jax.tree.map(lambda *x: sum(x) / len(levels), *losses)
-        loss = self.codebook_weight * metrics["codebook"] + self.beta * metrics["commitment"]
-        if self.entropy_weight:
-            loss = loss + self.entropy_weight * metrics["entropy"]
-        if self.level_weight and len(levels) > 1:
+        through, loss, stats, metrics = self.through(params, stats, images)
+        if self.level_weight and len(through) > 1:
             metrics["level"] = self._decoded_level(params, images, through[:-1], key)
             loss = loss + self.level_weight * metrics["level"]
-        stats = usage.update(stats, jnp.stack(shares))
-        metrics |= usage.summary(stats, self.grid.level_sizes, self.revive_threshold)
         return through[-1], loss, stats, metrics
 
     def _decoded_level(self, params: dict, images: jax.Array, through: list, key: jax.Array) -> jax.Array:
@@ -188,14 +153,6 @@ class PyramidVQ(Pyramid, VQ):
 
         branches = [lambda x, i=i: error(x[i]) for i in range(len(through))]
         return jax.lax.switch(jax.random.randint(key, (), 0, len(through)), branches, through)
-
-    def _revived(self, params: dict, images: jax.Array) -> list[jax.Array]:
-        return self._levels(self.codec.encode(params, images))
-
-    def _levels(self, features: jax.Array) -> list[jax.Array]:
-        """The encoder's features [B, h, w, C] averaged to each level: one float32 [B n, C] per level."""
-        found = [resample.area(features, size).reshape(-1, self.channels) for size in self.grid.levels]
-        return [normalised(x) for x in found] if self.normalise else found
 
 
 @dataclasses.dataclass(frozen=True)

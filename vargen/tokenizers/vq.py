@@ -10,12 +10,12 @@ import jax.numpy as jnp
 
 from vargen.layers import logical
 from vargen.tokenizers import usage
-from vargen.tokenizers.autoencoder import Autoencoder, check_images, flat
+from vargen.tokenizers.autoencoder import Autoencoder, check_images
 
 
 @dataclasses.dataclass(frozen=True)
 class VQ(Autoencoder):
-    """One code per latent.
+    """One code per latent of each level, of which a plain grid has one.
 
     Attributes:
       normalise: latents and codes are put on the unit sphere, for the search and for decoding.
@@ -43,13 +43,24 @@ class VQ(Autoencoder):
 
     def init_stats(self) -> dict:
         """See `usage.init`."""
-        return usage.init(1, self.vocab)
+        return usage.init(len(self.grid.levels), self.vocab)
 
     def encode(self, params: dict, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """[B, H, W, C_image] -> codes int32 [B, N]. The key is not used."""
+        """[B, H, W, C_image] -> codes int32 [B, N], level by level. The key is not used."""
         check_images(self, images)
-        vectors = self._vectors(params, images)
-        return nearest(vectors, self.codes(params["quantizer"])).reshape(images.shape[0], -1)
+        return self.quantise(params["quantizer"], self.codec.encode(params, images))
+
+    def quantise(self, qparams: dict, features: jax.Array) -> jax.Array:
+        """The encoder's features float32 [B, h, w, C] -> codes int32 [B, N]."""
+        codes = self.codes(qparams)
+        found = [nearest(v, codes).reshape(len(features), -1) for v in self.levels(features)]
+        return jnp.concatenate(found, axis=1)
+
+    def levels(self, features: jax.Array) -> list[jax.Array]:
+        """What each level quantises of the encoder's features [B, h, w, C]: one float32 [B n, C] per level, on the unit
+        sphere if so wished."""
+        vectors = features.reshape(-1, self.channels)
+        return [normalised(vectors) if self.normalise else vectors]
 
     def latents(self, qparams: dict, content: jax.Array, known: jax.Array | None = None) -> jax.Array:
         """Codes int32 [B, N] -> float32 [B, h, w, C], zero where not known."""
@@ -66,26 +77,36 @@ class VQ(Autoencoder):
         return normalised(qparams["codebook"]) if self.normalise else qparams["codebook"]
 
     def bottleneck(self, params: dict, stats: dict, images: jax.Array, key: jax.Array) -> tuple:
-        """The straight-through latents, and codebook, commitment and entropy losses."""
+        """The last level's straight-through latents, and the losses."""
+        through, loss, stats, metrics = self.through(params, stats, images)
+        return through[-1], loss, stats, metrics
+
+    def through(self, params: dict, stats: dict, images: jax.Array) -> tuple:
+        """Every level's straight-through latents [B, h, w, C]; the weighted codebook, commitment and entropy losses,
+        averaged over the levels; stats, metrics."""
         check_images(self, images)
-        codes = self.codes(params["quantizer"])
-        vectors = self._vectors(params, images)
-        indices = nearest(vectors, codes)
-        chosen = codes[indices]
-        metrics = dict(
-            codebook=jnp.mean(jnp.square(chosen - jax.lax.stop_gradient(vectors))),
-            commitment=jnp.mean(jnp.square(jax.lax.stop_gradient(chosen) - vectors)),
-        )
+        codes, levels = self.codes(params["quantizer"]), self.grid.levels
+        through, shares, losses = [], [], []
+        for vectors, size in zip(self.levels(self.codec.encode(params, images)), levels, strict=True):
+            indices = nearest(vectors, codes)
+            chosen = codes[indices]
+            found = dict(
+                codebook=jnp.mean(jnp.square(chosen - jax.lax.stop_gradient(vectors))),
+                commitment=jnp.mean(jnp.square(jax.lax.stop_gradient(chosen) - vectors)),
+            )
+            if self.entropy_weight:
+                found["entropy"] = entropy_loss(distances(vectors, codes), self.entropy_temperature)
+            losses.append(found)
+            shares.append(usage.hits(indices, self.vocab))
+            straight = vectors + jax.lax.stop_gradient(chosen - vectors)
+            through.append(straight.reshape(-1, *size, self.channels))
+        metrics = jax.tree.map(lambda *x: sum(x) / len(levels), *losses)
         loss = self.codebook_weight * metrics["codebook"] + self.beta * metrics["commitment"]
         if self.entropy_weight:
-            metrics["entropy"] = entropy_loss(distances(vectors, codes), self.entropy_temperature)
             loss = loss + self.entropy_weight * metrics["entropy"]
-        stats = usage.update(stats, usage.hits(indices, self.vocab)[None])
+        stats = usage.update(stats, jnp.stack(shares))
         metrics |= usage.summary(stats, self.grid.level_sizes, self.revive_threshold)
-        latents = (vectors + jax.lax.stop_gradient(chosen - vectors)).reshape(
-            -1, *self.codec.grid, self.channels
-        )
-        return latents, loss, stats, metrics
+        return through, loss, stats, metrics
 
     def revive(
         self,
@@ -101,21 +122,12 @@ class VQ(Autoencoder):
             return params, stats
 
         def move(params, stats):
-            quantizer, vectors = params["quantizer"], self._revived(params, images)
+            quantizer, vectors = params["quantizer"], self.levels(self.codec.encode(params, images))
             codebook, stats = usage.revive(quantizer["codebook"], stats, vectors, key, self.revive_threshold)
             return dict(params, quantizer=dict(quantizer, codebook=codebook)), stats
 
         due = usage.due(step, steps, self.revive_every, self.revive_until)
         return jax.lax.cond(due, move, lambda *same: same, params, stats)
-
-    def _revived(self, params, images):
-        """What the codebook is asked to represent: float32 [M, C] per level."""
-        return [self._vectors(params, images)]
-
-    def _vectors(self, params, images):
-        """float32 [B * N, C], on the unit sphere if so wished."""
-        vectors = flat(self.codec.encode(params, images)).reshape(-1, self.channels)
-        return normalised(vectors) if self.normalise else vectors
 
 
 def normalised(x: jax.Array) -> jax.Array:
