@@ -117,7 +117,12 @@ def test_first_bytes(tmp_path, suffix):
 
 def test_first_bytes_of_flax(tmp_path):
     """Its dict may have many entries, without "params" around them, and long names."""
-    for names in ([f"{i:02d}" for i in range(15)], [f"{i:02d}" for i in range(16)], ["long" * 8], ["long" * 100]):
+    for names in (
+        [f"{i:02d}" for i in range(15)],
+        [f"{i:02d}" for i in range(16)],
+        ["long" * 8],
+        ["long" * 100],
+    ):
         tree = {name: np.full(2, i, np.float32) for i, name in enumerate(names)}
         (tmp_path / "w").write_bytes(serialization.msgpack_serialize(tree))
         assert_same(files.read(tmp_path / "w"), tree)
