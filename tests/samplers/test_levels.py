@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from systems import SYSTEMS, make
-from test_engine import uncached
+from uncached import uncached
 
 from vargen import models
 from vargen.config import part
