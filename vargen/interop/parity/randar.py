@@ -27,7 +27,7 @@ def matches(golden: Golden) -> bool:
 def results(golden: Golden) -> Iterator[Result]:
     """All comparisons that the golden's arrays allow."""
     codes, labels, slots = (golden[f"in/{name}"] for name in ("idx", "label", "order"))
-    batch, n = codes.shape
+    n = codes.shape[1]
     vocab = golden.weights["tok_embeddings.weight"].shape[0]
     c = stand_in(math.isqrt(n), name="vq", vocab=vocab, channels=8)
     randar.fill(c, golden.weights, golden.meta["config"]["model"]["n_head"])
@@ -50,7 +50,7 @@ def results(golden: Golden) -> Iterator[Result]:
 def _sampled(golden: Golden, generator, params, run: str, settings) -> Iterator[Result]:
     """One of the authors' sampling runs: tokens, the guided logits behind them, and what entered the cache when."""
     out, slots = f"out/gen/{run}/", golden["in/order"]
-    batch, n = slots.shape
+    n = slots.shape[1]
     first, last = settings["cfg_scales"]
     steps = n if settings["steps"] < 0 else settings["steps"]
     sizes = cosine_ahead(n, steps)

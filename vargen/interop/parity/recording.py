@@ -1,4 +1,4 @@
-"""A categorical head that hands out its logits, so that a whole sampler's can be compared."""
+"""Parts that hand out what they computed on the way, so that whole samplers can be compared."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ from vargen.heads import Categorical, Sample
 from vargen.heads.categorical import filtered
 from vargen.orders import Order
 from vargen.samplers import Sampling, decode
+
+
+def instead(module: Any, kind: Any) -> Any:
+    """A module of `kind`, which is the module's own or one made of it, with the same options."""
+    names = [f.name for f in dataclasses.fields(module) if f.init and f.name not in ("parent", "name")]
+    return kind(**{name: getattr(module, name) for name in names})
 
 
 class Logits(Categorical):
@@ -52,9 +58,7 @@ def sampled(
     Returns:
       Codes [B, N], canonical, and the logits [B, N, R + 2, K] in generation sequence.
     """
-    fields = {f.name: getattr(generator.head, f.name) for f in dataclasses.fields(Categorical) if f.init}
-    head = Logits(**{k: v for k, v in fields.items() if k not in ("parent", "name")})
-    recording = dataclasses.replace(generator, head=head)
+    recording = dataclasses.replace(generator, head=instead(generator.head, Logits))
     draws = None
     if uniforms is not None:
         of_slot = np.empty(uniforms.shape, np.float32)
