@@ -127,7 +127,7 @@ def test_imports_that_fail_leave_nothing(server, authors, tmp_path, capsys):
     assert not out.parent.exists()
 
 
-def test_load(server, mine, published, capsys):
+def test_load(server, mine, published):
     first, expected = mine.branches["main"], vargen.load(published / "model")
     for text in ("hf://me/rar", "hf://me/rar@main", f"hf://me/rar@{first}"):
         model = vargen.load(text)
