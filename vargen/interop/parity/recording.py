@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -31,7 +30,8 @@ class Logits(Categorical):
     def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None) -> Sample:
         """As `Categorical.sample`."""
         codes = super().sample(hidden, draws, layout, settings, guidance).content
-        each = jnp.split(self(hidden), 1 if guidance is None else 2)
+        kinds = 1 if guidance is None else 3 if isinstance(guidance, tuple) else 2
+        each = jnp.split(self(hidden), kinds)
         guided = self.guided(hidden, guidance)
         return Sample(codes, jnp.stack([*each, guided, filtered(guided, settings)], axis=2))
 
@@ -44,6 +44,8 @@ def sampled(
     sampling: Sampling,
     uniforms: Any = None,
     quantizer: Any = None,
+    given: tuple[Any, np.ndarray] | None = None,
+    unseen: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A run of the engine in a given order.
 
@@ -54,6 +56,8 @@ def sampled(
       sampling: the settings.
       uniforms: float32 [B, N], in generation sequence, or None for greedy runs.
       quantizer: the tokenizer's quantiser parameters, where the feed needs them.
+      given: contents [B, N] and which slots hold them, bool [N]: the first of the order.
+      unseen: of `decode`.
 
     Returns:
       Codes [B, N], canonical, and the logits [B, N, R + 2, K] in generation sequence.
@@ -64,17 +68,19 @@ def sampled(
         of_slot = np.empty(uniforms.shape, np.float32)
         np.put_along_axis(of_slot, np.asarray(order.slots), uniforms, axis=1)
         draws = Recorded(uniforms=jnp.asarray(of_slot))
-    run = functools.partial(decode, recording, scored=True)
     steps = np.asarray(order.steps)
 
     @jax.jit
-    def go(params, quantizer, labels, slots, draws):
-        found = run(
-            params, quantizer, labels, jax.random.key(0), sampling, order=Order(slots, steps), draws=draws
-        )
+    def go(params, quantizer, labels, slots, draws, content):
+        now = Order(slots, steps, given=order.given)
+        known = None if given is None else (content, given[1])
+        args, key = (params, quantizer, labels), jax.random.key(0)
+        more = dict(order=now, draws=draws, scored=True, unseen=unseen)
+        found = decode(recording, *args, key, sampling, known, **more)
         return found.content, jnp.take_along_axis(found.score, slots[..., None, None], axis=1)
 
-    codes, logits = go(params, quantizer, jnp.asarray(labels), jnp.asarray(order.slots), draws)
+    content = None if given is None else given[0]
+    codes, logits = go(params, quantizer, jnp.asarray(labels), jnp.asarray(order.slots), draws, content)
     return np.asarray(codes), np.asarray(logits)
 
 
