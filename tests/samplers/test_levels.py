@@ -166,7 +166,9 @@ def test_levels_that_cannot_be_drawn():
     with pytest.raises(UserError, match=r"sampling.levels: expected Model.over\(levels\)"):
         model().generate([1], 0, levels=(1, 2))
     c, _, params, tokenizer_params = make("var")
-    with pytest.raises(UserError, match="sampling.levels: needs a tokenizer of one level, or whose levels are"):
+    with pytest.raises(
+        UserError, match="sampling.levels: needs a tokenizer of one level, or whose levels are"
+    ):
         Model(c, tokenizer_params, params).over((1, 4))
     c = SYSTEMS["flexvar"]()
     c.feed.places, c.sampling.levels = "slots", (1, 4)
