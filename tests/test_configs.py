@@ -13,8 +13,8 @@ FOLDER = pathlib.Path(__file__).parent.parent / "configs"
 # The RQ-VAEs': 104.40 M and 100.73 M with one table, to which a size and a sum for each code come.
 RQVAE, RQVAE_FFHQ = 104_401_795 + 257 * 16384, 100_731_779 + 257 * 2048
 DND_RQVAE = 66_621_315
-# Counted on the authors' own modules; where there is none, added up from their layers (MAR's names and shapes are those
-# of tests/interop/test_mar.py).
+# Counted on the authors' own modules; where there is none, added up from their layers (names and shapes: tests/goldens
+# and tests/interop/published_shapes.py).
 FLEXVAE = 71_883_403 + 8912 * 32 - 16384 * 8 + 256 * 24 + 24 + 24 * 256  # LlamaGen's with other codes
 COUNTS = {
     "var.py:d16": (310_283_520, 108_948_355),

@@ -29,7 +29,7 @@ GIVEN = {
     "tokenizer": "image_size image_channels dtype",
     "tokenizer.encoder": "image_size image_channels latent_channels moments dtype",
     "order": "grid sizes",
-    "feed": "tokenizer grid slot width initial most_known prefix heads kv_heads dtype",
+    "feed": "tokenizer grid slot width initial most_known prefix heads kv_heads trained_side dtype",
     "mixer": "grid width kernel_init out_init dtype",
     "head": "tokenizer stage vocab channels segments initial dtype",
     "head.heads.text": "tokenizer stage vocab channels segments initial dtype",

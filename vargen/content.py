@@ -28,6 +28,9 @@ class Noised:
     target: Any = None
 
 
+UNSEEN = -1  # in the place of a code that a row is not to see
+
+
 def take(content: Any, slots: Any) -> Any:
     """content [B, N, ...] at slots [n] or [B, n] -> [B, n, ...]."""
     if slots.ndim == 1:

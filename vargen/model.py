@@ -40,6 +40,10 @@ class Model:
         self.steps = steps
         self.tokenizer_params = tokenizer_params
         self.generator_params = generator_params
+        levels = config.sampling.get("levels", ())
+        # Where a picture is of one level, each is drawn around the smaller one before.
+        several = len(levels) > len(self.tokenizer.grid.levels)
+        self._smaller = self.over(levels[:-1]) if several and generator is not None else None
         self._encode = jax.jit(self.tokenizer.encode)
         self._decode = jax.jit(self.tokenizer.decode)
         self._valid = jax.jit(self.tokenizer.valid)
@@ -50,6 +54,7 @@ class Model:
         )
         if self.generator is not None:
             self._generate = jax.jit(functools.partial(decode, self.generator))
+            self._enlarge = jax.jit(self._enlarged)
             self._complete = jax.jit(self._completed, static_argnums=(6, 7))
             self._describe = jax.jit(self._described)
             self._log_likelihood = jax.jit(self.generator.log_likelihood)
@@ -62,7 +67,9 @@ class Model:
         """The same parameters, drawing other levels than they were trained on, and so in another number of steps.
 
         The last level tells the size of the images, by the pixels that a slot has: others than were trained, and other
-        aspect ratios, will do. `config.sampling.levels` is what a model begins with.
+        aspect ratios, will do. Where a picture is of one level, several are sizes of the whole, each twice the one
+        before, whose contents stand at its even places (RandAR, official code). `config.sampling.levels` is what a
+        model begins with.
 
         Args:
           levels: sides, or (height, width) pairs, coarse to fine; none: those trained.
@@ -168,14 +175,42 @@ class Model:
         """
         generator = self.needs_generator()
         sampling, key = self.sampling(**options), inputs.key(key)
-        labels = self._labels(generator, labels)
+        parsed = self._labels(generator, labels)
         try:
-            found = self._generate(
-                self.generator_params, self.tokenizer_params["quantizer"], labels, key, sampling
-            )
+            if sampling.spatial and not (
+                self._smaller and generator.feed.hides and generator.head.enumerable
+            ):
+                raise UserError(
+                    "sampling.spatial_guidance: expected 1 but for several levels of whole pictures, the feed instruct "
+                    f"and a head of one code, found {sampling.spatial_guidance:g}"
+                )
+            args = (self.generator_params, self.tokenizer_params["quantizer"], parsed, key, sampling)
+            if self._smaller is None:
+                found = self._generate(*args)
+            else:
+                if self._smaller._smaller is None:
+                    options["spatial_guidance"] = 1.0  # by what a smaller one holds
+                small = self._smaller.generate(labels, key, **options)[0]
+                found = self._enlarge(*args, small)
             return generator.picture(found.content, found.order)
         except ValueError as error:
             raise UserError(str(error)) from error
+
+    def _enlarged(self, params, quantizer, labels, key, sampling, small):
+        """`Decoded` around the content [B, N / 4, ...] of a picture of half the size."""
+        even, unseen = self.tokenizer.grid.even, None
+        content = self.tokenizer.slot.zeros(len(small), even.size).at[:, even].set(small)
+        key, key_unseen = jax.random.split(jax.random.fold_in(key, even.size))
+        if sampling.spatial:
+            chance = jax.random.uniform(key_unseen, small.shape[:2])
+            rank = jnp.argsort(jnp.argsort(chance, axis=1), axis=1)
+            unseen = (
+                jnp.zeros(content.shape, bool)
+                .at[:, even]
+                .set(rank < int(sampling.spatial_share * small.shape[1]))
+            )
+        given = (content, even)
+        return decode(self.generator, params, quantizer, labels, key, sampling, given, unseen=unseen)
 
     def sample(self, labels, key, **options) -> jax.Array:
         """Images float32 [B, H, W, C], about [-1, 1], for labels [B]; arguments and errors as for `generate`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from typing import Any
 
@@ -24,6 +25,7 @@ from vargen.mixers.cross import CrossAttention
 from vargen.orders import ORDERS
 from vargen.segments import PICTURE, Segment, Sequence
 from vargen.stage import Stage
+from vargen.tokenizers.autoencoder import Autoencoder
 from vargen.tokenizers.tokenizer import Leveled
 
 # What `config.model` says of a block, by the names of its attributes.
@@ -83,6 +85,7 @@ def build_generator(config, tokenizer) -> Generator:
             prefix=condition.length,
             heads=config.mixer.get("heads", 1),
             kv_heads=config.mixer.get("kv_heads", 0),
+            trained_side=config.mixer.get("trained_side", 0),
             **common,
         )
         _check_order(config, sequence, ordering, feed)
@@ -138,35 +141,66 @@ def sampled(config, tokenizer, generator=None):
       tokenizer, generator: as they are trained; None where only a tokenizer is.
 
     Returns:
-      Both, as they were where no levels are asked for.
+      Both, as they were where no levels are asked for. Where a picture is of one level, they are over the last of those
+      asked for; each is twice the one before, whose codes stand at its even places.
 
     Raises:
       UserError: a tokenizer whose levels can't be replaced, or not by these; a generator with parameters for each.
     """
-    levels = config.sampling.get("levels", ())
-    if not levels:
+    pairs = tuple(
+        tuple(x) if isinstance(x, (tuple, list)) else (int(x), int(x))
+        for x in config.sampling.get("levels", ())
+    )
+    own = tokenizer.grid.levels
+    leveled = isinstance(tokenizer, Leveled)
+    if not pairs or (len(own) == 1 and not leveled and pairs == own):
         return tokenizer, generator
-    if not (isinstance(tokenizer, Leveled) and tokenizer.independent):
+    if not isinstance(tokenizer, Autoencoder) or (leveled and not tokenizer.independent):
         raise UserError(
-            "config field sampling.levels: needs a tokenizer whose levels are independent, such as pyramid_vq, found "
-            f"{config.tokenizer.name}"
+            "config field sampling.levels: needs a tokenizer of one level, or whose levels are independent, such as "
+            f"pyramid_vq, found {config.tokenizer.name}"
         )
-    pairs = tuple(tuple(x) if isinstance(x, (tuple, list)) else (int(x), int(x)) for x in levels)
-    tokenizer = tokenizer.over(pairs)
+    tokenizer = tokenizer.over(pairs if leveled else _largest(pairs, own[0]))
     if generator is None:
         return tokenizer, None
     config = config.copy_and_resolve_references()
-    config.order = dict(name="levels")
+    if leveled:
+        config.order = dict(name="levels")
+    elif config.mixer.get("rope") == "places":
+        with config.mixer.unlocked():
+            config.mixer.trained_side = own[0][0]
     over = build_generator(config, tokenizer)
     shapes = [
         jax.tree.map(lambda x: x.shape, jax.eval_shape(g.init, jax.random.key(0))) for g in (generator, over)
     ]
     if shapes[0] != shapes[1]:
         raise UserError(
-            "config field sampling.levels: needs a generator without parameters for each level, such as one of "
-            f"feed.places table, found {config.feed.name}"
+            "config field sampling.levels: needs a generator without parameters for each level or place, such as one "
+            f"of feed.places table, or of rope places, found {config.feed.name}"
+        )
+    if not leveled and len(pairs) > 1 and not over.ordering.random_decoding:
+        raise UserError(
+            "config field sampling.levels: several need an order that may begin with any slots, such as random, found "
+            f"{config.order.name}"
         )
     return tokenizer, over
+
+
+def _largest(pairs: tuple, trained: tuple[int, int]) -> tuple:
+    """The last of sizes of a whole picture, in a tuple."""
+    if len(pairs) > 1 and pairs[0] != trained:
+        shown = "x".join(map(str, trained))
+        raise UserError(
+            f"config field sampling.levels: expected the first of several to be {shown}, as trained, found "
+            f"{'x'.join(map(str, pairs[0]))}"
+        )
+    for small, large in itertools.pairwise(pairs):
+        if large != (2 * small[0], 2 * small[1]):
+            raise UserError(
+                f"config field sampling.levels: expected each twice the one before, found {small[0]}x{small[1]} before "
+                f"{large[0]}x{large[1]}"
+            )
+    return pairs[-1:]
 
 
 def _stages(config, m, feed, grid, initial, dtype, cross: bool) -> tuple[Stage, ...]:

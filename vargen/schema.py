@@ -75,12 +75,15 @@ class Sampling:
       guidance_steps: decoding steps with guidance; 0: all.
       guidance_rise: steps after which the schedule "ramp" reaches the scale, and rises on; 0: at the last.
       guidance_side: of the schedule "ramp": levels of a larger side have the whole scale; 0: none.
+      spatial_guidance: of several levels that are sizes of the whole picture: guidance by the smaller one; 1: none.
+      spatial_share: of the smaller picture's codes, what that guidance leaves out to compare.
       temperature: below 1: safer, above: wilder.
       top_k: keeps the likeliest codes; 0: all. One for each of a slot's codes, where it holds several: (100, 50).
       top_p: keeps this share of probability; likewise.
       steps: decoding steps, if the order has a choice; 0: its own.
       levels: sides, or (height, width) pairs, coarse to fine, in the place of those trained (tokenizers of independent
-        levels, such as pyramid_vq); none: as trained.
+        levels, such as pyramid_vq); of one level the size of the picture in slots, or several: as trained, and each
+        twice the one before, around it (orders that may begin anywhere, such as random); none: as trained.
       random_sides: sides of the levels whose codes are drawn, others take the likeliest; none: all are.
       policy: one step after another, or speculative Jacobi decoding: drafts of several steps are verified in one pass.
       window: steps that a pass of the latter looks at.
@@ -94,6 +97,8 @@ class Sampling:
     guidance_steps: Annotated[int, DECODING_STEPS] = 0
     guidance_rise: Annotated[int, DECODING_STEPS] = 0
     guidance_side: Annotated[int, DECODING_STEPS] = 0
+    spatial_guidance: Annotated[float, GUIDANCE] = 1.0
+    spatial_share: Annotated[float, SHARE] = 0.5
     temperature: Annotated[float, TEMPERATURE] = 1.0
     top_k: Annotated[int | tuple[int, ...], TOP_K] = 0
     top_p: Annotated[float | tuple[float, ...], TOP_P] = 1.0

@@ -84,6 +84,11 @@ class Grid:
         return tuple(self.frames * h * w for h, w in self.levels)
 
     @functools.cached_property
+    def even(self) -> np.ndarray:
+        """bool [N]: the slots of even rows and columns, those of a picture of half the size, in its sequence."""
+        return np.all(self.places[:, -2:] % 2 == 0, axis=-1)
+
+    @functools.cached_property
     def level_starts(self) -> tuple[int, ...]:
         """The first slot of each level."""
         return tuple(int(x) for x in np.cumsum((0, *self.level_sizes))[:-1])

@@ -1,5 +1,7 @@
 """What every conditioning must show: one that is registered without a row in `CONDITIONS` fails here."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,18 +13,24 @@ from vargen.conditioning import CONDITIONINGS
 from vargen.errors import UserError
 from vargen.layers import Initial
 
-# Name -> (options, many labels as a user gives them, something that is none).
+UNKNOWN = "caption 'c': unknown word 'c', expected among a, b"
+# Name -> (options, many labels as a user gives them, something that is none, what is said of it).
 CONDITIONS = dict(
-    label=({}, np.arange(4000) % 5, [7]),
-    caption=(dict(tokens=3, channels=4), (np.ones((4000, 3, 4)), np.ones((4000, 3))), 7),
-    text=(dict(vocabulary=("a", "b"), tokens=3), ["a b", "b"] * 2000, ["c"]),
-    word_memory=(dict(vocabulary=("a", "b"), tokens=3), ["a b", "b"] * 2000, ["c"]),
-    words=(dict(vocabulary=("a", "b"), tokens=3), ["a b", "b"] * 2000, ["c"]),
+    label=({}, np.arange(4000) % 5, [7], "class: expected 0 to 4, found 7"),
+    caption=(
+        dict(tokens=3, channels=4),
+        (np.ones((4000, 3, 4)), np.ones((4000, 3))),
+        7,
+        "captions: expected a pair of embeddings and mask, found int",
+    ),
+    text=(dict(vocabulary=("a", "b"), tokens=3), ["a b", "b"] * 2000, ["c"], UNKNOWN),
+    word_memory=(dict(vocabulary=("a", "b"), tokens=3), ["a b", "b"] * 2000, ["c"], UNKNOWN),
+    words=(dict(vocabulary=("a", "b"), tokens=3), ["a b", "b"] * 2000, ["c"], UNKNOWN),
 )
 
 
 def make(name, **changes):
-    options, many, _ = CONDITIONS[name]
+    options, many, *_ = CONDITIONS[name]
     common = dict(num_classes=5, width=8, initial=Initial(0.5), dtype=jnp.float32)
     part = parts.build(CONDITIONINGS, {**options, **changes, "name": name}, "conditioning", **common)
     params = nn.meta.unbox(part.init(jax.random.key(0), part.example())["params"])
@@ -83,9 +91,9 @@ def test_labels(name):
     part, _, many = make(name)
     shapes = lambda labels: jax.tree.map(lambda x: (x.shape[1:], np.dtype(x.dtype)), labels)  # noqa: E731
     assert shapes(part.example()) == shapes(many) == shapes(part.without(many))
-    with pytest.raises(ValueError) as error:
-        part.parse(CONDITIONS[name][2])
-    assert "\n" not in str(error.value)
+    *_, wrong, message = CONDITIONS[name]
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        part.parse(wrong)
 
 
 def test_captions_that_are_numbers():

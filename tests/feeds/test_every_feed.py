@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sight import drawn, seen
 from systems import SYSTEMS, labels_for
 
 from vargen import models
@@ -17,7 +18,7 @@ from vargen.feeds import FEEDS
 from vargen.orders import Order
 from vargen.samplers.policies import groups
 
-# Name -> (feed, the system that drives it, who sees whom in each stage: "#" where the row sees the column). Rows of the
+# Name -> (feed, the system that drives it, who sees whom in each stage, as `drawn` reads it). Rows of the
 # condition come first; four slots, or a level of one and one of four.
 EVERYONE = "##### ##### ##### ##### #####"
 FED = dict(
@@ -78,23 +79,6 @@ def drafted(generator, content, slots=None):
     return Noised(content, content.at[:, slots].set(draft[:, slots]), level[0, 0])
 
 
-def seen(layout):
-    """bool [M, K]: who sees whom in a whole pass, by the layout's own definition."""
-    visible = 0
-    keys = layout.times if layout.key_times is None else layout.key_times
-    if layout.memory is not None:
-        keys = layout.memory.times
-    for times, key_times, window in [
-        (layout.times, keys, None),
-        *((v.times, v.key_times, v.window) for v in layout.views),
-    ]:
-        times, key_times = (np.atleast_2d(np.asarray(t))[0] for t in (times, key_times))
-        back = times[:, None] - key_times
-        visible += ((back >= 0) & (back <= (10**6 if window is None else window))).astype(int)
-    assert np.max(visible) == 1  # views don't overlap
-    return visible.astype(bool)
-
-
 def layouts(generator, params, quantizer, content, order):
     """The rows of each stage in a whole pass."""
     condition = generator.condition.apply({"params": params["condition"]}, labels_for(generator, 2))
@@ -128,8 +112,7 @@ def test_who_sees_whom(name):
         generator = dataclasses.replace(generator, feed=generator.feed.clone(most_known=3))
     rows, _, _ = layouts(generator, params, quantizer, content, order)
     for stage, drawing in zip(rows, FED[name][2], strict=True):
-        expected = np.array([[c == "#" for c in line] for line in drawing.split()])
-        np.testing.assert_array_equal(seen(stage.layout), expected)
+        np.testing.assert_array_equal(seen(stage.layout), drawn(drawing))
 
 
 @pytest.mark.parametrize("name", FED)

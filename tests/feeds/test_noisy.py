@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sight import drawn, seen
 from systems import SYSTEMS
 
 from vargen import models
 from vargen.config import part
 from vargen.content import Noised, take
 from vargen.feeds.rows import Step
-from vargen.layout import View
 from vargen.mixers.block import NEUTRAL, spread
 
 STEPS = np.repeat(np.arange(3), 2)
@@ -28,35 +28,24 @@ def build(name):
     return generator, jax.tree.map(lambda x: x + 0.2 * rng.normal(size=x.shape).astype(np.float32), params)
 
 
-def seen(layout):
-    """bool [M, K]: which rows see which."""
-    found = False
-    for view in (
-        View(layout.times, layout.times if layout.key_times is None else layout.key_times),
-        *layout.views,
-    ):
-        apart = np.asarray(view.times)[:, None] - np.asarray(view.key_times)[None]
-        found = found | ((apart >= 0) & (apart <= (2**40 if view.window is None else view.window)))
-    return found
+# Three steps of two slots. ACDiT: four contents, that see contents up to their own step; then six drafts, that see
+# contents before their step and its drafts. xAR: the drafts alone, each up to its step.
+SIGHT = dict(
+    acdit="""
+        ##........ ##........ ####...... ####......
+        ....##.... ....##.... ##....##.. ##....##.. ####....## ####....##
+    """,
+    xar="##.... ##.... ####.. ####.. ###### ######",
+)
 
 
-def test_visibility():
-    """Row by row: contents see contents up to their own step, drafts contents before it and their own step's drafts."""
-    layout = build("acdit")[0].layouts()[0]
-    kinds = [("content", s) for s in STEPS[:4]] + [("draft", s) for s in STEPS]
-    sees = {
-        ("content", "content"): lambda i, j: j <= i,
-        ("content", "draft"): lambda i, j: False,
-        ("draft", "content"): lambda i, j: j < i,
-        ("draft", "draft"): lambda i, j: i == j,
-    }
-    expected = [[sees[a, b](i, j) for b, j in kinds] for a, i in kinds]
-    np.testing.assert_array_equal(seen(layout), expected)
-    for layout in build("xar")[0].layouts():
-        np.testing.assert_array_equal(seen(layout), STEPS[:, None] >= STEPS)
+@pytest.mark.parametrize("name", SIGHT)
+def test_visibility(name):
+    for layout in build(name)[0].layouts():
+        np.testing.assert_array_equal(seen(layout), drawn(SIGHT[name]))
 
 
-@pytest.mark.parametrize("name", ["acdit", "xar"])
+@pytest.mark.parametrize("name", SIGHT)
 def test_a_step_has_rows_of_the_whole_pass(name):
     generator, params = build(name)
     feed, order = generator.feed.bind({"params": params["feed"]}), generator.ordering.decoding(None, 1)

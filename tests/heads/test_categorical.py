@@ -35,6 +35,21 @@ def test_filters(top_k, top_p):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("top_k", [1, 12])
+def test_the_last_code_stays(top_k):
+    """Also where logits are computed on the way, which XLA may round in two ways."""
+    with_it, without = np.random.default_rng(0).normal(size=(2, 64, 200)).astype(np.float32)
+
+    @jax.jit
+    def kept(with_it, without, scale, temperature):
+        logits = (without + scale * (with_it - without)) / temperature
+        return logits, [jnp.isfinite(filter_logits(logits, top_k, p)) for p in (None, 1e-6)]
+
+    logits, (by_rank, by_mass) = kept(with_it, without, 2.5, 0.7)
+    assert (by_rank.sum(axis=-1) == top_k).all()
+    np.testing.assert_array_equal(by_mass, logits == logits.max(axis=-1, keepdims=True))
+
+
 def test_draws_follow_the_distribution():
     logits = jnp.log(jnp.array([0.5, 0.3, 0.15, 0.05]))
     logits, draws = (

@@ -1,8 +1,8 @@
 """A hub on loopback, to which huggingface_hub is led in this process; and what the authors' files look like on it."""
 
 import hub_server
+import published_files
 import pytest
-import test_import
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def server(tmp_path, monkeypatch):
 def published(tmp_path_factory):
     """Tiny files of RAR's authors, and the model that `vargen import` makes of them."""
     folder = tmp_path_factory.mktemp("published")
-    test_import.publish("rar", folder)
-    test_import.imported("rar", folder)
+    published_files.publish("rar", folder)
+    published_files.imported("rar", folder)
     return folder
 
 

@@ -6,8 +6,8 @@ import json
 import hub_server
 import jax
 import numpy as np
+import published_files
 import pytest
-import test_import
 from huggingface_hub import constants
 from PIL import Image
 
@@ -18,7 +18,7 @@ from vargen.interop import files
 from vargen.training import checkpoints
 from vargen.training.state import TrainState
 
-FLAGS = ["--image-size", test_import.IMAGE]
+FLAGS = ["--image-size", published_files.IMAGE]
 SOURCES = ["--generator", "hf://authors/rar/generator.npz", "--tokenizer", "hf://authors/rar/tokenizer.npz"]
 
 
@@ -68,8 +68,8 @@ def test_import_of_every_system(system, server, published, tmp_path):
     folder = published
     if system != "rar":
         folder = tmp_path / "files"
-        test_import.publish(system, folder)
-        test_import.imported(system, folder)
+        published_files.publish(system, folder)
+        published_files.imported(system, folder)
     repo = server.repos["authors/files"] = hub_server.Repo()
     names = [f"{name}.npz" for name in ("generator", "tokenizer")]
     commit = repo.commit({f"a/{name}": (folder / name).read_bytes() for name in names})
@@ -127,7 +127,7 @@ def test_imports_that_fail_leave_nothing(server, authors, tmp_path, capsys):
     assert not out.parent.exists()
 
 
-def test_load(server, mine, published, capsys):
+def test_load(server, mine, published):
     first, expected = mine.branches["main"], vargen.load(published / "model")
     for text in ("hf://me/rar", "hf://me/rar@main", f"hf://me/rar@{first}"):
         model = vargen.load(text)

@@ -80,6 +80,15 @@ def test_no_files(tmp_path, capsys):
         assert words in capsys.readouterr().err
 
 
-def test_one_bad_file_among_good_ones(arrays, tmp_path, capsys):
+def test_one_bad_file_among_good_ones(arrays, tmp_path):
     np.savez(tmp_path / "bad.npz", **drop("in/")(arrays))
     assert check.main([str(GOLDEN), str(tmp_path / "bad.npz")]) == 2
+
+
+def test_files_that_are_no_goldens(tmp_path, capsys):
+    text, other = tmp_path / "text.npz", tmp_path / "other.npz"
+    text.write_text("hello")
+    np.savez(other, a=np.zeros(3), meta='{"a": 1}')
+    assert check.main([str(text)]) == 2 and check.main([str(other)]) == 2 and check.main([]) == 2
+    error = capsys.readouterr().err
+    assert "expected an .npz" in error and "found none of their arrays" in error and "usage" in error

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from flax import serialization
 from safetensors import safe_open
 from weight_files import Malice, arrays, assert_same, message
 
@@ -114,11 +115,25 @@ def test_first_bytes(tmp_path, suffix):
     assert_same(files.read(tmp_path / "weights.model"), arrays())
 
 
+def test_first_bytes_of_flax(tmp_path):
+    """Its dict may have many entries, without "params" around them, and long names."""
+    for names in (
+        [f"{i:02d}" for i in range(15)],
+        [f"{i:02d}" for i in range(16)],
+        ["long" * 8],
+        ["long" * 100],
+    ):
+        tree = {name: np.full(2, i, np.float32) for i, name in enumerate(names)}
+        (tmp_path / "w").write_bytes(serialization.msgpack_serialize(tree))
+        assert_same(files.read(tmp_path / "w"), tree)
+
+
 def test_first_bytes_unknown(tmp_path):
     for content, found in {
         b"": "an empty file",
         b"# notes\n": "text that starts '# notes'",
         b"\1\2": "some",
+        b"\xde\xa1a\1": "some",
     }.items():
         (tmp_path / "w.model").write_bytes(content)
         with pytest.raises(

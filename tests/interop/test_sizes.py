@@ -11,6 +11,7 @@ import pytest
 from vargen import config, models
 from vargen.errors import UserError
 from vargen.interop import mapping, names, systems
+from vargen.interop.checkpoint import differences
 from vargen.interop.rar import SPARE, SPARE_STEPS
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -66,12 +67,15 @@ def tokenizer_arrays(system, size=None):
 @pytest.mark.parametrize("system, size", PUBLISHED)
 def test_published_sizes(system, size):
     expected = config.load(f"{CONFIGS / system}.py:{size}")
-    _, generator = systems.build(expected)
+    tokenizer, generator = systems.build(expected)
     s = systems.system(system)
     arrays = published(s.generator, generator)
     side = expected.data.image_size
-    own = size if size in ("ffhq", "text", "arxiv") else None  # with a tokenizer of its own
-    found = systems.infer(s, tokenizer_arrays(system, own), arrays, image_size=side)
+    own = tokenizer_arrays(system, size if size in ("ffhq", "text", "arxiv") else None)
+    found = systems.infer(s, own, arrays, image_size=side)
+    # And exported it is what the authors' program computes.
+    assert not differences(tokenizer, s.like("tokenizer", expected, tokenizer, own))
+    assert not differences(generator, s.like("generator", expected, generator, arrays))
     if system == "rar":  # what was published has left random orders behind
         assert (found.order.start, found.order.end) == (0, 0)
         expected.order = found.order
@@ -96,6 +100,41 @@ def test_published_sizes(system, size):
         spare = (SPARE - 2) + SPARE + (SPARE_STEPS - 1) + 1
         extra = sum(np.prod(x) for x in arrays.shapes.values()) - models.parameter_count(generator)
         assert extra == spare * width
+
+
+LEVELS = (1, 3, 16)  # of FlexVAR's tokenizer, in the place of the authors'
+# What is changed in a trained model's config, and in what the authors' program differs then.
+CHANGES = [
+    ("flowar", dict(head=dict(times="even", guidance_until=0.5, sample_steps=9)), []),
+    ("flowar", dict(head=dict(heads=2)), ["head.heads 2 instead of 0"]),
+    ("xar", dict(head=dict(solver="euler", last=0.1), model=dict(dropout=0.0)), []),
+    ("xar", dict(order=dict(count=(4, 4))), ["another ordering.order.slots", "another ordering.order.steps"]),
+    ("maskgit", dict(feed=dict(counts="slots"), order=dict(noise=2.0, steps=3)), []),
+    ("mar", dict(head=dict(repeat=1, clip=1.0), order=dict(steps=3)), []),
+    ("mar", dict(head=dict(schedule="linear")), ["head.schedule linear instead of cosine"]),
+    ("llamagen", dict(order=dict(name="frames")), ["another ordering.order.steps"]),
+    ("flexvar", dict(tokenizer=dict(levels=LEVELS), order=dict(name="some_levels", groups=((1, 1, 1), (1, 2, 3)))), []),
+    ("flexvar", dict(tokenizer=dict(levels=LEVELS, level_weight=0.5), order=dict(name="levels")), []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("system, changes, expected", CHANGES)
+def test_other_models_than_the_authors(system, changes, expected):
+    """How training and sampling went is nothing to the authors' program; what is computed is."""
+    size = next(size for name, size in PUBLISHED if name == system)
+    c = config.load(f"{CONFIGS / system}.py:{size}")
+    for axis, options in changes.items():
+        if "name" in options:
+            c[axis] = options
+        else:
+            c[axis].update(options)
+    tokenizer, generator = systems.build(c)
+    s = systems.system(system)
+    theirs = s.like("generator", c, generator, published(s.generator, generator))
+    assert differences(generator, theirs) == expected
+    if "tokenizer" in changes:
+        theirs = s.like("tokenizer", c, tokenizer, published(s.tokenizer, tokenizer))
+        assert not differences(tokenizer, theirs)
 
 
 def test_hints_and_contradictions():

@@ -1,4 +1,4 @@
-"""VAR against its authors' outputs, and its tokenizer's names."""
+"""VAR's golden without its tokenizer's, and its tokenizer's names."""
 
 import numpy as np
 import pytest
@@ -9,25 +9,6 @@ from vargen.config import part
 from vargen.errors import UserError
 from vargen.interop import check, systems, var_tokenizer
 from vargen.interop.parity.golden import Golden
-
-
-@pytest.mark.parametrize(
-    "name, family",
-    [
-        ("ops", "ops"),
-        ("var_tokenizer", "var_tokenizer"),
-        ("var_transformer_l2norm", "var"),
-        ("var_transformer_sharedaln", "var"),
-    ],
-)
-def test_parity(name, family):
-    path = FOLDER / f"{name}.npz"
-    report = check.check(str(path))
-    found, results, left = report.family, report.results, report.left
-    assert not report.problem
-    assert found == family and not left
-    assert not [r for r in results if not r.holds]
-    assert sorted(r.output for r in results) == sorted(Golden(path).outputs())
 
 
 def test_a_wrong_weight_is_found(tmp_path):

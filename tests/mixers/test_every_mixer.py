@@ -53,6 +53,42 @@ def honours(mixer, layout):
     return True
 
 
+def without_sequence(layout):
+    """Rows in another sequence than that of their times and places, and which they are."""
+    if layout.everyone:  # sees by places alone
+        layout = dataclasses.replace(layout, times=np.zeros_like(layout.times))
+    shuffled = np.random.default_rng(0).permutation(len(layout.times))
+    return dataclasses.replace(layout, times=layout.times[shuffled], coords=layout.coords[shuffled]), shuffled
+
+
+def hidden(layout):
+    """The second row is seen by nobody, as padding is."""
+    keys = np.where(np.arange(len(layout.times)) == 1, HIDDEN, layout.times)
+    return dataclasses.replace(layout, key_times=keys)
+
+
+def in_union(layout):
+    """With a view of nothing."""
+    none = np.full(len(layout.times), -1)
+    return dataclasses.replace(layout, views=(View(none, layout.times, 0),))
+
+
+def with_memory(layout):
+    """Rows look at a memory of three rows instead of each other."""
+    rows = jnp.ones((2, 3, 2, 4))
+    return dataclasses.replace(layout, memory=Memory(rows, rows, np.zeros(3, np.int32)))
+
+
+# What a feed may bring beside plain rows, and the mixers that honour it. All others must refuse.
+HONOURED = {
+    "out of sequence": (lambda layout: without_sequence(layout)[0], {"attention"}),
+    "not kept": (lambda layout: dataclasses.replace(layout, keep=1), {"attention"}),
+    "hidden": (hidden, {"attention"}),
+    "union": (in_union, {"attention"}),
+    "memory": (with_memory, {"attention"}),
+}
+
+
 def run(mixer, layout):
     return jax.jit(lambda params, x: parallel(mixer, params, x, layout))
 
@@ -62,27 +98,33 @@ def test_no_mixer_is_left_out():
 
 
 @pytest.mark.parametrize("name", MIXED)
+def test_what_is_refused(name):
+    """When the config is built: what a mixer doesn't honour is never run."""
+    mixer, case = build(name)
+    for what, (change, who) in HONOURED.items():
+        assert honours(mixer, change(case.layout)) == (name in who), what
+
+
+def honouring(what):
+    """For a test of what these do with it."""
+    return pytest.mark.parametrize("name", sorted(HONOURED[what][1]))
+
+
+@honouring("out of sequence")
 def test_rows_out_of_sequence(name):
-    """Rows in another sequence than that of their times give what they give in it, or are refused."""
+    """They give what they give in the sequence of their times."""
     mixer, case = build(name)
-    layout = case.layout
-    if layout.everyone:
-        layout = dataclasses.replace(layout, times=np.arange(len(layout.times)))
-    shuffled = np.random.default_rng(0).permutation(len(layout.times))
-    unsorted = dataclasses.replace(layout, times=layout.times[shuffled], coords=layout.coords[shuffled])
-    if honours(mixer, unsorted):
-        params, x = init(mixer, case)
-        expected = run(mixer, layout)(params, x)[:, shuffled]
-        np.testing.assert_allclose(run(mixer, unsorted)(params, x[:, shuffled]), expected, atol=2e-5)
+    unsorted, shuffled = without_sequence(case.layout)
+    params, x = init(mixer, case)
+    expected = run(mixer, case.layout)(params, x)[:, shuffled]
+    np.testing.assert_allclose(run(mixer, unsorted)(params, x[:, shuffled]), expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", MIXED)
+@honouring("not kept")
 def test_rows_that_do_not_stay(name):
-    """A pass that keeps its first row alone leaves later ones as they are without the others, or is refused."""
+    """A pass that keeps its first row alone leaves later ones as they are without the others."""
     mixer, case = build(name)
     layout = case.layout
-    if not honours(mixer, dataclasses.replace(layout, keep=1)):
-        return
     params, x = init(mixer, case)
 
     def step(low, high, start, cache, keep):
@@ -102,37 +144,35 @@ def test_rows_that_do_not_stay(name):
     np.testing.assert_allclose(step(3, 5, 1, kept, None)[0], step(3, 5, 1, alone, None)[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", MIXED)
-@pytest.mark.parametrize("what", ["hidden", "union", "memory"])
-def test_rows_that_are_hidden(name, what):
-    """What nobody may look at changes nothing else, or is refused."""
+@honouring("hidden")
+def test_rows_that_are_hidden(name):
+    """What nobody may look at changes nothing but itself."""
     mixer, case = build(name)
-    layout = case.layout
-    n = len(layout.times)
-    if what == "hidden":  # the second row, as padding is
-        keys = np.where(np.arange(n) == 1, HIDDEN, layout.times)
-        changed, looking = dataclasses.replace(layout, key_times=keys), np.arange(n) != 1
-    elif what == "union":  # with a view of nothing
-        none = np.full(n, -1)
-        changed = dataclasses.replace(layout, views=(View(none, layout.times, 0),))
-        looking = np.ones(n, bool)
-    else:
-        rows = jnp.ones((2, 3, 2, 4))
-        changed = dataclasses.replace(layout, memory=Memory(rows, rows, np.zeros(3, np.int32)))
-        looking = np.ones(n, bool)
-    if not honours(mixer, changed):
-        return
     params, x = init(mixer, case)
-    other = x.at[:, 1].add(1.0)
-    look = run(mixer, changed)
-    first = look(params, x)
-    if what == "hidden":
-        np.testing.assert_allclose(first[:, looking], look(params, other)[:, looking], atol=1e-6)
-    elif what == "union":
-        np.testing.assert_allclose(first, run(mixer, layout)(params, x), atol=2e-5)
-    else:  # a row looks at the memory alone
-        rest = look(params, other)
-        np.testing.assert_allclose(np.delete(first, 1, 1), np.delete(rest, 1, 1), atol=1e-6)
+    look = run(mixer, hidden(case.layout))
+    first, rest = (np.delete(look(params, y), 1, 1) for y in (x, x.at[:, 1].add(1.0)))
+    np.testing.assert_allclose(first, rest, atol=1e-6)
+    plain = np.delete(run(mixer, case.layout)(params, x), 1, 1)
+    assert np.abs(first - plain).max() > 1e-3  # which they saw before
+
+
+@honouring("union")
+def test_views_in_union(name):
+    """One of nothing adds nothing."""
+    mixer, case = build(name)
+    params, x = init(mixer, case)
+    found = run(mixer, in_union(case.layout))(params, x)
+    np.testing.assert_allclose(found, run(mixer, case.layout)(params, x), atol=2e-5)
+
+
+@honouring("memory")
+def test_rows_that_look_at_a_memory(name):
+    """They look at it alone."""
+    mixer, case = build(name)
+    params, x = init(mixer, case)
+    look = run(mixer, with_memory(case.layout))
+    first, rest = (np.delete(look(params, y), 1, 1) for y in (x, x.at[:, 1].add(1.0)))
+    np.testing.assert_allclose(first, rest, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", MIXED)

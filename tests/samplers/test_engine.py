@@ -1,6 +1,5 @@
-"""The decode engine against the parallel pass, which knows nothing of caches, steps in scans or padding."""
+"""The decode engine against the parallel pass."""
 
-import dataclasses
 import functools
 
 import chex
@@ -9,139 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from systems import SYSTEMS, labels_for, make
+from uncached import uncached
 
 from vargen import models
-from vargen.content import Noised, put, take
-from vargen.draws import keyed
-from vargen.layout import Layout
 from vargen.model import Model
 from vargen.orders import Order
 from vargen.samplers import Sampling, decode
 from vargen.samplers.policies import groups
 from vargen.segments import PICTURE
-
-
-def uncached(generator, params, quantizer, labels, key, sampling, given=None):
-    """Generation by a whole parallel pass for every step; `given` as of `decode`."""
-    if generator.ordering.proposes == "rest":
-        return revised(generator, params, quantizer, labels, key, sampling, given)
-    batch, n = jax.tree.leaves(labels)[0].shape[0], generator.sequence.grid.size
-    given = generator.told(labels) if given is None else given
-    key_order, key_slots = jax.random.split(key)
-    known = None if given is None else given[1]
-    order = generator.ordering.decoding(key_order, batch, sampling.steps, known)
-    draws, scales = keyed(key_slots, batch, n), sampling.scales(order.sizes)
-    masked = not generator.feed.cached
-    if masked:
-        generator = dataclasses.replace(generator, feed=generator.feed.clone(most_known=n))
-    content = generator.sequence.slot.zeros(batch, n)
-    if given is not None:
-        content = jax.tree.map(lambda x, y: x.at[:, known].set(y[:, known]), content, given[0])
-
-    # Heads that draw a step at once ask where its rows lie; of feeds that have others too, none do.
-    rows = generator.layouts()[-1]
-    lie = rows if rows.same_for_all and len(rows.times) == n else None
-
-    @jax.jit
-    def hidden_of(content, labels, steps):
-        order_now = dataclasses.replace(order, steps=steps) if masked else order
-        hidden, rows = generator.hidden(params, quantizer, content, labels, order_now)
-        slots = jnp.broadcast_to(jnp.asarray(rows.slots), hidden.shape[:2])
-        # From the feed's rows to canonical slots.
-        return jax.vmap(lambda h, s: jnp.zeros_like(h).at[s].set(h))(hidden, slots)
-
-    for s, (start, size) in enumerate(zip(order.starts, order.sizes, strict=True)):
-        if start < order.given:
-            continue
-        slots = np.broadcast_to(np.asarray(order.slots), (batch, n))[:, start : start + size]
-        if generator.feed.drafts:
-            scale = scales[s] if sampling.guided else None
-            args = (content, labels, order, slots, draws, sampling, scale)
-            content = drafted(generator, params, hidden_of, *args)
-            continue
-        steps = jnp.broadcast_to((np.asarray(order.steps) >= s).astype(np.int32), (batch, n))
-        staged = generator.head.each_stage
-        for code in range(content.shape[-1]) if staged else (0,):  # one after each stage
-            hidden = [take(hidden_of(content, labels, steps), jnp.asarray(slots))]
-            if sampling.guided:
-                null, unasked = generator.condition.without(labels), content
-                if (told := generator.told(null)) is not None and known[told[1]].all():
-                    unasked = jax.tree.map(lambda x, y: x.at[:, told[1]].set(y[:, told[1]]), content, told[0])
-                hidden.append(take(hidden_of(unasked, null, steps), jnp.asarray(slots)))
-            if order.segments is not None:
-                lies = Layout(None, None, segments=order.segments[[start]])
-            else:
-                lies = lie and Layout(lie.times[start : start + size], lie.coords[start : start + size])
-            hidden = jnp.concatenate(hidden)
-            drawn = generator.head.apply(
-                generator.of_head(params),
-                hidden[:, :, : code + 1] if staged else hidden,
-                draws.at(jnp.asarray(slots)),
-                lies,
-                sampling,
-                scales[s] if sampling.guided else None,
-                quantizer,
-                method="sample",
-            ).content
-            if staged:
-                content = content.at[np.arange(batch)[:, None], slots, code].set(drawn)
-            else:
-                content = put(content, jnp.asarray(slots), drawn)
-    return content
-
-
-def drafted(generator, params, hidden_of, content, labels, order, slots, draws, sampling, scale):
-    """A step of a head that drafts it, by a whole pass for each refinement; what is known has no noise."""
-    head = generator.head.bind({"params": params["head"]})
-    here, known = slots[0], order.slots[: list(order.slots).index(slots[0, 0])]
-    draft = head.start(draws.at(jnp.asarray(slots)), sampling)
-    for at, level in enumerate(head.levels):
-        levels = np.full(content.shape[:2], level, np.float32)
-        levels[:, known] = 0
-        noised = Noised(content, content.at[:, here].set(draft.content), jnp.asarray(levels))
-        # Noise at later steps plays no role, whatever it is.
-        later = np.setdiff1d(np.asarray(order.slots), [*known, *here])
-        noised = dataclasses.replace(noised, content=noised.content.at[:, later].set(7.0))
-        hidden = [hidden_of(noised, labels, None)[:, here]]
-        if sampling.guided:
-            hidden.append(hidden_of(noised, generator.condition.without(labels), None)[:, here])
-        draft = head.refine(jnp.concatenate(hidden), draft, at, sampling, scale)
-    return content.at[:, here].set(draft.content)
-
-
-def revised(generator, params, quantizer, labels, key, sampling, given):
-    """The same where a step draws all that is unknown: MaskGIT's rule, by a threshold on whole pictures."""
-    batch, n = len(labels), generator.tokenizer.grid.size
-    unknown = np.ones((batch, n), bool)
-    content = np.zeros((batch, n), np.int32)
-    if given is not None:
-        unknown, content = np.tile(~given[1], (batch, 1)), np.where(given[1], given[0], 0)
-    order = generator.ordering.decoding(None, batch, sampling.steps, None if given is None else given[1])
-    scales, draws = sampling.scales(order.sizes), keyed(jax.random.split(key)[1], batch, n)
-    both = jnp.concatenate([labels, generator.condition.without(labels)])
-
-    @jax.jit
-    def propose(content, slots, known, draws, scale):
-        content, slots, known = (jnp.tile(x, (2, 1)) for x in (content, slots, known))
-        hidden, _ = generator.hidden(params, quantizer, content, both, Order(slots, 1 - known))
-        of_head = generator.of_head(params)
-        return generator.head.apply(of_head, hidden, draws, None, sampling, scale, method="sample")
-
-    for s, size in enumerate(order.sizes):
-        if order.given and s == 0:
-            continue
-        now = draws.of(s)
-        slots = np.argsort(unknown, axis=1, kind="stable")
-        known = 1 - np.take_along_axis(unknown, slots, axis=1).astype(np.int32)
-        sample = propose(content, slots, known, now, scales[s])
-        content = np.where(unknown, sample.content, content)
-        worth = np.asarray(sample.score + generator.ordering.amounts(order)[s] * now.gumbel())
-        worth = np.where(unknown, worth, np.inf)
-        left = int(unknown.sum(axis=1)[0]) - size
-        cut = np.sort(worth, axis=1)[:, left, None]
-        unknown = worth < cut
-        assert (unknown.sum(axis=1) == left).all()
-    return content
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

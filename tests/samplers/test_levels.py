@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from systems import SYSTEMS, make
-from test_engine import uncached
+from uncached import uncached
 
 from vargen import models
 from vargen.config import part
@@ -178,7 +178,9 @@ def test_levels_that_cannot_be_drawn():
     with pytest.raises(UserError, match=r"sampling.levels: expected Model.over\(levels\)"):
         model().generate([1], 0, levels=(1, 2))
     c, _, params, tokenizer_params = make("var")
-    with pytest.raises(UserError, match="sampling.levels: needs a tokenizer whose levels are independent"):
+    with pytest.raises(
+        UserError, match="sampling.levels: needs a tokenizer of one level, or whose levels are"
+    ):
         Model(c, tokenizer_params, params).over((1, 4))
     c = SYSTEMS["flexvar"]()
     c.feed.places, c.sampling.levels = "slots", (1, 4)
@@ -202,19 +204,26 @@ def test_completions_by_levels_and_by_any_part():
     params = params | dict(feed=params["feed"] | dict(content=content))  # what is known counts
     own = Model(model().config, model().tokenizer_params, params)
     images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 1), minval=-1)
-    drawn = {}
-    own._decode = lambda params, content: content  # what was drawn, in the place of its pictures
-    for name, kept in (("levels", 2), ("top", np.arange(16)[:, None] * np.ones(16) < 8)):
-        drawn[name] = np.asarray(own.complete(images, kept, [1, 2], 0, temperature=0.1))
-        other = own.complete(-images, kept, [1, 2], 0, temperature=0.1)
-        assert not np.array_equal(drawn[name], other)
-    np.testing.assert_array_equal(drawn["levels"][:, :5], own.encode(images)[:, :5])
+    labels, top = [1, 2], np.arange(16)[:, None] * np.ones(16) < 8
+    content = own.encode(images)
+    found = own.continued(content, 5, labels, 0, temperature=0.1)  # the first two levels
+    np.testing.assert_array_equal(found[:, :5], content[:, :5])
+    pictures = {2: np.asarray(own.complete(images, 2, labels, 0, temperature=0.1))}
+    np.testing.assert_array_equal(pictures[2], own.decode(found))
     # Of 1x1 none is whole in the upper half, of 2x2 the first two, of 3x3 three, of 4x4 eight.
     kept = np.concatenate([[0], [1, 1, 0, 0], [1] * 3 + [0] * 6, [1] * 8 + [0] * 8]).astype(bool)
-    half = own.encode(jnp.where(np.arange(16)[:, None, None] < 8, images, 0.0))
-    np.testing.assert_array_equal(drawn["top"][:, kept], half[:, kept])
-    free = np.asarray(own.generate([1, 2], 0, temperature=0.1)[0])
-    np.testing.assert_array_equal(drawn["top"][:, 0], free[:, 0])  # nothing is known yet
-    assert not np.array_equal(drawn["top"][:, ~kept], free[:, ~kept])
+    half = own.encode(jnp.where(top[..., None], images, 0.0))
+    given = (own.generator, params, own.tokenizer_params["quantizer"], jnp.array(labels), jax.random.key(0))
+    sampling = own.sampling(temperature=0.1)
+    found = jax.jit(lambda half: decode(*given, sampling, kept=(half, kept)).content)(half)
+    np.testing.assert_array_equal(found[:, kept], half[:, kept])
+    pictures["top"] = np.asarray(own.complete(images, top, labels, 0, temperature=0.1))
+    np.testing.assert_array_equal(pictures["top"], own.decode(found))
+    for name, stays in ((2, 2), ("top", top)):
+        other = own.complete(-images, stays, labels, 0, temperature=0.1)
+        assert np.abs(other - pictures[name])[:, 8:].max() > 0.01  # in the half that isn't kept
+    free = np.asarray(own.generate(labels, 0, temperature=0.1)[0])
+    np.testing.assert_array_equal(found[:, 0], free[:, 0])  # nothing is known yet
+    assert not np.array_equal(found[:, ~kept], free[:, ~kept])
     with pytest.raises(UserError, match="kept: expected a whole number from 1 to 4, found 5"):
         own.complete(images, 5, [1, 2], 0)

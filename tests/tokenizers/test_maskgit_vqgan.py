@@ -5,22 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from common import FOLDER, golden
+from common import golden
 
 from vargen import tokenizers
 from vargen.config import part
 from vargen.errors import UserError
-from vargen.interop import check, mapping, maskgit_vqgan, systems
+from vargen.interop import mapping, maskgit_vqgan, systems
 
 TINY = part("pooled", width=8, multipliers=(1, 2), blocks=1, groups=4)
-
-
-def test_every_output_of_the_authors_is_reproduced():
-    # Tolerances are the comparisons' own: 1e-4 of the largest value, codes exactly.
-    report = check.check(str(FOLDER / "maskgit_vqgan.npz"))
-    family, results, left = report.family, report.results, report.left
-    assert (family, left) == ("maskgit_vqgan", [])
-    assert results and [r for r in results if not r.holds] == []
 
 
 def test_sizes_are_told_and_weights_written_as_they_were():

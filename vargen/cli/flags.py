@@ -143,7 +143,8 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         type=sides,
         metavar="LIST",
         help="levels to draw, coarse to fine, in the place of those trained, where they are independent: sides or "
-        "HEIGHTxWIDTH: 1,2,3x4,6x8",
+        "HEIGHTxWIDTH: 1,2,3x4,6x8; of models without levels the picture's size in slots, or several, each drawn "
+        "around the one before: 16,32",
     )
 
 

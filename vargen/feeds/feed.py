@@ -21,6 +21,7 @@ class Feed(Protocol):
       modulates_rows: whether rows bring conditions of their own (`Rows.condition`).
       drafts: whether its rows show what a `JointHead` has drafted: contents are `Noised` then.
       looks_ahead: whether it makes rows of a speculative step.
+      hides: whether a slot's row shows nothing where its code is `UNSEEN`.
       told: whether rows of later stages are told codes that the ones before have predicted (`Rows.content`).
       length: how many rows a cache must hold.
     """
@@ -33,6 +34,7 @@ class Feed(Protocol):
     modulates_rows: bool
     drafts: bool
     looks_ahead: bool
+    hides: bool
     told: bool
 
     @property
@@ -118,6 +120,7 @@ class Plain:
     modulates_rows = False
     drafts = False
     looks_ahead = False
+    hides = False
     told = False
 
     def reads_memory(self, stage: int) -> bool:

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen import static
-from vargen.content import repeat_to, take
+from vargen.content import UNSEEN, repeat_to, take
 from vargen.feeds.feed import Turned
 from vargen.feeds.rows import Content, Rows, Step, each, key_times, places, whole
 from vargen.layers import Initial, logical
 from vargen.layout import Layout
 from vargen.limits import RATE
-from vargen.mixers.rope import rotate
+from vargen.mixers.rope import rotate, squeeze
 from vargen.orders import Order
 from vargen.slots import Grid, Slot
 
@@ -36,6 +36,7 @@ class Instruct(Turned, nn.Module):
       initial: of the parameters.
       prefix: P, rows of the condition.
       heads: H of the mixer, by which the instruction is turned.
+      trained_side: of the mixer.
       dropout: rate on the rows of contents.
       dtype: compute dtype.
     """
@@ -46,11 +47,13 @@ class Instruct(Turned, nn.Module):
     initial: Initial
     heads: int
     prefix: int = 1
+    trained_side: int = 0
     dropout: Annotated[float, RATE] = 0.0
     dtype: Any = jnp.float32
 
     cached = True
     takes_prefix = True
+    hides = True
 
     @property
     def length(self) -> int:
@@ -98,8 +101,12 @@ class Instruct(Turned, nn.Module):
         slots = static.take(order.slots, at)
         where = places(self.grid, slots)
         coords = static.where(ahead[:, None], -1, where)
-        x = self.drop(self.content(take(content, slots)), deterministic=not train)
-        x = jnp.where(jnp.asarray(asks)[:, None], self.instructions(where).astype(x.dtype), x)
+        found = take(content, repeat_to(slots, len(content)) if slots.ndim == 2 else slots)
+        x = self.drop(self.content(found), deterministic=not train)
+        if self.slot.vocab and not self.slot.shape:
+            x = jnp.where((found == UNSEEN)[..., None], jnp.zeros((), x.dtype), x)
+        asked = repeat_to(self.instructions(where).astype(x.dtype), len(x))
+        x = jnp.where(jnp.asarray(asks)[:, None], asked, x)
         x = repeat_to(jnp.broadcast_to(x, (content.shape[0], *x.shape[1:])), batch)
         if step.begins:
             x = jnp.concatenate([condition.prefix.astype(x.dtype), x[:, p:]], axis=1)
@@ -113,4 +120,6 @@ class Instruct(Turned, nn.Module):
         """[1 or B, n, D]: the instruction, turned by places [.., n, A]."""
         shape = (where.shape[0] if where.ndim == 3 else 1, where.shape[-2], self.heads, -1)
         x = jnp.broadcast_to(self.instruction, (*shape[:2], self.width)).reshape(shape)
-        return rotate(x, where).reshape(*shape[:2], self.width)
+        return rotate(x, where, squeezed=squeeze(self.grid, self.trained_side)).reshape(
+            *shape[:2], self.width
+        )

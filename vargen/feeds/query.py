@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Annotated, Any
 
 import flax.linen as nn
@@ -16,7 +17,7 @@ from vargen.feeds.rows import Content, Rows, Step, each, key_times, places, whol
 from vargen.layers import Dense, Initial, logical
 from vargen.layout import Layout, Memory
 from vargen.limits import RATE
-from vargen.mixers.rope import rotate
+from vargen.mixers.rope import rotate, squeeze
 from vargen.orders import Order
 from vargen.slots import Grid, Slot
 
@@ -33,6 +34,7 @@ class Query(Turned, nn.Module):
       initial: of the parameters.
       prefix: P, rows of the condition.
       heads, kv_heads: H and G of the mixer (G 0: as many), for the keys and values.
+      trained_side: of the mixer.
       dropout: rate on the rows of the first stage.
       dtype: compute dtype.
     """
@@ -44,6 +46,7 @@ class Query(Turned, nn.Module):
     heads: int
     kv_heads: int = 0
     prefix: int = 1
+    trained_side: int = 0
     dropout: Annotated[float, RATE] = 0.0
     dtype: Any = jnp.float32
 
@@ -97,7 +100,8 @@ class Query(Turned, nn.Module):
         """Rows that ask, from the first stage's results [B, M, D], which the memory keeps."""
         batch = hidden.shape[0]
         shape = (*hidden.shape[:2], self.groups, -1)
-        key = rotate(self.key(hidden).reshape(shape), rows.layout.coords)
+        turn = functools.partial(rotate, squeezed=squeeze(self.grid, self.trained_side))
+        key = turn(self.key(hidden).reshape(shape), rows.layout.coords)
         new = {"key": key, "value": self.value(hidden).reshape(shape)}
         if cache is not None:
             cache = {name: static.append(cache[name], x, rows.layout.start) for name, x in new.items()}

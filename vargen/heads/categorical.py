@@ -136,7 +136,9 @@ def draw(logits, draws, settings) -> jax.Array:
 
 
 def filter_logits(logits, top_k: int = 0, top_p=None) -> jax.Array:
-    """-inf outside the top k, then outside the nucleus (Holtzman et al., arXiv 1904.09751); ties are kept.
+    """-inf outside the top k, then outside the nucleus (Holtzman et al., arXiv 1904.09751).
+
+    Ties are kept, and what differs by a few roundings is one.
 
     Args:
       logits: float32 [..., K].
@@ -150,7 +152,7 @@ def filter_logits(logits, top_k: int = 0, top_p=None) -> jax.Array:
     vocab = logits.shape[-1]
     if top_k and top_k < vocab:
         best, _ = jax.lax.top_k(logits, top_k)
-        logits = jnp.where(logits < best[..., -1:], -jnp.inf, logits)
+        logits = jnp.where(_below(logits, best[..., :1], best[..., -1:]), -jnp.inf, logits)
     if top_p is None:
         return logits
     ordered = best if top_k and top_k < vocab else -jnp.sort(-logits, axis=-1)
@@ -158,4 +160,14 @@ def filter_logits(logits, top_k: int = 0, top_p=None) -> jax.Array:
     before = jnp.cumsum(mass, axis=-1) - mass
     kept = (before < top_p) | (jnp.arange(ordered.shape[-1]) == 0)
     least = jnp.min(jnp.where(kept, ordered, jnp.inf), axis=-1, keepdims=True)
-    return jnp.where((logits < least) & (jnp.asarray(top_p) < 1.0), -jnp.inf, logits)
+    below = _below(logits, ordered[..., :1], least)
+    return jnp.where(below & (jnp.asarray(top_p) < 1.0), -jnp.inf, logits)
+
+
+def _below(logits, most, least):
+    """Which logits [..., K] are less than `least` [..., 1] by more than rounding, where `most` [..., 1] is the largest.
+
+    XLA may compute logits once to sort them and once more to compare them, rounded otherwise: the last code to stay
+    would be less than itself.
+    """
+    return logits < least - 2.0**-20 * jnp.maximum(jnp.abs(most), jnp.abs(least))

@@ -41,10 +41,15 @@ def guided(x, guidance=None):
     """u + w (c - u) of what was made of rows with the condition, then of those without: [2B, ...] -> [B, ...].
 
     Args:
-      guidance: w, [] or broadcast to a half of x; None for x itself, [B, ...].
+      guidance: w, [] or broadcast to a half of x; None for x itself, [B, ...]; a pair (w, v) for
+        u' + w (c - u) + v (u - u') of x [3B, ...], whose last rows see less of what is known.
     """
     if guidance is None:
         return x
+    if isinstance(guidance, tuple):
+        scale, spatial = guidance
+        with_condition, without, less = jnp.split(x, 3)
+        return less + scale * (with_condition - without) + spatial * (without - less)
     with_condition, without = jnp.split(x, 2)
     return without + guidance * (with_condition - without)
 

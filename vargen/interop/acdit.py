@@ -8,7 +8,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vargen.config import part, preset
-from vargen.errors import UserError
 from vargen.interop import mapping as m
 
 WHAT = "ACDiT"
@@ -27,11 +26,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     Raises:
       UserError: slots of several latents, as the models of videos have.
     """
-    width, channels = m.pair(arrays, "x_embedder.weight", WHAT)
-    if channels != c.tokenizer.channels:
-        raise UserError(
-            f"{WHAT}: expected slots of the tokenizer's {c.tokenizer.channels} channels, found {channels}"
-        )
+    width = m.from_latents(arrays, "x_embedder.weight", c.tokenizer.channels, WHAT)
     c.name = f"ACDiT-{NAMES.get(width, width)}"
     c.data.num_classes = m.shape(arrays, "y_embedder.embedding_table.weight", WHAT)[0] - 1
     c.order = part("cells", count=(2, 2))

@@ -176,7 +176,7 @@ def _arrays(s: systems.System, part: str, workdir: paths.Path, which: str) -> di
     try:
         arrays = mapping.write(module.table(built), params, what=module.WHAT)
         again = dict(weights_file.flatten(systems.read(module, built, arrays)))
-        theirs = s.like(part, built, arrays)
+        theirs = s.like(part, c, built, arrays)
     except AttributeError as error:  # a part of another kind, which the table doesn't know
         raise UserError(f"{module.WHAT}: expected a model of its parts, found another ({error})") from error
     if different := differences(built, theirs):
@@ -195,9 +195,9 @@ def _arrays(s: systems.System, part: str, workdir: paths.Path, which: str) -> di
 # What training alone, precision or the sampler's settings decide.
 FREE = frozenset(
     "dropout weight_dropout drop_path initial init_std kernel_init out_init in_gain zero_lead adaln_zero gate_gain "
-    "remat dtype random label_smoothing repeat clip sample_steps parent name ordering tokenizer most_known scale beta "
-    "zero solver last codebook_weight centre_weight entropy_weight entropy_temperature kl_weight measure revive_every "
-    "revive_until revive_threshold decay restart temperature".split()
+    "remat dtype random label_smoothing counts repeat clip sample_steps times guidance_until solver last parent name "
+    "tokenizer most_known scale beta zero codebook_weight centre_weight entropy_weight entropy_temperature "
+    "level_weight kl_weight measure revive_every revive_until revive_threshold decay restart temperature".split()
 )
 
 
@@ -208,6 +208,8 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
     if isinstance(ours, tuple) and len(ours) == len(theirs):
         pairs = enumerate(zip(ours, theirs, strict=True))
         return [line for i, pair in pairs for line in differences(*pair, f"{path}.{i}".lstrip("."))]
+    if isinstance(ours, np.ndarray):
+        return [] if np.array_equal(ours, theirs) else [f"another {path}"]
     if not dataclasses.is_dataclass(ours):
         return [] if ours == theirs else [f"{path} {ours} instead of {theirs}"]
     free = (

@@ -19,7 +19,9 @@ VARIABLES = "params"  # what Flax calls the parameters among a module's variable
 
 def begins(first: bytes) -> bool:
     """Whether the first bytes of a file are those of a dict with names: a map whose first key is text."""
-    return len(first) > 1 and (0x81 <= first[0] <= 0x8F or first[0] == 0xDE) and 0xA0 <= first[1] <= 0xBF
+    # The map's kind and size take one byte up to 15 entries, three or five for more; so is text up to 31 bytes.
+    size = {0xDE: 3, 0xDF: 5}.get(first[0], 1 if 0x81 <= first[0] <= 0x8F else 0) if first else 0
+    return 0 < size < len(first) and (0xA1 <= first[size] <= 0xBF or 0xD9 <= first[size] <= 0xDB)
 
 
 def read(path: pathlib.Path) -> Found:

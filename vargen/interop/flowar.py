@@ -12,6 +12,7 @@ from vargen.errors import UserError
 from vargen.interop import mapping as m
 from vargen.interop.flowar_kl import LEVELS
 from vargen.interop.var import mask
+from vargen.interop.xar import attention, gated, stack
 
 WHAT = "FlowAR"
 IGNORED = ("*.rope.freqs",)
@@ -40,15 +41,19 @@ def levels(arrays: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
-    """Writes the generator's parts and sizes into a config; `heads` for widths that were never published (64 wide)."""
-    classes, width = m.pair(arrays, "class_emb.weight", WHAT)
+    """Writes the generator's parts and sizes into a config; `heads` for widths that were never published (64 wide).
+
+    Raises:
+      UserError: slots of several latents.
+    """
+    width = m.from_latents(arrays, "z_proj.weight", c.tokenizer.channels, WHAT)
     known = (str(width), width // 64, 25, 2.4, 0.9)
     name, usual, passes, guidance, until = SIZES.get(width, known)
     stages = ("encoder", "decoder")
     layers = tuple(m.count(arrays, f"{s}_blocks.{{}}.attn.proj.weight", WHAT) for s in stages)
     depth = m.count(arrays, "flownet.res_blocks.{}.attn.proj.weight", WHAT)
     c.name = f"FlowAR-{name}"
-    c.data.num_classes = classes - 1
+    c.data.num_classes = m.shape(arrays, "class_emb.weight", WHAT)[0] - 1
     c.order = part("levels")
     c.feed = part("refine", places="slots_alone", coords="picture", encoder_decoder=True)
     c.mixer = part(
@@ -88,26 +93,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
 
 def table(generator: Any) -> list[m.Entry]:
     """All entries for a generator of these sizes."""
-    width, head = generator.width, generator.head
-
-    def attention(ours: str, theirs: str, size: int, bias: bool) -> list[m.Entry]:
-        names = [f"{ours}/{part}" for part in ("query", "key", "value")]
-        entries = m.split_dense(names, f"{theirs}.qkv", [size] * 3, bias)
-        return entries + m.dense(f"{ours}/out", f"{theirs}.proj")
-
-    def gated(ours: str, theirs: str) -> list[m.Entry]:
-        pairs = (("gate", "fc1_g"), ("up", "fc1_x"), ("down", "fc2"))
-        return [e for a, b in pairs for e in m.dense(f"{ours}/{a}", f"{theirs}.{b}")]
-
-    def stack(name: str, layers: int) -> list[m.Entry]:
-        def layer(i: int) -> list[m.Entry]:
-            b = f"{name}_blocks.{i}"
-            entries = attention(f"{name}/mixer", f"{b}.attn", width, True)
-            entries += gated(f"{name}/feed_forward", f"{b}.mlp")
-            return entries + m.dense(f"{name}/modulation", f"{b}.ada_lin.1")
-
-        return m.stacked(layers, layer) + m.norm(f"{name}_norm/norm", f"{name}_norm", bias=False)
-
+    head = generator.head
     entries = m.array("condition/classes/table", "class_emb.weight")
     entries += m.dense("feed/content/latents", "z_proj")
     entries += m.norm("feed/content_norm", "z_proj_ln", bias=False)
@@ -116,7 +102,7 @@ def table(generator: Any) -> list[m.Entry]:
     entries += m.array("feed/targets/table", "diffusion_pos_embed_learned", m.LEADING)
     entries += m.dense("feed/bridge", "decoder_embed")
     for stage in generator.stages:
-        entries += stack(stage.name, stage.layers)
+        entries += stack(stage)
     ours, theirs = "head/network", "flownet"
     entries += m.dense(f"{ours}/time_1", f"{theirs}.time_embed.mlp.0")
     entries += m.dense(f"{ours}/time_2", f"{theirs}.time_embed.mlp.2")
@@ -124,7 +110,7 @@ def table(generator: Any) -> list[m.Entry]:
     entries += m.dense(f"{ours}/content", f"{theirs}.input_proj")
     for i in range(head.depth):
         a, b = f"{ours}/block_{i}", f"{theirs}.res_blocks.{i}"
-        entries += attention(f"{a}/attention", f"{b}.attn", head.width, False)
+        entries += attention(f"{a}/attention", f"{b}.attn", head.width, bias=False)
         entries += gated(f"{a}/feed_forward", f"{b}.mlp")
         if head.cross:
             entries += m.dense(f"{a}/cross/query", f"{b}.crossattn.q", bias=False)

@@ -287,6 +287,29 @@ def heads(width: int, given: int, usual: int, what: str) -> int:
     return found
 
 
+def told_heads(given: int, told: int) -> int:
+    """Attention heads of a model whose arrays tell them.
+
+    Raises:
+      UserError: others are `given` (0: none).
+    """
+    if given not in (0, told):
+        raise UserError(f"--heads: expected {told} as the arrays tell, found {given}")
+    return told
+
+
+def from_latents(arrays: Mapping[str, Any], name: str, channels: int, what: str) -> int:
+    """D of the map [D, C] by which latents enter, each slot's by itself.
+
+    Raises:
+      UserError: other than the tokenizer's `channels`, as where several latents enter together.
+    """
+    width, found = pair(arrays, name, what)
+    if found != channels:
+        raise UserError(f"{what}: expected slots of the tokenizer's {channels} channels, found {found}")
+    return width
+
+
 def count(arrays: Mapping[str, Any], pattern: str, what: str = "") -> int:
     """How many of pattern.format(0), pattern.format(1), ... there are, without a gap.
 

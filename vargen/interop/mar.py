@@ -30,18 +30,13 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     Raises:
       UserError: slots of several latents.
     """
-    classes, width = m.pair(arrays, "class_emb.weight", WHAT)
+    width = m.from_latents(arrays, "z_proj.weight", c.tokenizer.channels, WHAT)
     stages = ("encoder", "decoder")
     layers = tuple(m.count(arrays, f"{name}_blocks.{{}}.attn.proj.weight", WHAT) for name in stages)
-    channels = m.shape(arrays, "z_proj.weight", WHAT)[1]
-    if channels != c.tokenizer.channels:
-        raise UserError(
-            f"{WHAT}: expected slots of the tokenizer's {c.tokenizer.channels} channels, found {channels}"
-        )
     name, known, guidance = SIZES.get(width, (str(width), width // 64, 3.0))
     slots = m.shape(arrays, "diffusion_pos_embed_learned", WHAT)[1]
     c.name = f"MAR-{name}"
-    c.data.num_classes = classes
+    c.data.num_classes = m.shape(arrays, "class_emb.weight", WHAT)[0]
     c.order = part("random_sets", steps=min(256, slots))
     c.feed = part("mask", buffer=m.shape(arrays, "encoder_pos_embed_learned", WHAT)[1] - slots)
     c.mixer = part(

@@ -37,8 +37,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     """
     words, width = m.pair(arrays, WORDS, WHAT)
     told = m.shape(arrays, LAYER.format(0) + ATTENTION + "query/kernel", WHAT)[1]
-    if heads not in (0, told):
-        raise UserError(f"--heads: expected {told} as the arrays tell, found {heads}")
+    heads = m.told_heads(heads, told)
     classes = words - c.tokenizer.vocab - 1
     if classes < 1:
         raise UserError(
@@ -59,7 +58,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
         counts="pictures",
         dropout=0.1,
     )
-    c.mixer = part("attention", heads=told, bias="qkv", dropout=0.1, weight_dropout=0.1)
+    c.mixer = part("attention", heads=heads, bias="qkv", dropout=0.1, weight_dropout=0.1)
     c.head = part("masked_lm", label_smoothing=0.1)
     c.model = dict(
         layers=m.count(arrays, LAYER + "Mlp_0/layer_output/kernel", WHAT),

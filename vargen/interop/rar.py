@@ -10,7 +10,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vargen.config import part, preset
-from vargen.errors import UserError
 from vargen.interop import mapping as m
 
 WHAT = "RAR"
@@ -43,9 +42,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     c.order = part("random_to_raster")
     c.feed = part("shift", positions=True, target_positions=True, step_condition=True)
     told = width // m.shape(arrays, "blocks.0.attn.q_norm.weight", WHAT)[0]
-    if heads not in (0, told):
-        raise UserError(f"--heads: expected {told} as the arrays tell, found {heads}")
-    heads = told
+    heads = m.told_heads(heads, told)
     c.mixer = part("attention", heads=heads, qk_norm="layer", bias="qkv", dropout=0.1, weight_dropout=0.1)
     c.head = part("categorical", init_std=0.02)
     c.model = dict(

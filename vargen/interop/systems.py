@@ -15,6 +15,9 @@ from vargen.errors import UserError
 from vargen.interop import mapping
 from vargen.interop.names import SYSTEMS
 
+# Orders to which the authors' networks are bound. Others are drawn anew in every call, and any will do.
+FIXED = ("raster", "levels", "cells")
+
 
 @dataclasses.dataclass(frozen=True)
 class System:
@@ -29,8 +32,18 @@ class System:
     generator: Any
     tokenizer: Any
 
-    def like(self, part: str, built: Any, arrays: Mapping[str, Any]) -> Any:
-        """The tokenizer or generator (`part`) that arrays with the sizes of `built` are of, in the authors' program."""
+    def like(self, part: str, own: ConfigDict, built: Any, arrays: Mapping[str, Any]) -> Any:
+        """The tokenizer or generator (`part`) that arrays are of in the authors' program.
+
+        Args:
+          part: "tokenizer" or "generator".
+          own: the config of the model whose arrays they are.
+          built: its tokenizer or generator, which tells what the arrays don't: the image's size, heads.
+          arrays: by the authors' names.
+
+        Raises:
+          UserError: the authors' parts can't be built over slots such as these.
+        """
         tokenizer = built if part == "tokenizer" else built.tokenizer
         c = config.config()
         c.data = config.imagenet(tokenizer.image_size[0])
@@ -38,8 +51,10 @@ class System:
             sides = tuple(h for h, _ in tokenizer.grid.levels) if len(tokenizer.grid.levels) > 1 else None
             c.tokenizer = self.tokenizer.part(arrays, sides)
             return models.build_tokenizer(c)
-        c.tokenizer = ConfigDict(dict(channels=tokenizer.channels))
+        c.tokenizer = ConfigDict(dict(channels=tokenizer.channels, vocab=tokenizer.vocab))
         self.generator.fill(c, arrays, built.stages[0].block.mixer.heads)
+        if c.order.name not in FIXED:
+            c.order = own.order
         return models.build_generator(c, tokenizer)
 
 

@@ -49,9 +49,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     scales = "blocks.0.attn.scale_mul_1H11"
     l2 = scales in arrays
     told = m.shape(arrays, scales, WHAT)[1] if l2 else heads or width // 64
-    if heads not in (0, told):
-        raise UserError(f"--heads: expected {told} as the arrays tell, found {heads}")
-    heads = told
+    heads = m.told_heads(heads, told)
     c.name = f"VAR-d{depth}"
     c.data.num_classes = classes - 1
     c.order, c.feed = part("levels"), part("refine")

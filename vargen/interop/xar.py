@@ -31,11 +31,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     Raises:
       UserError: slots of several latents.
     """
-    width, channels = m.pair(arrays, "z_proj.weight", WHAT)
-    if channels != c.tokenizer.channels:
-        raise UserError(
-            f"{WHAT}: expected slots of the tokenizer's {c.tokenizer.channels} channels, found {channels}"
-        )
+    width = m.from_latents(arrays, "z_proj.weight", c.tokenizer.channels, WHAT)
     name, known, passes, guidance = SIZES.get(width, (str(width), width // 64, 50, 2.3))
     layers = tuple(
         m.count(arrays, f"{stage}_blocks.{{}}.attn.proj.weight", WHAT) for stage in ("encoder", "decoder")
@@ -73,22 +69,9 @@ def table(generator: Any) -> list[m.Entry]:
     Raises:
       UserError: the generator has other stages than an encoder and a decoder.
     """
-    width, depths = generator.width, {stage.name: stage.layers for stage in generator.stages}
-    if set(depths) != {"encoder", "decoder"}:
-        raise UserError(f"{WHAT}: expected an encoder and a decoder, found {', '.join(depths)}")
-
-    def stack(name: str, layers: int) -> list[m.Entry]:
-        def layer(i: int) -> list[m.Entry]:
-            b = f"{name}_blocks.{i}"
-            ours = [f"{name}/mixer/{x}" for x in ("query", "key", "value")]
-            entries = m.split_dense(ours, f"{b}.attn.qkv", [width] * 3)
-            entries += m.dense(f"{name}/mixer/out", f"{b}.attn.proj")
-            for end, theirs in (("gate", "fc1_g"), ("up", "fc1_x"), ("down", "fc2")):
-                entries += m.dense(f"{name}/feed_forward/{end}", f"{b}.mlp.{theirs}")
-            return entries + m.dense(f"{name}/modulation", f"{b}.ada_lin.1")
-
-        return m.stacked(layers, layer) + m.norm(f"{name}_norm/norm", f"{name}_norm", bias=False)
-
+    names = [stage.name for stage in generator.stages]
+    if names != ["encoder", "decoder"]:
+        raise UserError(f"{WHAT}: expected an encoder and a decoder, found {', '.join(names)}")
     # Their tables of places are in the sequence of generation.
     slots = np.asarray(generator.ordering.decoding(None, 1).slots)
     placed = m.Form(lambda w: w[0][np.argsort(slots)], lambda w: w[slots][None])
@@ -97,7 +80,32 @@ def table(generator: Any) -> list[m.Entry]:
         "feed/content_norm", "z_proj_ln", bias=False
     )
     entries += m.dense("feed/time_1", "time_embed.mlp.0") + m.dense("feed/time_2", "time_embed.mlp.2")
-    for i, name in enumerate(("encoder", "decoder")):
-        entries += m.array(f"feed/tables_{i}/table", f"{name}_pos_embed_learned", placed)
-        entries += stack(name, depths[name])
+    for i, stage in enumerate(generator.stages):
+        entries += m.array(f"feed/tables_{i}/table", f"{stage.name}_pos_embed_learned", placed)
+        entries += stack(stage)
     return entries + m.dense("feed/bridge", "decoder_embed") + m.dense("head/out", "pred")
+
+
+def stack(stage: Any) -> list[m.Entry]:
+    """Those of a stage, the encoder or the decoder, with its norm; also FlowAR's."""
+    name, width = stage.name, stage.block.width
+
+    def layer(i: int) -> list[m.Entry]:
+        b = f"{name}_blocks.{i}"
+        entries = attention(f"{name}/mixer", f"{b}.attn", width)
+        entries += gated(f"{name}/feed_forward", f"{b}.mlp")
+        return entries + m.dense(f"{name}/modulation", f"{b}.ada_lin.1")
+
+    return m.stacked(stage.layers, layer) + m.norm(f"{name}_norm/norm", f"{name}_norm", bias=False)
+
+
+def attention(ours: str, theirs: str, width: int, bias: bool = True) -> list[m.Entry]:
+    """Query, key and value, which are one linear layer there, and the one behind."""
+    names = [f"{ours}/{part}" for part in ("query", "key", "value")]
+    return m.split_dense(names, f"{theirs}.qkv", [width] * 3, bias) + m.dense(f"{ours}/out", f"{theirs}.proj")
+
+
+def gated(ours: str, theirs: str) -> list[m.Entry]:
+    """A gated MLP."""
+    pairs = (("gate", "fc1_g"), ("up", "fc1_x"), ("down", "fc2"))
+    return [entry for a, b in pairs for entry in m.dense(f"{ours}/{a}", f"{theirs}.{b}")]

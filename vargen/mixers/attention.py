@@ -16,7 +16,7 @@ from vargen.layers import Dense, Norm, logical
 from vargen.layout import Layout, View
 from vargen.limits import COUNT, EPS, RATE, SIZE, Above, AtLeast, Between, OneOf
 from vargen.mixers.primitives import merge, step_attention
-from vargen.mixers.rope import mix_halves, rotate, shares
+from vargen.mixers.rope import mix_halves, rotate, shares, squeeze
 from vargen.slots import Grid
 
 
@@ -35,6 +35,8 @@ class Attention(nn.Module):
       out_bias: whether the projection out has a bias.
       rope: rotary positions: "none", "sequence" (the place in the generation sequence), "places" (2-D, or 3-D where
         there are frames: from `layout.coords`) or "halves" (places too, as ACDiT mixes them, see `mix_halves`).
+      trained_side: side of the square grid that rope "places" was trained on, where this one is larger (see `rotate`);
+        0: this one.
       window: sees no more than this many steps back (0: its own step alone); None sees all.
       scale: factor on the logits over 1/sqrt(D/H); ignored with qk_norm "l2".
       eps: of the norms of queries and keys.
@@ -55,6 +57,7 @@ class Attention(nn.Module):
     bias: Annotated[str, OneOf("none", "qv", "qkv")] = "none"
     out_bias: bool = True
     rope: Annotated[str, OneOf("none", "sequence", "places", "halves")] = "none"
+    trained_side: Annotated[int, Between(0, 4096)] = 0
     window: Annotated[int | None, AtLeast(0)] = None
     scale: Annotated[float, Above(0)] = 1.0
     eps: Annotated[float, EPS] = 1e-6
@@ -86,6 +89,11 @@ class Attention(nn.Module):
                 f"config field mixer.kv_heads: expected a divisor of the {self.heads} heads, found {self.groups}"
             )
         axes = layout.coords.shape[-1]
+        if self.trained_side and (self.rope != "places" or axes != 2):
+            raise ValueError(
+                "config field mixer.trained_side: expected 0 but for rope places in two dimensions, found "
+                f"{self.trained_side}"
+            )
         turned = dict(none=1, sequence=2, places=2 * axes, halves=2 * sum(shares(axes)))[self.rope]
         if self.head_dim % turned:
             raise ValueError(
@@ -140,7 +148,10 @@ class Attention(nn.Module):
             k = Norm(self.qk_norm, eps=self.eps, name="key_norm")(k) if memory is None else k
         if self.rope != "none":
             coords = layout.sequence if self.rope == "sequence" else layout.coords
-            turn = functools.partial(mix_halves, grid=self.grid) if self.rope == "halves" else rotate
+            if self.rope == "halves":
+                turn = functools.partial(mix_halves, grid=self.grid)
+            else:
+                turn = functools.partial(rotate, squeezed=squeeze(self.grid, self.trained_side))
             q, k = turn(q, coords), turn(k, coords) if memory is None else k
         if cache is not None and memory is None:
             both = {n: static.append(cache[n], new, layout.start) for n, new in (("key", k), ("value", v))}

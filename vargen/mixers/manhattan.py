@@ -40,7 +40,7 @@ class Manhattan(Recurrent):
     decay_range: Annotated[float, AtLeast(0)] = 4.0
 
     def check(self, layout) -> None:
-        """Raises ValueError unless all rows of one plain grid see each other."""
+        """Raises ValueError unless all rows of one plain grid see each other, row by row."""
         if not layout.everyone:
             raise ValueError(
                 "mixer manhattan: expected a feed whose rows all see each other, such as mask without "
@@ -51,6 +51,7 @@ class Manhattan(Recurrent):
                 "mixer manhattan: expected a grid of one level and one frame, "
                 f"found {len(self.grid.levels)} levels and {self.grid.frames} frames"
             )
+        _shape(layout)
 
     def init_cache(self, batch: int, length: int):
         """Nothing: there is no cached form."""

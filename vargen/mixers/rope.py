@@ -10,8 +10,20 @@ import numpy as np
 
 from vargen.slots import Grid
 
+WHOLE = 2  # the fastest frequencies of an axis, which larger grids don't squeeze (RandAR, official code)
 
-def rotate(x: jax.Array, coords, base: float = 10000.0) -> jax.Array:
+
+def squeeze(grid: Grid | None, trained: int) -> tuple[float, ...] | None:
+    """Factors on the rows and columns of a grid that is larger than the one of `trained` x `trained` places that the
+    positions were trained on: its last place lies where that one's did. None where `trained` is 0."""
+    if not trained or grid is None:
+        return None
+    return tuple((trained - 1) / max(side - 1, 1) for side in grid.levels[0])
+
+
+def rotate(
+    x: jax.Array, coords, base: float = 10000.0, squeezed: tuple[float, ...] | None = None
+) -> jax.Array:
     """Rotates pairs of channels by angles that grow with the coordinates.
 
     The channels are divided evenly among the A axes; within an axis, channels (2i, 2i+1) turn by
@@ -22,6 +34,8 @@ def rotate(x: jax.Array, coords, base: float = 10000.0) -> jax.Array:
       coords: int [N, A] or [B, N, A]; a row of negative coordinates has no position and becomes zero, as
         LlamaGen's condition tokens do (their cosines and sines are zero).
       base: the slowest period over 2 pi.
+      squeezed: None, or factors [A] on the coordinates of all frequencies but the `WHOLE` fastest of each axis: these
+        see near places as they were trained, the others all of a larger grid in the room of the smaller one.
 
     Returns:
       [B, N, H, D] in x's dtype.
@@ -31,6 +45,9 @@ def rotate(x: jax.Array, coords, base: float = 10000.0) -> jax.Array:
         raise ValueError(f"rotary positions: head size {dim} is not divisible by twice the {axes} axes")
     per_axis = dim // axes
     frequencies = base ** (-np.arange(0, per_axis, 2, dtype=np.float32) / per_axis)
+    if squeezed is not None:
+        slower = np.arange(len(frequencies)) >= WHOLE
+        frequencies = frequencies * np.where(slower, np.asarray(squeezed)[:, None], 1.0).astype(np.float32)
     coords = jnp.asarray(coords)
     angles = (coords[..., None].astype(jnp.float32) * frequencies).reshape(*coords.shape[:-1], dim // 2)
     placed = jnp.all(coords >= 0, axis=-1)[..., None]

@@ -43,13 +43,13 @@ def _by_left(slots: int, steps: int, curve: Callable[[float], float]) -> np.ndar
     return np.asarray([*sizes, slots - done])
 
 
-def cosine_ahead(slots: int, steps: int) -> np.ndarray:
+def cosine_ahead(slots: int, steps: int, known: int = 0) -> np.ndarray:
     """int [T]: one slot, then floor((1 - cos(pi/2 (s + 1)/T)) N + 1) in all after step s, at least one each.
 
-    RandAR, arXiv 2412.01827, official code.
+    RandAR, arXiv 2412.01827, official code. Of the N slots `known` are there before the first step.
     """
     sizes = [1]
-    while (done := sum(sizes)) < slots:
+    while (done := known + sum(sizes)) < slots:
         target = min(int((1 - math.cos(math.pi / 2 * (len(sizes) + 1) / steps)) * slots + 1), slots)
         sizes.append(min(max(target - done, 1), slots - done))
     return np.asarray(sizes)

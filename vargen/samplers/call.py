@@ -31,6 +31,7 @@ class Call:
       kept: None, or (content [B, N, *slot.shape], bool [N]): what stands in the place of what is drawn.
       other: what the rows without a condition see in the place of some slots: content [B, N, ...] and bool [N]; None
         where they see the same.
+      unseen: None, or bool [B, N]: slots whose codes a third kind of rows doesn't see, without a condition too.
     """
 
     generator: Any
@@ -45,13 +46,23 @@ class Call:
     sampling: Sampling
     kept: Any = None
     other: tuple[Any, Any] | None = None
+    unseen: Any = None
 
     def seen(self, content):
         """Content [B, N, ...] as rows see it: of those without a condition, where it differs, behind those with one."""
+        if self.unseen is not None:
+            return jnp.concatenate([content, content, jnp.where(self.unseen, contents.UNSEEN, content)])
         if self.other is None:
             return content
         without = contents.choose(self.other[1], self.other[0], content)
         return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), content, without)
+
+    def guidance(self, step) -> Any:
+        """What the head takes: None, the scale of a step, or that and the one by what is given."""
+        if self.scales is None:
+            return None
+        scale = self.scales[step]
+        return scale if self.unseen is None else (scale, self.sampling.spatial_guidance)
 
     def feed(self, method: str, *args):
         """A method of the feed."""

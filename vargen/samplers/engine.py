@@ -27,6 +27,7 @@ def decode(
     draws=None,
     scored: bool = False,
     kept=None,
+    unseen=None,
 ) -> Decoded:
     """Generates contents for labels.
 
@@ -47,8 +48,10 @@ def decode(
       scored: whether the scores are wanted, which heads with an explicit likelihood have.
       kept: None, or (content [B, N, *slot.shape], bool [N] NumPy): slots that hold this content from their step on,
         whatever is drawn there; unlike given ones they needn't come first, and tell nothing to the steps before.
+      unseen: None, or bool [B, N]: under guidance those of the given codes that are left out for
+        `Sampling.spatial_guidance`, by feeds that can (`Feed.hides`).
     """
-    args = (generator, params, quantizer, labels, key, sampling, given, order, draws, scored, kept)
+    args = (generator, params, quantizer, labels, key, sampling, given, order, draws, scored, kept, unseen)
     call, start = begin(*args)
     check(generator, call.order, sampling)
     found, passes = POLICIES[sampling.policy].run(call, start)
@@ -71,6 +74,7 @@ def begin(
     draws=None,
     scored: bool = False,
     kept=None,
+    unseen=None,
 ) -> tuple[Call, Decoding]:
     """What stays through a decoding, and what it changes before the first step; see `decode`."""
     batch, sequence, other = jax.tree.leaves(labels)[0].shape[0], generator.sequence, None
@@ -84,7 +88,8 @@ def begin(
         other = generator.told(without)
         if other is not None and (given is None or not given[1][other[1]].all()):
             other = None  # what is drawn is the same for both
-        labels = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), labels, without)
+        all_labels = (labels, without) if unseen is None else (labels, without, without)
+        labels = jax.tree.map(lambda *x: jnp.concatenate(x), *all_labels)
     condition = generator.condition.apply({"params": params["condition"]}, labels)
     call = Call(
         generator,
@@ -99,6 +104,7 @@ def begin(
         sampling,
         kept,
         other,
+        unseen if sampling.guided else None,
     )
     content = keeping(given, sequence.slot.zeros(batch, sequence.grid.size))
     start = Decoding(
@@ -129,7 +135,7 @@ def _no_scores(call: Call) -> jax.Array:
     batch, n = call.slots.shape
     each = (1,) if call.generator.head.each_stage else ()
     hidden = jnp.zeros((len(call.condition.prefix), n, *each, call.generator.width))
-    guidance = None if call.scales is None else call.scales[0]
+    guidance = call.guidance(0)
 
     def sample():
         if call.generator.head.levels is None:

@@ -39,6 +39,10 @@ class Sampling:
       guidance_rise: steps after which "ramp" reaches 1 + t, and goes on: T - 1 of the formula is at most that; 0 for no
         limit (FlexVAR, official code, has 9).
       guidance_side: steps of more slots than a square of this side have 1 + t of "ramp"; 0 for none (FlexVAR: 16).
+      spatial_guidance: v in u' + w (c - u) + v (u - u'), where u' sees a share of what is given alone, of a larger
+        picture (RandAR, official code); 1 for none.
+      spatial_share: the share that u' doesn't see.
+      spatial: whether there is such guidance (static).
       top_k: codes kept; 0 keeps all; or one for each of a slot's codes.
       steps: steps of generation, where the order leaves a choice; 0 takes the order's own.
       random_sides: where there are any, steps whose slots would make no square of one of these sides take the likeliest
@@ -53,6 +57,9 @@ class Sampling:
     top_p: Any = 1.0
     guided: bool = dataclasses.field(default=False, metadata={"static": True})
     nucleus: bool = dataclasses.field(default=False, metadata={"static": True})
+    spatial_guidance: Any = 1.0
+    spatial: bool = dataclasses.field(default=False, metadata={"static": True})
+    spatial_share: float = dataclasses.field(default=0.5, metadata={"static": True})
     guidance_schedule: str = dataclasses.field(default="constant", metadata={"static": True})
     guidance_start: float = dataclasses.field(default=1.0, metadata={"static": True})
     guidance_power: float = dataclasses.field(default=1.0, metadata={"static": True})
@@ -83,6 +90,8 @@ class Sampling:
             guided=(float(s.guidance), s._first) != (neutral, 1.0),
             nucleus=any(float(p) < 1.0 for p in each),
             guidance=float(s.guidance),
+            spatial_guidance=float(s.spatial_guidance),
+            spatial=float(s.spatial_guidance) != 1.0,
             temperature=float(s.temperature),
             top_p=tuple(map(float, each)) if isinstance(s.top_p, tuple) else float(s.top_p),
             random_sides=tuple(s.random_sides),

@@ -32,7 +32,7 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
         slots = call.slots[:, jnp.minimum(at, n - 1)]
         # Rows beyond the step's slots are dropped: their index lies outside.
         put = jnp.where(at < (step.start + step.count if sequence is None else n), slots, n)
-        draws, guidance = call.draws.at(slots), None if call.scales is None else call.scales[step.index]
+        draws, guidance = call.draws.at(slots), call.guidance(step.index)
         if call.generator.head.levels is None:
             sample, cache = at_once(call, decoding, step, draws, guidance, layers)
         else:

@@ -55,6 +55,25 @@ class Autoencoder:
         """Parameters, a plain tree of float32."""
         return nn.meta.unbox(self.init_boxed(key))
 
+    def over(self, levels: tuple[tuple[int, int], ...]) -> Any:
+        """The same tokenizer over one grid of another size, (height, width).
+
+        Raises:
+          UserError: several, or the encoder takes images of one size alone.
+        """
+        (last, *more), (old,) = levels[::-1], self.grid.levels
+        if more or (last != old and not self.codec.any_size):
+            found = ", ".join(f"{h}x{w}" for h, w in levels)
+            raise UserError(
+                f"sampling.levels: expected {old[0]}x{old[1]}, as the encoder takes no other, found {found}"
+            )
+        size, grid = (
+            tuple(n * (x // o) for n, x, o in zip(last, whole, old, strict=True))
+            for whole in (self.image_size, self.codec.grid)
+        )
+        codec = dataclasses.replace(self.codec, grid=grid)
+        return dataclasses.replace(self, codec=codec, grid=Grid(levels), image_size=size)
+
     def fit(self, images: Iterable[np.ndarray]) -> dict:
         """Nothing is learnt without training."""
         raise NotImplementedError

@@ -30,6 +30,7 @@ from vargen.interop.parity.golden import (
     gradient_norms,
     stand_in,
 )
+from vargen.interop.parity.recording import instead
 from vargen.layout import Layout, View
 from vargen.mixers.rope import half_angles, half_base
 from vargen.samplers import Sampling, decode
@@ -190,8 +191,7 @@ class Recording(Epsilon):
 
 def _sampled(golden: Golden, generator, params, slots, scale: float, output: str) -> Iterator[Result]:
     """A run of the engine with the recorded noise: its contents, and what every pass predicted."""
-    fields = {f.name: getattr(generator.head, f.name) for f in dataclasses.fields(Epsilon) if f.init}
-    head = Recording(**{k: v for k, v in fields.items() if k not in ("parent", "name")})
+    head = instead(generator.head, Recording)
     recording = dataclasses.replace(generator, head=head)
     noise = golden["in/sample/noise"][:, :, 0].swapaxes(0, 1)
     batch, steps, size, channels = noise.shape

@@ -14,7 +14,7 @@ from vargen.feeds import Query
 from vargen.interop import arpg, systems
 from vargen.interop.parity.codes import rotations, teacher_forced
 from vargen.interop.parity.golden import REPRODUCED, Golden, Result, close, exact, stand_in
-from vargen.interop.parity.recording import margin, sampled
+from vargen.interop.parity.recording import instead, margin, sampled
 from vargen.orders import Order
 from vargen.orders.schedules import SCHEDULES
 from vargen.samplers import Sampling
@@ -61,8 +61,7 @@ class Unmasked(Query):
 
 def _unmasked(generator, params, codes, labels, slots):
     """Logits of a whole pass in which every row sees every content."""
-    fields = {f.name: getattr(generator.feed, f.name) for f in dataclasses.fields(Query)}
-    feed = Unmasked(**{k: v for k, v in fields.items() if k not in ("parent", "name")})
+    feed = instead(generator.feed, Unmasked)
     seen, steps = dataclasses.replace(generator, feed=feed), np.arange(codes.shape[1])
 
     @jax.jit

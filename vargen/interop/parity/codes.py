@@ -10,17 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.interop.parity.golden import REPRODUCED, Golden, Result, close, gradient_norms
-from vargen.mixers.rope import rotate
+from vargen.mixers.rope import rotate, squeeze
 from vargen.orders import Order
 
 
 def rotations(output: str, golden: Golden, generator, rows: int = 1, relative: float = REPRODUCED) -> Result:
     """The table of rotary cosines and sines: zero for the condition's `rows`, then the slots' in raster order."""
-    mixer, places = generator.stages[0].block.mixer, generator.tokenizer.grid.places
+    mixer, grid = generator.stages[0].block.mixer, generator.tokenizer.grid
     # (1, 0) turned by an angle is its cosine and sine.
-    coords = np.concatenate([np.full((rows, 2), -1), places])
+    coords = np.concatenate([np.full((rows, 2), -1), grid.places])
     units = jnp.tile(jnp.asarray([1.0, 0.0]), (1, len(coords), 1, mixer.head_dim // 2))
-    return close(output, rotate(units, coords).reshape(len(coords), -1, 2), golden[output], relative)
+    found = rotate(units, coords, squeezed=squeeze(grid, mixer.trained_side))
+    return close(output, found.reshape(len(coords), -1, 2), golden[output], relative)
 
 
 def teacher_forced(

@@ -16,6 +16,7 @@ from vargen.draws import Recorded
 from vargen.feeds import Mask
 from vargen.interop import maskgit, systems
 from vargen.interop.parity.golden import REPRODUCED, Golden, Result, close, exact, gradient_norms, stand_in
+from vargen.interop.parity.recording import instead
 from vargen.orders import Confidence, Order
 from vargen.orders.schedules import share
 from vargen.samplers import Sampling, engine, policies
@@ -81,9 +82,7 @@ def _parts(generator: Any, ids: np.ndarray) -> tuple[jax.Array, jax.Array, Order
 
 def _logits(generator: Any, params: Any, ids: np.ndarray) -> np.ndarray:
     """float32 [B, 1 + N, V]: of all rows, the class's too."""
-    fields = {f.name: getattr(generator.feed, f.name) for f in dataclasses.fields(Mask)}
-    feed = Whole(**{k: v for k, v in fields.items() if k not in ("parent", "name")})
-    whole = dataclasses.replace(generator, feed=feed)
+    whole = dataclasses.replace(generator, feed=instead(generator.feed, Whole))
 
     @jax.jit
     def run(params, labels, content, order):

@@ -27,7 +27,7 @@ def matches(golden: Golden) -> bool:
 def results(golden: Golden) -> Iterator[Result]:
     """All comparisons that the golden's arrays allow."""
     codes, labels, slots = (golden[f"in/{name}"] for name in ("idx", "label", "order"))
-    batch, n = codes.shape
+    n = codes.shape[1]
     vocab = golden.weights["tok_embeddings.weight"].shape[0]
     c = stand_in(math.isqrt(n), name="vq", vocab=vocab, channels=8)
     randar.fill(c, golden.weights, golden.meta["config"]["model"]["n_head"])
@@ -45,12 +45,75 @@ def results(golden: Golden) -> Iterator[Result]:
     for run, settings in golden.meta["config"].get("runs", {}).items():
         if f"out/gen/{run}/tokens" in golden:
             yield from _sampled(golden, generator, params, run, settings)
+    for run, settings in golden.meta["config"].get("extrapolate", {}).items():
+        if f"out/extra/{run}/tokens" in golden:
+            yield from _larger(golden, generator, params, c, run, settings)
+
+
+def _larger(golden: Golden, generator, params, c, run: str, settings) -> Iterator[Result]:
+    """A picture of twice the side around one of the trained size, whose codes stand at its even places."""
+    out, slots, labels = f"out/extra/{run}/", golden["in/extra_order"], golden["in/label"]
+    side = generator.tokenizer.grid.levels[0][0]
+    n, (first, last), steps = side**2, settings["cfg_scales"], settings["steps"]
+    sampling = Sampling.make(
+        guidance=last, guidance_schedule="linear_before", guidance_start=first, temperature=0.0
+    )
+    around, (spatial, _) = sampling, settings["spatial_cfg_scales"]
+    unseen = None
+    if spatial != 1:
+        around = Sampling.make(
+            guidance=last,
+            guidance_schedule="linear_before",
+            guidance_start=first,
+            temperature=0.0,
+            spatial_guidance=spatial,
+        )
+        left_out = golden["in/extra_perm"][:, : int(n * settings["ratio"])]
+        unseen = np.zeros(slots.shape, bool)
+        np.put_along_axis(unseen, np.take_along_axis(slots, left_out, axis=1), True, axis=1)
+    rows, columns = np.divmod(slots[:, :n], 2 * side)
+    order = Order(rows // 2 * side + columns // 2, _steps(cosine_ahead(n, n if steps < 0 else steps)))
+    small, low = sampled(generator, params, labels, order, sampling)
+    if out + "guided_logits_low" in golden:
+        yield close(out + "guided_logits_low", low[..., -2, :], golden[out + "guided_logits_low"], REPRODUCED)
+
+    c = c.copy_and_resolve_references()
+    c.mixer = c.mixer.to_dict() | dict(trained_side=side)
+    with c.data.ignore_type():
+        c.data.image_size = 2 * side
+    generator = systems.build(c)[1]
+    if out + "freqs_cis" in golden:
+        yield rotations(out + "freqs_cis", golden, generator)
+    even = generator.tokenizer.grid.even
+    content = np.zeros(slots.shape, np.int32)
+    content[:, even] = small
+    sizes = np.concatenate([[n], cosine_ahead(4 * n, 4 * n if steps < 0 else steps, n)])
+    order = Order(slots, _steps(sizes), given=n)
+    given = (jnp.asarray(content), even)
+    drawn, high = sampled(generator, params, labels, order, around, given=given, unseen=unseen)
+    # Theirs ends before its last step, and leaves codes of 0 there.
+    left, codes = sizes[-1], np.array(drawn)
+    np.put_along_axis(codes, slots[:, -left:], 0, axis=1)
+    yield exact(out + "tokens", codes, golden[out + "tokens"])
+    high = high[:, n:-left]
+    if out + "guided_logits_high" in golden:
+        yield close(
+            out + "guided_logits_high", high[..., -2, :], golden[out + "guided_logits_high"], REPRODUCED
+        )
+    if out + "margin" in golden:
+        nearest = min(margin(low), margin(high))
+        yield Result(out + "margin", abs(nearest - float(golden[out + "margin"])), 1e-4)
+
+
+def _steps(sizes: np.ndarray) -> np.ndarray:
+    """int [N]: the step of each place in sequence."""
+    return np.repeat(np.arange(len(sizes)), sizes)
 
 
 def _sampled(golden: Golden, generator, params, run: str, settings) -> Iterator[Result]:
     """One of the authors' sampling runs: tokens, the guided logits behind them, and what entered the cache when."""
     out, slots = f"out/gen/{run}/", golden["in/order"]
-    batch, n = slots.shape
+    n = slots.shape[1]
     first, last = settings["cfg_scales"]
     steps = n if settings["steps"] < 0 else settings["steps"]
     sizes = cosine_ahead(n, steps)
@@ -65,7 +128,7 @@ def _sampled(golden: Golden, generator, params, run: str, settings) -> Iterator[
         top_p=settings.get("top_p", 1.0),
     )
     uniforms = golden[f"in/u/{run}"] if settings.get("random") else None
-    order = Order(slots, np.repeat(np.arange(len(sizes)), sizes))
+    order = Order(slots, _steps(sizes))
     codes, logits = sampled(generator, params, golden["in/label"], order, sampling, uniforms)
     yield exact(out + "tokens", codes, golden[out + "tokens"])
     if out + "input_pos" in golden and out + "input_len" in golden:

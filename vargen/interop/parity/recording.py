@@ -1,9 +1,8 @@
-"""A categorical head that hands out its logits, so that a whole sampler's can be compared."""
+"""Parts that hand out what they computed on the way, so that whole samplers can be compared."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -18,6 +17,12 @@ from vargen.orders import Order
 from vargen.samplers import Sampling, decode
 
 
+def instead(module: Any, kind: Any) -> Any:
+    """A module of `kind`, which is the module's own or one made of it, with the same options."""
+    names = [f.name for f in dataclasses.fields(module) if f.init and f.name not in ("parent", "name")]
+    return kind(**{name: getattr(module, name) for name in names})
+
+
 class Logits(Categorical):
     """Its score is all that it knew when it drew: [B, n, R + 2, K], the logits of the R conditions, then those after
     guidance, then after temperature and filters."""
@@ -25,7 +30,8 @@ class Logits(Categorical):
     def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None) -> Sample:
         """As `Categorical.sample`."""
         codes = super().sample(hidden, draws, layout, settings, guidance).content
-        each = jnp.split(self(hidden), 1 if guidance is None else 2)
+        kinds = 1 if guidance is None else 3 if isinstance(guidance, tuple) else 2
+        each = jnp.split(self(hidden), kinds)
         guided = self.guided(hidden, guidance)
         return Sample(codes, jnp.stack([*each, guided, filtered(guided, settings)], axis=2))
 
@@ -38,6 +44,8 @@ def sampled(
     sampling: Sampling,
     uniforms: Any = None,
     quantizer: Any = None,
+    given: tuple[Any, np.ndarray] | None = None,
+    unseen: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A run of the engine in a given order.
 
@@ -48,29 +56,31 @@ def sampled(
       sampling: the settings.
       uniforms: float32 [B, N], in generation sequence, or None for greedy runs.
       quantizer: the tokenizer's quantiser parameters, where the feed needs them.
+      given: contents [B, N] and which slots hold them, bool [N]: the first of the order.
+      unseen: of `decode`.
 
     Returns:
       Codes [B, N], canonical, and the logits [B, N, R + 2, K] in generation sequence.
     """
-    fields = {f.name: getattr(generator.head, f.name) for f in dataclasses.fields(Categorical) if f.init}
-    head = Logits(**{k: v for k, v in fields.items() if k not in ("parent", "name")})
-    recording = dataclasses.replace(generator, head=head)
+    recording = dataclasses.replace(generator, head=instead(generator.head, Logits))
     draws = None
     if uniforms is not None:
         of_slot = np.empty(uniforms.shape, np.float32)
         np.put_along_axis(of_slot, np.asarray(order.slots), uniforms, axis=1)
         draws = Recorded(uniforms=jnp.asarray(of_slot))
-    run = functools.partial(decode, recording, scored=True)
     steps = np.asarray(order.steps)
 
     @jax.jit
-    def go(params, quantizer, labels, slots, draws):
-        found = run(
-            params, quantizer, labels, jax.random.key(0), sampling, order=Order(slots, steps), draws=draws
-        )
+    def go(params, quantizer, labels, slots, draws, content):
+        now = Order(slots, steps, given=order.given)
+        known = None if given is None else (content, given[1])
+        args, key = (params, quantizer, labels), jax.random.key(0)
+        more = dict(order=now, draws=draws, scored=True, unseen=unseen)
+        found = decode(recording, *args, key, sampling, known, **more)
         return found.content, jnp.take_along_axis(found.score, slots[..., None, None], axis=1)
 
-    codes, logits = go(params, quantizer, jnp.asarray(labels), jnp.asarray(order.slots), draws)
+    content = None if given is None else given[0]
+    codes, logits = go(params, quantizer, jnp.asarray(labels), jnp.asarray(order.slots), draws, content)
     return np.asarray(codes), np.asarray(logits)
 
 

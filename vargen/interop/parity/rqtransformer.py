@@ -14,7 +14,7 @@ from vargen.draws import Recorded
 from vargen.heads import Depth, Sample
 from vargen.heads.categorical import filtered
 from vargen.interop.parity.golden import REPRODUCED, Golden, Result, close, exact, gradient_norms
-from vargen.interop.parity.recording import margin
+from vargen.interop.parity.recording import instead, margin
 from vargen.interop.parity.rqtransformer_case import TABLE, Case, build
 from vargen.orders import Order
 from vargen.samplers import Sampling, decode
@@ -131,9 +131,7 @@ def _sampled(case: Case, run: str, settings: dict[str, Any]) -> Iterator[Result]
     if random:
         uniforms = golden[f"in/{case.name}/u/{run}"]
         draws = Recorded(uniforms=jnp.asarray(uniforms.reshape(batch, n, depth)))
-    fields = {f.name: getattr(case.generator.head, f.name) for f in dataclasses.fields(Depth) if f.init}
-    head = Logits(**{k: v for k, v in fields.items() if k not in ("parent", "name")})
-    generator = dataclasses.replace(case.generator, head=head)
+    generator = dataclasses.replace(case.generator, head=instead(case.generator.head, Logits))
 
     @jax.jit
     def go(params, labels, codes):
