@@ -100,6 +100,9 @@ def test_completions(workdir, tmp_path, capsys):
         assert words in error and error.count("\n") == 1 and not (tmp_path / "none").exists()
 
 
+AGAIN = dict(jpeglm=(), flexvar=("--levels", "1,2,3x4"))
+
+
 @pytest.mark.parametrize("system", often(*OFTEN))
 def test_all_commands(system, workdir, tmp_path):
     where, printed = workdir(system)
@@ -128,6 +131,16 @@ def test_all_commands(system, workdir, tmp_path):
         assert image.size == (16, 16)
         said = json.loads(image.text["vargen"])
     assert (said["class"], said["seed"], said["labels"], said["index"]) == ("9", 5, "7,2-3,9", 31)
+
+    # Drawn again with what is special to it: levels that were not trained, files beside the pictures.
+    if system in AGAIN:
+        options = ("--count", 3, "--classes", "2", *AGAIN[system])
+        run("sample", "--workdir", where, *options, "--out", tmp_path / "special")
+        run("sample", "--like", tmp_path / "special" / "2-001.png", "--out", tmp_path / "like")
+        for suffix in suffixes:
+            first, again = (tmp_path / f / f"2-001{suffix}" for f in ("special", "like"))
+            assert first.read_bytes() == again.read_bytes()
+        assert len(list((tmp_path / "like").iterdir())) == len(suffixes)
 
     run("reconstruct", "--workdir", where, "--count", 3, "--out", tmp_path / "reconstructed")
     assert (tmp_path / "reconstructed_sheet.png").is_file()

@@ -190,6 +190,7 @@ RIGHT = [
     ("mar", "sampling.steps", 4),
     ("llamagen", "mixer.rope", "places"),
     ("llamagen", "sampling.policy", "jacobi"),
+    ("rqtransformer", "tokenizer.temperature", 0.5),
     ("var", "seed", 2**64 - 1),
 ]
 

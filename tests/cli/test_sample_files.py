@@ -68,6 +68,12 @@ def test_settings_come_back(tmp_path):
         np.testing.assert_array_equal(np.asarray(picture), PIXELS)
 
 
+def test_levels_come_back(tmp_path):
+    levels = (1, 2, (3, 4))
+    pictures.save(PIXELS, tmp_path / "a.png", SETTINGS | dict(sampling=dict(guidance=2.0, levels=levels)))
+    assert sample_files.like(tmp_path / "a.png")["sampling"]["levels"] == levels
+
+
 @pytest.mark.parametrize(
     "change, words",
     [

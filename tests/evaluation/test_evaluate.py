@@ -68,6 +68,34 @@ def run(model, judge, **options):
     return evaluate(model, TRAIN, TEST, judge, **dict(samples=90, batch_size=16) | options)
 
 
+class Several(Known):
+    """The same with two codes a slot."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokenizer.slot = Slot((2,), VOCAB)
+
+    def encode(self, images):
+        return np.stack([super().encode(images)] * 2, axis=-1)
+
+    def decode(self, content):
+        return super().decode(content[..., 0])
+
+    def generate(self, labels, key, **options):
+        content, order = super().generate(labels, key, **options)
+        return np.stack([content] * 2, axis=-1), order
+
+
+def test_several_codes_a_slot(judge):
+    found, one = run(Several(), judge), run(Known(), judge)
+    assert found["bits_per_code"] == pytest.approx(NATS / np.log(2) / 4)
+    assert found["codebook_perplexity"] == pytest.approx(one["codebook_perplexity"])
+    for level, depths in ((1, (1, 2)), (2, (3, 4))):  # each depth of a level by itself
+        for depth in depths:
+            for name in ("codebook_use", "codebook_perplexity"):
+                assert found[f"{name}_level_{depth}"] == pytest.approx(one[f"{name}_level_{level}"])
+
+
 def test_a_perfect_model(judge):
     model = Known()
     found = run(model, judge)

@@ -176,6 +176,7 @@ def _trace(c: Any, tokenizer: Any, generator: Generator, devices: int, memory: M
             params = jax.eval_shape(tokenizer.init, key)
         content = jax.eval_shape(tokenizer.encode, params, images["image"])
         jax.eval_shape(tokenizer.decode, params, content)
+        stored = jax.eval_shape(tokenizer.stored, params, images["image"])
     with _stage("generator", f"{c.feed.name}, {c.mixer.name}, {c.head.name}"):
         label = jax.eval_shape(generator.condition.example)
         if generator.condition.takes == "embeddings":
@@ -184,7 +185,7 @@ def _trace(c: Any, tokenizer: Any, generator: Generator, devices: int, memory: M
         else:
             fed, frozen = dict(image=((size, size, c.data.channels), jnp.float32)), params
             if c.training.codes:
-                fed = dict(content=(content.shape[1:], content.dtype))
+                fed = dict(content=(stored.shape[1:], stored.dtype))
                 frozen = dict(quantizer=params["quantizer"])
             batch = batch_of(c.training, **fed, label=(label.shape[1:], jnp.int32))
             own = trained(GeneratorTask(generator, tokenizer, c.training.steps), "training", frozen, batch)

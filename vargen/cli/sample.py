@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vargen.cli import common, flags, sample_files
 from vargen.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from vargen.conditioning import CaptionEmbedding, Captions, Conditioning
     from vargen.model import Model
+    from vargen.paths import Path
 
 SUMMARY = "draw images from a trained or imported model"
 DESCRIPTION = """
@@ -86,6 +90,8 @@ def run(args: argparse.Namespace) -> None:
                 raise UserError(f"sample: expected --like or --{flag.replace('_', '-')}, found both")
         again = sample_files.like(args.like)
         args.workdir = args.workdir if args.workdir is not None else again["workdir"]
+        levels = again["sampling"].pop("levels", ())
+        args.levels = levels or None if args.levels is None else args.levels
     if args.workdir is None:
         raise UserError("sample: expected --workdir, or --like with a picture, found neither")
     out = common.out_directory(args, "samples" if again is None else "like")
@@ -156,11 +162,10 @@ def draw(
     )
 
     grown: dict[int, Any] = {}
-    files: list[bytes] = []
+    files: list[bytes] = []  # of the batch that is written
 
     def keep(content, order):
-        if model.tokenizer.suffix:
-            files.extend(model.files(content))
+        files[:] = model.files(content)
         if len(columns) > 1 and not grown:
             grow(content, order)
 
@@ -178,13 +183,11 @@ def draw(
     for images in progress.each(drawn, total, "sampling"):
         if not done:
             folder.clear()
-        for image in pictures.to_uint8(images):
+        for row, image in enumerate(pictures.to_uint8(images)):
             label, number = wanted[done // count], done % count
             own = {"class": names[label], "index": done}
             where = folder.out / file_name(stems[label], number, count)
-            pictures.save(image, where, made_by | own)
-            if files:
-                paths.write_bytes(where.with_suffix(model.tokenizer.suffix), files[done])
+            save(model, image, where, made_by | own, files[row : row + 1])
             if label in kept and number < GRID_COLUMNS:
                 kept[label].append(image)
             done += 1
@@ -201,6 +204,18 @@ def draw(
     for mark, name in pictures.undrawable(labels_shown).items():
         print(f"row {mark} of the sheets is {name}: no font here has its letters")
     print(f"{total} images in {folder.out}; look at {folder.sheets['grid']}")
+
+
+def save(
+    model: Model, image: np.ndarray, where: Path, made_by: dict[str, Any], files: Sequence[bytes]
+) -> None:
+    """Writes a picture, and beside it the file that it was decoded from: `files` is one of `Model.files`, or empty."""
+    from vargen import paths
+    from vargen.report import pictures
+
+    pictures.save(image, where, made_by)
+    for file in files:
+        paths.write_bytes(where.with_suffix(model.tokenizer.suffix), file)
 
 
 def file_name(stem: str, number: int, count: int) -> str:
@@ -237,13 +252,16 @@ def draw_again(
         **again["sampling"],
         **{k: v for k, v in flags.sampling_options(args).items() if v is not None},
     }
-    levels = options.pop("levels", ())
-    model = model.over(levels) if args.levels is None else model
     labels = np.repeat(np.asarray(wanted, np.int32), count)
     # The randomness of a batch is drawn at once: the others of its batch are drawn too.
     first = index - index % again["batch_size"]
+    files: list[bytes] = []
+
+    def keep(content, order):
+        files[:] = model.files(content[index - first :][:1])
+
     drawn = common.sample_batches(
-        model, labels, again["seed"], again["batch_size"], again["resize"], first=first, **options
+        model, labels, again["seed"], again["batch_size"], again["resize"], keep, first, **options
     )
     image = pictures.to_uint8(next(drawn))[index - first]
     label, number = wanted[index // count], index % count
@@ -259,7 +277,7 @@ def draw_again(
     )
     folder.clear()
     where = folder.out / file_name(stem, number, count)
-    pictures.save(image, where, made_by)
+    save(model, image, where, made_by, files)
     print(f"drawn again: {where}")
 
 
@@ -296,11 +314,12 @@ def decode(model: Model, args: argparse.Namespace, folder: sample_files.Folder, 
     made_by = sample_files.common_settings(model, args.workdir, codes=str(path))
     folder.clear()
     for start in range(0, len(content), batch_size):
-        images = common.decoded(
-            model, content[start : start + batch_size], min(batch_size, len(content)), resize
-        )
+        some = content[start : start + batch_size]
+        images = common.decoded(model, some, min(batch_size, len(content)), resize)
+        files = model.files(some)
         for i, image in enumerate(pictures.to_uint8(images)):
-            pictures.save(image, out / f"{start + i:06d}.png", made_by | dict(row=start + i))
+            own = made_by | dict(row=start + i)
+            save(model, image, out / f"{start + i:06d}.png", own, files[i : i + 1])
     print(f"{len(content)} images in {out}")
 
 

@@ -163,6 +163,8 @@ def like(text: str) -> dict[str, Any]:
             raise ValueError("index")
         limits.check(limits.fields(schema.Sampling), data["sampling"], "")
         made.update(sampling=data["sampling"], workdir=str(data["workdir"]), model=str(data["model"]))
+        if levels := made["sampling"].get("levels"):
+            made["sampling"]["levels"] = tuple(x if isinstance(x, int) else (x[0], x[1]) for x in levels)
         made["steps"] = tuple(data["steps"])
     except KeyError as error:
         what = "a sheet, or decoded codes" if "count" not in data else f"no {error}"

@@ -61,7 +61,7 @@ def evaluate(
       `nearest_distance`: the median over samples of the distance to the nearest training image (see
       `vargen.evaluation.nearest`), and `real_nearest_distance` that of held-out images.
       Where there is an explicit likelihood, of the held-out images' codes, `bits_per_dimension` (per image
-      value) and `bits_per_code` (per slot that holds something).
+      value) and `bits_per_code` (padding not counted).
       For comparison, `real_precision`, `real_recall` and `real_frechet_distance_classifier` with as many
       training images in the samples' place, and `real_label_accuracy` of held-out images.
     """
@@ -188,17 +188,16 @@ def _tokenizer(
             except UserError:  # the head or the order has no explicit likelihood
                 explicit = False
     result = {name: float(np.mean(np.concatenate(values))) for name, values in measured.items()}
-    slots = 0.0  # of an image, that hold something
+    each = 0.0  # codes of an image, without padding
     if codes:
         content, t = np.concatenate(codes), model.tokenizer
         exists = t.slot.exists(content)
-        exists = np.ones(content.shape, bool) if exists is None else np.asarray(exists)
-        slots = float(exists.sum()) / len(content)
+        each = content[0].size if exists is None else float(exists.sum()) / len(content)
         result |= usage.statistics(usage.count(content, t.grid.level_sizes, t.vocab, exists))
     if explicit:
         mean = float(np.mean(np.concatenate(nats)))
         result["bits_per_dimension"] = metrics.bits(mean, images[0].size)
-        result["bits_per_code"] = metrics.bits(mean, slots)
+        result["bits_per_code"] = metrics.bits(mean, each)
     return result, np.concatenate(kept)
 
 

@@ -56,7 +56,7 @@ METRICS = {
         "codes in even use that would carry as much"),
     "bits_per_dimension": Metric("Bits per dimension", "{:.3f}",
         "held-out codes under the model, per pixel value"),
-    "bits_per_code": Metric("Bits per code", "{:.2f}", "likewise, per slot"),
+    "bits_per_code": Metric("Bits per code", "{:.2f}", "likewise, per code"),
     "train_seconds": Metric("Training time", _TIME, "tokenizer and generator together"),
     "tokenizer_train_seconds": Metric("… tokenizer", _TIME, ""),
     "generator_train_seconds": Metric("… generator", _TIME, ""),
