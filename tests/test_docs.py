@@ -28,6 +28,15 @@ def test_pages(page):
     assert run > 10 and not failed
 
 
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *(f"docs/{page}" for page in PAGES)])
+def test_paths(page):
+    """Links into the repository, and paths in words, lead to what there is."""
+    text = (ROOT / page).read_text()
+    named = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    named += re.findall(r"`((?:vargen|tests|benchmarks|configs|docs|notebooks)/[\w./]*)`", text)
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
 def section(heading):
     """The README from a heading of the second rank to the next."""
     return re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", README, flags=re.DOTALL | re.MULTILINE)[1]

@@ -180,7 +180,9 @@ def sentences():
         sorted(c[p]["ours_over"][plain] for c in KERNELS["linear"].values() if plain in c[p]["ours_over"])
         for p in passes
     )
-    words = "`linear_attention` is N to N times faster than the plain recurrence, and forward alone N to N times"
+    words = (
+        "`linear_attention` is N to N times faster than the plain recurrence, and forward alone N to N times"
+    )
     yield words, [both[0], both[-1], forward[0], forward[-1]]
     scans = [c[p]["ours_over"]["lax_associative_scan"] for c in KERNELS["scan"].values() for p in passes]
     yield "`linear_scan` is N to N times faster than `lax.associative_scan`", [min(scans), max(scans)]
