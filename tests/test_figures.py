@@ -58,13 +58,13 @@ def test_digits(name):
     found = DIGITS[name.lower()]
     use = percent(found["codebook_use"]) if "codebook_use" in found else []
     trained = [found["generator_train_seconds"], found["generator_steps"]]
-    (row,) = rows("At equal training time", 9)[name]
+    (row,) = rows("On the digits", 9)[name]
     agree(row, [*trained, *quality(found), found["psnr_db"], *use, found["images_per_second"]])
 
 
 def test_other_digits():
     """All that were measured are shown."""
-    shown = {name: row for name, (row,) in rows("At equal training time", 6).items() if name}
+    shown = {name: row for name, (row,) in rows("On the digits", 6).items() if name}
     named = {name.lower().replace("-transformer", "transformer"): row for name, row in shown.items()}
     measured = {k: v for k, v in DIGITS["on_a_shared_core"].items() if k != "note"}
     assert named.keys() == measured.keys()
