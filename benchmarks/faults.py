@@ -1,6 +1,6 @@
 """Training that is made to fail hundreds of times, and whether it ends as if it had not: results/faults.json.
 
-make test-faults            400 failures of two systems: an hour on two cores
+make test-faults            400 failures of two systems
 python -m benchmarks.faults --failures 40
 """
 

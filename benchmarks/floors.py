@@ -7,9 +7,8 @@ norms, softmax, random numbers, activations, embedding tables, VAR's running sum
 longer of its products and its reading; steps follow one another. Weights that stay in a processor's cache from one
 step to the next cost less than the reading says.
 
-The transformers' and heads' FLOPs of VAR-d16 are within 0.02 % of the products in the jaxpr of our own sampling; ours
-does 2 % more for LlamaGen-B and RAR-B (rows of the cache that are not there yet), 7 % more for MAR-B in 256 steps
-(padding). The decoders' are 1 % above XLA's cost analysis, which leaves out products with a convolution's padding.
+Our own sampling does more than that: LlamaGen and RAR multiply rows of the cache that are not there yet, MAR has
+padding. The decoders' FLOPs hold products with a convolution's padding, which XLA's cost analysis leaves out.
 """
 
 from __future__ import annotations

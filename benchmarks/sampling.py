@@ -31,10 +31,10 @@ from vargen.model import Model
 SIDES = ("vargen", "authors")
 # By system: the config, and the batch on a CPU.
 SYSTEMS = dict(
-    var=("configs/var.py:d16", 4),
-    llamagen=("configs/llamagen.py:b", 2),
-    mar=("configs/mar.py:b", 1),
-    rar=("configs/rar.py:b", 2),
+    var=("var:d16", 4),
+    llamagen=("llamagen:b", 2),
+    mar=("mar:b", 1),
+    rar=("rar:b", 2),
 )
 GPU_BATCHES = (1, 8, 64)
 CPU_MAR_STEPS = 16

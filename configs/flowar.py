@@ -64,22 +64,13 @@ def get_config(size="digits"):
 def small(c, size, s):
     c.name = "FlowAR"
     c.data = base.small_data(size)
-    c.tokenizer = part(
-        "pyramid_kl",
-        encoder=part("patch", patch=s.patch, blocks=1),
-        levels=s.levels,
-        channels=s.channels,
-        kl_weight=5e-3,
-        measure=True,
-    )
+    encoder, loss = part("patch", patch=s.patch, blocks=1), dict(kl_weight=5e-3, measure=True)
+    c.tokenizer = part("pyramid_kl", encoder=encoder, levels=s.levels, channels=s.channels, **loss)
     c.model.mlp_width = 3 * s.width
     c.head = part("flow", depth=2, width=s.width, heads=s.heads, sample_steps=25)
-    c.sampling.update(dict(guidance=0.5, temperature=0.8))
-    base.small(
-        c,
-        tokenizer=dict(steps=s.steps[0], learning_rate=4e-3),
-        generator=dict(steps=s.steps[1], batch_size=s.batch),
-    )
+    c.sampling.update(guidance=0.5, temperature=0.8)
+    tokenizer = dict(steps=s.steps[0], learning_rate=4e-3)
+    base.small(c, tokenizer=tokenizer, generator=dict(steps=s.steps[1], batch_size=s.batch))
     return c
 
 
@@ -104,21 +95,19 @@ def paper(c, size, s):
     c.sampling.update(best)
     c.presets.paper = base.preset(count=50, **best)
     c.training.update(
-        dict(
-            steps=400 * epoch,
-            batch_size=2048,
-            learning_rate=4e-4,
-            min_learning_rate=1e-5,
-            warmup_steps=100 * epoch,
-            warmup_start=0.0,
-            b2=0.95,
-            weight_decay=0.02,
-            decay=("*kernel", "*table"),
-            clip_norm=3.0,
-            ema_decay=0.9999,
-            ema_warmup=False,
-            remat=True,
-            codes=False,
-        )
+        steps=400 * epoch,
+        batch_size=2048,
+        learning_rate=4e-4,
+        min_learning_rate=1e-5,
+        warmup_steps=100 * epoch,
+        warmup_start=0.0,
+        b2=0.95,
+        weight_decay=0.02,
+        decay=("*kernel", "*table"),
+        clip_norm=3.0,
+        ema_decay=0.9999,
+        ema_warmup=False,
+        remat=True,
+        codes=False,
     )
     return c

@@ -4,10 +4,9 @@
     vargen quickstart --config configs/llamagen.py:pictures32 --workdir runs/mine --config.data.path=~/pictures
     vargen train --config configs/llamagen.py:b --workdir runs/llamagen_b --config.data.path=/data/tfds
 
-The README has the time and the numbers of the digits. `pictures32` takes some forty minutes on two CPU cores, by the
-rate of its first steps (480 and 118 images a second). Published, on ImageNet, trained at 256x256: FID 5.46 (B) and 3.80
-(L) with guidance 2.0; at 384x384 (`--config.data.image_size=384`), where the larger ones were published: 2.62 (XL) and
-2.34 (XXL) with 1.75, 2.18 (3B) with 1.65. VQ-16 has rFID 2.19 at 256x256. Not trained by us. Parameters of the
+The README has the time and the numbers of the digits. Published, on ImageNet, trained at 256x256: FID 5.46 (B) and
+3.80 (L) with guidance 2.0; at 384x384 (`--config.data.image_size=384`), where the larger ones were published: 2.62 (XL)
+and 2.34 (XXL) with 1.75, 2.18 (3B) with 1.65. VQ-16 has rFID 2.19 at 256x256. Not trained by us. Parameters of the
 generator: B 110.9 M, L 343 M, XL 775 M, XXL 1.4 G, 3B 3.1 G.
 
 The generator's recipe is the authors' (FoundationVision/LlamaGen, train_c2i.py; batches and rates from their tracker,
@@ -62,56 +61,29 @@ def small(c, size, s):
     c.data = base.small_data(size)
     c.tokenizer = base.small_vq(s.patch, s.vocab)
     c.model.mlp_width = 3 * s.width
-    c.sampling.update(dict(guidance=1.5))
-    base.small(
-        c,
-        tokenizer=dict(steps=s.steps[0], learning_rate=6e-3),
-        generator=dict(steps=s.steps[1], batch_size=s.batch),
-    )
+    c.sampling.guidance = 1.5
+    tokenizer = dict(steps=s.steps[0], learning_rate=6e-3)
+    base.small(c, tokenizer=tokenizer, generator=dict(steps=s.steps[1], batch_size=s.batch))
     return c
 
 
 def paper(c, s):
     c.tokenizer = part("vq", encoder=part("conv", hidden=256), vocab=16384, channels=8, revive_every=0)
     # 8/3 of the width, up to the next multiple of 256
-    c.model.update(dict(mlp_width=-(-8 * s.width // 3 // 256) * 256, init_std=0.02, init="normal"))
-    c.tokenizer_training.update(
-        dict(
-            steps=400_360,  # 40 epochs
-            batch_size=128,
-            learning_rate=1e-4,
-            warmup_steps=0,
-            schedule="constant",
-            b2=0.95,
-            clip_norm=1.0,
-            ema_decay=0.0,
-            crop="random",
-        )
-    )
-    c.tokenizer_training.losses.update(
-        dict(l2=1.0, perceptual=1.0, adversarial=0.5, adversarial_start=19_999)
-    )
-    c.training.update(
-        dict(
-            batch_size=s.batch,
-            learning_rate=s.rate,
-            warmup_steps=0,
-            schedule="constant",
-            b2=0.95,
-            weight_decay=0.05,
-            decay=("*kernel", "*table"),
-            clip_norm=1.0,
-            ema_decay=0.0,
-            remat=s.layers > 24 or s.width > 3000,
-        )
-    )
+    c.model.update(mlp_width=-(-8 * s.width // 3 // 256) * 256, init_std=0.02, init="normal")
+    both = dict(warmup_steps=0, schedule="constant", b2=0.95, clip_norm=1.0, ema_decay=0.0)
+    c.tokenizer_training.update(both, batch_size=128, learning_rate=1e-4, crop="random")
+    c.tokenizer_training.steps = 400_360  # 40 epochs
+    c.tokenizer_training.losses.update(l2=1.0, perceptual=1.0, adversarial=0.5, adversarial_start=19_999)
+    c.training.update(both, batch_size=s.batch, learning_rate=s.rate, remat=s.layers > 24 or s.width > 3000)
+    c.training.update(weight_decay=0.05, decay=("*kernel", "*table"))
     return c
 
 
 def of_classes(c, size, s):
     c.name = f"LlamaGen-{size.upper()}"
     c.data = base.imagenet(256, crop="five", crop_range=(1.05, 1.1))
-    c.sampling.update(dict(guidance=s.guidance))
+    c.sampling.guidance = s.guidance
     c.presets.paper = base.preset(count=50, guidance=s.guidance)
     c.presets.demo = base.preset(guidance=4.0, top_k=2000)
     c.training.steps = 300 * (IMAGES // s.batch)
@@ -124,8 +96,8 @@ def of_text(c, s):
     c.data = base.imagenet(s.image, flip=False)
     c.data.num_classes = 1
     c.conditioning = part("caption", tokens=120, channels=2048, dropout=0.1)
-    c.sampling.update(dict(guidance=7.5, top_k=1000))
+    c.sampling.update(guidance=7.5, top_k=1000)
     c.presets.demo = base.preset(guidance=7.5, top_k=1000)
     c.tokenizer_training.losses.adversarial_start = 0  # fine-tuned from that of ImageNet
-    c.training.update(dict(steps=s.pictures // s.batch, codes=False))
+    c.training.update(steps=s.pictures // s.batch, codes=False)
     return c

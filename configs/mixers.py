@@ -2,7 +2,7 @@
 
     vargen quickstart --config configs/mixers.py:mamba --workdir runs/mamba
 
-The rows of `MIXERS` are what can follow the colon; the README has times and numbers measured.
+The rows of `MIXERS` are what can follow the colon; the README has what was measured of two.
 """
 
 from vargen import config as base

@@ -6,7 +6,7 @@
     vargen evaluate --workdir runs/orthus
 
 Trained both ways at once, on pictures with captions that vargen draws itself: in half of the examples the words come
-first, in half the picture. The README has the time and the numbers.
+first, in half the picture. The README has the numbers.
 
 Published, 512x512, after post-training: GenEval 0.58. Not trained by us. Parameters of the generator: 7031.7 M. The
 authors' module has 7065.7 M: its map to words has 8192 rows for codes of pictures, which it is never asked for

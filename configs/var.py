@@ -4,11 +4,10 @@
     vargen quickstart --config configs/var.py:pictures32 --workdir runs/mine --config.data.path=~/pictures
     vargen train --config configs/var.py:d16 --workdir runs/var_d16 --config.data.path=/data/tfds
 
-The digits take four minutes on two CPU cores; the README has the numbers. The sizes for pictures take some fifty, by
-the rate of their first steps (360 and 40 images a second). Published, on ImageNet 256x256: FID 3.55
-(d16), 2.95 (d20), 2.33 (d24), 1.97 (d30) with guidance 1.5, top-k 900, top-p 0.96; on 512x512: 2.63 (d36). d16 took
-2.5 days on 16 A100 (the authors' tracker, issue 26). Not trained by us. Parameters of the generator with its head:
-d16 310.3 M, as the authors' module counts.
+What the digits and `pictures32` took, and what came of them: benchmarks/results/quickstart.json and pictures.json.
+Published, on ImageNet 256x256: FID 3.55 (d16), 2.95 (d20), 2.33 (d24), 1.97 (d30) with guidance 1.5, top-k 900, top-p
+0.96; on 512x512: 2.63 (d36). d16 took 2.5 days on 16 A100 (the authors' tracker, issue 26). Not trained by us.
+Parameters of the generator with its head: d16 310.3 M, as the authors' module counts.
 
 The generator's recipe is the authors' (FoundationVision/VAR, README and utils/), with the encoder in the loop, but
 for three things: they compute in float16 with a scaled loss, here it is bfloat16; their last batch of an epoch is
@@ -22,14 +21,12 @@ from types import SimpleNamespace as Size
 from vargen import config as base
 from vargen.config import part
 
+# What both sizes for pictures share; the first table in capitals is that of the sizes.
+pictures = dict(layers=4, width=192, heads=6, batch=32, steps=(3000, 3000), levels=(1, 2, 3, 4, 6, 8))
 SIZES = dict(
     digits=Size(layers=4, width=128, heads=4, batch=64, steps=(2400, 1000), patch=4, vocab=128, levels=(1, 2, 3, 4)),
-    pictures32=Size(
-        layers=4, width=192, heads=6, batch=32, steps=(3000, 3000), patch=4, vocab=512, levels=(1, 2, 3, 4, 6, 8),
-    ),
-    pictures64=Size(
-        layers=4, width=192, heads=6, batch=32, steps=(3000, 3000), patch=8, vocab=1024, levels=(1, 2, 3, 4, 6, 8),
-    ),
+    pictures32=Size(**pictures, patch=4, vocab=512),
+    pictures64=Size(**pictures, patch=8, vocab=1024),
     # The paper's. Learning rates are per 256 images, `last` their last share; `decay` is what weight decay ends at.
     d16=Size(depth=16, batch=768, epochs=200, rate=1e-4, last=0.1, decay=0.05, gate=1e-3),
     d20=Size(depth=20, batch=768, epochs=250, rate=1e-4, last=0.1, decay=0.05, gate=1e-3),
@@ -57,26 +54,17 @@ def get_config(size="digits"):
 def small(c, size, s):
     c.name = "VAR"
     c.data = base.small_data(size)
+    encoder = part("patch", patch=s.patch, blocks=1)
+    losses = dict(codebook_weight=0.1, beta=0.02, entropy_weight=0.02, revive_every=25)
     c.tokenizer = part(
-        "multiscale_vq",
-        encoder=part("patch", patch=s.patch, blocks=1),
-        levels=s.levels,
-        vocab=s.vocab,
-        channels=16,
-        codebook_weight=0.1,
-        beta=0.02,
-        entropy_weight=0.02,
-        revive_every=25,
+        "multiscale_vq", encoder=encoder, levels=s.levels, vocab=s.vocab, channels=16, **losses
     )
     c.mixer.heads = s.heads
     c.head = part("categorical", init_std=0.001)
-    c.model.update(dict(layers=s.layers, width=s.width, dropout=0.1))
-    c.sampling.update(dict(guidance=1.5, guidance_schedule="ramp"))
-    base.small(
-        c,
-        tokenizer=dict(steps=s.steps[0], learning_rate=4e-3),
-        generator=dict(steps=s.steps[1], batch_size=s.batch),
-    )
+    c.model.update(layers=s.layers, width=s.width, dropout=0.1)
+    c.sampling.update(guidance=1.5, guidance_schedule="ramp")
+    tokenizer = dict(steps=s.steps[0], learning_rate=4e-3)
+    base.small(c, tokenizer=tokenizer, generator=dict(steps=s.steps[1], batch_size=s.batch))
     return c
 
 
@@ -85,53 +73,36 @@ def paper(c, size, s):
     c.name = f"VAR-{size}"
     # Squares of a picture scaled to 1.125 of the size, never mirrored.
     c.data = base.imagenet(s.image, flip=False, crop="random", crop_range=(1.125,), filter="lanczos")
-    c.tokenizer = part(
-        "multiscale_vq",
-        encoder=part("conv", width=160, projection=3),
-        levels=s.levels,
-        vocab=4096,
-        channels=32,
-    )
+    encoder = part("conv", width=160, projection=3)
+    c.tokenizer = part("multiscale_vq", encoder=encoder, levels=s.levels, vocab=4096, channels=32)
     c.mixer.heads = s.depth
     c.head = part("categorical", init_std=0.02 * (1 / (3 * 64 * s.depth)) ** 0.5)
-    c.model.update(
-        dict(
-            layers=s.depth,
-            width=64 * s.depth,
-            adaptive=s.adaptive,
-            gate_gain=s.gate,
-            init="normal",
-            drop_path=0.1 * s.depth / 24,
-        )
-    )
+    c.model.update(layers=s.depth, width=64 * s.depth, adaptive=s.adaptive, gate_gain=s.gate)
+    c.model.update(init="normal", drop_path=0.1 * s.depth / 24)
     best = dict(guidance=1.5, guidance_schedule="ramp", top_k=900, top_p=0.96)
     c.sampling.update(best)
     c.presets.paper = base.preset(count=50, **best)
     c.presets.demo = base.preset(guidance=4.0, guidance_schedule="ramp", top_k=900, top_p=0.95)
     c.tokenizer_training.update(
-        dict(steps=400_000, batch_size=768, learning_rate=1e-4, warmup_steps=5_000, weight_decay=0.05)
+        steps=400_000, batch_size=768, learning_rate=1e-4, warmup_steps=5_000, weight_decay=0.05
     )
-    c.tokenizer_training.losses.update(
-        dict(l2=1.0, perceptual=1.0, adversarial=0.5, adversarial_start=20_000)
-    )
+    c.tokenizer_training.losses.update(l2=1.0, perceptual=1.0, adversarial=0.5, adversarial_start=20_000)
     c.training.update(
-        dict(
-            steps=steps,
-            batch_size=s.batch,
-            learning_rate=s.rate * s.batch / 256,
-            min_learning_rate=s.last * s.rate * s.batch / 256,
-            warmup_steps=steps // 50,
-            warmup_start=0.005,
-            schedule="linear",
-            hold=0.05,
-            b2=0.95,
-            weight_decay=0.05,
-            final_weight_decay=s.decay,
-            decay=("*kernel", "condition/classes/table"),
-            clip_norm=2.0,
-            ema_decay=0.0,
-            remat=True,
-            codes=False,
-        )
+        steps=steps,
+        batch_size=s.batch,
+        learning_rate=s.rate * s.batch / 256,
+        min_learning_rate=s.last * s.rate * s.batch / 256,
+        warmup_steps=steps // 50,
+        warmup_start=0.005,
+        schedule="linear",
+        hold=0.05,
+        b2=0.95,
+        weight_decay=0.05,
+        final_weight_decay=s.decay,
+        decay=("*kernel", "condition/classes/table"),
+        clip_norm=2.0,
+        ema_decay=0.0,
+        remat=True,
+        codes=False,
     )
     return c

@@ -1,12 +1,21 @@
-"""What the documentation says in code is run."""
+"""What the documentation says in code is run; what it lists is what there is."""
 
 import doctest
 import pathlib
+import re
+import shlex
 
 import pytest
 
+from vargen import axes, config, schema
+from vargen.cli import main
+from vargen.interop.names import SYSTEMS
+from vargen.samplers.policies import POLICIES
+
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+README = (ROOT / "README.md").read_text()
 
 
 def test_there_are_pages():
@@ -17,3 +26,65 @@ def test_there_are_pages():
 def test_pages(page):
     failed, run = doctest.testfile(str(ROOT / "docs" / page), module_relative=False)
     assert run > 10 and not failed
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *(f"docs/{page}" for page in PAGES)])
+def test_paths(page):
+    """Links into the repository, and paths in words, lead to what there is."""
+    text = (ROOT / page).read_text()
+    named = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    named += re.findall(r"`((?:vargen|tests|benchmarks|configs|docs|notebooks)/[\w./]*)`", text)
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
+def section(heading):
+    """The README from a heading of the second rank to the next."""
+    return re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", README, flags=re.DOTALL | re.MULTILINE)[1]
+
+
+def test_systems():
+    """Every config of a system is a row of the table; an importer's has its way of importing too."""
+    linked = set(re.findall(r"^\|.*\]\(configs/(\w+)\.py\)", section("Systems"), flags=re.MULTILINE))
+    assert linked == {*CONFIGS} - {"mixers"}
+    rows = section("Published checkpoints")
+    importers = set(re.findall(r"^\|.*\| `vargen import (\w+)`", rows, flags=re.MULTILINE))
+    assert importers == {*SYSTEMS}
+
+
+def test_parts():
+    """All that is registered is named where the axes are."""
+    places = ("tokenizer", "tokenizer.encoder", "order", "feed", "mixer", "head", "conditioning")
+    names = {name for place in places for name in axes.PARTS[place]}
+    names |= {*schema.GUIDANCE_SCHEDULES, *POLICIES}
+    axis = section("How it is made").partition("### Kernels")[0]
+    assert not names - set(re.findall(r"`(\w+)`", axis))
+
+
+WORD = r'[^"#;]'
+
+
+def commands():
+    """Every `vargen COMMAND ...` of a line of code, with the page that has it."""
+    names = "|".join(main.COMMANDS)
+    pages = ["README.md", "CONTRIBUTING.md", *(f"configs/{name}.py" for name in CONFIGS)]
+    for page in pages:
+        text = (ROOT / page).read_text()
+        text = text.split('"""')[1] if page.endswith(".py") else text
+        for line in re.sub(r"\\+\n\s+", "", text).splitlines():
+            found = re.match(rf"    (?! )[^#]*?\b(vargen (?:{names})\b{WORD}*(?:\"{WORD}*\")?{WORD}*)", line)
+            if found:
+                yield page, found[1]
+
+
+@pytest.mark.parametrize("page", sorted({page for page, _ in commands()}))
+def test_commands(page):
+    """Commands, flags, configs and their fields are ones that there are."""
+    parser = main.parser()
+    for where, command in commands():
+        if where == page:
+            rest, overrides = main.split_overrides(shlex.split(command)[1:])
+            if "--help-config" in rest:  # prints, and exits
+                rest = ["env", "--config", rest[-1]]
+            named = vars(parser.parse_args(rest))
+            name = named.get("config") or "var:digits"
+            config.override(config.load(name if ".py" not in name else str(ROOT / name)), overrides)

@@ -73,7 +73,7 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x):
         kernel = self.param("kernel", logical(self.kernel_init, *self.names), (x.shape[-1], self.features))
-        # As one product of two matrices: XLA's CPU gradient of a batched one takes twice as long.
+        # As one product of two matrices: XLA's CPU gradient of a batched one is slower.
         y = x.astype(self.dtype).reshape(-1, x.shape[-1]) @ kernel.astype(self.dtype)
         if self.bias:
             bias = self.param("bias", logical(nn.initializers.zeros, self.names[1]), (self.features,))

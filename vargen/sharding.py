@@ -23,8 +23,8 @@ MESH_AXES = ("data", "fsdp", "tensor")
 # Logical axis -> mesh axes. An axis that is absent, or None, is replicated.
 #
 # The batch is split by fsdp first: with ("data", "fsdp") XLA's partitioner (jax 0.10.2 and 0.12.0, eight
-# simulated CPU devices, mesh 2x2x2) silently gave wrong gradients for a quarter of random small networks; with
-# ("fsdp", "data") for none of 160. `tests/test_sharding.py` holds a step on that mesh against one device.
+# simulated CPU devices, mesh 2x2x2) silently gave wrong gradients for some random small networks; with
+# ("fsdp", "data") for none that was tried. `tests/test_sharding.py` holds a step on that mesh against one device.
 RULES: dict[str, tuple[str, ...] | None] = {
     "batch": ("fsdp", "data"),
     "embed": ("fsdp",),

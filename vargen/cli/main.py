@@ -131,8 +131,8 @@ def use_compilation_cache() -> None:
 def keep_freed_memory() -> None:
     """Tells glibc to keep what a step frees for the next one, instead of giving it back to the system.
 
-    XLA on the CPU allocates a step's temporaries anew each time; mapped afresh, their page faults took as long
-    as half the arithmetic. Without glibc nothing happens.
+    XLA on the CPU allocates a step's temporaries anew each time; mapped afresh, every page of them costs a fault.
+    Without glibc nothing happens.
     """
     import ctypes
 

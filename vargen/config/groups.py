@@ -94,7 +94,7 @@ def small_data(size: str) -> ConfigDict:
 
 
 def small_vq(patch: int, vocab: int) -> ConfigDict:
-    """A VQ tokenizer of patches that trains in minutes: normalised codes of 8 channels, the dead ones revived."""
+    """A small VQ tokenizer of patches: normalised codes of 8 channels, the dead ones revived."""
     encoder = part("patch", patch=patch, blocks=1)
     return part(
         "vq", encoder=encoder, vocab=vocab, channels=8, codebook_weight=0.1, beta=0.02, revive_every=25
@@ -102,7 +102,7 @@ def small_vq(patch: int, vocab: int) -> ConfigDict:
 
 
 def small(c: ConfigDict, *, tokenizer: dict[str, Any], generator: dict[str, Any]) -> None:
-    """Training of minutes, for `digits` and `pictures*`: the digits' shifts are stored eight times; of pictures, every
+    """Short training, for `digits` and `pictures*`: the digits' shifts are stored eight times; of pictures, every
     look is another crop.
 
     Args:

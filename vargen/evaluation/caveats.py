@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 # Below these a measure says little.
 ACCURACY = 0.8  # of the classifier on held-out pictures
-SAMPLES = 500  # for a Fréchet distance that two seeds agree on to a few per cent
+SAMPLES = 500  # of fewer, the Fréchet distance changes much from seed to seed
 MARGIN = 0.05  # of precision above that of real pictures
 RISE = 1.02  # of the held-out loss above its lowest
 

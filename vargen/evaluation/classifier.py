@@ -54,7 +54,7 @@ class Settings:
 class Network(nn.Module):
     """Strided convolutions down to a few positions, then features [B, F] and logits [B, classes].
 
-    Convolutions are written as patches and matrix products, which the CPU runs several times as fast.
+    Convolutions are written as patches and matrix products, which XLA runs faster on a CPU.
     """
 
     classes: int
@@ -132,7 +132,7 @@ def fit(
 ) -> Classifier:
     """A classifier trained on one source and measured on the other; from `cache_dir` where it is known there.
 
-    Digits: about 99.5 % of the 360 held-out images right, after some 14 CPU-seconds, compilation included.
+    Digits: 99.72 % of the 360 held-out images right (benchmarks/results/digits.json, `real_label_accuracy`).
 
     Args:
       source_train, source_test: of one size, with the same classes.

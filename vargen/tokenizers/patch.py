@@ -1,7 +1,6 @@
 """A patch-wise autoencoder in the manner of MLP-Mixer (arXiv 2105.01601): nothing but matrix products.
 
-Convolutions over small images are slow under XLA on CPUs; this does the same work for images of up to some 64
-pixels a side in a tenth of the time.
+Convolutions over small images are slow under XLA on CPUs; this is faster for images of up to some 64 pixels a side.
 """
 
 from __future__ import annotations

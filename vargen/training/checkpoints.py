@@ -169,7 +169,7 @@ def best_step(folder: paths.PathLike) -> int | None:
 
 
 # Checkpoints that this process has read through and found whole, with the sizes and times of their files then: a start
-# asks several times, and a large model's take minutes to read.
+# asks several times, and a large model's take long to read.
 _found_whole: dict[str, list[tuple]] = {}
 
 

@@ -181,7 +181,7 @@ def _seen(low, high, first, shape, axis: int):
 def _exp2(x, scale: float, shift, interpret):
     """2^(scale x - shift), float32, in two instructions; results below 2^-126 are 0.
 
-    jnp's, exact there too, takes six, a third of the forward kernel's loop.
+    jnp's, exact there too, takes more.
     """
     if interpret:
         return jnp.exp2(scale * x - shift)

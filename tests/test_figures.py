@@ -1,0 +1,207 @@
+"""Figures of the README are those of benchmarks/results/, to as many digits as it shows."""
+
+import decimal
+import json
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?"
+
+
+def results(name):
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+DIGITS, KERNELS, SAMPLING = results("digits"), results("kernels"), results("sampling_cpu")
+
+
+def rows(heading, columns):
+    """The rows of that many cells under a heading, by their first cell; an empty one is the row's above."""
+    section = re.search(rf"^#+ {heading}\n(.*?)(?=^#|\Z)", README, flags=re.DOTALL | re.MULTILINE)[1]
+    found, name = {}, ""
+    for line in section.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("|") and len(cells) == columns and set(cells[-1]) != set("-"):
+            name = cells[0] or name
+            found.setdefault(name, []).append(cells[1:])
+    return found
+
+
+def agree(texts, values):
+    """Every number in the texts is the next value, rounded (halves up) to the digits that it shows."""
+    numbers = [n.replace(",", "") for n in re.findall(NUMBER, " ".join(texts))]
+    rounded = [
+        str(decimal.Decimal(str(v)).quantize(decimal.Decimal(n), decimal.ROUND_HALF_UP))
+        for n, v in zip(numbers, values, strict=True)
+    ]
+    assert numbers == rounded
+
+
+def percent(*values):
+    return [decimal.Decimal(str(v)) * 100 for v in values]
+
+
+def quality(found):
+    return [
+        *percent(found["label_accuracy"]),
+        found["frechet_distance_classifier"],
+        *percent(found["precision"], found["recall"]),
+    ]
+
+
+@pytest.mark.parametrize("name", ["VAR", "LlamaGen", "RAR", "MAR"])
+def test_digits(name):
+    found = DIGITS[name.lower()]
+    use = percent(found["codebook_use"]) if "codebook_use" in found else []
+    trained = [found["generator_train_seconds"], found["generator_steps"]]
+    (row,) = rows("On the digits", 9)[name]
+    agree(row, [*trained, *quality(found), found["psnr_db"], *use, found["images_per_second"]])
+
+
+def test_other_digits():
+    """All that were measured are shown."""
+    shown = {name: row for name, (row,) in rows("On the digits", 6).items() if name}
+    named = {re.sub("-(?=transformer)|,.*", "", name.lower()): row for name, row in shown.items()}
+    measured = {k: v for k, v in DIGITS["on_a_shared_core"].items() if k != "note"}
+    assert named.keys() == measured.keys()
+    for name, row in named.items():
+        agree(row, [*quality(measured[name]), measured[name]["psnr_db"]])
+
+
+def test_mixers():
+    shown, measured = rows("Mixers", 7), results("mixers_digits")
+    for name, found in {"`gla`": measured["gla"], "`mamba`": measured["mamba"]}.items():
+        (row,) = shown[name]
+        agree(row, [found["generator_steps"], *quality(found), found["images_per_second"]])
+    found = DIGITS["llamagen"]
+    (row,) = shown["attention (the LlamaGen of the table above)"]
+    agree(row, [found["generator_steps"], *quality(found), found["images_per_second"]])
+
+
+def test_sampling():
+    names = {"VAR-d16": "var", "LlamaGen-B": "llamagen", "MAR-B, 16 steps": "mar", "RAR-B": "rar"}
+    shown = rows("Speed", 8)
+    for name, system in names.items():
+        measured = SAMPLING[system]["batches"]
+        for row, (batch, found) in zip(shown[name], measured.items(), strict=True):
+            ours, theirs = found["vargen"], found["authors"]
+            seconds = [ours["seconds_per_image"], theirs["seconds_per_image"], found["ratio_to_authors"]]
+            memory = [found["memory"][side]["peak_bytes"] / 1e9 for side in ("vargen", "authors")]
+            agree(row, [int(batch), *seconds, found["ours_to_floor"], ours["first"], *memory])
+
+
+def test_attention():
+    names = {
+        "VAR 256: 680 slots, 10 steps": "var_256",
+        "VAR 512: 2240 slots": "var_512",
+        "raster 1024": "llamagen_1024",
+        "MAR: 320, bidirectional": "mar",
+        "an order for every example, 1024": "random_1024",
+        "causal 4096": "causal_4096",
+    }
+    shown = rows("Kernels", 4)
+    for name, shape in names.items():
+        both = [KERNELS["attention"][shape][p] for p in ("forward", "forward_backward")]
+        times = [each["ours_over"][rival] for rival in ("dense", "torch_sdpa_mask") for each in both]
+        (row,) = shown[name]
+        agree(row, times + [each["temporaries_over_ours"]["dense"] for each in both])
+
+
+def test_precision():
+    shown, measured = rows("Published checkpoints", 5), results("precision_cpu")
+    names = {"VAR-d16": "var_d16", "LlamaGen-B": "llamagen_b", "RAR-B": "rar_b", "MAR-B": "mar_b"}
+    names |= {f"{s} on the digits, trained": f"{s.lower()}_digits" for s in ("VAR", "RAR")}
+    for name, key in names.items():
+        found = measured[key]
+        values = percent(
+            found["rms_error_over_rms"], *[found.get("likeliest_code_the_same", ())] * (key != "mar_b")
+        )
+        if key != "mar_b":
+            same = found["greedy_tokens_before_the_first_other"]
+            values += [same] if same == found["slots"] else [same, found["slots"]]
+        (row,) = shown[name]
+        agree(row, [*values, found["decoder_mean_error_in_grey_levels"]])
+
+
+def sentences():
+    """Words of the README with a group for each of its numbers, and what was measured."""
+    quick, pictures, shapes = results("quickstart"), results("pictures")["metrics"], results("orthus_shapes")
+    shapes, levels = shapes["metrics"], DIGITS["flexvar_levels"]["label_accuracy"]
+    yield "took N min N s on two cores", divmod(quick["wall_seconds"], 60)
+    yield "N % of its samples are taken", percent(quick["label_accuracy"])
+    yield "a PSNR of N dB, all of the codebook", [quick["psnr_db"]]
+    yield "took N minutes on one core", [pictures["train_seconds"] / 60]
+    use = percent(pictures["codebook_use"], pictures["precision"], pictures["real_precision"])
+    yield (
+        "N dB, N % of the codebook in use, precision N % where other .* have N %",
+        [pictures["psnr_db"], *use],
+    )
+    yield "gets N % of held-out real digits", percent(DIGITS["var"]["real_label_accuracy"])
+    yield "in place of samples: N\\)", [DIGITS["var"]["real_frechet_distance_classifier"]]
+    for shown in ("1,4", "1,2,3,4x6", "1,2,3,6x4", "1,2,3,4,6"):
+        yield rf"N % [^%]*?\(`(?:--levels )?{shown}`\)", percent(levels[shown])
+    chances = percent(shapes["pictures_right"], shapes["pictures_chance_right"])
+    parts = percent(*(shapes[f"pictures_{p}"] for p in ("place", "shape", "colour")))
+    words = r"N % of pictures are exactly .* say \(chance N %; N % of places, N % of shapes, N % of colours\)"
+    yield words, chances + parts
+    words = r"N % of texts exactly what the picture shows \(chance N %\)"
+    yield words, percent(shapes["words_right"], shapes["words_chance_right"])
+    (jacobi,) = (model for name, model in results("jacobi_cpu").items() if name != "environment")
+    times = sorted(
+        found["seconds_over_scheduled"]
+        for batch in jacobi["batches"].values()
+        for temperature in batch.values()
+        for name, found in temperature.items()
+        if name != "scheduled"
+    )
+    assert len(times) == 12
+    words = "of twelve settings, on a LlamaGen of N updates, eleven took N to N times as long and one N times"
+    yield words, [jacobi["training_steps"], times[1], times[-1], times[0]]
+    ratios = [s["ratio_of_medians"] for s in results("grammar_cpu")["systems"].values()]
+    yield "took N to N times as long \\(\\[grammar", [min(ratios), max(ratios)]
+    step, start = results("train_step_cpu"), results("startup")
+    sizes = [step["parameters"] / 1e6, step["slots"], step["batch"]]
+    words = r"small VAR \(N M parameters, N slots, batch N\) takes N times .* alone take, at N GFLOP/s"
+    yield words, [*sizes, step["ratio_to_products"], step["gflops_per_second"]]
+    warm = [start["import_vargen"]["warm"], start["help"]["warm"]]
+    yield "`import vargen` takes N s, `vargen --help` N s", warm
+    faults = results("faults")
+    counts = [faults["seconds"] / 60, faults["failures"], faults["while_saving"], faults["on_two_processes"]]
+    yield (
+        "`make test-faults`, N minutes.*? failed N times, N of them while saving and N on two processes",
+        counts,
+    )
+    passes, plain = ("forward", "forward_backward"), "sequential"
+    forward, both = (
+        sorted(c[p]["ours_over"][plain] for c in KERNELS["linear"].values() if plain in c[p]["ours_over"])
+        for p in passes
+    )
+    words = (
+        "`linear_attention` is N to N times faster than the plain recurrence, and forward alone N to N times"
+    )
+    yield words, [both[0], both[-1], forward[0], forward[-1]]
+    scans = [c[p]["ours_over"]["lax_associative_scan"] for c in KERNELS["scan"].values() for p in passes]
+    yield "`linear_scan` is N to N times faster than `lax.associative_scan`", [min(scans), max(scans)]
+    tpu, kinds = KERNELS["tpu"], ("temporary", "argument", "output")
+    memory = [
+        sum(tpu[shape][passes[1]][side][f"{kind}_mib"] for kind in kinds)
+        for shape in ("var_256", "causal_4096")
+        for side in ("ours", "dense")
+    ]
+    batch = tpu["var_256"]["sizes"]["batch"]
+    words = (
+        "over N examples needs N MiB where the dense mask needs N, and 4096 causal slots N MiB instead of N"
+    )
+    yield words, [batch, *memory]
+
+
+@pytest.mark.parametrize("words, values", sentences(), ids=lambda x: x[:40] if isinstance(x, str) else "")
+def test_sentences(words, values):
+    text = " ".join(README.split())
+    match = re.search(re.sub(r"\bN\b", lambda _: f"({NUMBER})", words), text)
+    assert match, "the README says it in other words"
+    agree(match.groups(), values)
