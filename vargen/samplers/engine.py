@@ -79,6 +79,8 @@ def begin(
     if order is None:
         known = None if given is None else given[1]
         order = generator.ordering.decoding(key_order, batch, sampling.steps, known)
+        if kept is not None:
+            order = generator.ordering.around(order, kept[1])
     if sampling.guided:
         without = generator.condition.without(labels)
         other = generator.told(without)
@@ -95,7 +97,7 @@ def begin(
         order,
         jnp.broadcast_to(jnp.asarray(order.slots), (batch, sequence.grid.size)),
         draws or keyed(key_slots, batch, sequence.grid.size),
-        sampling.scales(order.sizes) if sampling.guided else None,
+        sampling.scales(order.sizes, order.parts) if sampling.guided else None,
         sampling,
         kept,
         other,
@@ -106,7 +108,7 @@ def begin(
         call.feed("begin", batch),
         generator.init_cache(len(condition.prefix), 0),
         _no_scores(call) if scored else None,
-        call.slots if generator.ordering.proposes == "rest" else None,
+        call.slots if generator.ordering.proposes != "step" else None,
     )
     return call, start
 
@@ -128,7 +130,7 @@ def _no_scores(call: Call) -> jax.Array:
 
     def sample():
         if call.generator.head.levels is None:
-            draws = call.draws.of(0) if call.generator.ordering.proposes == "rest" else call.draws
+            draws = call.draws.of(0) if call.generator.ordering.proposes != "step" else call.draws
             return call.head("sample", hidden, draws, None, call.sampling, guidance, call.quantizer)
         draft = call.head("start", call.draws, call.sampling)
         return call.head("refine", hidden, draft, 0, call.sampling, guidance)

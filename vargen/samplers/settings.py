@@ -117,8 +117,17 @@ class Sampling:
         """Where the schedule starts."""
         return self.guidance_start if self.guidance_schedule.startswith("linear") else 1.0
 
-    def scales(self, sizes: np.ndarray) -> jax.Array:
-        """float32 [T]: the guidance scale of each step, for steps of `sizes` [T] slots."""
+    def scales(self, sizes: np.ndarray, parts: tuple[int, ...] = ()) -> jax.Array:
+        """float32 [T]: the guidance scale of each step.
+
+        Args:
+          sizes: int [T], slots of the steps.
+          parts: as of `Order`. The schedule goes by parts then; steps after the first of a part have no guidance.
+        """
+        if parts:
+            firsts = np.cumsum([0, *parts[:-1]])
+            each = self.scales(np.add.reduceat(sizes, firsts))
+            return jnp.ones(len(sizes), jnp.float32).at[firsts].set(each)
         steps, known = len(sizes), np.cumsum(sizes)
         s = np.arange(steps)
         if self.guidance_schedule == "ramp":
