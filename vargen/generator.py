@@ -66,6 +66,10 @@ class Generator:
             params |= stage.init_boxed(jax.random.fold_in(key, i))
         return params
 
+    def init_feed(self, key: jax.Array):
+        """The feed's parameters alone, a plain pytree."""
+        return nn.meta.unbox(self.feed.init(key, self, method=_touch_feed)["params"])
+
     def init(self, key: jax.Array):
         """Parameters as a plain pytree of float32 arrays."""
         return nn.meta.unbox(self.init_boxed(key))

@@ -156,6 +156,7 @@ class Training:
       final_weight_decay: what it ends at, by a half cosine over all updates; none: as it starts.
       decay: which parameters decay: patterns of their names (blocks/mixer/query/kernel), of which the last that fits
         decides; one after "!" takes them out.
+      trained: which parameters are trained at all, by such patterns; the others stay as they begin.
       clip_norm: largest norm of the gradient; 0: no clipping.
       ema_decay: of the average of the parameters, which samples are drawn with; 0: the last parameters themselves.
       ema_warmup: the average forgets fast at first: its decay is at most (1 + update) / (10 + update).
@@ -186,6 +187,7 @@ class Training:
     weight_decay: Annotated[float, Between(0, 100)] = 0.05
     final_weight_decay: Annotated[float | None, Between(0, 100)] = None
     decay: tuple[str, ...] = ("*kernel",)
+    trained: tuple[str, ...] = ("*",)
     clip_norm: Annotated[float, AtLeast(0)] = 1.0
     ema_decay: Annotated[float, RATE] = 0.99
     ema_warmup: bool = True

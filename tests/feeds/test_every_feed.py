@@ -23,6 +23,9 @@ EVERYONE = "##### ##### ##### ##### #####"
 FED = dict(
     shift=("shift", "llamagen", ["#... ##.. ###. ####"]),
     refine=("refine", "var", ["#.... ##### ##### ##### #####"]),
+    # A level sees itself alone, in the trunk and in both ends.
+    branched=("branched", "hmar", ["#.... .#### .#### .#### .####"] * 2),
+    branched_masked=("branched", "hmar_masked", ["#.... .#### .#### .#### .####"] * 3),
     # A row of the condition and three slots that are known; then all of them.
     mask=("mask", "mar", ["#### #### #### ####", EVERYONE]),
     mask_at_once=("mask", "maskgit", [EVERYONE]),
@@ -46,8 +49,10 @@ def make(name):
     c = SYSTEMS[system]()
     assert c.feed.name == feed
     c.tokenizer.encoder.patch = 8
-    if feed == "refine":
+    if feed in ("refine", "branched"):
         c.tokenizer.levels = (1, 2)
+    if c.order.name == "masked_levels":
+        c.order.schedule = ((1,), (4,))  # tests/feeds/test_branched.py has steps inside a level
     if feed == "mask":
         c.feed.buffer = 1
     if c.order.name == "random_sets":
@@ -85,7 +90,7 @@ def seen(layout):
     if layout.memory is not None:
         keys = layout.memory.times
     for times, key_times, window in [
-        (layout.times, keys, None),
+        (layout.times, keys, layout.window),
         *((v.times, v.key_times, v.window) for v in layout.views),
     ]:
         times, key_times = (np.atleast_2d(np.asarray(t))[0] for t in (times, key_times))
@@ -108,7 +113,7 @@ def layouts(generator, params, quantizer, content, order):
 def sequence(generator, steps=None):
     """The canonical order, a slot (or a level) a step."""
     ordering = generator.ordering
-    if not ordering.random and not ordering.random_decoding:
+    if ordering.proposes == "level" or not ordering.random and not ordering.random_decoding:
         return ordering.decoding(None, 2)
     n = generator.tokenizer.grid.size
     return Order(np.arange(n), np.arange(n) if steps is None else steps)

@@ -23,8 +23,9 @@ from vargen.segments import PICTURE
 
 def uncached(generator, params, quantizer, labels, key, sampling, given=None):
     """Generation by a whole parallel pass for every step; `given` as of `decode`."""
-    if generator.ordering.proposes == "rest":
-        return revised(generator, params, quantizer, labels, key, sampling, given)
+    if generator.ordering.proposes != "step":
+        how = dict(rest=revised, level=level_by_level)[generator.ordering.proposes]
+        return how(generator, params, quantizer, labels, key, sampling, given)
     batch, n = jax.tree.leaves(labels)[0].shape[0], generator.sequence.grid.size
     given = generator.told(labels) if given is None else given
     key_order, key_slots = jax.random.split(key)
@@ -144,11 +145,62 @@ def revised(generator, params, quantizer, labels, key, sampling, given):
     return content
 
 
+def level_by_level(generator, params, quantizer, labels, key, sampling, given, kept=None):
+    """The same where a step draws what is unknown of a level: HMAR's rule, on whole pictures."""
+    grid, batch = generator.tokenizer.grid, len(labels)
+    level, n = grid.coords[:, 0], grid.size
+    content, known = np.zeros((batch, n), np.int32), np.zeros(n, bool)
+    if given is not None:
+        content, known = np.where(given[1], given[0], 0), given[1]
+    draws = keyed(jax.random.split(key)[1], batch, n)
+    both = jnp.concatenate([labels, generator.condition.without(labels)])
+    fixed = np.zeros(n, bool) if kept is None else kept[1]
+
+    @functools.partial(jax.jit, static_argnums=4)
+    def propose(content, unknown, draws, scale, branch):
+        content, unknown = (jnp.tile(x, (2, 1)) for x in (content, unknown))
+        order = Order(np.arange(n), level)
+        if branch:
+            steps = 2 * level + unknown
+            slots = jnp.argsort(steps, axis=1, stable=True)
+            order = Order(slots, jnp.take_along_axis(steps, slots, axis=1))
+        hidden, rows = generator.hidden(params, quantizer, content, both, order)
+        assert rows.layout.branch == branch
+        of_head = generator.of_head(params, branch)
+        return generator.head.apply(of_head, hidden, draws, None, sampling, scale, method="sample")
+
+    s, passes = 0, 0
+    for at, own in enumerate(generator.ordering.schedule):
+        here = level == at
+        if known[here].all():
+            s += 1
+            continue
+        unknown, first, t = np.tile(here, (batch, 1)), True, at / max(level[-1], 1)
+        while unknown.any():
+            scale = 1 + sampling.guidance * t if first and sampling.guided else 1.0
+            sample = propose(content, unknown, draws.of(s), scale, 0 if first else 1)
+            content = np.where(unknown, sample.content, content)
+            if kept is not None:
+                content = np.where(fixed, kept[0], content)
+            passes += 1
+            worth = np.where(unknown & ~fixed, sample.drawn, np.inf)
+            # As many as later steps keep, and never what is kept anyway.
+            own = own[1:] if not first else own
+            left = min(sum(own[1:]), (here & ~fixed).sum())
+            while own and left == unknown.sum(axis=1)[0]:  # such a step keeps nothing
+                own = own[1:]
+                left = min(sum(own[1:]), (here & ~fixed).sum())
+            unknown = unknown & (worth < np.sort(worth, axis=1)[:, left, None]) if left < n else unknown
+            assert (unknown.sum(axis=1) == left).all()
+            s, first = s + 1, False
+    return content
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_cached_equals_uncached(name):
     _, generator, params, tokenizer_params = make(name)
     filters = dict(top_k=9, top_p=0.9) if generator.tokenizer.slot.kind == "codes" else {}
-    schedule = "ramp" if name == "var" else "linear"
+    schedule = "ramp" if name in ("var", "hmar_masked") else "linear"
     sampling = Sampling.make(guidance=2.0, guidance_schedule=schedule, temperature=0.9, **filters)
     labels, quantizer = labels_for(generator, 3), tokenizer_params["quantizer"]
     args = (params, quantizer, labels, jax.random.key(5), sampling)
@@ -175,6 +227,8 @@ GIVEN = dict(
     dnd=PREFIX,
     rar=PREFIX,
     var=np.arange(21) < 5,
+    hmar=np.arange(21) < 5,
+    hmar_masked=np.arange(21) < 5,
     mar=SCATTERED,
     maskgit=SCATTERED,
     maskgil=SCATTERED,
@@ -191,7 +245,8 @@ def test_given_slots_stay_and_the_rest_follows_from_them(name):
     known, labels, quantizer = GIVEN[name], labels_for(generator, 2), tokenizer_params["quantizer"]
     content = generator.tokenizer.slot.zeros(2, len(known))
     content = (content + jax.random.normal(jax.random.key(3), content.shape) * 4).astype(content.dtype) % 16
-    sampling = Sampling.make(guidance=2.0, temperature=0.9)
+    schedule = "ramp" if name == "hmar_masked" else "constant"
+    sampling = Sampling.make(guidance=2.0, guidance_schedule=schedule, temperature=0.9)
     run = jax.jit(
         lambda p, c: decode(generator, p, quantizer, labels, jax.random.key(5), sampling, (c, known))
     )
@@ -232,10 +287,14 @@ def test_segments_in_every_direction(given):
 
 
 def test_given_slots_that_cannot_come_first():
-    for name, known in (("llamagen", SCATTERED), ("var", np.arange(21) < 4)):
+    for name, known in (
+        ("llamagen", SCATTERED),
+        ("var", np.arange(21) < 4),
+        ("hmar_masked", np.arange(21) < 4),
+    ):
         _, generator, params, tokenizer_params = make(name)
         with pytest.raises(
-            ValueError, match="given slots: in this order they must be whole steps, from the first"
+            ValueError, match="given slots: in this order they must be whole (steps|levels), from the first"
         ):
             generator.ordering.decoding(None, 1, 0, known)
 
