@@ -11,6 +11,8 @@ from systems import (
     SYSTEMS,
     acdit,
     arpg,
+    hmar,
+    hmar_masked,
     jpeglm,
     labels_for,
     llamagen,
@@ -64,7 +66,32 @@ def build(c):
         (
             arpg,
             dict(order=part("confidence", steps=4)),
-            "order confidence: needs the feed mask and a head with an explicit likelihood, found query, categorical",
+            "order confidence: needs the feed mask and a head of codes, such as categorical, found query, categorical",
+        ),
+        (
+            var,
+            dict(order=part("masked_levels"), feed=part("mask", encoder_decoder=False)),
+            r"order masked_levels: needs the feed branched (masked=True\) and a head of codes, .* found mask, categ",
+        ),
+        (var, dict(order=part("masked_levels")), "feed refine: needs the order levels"),
+        (hmar, dict(order=part("masked_levels")), "feed refine: needs the order levels"),
+        (hmar_masked, dict(order=part("levels")), "branched: with masked=True needs the order masked_levels"),
+        (hmar_masked, dict(feed=part("branched", masked=True, past=True)), "expected past=False, found True"),
+        (
+            hmar,
+            dict(feed=part("branched", encoder_decoder=True)),
+            "expected encoder_decoder=False, found True",
+        ),
+        (
+            hmar_masked,
+            dict(order=part("masked_levels", schedule=((1,), (2, 1), (16,)))),
+            "order.schedule: expected steps of each level that add up to its slots, 1, 4, 16, found",
+        ),
+        (hmar, dict(mixer=part("mamba", state=2)), "mixer mamba: expected rows all of which stay visible"),
+        (
+            hmar,
+            dict(model=dict(layers=3, width=16, adaptive="adaln")),
+            "layers: expected a number that 2 stages",
         ),
         (
             mar,
@@ -294,7 +321,8 @@ def test_loss_and_likelihood(name):
     assert np.isfinite(value) and np.isfinite(list(metrics.values())).all()
     assert not np.allclose(value, loss(params, True)[0], rtol=1e-6, atol=0)
     if generator.tokenizer.slot.kind == "codes":
-        params["head"] = jax.tree.map(jnp.zeros_like, params["head"])
+        heads = {k: v for k, v in params.items() if k.endswith("head")}
+        params = params | jax.tree.map(jnp.zeros_like, heads)
         # With a head of masked words ten classes, none, and a mask.
         words = generator.tokenizer.vocab + 12 * bool(generator.head.shares)
         np.testing.assert_allclose(loss(params, False)[0], np.log(words), rtol=1e-5)

@@ -69,7 +69,9 @@ class MaskedLevels(Ordering):
         return sample.drawn
 
     def _order(self, given: int, kept: np.ndarray) -> Order:
-        slots, sizes, parts = [], [], []
+        slots: list[np.ndarray] = []
+        sizes: list[int] = []
+        parts: list[int] = []
         for start, size, own in zip(
             self.grid.level_starts, self.grid.level_sizes, self.schedule, strict=True
         ):
@@ -78,7 +80,7 @@ class MaskedLevels(Ordering):
             left = np.minimum(size - np.cumsum(own), size - here.sum())
             kept_by = -np.diff(np.concatenate([[size], left])) if start >= given else np.array([size])
             kept_by = kept_by[kept_by > 0]
-            sizes.extend(kept_by)
+            sizes.extend(kept_by.tolist())
             parts.append(len(kept_by))
         order = cut(np.concatenate(slots), 0, np.asarray(sizes))
         return dataclasses.replace(order, given=given, parts=tuple(parts))
