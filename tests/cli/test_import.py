@@ -29,15 +29,17 @@ def conv(**options):
 
 def tiny(system):
     """The published config at a tiny size."""
-    size = dict(var="d16", rqtransformer="480m", dnd="xxl").get(system, "b")
+    size = dict(var="d16", hmar="d16_masked", rqtransformer="480m", dnd="xxl").get(system, "b")
     c = config.load(f"{ROOT / 'configs' / system}.py:{size}")
     c.compute_dtype = "float32"
     c.data.image_size, c.data.num_classes = IMAGE, 5
-    layers = dict(mar=4, xar=4, dnd=(1, 1)).get(system, 2)
+    layers = dict(mar=4, xar=4, dnd=(1, 1), hmar=(1, 1, 1)).get(system, 2)
     c.model = c.model.to_dict() | dict(layers=layers, width=128)
     c.mixer.heads = 2
     c.model.mlp_width = 64 if "mlp_width" in c.model else 512
-    if system == "var":
+    if system == "hmar":
+        c.order.schedule = ((1,), (1, 3), (16,))
+    if system in ("var", "hmar"):
         c.head.init_std = 0.02 * (1 / (3 * 128)) ** 0.5
         c.tokenizer = part(
             "multiscale_vq", encoder=conv(projection=3), levels=(1, 2, 4), vocab=16, channels=4
@@ -99,7 +101,9 @@ def imported(system, folder, *options):
     return folder / "model"
 
 
-@pytest.mark.parametrize("system", ["var", "llamagen", "mar", "rar", "acdit", "xar", "rqtransformer", "dnd"])
+@pytest.mark.parametrize(
+    "system", ["var", "hmar", "llamagen", "mar", "rar", "acdit", "xar", "rqtransformer", "dnd"]
+)
 def test_import_and_export(system, tmp_path, capsys):
     params = publish(system, tmp_path)
     out = imported(system, tmp_path, "--heads", 2)

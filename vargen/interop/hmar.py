@@ -33,7 +33,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     trunk, *ends = (
         m.count(arrays, f"{name}_blocks.{{}}.attn.proj.weight", WHAT) for name in ("base", "ns", "mask")
     )
-    told = m.shape(arrays, "base_blocks.0.attn.scale_mul_1H11", WHAT)[1]
+    heads = var.told_heads(arrays, "base_blocks.0.attn.scale_mul_1H11", heads, WHAT)
     depth, sides = trunk + ends[0], levels(arrays)
     large = sides[-1] == 32
     c.name = f"HMAR-d{depth}{'_512' * large}"
@@ -41,7 +41,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     passes = OF_512 if large else PASSES
     c.order = part("masked_levels", schedule=tuple(passes.get(n, (n * n,)) for n in sides))
     c.feed = part("branched", masked=True)
-    c.mixer = part("attention", heads=m.heads(width, heads, told, WHAT), qk_norm="l2", bias="qv")
+    c.mixer = part("attention", heads=heads, qk_norm="l2", bias="qv")
     c.head = part("categorical", init_std=0.02 * (1 / (3 * width)) ** 0.5)
     c.model = dict(
         layers=(trunk, *ends),

@@ -48,10 +48,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     depth = m.count(arrays, "blocks.{}.attn.proj.weight", WHAT)
     scales = "blocks.0.attn.scale_mul_1H11"
     l2 = scales in arrays
-    told = m.shape(arrays, scales, WHAT)[1] if l2 else heads or width // 64
-    if heads not in (0, told):
-        raise UserError(f"--heads: expected {told} as the arrays tell, found {heads}")
-    heads = told
+    heads = told_heads(arrays, scales, heads, WHAT) if l2 else heads or width // 64
     c.name = f"VAR-d{depth}"
     c.data.num_classes = classes - 1
     c.order, c.feed = part("levels"), part("refine")
@@ -72,6 +69,14 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     c.sampling.update(paper)
     c.presets.paper = preset(count=50, **paper)
     c.presets.demo = preset(guidance=4.0, guidance_schedule="ramp", top_k=900, top_p=0.95)
+
+
+def told_heads(arrays: Mapping[str, Any], scales: str, heads: int, what: str) -> int:
+    """Heads, as the array `scales` [1, H, 1, 1] tells them; raises UserError for another number than 0 or that."""
+    told = m.shape(arrays, scales, what)[1]
+    if heads not in (0, told):
+        raise UserError(f"--heads: expected {told} as the arrays tell, found {heads}")
+    return told
 
 
 def table(generator: Any) -> list[m.Entry]:
