@@ -7,7 +7,7 @@
         --config.data.path=/data/tfds
     vargen import hmar --generator hmar-d16.pth --tokenizer vae_ch160v4096z32.pth --out models/hmar_d16
     vargen sample --workdir models/hmar_d16 --classes 207 \\
-        --config.order.schedule="((1,),(4,),(9,),(16,),(25,),(36,),(64,),(100,),(169,),(64,192))"
+        --config.sampling.schedule="((1,),(4,),(9,),(16,),(25,),(36,),(64,),(100,),(169,),(64,192))"
 
 Two stages. The first is VAR whose rows see their own scale alone, with losses weighted by scale; the second begins
 with it, freezes all, and trains a copy of its last eight blocks and of its head (and a mask) to predict masked slots.
@@ -62,7 +62,8 @@ def get_config(size="digits"):
     layers = (s.depth - s.end if hasattr(s, "depth") else s.layers, s.end)
     if masked:
         passes = PASSES | ({4: (5, 11)} if s.levels[-1] == 32 else {})
-        c.order = part("masked_levels", schedule=tuple(passes.get(n, (n * n,)) for n in s.levels))
+        c.sampling.schedule = tuple(passes.get(n, (n * n,)) for n in s.levels)
+        c.order = part("masked_levels")
         c.feed = part("branched", masked=True)
         layers += (s.end,)
     c.model = dict(layers=layers, adaptive="adaln", affine=False, init_std=-1.0, depth_scaled_init=True)
@@ -102,7 +103,7 @@ def paper(c, size, s, masked):
     c.model.update(dict(width=64 * s.depth, gate_gain=s.gate, init="normal", drop_path=0.1 * s.depth / 24))
     best = dict(guidance=s.guidance, guidance_schedule="ramp", top_k=s.top_k, top_p=0.99)
     c.sampling.update(best)
-    c.presets.paper = base.preset(count=50, **best)
+    c.presets.paper = base.preset(count=50, **best, schedule=c.sampling.schedule)
     of_tokenizer = dict(
         steps=400_000, batch_size=768, learning_rate=1e-4, warmup_steps=5_000, weight_decay=0.05
     )

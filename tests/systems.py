@@ -35,7 +35,7 @@ def hmar():
 def hmar_masked():
     c = hmar()
     c.name, c.feed = "hmar_masked", part("branched", masked=True)
-    c.order = part("masked_levels", schedule=((1,), (1, 3), (5, 4, 7)))
+    c.order, c.sampling.schedule = part("masked_levels"), ((1,), (1, 3), (5, 4, 7))
     c.model = c.model.to_dict() | dict(layers=(1, 1, 1))
     return c
 

@@ -82,11 +82,6 @@ def build(c):
             dict(feed=part("branched", encoder_decoder=True)),
             "expected encoder_decoder=False, found True",
         ),
-        (
-            hmar_masked,
-            dict(order=part("masked_levels", schedule=((1,), (2, 1), (16,)))),
-            "order.schedule: expected steps of each level that add up to its slots, 1, 4, 16, found",
-        ),
         (hmar, dict(mixer=part("mamba", state=2)), "mixer mamba: expected rows all of which stay visible"),
         (
             hmar,
@@ -245,6 +240,10 @@ def test_sampling_mistakes():
         ),
         (dict(steps=99), "sampling.steps: expected 1 to 16"),
         (dict(top_k=5), "need a categorical head"),
+        (
+            dict(schedule=((1,), (15,))),
+            "sampling.schedule: expected none, as this order has no steps inside levels",
+        ),
         (dict(guidance_schedule="quadratic"), "guidance_schedule: expected one of constant, linear"),
     ):
         with pytest.raises(UserError, match=message):

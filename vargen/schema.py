@@ -79,6 +79,8 @@ class Sampling:
       top_k: keeps the likeliest codes; 0: all. One for each of a slot's codes, where it holds several: (100, 50).
       top_p: keeps this share of probability; likewise.
       steps: decoding steps, if the order has a choice; 0: its own.
+      schedule: of each level how many slots each of its steps keeps (order masked_levels): ((1,), (1, 3), (9,)); none:
+        each level in one step.
       levels: sides, or (height, width) pairs, coarse to fine, in the place of those trained (tokenizers of independent
         levels, such as pyramid_vq); none: as trained.
       random_sides: sides of the levels whose codes are drawn, others take the likeliest; none: all are.
@@ -98,6 +100,7 @@ class Sampling:
     top_k: Annotated[int | tuple[int, ...], TOP_K] = 0
     top_p: Annotated[float | tuple[float, ...], TOP_P] = 1.0
     steps: Annotated[int, DECODING_STEPS] = 0
+    schedule: Annotated[tuple[tuple[int, ...], ...], Between(1, 2**24)] = ()
     levels: Annotated[tuple[int | tuple[int, int], ...], Between(1, 4096)] = ()
     random_sides: Annotated[tuple[int, ...], Between(1, 4096)] = ()
     policy: Annotated[str, OneOf("scheduled", "jacobi")] = "scheduled"

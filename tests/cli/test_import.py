@@ -37,8 +37,6 @@ def tiny(system):
     c.model = c.model.to_dict() | dict(layers=layers, width=128)
     c.mixer.heads = 2
     c.model.mlp_width = 64 if "mlp_width" in c.model else 512
-    if system == "hmar":
-        c.order.schedule = ((1,), (1, 3), (16,))
     if system in ("var", "hmar"):
         c.head.init_std = 0.02 * (1 / (3 * 128)) ** 0.5
         c.tokenizer = part(

@@ -20,6 +20,7 @@ from vargen.slots import Grid
 from vargen.tokenizers import resample
 
 LEVEL = np.repeat([0, 1, 2], [1, 4, 16])
+SCHEDULE = ((1,), (1, 3), (5, 4, 7))
 SIDES_256, SIDES_512 = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16), (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
 
 
@@ -114,7 +115,8 @@ def test_where_all_is_masked_a_level_knows_the_earlier_ones_alone():
 def test_what_is_kept_stays_and_the_rest_is_drawn_again():
     """The sets of kept slots are nested; the first is of the likeliest of the first guess, as they were drawn."""
     _, generator, params, tokenizer_params = make("hmar_masked")
-    sampling = Sampling.make(guidance=2.0, guidance_schedule="ramp", top_k=9, top_p=0.9)
+    settings = dict(guidance=2.0, guidance_schedule="ramp", top_k=9, top_p=0.9)
+    sampling = Sampling.make(**settings, schedule=SCHEDULE)
     args = (generator, params, tokenizer_params["quantizer"], labels_for(generator, 8))
     call, start = begin(*args, jax.random.key(0), sampling)
     steps = [s for group in groups(call.order, generator.feed, "level") for s in group]
@@ -148,8 +150,6 @@ def test_what_is_kept_stays_and_the_rest_is_drawn_again():
 def test_a_level_in_one_step_is_next_scale_prediction():
     """The likeliest codes of a model of two branches that never masks, and of its first branch as a model."""
     _, generator, params, tokenizer_params = make("hmar_masked")
-    ordering = MaskedLevels(generator.tokenizer.grid, ((1,), (4,), (16,)))
-    whole = dataclasses.replace(generator, ordering=ordering)
     _, plain, _, _ = make("hmar")
     own = {k: v for k, v in params.items() if "masked" not in k}
     own["feed"] = {k: v for k, v in params["feed"].items() if k != "mask"}
@@ -160,7 +160,7 @@ def test_a_level_in_one_step_is_next_scale_prediction():
                 g, p, tokenizer_params["quantizer"], jnp.arange(4), jax.random.key(0), sampling
             )
         )(p)
-        for g, p in ((whole, params), (plain, own))
+        for g, p in ((generator, params), (plain, own))
     ]
     chex.assert_trees_all_equal(found[0].content, found[1].content)
     assert found[0].passes[0] == found[1].passes[0] == 3
@@ -172,11 +172,17 @@ def test_a_schedule_of_passes_is_a_setting():
     scales = Sampling.make(guidance=2.0, guidance_schedule="ramp").scales(sizes, (1, 2, 3))
     np.testing.assert_allclose(scales, [1, 2, 1, 3, 1, 1])
     _, generator, params, tokenizer_params = make("hmar_masked")
-    other = MaskedLevels(generator.tokenizer.grid, ((1,), (4,), (8, 8)))
-    generator = dataclasses.replace(generator, ordering=other)
     args = (params, tokenizer_params["quantizer"], jnp.arange(4), jax.random.key(0))
-    found = decode(generator, *args, Sampling.make())
+    found = decode(generator, *args, Sampling.make(schedule=[[1], [4], [8, 8]]))
     assert found.passes.tolist() == [4] * 4 and found.order.parts == (1, 1, 2)
+    for wrong, words in (
+        (((1,), (2, 1), (16,)), "steps of each level that add up to its slots, 1, 4, 16, found"),
+        (((1,), (4,)), "add up to its slots"),
+    ):
+        with pytest.raises(ValueError, match=f"sampling.schedule: expected .*{words}"):
+            decode(generator, *args, Sampling.make(schedule=wrong))
+    with pytest.raises(ValueError, match=r"expected one step for the first level, found \(1, 3\)"):
+        MaskedLevels(Grid(((2, 2),)), ((4,),)).scheduled(((1, 3),))
 
 
 def test_weights_of_levels():
@@ -218,15 +224,16 @@ def test_kept_slots_are_never_masked():
     """Inpainting: kept slots hold the picture's codes whenever a row is told them, and steps mask others alone."""
     _, generator, params, tokenizer_params = make("hmar_masked")
     kept = np.isin(np.arange(21), (2, 4, *range(5, 13)))
-    order = generator.ordering.around(generator.ordering.decoding(None, 1), kept)
+    ordering = generator.ordering.scheduled(SCHEDULE)
+    order = ordering.around(ordering.decoding(None, 1), kept)
     # Two of four and eight of sixteen are unknown, of which later steps keep 3 and 4, 7: as many as there are.
     assert order.sizes.tolist() == [1, 2, 2, 8, 1, 7] and order.parts == (1, 2, 3)
     np.testing.assert_array_equal(order.slots[[1, 2]], [2, 4])
     np.testing.assert_array_equal(order.slots[5:13], np.arange(5, 13))
-    all_of_it = generator.ordering.around(order, np.ones(21, bool))
+    all_of_it = ordering.around(order, np.ones(21, bool))
     assert all_of_it.sizes.tolist() == [1, 4, 16]
     source = codes(3)
-    sampling = Sampling.make(guidance=2.0, guidance_schedule="ramp")
+    sampling = Sampling.make(guidance=2.0, guidance_schedule="ramp", schedule=SCHEDULE)
     args = (params, tokenizer_params["quantizer"], jnp.array([1, 2]), jax.random.key(5), sampling)
     run = jax.jit(lambda source: decode(generator, *args, kept=(source, kept)))
     found, again = run(source), run((source + 3) % 16)

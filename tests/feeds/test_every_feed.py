@@ -23,7 +23,7 @@ EVERYONE = "##### ##### ##### ##### #####"
 FED = dict(
     shift=("shift", "llamagen", ["#... ##.. ###. ####"]),
     refine=("refine", "var", ["#.... ##### ##### ##### #####"]),
-    # A level sees itself alone, in the trunk and in both ends.
+    # A level sees itself alone, in the trunk and in both ends; test_branched.py has steps inside a level.
     branched=("branched", "hmar", ["#.... .#### .#### .#### .####"] * 2),
     branched_masked=("branched", "hmar_masked", ["#.... .#### .#### .#### .####"] * 3),
     # A row of the condition and three slots that are known; then all of them.
@@ -51,8 +51,6 @@ def make(name):
     c.tokenizer.encoder.patch = 8
     if feed in ("refine", "branched"):
         c.tokenizer.levels = (1, 2)
-    if c.order.name == "masked_levels":
-        c.order.schedule = ((1,), (4,))  # tests/feeds/test_branched.py has steps inside a level
     if feed == "mask":
         c.feed.buffer = 1
     if c.order.name == "random_sets":

@@ -170,7 +170,7 @@ def level_by_level(generator, params, quantizer, labels, key, sampling, given, k
         return generator.head.apply(of_head, hidden, draws, None, sampling, scale, method="sample")
 
     s, passes = 0, 0
-    for at, own in enumerate(generator.ordering.schedule):
+    for at, own in enumerate(sampling.schedule):
         here = level == at
         if known[here].all():
             s += 1
@@ -198,10 +198,11 @@ def level_by_level(generator, params, quantizer, labels, key, sampling, given, k
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_cached_equals_uncached(name):
-    _, generator, params, tokenizer_params = make(name)
+    c, generator, params, tokenizer_params = make(name)
     filters = dict(top_k=9, top_p=0.9) if generator.tokenizer.slot.kind == "codes" else {}
     schedule = "ramp" if name in ("var", "hmar_masked") else "linear"
-    sampling = Sampling.make(guidance=2.0, guidance_schedule=schedule, temperature=0.9, **filters)
+    more = filters | dict(schedule=c.sampling.schedule)
+    sampling = Sampling.make(guidance=2.0, guidance_schedule=schedule, temperature=0.9, **more)
     labels, quantizer = labels_for(generator, 3), tokenizer_params["quantizer"]
     args = (params, quantizer, labels, jax.random.key(5), sampling)
     found, order, *_ = jax.jit(functools.partial(decode, generator))(*args)
@@ -241,12 +242,13 @@ GIVEN = dict(
 
 @pytest.mark.parametrize("name", GIVEN)
 def test_given_slots_stay_and_the_rest_follows_from_them(name):
-    _, generator, params, tokenizer_params = make(name)
+    c, generator, params, tokenizer_params = make(name)
     known, labels, quantizer = GIVEN[name], labels_for(generator, 2), tokenizer_params["quantizer"]
     content = generator.tokenizer.slot.zeros(2, len(known))
     content = (content + jax.random.normal(jax.random.key(3), content.shape) * 4).astype(content.dtype) % 16
     schedule = "ramp" if name == "hmar_masked" else "constant"
-    sampling = Sampling.make(guidance=2.0, guidance_schedule=schedule, temperature=0.9)
+    settings = dict(guidance=2.0, guidance_schedule=schedule, temperature=0.9)
+    sampling = Sampling.make(**settings, schedule=c.sampling.schedule)
     run = jax.jit(
         lambda p, c: decode(generator, p, quantizer, labels, jax.random.key(5), sampling, (c, known))
     )

@@ -105,7 +105,7 @@ def check_sampling(generator: Generator, sampling: Sampling, where: str = "sampl
     """
 
     def order(key):
-        found = generator.ordering.decoding(key, 1, sampling.steps)
+        found = sampling.ordering(generator.ordering).decoding(key, 1, sampling.steps)
         samplers.check(generator, found, sampling)
         return found.slots
 

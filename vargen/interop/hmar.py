@@ -38,8 +38,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     large = sides[-1] == 32
     c.name = f"HMAR-d{depth}{'_512' * large}"
     c.data.num_classes = classes - 1
-    passes = OF_512 if large else PASSES
-    c.order = part("masked_levels", schedule=tuple(passes.get(n, (n * n,)) for n in sides))
+    c.order = part("masked_levels")
     c.feed = part("branched", masked=True)
     c.mixer = part("attention", heads=heads, qk_norm="l2", bias="qv")
     c.head = part("categorical", init_std=0.02 * (1 / (3 * width)) ** 0.5)
@@ -54,8 +53,12 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
         depth_scaled_init=True,
         drop_path=0.1 * depth / 24,
     )
+    passes = OF_512 if large else PASSES
+    schedule = tuple(passes.get(n, (n * n,)) for n in sides)
     guidance, top_k = SETTINGS.get(depth, (1.7, 1000))
-    best: dict[str, Any] = dict(guidance=guidance, guidance_schedule="ramp", top_k=top_k, top_p=0.99)
+    best: dict[str, Any] = dict(
+        guidance=guidance, guidance_schedule="ramp", top_k=top_k, top_p=0.99, schedule=schedule
+    )
     c.sampling.update(best)
     c.presets.paper = preset(count=50, **best)
 

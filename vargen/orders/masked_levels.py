@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.limits import Between
 from vargen.orders.order import Order, Ordering, cut
 from vargen.slots import Grid
 
@@ -60,6 +59,23 @@ class MaskedLevels(Ordering):
             raise ValueError(f"sampling.steps: this order has {len(order.sizes)} steps, found {steps}")
         return order
 
+    def scheduled(self, schedule: tuple[tuple[int, ...], ...]) -> MaskedLevels:
+        """The same with other steps inside levels: any will do, whatever was trained.
+
+        Raises:
+          ValueError: steps that don't add up to the slots of each level, or more than one for the first level, in
+            which nothing is ever masked in training.
+        """
+        sizes = self.grid.level_sizes
+        if tuple(map(sum, schedule)) != sizes:
+            raise ValueError(
+                "sampling.schedule: expected steps of each level that add up to its slots, "
+                f"{', '.join(map(str, sizes))}, found {schedule}"
+            )
+        if len(schedule[0]) > 1:
+            raise ValueError(f"sampling.schedule: expected one step for the first level, found {schedule[0]}")
+        return dataclasses.replace(self, schedule=schedule)
+
     def around(self, order: Order, kept: np.ndarray) -> Order:
         """Kept slots come first in their level, and are never masked: no more are than there are others."""
         return self._order(order.given, np.asarray(kept))
@@ -86,24 +102,6 @@ class MaskedLevels(Ordering):
         return dataclasses.replace(order, given=given, parts=tuple(parts))
 
 
-def masked_levels(
-    grid: Grid, schedule: Annotated[tuple[tuple[int, ...], ...], Between(1, 2**24)] = ()
-) -> MaskedLevels:
-    """The part "masked_levels", see `MaskedLevels`; without a schedule every level takes one step.
-
-    Raises:
-      ValueError: a schedule of other levels, or whose steps of a level don't add up to its slots, or of more than one
-        step for the first level, which nothing masks.
-    """
-    sizes = grid.level_sizes
-    schedule = schedule or tuple((size,) for size in sizes)
-    if tuple(map(sum, schedule)) != sizes:
-        raise ValueError(
-            f"config field order.schedule: expected steps of each level that add up to its slots, "
-            f"{', '.join(map(str, sizes))}, found {schedule}"
-        )
-    if len(schedule[0]) > 1:
-        raise ValueError(
-            f"config field order.schedule: expected one step for the first level, found {schedule[0]}"
-        )
-    return MaskedLevels(grid, schedule)
+def masked_levels(grid: Grid) -> MaskedLevels:
+    """The part "masked_levels", see `MaskedLevels`: every level in one step, until a schedule says more."""
+    return MaskedLevels(grid, tuple((size,) for size in grid.level_sizes))

@@ -111,6 +111,12 @@ class Ordering(Protocol):
         """
         ...
 
+    def scheduled(self, schedule: tuple[tuple[int, ...], ...]) -> Ordering:
+        """The ordering with so many slots kept by each step of each part; raises ValueError where it has no parts."""
+        raise ValueError(
+            "sampling.schedule: expected none, as this order has no steps inside levels, found one"
+        )
+
     def around(self, order: Order, kept: np.ndarray) -> Order:
         """An order of `decoding` where some slots, bool [N], hold what they do whatever is drawn there."""
         return order
