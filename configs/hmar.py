@@ -104,12 +104,9 @@ def paper(c, size, s, masked):
     best = dict(guidance=s.guidance, guidance_schedule="ramp", top_k=s.top_k, top_p=0.99)
     c.sampling.update(best)
     c.presets.paper = base.preset(count=50, **best, schedule=c.sampling.schedule)
-    of_tokenizer = dict(
-        steps=400_000, batch_size=768, learning_rate=1e-4, warmup_steps=5_000, weight_decay=0.05
-    )
-    c.tokenizer_training.update(of_tokenizer)
-    losses = dict(l2=1.0, perceptual=1.0, adversarial=0.5, adversarial_start=20_000)
-    c.tokenizer_training.losses.update(losses)
+    t, losses = c.tokenizer_training, dict(l2=1.0, perceptual=1.0, adversarial=0.5, adversarial_start=20_000)
+    t.update(dict(steps=400_000, batch_size=768, learning_rate=1e-4, warmup_steps=5_000, weight_decay=0.05))
+    t.losses.update(losses)
     c.training.update(
         dict(
             steps=steps, batch_size=s.batch, learning_rate=s.rate * s.batch / 256,

@@ -77,17 +77,17 @@ class Branched(Refine):
         rows = super().inputs(content, condition, order, quantizer, train)
         if order.steps.ndim == 1:
             return rows
-        hidden = put(jnp.zeros(content.shape, bool), jnp.asarray(order.slots), order.steps % 2 == 1)
+        unknown = put(jnp.zeros(content.shape, bool), jnp.asarray(order.slots), order.steps % 2 == 1)
         starts = (*self.grid.level_starts, self.grid.size)
         state, x = self.begin(len(content)), []
         for level, (start, end) in enumerate(zip(starts, starts[1:], strict=False)):
-            own = hidden[:, start:end]
+            own = unknown[:, start:end]
             x.append(
                 rows.x[:, start:end] if not level else self._within(state, content, level, own, quantizer)
             )
             state = self._absorb(state, content, level, quantizer)
         layout = dataclasses.replace(rows.layout, branch=1)
-        return Rows(jnp.concatenate(x, axis=1), layout, rows.slots, hidden.astype(jnp.float32))
+        return Rows(jnp.concatenate(x, axis=1), layout, rows.slots, unknown.astype(jnp.float32))
 
     def step_inputs(self, state, content, condition, order: Order, step: Step, quantizer=None) -> Rows:
         """Rows of a step's whole level; its first step's are of `next`, those of the others of `masked`."""
@@ -97,8 +97,8 @@ class Branched(Refine):
         if step.start == start:
             rows = super().step_inputs(state, content, condition, order, step, quantizer)
             return dataclasses.replace(rows, slots=slots, aside=start)
-        hidden = put(jnp.zeros((len(content), size), bool), slots - start, jnp.ones(slots.shape, bool))
-        x = self._within(state, content, level, hidden, quantizer)
+        unknown = put(jnp.zeros((len(content), size), bool), slots - start, jnp.ones(slots.shape, bool))
+        x = self._within(state, content, level, unknown, quantizer)
         here = np.arange(start, start + size)
         layout = Layout(self.grid.coords[here, 0], self.lie[here], 0, keep=0, window=0, branch=1)
         return Rows(repeat_to(x, condition.vector.shape[0]), layout, slots, aside=start)
@@ -119,11 +119,11 @@ class Branched(Refine):
             return hidden
         return take(hidden, repeat_to(rows.slots - rows.aside, len(hidden)))
 
-    def _within(self, state, content, level, hidden, quantizer):
+    def _within(self, state, content, level, unknown, quantizer):
         """Rows [B, n, D] of a level of which bool [B, n] are masked; `state` is the image before it."""
         alone = self._absorb(self.begin(len(content)), content, level, quantizer)
         before, own = (self.tokenizer.resample(s, level) for s in (state, alone))
         mask = self.mask.astype(self.dtype)
-        x = jnp.where(hidden[..., None], self.content(before) + mask, self.content(before + own))
+        x = jnp.where(unknown[..., None], self.content(before) + mask, self.content(before + own))
         start = self.grid.level_starts[level]
         return self._placed(x, np.arange(start, start + self.grid.level_sizes[level]))
