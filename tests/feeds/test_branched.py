@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from systems import labels_for, make
 
+from vargen.cli import common
 from vargen.feeds.refine import lognorm
 from vargen.model import Model
 from vargen.orders import MaskedLevels, Order
@@ -247,6 +248,8 @@ def test_inpainting():
     """Of levels that add up, too, any part of a picture stays: in the codes of slots that lie in it."""
     c, _, params, tokenizer_params = make("hmar_masked")
     model = Model(c, tokenizer_params, params)
+    # What reports call the steps of its schedule: the share of slots that is known after each.
+    assert common.step_names(model) == ["5 %", "10 %", "24 %", "48 %", "67 %", "100 %"]
     model._decode = lambda params, content: content
     images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 1), minval=-1)
     kept = np.arange(16)[:, None] * np.ones(16) < 8

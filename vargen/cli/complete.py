@@ -16,8 +16,8 @@ DESCRIPTION = """
 Keeps a part of each picture and draws the rest anew, writes each as a PNG into a folder that has nothing
 else in it, and beside it as DIR_sheet.png the pictures, what was kept of them and what came of it. Models
 whose order is random keep any part, and so do those of levels; where levels add up (VAR, HMAR) what is kept
-changes a little with what the coarsest levels, which lie across it, draw. A raster order begins at the top.
-Models of levels keep the coarsest, too: the rest is drawn anew.
+comes out only as near as the coarsest levels, which lie across it and are drawn, let it. A raster order
+begins at the top. Models of levels keep the coarsest, too: the rest is drawn anew.
 """
 EXAMPLES = """\
   vargen complete --workdir models/randar_l --input photo.jpg --keep border --classes 207 --count 8
