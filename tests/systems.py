@@ -26,6 +26,20 @@ def var_shared():
     return c
 
 
+def hmar():
+    c = var()
+    c.name, c.feed = "hmar", part("branched", level_weights="lognorm")
+    return c
+
+
+def hmar_masked():
+    c = hmar()
+    c.name, c.feed = "hmar_masked", part("branched", masked=True)
+    c.order, c.sampling.schedule = part("masked_levels"), ((1,), (1, 3), (5, 4, 7))
+    c.model = c.model.to_dict() | dict(layers=(1, 1, 1))
+    return c
+
+
 def flexvar():
     c = var()
     c.name = "flexvar"
@@ -249,6 +263,8 @@ def maskgit_vssd():
 SYSTEMS = dict(
     var=var,
     var_shared=var_shared,
+    hmar=hmar,
+    hmar_masked=hmar_masked,
     flexvar=flexvar,
     flowar=flowar,
     llamagen=llamagen,

@@ -53,6 +53,11 @@ COUNTS = {
     "flexvar.py:d16": (None, FLEXVAE),
     "flexvar.py:d20": (None, FLEXVAE),
     "flexvar.py:d24": (None, FLEXVAE),
+    **{
+        f"hmar.py:{size}{end}": (None, 108_948_355)
+        for size in ("d16", "d30", "d24_512")
+        for end in ("", "_masked")
+    },
     "flowar.py:s": (None, 66_456_019 + 16),
     "flowar.py:l": (None, 66_456_019 + 16),
     "flowar.py:h": (None, 66_456_019 + 16),
@@ -77,11 +82,23 @@ def linear(i, o):
 def var_count(depth, slots=680, levels=10, shared=False, classes=1000):
     """Parameters of VAR's module (models/var.py), added up by hand from its layers."""
     c = 64 * depth
-    block = 3 * c * c + 2 * c + linear(c, c) + depth + linear(c, 4 * c) + linear(4 * c, c)
-    block += 6 * c if shared else linear(c, 6 * c)
+    block = var_block_count(depth) + (6 * c if shared else linear(c, 6 * c))
     tables = (classes + 1 + 1 + slots + levels) * c
     around = linear(32, c) + linear(c, 2 * c) + linear(c, 4096) + (linear(c, 6 * c) if shared else 0)
     return depth * block + tables + around
+
+
+def var_block_count(depth):
+    """One of its blocks, without what modulates it."""
+    c = 64 * depth
+    return 3 * c * c + 2 * c + linear(c, c) + depth + linear(c, 4 * c) + linear(4 * c, c)
+
+
+def hmar_count(depth, slots=680, masked=True):
+    """Parameters of HMAR: VAR's, and after the second stage eight blocks, a norm, a head and a mask more."""
+    c = 64 * depth
+    more = 8 * (var_block_count(depth) + linear(c, 6 * c)) + linear(c, 2 * c) + linear(c, 4096) + c
+    return var_count(depth, slots) + more * masked
 
 
 def llamagen_count(layers, width, classes=1000, tokens=0, channels=0):
@@ -219,6 +236,7 @@ def test_full_size(name):
         ),
         "jpeglm": lambda: jpeglm_count(layers, width),
         "flexvar": lambda: flexvar_count(layers),
+        "hmar": lambda: hmar_count(sum(c.model.layers[:2]), tokenizer.grid.size, "masked" in name),
         "flowar": lambda: flowar_count(2 * layers, width, c.head.depth, c.head.width),
     }[name.partition(".")[0]]()
     assert models.parameter_count(generator) == added
@@ -236,6 +254,9 @@ SLOTS = {
     "dnd.py:text": 576,
     "jpeglm.py:7b": 12288,
     "flexvar": 1496,
+    "hmar": 680,
+    "hmar.py:d24_512": 2240,
+    "hmar.py:d24_512_masked": 2240,
     "flowar": 341,
 }
 
@@ -290,6 +311,8 @@ def test_sizes_as_published():
         (42, 2560, 6, 1000, 16384): 3822,
     }
     assert {sizes: round(rqtransformer_count(*sizes) / 1e6) for sizes in published} == published
+    # HMAR's files, of float32, are 1.87, 3.38, 5.54 and 10.2 GB.
+    assert [round(hmar_count(d) / 1e5) for d in (16, 20, 24, 30)] == [4677, 8455, 13843, 25563]
     # By the authors' layers: 315.56 M, 607.51 M and 1041.31 M; FlowAR's by the sizes of its files.
     assert [round(flexvar_count(d) / 1e4) for d in (16, 20, 24)] == [31556, 60751, 104131]
     found = [flowar_count(*s) for s in ((12, 768, 2, 1024), (16, 1024, 12, 1024), (30, 1536, 12, 1536))]

@@ -12,6 +12,8 @@ from systems import (
     acdit,
     arpg,
     flexvar,
+    hmar,
+    hmar_masked,
     jpeglm,
     labels_for,
     llamagen,
@@ -65,7 +67,27 @@ def build(c):
         (
             arpg,
             dict(order=part("confidence", steps=4)),
-            "order confidence: needs the feed mask and a head with an explicit likelihood, found query, categorical",
+            "order confidence: needs the feed mask and a head of codes, such as categorical, found query, categorical",
+        ),
+        (
+            var,
+            dict(order=part("masked_levels"), feed=part("mask", encoder_decoder=False)),
+            r"order masked_levels: needs the feed branched (masked=True\) and a head of codes, .* found mask, categ",
+        ),
+        (var, dict(order=part("masked_levels")), "feed refine: needs the order levels"),
+        (hmar, dict(order=part("masked_levels")), "feed refine: needs the order levels"),
+        (hmar_masked, dict(order=part("levels")), "branched: with masked=True needs the order masked_levels"),
+        (hmar_masked, dict(feed=part("branched", masked=True, past=True)), "expected past=False, found True"),
+        (
+            hmar,
+            dict(feed=part("branched", encoder_decoder=True)),
+            "expected encoder_decoder=False, found True",
+        ),
+        (hmar, dict(mixer=part("mamba", state=2)), "mixer mamba: expected rows all of which stay visible"),
+        (
+            hmar,
+            dict(model=dict(layers=3, width=16, adaptive="adaln")),
+            "layers: expected a number that 2 stages",
         ),
         (
             flexvar,
@@ -225,6 +247,10 @@ def test_sampling_mistakes():
         ),
         (dict(steps=99), "sampling.steps: expected 1 to 16"),
         (dict(top_k=5), "need a categorical head"),
+        (
+            dict(schedule=((1,), (15,))),
+            "sampling.schedule: expected none, as this order has no steps inside levels",
+        ),
         (dict(guidance_schedule="quadratic"), "guidance_schedule: expected one of constant, linear"),
     ):
         with pytest.raises(UserError, match=message):
@@ -305,7 +331,8 @@ def test_loss_and_likelihood(name):
     assert np.isfinite(value) and np.isfinite(list(metrics.values())).all()
     assert not np.allclose(value, loss(params, True)[0], rtol=1e-6, atol=0)
     if generator.tokenizer.slot.kind == "codes":
-        params["head"] = jax.tree.map(jnp.zeros_like, params["head"])
+        heads = {k: v for k, v in params.items() if k.endswith("head")}
+        params = params | jax.tree.map(jnp.zeros_like, heads)
         # With a head of masked words ten classes, none, and a mask.
         words = generator.tokenizer.vocab + 12 * bool(generator.head.shares)
         np.testing.assert_allclose(loss(params, False)[0], np.log(words), rtol=1e-5)

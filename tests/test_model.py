@@ -270,7 +270,6 @@ def test_completion_refuses(models):
     refused("labels: expected 1, one for each of the images, found 2", model.complete, one, TOP, [1, 2], 0)
     refused("class: expected 0 to 9, found 11", model.complete, one, TOP, [11], 0)
     refused("images: expected float", model.complete, one[..., 0], TOP, [1], 0)
-    refused("kept: expected a tokenizer whose slots are patches", model_of("var").complete, one, TOP, [1], 0)
 
 
 def test_what_is_taken(models):

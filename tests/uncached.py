@@ -14,8 +14,9 @@ from vargen.orders import Order
 
 def uncached(generator, params, quantizer, labels, key, sampling, given=None):
     """Generation by a whole parallel pass for every step; `given` as of `decode`."""
-    if generator.ordering.proposes == "rest":
-        return revised(generator, params, quantizer, labels, key, sampling, given)
+    if generator.ordering.proposes != "step":
+        how = dict(rest=revised, level=level_by_level)[generator.ordering.proposes]
+        return how(generator, params, quantizer, labels, key, sampling, given)
     batch, n = jax.tree.leaves(labels)[0].shape[0], generator.sequence.grid.size
     given = generator.told(labels) if given is None else given
     key_order, key_slots = jax.random.split(key)
@@ -132,4 +133,55 @@ def revised(generator, params, quantizer, labels, key, sampling, given):
         cut = np.sort(worth, axis=1)[:, left, None]
         unknown = worth < cut
         assert (unknown.sum(axis=1) == left).all()
+    return content
+
+
+def level_by_level(generator, params, quantizer, labels, key, sampling, given, kept=None):
+    """The same where a step draws what is unknown of a level: HMAR's rule, on whole pictures."""
+    grid, batch = generator.tokenizer.grid, len(labels)
+    level, n = grid.coords[:, 0], grid.size
+    content, known = np.zeros((batch, n), np.int32), np.zeros(n, bool)
+    if given is not None:
+        content, known = np.where(given[1], given[0], 0), given[1]
+    draws = keyed(jax.random.split(key)[1], batch, n)
+    both = jnp.concatenate([labels, generator.condition.without(labels)])
+    fixed = np.zeros(n, bool) if kept is None else kept[1]
+
+    @functools.partial(jax.jit, static_argnums=4)
+    def propose(content, unknown, draws, scale, branch):
+        content, unknown = (jnp.tile(x, (2, 1)) for x in (content, unknown))
+        order = Order(np.arange(n), level)
+        if branch:
+            steps = 2 * level + unknown
+            slots = jnp.argsort(steps, axis=1, stable=True)
+            order = Order(slots, jnp.take_along_axis(steps, slots, axis=1))
+        hidden, rows = generator.hidden(params, quantizer, content, both, order)
+        assert rows.layout.branch == branch
+        of_head = generator.of_head(params, branch)
+        return generator.head.apply(of_head, hidden, draws, None, sampling, scale, method="sample")
+
+    s, passes = 0, 0
+    for at, own in enumerate(sampling.schedule):
+        here = level == at
+        if known[here].all():
+            s += 1
+            continue
+        unknown, first, t = np.tile(here, (batch, 1)), True, at / max(level[-1], 1)
+        while unknown.any():
+            scale = 1 + sampling.guidance * t if first and sampling.guided else 1.0
+            sample = propose(content, unknown, draws.of(s), scale, 0 if first else 1)
+            content = np.where(unknown, sample.content, content)
+            if kept is not None:
+                content = np.where(fixed, kept[0], content)
+            passes += 1
+            worth = np.where(unknown & ~fixed, sample.drawn, np.inf)
+            # As many as later steps keep, and never what is kept anyway.
+            own = own[1:] if not first else own
+            left = min(sum(own[1:]), (here & ~fixed).sum())
+            while own and left == unknown.sum(axis=1)[0]:  # such a step keeps nothing
+                own = own[1:]
+                left = min(sum(own[1:]), (here & ~fixed).sum())
+            unknown = unknown & (worth < np.sort(worth, axis=1)[:, left, None]) if left < n else unknown
+            assert (unknown.sum(axis=1) == left).all()
+            s, first = s + 1, False
     return content

@@ -24,8 +24,8 @@ from vargen.tokenizers.tokenizer import Tokenizer
 class Generator:
     """Static configuration of a generator, with pure functions over its parameters.
 
-    Parameters are a dict: `condition`, `feed`, `head`, for each stage its blocks' parameters and `<stage>_norm`, and
-    `modulation` where it is shared.
+    Parameters are a dict: `condition`, `feed`, `head`, for each stage its blocks' parameters and `<stage>_norm`, for
+    each further branch of the feed `<its last stage>_head`, and `modulation` where it is shared.
 
     Attributes:
       tokenizer: of the picture.
@@ -57,19 +57,33 @@ class Generator:
         if self.modulation is not None:
             params["modulation"] = self.modulation.init(keys["modulation"], vector)["params"]
         params["feed"] = self.feed.init(keys["feed"], self, method=_touch_feed)["params"]
-        # As `init` makes them, which takes no other collection.
-        other, rngs = nn.meta.unbox(self.of_head(params | {"head": {}})), {"params": keys["head"]}
-        params["head"] = self.head.apply(other, vector, rngs=rngs, mutable=["params"])[1]["params"]
+        for branch in range(len(self.feed.branches)):
+            # As `init` makes them, which takes no other collection.
+            name = self.name_of_head(branch)
+            other, rngs = nn.meta.unbox(self.of_head(params | {name: {}}, branch)), {"params": keys["head"]}
+            params[name] = self.head.apply(other, vector, rngs=rngs, mutable=["params"])[1]["params"]
         for i, stage in enumerate(self.stages):
             params |= stage.init_boxed(jax.random.fold_in(key, i))
         return params
+
+    def init_feed(self, key: jax.Array):
+        """The feed's parameters alone, a plain pytree."""
+        return nn.meta.unbox(self.feed.init(key, self, method=_touch_feed)["params"])
 
     def init(self, key: jax.Array):
         """Parameters as a plain pytree of float32 arrays."""
         return nn.meta.unbox(self.init_boxed(key))
 
-    def of_head(self, params) -> dict[str, Any]:
+    def name_of_head(self, branch: int = 0) -> str:
+        """What the parameters of the head behind a branch are called by."""
+        return f"{self.stages[self.feed.branches[branch][-1]].name}_head" if branch else "head"
+
+    def of_head(self, params, branch: int = 0) -> dict[str, Any]:
         """What the head is applied with: its parameters, and those of other parts that it shares (`Head.shares`).
+
+        Args:
+          params: of the generator.
+          branch: behind which it stands.
 
         Raises:
           ValueError: the other parts have none of that name.
@@ -82,7 +96,7 @@ class Generator:
                     raise ValueError(f"head: expected a generator with {name}, which it shares, found none")
                 found = found[key]
             shared[name] = found
-        return {"params": params["head"]} | ({"shared": shared} if shared else {})
+        return {"params": params[self.name_of_head(branch)]} | ({"shared": shared} if shared else {})
 
     def layouts(self) -> list[Layout]:
         """How the rows of a training pass are laid out in each stage; traced where examples differ."""
@@ -122,12 +136,16 @@ class Generator:
             target = content.target
         hidden, rows = self.hidden(params, quantizer, content, labels, order, key_rows if train else None)
         target = contents.take(target, rows.slots)
+        weight, emphasis = self._weight(content, rows, learnt), self.feed.emphasis
+        if emphasis is not None:
+            emphasis = jnp.broadcast_to(jnp.asarray(emphasis)[rows.slots], hidden.shape[:2])
+            weight = emphasis if weight is None else weight * emphasis
         return self.head.apply(
-            self.of_head(params),
+            self.of_head(params, rows.layout.branch),
             hidden,
             target,
             rows.layout,
-            self._weight(content, rows, learnt),
+            weight,
             train,
             quantizer,
             None if soft is None else contents.take(self._padded(soft), rows.slots),
@@ -311,7 +329,7 @@ class Generator:
         return cache | {stage.name: stage.rollback(cache[stage.name], kept) for stage in self.stages}
 
     def through(self, params, rows, condition, modulations, cache=None, key=None, layers=None, draw=None):
-        """Rows through all stages to hidden vectors, and the cache.
+        """Rows through all stages of their branch to hidden vectors, and the cache.
 
         Args:
           params, condition, modulations, cache, layers: as for `step`.
@@ -321,13 +339,15 @@ class Generator:
             stage but the last, for heads that read them all; None where contents are known.
         """
         own, owner, seen = None, rows.owner, []
-        after = {"feed": {} if cache is None else cache["feed"]}
+        after = {"feed": {}} if cache is None else dict(cache)
         vector = None if condition.vector is None else condition.vector[:, None]
         if rows.condition is not None:
             vector, own = rows.condition, self._shared(params, rows.condition)
         hidden = rows.x
-        for i, stage in enumerate(self.stages):
-            if i:
+        branch = self.feed.branches[rows.layout.branch]
+        for place, i in enumerate(branch):
+            stage = self.stages[i]
+            if place:
                 rows = rows if draw is None else draw(jnp.stack(seen, axis=2), rows)
                 args = (i, hidden, rows, None if cache is None else after["feed"])
                 rows, after["feed"] = self.feed.apply({"params": params["feed"]}, *args, method="enter")
@@ -344,7 +364,7 @@ class Generator:
                 args = (rows.layout, vector, modulations[stage.name], own, stage_cache, stage_key, owner)
                 hidden, stage_cache = stage(params, rows.x, *args)
             after[stage.name] = stage_cache
-            if self.head.each_stage or stage is self.stages[-1]:
+            if self.head.each_stage or i == branch[-1]:
                 seen.append(self.feed.apply({"params": params["feed"]}, hidden, rows, method="outputs"))
         hidden = jnp.stack(seen, axis=2) if self.head.each_stage else seen[0]
         return hidden, None if cache is None else after

@@ -115,8 +115,8 @@ def kept(value: Any, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
       tokenizer: the model's.
 
     Raises:
-      UserError: another shape or other values, a tokenizer of levels that aren't pictures of their own, no such number
-        of levels, no slot that stays.
+      UserError: another shape or other values, a tokenizer whose slots are no patches of a picture, no such number of
+        levels, no slot that stays.
     """
     size, levels = tokenizer.image_size, tokenizer.grid.levels
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
@@ -127,8 +127,8 @@ def kept(value: Any, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
     if found.shape != tuple(size) or not np.isin(found, (0, 1)).all():
         shown = f"an array {list(found.shape)}" if found.shape != tuple(size) else "other values than 0 and 1"
         raise UserError(f"kept: expected {wanted}, found {shown}")
-    alone = len(levels) == 1 or (isinstance(tokenizer, Leveled) and tokenizer.independent)
-    patches = alone and tokenizer.grid.frames == 1 and tokenizer.slot.stop is None
+    lie = len(levels) == 1 or isinstance(tokenizer, Leveled)
+    patches = lie and tokenizer.grid.frames == 1 and tokenizer.slot.stop is None
     if not patches or any(s % n for s, n in zip(size, levels[-1], strict=True)):
         raise UserError(
             f"kept: expected a tokenizer whose slots are patches of the image, found levels of {list(levels)}"

@@ -68,6 +68,8 @@ class Layout:
       layer: which layer of its stage is at work (int, or traced under a scan over layers).
       speculative: in the cached form, whether rows, the last ones, may be taken back (`mixers.rollback`); times and
         coords are then [B, N] and [B, N, A], start [B], and every row is of a time of its own.
+      window: of the first visibility, as of `View`.
+      branch: which of the feed's branches the rows go through (`Feed.branches`).
     """
 
     times: Any
@@ -81,6 +83,8 @@ class Layout:
     segments: Any = None
     layer: Any = 0
     speculative: bool = False
+    window: int | None = None
+    branch: int = 0
 
     @property
     def sequence(self) -> Any:
@@ -93,9 +97,11 @@ class Layout:
 
     @property
     def hides(self) -> bool:
-        """Whether rows don't simply see those of their own and earlier times: padding, unions, a memory, rows that
-        don't stay."""
-        return not all(x is None for x in (self.key_times, self.keep, self.memory)) or bool(self.views)
+        """Whether rows don't simply see those of their own and earlier times: padding, unions, a memory, a window, rows
+        that don't stay."""
+        return not all(x is None for x in (self.key_times, self.keep, self.memory, self.window)) or bool(
+            self.views
+        )
 
     @property
     def forwards(self) -> bool:

@@ -220,9 +220,9 @@ class Model:
         """Images with what isn't kept drawn anew (in- and outpainting): float32 [B, H, W, C], about [-1, 1].
 
         A slot is known where all of its pixels are kept; the others are drawn, after the known ones, so that any kept
-        part will do where the order is random; in raster order it must come first. Levels that are pictures of their
-        own keep any part too, each when its step comes. What isn't kept of the images plays no role. All of the result
-        comes through the tokenizer.
+        part will do where the order is random; in raster order it must come first. Levels keep any part too, each when
+        its step comes: whole where they are pictures of their own; where they add up, as far as slots that lie across
+        the part let them. What isn't kept of the images plays no role. All of the result comes through the tokenizer.
 
         Args:
           images: float [B, H, W, C] in [-1, 1].
@@ -230,7 +230,7 @@ class Model:
           labels, key, **options: as for `generate`, a label for each image.
 
         Raises:
-          UserError: as `encode` and `generate`; pixels, but levels that aren't pictures of their own; nothing kept, or
+          UserError: as `encode` and `generate`; slots that are no patches; nothing kept, or
             a part that the order can't begin with; labels other than one for each image.
         """
         generator, images = self.needs_generator(), self._images(images)

@@ -109,9 +109,10 @@ def build_generator(config, tokenizer) -> Generator:
             raise ValueError(
                 f"head {config.head.name}: doesn't go with the feed {config.feed.name}; staged with staged"
             )
-        if ordering.proposes == "rest" and (feed.cached or not head.explicit):
+        if ordering.proposes != "step" and (feed.redraws != ordering.proposes or not head.enumerable):
+            needed = "mask" if ordering.proposes == "rest" else "branched (masked=True)"
             raise UserError(
-                f"order {config.order.name}: needs the feed mask and a head with an explicit likelihood, found "
+                f"order {config.order.name}: needs the feed {needed} and a head of codes, such as categorical, found "
                 f"{config.feed.name}, {config.head.name}"
             )
         generator = Generator(
@@ -206,12 +207,18 @@ def _largest(pairs: tuple, trained: tuple[int, int]) -> tuple:
 def _stages(config, m, feed, grid, initial, dtype, cross: bool) -> tuple[Stage, ...]:
     """The stages that a feed names, all of the same blocks."""
     layers = _layers(m["layers"], len(feed.stages))
-    block = _block(config.mixer, m, grid, initial, dtype, sum(layers), cross)
-    norm = _norm(m, initial, dtype)
-    return tuple(
-        Stage(name, block, count, norm, m["drop_path"], config.training.remat, feed.reads_memory(i))
-        for i, (name, count) in enumerate(zip(feed.stages, layers, strict=True))
-    )
+    depth = sum(layers[i] for i in feed.branches[0])
+    block = _block(config.mixer, m, grid, initial, dtype, depth, cross)
+    norm, none = _norm(m, initial, dtype), _norm({**m, "final_norm": "none"}, initial, dtype)
+
+    def stage(i: int, name: str) -> Stage:
+        first = sum(layers[: min(i, feed.trunk)])  # stochastic depth goes on behind a trunk
+        last = max((depth if feed.trunk else layers[i]) - 1, 1)
+        rates = m["drop_path"] * first / last, m["drop_path"] * (first + layers[i] - 1) / last
+        behind = none if i < feed.trunk else norm
+        return Stage(name, block, layers[i], behind, rates, config.training.remat, feed.reads_memory(i))
+
+    return tuple(stage(i, name) for i, name in enumerate(feed.stages))
 
 
 def _stage(config, m, grid, initial, dtype, layers: int, mixer=None) -> Stage:

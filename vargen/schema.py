@@ -81,6 +81,8 @@ class Sampling:
       top_k: keeps the likeliest codes; 0: all. One for each of a slot's codes, where it holds several: (100, 50).
       top_p: keeps this share of probability; likewise.
       steps: decoding steps, if the order has a choice; 0: its own.
+      schedule: of each level how many slots each of its steps keeps (order masked_levels): ((1,), (1, 3), (9,)); none:
+        each level in one step.
       levels: sides, or (height, width) pairs, coarse to fine, in the place of those trained (tokenizers of independent
         levels, such as pyramid_vq); of one level the size of the picture in slots, or several: as trained, and each
         twice the one before, around it (orders that may begin anywhere, such as random); none: as trained.
@@ -103,6 +105,7 @@ class Sampling:
     top_k: Annotated[int | tuple[int, ...], TOP_K] = 0
     top_p: Annotated[float | tuple[float, ...], TOP_P] = 1.0
     steps: Annotated[int, DECODING_STEPS] = 0
+    schedule: Annotated[tuple[tuple[int, ...], ...], Between(1, 2**24)] = ()
     levels: Annotated[tuple[int | tuple[int, int], ...], Between(1, 4096)] = ()
     random_sides: Annotated[tuple[int, ...], Between(1, 4096)] = ()
     policy: Annotated[str, OneOf("scheduled", "jacobi")] = "scheduled"
@@ -161,6 +164,7 @@ class Training:
       final_weight_decay: what it ends at, by a half cosine over all updates; none: as it starts.
       decay: which parameters decay: patterns of their names (blocks/mixer/query/kernel), of which the last that fits
         decides; one after "!" takes them out.
+      trained: which parameters are trained at all, by such patterns; the others stay as they begin.
       clip_norm: largest norm of the gradient; 0: no clipping.
       ema_decay: of the average of the parameters, which samples are drawn with; 0: the last parameters themselves.
       ema_warmup: the average forgets fast at first: its decay is at most (1 + update) / (10 + update).
@@ -191,6 +195,7 @@ class Training:
     weight_decay: Annotated[float, Between(0, 100)] = 0.05
     final_weight_decay: Annotated[float | None, Between(0, 100)] = None
     decay: tuple[str, ...] = ("*kernel",)
+    trained: tuple[str, ...] = ("*",)
     clip_norm: Annotated[float, AtLeast(0)] = 1.0
     ema_decay: Annotated[float, RATE] = 0.99
     ema_warmup: bool = True

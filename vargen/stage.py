@@ -25,7 +25,7 @@ class Stage:
       block: every block of it.
       layers: L.
       norm: after the last block.
-      drop_path: stochastic depth of the last layer, growing linearly from 0.
+      drop_path: stochastic depth of the first and of the last layer, between which it grows linearly.
       remat: whether training recomputes each block in the backward pass.
       reads_memory: whether its rows look at `Layout.memory` instead of each other.
     """
@@ -34,7 +34,7 @@ class Stage:
     block: Block
     layers: int
     norm: FinalNorm
-    drop_path: float = 0.0
+    drop_path: tuple[float, float] = (0.0, 0.0)
     remat: bool = False
     reads_memory: bool = False
 
@@ -88,7 +88,7 @@ class Stage:
           [B, M, D], and the cache with the rows that stay in it.
         """
         train = key is not None
-        rates = np.linspace(0.0, self.drop_path, self.layers).astype(np.float32)
+        rates = np.linspace(*self.drop_path, self.layers).astype(np.float32)
         keys = jax.random.split(key, self.layers) if train else None
 
         def body(x, inputs):

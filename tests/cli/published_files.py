@@ -24,15 +24,15 @@ def conv(**options):
 
 def tiny(system):
     """The published config at a tiny size."""
-    size = dict(var="d16", rqtransformer="480m", dnd="xxl").get(system, "b")
+    size = dict(var="d16", hmar="d16_masked", rqtransformer="480m", dnd="xxl").get(system, "b")
     c = config.load(f"{ROOT / 'configs' / system}.py:{size}")
     c.compute_dtype = "float32"
     c.data.image_size, c.data.num_classes = IMAGE, 5
-    layers = dict(mar=4, xar=4, dnd=(1, 1)).get(system, 2)
+    layers = dict(mar=4, xar=4, dnd=(1, 1), hmar=(1, 1, 1)).get(system, 2)
     c.model = c.model.to_dict() | dict(layers=layers, width=128)
     c.mixer.heads = 2
     c.model.mlp_width = 64 if "mlp_width" in c.model else 512
-    if system == "var":
+    if system in ("var", "hmar"):
         c.head.init_std = 0.02 * (1 / (3 * 128)) ** 0.5
         c.tokenizer = part(
             "multiscale_vq", encoder=conv(projection=3), levels=(1, 2, 4), vocab=16, channels=4

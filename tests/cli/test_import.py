@@ -15,7 +15,9 @@ from vargen.config import part
 from vargen.interop import files, mapping, systems
 
 
-@pytest.mark.parametrize("system", ["var", "llamagen", "mar", "rar", "acdit", "xar", "rqtransformer", "dnd"])
+@pytest.mark.parametrize(
+    "system", ["var", "hmar", "llamagen", "mar", "rar", "acdit", "xar", "rqtransformer", "dnd"]
+)
 def test_import_and_export(system, tmp_path, capsys):
     params = publish(system, tmp_path)
     out = imported(system, tmp_path, "--heads", 2)

@@ -10,7 +10,7 @@ def seen(layout):
     if layout.memory is not None:
         keys = layout.memory.times
     views = [(v.times, v.key_times, v.window) for v in layout.views]
-    for times, key_times, window in [(layout.times, keys, None), *views]:
+    for times, key_times, window in [(layout.times, keys, layout.window), *views]:
         times, key_times = (np.atleast_2d(np.asarray(t))[0] for t in (times, key_times))
         back = times[:, None].astype(np.int64) - key_times
         visible += (back >= 0) & (back <= (np.inf if window is None else window))

@@ -24,6 +24,9 @@ EVERYONE = "##### ##### ##### ##### #####"
 FED = dict(
     shift=("shift", "llamagen", ["#... ##.. ###. ####"]),
     refine=("refine", "var", ["#.... ##### ##### ##### #####"]),
+    # A level sees itself alone, in the trunk and in both ends; test_branched.py has steps inside a level.
+    branched=("branched", "hmar", ["#.... .#### .#### .#### .####"] * 2),
+    branched_masked=("branched", "hmar_masked", ["#.... .#### .#### .#### .####"] * 3),
     # A row of the condition and three slots that are known; then all of them.
     mask=("mask", "mar", ["#### #### #### ####", EVERYONE]),
     mask_at_once=("mask", "maskgit", [EVERYONE]),
@@ -47,7 +50,7 @@ def make(name):
     c = SYSTEMS[system]()
     assert c.feed.name == feed
     c.tokenizer.encoder.patch = 8
-    if feed == "refine":
+    if feed in ("refine", "branched"):
         c.tokenizer.levels = (1, 2)
     if feed == "mask":
         c.feed.buffer = 1
@@ -92,7 +95,7 @@ def layouts(generator, params, quantizer, content, order):
 def sequence(generator, steps=None):
     """The canonical order, a slot (or a level) a step."""
     ordering = generator.ordering
-    if not ordering.random and not ordering.random_decoding:
+    if ordering.proposes == "level" or not ordering.random and not ordering.random_decoding:
         return ordering.decoding(None, 2)
     n = generator.tokenizer.grid.size
     return Order(np.arange(n), np.arange(n) if steps is None else steps)

@@ -63,6 +63,23 @@ def test_draws_follow_the_distribution():
     assert (draw(logits, draws, Sampling.make(top_p=0.79)) <= 1).all()
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_probability_as_drawn(temperature):
+    """Of a sample in the law that it was drawn from: under guidance, temperature and filters; at 0 as at 1."""
+    head = Categorical(vocab=20, init_std=1.0)
+    hidden = jax.random.normal(jax.random.key(0), (4, 50, 8))
+    variables = head.init(jax.random.key(1), hidden)
+    draws = Keyed(jax.random.split(jax.random.key(2), (2, 50)))
+    settings = Sampling.make(temperature=temperature, top_k=7, top_p=0.8)
+    found = head.apply(variables, hidden, draws, None, settings, 1.5, method="sample")
+    one, none = np.split(np.asarray(head.apply(variables, hidden), np.float64), 2)
+    logits = (none + 1.5 * (one - none)).reshape(100, 20) / (temperature or 1.0)
+    law = np.stack([by_definition(row, 7, 0.8) for row in logits])
+    expected = law[np.arange(100), np.asarray(found.content).ravel()]
+    assert expected.min() > 0
+    np.testing.assert_allclose(np.exp(found.drawn).ravel(), expected, rtol=1e-4)
+
+
 def test_loss_and_log_prob():
     head = Categorical(vocab=5, init_std=1.0)
     hidden = jax.random.normal(jax.random.key(0), (2, 3, 4))

@@ -1,5 +1,7 @@
 """Attention under every order: its two forms, and its options."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -29,6 +31,20 @@ PAIRS = [("plain", case) for case in CASES] + [
 @pytest.mark.parametrize("name,case", PAIRS)
 def test_forms_agree(name, case):
     check_mixer(Attention, case, **OPTIONS[name])
+
+
+@pytest.mark.parametrize("own, given, window", [(None, 1, 1), (2, 0, 0), (0, 1, 0)])
+def test_the_window_of_a_layout(own, given, window):
+    """Counts as the mixer's own does, and of both the smaller; a mixer without windows sees that there is one."""
+    layout = CASES["levels"].layout
+    mixer, expected = (make(Attention, CASES["levels"], heads=2, window=w) for w in (own, window))
+    params, x = init(mixer, CASES["levels"])
+    narrow = dataclasses.replace(layout, window=given)
+    assert narrow.hides and not narrow.same_for_all
+    found = parallel(mixer, params, x, narrow)
+    np.testing.assert_allclose(found, parallel(expected, params, x, layout), atol=1e-6)
+    other = parallel(make(Attention, CASES["levels"], heads=2), params, x, layout)
+    assert np.abs(found - other).max() > 1e-3
 
 
 def test_rotary_positions_in_three_dimensions():

@@ -10,6 +10,7 @@ import pytest
 from systems import labels_for, make
 
 from vargen.draws import keyed
+from vargen.heads import Sample
 from vargen.orders import Confidence, Fixed, Order
 from vargen.orders.schedules import COUNTS, CURVES, share
 from vargen.samplers import Sampling, decode
@@ -82,7 +83,7 @@ def test_worth():
     """Log-probability plus noise, fresh in every step and apart from that of the codes."""
     ordering, draws = Confidence(GRID, 4, noise=3.0), keyed(jax.random.key(0), 500, 16)
     order, score = ordering.decoding(None, 500), jnp.zeros((500, 16))
-    worth = [np.asarray(ordering.revise(order, s, None, None, score, draws.of(s))) for s in range(4)]
+    worth = [np.asarray(ordering.revise(order, s, None, Sample(None, score), draws.of(s))) for s in range(4)]
     assert (worth[3] == 0).all()
     noise = np.stack([worth[s].ravel() / (3 * (1 - (s + 1) / 4)) for s in range(3)])
     # Gumbel's mean and deviation.

@@ -23,6 +23,7 @@ ORDERINGS = dict(
     random_sets=(PLAIN, dict(steps=4), 4, (1, 4, 11)),
     random_to_raster=(PLAIN, {}, 12, range(5)),
     segments=(Grid(((1, 4), (2, 2))), {}, 8, range(4)),
+    masked_levels=(LEVELS, {}, 3, range(5)),
     some_levels=(LEVELS, dict(groups=((1, 1, 1), (1, 2, 3))), 3, range(5)),
 )
 

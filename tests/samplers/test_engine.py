@@ -20,10 +20,11 @@ from vargen.segments import PICTURE
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_cached_equals_uncached(name):
-    _, generator, params, tokenizer_params = make(name)
+    c, generator, params, tokenizer_params = make(name)
     filters = dict(top_k=9, top_p=0.9) if generator.tokenizer.slot.kind == "codes" else {}
-    schedule = "ramp" if name == "var" else "linear"
-    sampling = Sampling.make(guidance=2.0, guidance_schedule=schedule, temperature=0.9, **filters)
+    schedule = "ramp" if name in ("var", "hmar_masked") else "linear"
+    more = filters | dict(schedule=c.sampling.schedule)
+    sampling = Sampling.make(guidance=2.0, guidance_schedule=schedule, temperature=0.9, **more)
     labels, quantizer = labels_for(generator, 3), tokenizer_params["quantizer"]
     args = (params, quantizer, labels, jax.random.key(5), sampling)
     found, order, *_ = jax.jit(functools.partial(decode, generator))(*args)
@@ -49,6 +50,8 @@ GIVEN = dict(
     dnd=PREFIX,
     rar=PREFIX,
     var=np.arange(21) < 5,
+    hmar=np.arange(21) < 5,
+    hmar_masked=np.arange(21) < 5,
     mar=SCATTERED,
     maskgit=SCATTERED,
     maskgil=SCATTERED,
@@ -61,11 +64,13 @@ GIVEN = dict(
 
 @pytest.mark.parametrize("name", GIVEN)
 def test_given_slots_stay_and_the_rest_follows_from_them(name):
-    _, generator, params, tokenizer_params = make(name)
+    c, generator, params, tokenizer_params = make(name)
     known, labels, quantizer = GIVEN[name], labels_for(generator, 2), tokenizer_params["quantizer"]
     content = generator.tokenizer.slot.zeros(2, len(known))
     content = (content + jax.random.normal(jax.random.key(3), content.shape) * 4).astype(content.dtype) % 16
-    sampling = Sampling.make(guidance=2.0, temperature=0.9)
+    schedule = "ramp" if name == "hmar_masked" else "constant"
+    settings = dict(guidance=2.0, guidance_schedule=schedule, temperature=0.9)
+    sampling = Sampling.make(**settings, schedule=c.sampling.schedule)
     run = jax.jit(
         lambda p, c: decode(generator, p, quantizer, labels, jax.random.key(5), sampling, (c, known))
     )
@@ -106,10 +111,14 @@ def test_segments_in_every_direction(given):
 
 
 def test_given_slots_that_cannot_come_first():
-    for name, known in (("llamagen", SCATTERED), ("var", np.arange(21) < 4)):
+    for name, known in (
+        ("llamagen", SCATTERED),
+        ("var", np.arange(21) < 4),
+        ("hmar_masked", np.arange(21) < 4),
+    ):
         _, generator, params, tokenizer_params = make(name)
         with pytest.raises(
-            ValueError, match="given slots: in this order they must be whole steps, from the first"
+            ValueError, match="given slots: in this order they must be whole (steps|levels), from the first"
         ):
             generator.ordering.decoding(None, 1, 0, known)
 

@@ -45,9 +45,10 @@ VAR_RUNS = dict(
 )
 
 
-def var_run(size):
+def var_run(size, epochs=None):
     """Updates, learning rate and weight decay of update `it` (train.py, utils/lr_control.py, sche lin0)."""
-    batch, epochs, tblr, wpe, twd, twde = VAR_RUNS[size]
+    batch, usual, tblr, wpe, twd, twde = VAR_RUNS[size]
+    epochs = epochs or usual
     per_epoch = math.ceil(IMAGES / batch)  # the last batch is filled up
     most, warmup, peak = epochs * per_epoch, epochs / 50 * per_epoch, tblr * batch / 256
 
@@ -64,6 +65,12 @@ def var_run(size):
         return twde + (twd - twde) * (0.5 + 0.5 * math.cos(math.pi * it / (most - 1)))
 
     return most, batch, rate, decay
+
+
+def hmar_run(size):
+    """VAR's, and 100 epochs for the second stage (NVlabs/HMAR)."""
+    first, masked = size.removesuffix("_masked"), size.endswith("_masked")
+    return var_run(first, 100 if masked else None)
 
 
 def llamagen_run(size):
@@ -107,14 +114,18 @@ def rar_run(size):
     return most, 2048, rate, lambda it: 0.03
 
 
-RUNS = dict(var=var_run, llamagen=llamagen_run, mar=mar_run, rar=rar_run)
+RUNS = dict(var=var_run, hmar=hmar_run, llamagen=llamagen_run, mar=mar_run, rar=rar_run)
 # Clipping, betas of AdamW, the average's decay.
 NUMBERS = dict(
-    var=(2.0, 0.9, 0.95, 0.0), llamagen=(1.0, 0.9, 0.95, 0.0), mar=(3.0, 0.9, 0.95, 0.9999), rar=(1.0, 0.9, 0.96, 0.0)
+    var=(2.0, 0.9, 0.95, 0.0), hmar=(2.0, 0.9, 0.95, 0.0),
+    llamagen=(1.0, 0.9, 0.95, 0.0), mar=(3.0, 0.9, 0.95, 0.9999), rar=(1.0, 0.9, 0.96, 0.0)
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("system, size", [pair for pair in SIZES if not pair[1].startswith("text")])
+HMAR = [("hmar", "d16"), ("hmar", "d30"), ("hmar", "d24_masked"), ("hmar", "d30_masked")]
+
+
+@pytest.mark.parametrize("system, size", [*HMAR, *(pair for pair in SIZES if not pair[1].startswith("text"))])
 def test_rates(system, size):
     s = load(system, size).training
     most, batch, rate, decay = RUNS[system](size)
@@ -207,6 +218,7 @@ RAR_NONE = "ln bias latent_tokens mask_token embedding norm gamma embed".split()
 RULES = dict(
     # utils/lr_control.py filter_params with train.py's nowd_keys
     var=lambda n, s: not (len(s) == 1 or n.endswith("bias") or any(k in n for k in VAR_NONE)),
+    hmar=lambda n, s: RULES["var"](n, s),
     # creat_optimizer of train_c2i.py
     llamagen=lambda n, s: len(s) >= 2,
     # creat_optimizer_by_name of train_c2i_fsdp.py, which trains the largest
@@ -220,13 +232,14 @@ BUFFERS = {"cls_embedding.uncond_embedding"}  # registered as such, and so no pa
 
 
 @pytest.mark.parametrize(
-    "system, size", [("var", "d16"), ("var", "d36"), ("llamagen", "b"), ("llamagen", "3b"), ("llamagen", "text256"),
+    "system, size", [("var", "d16"), ("var", "d36"), ("hmar", "d16_masked"),
+                     ("llamagen", "b"), ("llamagen", "3b"), ("llamagen", "text256"),
                      ("mar", "b"), ("rar", "b")],
 )  # fmt: skip
 def test_what_decays(system, size):
     """The set of the authors' names that decay by their rule, and that by ours, carried over to their names."""
     c = load(system, size)
-    c.model.layers = 2
+    c.model.layers = (1, 1, 1) if system == "hmar" else 2
     generator = systems.build(c)[1]
     ours = meta.unbox(jax.eval_shape(generator.init_boxed, jax.random.key(0)))
     entries = systems.system(system).generator.table(generator)
@@ -234,8 +247,8 @@ def test_what_decays(system, size):
     rule = RULES["fsdp" if size in ("xxl", "3b") else system]
     parameters = {name for e in entries if e.targets for name in e.sources}
     expected = {name for name in parameters - BUFFERS if rule(name, shapes[name])}
-    mask = dict(mapping.flatten(optimizer.decay_mask(ours, c.training.decay)))
-    optimizer.check_decay(ours, c.training.decay, "training")
+    mask = dict(mapping.flatten(optimizer.matching(ours, c.training.decay)))
+    optimizer.check_patterns(ours, c.training.decay, "training.decay")
     found = set()
     for entry in entries:
         decayed = {mask[target] for target in entry.targets}

@@ -146,19 +146,19 @@ def test_weight_decay_changes():
 
 def test_decay_follows_patterns():
     params = dict(a=dict(kernel=0, table=0, bias=0), head=dict(kernel=0, lead=0))
-    found = optimizer.decay_mask(params, ("*kernel", "!head/*", "head/lead", "*table", "!*table"))
+    found = optimizer.matching(params, ("*kernel", "!head/*", "head/lead", "*table", "!*table"))
     assert found == dict(a=dict(kernel=True, table=False, bias=False), head=dict(kernel=False, lead=True))
-    optimizer.check_decay(params, ("*kernel", "!head/*"), "training")
+    optimizer.check_patterns(params, ("*kernel", "!head/*"), "training.decay")
     with pytest.raises(
         UserError, match=r"training\.decay: expected .* a/bias, found 'a/kernels', which none"
     ):
-        optimizer.check_decay(params, ("*kernel", "a/kernels"), "training")
+        optimizer.check_patterns(params, ("*kernel", "a/kernels"), "training.decay")
 
 
 def test_decay_touches_kernels_alone():
     shapes = meta.unbox(jax.eval_shape(FakeTask().init_boxed, jax.random.key(0)))["model"]
     params = jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes)
-    mask = optimizer.decay_mask(params, schema.Training.decay)
+    mask = optimizer.matching(params, schema.Training.decay)
     assert {k for k, v in mask.items() if v} == {"in_kernel", "kernel", "odd_kernel", "out_kernel"}
     s = settings(weight_decay=0.5, learning_rate=0.1, warmup_steps=0, schedule="constant")
     tx = optimizer.adamw(s)

@@ -27,6 +27,7 @@ def settings(**changes):
         weight_decay=0.1,
         final_weight_decay=None,
         decay=("*kernel",),
+        trained=("*",),
         clip_norm=1.0,
         ema_decay=0.9,
         ema_warmup=True,

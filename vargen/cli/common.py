@@ -228,7 +228,9 @@ def step_sizes(model: Model, steps: int | None = None) -> np.ndarray:
     if generator.condition.segment is not None:
         known = generator.sequence.known(generator.condition.segment.name)
     try:
-        found = generator.ordering.decoding(jax.random.key(0), 1, model.sampling(steps=steps).steps, known)
+        sampling = model.sampling(steps=steps)
+        ordering = sampling.ordering(generator.ordering)
+        found = ordering.decoding(jax.random.key(0), 1, sampling.steps, known)
         return generator.own(found).sizes
     except ValueError as error:
         raise UserError(str(error)) from error

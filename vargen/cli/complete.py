@@ -15,8 +15,9 @@ SUMMARY = "draw parts of pictures anew (in- and outpainting)"
 DESCRIPTION = """
 Keeps a part of each picture and draws the rest anew, writes each as a PNG into a folder that has nothing
 else in it, and beside it as DIR_sheet.png the pictures, what was kept of them and what came of it. Models
-whose order is random keep any part, and so do those whose levels are pictures of their own (FlexVAR); a
-raster order begins at the top. Models of levels keep the coarsest, too: the rest is drawn anew.
+whose order is random keep any part, and so do those of levels; where levels add up (VAR, HMAR) what is kept
+comes out only as near as the coarsest levels, which lie across it and are drawn, let it. A raster order
+begins at the top. Models of levels keep the coarsest, too: the rest is drawn anew.
 """
 EXAMPLES = """\
   vargen complete --workdir models/randar_l --input photo.jpg --keep border --classes 207 --count 8

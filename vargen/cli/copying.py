@@ -105,7 +105,7 @@ def _generator(config: ConfigDict, source: Path, workdir: Path, classes: list[st
     import numpy as np
 
     from vargen import classes as class_names
-    from vargen import paths, weights_file
+    from vargen import fine_tuning, paths, seeds, weights_file
     from vargen.config import to_json
     from vargen.models import build_generator, build_tokenizer
     from vargen.training import checkpoints, state
@@ -115,6 +115,10 @@ def _generator(config: ConfigDict, source: Path, workdir: Path, classes: list[st
         return None
     theirs, params, _ = checkpoints.load_params(source / "generator")
     generator = build_generator(config, build_tokenizer(config))
+    theirs_alone, params = params.keys(), fine_tuning.grown(generator, params, seeds.key(config.seed))
+    if added := sorted(params.keys() - theirs_alone):
+        first = generator.stages[generator.feed.branches[0][-1]].name
+        print(f"begins as {first} and its head: {', '.join(added)}", flush=True)
     state.differing(jax.eval_shape(generator.init, jax.random.key(0)), params)
     names = class_names.stored(source)
     if names is not None and names != classes:

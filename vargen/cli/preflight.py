@@ -105,7 +105,7 @@ def check_sampling(generator: Generator, sampling: Sampling, where: str = "sampl
     """
 
     def order(key):
-        found = generator.ordering.decoding(key, 1, sampling.steps)
+        found = sampling.ordering(generator.ordering).decoding(key, 1, sampling.steps)
         samplers.check(generator, found, sampling)
         return found.slots
 
@@ -160,7 +160,8 @@ def _trace(c: Any, tokenizer: Any, generator: Generator, devices: int, memory: M
         abstract = state.shapes(task, optimizers)
         if group in memory:
             _check_memory(group, settings, abstract, batch, devices, memory[group])
-        optimizer.check_decay(abstract.params["model"], settings.decay, group)
+        for field in ("decay", "trained"):
+            optimizer.check_patterns(abstract.params["model"], settings[field], f"{group}.{field}")
         step = update(task, settings, mesh)
         jax.eval_shape(step, abstract, frozen, batch, key)
         return abstract.params["model"]

@@ -1,5 +1,6 @@
 """Feeds: how the known slots reach a prediction. The axis's contract is `Feed`."""
 
+from vargen.feeds.branched import Branched
 from vargen.feeds.feed import Feed
 from vargen.feeds.instruct import Instruct
 from vargen.feeds.mask import Mask
@@ -11,6 +12,7 @@ from vargen.feeds.shift import Shift
 from vargen.feeds.staged import Staged
 
 FEEDS = {
+    "branched": Branched,
     "instruct": Instruct,
     "mask": Mask,
     "noisy": Noisy,
@@ -20,4 +22,17 @@ FEEDS = {
     "staged": Staged,
 }
 
-__all__ = ["FEEDS", "Feed", "Instruct", "Mask", "Noisy", "Query", "Refine", "Rows", "Shift", "Staged", "Step"]
+__all__ = [
+    "FEEDS",
+    "Branched",
+    "Feed",
+    "Instruct",
+    "Mask",
+    "Noisy",
+    "Query",
+    "Refine",
+    "Rows",
+    "Shift",
+    "Staged",
+    "Step",
+]

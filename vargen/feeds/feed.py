@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from vargen.feeds.rows import Rows, Step
 from vargen.orders import Order, Ordering
@@ -23,6 +23,11 @@ class Feed(Protocol):
       looks_ahead: whether it makes rows of a speculative step.
       hides: whether a slot's row shows nothing where its code is `UNSEEN`.
       told: whether rows of later stages are told codes that the ones before have predicted (`Rows.content`).
+      redraws: the most that an order's steps may propose (`Ordering.proposes`): "step", or slots that are drawn again.
+      branches: of each way that rows may go the numbers of its stages; which way they go, `Layout.branch` says. Behind
+        each after the first stands the head with parameters of its own, `<its last stage>_head`.
+      trunk: how many stages, the first ones, have no norm behind them, as others go on where they end.
+      emphasis: None, or float32 [N], canonical: how much the training loss counts each slot, over the others.
       length: how many rows a cache must hold.
     """
 
@@ -36,9 +41,17 @@ class Feed(Protocol):
     looks_ahead: bool
     hides: bool
     told: bool
+    redraws: Literal["step", "rest", "level"]
+    trunk: int
 
     @property
     def length(self) -> int: ...
+
+    @property
+    def branches(self) -> tuple[tuple[int, ...], ...]: ...
+
+    @property
+    def emphasis(self) -> Any: ...
 
     def reads_memory(self, stage: int) -> bool:
         """Whether rows of a stage look at `Layout.memory` instead of each other."""
@@ -122,6 +135,14 @@ class Plain:
     looks_ahead = False
     hides = False
     told = False
+    redraws = "step"
+    trunk = 0
+    emphasis = None
+
+    @property
+    def branches(self) -> tuple[tuple[int, ...], ...]:
+        """One, of all stages."""
+        return (tuple(range(len(self.stages))),)
 
     def reads_memory(self, stage: int) -> bool:
         """No stage does."""

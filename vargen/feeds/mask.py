@@ -62,6 +62,7 @@ class Mask(Plain, nn.Module):
     dtype: Any = jnp.float32
 
     cached = False
+    redraws = "rest"
 
     @property
     def stages(self):

@@ -41,6 +41,9 @@ class Refine(Plain, nn.Module):
         of the last one (FlowAR, arXiv 2412.15205).
       encoder_decoder: two stages, with a product and further embeddings of the slots between them and behind them
         (FlowAR, official code).
+      past: whether rows see those of earlier levels; else of these the image so far is all that they know, and nothing
+        is cached (HMAR, arXiv 2506.04421).
+      level_weights: how much the loss counts levels: every slot "even"; or each level by HMAR's "lognorm" (`lognorm`).
       dtype: compute dtype.
     """
 
@@ -52,6 +55,8 @@ class Refine(Plain, nn.Module):
     side: Annotated[int, Between(1, 1024)] = 32
     coords: Annotated[str, OneOf("level", "picture")] = "level"
     encoder_decoder: bool = False
+    past: bool = True
+    level_weights: Annotated[str, OneOf("even", "lognorm")] = "even"
     dtype: Any = jnp.float32
 
     cached = True
@@ -64,8 +69,18 @@ class Refine(Plain, nn.Module):
 
     @property
     def length(self) -> int:
-        """Rows in all."""
-        return self.grid.size
+        """Rows in all that stay."""
+        return self.grid.size if self.past else 0
+
+    @property
+    def emphasis(self) -> np.ndarray | None:
+        """See `level_weights`."""
+        if self.level_weights == "even":
+            return None
+        return (
+            lognorm(self.grid)[self.grid.coords[:, 0]]
+            / np.asarray(self.grid.level_sizes)[self.grid.coords[:, 0]]
+        )
 
     @functools.cached_property
     def lie(self) -> np.ndarray:
@@ -90,14 +105,7 @@ class Refine(Plain, nn.Module):
         """Raises ValueError for an order whose steps are not the levels, or a tokenizer without them."""
         if not isinstance(self.tokenizer, Leveled):
             raise ValueError("feed refine: needs a tokenizer with levels, such as multiscale_vq")
-        drawn = ordering.random_decoding or (ordering.random and not ordering.partial)
-        fixed = None if drawn else ordering.decoding(None, 1)
-        if fixed is None or not np.array_equal(fixed.steps, self.grid.coords[:, 0]):
-            raise ValueError("feed refine: needs the order levels")
-        if ordering.partial and not self.tokenizer.independent:
-            raise ValueError(
-                "feed refine: levels that are drawn need a tokenizer whose levels are independent, such as pyramid_vq"
-            )
+        self._check_order(ordering)
         if self.coords == "picture" and self.grid.frames > 1:
             raise ValueError("config field feed.coords: expected level for a grid of frames, found picture")
         if self.encoder_decoder and self.places == "table":
@@ -107,6 +115,16 @@ class Refine(Plain, nn.Module):
         if self.places == "table" and self.width % 2:
             raise ValueError(
                 f"config field model.width: expected an even number for feed.places table, found {self.width}"
+            )
+
+    def _check_order(self, ordering) -> None:
+        drawn = ordering.random_decoding or (ordering.random and not ordering.partial)
+        fixed = None if drawn else ordering.decoding(None, 1)
+        if fixed is None or not np.array_equal(fixed.steps, self.grid.coords[:, 0]):
+            raise ValueError("feed refine: needs the order levels")
+        if ordering.partial and not self.tokenizer.independent:
+            raise ValueError(
+                "feed refine: levels that are drawn need a tokenizer whose levels are independent, such as pyramid_vq"
             )
 
     def setup(self):
@@ -150,26 +168,29 @@ class Refine(Plain, nn.Module):
         """
         slots, coords = np.arange(self.grid.size), self.grid.coords
         x = jnp.concatenate([self._first(condition), self.content(latents)], axis=1)
-        return Rows(self._placed(x, slots), Layout(coords[:, 0], self.lie), slots)
+        layout = Layout(coords[:, 0], self.lie, window=None if self.past else 0)
+        return Rows(self._placed(x, slots), layout, slots)
 
     def begin(self, batch: int):
         """The image so far: latents of zeros [B, h, w, C]."""
         return self.tokenizer.start(batch)
 
     def step_inputs(self, state, content, condition, order: Order, step: Step, quantizer=None) -> Rows:
-        """Rows of the level `step.index`; the condition may hold several for each example."""
-        slots, level = step.at(), int(step.index)
-        coords = self.grid.coords
+        """Rows of a step's level; the condition may hold several for each example."""
+        slots, level, coords = step.at(), self._level(step), self.grid.coords
         if level == 0:
             x = self._first(condition)
         else:
             x = repeat_to(self.content(self.tokenizer.resample(state, level)), condition.vector.shape[0])
-        layout = Layout(coords[slots, 0], self.lie[slots], step.start, coords[:, 0])
+        if self.past:
+            layout = Layout(coords[slots, 0], self.lie[slots], step.start, coords[:, 0])
+        else:
+            layout = Layout(coords[slots, 0], self.lie[slots], 0, keep=0, window=0)
         return Rows(self._placed(x, slots), layout, slots)
 
     def absorb(self, state, content, step: Step, quantizer=None):
-        """The image so far with the level `step.index` of `content` [B, N] added."""
-        return self._absorb(state, content, int(step.index), quantizer)
+        """The image so far with the step's level of `content` [B, N] added."""
+        return self._absorb(state, content, self._level(step), quantizer)
 
     def enter(self, stage: int, hidden, rows: Rows, cache=None):
         """Rows of the decoder from the encoder's results [B, M, D]."""
@@ -179,6 +200,9 @@ class Refine(Plain, nn.Module):
     def outputs(self, hidden, rows: Rows):
         """[B, M, D] -> [B, N, D]: every row predicts."""
         return hidden + self.targets(rows.slots) if self.encoder_decoder else hidden
+
+    def _level(self, step: Step) -> int:
+        return int(self.grid.coords[step.start, 0])
 
     def _absorb(self, state, content, level, quantizer):
         start, size = self.grid.level_starts[level], self.grid.level_sizes[level]
@@ -202,7 +226,8 @@ class Refine(Plain, nn.Module):
         times = jnp.where(order.exists, level, count)
         weight = jnp.broadcast_to(order.exists.astype(jnp.float32), x.shape[:2])
         places = jnp.asarray(self.lie)[order.slots]
-        return Rows(self._placed(x, order.slots), Layout(times, places), order.slots, weight)
+        layout = Layout(times, places, window=None if self.past else 0)
+        return Rows(self._placed(x, order.slots), layout, order.slots, weight)
 
     def _first(self, condition):
         x = condition.vector[:, None].astype(self.dtype)
@@ -231,3 +256,15 @@ def waves(key, shape, dtype=jnp.float32):
     table = np.zeros(shape)
     table[..., 0::2], table[..., 1::2] = np.sin(angles)[:, None], np.cos(angles)[None]
     return jnp.asarray(table, dtype)
+
+
+def lognorm(grid: Grid) -> np.ndarray:
+    """float32 [L]: the weight of each level in the loss (HMAR, official code, whose name it has); they add up to 1.
+
+    The normal density at (x_{L+1-k} - m) / s, of which x_k is the side of level k over that of the last, m and s their
+    mean and sample deviation.
+    """
+    x = np.sqrt(np.asarray(grid.level_sizes, np.float64) / grid.level_sizes[-1])
+    deviation = np.std(x, ddof=1) if len(x) > 1 and np.std(x) else 1.0
+    weights = np.exp(-(((x[::-1] - np.mean(x)) / deviation) ** 2) / 2)
+    return (weights / np.sum(weights)).astype(np.float32)

@@ -81,8 +81,13 @@ class Codes(Plain):
         """Draws codes int32 [B, n], see `Head.sample` and `draw`; guidance is on the logits."""
         logits = self.guided(hidden, guidance)
         codes = draw(logits, draws, settings)
-        score = jnp.take_along_axis(jax.nn.log_softmax(logits), codes[..., None], axis=-1)[..., 0]
-        return Sample(codes, score)
+        greedy = jnp.asarray(settings.temperature) <= 0
+        law = filtered(logits, settings, jnp.where(greedy, 1.0, settings.temperature))
+        score, drawn = (
+            jnp.take_along_axis(jax.nn.log_softmax(x), codes[..., None], axis=-1)[..., 0]
+            for x in (logits, law)
+        )
+        return Sample(codes, score, drawn=drawn)
 
     def law(self, hidden, settings, guidance=None):
         """Logits float32 [B, n, K] of what `sample` draws from; at temperature 0 of the likeliest alone."""
@@ -114,10 +119,17 @@ class Categorical(Codes):
         return self.out(hidden).astype(jnp.float32)
 
 
-def filtered(logits, settings) -> jax.Array:
-    """Logits float32 [..., K] over the temperature, -inf where the filters of `settings` leave nothing."""
+def filtered(logits, settings, temperature=None) -> jax.Array:
+    """Logits float32 [..., K] over the temperature, -inf where the filters of `settings` leave nothing.
+
+    Args:
+      logits: float32 [..., K].
+      settings: `Sampling`.
+      temperature: [] in the place of theirs.
+    """
     top_p = settings.top_p if settings.nucleus else None
-    temperature = jnp.maximum(jnp.asarray(settings.temperature, jnp.float32), 1e-5)
+    temperature = settings.temperature if temperature is None else temperature
+    temperature = jnp.maximum(jnp.asarray(temperature, jnp.float32), 1e-5)
     return filter_logits(logits / temperature, settings.top_k, top_p)
 
 

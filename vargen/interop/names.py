@@ -14,5 +14,6 @@ SYSTEMS = {
     "dnd": ("dnd", "dnd_rqvae"),
     "rqtransformer": ("rqtransformer", "rqvae"),
     "flexvar": ("flexvar", "flexvar_vq"),
+    "hmar": ("hmar", "var_tokenizer"),
     "flowar": ("flowar", "flowar_kl"),
 }

@@ -25,8 +25,8 @@ PUBLISHED = {
 GATES = {16: 1e-3, 20: 1e-3, 24: 1e-4, 30: 1e-5, 36: 5e-6}
 
 
-def levels(arrays: Mapping[str, Any]) -> tuple[int, ...]:
-    """Sides of the levels, coarse to fine.
+def levels(arrays: Mapping[str, Any], what: str = WHAT) -> tuple[int, ...]:
+    """Sides of the levels, coarse to fine; `what` in messages.
 
     Raises:
       UserError: they can't be told from the arrays.
@@ -34,10 +34,10 @@ def levels(arrays: Mapping[str, Any]) -> tuple[int, ...]:
     if "lvl_1L" in arrays:
         sizes = np.bincount(np.asarray(arrays["lvl_1L"], np.int64).ravel())
         return tuple(math.isqrt(n) for n in sizes)
-    key = (m.shape(arrays, "lvl_embed.weight", WHAT)[0], m.shape(arrays, "pos_1LC", WHAT)[1])
+    key = (m.shape(arrays, "lvl_embed.weight", what)[0], m.shape(arrays, "pos_1LC", what)[1])
     if key not in PUBLISHED:
         raise UserError(
-            f"{WHAT}: expected the array lvl_1L to tell {key[0]} levels of {key[1]} slots, found none"
+            f"{what}: expected the array lvl_1L to tell {key[0]} levels of {key[1]} slots, found none"
         )
     return PUBLISHED[key]
 
@@ -87,36 +87,41 @@ def mask(level: np.ndarray) -> np.ndarray:
     return np.where(level[:, None] >= level, 0.0, -np.inf)[None, None].astype(np.float32)
 
 
-def shared(generator: Any) -> list[m.Entry]:
-    """The entries of all but the positions."""
-    block = generator.stages[0].block
+def stack(stage: Any, theirs: str) -> list[m.Entry]:
+    """The entries of a stage's blocks, which are called `theirs` there."""
+    block, name = stage.block, stage.name
     width, heads = block.width, block.mixer.heads
-    ours = [f"blocks/mixer/{name}/kernel" for name in ("query", "key", "value")]
+    ours = [f"{name}/mixer/{x}/kernel" for x in ("query", "key", "value")]
 
     def layer(i: int) -> list[m.Entry]:
-        b = f"blocks.{i}"
+        b = f"{theirs}.{i}"
         entries = m.split(ours, f"{b}.attn.mat_qkv.weight", [width] * 3, m.DENSE)
-        entries += m.array("blocks/mixer/query/bias", f"{b}.attn.q_bias")
-        entries += m.array("blocks/mixer/value/bias", f"{b}.attn.v_bias")
+        entries += m.array(f"{name}/mixer/query/bias", f"{b}.attn.q_bias")
+        entries += m.array(f"{name}/mixer/value/bias", f"{b}.attn.v_bias")
         entries += m.buffer(f"{b}.attn.zero_k_bias", lambda: np.zeros(width, np.float32))
         if block.mixer.qk_norm == "l2":
             shape = (1, heads, 1, 1)
             per_head = m.Form(np.ravel, lambda w: w.reshape(shape))
-            entries += m.array("blocks/mixer/log_scale", f"{b}.attn.scale_mul_1H11", per_head)
-        entries += m.dense("blocks/mixer/out", f"{b}.attn.proj")
-        entries += m.dense("blocks/feed_forward/up", f"{b}.ffn.fc1")
-        entries += m.dense("blocks/feed_forward/down", f"{b}.ffn.fc2")
+            entries += m.array(f"{name}/mixer/log_scale", f"{b}.attn.scale_mul_1H11", per_head)
+        entries += m.dense(f"{name}/mixer/out", f"{b}.attn.proj")
+        entries += m.dense(f"{name}/feed_forward/up", f"{b}.ffn.fc1")
+        entries += m.dense(f"{name}/feed_forward/down", f"{b}.ffn.fc2")
         if block.adaptive == "shared":
             form = m.Form(lambda w: w[0, 0], lambda w: w[None, None])
-            return entries + m.array("blocks/offset", f"{b}.ada_gss", form)
-        return entries + m.dense("blocks/modulation", f"{b}.ada_lin.1")
+            return entries + m.array(f"{name}/offset", f"{b}.ada_gss", form)
+        return entries + m.dense(f"{name}/modulation", f"{b}.ada_lin.1")
 
+    return m.stacked(stage.layers, layer)
+
+
+def shared(generator: Any) -> list[m.Entry]:
+    """The entries of all but the positions."""
     entries = m.array("condition/classes/table", "class_emb.weight")
     entries += m.array("feed/first", "pos_start", m.LEADING)
     entries += m.dense("feed/content/latents", "word_embed")
-    entries += m.stacked(generator.stages[0].layers, layer)
+    entries += stack(generator.stages[0], "blocks")
     entries += m.dense("blocks_norm/modulation", "head_nm.ada_lin.1")
     entries += m.dense("head/out", "head")
-    if block.adaptive == "shared":
+    if generator.stages[0].block.adaptive == "shared":
         entries += m.dense("modulation/map", "shared_ada_lin.1")
     return entries

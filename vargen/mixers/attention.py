@@ -160,7 +160,8 @@ class Attention(nn.Module):
         key_times = layout.times if layout.key_times is None else layout.key_times
         if memory is not None:
             key_times = memory.times
-        views = [View(layout.times, key_times, self.window), *layout.views]
+        windows = [w for w in (self.window, layout.window) if w is not None]
+        views = [View(layout.times, key_times, min(windows, default=None)), *layout.views]
         key = self.make_rng("dropout") if train and self.weight_dropout else None
         y = self._attend(q, k, v, views, scale, key)
         y = y.reshape(*x.shape[:-1], self.width)

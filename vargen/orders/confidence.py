@@ -46,7 +46,7 @@ class Confidence(Ordering):
     masks: str = "counted"
     random: bool = True
     random_decoding: bool = True
-    proposes: Literal["step", "rest"] = "rest"
+    proposes: Literal["step", "rest", "level"] = "rest"
 
     def training(self, key: Any, content: Any, progress: Any = None) -> Order:
         """Slots [B, N]; steps [B, N] are 0 where known and 1 where predicted."""
@@ -76,9 +76,9 @@ class Confidence(Ordering):
             sizes = COUNTS[self.counts](self.curve, left, min(steps, left + skipped), skipped)
         return cut(np.argsort(~given, stable=True), known, sizes)
 
-    def revise(self, order: Order, step: Any, slots: Any, content: Any, score: Any, draws: Any) -> jax.Array:
+    def revise(self, order: Order, step: Any, slots: Any, sample: Any, draws: Any) -> jax.Array:
         """Log-probability and noise, see the class and `Ordering.revise`."""
-        return score + jnp.asarray(self.amounts(order))[step] * draws.gumbel()
+        return sample.score + jnp.asarray(self.amounts(order))[step] * draws.gumbel()
 
     def amounts(self, order: Order) -> np.ndarray:
         """float32 [T]: the factor on the noise in each step of an order of `decoding`."""

@@ -28,6 +28,8 @@ class Order:
         their step is the last. None for all.
       segments: int32 [N] or [B, N]: the number of the segment of the i-th slot in sequence, where there are several; of
         decoding a NumPy array, the same for all slots of a step. None where there is one.
+      parts: how many steps each part of the sequence takes, in turn, where a step looks at all of its part that is
+        unknown (levels drawn in several steps); () where a step looks at its own slots or at all the others.
     """
 
     slots: Any
@@ -35,6 +37,7 @@ class Order:
     given: int = dataclasses.field(default=0, metadata={"static": True})
     exists: Any = None
     segments: Any = None
+    parts: tuple[int, ...] = dataclasses.field(default=(), metadata={"static": True})
 
     @property
     def sizes(self) -> np.ndarray:
@@ -45,6 +48,12 @@ class Order:
     def starts(self) -> np.ndarray:
         """int [T]: position in the sequence at which each step starts (static orders only)."""
         return np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
+
+    @property
+    def ends(self) -> np.ndarray:
+        """int [T]: position in the sequence at which the part of each step ends; without parts the step itself."""
+        ends = np.cumsum(self.sizes)
+        return np.repeat(ends[np.cumsum(self.parts) - 1], self.parts) if self.parts else ends
 
 
 def cut(slots: Any, known: int, sizes: np.ndarray) -> Order:
@@ -63,14 +72,15 @@ class Ordering(Protocol):
       foretold: whether the slots that are known tell which comes next, also where it is random.
       partial: whether a training pass may have some of the slots alone (`Order.exists`).
       most_known: the most slots that are known, and not predicted, in a training pass.
-      proposes: what a step of decoding looks at: "step", the slots that it keeps; or "rest", every slot that is
-        unknown, of which it keeps as many as the step has: which, says `revise`.
+      proposes: what a step of decoding looks at: "step", the slots that it keeps; "rest", every slot that is unknown;
+        or "level", every one of its part of the sequence (`Order.parts`). Of more slots than it has a step keeps as
+        many as these: which, says `revise`.
     """
 
     grid: Grid
     random: bool = False
     random_decoding: bool = False
-    proposes: Literal["step", "rest"] = "step"
+    proposes: Literal["step", "rest", "level"] = "step"
     foretold: bool = False
     partial: bool = False
 
@@ -103,8 +113,18 @@ class Ordering(Protocol):
         """
         ...
 
-    def revise(self, order: Order, step: Any, slots: Any, content: Any, score: Any, draws: Draws) -> Any:
-        """Where steps propose the rest: how much each proposal is worth keeping, float32 [B, n]; here its score.
+    def scheduled(self, schedule: tuple[tuple[int, ...], ...]) -> Ordering:
+        """The ordering with so many slots kept by each step of each part; raises ValueError where it has no parts."""
+        raise ValueError(
+            "sampling.schedule: expected none, as this order has no steps inside levels, found one"
+        )
+
+    def around(self, order: Order, kept: np.ndarray) -> Order:
+        """An order of `decoding` where some slots, bool [N], hold what they do whatever is drawn there."""
+        return order
+
+    def revise(self, order: Order, step: Any, slots: Any, sample: Any, draws: Draws) -> Any:
+        """Where steps propose more than they keep: how much each proposal is worth, float32 [B, n]; here its score.
 
         The step keeps the slots of the greatest worth. The others are unknown again, and are drawn anew in later steps.
 
@@ -112,8 +132,7 @@ class Ordering(Protocol):
           order: as it stands; its sizes are those of `decoding`.
           step: number of the step (int, or traced in a scan).
           slots: int [B, n]: all that are unknown; entries beyond these are passed over.
-          content: [B, n, ...], what the head drew for them.
-          score: float32 [B, n], of `Sample`.
+          sample: what the head drew for them, `Sample` of [B, n].
           draws: the step's, for [B, n].
         """
-        return score
+        return sample.score

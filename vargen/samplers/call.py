@@ -68,9 +68,9 @@ class Call:
         """A method of the feed."""
         return self.generator.feed.apply({"params": self.params["feed"]}, *args, method=method)
 
-    def head(self, method: str, *args):
-        """A method of the head."""
-        return self.generator.head.apply(self.generator.of_head(self.params), *args, method=method)
+    def head(self, method: str, *args, branch: int = 0):
+        """A method of the head behind a branch."""
+        return self.generator.head.apply(self.generator.of_head(self.params, branch), *args, method=method)
 
     def step(self, decoding: Decoding, content, step: Step, layers=None, draw=None):
         """One pass, see `Generator.step`."""

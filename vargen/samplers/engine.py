@@ -78,11 +78,14 @@ def begin(
 ) -> tuple[Call, Decoding]:
     """What stays through a decoding, and what it changes before the first step; see `decode`."""
     batch, sequence, other = jax.tree.leaves(labels)[0].shape[0], generator.sequence, None
+    generator = dataclasses.replace(generator, ordering=sampling.ordering(generator.ordering))
     given = generator.told(labels) if given is None else given
     key_order, key_slots = jax.random.split(key)
     if order is None:
         known = None if given is None else given[1]
         order = generator.ordering.decoding(key_order, batch, sampling.steps, known)
+        if kept is not None:
+            order = generator.ordering.around(order, kept[1])
     if sampling.guided:
         without = generator.condition.without(labels)
         other = generator.told(without)
@@ -100,7 +103,7 @@ def begin(
         order,
         jnp.broadcast_to(jnp.asarray(order.slots), (batch, sequence.grid.size)),
         draws or keyed(key_slots, batch, sequence.grid.size),
-        sampling.scales(order.sizes) if sampling.guided else None,
+        sampling.scales(order.sizes, order.parts) if sampling.guided else None,
         sampling,
         kept,
         other,
@@ -112,7 +115,7 @@ def begin(
         call.feed("begin", batch),
         generator.init_cache(len(condition.prefix), 0),
         _no_scores(call) if scored else None,
-        call.slots if generator.ordering.proposes == "rest" else None,
+        call.slots if generator.ordering.proposes != "step" else None,
     )
     return call, start
 
@@ -139,7 +142,7 @@ def _no_scores(call: Call) -> jax.Array:
 
     def sample():
         if call.generator.head.levels is None:
-            draws = call.draws.of(0) if call.generator.ordering.proposes == "rest" else call.draws
+            draws = call.draws.of(0) if call.generator.ordering.proposes != "step" else call.draws
             return call.head("sample", hidden, draws, None, call.sampling, guidance, call.quantizer)
         draft = call.head("start", call.draws, call.sampling)
         return call.head("refine", hidden, draft, 0, call.sampling, guidance)

@@ -86,11 +86,11 @@ def groups(order: Order, feed, proposes: str = "step") -> list[list[Step]]:
     before = [0, *sizes[:-1]]
     if first < len(sizes):
         before[first] = order.given
-    rest = proposes == "rest"
+    ends = {"step": np.cumsum(sizes), "level": order.ends, "rest": np.full(len(sizes), sum(sizes))}[proposes]
     segment = np.zeros(sum(sizes), int) if order.segments is None else np.asarray(order.segments)
     steps = [
-        Step(i, start, n, sum(sizes) - start if rest else n, start, b, segment=int(segment[start]))
-        for i, (start, n, b) in enumerate(zip(starts, sizes, before, strict=True))
+        Step(i, start, n, end - start, start, b, segment=int(segment[start]))
+        for i, (start, n, end, b) in enumerate(zip(starts, sizes, ends.tolist(), before, strict=True))
     ]
     given, steps = feed.prefill(steps[:first]), steps[first:]
     if passes := given or steps:

@@ -45,6 +45,7 @@ class Sampling:
       spatial: whether there is such guidance (static).
       top_k: codes kept; 0 keeps all; or one for each of a slot's codes.
       steps: steps of generation, where the order leaves a choice; 0 takes the order's own.
+      schedule: of each level how many slots its steps keep, where the order has steps inside levels; () takes one each.
       random_sides: where there are any, steps whose slots would make no square of one of these sides take the likeliest
         codes (FlexVAR, official code).
       policy: "scheduled", one step after another; "jacobi", see `samplers.jacobi`.
@@ -68,6 +69,7 @@ class Sampling:
     guidance_side: int = dataclasses.field(default=0, metadata={"static": True})
     top_k: int | tuple[int, ...] = dataclasses.field(default=0, metadata={"static": True})
     steps: int = dataclasses.field(default=0, metadata={"static": True})
+    schedule: tuple[tuple[int, ...], ...] = dataclasses.field(default=(), metadata={"static": True})
     random_sides: tuple[int, ...] = dataclasses.field(default=(), metadata={"static": True})
     policy: str = dataclasses.field(default="scheduled", metadata={"static": True})
     window: int = dataclasses.field(default=16, metadata={"static": True})
@@ -95,7 +97,12 @@ class Sampling:
             temperature=float(s.temperature),
             top_p=tuple(map(float, each)) if isinstance(s.top_p, tuple) else float(s.top_p),
             random_sides=tuple(s.random_sides),
+            schedule=tuple(map(tuple, s.schedule)),
         )
+
+    def ordering(self, ordering):
+        """An `Ordering` with the schedule; raises ValueError for one that it can't have."""
+        return ordering.scheduled(self.schedule) if self.schedule else ordering
 
     def check(self, slot: Slot, where: str = "sampling") -> None:
         """Raises UserError where there are filters for each code of a slot, and it holds another number of them.
@@ -126,8 +133,17 @@ class Sampling:
         """Where the schedule starts."""
         return self.guidance_start if self.guidance_schedule.startswith("linear") else 1.0
 
-    def scales(self, sizes: np.ndarray) -> jax.Array:
-        """float32 [T]: the guidance scale of each step, for steps of `sizes` [T] slots."""
+    def scales(self, sizes: np.ndarray, parts: tuple[int, ...] = ()) -> jax.Array:
+        """float32 [T]: the guidance scale of each step.
+
+        Args:
+          sizes: int [T], slots of the steps.
+          parts: as of `Order`. The schedule goes by parts then; steps after the first of a part have no guidance.
+        """
+        if parts:
+            firsts = np.cumsum([0, *parts[:-1]])
+            each = self.scales(np.add.reduceat(sizes, firsts))
+            return jnp.ones(len(sizes), jnp.float32).at[firsts].set(each)
         steps, known = len(sizes), np.cumsum(sizes)
         s = np.arange(steps)
         if self.guidance_schedule == "ramp":

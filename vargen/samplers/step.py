@@ -63,7 +63,7 @@ def at_once(call: Call, decoding: Decoding, step: Step, draws: Draws, guidance, 
     def draw(hidden, rows):
         """Draws from the hidden vectors; the rows, told what was drawn of their slots."""
         args = (hidden, draws, rows.layout, call.sampling.of_step(step.size), guidance, call.quantizer)
-        samples.append(call.head("sample", *args))
+        samples.append(call.head("sample", *args, branch=rows.layout.branch))
         if rows.content is None:
             return rows
         told = rows.content.at[..., len(samples) - 1].set(samples[-1].content)
@@ -76,10 +76,13 @@ def at_once(call: Call, decoding: Decoding, step: Step, draws: Draws, guidance, 
 
 
 def _revised(call: Call, step: Step, slots, sample, draws) -> jax.Array:
-    """The sequence int32 [B, N] after a step that proposed all that was unknown, int [B, size]: what it keeps first."""
-    args = (call.order, step.index, slots, sample.content, sample.score, draws)
+    """The sequence int32 [B, N] after a step that proposed more than it keeps, int [B, size]: what it keeps first, and
+    before it what it must."""
     at = jnp.broadcast_to(jnp.asarray(step.at()), slots.shape)
-    worth = jnp.where(at < call.slots.shape[1], call.generator.ordering.revise(*args), -jnp.inf)
+    worth = call.generator.ordering.revise(call.order, step.index, slots, sample, draws)
+    worth = jnp.where(at < call.slots.shape[1], worth, -jnp.inf)
+    if call.kept is not None:
+        worth = jnp.where(jnp.asarray(call.kept[1])[slots], jnp.inf, worth)
     best = jnp.argsort(-worth, axis=-1, stable=True)
     return contents.put(call.slots, at, jnp.take_along_axis(slots, best, axis=-1))
 

@@ -64,8 +64,8 @@ def weight_decay(settings: Any) -> optax.ScalarOrSchedule:
     return decay
 
 
-def decay_mask(params: Any, patterns: Sequence[str]) -> Any:
-    """Which parameters weight decay touches: a tree of booleans.
+def matching(params: Any, patterns: Sequence[str]) -> Any:
+    """Which parameters patterns mean (those that decay, those that are trained): a tree of booleans.
 
     Args:
       params: nested dict.
@@ -73,20 +73,20 @@ def decay_mask(params: Any, patterns: Sequence[str]) -> Any:
         decides, and one after "!" takes it out.
     """
 
-    def decayed(path: Any, _: Any) -> bool:
+    def meant(path: Any, _: Any) -> bool:
         fitting = [p for p in patterns if fnmatch.fnmatchcase(_name(path), p.removeprefix("!"))]
         return bool(fitting) and not fitting[-1].startswith("!")
 
-    return jax.tree_util.tree_map_with_path(decayed, params)
+    return jax.tree_util.tree_map_with_path(meant, params)
 
 
-def check_decay(params: Any, patterns: Sequence[str], group: str) -> None:
-    """Raises UserError where one of the patterns of `decay_mask` fits no parameter, and so says nothing."""
+def check_patterns(params: Any, patterns: Sequence[str], field: str) -> None:
+    """Raises UserError where one of the patterns of `matching` fits no parameter, and so says nothing."""
     names = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for pattern in patterns:
         if not fnmatch.filter(names, pattern.removeprefix("!")):
             raise UserError(
-                f"config field {group}.decay: expected patterns of parameters' names, such as {names[0]}, found "
+                f"config field {field}: expected patterns of parameters' names, such as {names[0]}, found "
                 f"{pattern!r}, which none has"
             )
 
@@ -96,22 +96,39 @@ def _name(path: Any) -> str:
 
 
 def adamw(settings: Any, peak: float | None = None) -> optax.GradientTransformation:
-    """Clipping by the global norm, then AdamW (Loshchilov & Hutter 2019) with `decay_mask`.
+    """Clipping by the global norm, then AdamW (Loshchilov & Hutter 2019) of the parameters that are trained.
 
     Args:
-      settings: the fields of `schedule` and `weight_decay`, and `b1`, `b2`, `decay` (patterns of `decay_mask`),
-        `clip_norm` (0: no clipping).
+      settings: the fields of `schedule` and `weight_decay`, and `b1`, `b2`, `decay` and `trained` (patterns of
+        `matching`), `clip_norm` (0: no clipping).
       peak: see `schedule`.
     """
     clip = optax.clip_by_global_norm(settings.clip_norm) if settings.clip_norm > 0 else optax.identity()
-    return optax.chain(
+    found = optax.chain(
         clip,
         optax.scale_by_adam(b1=settings.b1, b2=settings.b2),
         optax.add_decayed_weights(
-            weight_decay(settings), mask=lambda params: decay_mask(params, settings.decay)
+            weight_decay(settings), mask=lambda params: matching(params, settings.decay)
         ),
         optax.scale_by_learning_rate(schedule(settings, peak)),
     )
+    if all_trained(settings):
+        return found
+    still = lambda params: jax.tree.map(lambda x: not x, matching(params, settings.trained))  # noqa: E731
+    return optax.chain(found, optax.masked(optax.set_to_zero(), still))
+
+
+def all_trained(settings: Any) -> bool:
+    """Whether all parameters are."""
+    return tuple(settings.trained) == ("*",)
+
+
+def held(params: Any, settings: Any) -> Any:
+    """The model's parameters, of which those that aren't trained have no gradient."""
+    if all_trained(settings):
+        return params
+    meant = matching(params, settings.trained)
+    return jax.tree.map(lambda x, trained: x if trained else jax.lax.stop_gradient(x), params, meant)
 
 
 OPTIMIZERS = {"adamw": adamw}

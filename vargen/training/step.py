@@ -49,7 +49,7 @@ def update(task: Task, settings: Any, mesh: Any) -> Update:
 
     def step(state: TrainState, frozen: Any, batch: dict, key: jax.Array) -> tuple[TrainState, dict]:
         loss_key, after_key = jax.random.split(jax.random.fold_in(key, state.step))
-        grads, stats, metrics = _gradients(task, settings.accumulate, mesh, state, frozen, batch, loss_key)
+        grads, stats, metrics = _gradients(task, settings, mesh, state, frozen, batch, loss_key)
 
         params, opt_state = {}, {}
         for name, tx in optimizers.items():
@@ -100,14 +100,15 @@ def average(ema: Any, params: Any, decay: float, step: jax.Array, warmup: bool) 
 
 
 def _gradients(
-    task: Task, accumulate: int, mesh: Mesh, state: TrainState, frozen: Any, batch: dict, key: jax.Array
+    task: Task, settings: Any, mesh: Mesh, state: TrainState, frozen: Any, batch: dict, key: jax.Array
 ) -> tuple[dict, Any, dict]:
     """Gradients by network, new stats, metrics, all averaged over the micro-batches of `batch`."""
 
     def of(stats: Any, part: dict, part_key: jax.Array) -> tuple[Any, tuple[dict, dict]]:
-        grads, stats, metrics = _part(task, state, stats, frozen, part, part_key)
+        grads, stats, metrics = _part(task, settings, state, stats, frozen, part, part_key)
         return stats, (grads, jax.tree.map(jnp.float32, metrics))
 
+    accumulate = settings.accumulate
     if accumulate == 1:
         stats, (grads, metrics) = of(state.stats, batch, key)
         return grads, stats, metrics
@@ -133,11 +134,12 @@ def _gradients(
 
 
 def _part(
-    task: Task, state: TrainState, stats: Any, frozen: Any, batch: dict, key: jax.Array
+    task: Task, settings: Any, state: TrainState, stats: Any, frozen: Any, batch: dict, key: jax.Array
 ) -> tuple[dict, Any, dict]:
     """One forward pass of the model; its gradients, and the discriminator's on the same outputs."""
 
     def model_loss(model: Any) -> tuple[jax.Array, Any]:
+        model = optimizer.held(model, settings)
         return task.loss(dict(state.params, model=model), stats, frozen, batch, key, state.step)
 
     (loss, (stats, metrics, aux)), grad = jax.value_and_grad(model_loss, has_aux=True)(state.params["model"])
