@@ -1,6 +1,7 @@
 """Generation by whole parallel passes, which know nothing of caches, steps in scans or padding."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
