@@ -4,6 +4,7 @@ from vargen.feeds.feed import Feed
 from vargen.feeds.instruct import Instruct
 from vargen.feeds.mask import Mask
 from vargen.feeds.noisy import Noisy
+from vargen.feeds.pivots import Pivots
 from vargen.feeds.query import Query
 from vargen.feeds.refine import Refine
 from vargen.feeds.rows import Rows, Step
@@ -14,10 +15,11 @@ FEEDS = {
     "instruct": Instruct,
     "mask": Mask,
     "noisy": Noisy,
+    "pivots": Pivots,
     "query": Query,
     "refine": Refine,
     "shift": Shift,
     "staged": Staged,
 }
 
-__all__ = ["FEEDS", "Feed", "Instruct", "Mask", "Noisy", "Query", "Refine", "Rows", "Shift", "Staged", "Step"]
+__all__ = ["FEEDS", "Feed", "Instruct", "Mask", "Noisy", "Pivots", "Query", "Refine", "Rows", "Shift", "Staged", "Step"]

@@ -16,6 +16,7 @@ from vargen.orders.drawn import (
     random_to_raster,
 )
 from vargen.orders.fixed import Fixed, frames, levels, raster
+from vargen.orders.level_sets import LevelSets, level_sets
 from vargen.orders.order import Order, Ordering
 from vargen.orders.schedules import cosine_sizes
 from vargen.orders.segments import SegmentOrder
@@ -31,6 +32,7 @@ ORDERS = {
     "random_to_raster": random_to_raster,
     "random_sets": random_sets,
     "confidence": confidence,
+    "level_sets": level_sets,
     "some_levels": some_levels,
     "segments": SegmentOrder,
 }
@@ -39,6 +41,7 @@ __all__ = [
     "ORDERS",
     "Confidence",
     "Fixed",
+    "LevelSets",
     "Order",
     "Ordering",
     "Random",

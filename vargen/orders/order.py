@@ -27,7 +27,8 @@ class Order:
       exists: bool [N] or [B, N]: which entries there are, those before the others; the others' slots mean nothing, and
         their step is the last. None for all.
       segments: int32 [N] or [B, N]: the number of the segment of the i-th slot in sequence, where there are several; of
-        decoding a NumPy array, the same for all slots of a step. None where there is one.
+        decoding a NumPy array, the same for all slots of a step. None where there is one. Of an order `by_level` the
+        number of the level.
     """
 
     slots: Any
@@ -62,6 +63,8 @@ class Ordering(Protocol):
       random_decoding: whether they have in decoding.
       foretold: whether the slots that are known tell which comes next, also where it is random.
       most_known: the most slots that are known, and not predicted, in a training pass.
+      by_level: whether steps are random sets of one level, after those of the levels before; in training each level
+        has known slots and others then.
       proposes: what a step of decoding looks at: "step", the slots that it keeps; or "rest", every slot that is
         unknown, of which it keeps as many as the step has: which, says `revise`.
     """
@@ -71,6 +74,7 @@ class Ordering(Protocol):
     random_decoding: bool = False
     proposes: Literal["step", "rest"] = "step"
     foretold: bool = False
+    by_level: bool = False
 
     @property
     def most_known(self) -> int:
