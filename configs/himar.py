@@ -9,11 +9,11 @@ Published, on ImageNet 256x256: FID 1.93 (B), 1.66 (L), 1.52 (H) with the settin
 epochs. Not trained by us. Parameters of the generator: B 244.5 M, L 529.2 M, H 1090.6 M, as the published files' shapes
 say. The tokenizer is MAR's, see configs/mar.py.
 
-The recipe is the paper's, and its code's (HiDream-ai/himar) where that runs: its training pass does not. Other than
-there: the masked share of each level is drawn for each image, theirs for the images of a device together; a label is
-dropped for both rounds of an update, theirs for each; the share of images whose second round is told the first's hidden
-vectors is 0.25 from the start, theirs grows to that in 100 epochs; mirror images are seen equally often; it is bfloat16,
-theirs float16 with a scaled loss. The batch is stated nowhere: 2048, MAR's, with the code's 1e-4 for each 256 images.
+The recipe is that of the authors' code (HiDream-ai/himar), whose training pass does not run as it is. Other than there:
+the masked share of each level is drawn for each image, theirs for the images of a device together; a label is dropped
+for both rounds of an update, theirs for each; the share of images whose second round is told the first's hidden vectors
+is 0.25 from the start, theirs grows to that in 100 epochs; mirror images are seen equally often; it is bfloat16, theirs
+float16 with a scaled loss. The batch is stated nowhere: 2048, MAR's, with the code's 1e-4 for each 256 images.
 
 In the small sizes pivots are averages of the picture's latents, as their encoder takes pictures of one size.
 """
@@ -23,20 +23,18 @@ from types import SimpleNamespace as Size
 from vargen import config as base
 from vargen.config import part
 
-# `layers` of both stacks together; `depth` and `denoiser`: layers and width of the first round's network, `dit` of the
-# second's: layers, width, heads. `steps` of the dense level; guidance of the pivots, and of the dense level.
+# `layers` of both stacks; `slot`: layers and width of the first round's network, `dit` of the second's: layers,
+# width, heads. `steps` of training, or of the dense level; guidance of the pivots, and of the dense level.
 SIZES = dict(
-    digits=Size(layers=4, width=128, heads=4, batch=64, training=(1200, 1200), patch=4, channels=8, levels=(2, 4)),
-    pictures32=Size(
-        layers=4, width=192, heads=6, batch=32, training=(4000, 4000), patch=4, channels=8, levels=(4, 8)
-    ),
-    pictures64=Size(
-        layers=4, width=192, heads=6, batch=32, training=(4000, 4000), patch=8, channels=16, levels=(4, 8)
-    ),
+    digits=Size(layers=4, width=128, heads=4, batch=64, steps=1200, patch=4, channels=8, levels=(2, 4)),
+    pictures32=Size(layers=4, width=192, heads=6, batch=32, steps=4000, patch=4, channels=8, levels=(4, 8)),
+    pictures64=Size(layers=4, width=192, heads=6, batch=32, steps=4000, patch=8, channels=16, levels=(4, 8)),
     # The paper's.
-    b=Size(layers=24, width=768, heads=12, depth=6, denoiser=1024, dit=(6, 512, 8), steps=4, guidance=(2.7, 2.5)),
-    l=Size(layers=32, width=1024, heads=16, depth=8, denoiser=1280, dit=(8, 512, 8), steps=4, guidance=(3.5, 3.5)),
-    h=Size(layers=40, width=1280, heads=16, depth=12, denoiser=1536, dit=(12, 768, 12), steps=12, guidance=(5.5, 3.2)),
+    b=Size(layers=24, width=768, heads=12, slot=(6, 1024), dit=(6, 512, 8), steps=4, guidance=(2.7, 2.5)),
+    l=Size(layers=32, width=1024, heads=16, slot=(8, 1280), dit=(8, 512, 8), steps=4, guidance=(3.5, 3.5)),
+    h=Size(
+        layers=40, width=1280, heads=16, slot=(12, 1536), dit=(12, 768, 12), steps=12, guidance=(5.5, 3.2)
+    ),
 )
 
 
@@ -49,9 +47,10 @@ def get_config(size="digits"):
     return paper(c, size, s) if hasattr(s, "guidance") else small(c, size, s)
 
 
-def heads(pivots, dense):
-    """Of the two rounds, with the weights of their losses: by their slots, the second's three quarters of the first's."""
-    return part("rounds", heads=[part("diffusion", **pivots), part("dit", **dense)], weights=(0.4, 0.6))
+def heads(pivots, picture):
+    """Of both rounds. Weights of their losses are by their slots, 64 and 256, times 2 and 0.75."""
+    both = dict(pivots=part("diffusion", **pivots), picture=part("dit", **picture))
+    return part("rounds", heads=both, weights=(0.4, 0.6))
 
 
 def small(c, size, s):
@@ -71,8 +70,8 @@ def small(c, size, s):
     c.sampling.update(dict(guidance=1.5, guidance_before=(1.5,), temperature=0.6))
     base.small(
         c,
-        tokenizer=dict(steps=s.training[0], learning_rate=4e-3),
-        generator=dict(steps=s.training[1], batch_size=s.batch),
+        tokenizer=dict(steps=s.steps, learning_rate=4e-3),
+        generator=dict(steps=s.steps, batch_size=s.batch),
     )
     return c
 
@@ -86,11 +85,13 @@ def paper(c, size, s):
     c.mixer.update(dict(in_gain=0.5**0.5, weight_dropout=0.1))
     c.model.init = "normal"
     encoder = part("conv", decoder_attention=False)
-    c.tokenizer = part("pyramid_kl", encoder=encoder, levels=(8, 16), of="pictures", channels=16, scale=0.2325)
+    c.tokenizer = part(
+        "pyramid_kl", encoder=encoder, levels=(8, 16), of="pictures", channels=16, scale=0.2325
+    )
     c.order = part("level_sets", steps=(32, s.steps))
     c.feed = part("pivots", buffer=64)
     c.head = heads(
-        dict(depth=s.depth, width=s.denoiser, sample_steps=100, repeat=1),
+        dict(depth=s.slot[0], width=s.slot[1], sample_steps=100, repeat=1),
         dict(depth=depth, width=width, heads=count, sample_steps=250),
     )
     best = dict(guidance=s.guidance[1], guidance_before=s.guidance[:1], guidance_schedule="linear")

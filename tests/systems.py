@@ -112,7 +112,7 @@ def himar():
     c.tokenizer = part("pyramid_kl", encoder=_encoder(), levels=(2, 4), channels=4)
     c.order, c.feed = part("level_sets", steps=(3, 2)), part("pivots", buffer=2, hidden_share=0.5)
     dit = part("dit", depth=1, width=8, heads=2, sample_steps=3, train_steps=10)
-    c.head = part("rounds", heads=[c.head, dit], weights=(0.4, 0.6))
+    c.head = part("rounds", heads=dict(pivots=c.head, picture=dit), weights=(0.4, 0.6))
     c.model.adaptive = "rounds"
     return c
 

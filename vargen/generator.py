@@ -237,7 +237,7 @@ class Generator:
     # Decoding.
 
     def modulations(self, params, condition):
-        """Every block's modulations by the condition's vector: per stage [L, B, 1, 6, D]; by the round [L, R, 1, 1, 6, D].
+        """Every block's modulations by the condition's vector: per stage [L, B, 1, 6, D]; or by the round, see `Stage`.
 
         None where blocks have none, or where rows bring conditions of their own (`Rows.condition`).
         """
@@ -288,8 +288,8 @@ class Generator:
           draw: as for `through`.
 
         Returns:
-          Hidden vectors [R B, size, D] of the step's slots (see `Head.each_stage`; of all rows for `Head.around`), their
-          rows, and the cache.
+          Hidden vectors [R B, size, D] of the step's slots (see `Head.each_stage`; of all rows for `Head.around`),
+          their rows, and the cache.
         """
         args = (state, content, condition, order, step, quantizer)
         rows = self.feed.apply({"params": params["feed"]}, *args, method="step_inputs")
@@ -300,7 +300,7 @@ class Generator:
         return hidden, rows, cache
 
     def rows_of(self, hidden, rows, slots):
-        """Of the hidden vectors [R B, n, D] of a feed without a cache those of slots int [B, m]; anything for others."""
+        """Of hidden vectors [R B, n, D] of a feed without a cache those of slots int [B, m]; anything for others."""
         at = jnp.clip(slots - rows.slots[0], 0, hidden.shape[1] - 1)
         return contents.take(hidden, contents.repeat_to(at, len(hidden)))
 

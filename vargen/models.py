@@ -266,7 +266,9 @@ def _check_condition(config, condition, feed, adaptive: str) -> None:
         raise UserError(
             f"conditioning {name}: makes {condition.length} rows, which needs the feed shift, found {config.feed.name}"
         )
-    if not condition.pooled and (adaptive in ("adaln", "shared") or feed.modulates_rows or not feed.takes_prefix):
+    if not condition.pooled and (
+        adaptive in ("adaln", "shared") or feed.modulates_rows or not feed.takes_prefix
+    ):
         raise UserError(
             f"conditioning {name}: has no vector, expected model.adaptive none, the feed shift, no step_condition"
         )
@@ -276,7 +278,9 @@ def _check_condition(config, condition, feed, adaptive: str) -> None:
         )
     if feed.modulates_rows and adaptive not in ("adaln", "shared"):
         what = f"{config.feed.name}: step_condition" if config.feed.name == "shift" else config.feed.name
-        raise UserError(f"feed {what} modulates blocks, expected model.adaptive adaln or shared, found {adaptive}")
+        raise UserError(
+            f"feed {what} modulates blocks, expected model.adaptive adaln or shared, found {adaptive}"
+        )
 
 
 def _check_drafts(config, feed, head) -> None:
@@ -303,8 +307,8 @@ def _check_rounds(config, ordering, feed, head, adaptive: str) -> None:
         )
     if head.around and feed.cached:
         raise UserError(
-            f"head {config.head.name}: looks at all that is known, expected a feed without a cache, such as mask, found "
-            f"{config.feed.name}"
+            f"head {config.head.name}: looks at all that is known, expected a feed without a cache, such as mask, "
+            f"found {config.feed.name}"
         )
     if adaptive == "rounds" and feed.rounds == 1:
         raise UserError(

@@ -27,6 +27,7 @@ PUBLISHED = [
     *(("rqtransformer", size) for size in ("480m", "821m", "1.4b", "3.8b", "cat", "church", "ffhq")),
     *(("flexvar", size) for size in ("d16", "d20", "d24")),
     *(("flowar", size) for size in "slh"),
+    *(("himar", size) for size in "blh"),
 ]
 
 

@@ -22,4 +22,17 @@ FEEDS = {
     "staged": Staged,
 }
 
-__all__ = ["FEEDS", "Feed", "Instruct", "Mask", "Noisy", "Pivots", "Query", "Refine", "Rows", "Shift", "Staged", "Step"]
+__all__ = [
+    "FEEDS",
+    "Feed",
+    "Instruct",
+    "Mask",
+    "Noisy",
+    "Pivots",
+    "Query",
+    "Refine",
+    "Rows",
+    "Shift",
+    "Staged",
+    "Step",
+]

@@ -105,7 +105,9 @@ class Pivots(Plain, nn.Module):
         self.content = Content(self.slot, self.width, self.initial, dtype=self.dtype)
         self.pivot = Content(self.slot, self.width, self.initial, dtype=self.dtype)
         self.hidden_pivot = Dense(self.width, ("embed", "mlp"), self.initial.kernel(), dtype=self.dtype)
-        self.no_pivot = self.param("no_pivot", logical(table, None, "latent"), (self.pivots, *self.slot.shape))
+        self.no_pivot = self.param(
+            "no_pivot", logical(table, None, "latent"), (self.pivots, *self.slot.shape)
+        )
         self.content_norm = Norm(eps=self.eps)
         self.places = Embed(rows, self.width, table, dtype=self.dtype, name="positions")
         self.masks = Embed(self.rounds * self.grid.size, self.width, table, dtype=self.dtype, name="mask")
@@ -189,7 +191,9 @@ class Pivots(Plain, nn.Module):
         found, valid = _first_known(known[:, self.pivots :], most)
         dense = self.content(take(content[:, self.pivots :], found))
         pivots = jnp.where(told[..., None], self.hidden_pivot(vectors), self.pivot(self.no_pivot))
-        slots = jnp.concatenate([jnp.broadcast_to(np.arange(self.pivots), told.shape), self.pivots + found], axis=1)
+        slots = jnp.concatenate(
+            [jnp.broadcast_to(np.arange(self.pivots), told.shape), self.pivots + found], axis=1
+        )
         valid = jnp.concatenate([jnp.ones(told.shape, bool), valid], axis=1)
         return self._encoder_rows(Known(1, slots, valid), jnp.concatenate([pivots, dense], axis=1), first)
 
@@ -211,11 +215,15 @@ class Pivots(Plain, nn.Module):
         """Rows of all slots from the encoder's results [B, M, D]."""
         level, slots, valid, _ = rows.aside
         n, x = self.grid.size, self.bridge(hidden)
-        masks = jnp.broadcast_to(self.masks(level * n + np.arange(n)), (len(x), n, self.width)).astype(x.dtype)
+        masks = jnp.broadcast_to(self.masks(level * n + np.arange(n)), (len(x), n, self.width)).astype(
+            x.dtype
+        )
         known = jnp.where(valid[..., None], x[:, self.buffer :], take(masks, slots))
         x = jnp.concatenate([x[:, : self.buffer], put(masks, slots, known)], axis=1)
         x = x + self.decoder_positions(level * self.length + np.arange(self.length))
-        layout = Layout(np.zeros(self.length, np.int32), self._places(np.arange(n)), segments=rows.layout.segments)
+        layout = Layout(
+            np.zeros(self.length, np.int32), self._places(np.arange(n)), segments=rows.layout.segments
+        )
         return dataclasses.replace(rows, x=x, layout=layout)
 
     def _places(self, slots):
@@ -224,6 +232,6 @@ class Pivots(Plain, nn.Module):
 
 
 def _first_known(known, most: int):
-    """int [B, m], m = min(most, n): those of n that are known (bool [B, n]), then others; and bool [B, m], which are."""
+    """int [B, m]: of slots those that are known (bool [B, n]), at most `most`, then others; bool [B, m]: which are."""
     found = jnp.argsort(~known, axis=-1, stable=True)[:, : max(most, 0)]
     return found, jnp.take_along_axis(known, found, axis=-1)

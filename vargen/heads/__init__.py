@@ -13,7 +13,7 @@ from vargen.heads.epsilon import Epsilon
 from vargen.heads.flow import Flow
 from vargen.heads.head import Head, JointHead, Sample
 from vargen.heads.masked_lm import MaskedLM
-from vargen.heads.rounds import Rounds
+from vargen.heads.rounds import ROUNDS, Rounds
 from vargen.heads.segmented import Segmented
 from vargen.heads.staged import Staged
 from vargen.heads.v_diffusion import VDiffusion
@@ -45,7 +45,7 @@ def _segments(
 
 
 def _rounds(
-    heads: tuple,
+    heads: Mapping[str, Any],
     tokenizer,
     stage,
     vocab,
@@ -54,15 +54,16 @@ def _rounds(
     dtype,
     weights: Annotated[tuple[float, ...], AtLeast(0)] = (),
 ):
-    """A head for each round of the feed, which are those of the tokenizer's levels, and the weighted sum of their losses.
+    """A head for each round of the feed pivots, and the weighted sum of their losses.
 
     Args:
-      heads: the parts, coarse to fine.
-      weights: of their losses; none: 1 each.
+      heads: the parts by name: pivots, picture.
+      weights: of their losses, in that sequence; none: 1 each.
     """
     sizes = dict(vocab=vocab, channels=channels, segments=())
     context = dict(tokenizer=tokenizer, stage=stage, initial=initial, dtype=dtype, **sizes)
-    built = tuple(parts.build(HEADS, part, "head.heads", **context) for part in heads)
+    known = {name: heads[name] for name in ROUNDS if name in heads}  # `check` counts them
+    built = {name: parts.build(HEADS, part, f"head.heads.{name}", **context) for name, part in known.items()}
     return Rounds(tokenizer.grid, built, weights)
 
 

@@ -25,7 +25,11 @@ def place_waves(places: np.ndarray, width: int) -> np.ndarray:
     """float32 [n, W] of places int [n, 2] (row, column): sines, then cosines of the column; then of the row."""
     frequencies = 10000.0 ** -(np.arange(width // 4) / (width // 4))
     angles = places[:, ::-1, None] * frequencies
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=-1).reshape(len(places), width).astype(np.float32)
+    return (
+        np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
+        .reshape(len(places), width)
+        .astype(np.float32)
+    )
 
 
 class DitBlock(nn.Module):
@@ -41,10 +45,14 @@ class DitBlock(nn.Module):
 
         def project(name):
             # As Xavier's rule makes query, key and value of one matrix.
-            y = Dense(self.width, ("embed", "heads"), Initial(0).kernel(0.5**0.5), dtype=self.dtype, name=name)(h)
+            y = Dense(
+                self.width, ("embed", "heads"), Initial(0).kernel(0.5**0.5), dtype=self.dtype, name=name
+            )(h)
             return y.reshape(*y.shape[:-1], self.heads, -1)
 
-        modulation = Dense(6 * self.width, ("embed", "mlp"), ZERO, dtype=self.dtype, name="modulation")(condition)
+        modulation = Dense(6 * self.width, ("embed", "mlp"), ZERO, dtype=self.dtype, name="modulation")(
+            condition
+        )
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = jnp.split(modulation, 6, axis=-1)
         h = Norm(affine=False)(x) * (1 + scale_1) + shift_1
         times = np.zeros(x.shape[1], np.int32)
@@ -68,7 +76,7 @@ class DitNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, x, t, hidden, places: np.ndarray):
-        """x float32 [B, n, C], t [B] or [1] in training steps, hidden [B, n, D], places int [n, 2] -> float32 [B, n, C]."""
+        """x float32 [B, n, C], t [B] or [1] in training steps, hidden [B, n, D], places int [n, 2] -> [B, n, C]."""
 
         def dense(features, init, names, name):
             return Dense(features, names, init, dtype=self.dtype, name=name)
@@ -158,7 +166,7 @@ class Dit(OfLatents):
     def errors(self, hidden, target, t, noise):
         """float32 [B, n]: squared errors of given times int [B] and noise [B, n, C]; the others as of `loss`."""
         x = self.process.diffuse(target.astype(jnp.float32), t[:, None], noise)
-        eps = self.network(x, t, hidden, self._places(x.shape[1]))
+        eps = self.network(x, t, hidden, self._places(x))
         return jnp.mean(jnp.square(eps - noise), axis=-1)
 
     def sample(
@@ -173,7 +181,9 @@ class Dit(OfLatents):
         if around is None:
             around = Around(None, jnp.zeros(noise[..., 0, :].shape), jnp.zeros(draws.shape, bool))
         noise = jnp.moveaxis(noise, 2, 0)
-        x = self.denoise(noise[0], hidden, noise[1:], around.content, around.known, guidance, settings.temperature)
+        x = self.denoise(
+            noise[0], hidden, noise[1:], around.content, around.known, guidance, settings.temperature
+        )
         return Sample(x if around.slots is None else take(x, around.slots), None)
 
     def denoise(self, first, hidden, noise, content, known, guidance=None, temperature=1.0):
@@ -188,7 +198,7 @@ class Dit(OfLatents):
         """
         # A bound Linen module may not be called inside a plain scan: go through its pure form.
         module, variables = self.network.unbind()
-        places = self._places(first.shape[1])
+        places = self._places(first)
 
         def step(x, at):
             s, t, noise = at
@@ -201,6 +211,11 @@ class Dit(OfLatents):
         times = jnp.asarray(self.short.times[steps])
         return jax.lax.scan(step, first, (jnp.asarray(steps), times, noise))[0]
 
-    def _places(self, n: int) -> np.ndarray:
-        """int [n, 2]: those of all slots, or of the last level's."""
-        return self.tokenizer.grid.coords[-n:, 2:]
+    @property
+    def places(self) -> np.ndarray:
+        """int [n, 2]: those of the last level's slots."""
+        return self.tokenizer.grid.coords[-self.tokenizer.grid.level_sizes[-1] :, 2:]
+
+    def _places(self, x) -> np.ndarray:
+        """int [n, 2]: of x [B, n, C], the first of them."""
+        return self.places[: x.shape[1]]

@@ -54,8 +54,8 @@ class Head(Protocol):
       enumerable: whether there is `law`: a slot holds one of K codes.
       each_stage: whether it reads the rows after every stage, a code of the slot after each. Its `hidden` are then
         [B, n, s, D] after s stages, all of them but in `sample`, which draws the last of their s codes: content [B, n].
-      around: whether `sample` takes the hidden vectors of all rows of a pass, draws for [B, N] and an `Around`, and gives
-        content [B, m].
+      around: whether `sample` takes the hidden vectors of all rows of a pass, draws for [B, N] and an `Around`, and
+        gives content [B, m].
       rounds: how many rounds of the feed it has parts of its own for; 1: it serves any.
     """
 

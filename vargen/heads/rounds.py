@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -11,69 +13,73 @@ from vargen.heads.head import Around, Sample
 from vargen.heads.plain import OfLatents
 from vargen.slots import Grid
 
+ROUNDS = ("pivots", "picture")
+
 
 class Rounds(OfLatents):
     """Each round's own head over the rows of its level; the loss is the weighted sum of theirs.
 
     Attributes:
       grid: the slots, a level for each round.
-      parts: the heads, already built.
+      heads: by the names of the rounds (`ROUNDS`), already built.
       weights: of their losses; none: 1 each.
     """
 
     grid: Grid
-    parts: tuple[nn.Module, ...]
+    heads: Mapping[str, nn.Module]
     weights: tuple[float, ...] = ()
 
     around = True
     called = "rounds"
 
-    @property
-    def rounds(self) -> int:
-        """How many rounds the feed must have."""
-        return len(self.parts)
+    rounds = len(ROUNDS)
 
     def check(self, slot) -> None:
-        """Raises ValueError for codes, for another number of levels, and what the heads don't model."""
+        """Raises ValueError for codes, for other heads than one a round, and what they don't model."""
         super().check(slot)
-        for field, found in (("heads", self.parts), ("weights", self.weights)):
-            if len(found) != len(self.grid.levels) and (found or field == "heads"):
+        for field, found in (("heads", self.heads), ("weights", self.weights)):
+            if len(found) != len(ROUNDS) and (found or field == "heads"):
                 raise ValueError(
-                    f"config field head.{field}: expected one for each of {len(self.grid.levels)} levels, found "
-                    f"{len(found)}"
+                    f"config field head.{field}: expected one for each of {', '.join(ROUNDS)}, found {len(found)}"
                 )
-        for part in self.parts:
+        for part in self.heads.values():
             part.check(slot)
-            if part.levels is not None:
-                raise ValueError(f"config field head.heads: expected heads that draw in one pass, found {part.called}")
+            if part.levels is not None or part.rounds > 1:
+                raise ValueError(
+                    f"config field head.heads: expected heads of one round that draw in one pass, found {part.called}"
+                )
 
     def __call__(self, hidden):
         """Touches all parameters (for initialisation): [B, n, D] -> float32 [B, n, all outputs]."""
-        return jnp.concatenate([part(hidden) for part in self.parts], axis=-1)
+        return jnp.concatenate([self.heads[name](hidden) for name in ROUNDS], axis=-1)
 
     def loss(self, hidden, target, layout, weight=None, train: bool = True, quantizer=None, soft=None):
         """The weighted sum over rounds, of a whole pass; see `Head.loss`.
 
         Returns:
-          The loss, and metrics: of each round its `loss`, and its head's, with level_0_, level_1_ ... before them.
+          The loss, and metrics: of each round its `loss`, and its head's, with its name before them.
         """
         total, metrics = 0.0, {}
-        for level, part in enumerate(self.parts):
+        for level, name in enumerate(ROUNDS):
             own = self._slots(level)
             weights = None if weight is None else weight[:, own]
-            loss, more = part.loss(hidden[:, own], target[:, own], None, weights, train, quantizer)
+            loss, more = self.heads[name].loss(
+                hidden[:, own], target[:, own], None, weights, train, quantizer
+            )
             total = total + (self.weights[level] if self.weights else 1.0) * loss
-            metrics |= {f"level_{level}_{name}": x for name, x in dict(more, loss=loss).items()}
+            metrics |= {f"{name}_{key}": x for key, x in dict(more, loss=loss).items()}
         return total, metrics
 
     def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None, around=None) -> Sample:
         """Draws contents of a step's slots by the head of its level, see `Head.sample`."""
         level = int(np.reshape(layout.segments, -1)[0])
-        part, own = self.parts[level], self._slots(level)
+        part, own = self.heads[ROUNDS[level]], self._slots(level)
         slots = jnp.clip(around.slots - own.start, 0, own.stop - own.start - 1)
         args = (None, settings, guidance, quantizer)
         if part.around:
-            draws = draws.at(jnp.broadcast_to(jnp.arange(own.start, own.stop), (len(slots), own.stop - own.start)))
+            draws = draws.at(
+                jnp.broadcast_to(jnp.arange(own.start, own.stop), (len(slots), own.stop - own.start))
+            )
             own_content = Around(slots, around.content[:, own], around.known[:, own])
             return part.sample(hidden, draws, *args, own_content)
         return part.sample(take(hidden, repeat_to(slots, len(hidden))), draws.at(around.slots), *args)

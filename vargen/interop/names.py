@@ -15,4 +15,5 @@ SYSTEMS = {
     "rqtransformer": ("rqtransformer", "rqvae"),
     "flexvar": ("flexvar", "flexvar_vq"),
     "flowar": ("flowar", "flowar_kl"),
+    "himar": ("himar", "himar_kl"),
 }

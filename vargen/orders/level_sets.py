@@ -64,13 +64,17 @@ class LevelSets(Ordering):
         keys = jax.random.split(key, len(sizes))
         slots = jnp.concatenate([self._slots(keys[i], batch, i) for i in range(len(sizes))], axis=1)
         known = np.zeros(self.grid.size, bool) if given is None else np.asarray(given)
-        slots = jnp.take_along_axis(slots, jnp.argsort(~jnp.asarray(known)[slots], axis=-1, stable=True), axis=-1)
+        slots = jnp.take_along_axis(
+            slots, jnp.argsort(~jnp.asarray(known)[slots], axis=-1, stable=True), axis=-1
+        )
         first = [int(x.sum()) for x in np.split(known, self.grid.level_starts[1:])]
         cut = [(level, n) for level, n in enumerate(first) if n]
         for level, (n, count) in enumerate(zip(np.subtract(sizes, first), counts, strict=True)):
             cut += [(level, s) for s in (cosine_sizes(int(n), min(count, int(n))) if n else ())]
         levels, counts = np.array(cut, int).T
-        return Order(slots, np.repeat(np.arange(len(cut)), counts), sum(first), segments=np.repeat(levels, counts))
+        return Order(
+            slots, np.repeat(np.arange(len(cut)), counts), sum(first), segments=np.repeat(levels, counts)
+        )
 
     def _slots(self, key: Any, batch: int, level: int) -> jax.Array:
         """int32 [B, n]: a permutation of a level's slots for every example."""

@@ -321,8 +321,8 @@ def build_pyramid_kl(
       levels: sides, or (height, width) pairs, coarse to fine; the last is the encoder's grid.
 
     Raises:
-      UserError: the last level is not the encoder's grid, or a level is larger than it; levels are to be pictures for an
-        encoder of one size alone.
+      UserError: the last level is not the encoder's grid, or a level is larger than it; levels are to be pictures for
+        an encoder of one size alone.
     """
     codec = _codec(encoder, image_size, image_channels, channels, 2, dtype)
     if of == "pictures" and not codec.any_size:
