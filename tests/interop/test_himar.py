@@ -293,53 +293,59 @@ def remaining(n, steps):
     return left
 
 
-def test_the_whole_sampler(made):
-    """By whole passes in float64: what a pivot's pass made of it when it was drawn is what the second round is told."""
+@pytest.mark.parametrize("given", [(), (1, 7, 12)], ids=["nothing", "a_pivot_and_two"])
+def test_the_whole_sampler(made, given):
+    """By whole passes in float64: what a pivot's pass made of it when it was drawn is what the second round is told.
+
+    Pivots that are given have not been predicted: the second round is told nothing of them.
+    """
     generator, params, _, arrays = made
     dense, label, guidance, before = Dense(arrays), 2, 2.0, 1.5
-    normals = np.random.default_rng(2).normal(size=(1, N, STEPS + 1, C))
+    rng = np.random.default_rng(2)
+    noise, x = rng.normal(size=(N, STEPS + 1, C)), rng.normal(size=(N, C))
     sampling = Sampling.make(guidance=guidance, guidance_before=(before,), guidance_schedule="linear")
-    draws = Recorded(normals=jnp.asarray(normals, jnp.float32))
+    start = (jnp.asarray(x, jnp.float32)[None], np.isin(np.arange(N), given))
+    draws = Recorded(normals=jnp.asarray(noise, jnp.float32)[None])
 
     @jax.jit
     def run(params, draws):
-        return decode(generator, params, None, jnp.array([label]), jax.random.key(3), sampling, draws=draws)
+        labels, key = jnp.array([label]), jax.random.key(3)
+        return decode(generator, params, None, labels, key, sampling, start, draws=draws)
 
     found = run(params, draws)
-    slots = np.asarray(found.order.slots)[0]
-    assert set(slots[:P]) == set(range(P))
+    sequence = np.asarray(found.order.slots)[0].tolist()
+    assert sorted(sequence[: len(given)]) == sorted(given)
     betas, bar, before_bar, times = process()
     variance = betas * (1 - before_bar) / (1 - bar)
     most, least = np.log(betas), np.log(np.r_[variance[1], variance[1:]])
-    x, noise, vectors = np.zeros((N, C)), normals[0], {}
-    sizes = []
-    for i, m in enumerate(left := remaining(P, 3)[1:]):
-        known, last = slots[: P - [P, *left][i]], i == 2
-        new = slots[len(known) : P if last else P - m]
-        w = 1 + (before - 1) * (P - m) / P
-        with_label, without = (dense.pivots(y, x, known)[new] for y in (label, None))
-        y = noise[new, 0]
-        for s in reversed(range(STEPS)):
-            (a, spread), (b, _) = (dense.slot_noise(y, times[s], z) for z in (with_label, without))
-            log = (spread + 1) / 2 * most[s] + (1 - spread) / 2 * least[s]
-            y = back(y, s, b + w * (a - b), log, noise[new, STEPS - s])
-        x[new] = y
-        vectors |= dict(zip(new.tolist(), with_label, strict=True))
-        sizes.append(len(new))
-    n = N - P
-    for i, m in enumerate(left := remaining(n, 3)[1:]):
-        done, last = n - [n, *left][i], i == 2
-        known = slots[P : P + done]
-        new = slots[P + done : N if last else N - m]
-        w = 1 + (guidance - 1) * (n - m) / n
-        with_label, without = (dense.picture(y, x, known, vectors) for y in (label, None))
-        start = y = noise[P:, 0]
-        for s in reversed(range(STEPS)):
-            y = y.copy()
-            y[known - P] = np.sqrt(bar[s]) * x[known] + np.sqrt(1 - bar[s]) * start[known - P]
-            a, b = (dense.level_noise(y, times[s], z) for z in (with_label, without))
-            y = back(y, s, b + w * (a - b), most[s], noise[P:, STEPS - s])
-        x[new] = y[new - P]
-        sizes.append(len(new))
+    known, vectors, sizes = list(given), {}, [1, 2] if given else []
+    for level, scale in ((0, before), (1, guidance)):
+        n, own = (P, N - P)[level], [s for s in known if (s >= P) == level]
+        left = remaining(n - len(own), 3)
+        for i, m in enumerate(left[1:]):
+            new = sequence[len(known) :][: left[i] - (i < 2) * m]
+            w = 1 + (scale - 1) * (n - m) / n
+            seen = [s for s in known if (s >= P) == level]
+            if level == 0:
+                with_label, without = (dense.pivots(y, x, seen)[new] for y in (label, None))
+                y = noise[new, 0]
+                for s in reversed(range(STEPS)):
+                    (a, spread), (b, _) = (dense.slot_noise(y, times[s], z) for z in (with_label, without))
+                    log = (spread + 1) / 2 * most[s] + (1 - spread) / 2 * least[s]
+                    y = back(y, s, b + w * (a - b), log, noise[new, STEPS - s])
+                vectors |= dict(zip(new, with_label, strict=True))
+                x[new] = y
+            else:
+                with_label, without = (dense.picture(y, x, seen, vectors) for y in (label, None))
+                at, first = np.array(seen, int) - P, noise[P:, 0]
+                y = first.copy()
+                for s in reversed(range(STEPS)):
+                    y[at] = np.sqrt(bar[s]) * x[seen] + np.sqrt(1 - bar[s]) * first[at]
+                    a, b = (dense.level_noise(y, times[s], z) for z in (with_label, without))
+                    y = back(y, s, b + w * (a - b), most[s], noise[P:, STEPS - s])
+                x[new] = y[np.array(new) - P]
+            known += new
+            sizes.append(len(new))
+    assert sorted(known) == list(range(N))
     np.testing.assert_array_equal(found.order.sizes, sizes)
     np.testing.assert_allclose(found.content[0], x, atol=2e-4 * np.abs(x).max())

@@ -54,7 +54,7 @@ class Pivots(Plain, nn.Module):
       slot: what one holds.
       width: D.
       initial: of the parameters.
-      most_known: the most slots of a level that are known in a training pass.
+      most_known: the most slots that are known in a training pass.
       buffer: rows that carry the condition.
       hidden_share: share of training's examples whose second round has hidden vectors; in the others all pivots have
         the learned content.
