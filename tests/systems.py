@@ -120,6 +120,23 @@ def mar():
     return c
 
 
+def himar():
+    c = mar()
+    c.name = "himar"
+    c.tokenizer = part("pyramid_kl", encoder=_encoder(), levels=(2, 4), channels=4)
+    c.order, c.feed = part("level_sets", steps=(3, 2)), part("pivots", buffer=2, hidden_share=0.5)
+    dit = part("dit", depth=1, width=8, heads=2, sample_steps=3, train_steps=10)
+    c.head = part("rounds", heads=dict(pivots=c.head, picture=dit), weights=(0.4, 0.6))
+    c.model.adaptive = "rounds"
+    return c
+
+
+def mar_dit():
+    c = mar()
+    c.name, c.head = "mar_dit", part("dit", depth=1, width=8, heads=2, sample_steps=3, train_steps=10)
+    return c
+
+
 def maskgit():
     c = _base("maskgit")
     c.tokenizer = llamagen().tokenizer
@@ -273,6 +290,8 @@ SYSTEMS = dict(
     llamagen_memory=llamagen_memory,
     rar=rar,
     mar=mar,
+    himar=himar,
+    mar_dit=mar_dit,
     maskgit=maskgit,
     maskgil=maskgil,
     randar=randar,

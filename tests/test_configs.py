@@ -61,6 +61,7 @@ COUNTS = {
     "flowar.py:s": (None, 66_456_019 + 16),
     "flowar.py:l": (None, 66_456_019 + 16),
     "flowar.py:h": (None, 66_456_019 + 16),
+    **{f"himar.py:{size}": (None, 66_456_019 + 16) for size in "blh"},
     "mar.py:b": (None, 66_456_019 + 16),  # and our scale per channel
     "mar.py:l": (None, 66_456_019 + 16),
     "mar.py:h": (None, 66_456_019 + 16),
@@ -182,6 +183,22 @@ def mar_count(layers, width, depth, denoiser, slots=256, buffer=64, channels=16,
     return 2 * stack + embeddings + around + head
 
 
+def himar_count(layers, width, pivots, picture, classes=1000):
+    """Parameters of Hi-MAR's arrays, added up by hand from their shapes; `layers` of each stack."""
+    (depth, w), (blocks, v) = pivots, picture
+    block = 4 * width + linear(width, 3 * width) + linear(width, width) + 8 * width * width + 5 * width
+    stack = layers * (block + 2 * 2 * 4 * width) + 2 * width + 2 * width + linear(width, 4 * width)
+    tables = (classes + 1 + 640 + 2 * 768 + 320) * width + 64 * 16
+    around = 2 * linear(16, width) + 2 * linear(width, width) + 2 * width
+    residual = 2 * w + 2 * linear(w, w) + linear(w, 3 * w)
+    slot = linear(256, w) + linear(w, w) + linear(width, w) + linear(16, w) + depth * residual
+    slot += linear(w, 2 * w) + linear(w, 32)
+    dit = linear(v, 3 * v) + linear(v, v) + linear(v, 4 * v) + linear(4 * v, v) + linear(v, 6 * v)
+    level = linear(256, v) + linear(v, v) + linear(width, v) + linear(16, v) + blocks * dit
+    level += linear(v, 2 * v) + linear(v, 16)
+    return 2 * stack + tables + around + slot + level
+
+
 def acdit_count(layers, width, channels=4, classes=1000):
     """Parameters of ACDiT's module, added up by hand from its layers."""
     block = (
@@ -216,6 +233,9 @@ def test_full_size(name):
         "var": lambda: var_count(layers, tokenizer.grid.size, shared=c.model.adaptive == "shared"),
         "llamagen": lambda: llamagen_count(layers, width, **CAPTIONS if "text" in name else {}),
         "mar": lambda: mar_count(layers, width, c.head.depth, c.head.width),
+        "himar": lambda: himar_count(
+            layers, width, *((head.depth, head.width) for head in (c.head.heads.pivots, c.head.heads.picture))
+        ),
         "rar": lambda: expected,
         "randar": lambda: llamagen_count(layers, width) + width,
         "arpg": lambda: arpg_count(layers, width),
@@ -258,6 +278,7 @@ SLOTS = {
     "hmar.py:d24_512": 2240,
     "hmar.py:d24_512_masked": 2240,
     "flowar": 341,
+    "himar": 320,
 }
 
 
@@ -317,6 +338,12 @@ def test_sizes_as_published():
     assert [round(flexvar_count(d) / 1e4) for d in (16, 20, 24)] == [31556, 60751, 104131]
     found = [flowar_count(*s) for s in ((12, 768, 2, 1024), (16, 1024, 12, 1024), (30, 1536, 12, 1536))]
     assert [round(x / 1e5) for x in found] == [1717, 5869, 19133]
+    sizes = (
+        (12, 768, (6, 1024), (6, 512)),
+        (16, 1024, (8, 1280), (8, 512)),
+        (20, 1280, (12, 1536), (12, 768)),
+    )
+    assert [math.floor(himar_count(*s) / 1e6) for s in sizes] == [244, 529, 1090]  # the paper's table
 
 
 FILES = sorted(FOLDER.glob("*.py"))

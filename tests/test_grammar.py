@@ -12,6 +12,8 @@ from systems import (
     acdit,
     arpg,
     flexvar,
+    flowar,
+    himar,
     hmar,
     hmar_masked,
     jpeglm,
@@ -20,6 +22,7 @@ from systems import (
     llamagen_text,
     make,
     mar,
+    mar_dit,
     maskgit,
     randar,
     rar,
@@ -220,6 +223,38 @@ def build(c):
             dict(model=dict(layers=2, width=16)),
             "feed noisy modulates blocks, expected model.adaptive adaln",
         ),
+        (mar, dict(feed=part("pivots")), "feed pivots: needs an order of random sets level by level"),
+        (
+            himar,
+            dict(feed=part("mask")),
+            "order level_sets: goes level by level, expected the feed pivots, found mask",
+        ),
+        (
+            himar,
+            dict(order=part("level_sets", steps=(3,))),
+            "order.steps: expected one for each of 2 levels, found 1",
+        ),
+        (
+            himar,
+            dict(head=part("rounds", heads=dict(pivots=part("diffusion")))),
+            "head.heads: expected one for each of pivots, picture, found 1",
+        ),
+        (
+            mar,
+            dict(head=himar().head),
+            "head rounds: has parts for 2 rounds, expected a feed of as many, such as pivots, found mask",
+        ),
+        (
+            flowar,
+            dict(head=part("dit")),
+            "head dit: looks at all that is known, expected a feed without a cache",
+        ),
+        (mar_dit, dict(head=part("dit", width=8, heads=3)), "head.heads: expected a divisor of the width 8"),
+        (
+            mar,
+            dict(model=dict(layers=2, width=16, adaptive="rounds")),
+            "model.adaptive: rounds needs a feed of several, such as pivots, found mask",
+        ),
         (mar, dict(conditioning=part("label", lead=1)), "label: makes 2 rows, which needs the feed shift"),
         (
             mar,
@@ -295,6 +330,20 @@ def test_masked_training_order():
     # The mean of a Gaussian around 1 with deviation 0.25, cut to [0.7, 1]; rounding up adds half a slot.
     assert masked.min() >= 180 and masked.max() <= 256
     assert abs((masked.mean() - 0.5) / 256 - 0.8670) < 0.005
+
+
+def test_masked_training_order_by_level():
+    order = orders.LevelSets(Grid(((8, 8), (16, 16))), (8, 4), ("normal", "cosine"), 0.7).training(
+        jax.random.key(0), np.zeros((4000, 320))
+    )
+    slots, steps = np.asarray(order.slots), np.asarray(order.steps)
+    np.testing.assert_array_equal(np.sort(slots[:, :64]), np.tile(np.arange(64), (4000, 1)))
+    assert np.all(np.diff(steps) >= 0) and set(np.unique(steps[:, :64])) == {0, 1}
+    pivots, dense = (np.sum(x % 2, axis=1) for x in np.split(steps, [64], axis=1))
+    assert pivots.min() == 45 and pivots.max() == 64 and abs((pivots.mean() - 0.5) / 64 - 0.8670) < 0.005
+    # Of cos(pi u / 2) the mean is 2 / pi, and the share below 1/2 a third.
+    assert dense.min() >= 1 and dense.max() <= 256 and abs((dense.mean() - 0.5) / 256 - 2 / np.pi) < 0.02
+    assert abs(np.mean(dense <= 128) - 1 / 3) < 0.03
 
 
 def test_random_orders_become_raster():

@@ -9,6 +9,7 @@ import numpy as np
 
 from vargen.content import Noised, put, take
 from vargen.draws import keyed
+from vargen.heads.head import Around
 from vargen.layout import Layout
 from vargen.orders import Order
 
@@ -55,25 +56,31 @@ def uncached(generator, params, quantizer, labels, key, sampling, given=None):
         steps = jnp.broadcast_to((np.asarray(order.steps) >= s).astype(np.int32), (batch, n))
         staged = generator.head.each_stage
         for code in range(content.shape[-1]) if staged else (0,):  # one after each stage
-            hidden = [take(hidden_of(content, labels, steps), jnp.asarray(slots))]
+            around = generator.head.around  # takes all rows
+            own = (lambda x: x) if around else (lambda x: take(x, jnp.asarray(slots)))  # noqa: B023
+            hidden = [own(hidden_of(content, labels, steps))]
             if sampling.guided:
                 null, unasked = generator.condition.without(labels), content
                 if (told := generator.told(null)) is not None and known[told[1]].all():
                     unasked = jax.tree.map(lambda x, y: x.at[:, told[1]].set(y[:, told[1]]), content, told[0])
-                hidden.append(take(hidden_of(unasked, null, steps), jnp.asarray(slots)))
+                hidden.append(own(hidden_of(unasked, null, steps)))
             if order.segments is not None:
                 lies = Layout(None, None, segments=order.segments[[start]])
             else:
                 lies = lie and Layout(lie.times[start : start + size], lie.coords[start : start + size])
             hidden = jnp.concatenate(hidden)
+            more = ()
+            if around:
+                more = (Around(jnp.asarray(slots), content, put(steps == 1, order.slots, steps == 0)),)
             drawn = generator.head.apply(
                 generator.of_head(params),
                 hidden[:, :, : code + 1] if staged else hidden,
-                draws.at(jnp.asarray(slots)),
+                draws if around else draws.at(jnp.asarray(slots)),
                 lies,
                 sampling,
                 scales[s] if sampling.guided else None,
                 quantizer,
+                *more,
                 method="sample",
             ).content
             if staged:

@@ -99,7 +99,7 @@ class Generator:
         return {"params": params[self.name_of_head(branch)]} | ({"shared": shared} if shared else {})
 
     def layouts(self) -> list[Layout]:
-        """How the rows of a training pass are laid out in each stage; traced where examples differ."""
+        """How the rows of a training pass are laid out in each stage of each round; traced where examples differ."""
         found: list[Layout] = []
         # The key is made inside, so that no backend is started.
         jax.eval_shape(lambda: self.feed.init(jax.random.key(0), self, found, method=_touch_feed))
@@ -263,7 +263,7 @@ class Generator:
     # Decoding.
 
     def modulations(self, params, condition):
-        """Every block's modulations by the condition's vector: per stage [L, B, 1, 6, D].
+        """Every block's modulations by the condition's vector: per stage [L, B, 1, 6, D]; or by the round, see `Stage`.
 
         None where blocks have none, or where rows bring conditions of their own (`Rows.condition`).
         """
@@ -314,22 +314,29 @@ class Generator:
           draw: as for `through`.
 
         Returns:
-          Hidden vectors [R B, size, D] of the step's slots (see `Head.each_stage`), their rows, and the cache.
+          Hidden vectors [R B, size, D] of the step's slots (see `Head.each_stage`; of all rows for `Head.around`),
+          their rows, and the cache.
         """
         args = (state, content, condition, order, step, quantizer)
         rows = self.feed.apply({"params": params["feed"]}, *args, method="step_inputs")
         hidden, cache = self.through(params, rows, condition, modulations, cache, layers=layers, draw=draw)
-        if not self.feed.cached:
+        if not self.feed.cached and not self.head.around:
             slots = jnp.take(order.slots, jnp.minimum(step.at(), order.slots.shape[-1] - 1), axis=-1)
-            hidden = contents.take(hidden, jnp.tile(slots, (len(hidden) // len(slots), 1)))
+            hidden = self.rows_of(hidden, rows, slots)
         return hidden, rows, cache
+
+    def rows_of(self, hidden, rows, slots):
+        """Of hidden vectors [R B, n, D] of a feed without a cache those of slots int [B, m]; anything for others."""
+        at = jnp.clip(slots - rows.slots[0], 0, hidden.shape[1] - 1)
+        return contents.take(hidden, contents.repeat_to(at, len(hidden)))
 
     def rollback(self, cache, kept):
         """The cache that a speculative step gave, its layers cut, with the first `kept` int [R B] rows alone."""
         return cache | {stage.name: stage.rollback(cache[stage.name], kept) for stage in self.stages}
 
     def through(self, params, rows, condition, modulations, cache=None, key=None, layers=None, draw=None):
-        """Rows through all stages of their branch to hidden vectors, and the cache.
+        """Rows through all stages of their branch to hidden vectors, and the cache; in as many rounds as the rows say
+        (`Rows.rounds`), whose hidden vectors come one after another.
 
         Args:
           params, condition, modulations, cache, layers: as for `step`.
@@ -343,11 +350,12 @@ class Generator:
         vector = None if condition.vector is None else condition.vector[:, None]
         if rows.condition is not None:
             vector, own = rows.condition, self._shared(params, rows.condition)
-        hidden = rows.x
+        hidden, count = rows.x, len(self.stages)
         branch = self.feed.branches[rows.layout.branch]
-        for place, i in enumerate(branch):
-            stage = self.stages[i]
-            if place:
+        passes = [round_ * count + k for round_ in rows.rounds for k in branch]
+        for i in passes:
+            stage = self.stages[i % count]
+            if i > passes[0]:
                 rows = rows if draw is None else draw(jnp.stack(seen, axis=2), rows)
                 args = (i, hidden, rows, None if cache is None else after["feed"])
                 rows, after["feed"] = self.feed.apply({"params": params["feed"]}, *args, method="enter")
@@ -361,12 +369,14 @@ class Generator:
                 )
             else:
                 stage_key = None if key is None else jax.random.fold_in(key, i)
-                args = (rows.layout, vector, modulations[stage.name], own, stage_cache, stage_key, owner)
+                modulation = modulations[stage.name]
+                modulation = modulation[:, i // count] if stage.rounds is not None else modulation
+                args = (rows.layout, vector, modulation, own, stage_cache, stage_key, owner)
                 hidden, stage_cache = stage(params, rows.x, *args)
             after[stage.name] = stage_cache
-            if self.head.each_stage or i == branch[-1]:
+            if self.head.each_stage or i % count == branch[-1]:
                 seen.append(self.feed.apply({"params": params["feed"]}, hidden, rows, method="outputs"))
-        hidden = jnp.stack(seen, axis=2) if self.head.each_stage else seen[0]
+        hidden = jnp.stack(seen, axis=2) if self.head.each_stage else jnp.concatenate(seen, axis=1)
         return hidden, None if cache is None else after
 
 
@@ -385,7 +395,7 @@ def _touch_feed(feed, generator, layouts: list[Layout] | None = None):
     rows = feed.inputs(content, condition, order, quantizer)
     layouts = [] if layouts is None else layouts
     layouts.append(rows.layout)
-    for i in range(1, len(feed.stages)):
+    for i in range(1, feed.rounds * len(feed.stages)):
         rows, _ = feed.enter(i, rows.x, rows)
         layouts.append(rows.layout)
     return feed.outputs(rows.x, rows)

@@ -20,7 +20,7 @@ from vargen.generator import Generator
 from vargen.heads import HEADS
 from vargen.layers import Initial
 from vargen.mixers import MIXERS
-from vargen.mixers.block import Block, FinalNorm, SharedModulation
+from vargen.mixers.block import Block, FinalNorm, RoundModulation, SharedModulation
 from vargen.mixers.cross import CrossAttention
 from vargen.orders import ORDERS
 from vargen.segments import PICTURE, Segment, Sequence
@@ -104,6 +104,7 @@ def build_generator(config, tokenizer) -> Generator:
         )
         head.check(slot)
         _check_drafts(config, feed, head)
+        _check_rounds(config, ordering, feed, head, m["adaptive"])
         _check_stop(config, slot, ordering)
         if head.each_stage != feed.told:
             raise ValueError(
@@ -125,8 +126,8 @@ def build_generator(config, tokenizer) -> Generator:
             head=head,
             modulation=SharedModulation(width, initial, dtype) if m["adaptive"] == "shared" else None,
         )
-        for stage, layout in zip(generator.stages, generator.layouts(), strict=True):
-            stage.block.mixer.check(layout)
+        for i, layout in enumerate(generator.layouts()):
+            generator.stages[i % len(generator.stages)].block.mixer.check(layout)
         if head.shares:  # whose parameters are there, or aren't
             jax.eval_shape(generator.init_boxed, jax.random.key(0))
     except ValueError as error:
@@ -208,15 +209,19 @@ def _stages(config, m, feed, grid, initial, dtype, cross: bool) -> tuple[Stage, 
     """The stages that a feed names, all of the same blocks."""
     layers = _layers(m["layers"], len(feed.stages))
     depth = sum(layers[i] for i in feed.branches[0])
-    block = _block(config.mixer, m, grid, initial, dtype, depth, cross)
+    block = _block(config.mixer, m, grid, initial, dtype, depth, cross, feed.rounds)
     norm, none = _norm(m, initial, dtype), _norm({**m, "final_norm": "none"}, initial, dtype)
+    rounds = None
+    if m["adaptive"] == "rounds":
+        rounds = RoundModulation(feed.rounds, m["width"], initial, dtype)
 
     def stage(i: int, name: str) -> Stage:
         first = sum(layers[: min(i, feed.trunk)])  # stochastic depth goes on behind a trunk
         last = max((depth if feed.trunk else layers[i]) - 1, 1)
         rates = m["drop_path"] * first / last, m["drop_path"] * (first + layers[i] - 1) / last
         behind = none if i < feed.trunk else norm
-        return Stage(name, block, layers[i], behind, rates, config.training.remat, feed.reads_memory(i))
+        memory = feed.reads_memory(i)
+        return Stage(name, block, layers[i], behind, rates, config.training.remat, memory, rounds)
 
     return tuple(stage(i, name) for i, name in enumerate(feed.stages))
 
@@ -228,7 +233,7 @@ def _stage(config, m, grid, initial, dtype, layers: int, mixer=None) -> Stage:
     return Stage("blocks", block, layers, _norm(m, initial, dtype))
 
 
-def _block(mixer, m, grid, initial, dtype, layers: int, cross: bool = False) -> Block:
+def _block(mixer, m, grid, initial, dtype, layers: int, cross: bool = False, rounds: int = 1) -> Block:
     """One of `layers` blocks."""
     width = m["width"]
     out_init = initial.kernel(1 / math.sqrt(layers * 2) if m["depth_scaled_init"] else 1.0)
@@ -249,6 +254,7 @@ def _block(mixer, m, grid, initial, dtype, layers: int, cross: bool = False) -> 
         initial=initial,
         out_init=out_init,
         cross=_cross(mixer, width, initial, out_init, dtype) if cross else None,
+        rounds=rounds,
         dtype=dtype,
         **{k: m[k] for k in BLOCK},
     )
@@ -256,7 +262,7 @@ def _block(mixer, m, grid, initial, dtype, layers: int, cross: bool = False) -> 
 
 def _norm(m, initial, dtype) -> FinalNorm:
     """The norm behind a stage's blocks."""
-    modulated, final = m["adaptive"] != "none", m["final_norm"]
+    modulated, final = m["adaptive"] in ("adaln", "shared"), m["final_norm"]
     if m["norm_position"] != "pre" and modulated:
         raise UserError(
             f"config field model.norm_position: expected pre where blocks are modulated, found {m['norm_position']}"
@@ -302,7 +308,9 @@ def _check_condition(config, condition, feed, adaptive: str) -> None:
         raise UserError(
             f"conditioning {name}: makes {condition.length} rows, which needs the feed shift, found {config.feed.name}"
         )
-    if not condition.pooled and (adaptive != "none" or feed.modulates_rows or not feed.takes_prefix):
+    if not condition.pooled and (
+        adaptive in ("adaln", "shared") or feed.modulates_rows or not feed.takes_prefix
+    ):
         raise UserError(
             f"conditioning {name}: has no vector, expected model.adaptive none, the feed shift, no step_condition"
         )
@@ -310,9 +318,11 @@ def _check_condition(config, condition, feed, adaptive: str) -> None:
         raise UserError(
             f"conditioning {name}: makes slots of the sequence, which needs the feed shift, found {config.feed.name}"
         )
-    if feed.modulates_rows and adaptive == "none":
+    if feed.modulates_rows and adaptive not in ("adaln", "shared"):
         what = f"{config.feed.name}: step_condition" if config.feed.name == "shift" else config.feed.name
-        raise UserError(f"feed {what} modulates blocks, expected model.adaptive adaln or shared, found none")
+        raise UserError(
+            f"feed {what} modulates blocks, expected model.adaptive adaln or shared, found {adaptive}"
+        )
 
 
 def _check_order(config, sequence, ordering, feed) -> None:
@@ -342,6 +352,27 @@ def _check_drafts(config, feed, head) -> None:
     if not feed.drafts and head.levels is not None:
         raise UserError(
             f"head {config.head.name}: drafts over several passes, expected the feed noisy, found {config.feed.name}"
+        )
+
+
+def _check_rounds(config, ordering, feed, head, adaptive: str) -> None:
+    if ordering.by_level and feed.rounds == 1:
+        raise UserError(
+            f"order {config.order.name}: goes level by level, expected the feed pivots, found {config.feed.name}"
+        )
+    if head.rounds not in (1, feed.rounds):
+        raise UserError(
+            f"head {config.head.name}: has parts for {head.rounds} rounds, expected a feed of as many, such as pivots, "
+            f"found {config.feed.name}"
+        )
+    if head.around and feed.cached:
+        raise UserError(
+            f"head {config.head.name}: looks at all that is known, expected a feed without a cache, such as mask, "
+            f"found {config.feed.name}"
+        )
+    if adaptive == "rounds" and feed.rounds == 1:
+        raise UserError(
+            f"config field model.adaptive: rounds needs a feed of several, such as pivots, found {config.feed.name}"
         )
 
 

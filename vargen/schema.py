@@ -72,6 +72,8 @@ class Sampling:
       guidance_schedule: how guidance changes over the decoding steps.
       guidance_start: where the linear schedules start.
       guidance_power: the exponent of the schedule "cosine".
+      guidance_before: guidance of the levels before the last, of an order level by level, each with a schedule of its
+        own; none: one schedule over all.
       guidance_steps: decoding steps with guidance; 0: all.
       guidance_rise: steps after which the schedule "ramp" reaches the scale, and rises on; 0: at the last.
       guidance_side: of the schedule "ramp": levels of a larger side have the whole scale; 0: none.
@@ -96,6 +98,7 @@ class Sampling:
     guidance_schedule: Annotated[str, OneOf(*GUIDANCE_SCHEDULES)] = "constant"
     guidance_start: Annotated[float, GUIDANCE] = 1.0
     guidance_power: Annotated[float, Between(0, 100)] = 1.0
+    guidance_before: Annotated[tuple[float, ...], GUIDANCE] = ()
     guidance_steps: Annotated[int, DECODING_STEPS] = 0
     guidance_rise: Annotated[int, DECODING_STEPS] = 0
     guidance_side: Annotated[int, DECODING_STEPS] = 0
@@ -287,7 +290,8 @@ class Model:
       norm_position: before a block's branches; after the sum with them (BERT), without a norm before the head; or after
         a branch, before the sum (Swin v2).
       bias: whether the MLP's products have a bias.
-      adaptive: whether the condition modulates the blocks, each by a product of its own or all by a shared one.
+      adaptive: whether the condition modulates the blocks, each by a product of its own or all by a shared one; or the
+        round of a feed of several does ("rounds").
       final_norm: of the norm before the head, where blocks are modulated: it is too, in the place of a learned scale;
         or has a learned scale alone; or both. With none there is no such norm.
       adaln_zero: modulations start at zero.
@@ -308,7 +312,7 @@ class Model:
     eps: Annotated[float, EPS] = 1e-6
     norm_position: Annotated[str, OneOf("pre", "post", "res_post")] = "pre"
     bias: bool = True
-    adaptive: Annotated[str, OneOf("none", "adaln", "shared")] = "none"
+    adaptive: Annotated[str, OneOf("none", "adaln", "shared", "rounds")] = "none"
     final_norm: Annotated[str, OneOf("modulated", "learned", "both", "none")] = "modulated"
     adaln_zero: bool = False
     gate_gain: Annotated[float, Between(0, 100)] = 1e-5

@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.layout import Layout, Memory
-from vargen.mixers.block import Block, FinalNorm
+from vargen.mixers.block import GATES_AND_SCALES, MODULATIONS, Block, FinalNorm, RoundModulation
 from vargen.mixers.rollback import rollback
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stage:
-    """Static configuration of a stage. Parameters are `<name>`, stacked along an axis of layers, and `<name>_norm`.
+    """Static configuration of a stage. Parameters are `<name>`, stacked along an axis of layers, `<name>_norm`, and
+    `<name>_rounds` where the round modulates.
 
     Attributes:
       name: what parameters are called by: `<name>` and `<name>_norm`.
@@ -28,6 +29,7 @@ class Stage:
       drop_path: stochastic depth of the first and of the last layer, between which it grows linearly.
       remat: whether training recomputes each block in the backward pass.
       reads_memory: whether its rows look at `Layout.memory` instead of each other.
+      rounds: what modulates the blocks by the round; None where nothing does.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Stage:
     drop_path: tuple[float, float] = (0.0, 0.0)
     remat: bool = False
     reads_memory: bool = False
+    rounds: RoundModulation | None = None
 
     def init_boxed(self, key: jax.Array) -> dict[str, Any]:
         """Parameters, each boxed with its logical axis names."""
@@ -46,14 +49,19 @@ class Stage:
         blocks = jax.tree.map(_add_layers_axis, boxed, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
         vector = jnp.zeros((1, 1, self.block.width))
         norm = self.norm.init(norm_key, vector, vector).get("params")
-        return {self.name: blocks} | ({f"{self.name}_norm": norm} if norm else {})
+        found = {self.name: blocks} | ({f"{self.name}_norm": norm} if norm else {})
+        if self.rounds is not None:
+            found[f"{self.name}_rounds"] = self.rounds.init(jax.random.fold_in(key, 0))["params"]
+        return found
 
     def modulate(self, params, condition, owner=None):
         """The modulations of one block, see `Block.modulate`."""
         return self.block.apply({"params": params}, condition, owner, method="modulate")
 
     def modulations(self, params, condition):
-        """Those of all blocks by [B, 1, ...]: [L, B, 1, 6, D]."""
+        """Those of all blocks by [B, 1, ...]: [L, B, 1, 6, D]; or by the round: [L, R, 1, 1, 6, D]."""
+        if self.rounds is not None:
+            condition = self.rounds.apply({"params": params[f"{self.name}_rounds"]})
         return jax.lax.map(lambda p: self.modulate(p, condition), params[self.name])
 
     def init_cache(self, batch: int, length: int):
@@ -126,7 +134,8 @@ class Stage:
 def _touch(block, memory: bool):
     """Runs every parameter of a block once, for its initialisation."""
     x = jnp.zeros((1, 1, block.width))
-    condition = jnp.zeros((1, 1, 6, block.width) if block.adaptive == "shared" else (1, 1, block.width))
+    shapes = dict(shared=(1, 1, MODULATIONS), rounds=(block.rounds, len(GATES_AND_SCALES)))
+    condition = jnp.zeros((*shapes.get(block.adaptive, (1, 1)), block.width))
     times = np.zeros(1, np.int32)
     layout = Layout(times, np.zeros((1, 2), np.int32))
     if memory:
@@ -134,7 +143,8 @@ def _touch(block, memory: bool):
         layout = dataclasses.replace(layout, memory=Memory(rows, rows, times))
     if block.cross is not None:
         layout = dataclasses.replace(layout, context=(x, None))
-    return block(x, block.modulate(condition), layout)
+    modulation = block.modulate(condition)
+    return block(x, modulation[0] if block.adaptive == "rounds" else modulation, layout)
 
 
 def _add_layers_axis(box):

@@ -30,6 +30,8 @@ FED = dict(
     # A row of the condition and three slots that are known; then all of them.
     mask=("mask", "mar", ["#### #### #### ####", EVERYONE]),
     mask_at_once=("mask", "maskgit", [EVERYONE]),
+    # A row of the condition and the pivot; then all; then the condition, the pivot, three slots of four; then all.
+    pivots=("pivots", "himar", ["## ##", "###### " * 6, "##### " * 5, "###### " * 6]),
     # Instruction and content of each slot, without the last content.
     instruct=(
         "instruct",
@@ -50,14 +52,14 @@ def make(name):
     c = SYSTEMS[system]()
     assert c.feed.name == feed
     c.tokenizer.encoder.patch = 8
-    if feed in ("refine", "branched"):
+    if feed in ("refine", "branched", "pivots"):
         c.tokenizer.levels = (1, 2)
-    if feed == "mask":
+    if feed in ("mask", "pivots"):
         c.feed.buffer = 1
     if c.order.name == "random_sets":
         c.order.mask_ratio_min = 0.001
     if "steps" in c.order:
-        c.order.steps = 4
+        c.order.steps = (1, 4) if feed == "pivots" else 4
     tokenizer = models.build_tokenizer(c)
     generator = models.build_generator(c, tokenizer)
     quantizer = tokenizer.init(jax.random.key(1))["quantizer"]
@@ -87,7 +89,7 @@ def layouts(generator, params, quantizer, content, order):
     condition = generator.condition.apply({"params": params["condition"]}, labels_for(generator, 2))
     apply = lambda method, *args: generator.feed.apply({"params": params["feed"]}, *args, method=method)  # noqa: E731
     rows = [apply("inputs", drafted(generator, content), condition, order, quantizer)]
-    for i in range(1, len(generator.stages)):
+    for i in range(1, generator.feed.rounds * len(generator.stages)):
         rows.append(apply("enter", i, rows[-1].x, rows[-1])[0])
     return rows, condition, apply
 
@@ -98,7 +100,8 @@ def sequence(generator, steps=None):
     if ordering.proposes == "level" or not ordering.random and not ordering.random_decoding:
         return ordering.decoding(None, 2)
     n = generator.tokenizer.grid.size
-    return Order(np.arange(n), np.arange(n) if steps is None else steps)
+    levels = generator.tokenizer.grid.coords[:, 0] if ordering.by_level else None
+    return Order(np.arange(n), np.arange(n) if steps is None else steps, segments=levels)
 
 
 def test_no_feed_is_left_out():
@@ -110,8 +113,8 @@ def test_who_sees_whom(name):
     generator, params, quantizer = make(name)
     content, n = contents(generator, 1), generator.tokenizer.grid.size
     order = sequence(generator)
-    if not generator.feed.cached:  # three are known, of two examples
-        order = Order(np.tile(np.arange(n), (2, 1)), np.tile([0, 0, 0, 1], (2, 1)))
+    if not generator.feed.cached:  # three are known, of two examples, and a pivot
+        order = Order(np.tile(np.arange(n), (2, 1)), np.tile(np.arange(n) == n - 1, (2, 1)).astype(int))
         generator = dataclasses.replace(generator, feed=generator.feed.clone(most_known=3))
     rows, _, _ = layouts(generator, params, quantizer, content, order)
     for stage, drawing in zip(rows, FED[name][2], strict=True):
@@ -135,7 +138,8 @@ def test_rows_of_a_step_are_rows_of_the_whole(name):
                 generator, feed=feed.clone(most_known=step.most_known), ordering=generator.ordering
             )
             now = Order(np.tile(np.arange(n), (2, 1)), known)
-            (whole, *_), condition, apply = layouts(this, params, quantizer, content, now)
+            of_stages, condition, apply = layouts(this, params, quantizer, content, now)
+            whole = of_stages[step.segment * len(generator.stages)]  # of the step's round
             order = dataclasses.replace(order, slots=now.slots)
         known = drafted(generator, content, np.asarray(order.slots)[..., step.at()])
         rows = apply("step_inputs", state, known, condition, order, step, quantizer)
@@ -179,6 +183,7 @@ def test_nothing_knows_what_comes_later(name):
         mixed = jnp.where(later.reshape(1, -1, *[1] * (content.ndim - 2)), other, content)
         first, second = hidden(content, steps), hidden(mixed, steps)
         np.testing.assert_allclose(first[:, here], second[:, here], atol=1e-5)
-        if start:  # and what came before is seen
+        first = 0 if order.segments is None else list(order.segments).index(order.segments[start])
+        if start > first:  # and what came before is seen, of the level where rounds go by level
             third = hidden(other, steps)
             assert np.all(np.any(np.abs(first - third)[:, here] > 1e-4, axis=-1))

@@ -29,6 +29,7 @@ PUBLISHED = [
     *(("flexvar", size) for size in ("d16", "d20", "d24")),
     *(("flowar", size) for size in "slh"),
     *(("hmar", f"{size}_masked") for size in ("d16", "d20", "d24", "d30", "d24_512")),
+    *(("himar", size) for size in "blh"),
 ]
 
 

@@ -16,6 +16,7 @@ ORDERINGS = dict(
     cells=(PLAIN, dict(count=(3, 2)), 6, (0, 1)),
     chunks=(PLAIN, dict(size=3), 4, range(3)),
     confidence=(PLAIN, dict(steps=4), 4, (1, 4, 11)),
+    level_sets=(Grid(((2, 2), (3, 4))), dict(steps=(2, 4)), 6, (1, 4, 11)),
     raster=(PLAIN, {}, 12, range(5)),
     levels=(LEVELS, {}, 3, range(5)),
     frames=(VIDEO, {}, 3, range(4)),

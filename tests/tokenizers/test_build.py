@@ -118,6 +118,10 @@ def test_bfloat16_computes_about_the_same(encoder):
             "expected the last to be the latent grid 4x4, found 2x2",
         ),
         (
+            part("pyramid_kl", levels=(2, 4), of="pictures", encoder=PATCH),
+            "tokenizer.of: pictures need an encoder that takes images of any size, such as conv, found patch",
+        ),
+        (
             part("pyramid_vq", levels=(1, 4), encoder=PATCH),
             "tokenizer.level_weight: needs an encoder that takes images of any size, such as conv, found patch and 1",
         ),

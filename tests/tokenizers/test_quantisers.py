@@ -9,6 +9,7 @@ import optax
 import pytest
 from common import TRAINED, digits, tiny
 
+from vargen.config import part
 from vargen.tokenizers import usage
 from vargen.tokenizers.vq import nearest
 
@@ -157,3 +158,33 @@ def test_revival_waits_for_its_turn():
     assert np.any(other["quantizer"]["codebook"] != params["quantizer"]["codebook"])
     assert jax.tree.structure(after) == jax.tree.structure(stats)
     assert t.revive(params, stats, None, jax.random.key(2), 5, 10) == (params, stats)
+
+
+def test_levels_that_are_pictures():
+    """Latents of the picture at each size, by cubic interpolation with PyTorch's a = -0.75; the last is decoded."""
+    encoder = part("conv", width=32, multipliers=(1, 1), blocks=1)
+    t = tiny("pyramid_kl", 8, levels=(2, 4), of="pictures", encoder=encoder)
+    params = jax.jit(t.init)(jax.random.key(0))
+    params["quantizer"]["scale"] = params["quantizer"]["scale"] * 2
+    images = jax.random.uniform(jax.random.key(1), (2, 8, 8, 1), minval=-1)
+    # At half the size every pixel lies in the middle of four: -0.09375, 0.59375 on both sides; borders are repeated.
+    half = np.zeros((4, 8))
+    for i in range(4):
+        for tap, share in zip(
+            range(2 * i - 1, 2 * i + 3), (-0.09375, 0.59375, 0.59375, -0.09375), strict=True
+        ):
+            half[i, min(max(tap, 0), 7)] += share
+    small = np.einsum("ih,jw,bhwc->bijc", half, half, images)
+
+    @jax.jit
+    def latents(images):
+        return t.scale * 2 * t.codec.encode(params, images)[..., : t.channels].reshape(2, -1, t.channels)
+
+    found = jax.jit(t.encode)(params, images)
+    expected = np.concatenate([latents(small), latents(images)], axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(t.decode(params, found), t.decode(params, found.at[:, :4].set(0)), atol=1e-6)
+    stored = jax.jit(t.stored)(params, images)
+    drawn, _ = t.drawn(params["quantizer"], stored, jax.random.key(2))
+    assert stored.shape == (2, 20, 8) and drawn.shape == (2, 20, 4)
+    np.testing.assert_allclose(stored[..., :4], found, atol=1e-5)

@@ -5,6 +5,7 @@ from vargen.feeds.feed import Feed
 from vargen.feeds.instruct import Instruct
 from vargen.feeds.mask import Mask
 from vargen.feeds.noisy import Noisy
+from vargen.feeds.pivots import Pivots
 from vargen.feeds.query import Query
 from vargen.feeds.refine import Refine
 from vargen.feeds.rows import Rows, Step
@@ -16,6 +17,7 @@ FEEDS = {
     "instruct": Instruct,
     "mask": Mask,
     "noisy": Noisy,
+    "pivots": Pivots,
     "query": Query,
     "refine": Refine,
     "shift": Shift,
@@ -29,6 +31,7 @@ __all__ = [
     "Instruct",
     "Mask",
     "Noisy",
+    "Pivots",
     "Query",
     "Refine",
     "Rows",

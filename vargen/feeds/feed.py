@@ -14,6 +14,8 @@ class Feed(Protocol):
 
     Attributes:
       stages: the names of the stages of blocks that it drives, one after another.
+      rounds: how often a whole pass goes through the stages: in each round rows of other slots predict, one level's
+        after another's; a step of decoding has one round.
       cached: whether rows that are known are remembered in caches.
       takes_prefix: whether it takes a condition of several rows.
       takes_segments: whether it takes a sequence of several segments (`Order.segments`).
@@ -32,6 +34,7 @@ class Feed(Protocol):
     """
 
     stages: tuple[str, ...]
+    rounds: int
     cached: bool
     takes_prefix: bool
     takes_segments: bool
@@ -105,11 +108,21 @@ class Feed(Protocol):
         """The state after a step, whose contents [B, N, *slot.shape] holds."""
         ...
 
+    def remember(self, state, hidden, slots) -> Any:
+        """The state with what is kept of a step's hidden vectors, before `absorb`.
+
+        Args:
+          state: of `begin`.
+          hidden: [R B, n, D], of rows with the condition first.
+          slots: int [B, n]: which they predict; N where there is none.
+        """
+        ...
+
     def enter(self, stage: int, hidden, rows: Rows, cache: Any = None) -> tuple[Rows, Any]:
         """Rows of a stage after the first, from the results [B, M, D] of the one before and its rows.
 
         Args:
-          stage: its number.
+          stage: its number, counted on from round to round.
           hidden, rows: of the stage before.
           cache: of `init_cache`, in decoding.
 
@@ -127,6 +140,7 @@ class Plain:
     """What most feeds have in common: one stage whose rows look at each other, no state."""
 
     stages = ("blocks",)
+    rounds = 1
     takes_prefix = False
     takes_segments = False
     takes_partial = False
@@ -166,6 +180,10 @@ class Plain:
     def begin(self, batch: int) -> Any:
         """The state of decoding: none."""
         return ()
+
+    def remember(self, state, hidden, slots) -> Any:
+        """Nothing is kept."""
+        return state
 
     def absorb(self, state, content, step: Step, quantizer=None) -> Any:
         """The state after a step: none."""

@@ -30,6 +30,7 @@ class Rows:
       condition: None (every row is modulated by the condition's vector), or [B, M, D]: each by its own; with `owner`
         [B, G, D].
       owner: None, or int [M], NumPy: by which of the G conditions each row is modulated; -1: by none.
+      rounds: which rounds through the stages they go, one after another (`Feed.rounds`).
       content: None, or [b, N, *slot.shape]: what those slots hold, of which a stage is told what the ones before it
         have predicted; b examples, of which conditions may be a multiple.
     """
@@ -42,6 +43,7 @@ class Rows:
     condition: Any = None
     owner: np.ndarray | None = None
     content: Any = None
+    rounds: tuple[int, ...] = (0,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Step:
       before: slots of the step before, whose contents have not been in a pass yet (static).
       begins: whether no pass came before (static).
       speculative: whether contents from `start` on are drafts, which may change, and steps hold one slot each (static).
-      segment: number of the segment whose slots it generates (static).
+      segment: number of the segment, or in an order `by_level` the level, whose slots it generates (static).
     """
 
     index: Any

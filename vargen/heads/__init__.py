@@ -8,10 +8,12 @@ from vargen.heads import depth
 from vargen.heads.categorical import Categorical
 from vargen.heads.depth import Depth
 from vargen.heads.diffusion import Diffusion
+from vargen.heads.dit import Dit
 from vargen.heads.epsilon import Epsilon
 from vargen.heads.flow import Flow
 from vargen.heads.head import Head, JointHead, Sample
 from vargen.heads.masked_lm import MaskedLM
+from vargen.heads.rounds import ROUNDS, Rounds
 from vargen.heads.segmented import Segmented
 from vargen.heads.staged import Staged
 from vargen.heads.v_diffusion import VDiffusion
@@ -42,13 +44,38 @@ def _segments(
     return Segmented(built, segments, weights)
 
 
+def _rounds(
+    heads: Mapping[str, Any],
+    tokenizer,
+    stage,
+    vocab,
+    channels,
+    initial,
+    dtype,
+    weights: Annotated[tuple[float, ...], AtLeast(0)] = (),
+):
+    """A head for each round of the feed pivots, and the weighted sum of their losses.
+
+    Args:
+      heads: the parts by name: pivots, picture.
+      weights: of their losses, in that sequence; none: 1 each.
+    """
+    sizes = dict(vocab=vocab, channels=channels, segments=())
+    context = dict(tokenizer=tokenizer, stage=stage, initial=initial, dtype=dtype, **sizes)
+    known = {name: heads[name] for name in ROUNDS if name in heads}  # `check` counts them
+    built = {name: parts.build(HEADS, part, f"head.heads.{name}", **context) for name, part in known.items()}
+    return Rounds(tokenizer.grid, built, weights)
+
+
 HEADS = {
     "categorical": Categorical,
     "depth": depth.build,
     "diffusion": Diffusion,
+    "dit": Dit,
     "epsilon": Epsilon,
     "flow": Flow,
     "masked_lm": MaskedLM,
+    "rounds": _rounds,
     "segments": _segments,
     "staged": Staged,
     "v_diffusion": VDiffusion,
@@ -60,11 +87,13 @@ __all__ = [
     "Categorical",
     "Depth",
     "Diffusion",
+    "Dit",
     "Epsilon",
     "Flow",
     "Head",
     "JointHead",
     "MaskedLM",
+    "Rounds",
     "Sample",
     "Segmented",
     "Staged",

@@ -32,6 +32,20 @@ class Sample(NamedTuple):
     drawn: jax.Array | None = None
 
 
+class Around(NamedTuple):
+    """What is told to a head that draws slots together with all others around them (`Head.around`).
+
+    Attributes:
+      slots: int [B, m]: which are wanted; None for all.
+      content: [B, N, *slot.shape], canonical, what is known; anything elsewhere.
+      known: bool [B, N]: where.
+    """
+
+    slots: Any
+    content: jax.Array
+    known: jax.Array
+
+
 class Head(Protocol):
     """A Linen module: a distribution over the contents of slots, given the hidden vectors of their rows.
 
@@ -43,9 +57,14 @@ class Head(Protocol):
       enumerable: whether there is `law`: a slot holds one of K codes.
       each_stage: whether it reads the rows after every stage, a code of the slot after each. Its `hidden` are then
         [B, n, s, D] after s stages, all of them but in `sample`, which draws the last of their s codes: content [B, n].
+      around: whether `sample` takes the hidden vectors of all rows of a pass, draws for [B, N] and an `Around`, and
+        gives content [B, m].
+      rounds: how many rounds of the feed it has parts of its own for; 1: it serves any.
     """
 
     explicit: bool
+    around: bool
+    rounds: int
     levels: None
     shares: tuple[str, ...]
     enumerable: bool
@@ -73,7 +92,14 @@ class Head(Protocol):
         ...
 
     def sample(
-        self, hidden, draws: Draws, layout: Layout, settings: Any, guidance=None, quantizer=None
+        self,
+        hidden,
+        draws: Draws,
+        layout: Layout,
+        settings: Any,
+        guidance=None,
+        quantizer=None,
+        around: Around | None = None,
     ) -> Sample:
         """Draws contents.
 
@@ -84,6 +110,7 @@ class Head(Protocol):
           settings: `Sampling`: temperature and filters.
           guidance: scale w of u + w (c - u), [] or for each slot [B, n, 1]; or None for no guidance.
           quantizer: the tokenizer's quantiser parameters.
+          around: told to heads that draw by it; None: nothing is known, and all slots are wanted.
         """
         ...
 
@@ -106,7 +133,8 @@ class JointHead(Protocol):
     (`Feed.drafts`).
 
     Attributes:
-      explicit, enumerable, each_stage: False.
+      explicit, enumerable, each_stage, around: False.
+      rounds: 1.
       shares: as of `Head`.
       levels: float32 [P], NumPy: the noise level of the draft in each pass, see `Noised`.
     """
@@ -114,6 +142,8 @@ class JointHead(Protocol):
     explicit: bool
     enumerable: bool
     each_stage: bool
+    around: bool
+    rounds: int
     shares: tuple[str, ...]
     levels: np.ndarray
 

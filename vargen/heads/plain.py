@@ -12,6 +12,8 @@ class Plain(nn.Module):
     explicit = False
     enumerable = False
     each_stage = False
+    around = False
+    rounds = 1
     levels = None
     shares = ()
     called = ""  # in messages

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -73,23 +73,17 @@ def table(generator: Any) -> list[m.Entry]:
     Raises:
       UserError: the generator has other stages than an encoder and a decoder.
     """
-    width = generator.width
     depths = {stage.name: stage.layers for stage in generator.stages}
     if set(depths) != {"encoder", "decoder"}:
         raise UserError(f"{WHAT}: expected an encoder and a decoder, found {', '.join(depths)}")
+    entries = rows(generator) + m.array("feed/mask", "mask_token", m.LEADING)
+    for name, layers in depths.items():
+        entries += stack(name, layers, generator.width)
+    return entries + denoiser("head/denoiser", "diffloss.net", generator.head.depth)
 
-    def stack(name: str, layers: int) -> list[m.Entry]:
-        def layer(i: int) -> list[m.Entry]:
-            b = f"{name}_blocks.{i}"
-            ours = [f"{name}/mixer/{part}" for part in ("query", "key", "value")]
-            entries = m.split_dense(ours, f"{b}.attn.qkv", [width] * 3)
-            entries += m.dense(f"{name}/mixer/out", f"{b}.attn.proj")
-            entries += m.dense(f"{name}/feed_forward/up", f"{b}.mlp.fc1")
-            entries += m.dense(f"{name}/feed_forward/down", f"{b}.mlp.fc2")
-            return entries + m.norm(f"{name}/norm_1", f"{b}.norm1") + m.norm(f"{name}/norm_2", f"{b}.norm2")
 
-        return m.stacked(layers, layer) + m.norm(f"{name}_norm/norm", f"{name}_norm")
-
+def rows(generator: Any) -> list[m.Entry]:
+    """What rows are made of."""
     # The condition that stands for no class is an array of its own.
     table, sources = "condition/classes/table", ("class_emb.weight", "fake_latent")
     entries = m.joined(table, sources, (generator.condition.num_classes, 1))
@@ -97,15 +91,34 @@ def table(generator: Any) -> list[m.Entry]:
     entries += m.array("feed/positions/table", "encoder_pos_embed_learned", m.LEADING)
     entries += m.array("feed/decoder_positions/table", "decoder_pos_embed_learned", m.LEADING)
     entries += m.array("feed/targets/table", "diffusion_pos_embed_learned", m.LEADING)
-    entries += m.array("feed/mask", "mask_token", m.LEADING)
-    entries += m.dense("feed/bridge", "decoder_embed")
-    entries += stack("encoder", depths["encoder"]) + stack("decoder", depths["decoder"])
-    net, ours = "diffloss.net", "head/denoiser"
-    entries += m.dense(f"{ours}/time_1", f"{net}.time_embed.mlp.0")
+    return entries + m.dense("feed/bridge", "decoder_embed")
+
+
+def stack(
+    name: str, layers: int, width: int, more: Callable[[str], list[m.Entry]] | None = None
+) -> list[m.Entry]:
+    """The blocks of a stage and the norm behind them; `more` of a block, by its name there."""
+
+    def layer(i: int) -> list[m.Entry]:
+        b = f"{name}_blocks.{i}"
+        ours = [f"{name}/mixer/{part}" for part in ("query", "key", "value")]
+        entries = m.split_dense(ours, f"{b}.attn.qkv", [width] * 3)
+        entries += m.dense(f"{name}/mixer/out", f"{b}.attn.proj")
+        entries += m.dense(f"{name}/feed_forward/up", f"{b}.mlp.fc1")
+        entries += m.dense(f"{name}/feed_forward/down", f"{b}.mlp.fc2")
+        entries += m.norm(f"{name}/norm_1", f"{b}.norm1") + m.norm(f"{name}/norm_2", f"{b}.norm2")
+        return entries + (more(b) if more else [])
+
+    return m.stacked(layers, layer) + m.norm(f"{name}_norm/norm", f"{name}_norm")
+
+
+def denoiser(ours: str, net: str, depth: int) -> list[m.Entry]:
+    """The denoiser of a slot."""
+    entries = m.dense(f"{ours}/time_1", f"{net}.time_embed.mlp.0")
     entries += m.dense(f"{ours}/time_2", f"{net}.time_embed.mlp.2")
     entries += m.dense(f"{ours}/hidden", f"{net}.cond_embed")
     entries += m.dense(f"{ours}/content", f"{net}.input_proj")
-    for i in range(generator.head.depth):
+    for i in range(depth):
         b = f"{net}.res_blocks.{i}"
         entries += m.norm(f"{ours}/norm_{i}", f"{b}.in_ln")
         entries += m.dense(f"{ours}/inner_{i}", f"{b}.mlp.0")

@@ -16,4 +16,5 @@ SYSTEMS = {
     "flexvar": ("flexvar", "flexvar_vq"),
     "hmar": ("hmar", "var_tokenizer"),
     "flowar": ("flowar", "flowar_kl"),
+    "himar": ("himar", "himar_kl"),
 }

@@ -16,6 +16,7 @@ from vargen.mixers.rollback import mix
 # gamma (mixer, mlp), scale (mixer, mlp), shift (mixer, mlp): the official VAR code's order.
 MODULATIONS = 6
 NEUTRAL = (1.0, 1.0, 0.0, 0.0, 0.0, 0.0)  # those of a row that nothing modulates
+GATES_AND_SCALES = NEUTRAL[:4]
 
 
 class Block(nn.Module):
@@ -32,7 +33,10 @@ class Block(nn.Module):
         (Swin v2, arXiv 2111.09883).
       adaln_zero: modulations start at zero, and so every block as the identity (DiT's adaLN-Zero).
       adaptive: "none"; "adaln": the six modulations are a linear map of silu(condition) per block
-        (DiT, arXiv 2212.09748); "shared": that map is shared by all blocks, and each adds a learned offset.
+        (DiT, arXiv 2212.09748); "shared": that map is shared by all blocks, and each adds a learned offset; "rounds":
+        gates and scales alone, of `RoundModulation` times a factor and plus an offset of the block's own for each
+        round (Hi-MAR, arXiv 2505.20288), whose gates start at 1 and scales at 0.
+      rounds: R, of "rounds".
       initial, out_init: of the parameters, and the initialiser of projections out of the residual branches.
       gate_gain: factor on the initial modulations that gate the branches.
       dropout: in the position-wise network.
@@ -52,6 +56,7 @@ class Block(nn.Module):
     norm_position: str = "pre"
     bias: bool = True
     adaptive: str = "none"
+    rounds: int = 1
     adaln_zero: bool = False
     gate_gain: float = 1e-5
     dropout: float = 0.0
@@ -77,17 +82,24 @@ class Block(nn.Module):
         elif self.adaptive == "shared":
             init = _offset_init(self.gate_gain)
             self.offset = self.param("offset", logical(init, None, "embed"), (MODULATIONS, self.width))
+        elif self.adaptive == "rounds":
+            shape, names = (self.rounds, len(GATES_AND_SCALES), self.width), (None, None, "embed")
+            self.factor = self.param("factor", logical(nn.initializers.zeros, *names), shape)
+            self.offset = self.param("offset", logical(_neutral_init, *names), shape)
 
     def modulate(self, condition, owner=None) -> jax.Array | None:
         """The block's modulations [B, M, 6, D]; None where it has none.
 
         Args:
           condition: [B, M, D] ("adaln"), [B, M, 6, D] ("shared": the shared map's result); M is 1 for a condition
-            that all rows share.
+            that all rows share. Of "rounds" [R, 4, D], and the result is [R, 1, 1, 6, D].
           owner: None, or int [N], see `spread`: the result is [B, N, 6, D].
         """
         if self.adaptive == "none":
             return None
+        if self.adaptive == "rounds":
+            y = condition * self.factor.astype(self.dtype) + self.offset.astype(self.dtype)
+            return jnp.pad(y, ((0, 0), (0, MODULATIONS - y.shape[1]), (0, 0)))[:, None, None]
         if self.adaptive == "adaln":
             y = self.modulation(nn.silu(condition))
             y = y.reshape(*y.shape[:-1], MODULATIONS, self.width)
@@ -181,6 +193,26 @@ class SharedModulation(nn.Module):
         return y.reshape(*y.shape[:-1], MODULATIONS, self.width)
 
 
+class RoundModulation(nn.Module):
+    """Gates and scales of every round for the blocks of a stage: a map of silu of a learned vector, [R, 4, D]."""
+
+    rounds: int
+    width: int
+    initial: Initial
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self):
+        table = self.param(
+            "table", logical(nn.initializers.normal(1.0), None, "embed"), (self.rounds, self.width)
+        )
+        features = len(GATES_AND_SCALES) * self.width
+        y = Dense(features, ("embed", "mlp"), self.initial.kernel(), dtype=self.dtype, name="map")(
+            nn.silu(table.astype(self.dtype))
+        )
+        return y.reshape(self.rounds, -1, self.width)
+
+
 def spread(x, owner, neutral):
     """x [B, G, ...] -> [B, N, ...]: for each row the one that `owner` int [N] names, `neutral` [...] where -1.
 
@@ -212,6 +244,10 @@ def _adaptive_init(base, gate: float):
         return base(key, shape, dtype) * gain
 
     return init
+
+
+def _neutral_init(key, shape, dtype=jnp.float32):
+    return jnp.broadcast_to(jnp.array(GATES_AND_SCALES, dtype)[:, None], shape)
 
 
 def _offset_init(gate: float):

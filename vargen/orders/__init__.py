@@ -16,6 +16,7 @@ from vargen.orders.drawn import (
     random_to_raster,
 )
 from vargen.orders.fixed import Fixed, frames, levels, raster
+from vargen.orders.level_sets import LevelSets, level_sets
 from vargen.orders.masked_levels import MaskedLevels, masked_levels
 from vargen.orders.order import Order, Ordering
 from vargen.orders.schedules import cosine_sizes
@@ -33,6 +34,7 @@ ORDERS = {
     "random_sets": random_sets,
     "confidence": confidence,
     "masked_levels": masked_levels,
+    "level_sets": level_sets,
     "some_levels": some_levels,
     "segments": SegmentOrder,
 }
@@ -42,6 +44,7 @@ __all__ = [
     "Confidence",
     "Fixed",
     "MaskedLevels",
+    "LevelSets",
     "Order",
     "Ordering",
     "Random",

@@ -25,6 +25,11 @@ def random_slots(grid: Grid, key: Any, batch: int) -> jax.Array:
     return jax.vmap(lambda k: jax.random.permutation(k, grid.size))(keys)
 
 
+def masked_share(key: Any, batch: int, least: float) -> jax.Array:
+    """float32 [B, 1]: from a Gaussian around 1 with deviation 0.25, cut to [least, 1] (MAR, arXiv 2406.11838)."""
+    return 1.0 + 0.25 * jax.random.truncated_normal(key, (least - 1.0) / 0.25, 0.0, (batch, 1))
+
+
 def scheduled(
     grid: Grid, key: Any, batch: int, steps: int, given: np.ndarray | None, schedule: Callable
 ) -> Order:
@@ -79,9 +84,7 @@ class RandomSets(Ordering):
         """Slots [B, N]; steps [B, N] are 0 where known and 1 where predicted."""
         key_slots, key_ratio = jax.random.split(key)
         n, batch = self.grid.size, len(content)
-        low = (self.mask_ratio_min - 1.0) / 0.25
-        ratio = 1.0 + 0.25 * jax.random.truncated_normal(key_ratio, low, 0.0, (batch, 1))
-        known = n - jnp.ceil(n * ratio).astype(jnp.int32)
+        known = n - jnp.ceil(n * masked_share(key_ratio, batch, self.mask_ratio_min)).astype(jnp.int32)
         return Order(random_slots(self.grid, key_slots, batch), (jnp.arange(n) >= known).astype(jnp.int32))
 
     def decoding(self, key: Any, batch: int, steps: int = 0, given: np.ndarray | None = None) -> Order:

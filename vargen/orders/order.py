@@ -72,6 +72,8 @@ class Ordering(Protocol):
       foretold: whether the slots that are known tell which comes next, also where it is random.
       partial: whether a training pass may have some of the slots alone (`Order.exists`).
       most_known: the most slots that are known, and not predicted, in a training pass.
+      by_level: whether steps are random sets of one level, after those of the levels before; in training each level
+        has known slots and others then.
       proposes: what a step of decoding looks at: "step", the slots that it keeps; "rest", every slot that is unknown;
         or "level", every one of its part of the sequence (`Order.parts`). Of more slots than it has a step keeps as
         many as these: which, says `revise`.
@@ -83,6 +85,7 @@ class Ordering(Protocol):
     proposes: Literal["step", "rest", "level"] = "step"
     foretold: bool = False
     partial: bool = False
+    by_level: bool = False
 
     @property
     def most_known(self) -> int:

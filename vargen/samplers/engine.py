@@ -103,7 +103,7 @@ def begin(
         order,
         jnp.broadcast_to(jnp.asarray(order.slots), (batch, sequence.grid.size)),
         draws or keyed(key_slots, batch, sequence.grid.size),
-        sampling.scales(order.sizes, order.parts) if sampling.guided else None,
+        sampling.scales(order.sizes, order.parts, order.segments) if sampling.guided else None,
         sampling,
         kept,
         other,
@@ -133,9 +133,11 @@ def check(generator, order: Order, sampling: Sampling) -> None:
     POLICIES[sampling.policy].check(generator, order)
 
 
-def _no_scores(call: Call) -> jax.Array:
+def _no_scores(call: Call) -> jax.Array | None:
     """Zeros for the scores of all slots, in whatever shape the head gives them."""
     batch, n = call.slots.shape
+    if call.generator.head.around:
+        return None
     each = (1,) if call.generator.head.each_stage else ()
     hidden = jnp.zeros((len(call.condition.prefix), n, *each, call.generator.width))
     guidance = call.guidance(0)

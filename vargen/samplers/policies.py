@@ -79,7 +79,7 @@ def groups(order: Order, feed, proposes: str = "step") -> list[list[Step]]:
 
     First the passes for slots that are given. Then with a cache neighbours that the feed calls alike; a group of one
     runs with its place known before tracing, and touches no row that doesn't exist yet. Without a cache up to
-    `PIECES` groups padded to their longest step.
+    `PIECES` groups of each segment, padded to their longest step.
     """
     sizes, starts = order.sizes.tolist(), order.starts.tolist()
     first = starts.index(order.given) if order.given < sum(sizes) else len(sizes)
@@ -100,8 +100,10 @@ def groups(order: Order, feed, proposes: str = "step") -> list[list[Step]]:
         return given + [
             list(group) for _, group in itertools.groupby(steps, lambda s: (s.segment, feed.alike(s)))
         ]
-    cuts = np.unique(np.linspace(0, len(steps), PIECES + 1).round().astype(int)).tolist()
-    pieces = [steps[low:high] for low, high in itertools.pairwise(cuts)]
+    pieces = []
+    for alike in (list(group) for _, group in itertools.groupby(steps, lambda s: s.segment)):
+        cuts = np.unique(np.linspace(0, len(alike), PIECES + 1).round().astype(int)).tolist()
+        pieces += [alike[low:high] for low, high in itertools.pairwise(cuts)]
     return given + [
         [
             dataclasses.replace(s, size=max(s.size for s in piece), most_known=max(s.start for s in piece))

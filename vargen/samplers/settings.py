@@ -35,6 +35,8 @@ class Sampling:
         1 + t s/(T - 1) (VAR, official code).
       guidance_start: where the linear schedules start.
       guidance_power: power of "cosine".
+      guidance_before: guidance of the levels before the last, of an order level by level; each level has a schedule of
+        its own then. None: one schedule for all (static).
       guidance_steps: steps with guidance, counted from the first; 0 means all.
       guidance_rise: steps after which "ramp" reaches 1 + t, and goes on: T - 1 of the formula is at most that; 0 for no
         limit (FlexVAR, official code, has 9).
@@ -64,6 +66,7 @@ class Sampling:
     guidance_schedule: str = dataclasses.field(default="constant", metadata={"static": True})
     guidance_start: float = dataclasses.field(default=1.0, metadata={"static": True})
     guidance_power: float = dataclasses.field(default=1.0, metadata={"static": True})
+    guidance_before: tuple[float, ...] = dataclasses.field(default=(), metadata={"static": True})
     guidance_steps: int = dataclasses.field(default=0, metadata={"static": True})
     guidance_rise: int = dataclasses.field(default=0, metadata={"static": True})
     guidance_side: int = dataclasses.field(default=0, metadata={"static": True})
@@ -89,13 +92,14 @@ class Sampling:
         neutral = 0.0 if s.guidance_schedule == "ramp" else 1.0
         return dataclasses.replace(
             s,
-            guided=(float(s.guidance), s._first) != (neutral, 1.0),
+            guided=any((float(w), s._first) != (neutral, 1.0) for w in (s.guidance, *s.guidance_before)),
             nucleus=any(float(p) < 1.0 for p in each),
             guidance=float(s.guidance),
             spatial_guidance=float(s.spatial_guidance),
             spatial=float(s.spatial_guidance) != 1.0,
             temperature=float(s.temperature),
             top_p=tuple(map(float, each)) if isinstance(s.top_p, tuple) else float(s.top_p),
+            guidance_before=tuple(map(float, s.guidance_before)),
             random_sides=tuple(s.random_sides),
             schedule=tuple(map(tuple, s.schedule)),
         )
@@ -133,17 +137,42 @@ class Sampling:
         """Where the schedule starts."""
         return self.guidance_start if self.guidance_schedule.startswith("linear") else 1.0
 
-    def scales(self, sizes: np.ndarray, parts: tuple[int, ...] = ()) -> jax.Array:
+    def scales(
+        self, sizes: np.ndarray, parts: tuple[int, ...] = (), levels: np.ndarray | None = None
+    ) -> jax.Array:
         """float32 [T]: the guidance scale of each step.
 
         Args:
           sizes: int [T], slots of the steps.
           parts: as of `Order`. The schedule goes by parts then; steps after the first of a part have no guidance.
+          levels: of each slot in sequence, int [N], of an order level by level; None for one.
+
+        Raises:
+          ValueError: guidance for another number of levels.
         """
         if parts:
             firsts = np.cumsum([0, *parts[:-1]])
-            each = self.scales(np.add.reduceat(sizes, firsts))
-            return jnp.ones(len(sizes), jnp.float32).at[firsts].set(each)
+            of_parts = self.scales(np.add.reduceat(sizes, firsts))
+            return jnp.ones(len(sizes), jnp.float32).at[firsts].set(of_parts)
+        if not self.guidance_before:
+            return self._scales(sizes)
+        each = (*self.guidance_before, self.guidance)
+        of_steps = np.zeros(1, int) if levels is None else np.asarray(levels)[np.cumsum(sizes) - sizes]
+        if (count := int(of_steps.max(initial=0)) + 1) != len(each):
+            raise ValueError(
+                f"sampling.guidance_before: expected one number for each level before the last, {count - 1}, found "
+                f"{len(each) - 1}"
+            )
+        scales = jnp.zeros(len(sizes), jnp.float32)
+        for level, scale in enumerate(each):
+            own = np.flatnonzero(of_steps == level)
+            scales = scales.at[own].set(dataclasses.replace(self, guidance=scale)._scales(sizes[own]))
+        return scales
+
+    def _scales(self, sizes: np.ndarray) -> jax.Array:
+        """Those of one schedule over all steps."""
+        if not len(sizes):
+            return jnp.zeros(0, jnp.float32)
         steps, known = len(sizes), np.cumsum(sizes)
         s = np.arange(steps)
         if self.guidance_schedule == "ramp":

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from vargen import content as contents
 from vargen.draws import Draws
 from vargen.feeds.rows import Step
-from vargen.heads.head import Sample, together
+from vargen.heads.head import Around, Sample, together
 from vargen.samplers.call import Call, Decoding
 
 
@@ -25,6 +25,7 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
     """
     call = call.at(decoding, step)
     content, score, cache, sequence = decoding.content, decoding.score, decoding.cache, decoding.slots
+    state = decoding.state
     if not drawn:
         cache = call.step(decoding, content, step, layers)[2]
     else:
@@ -34,7 +35,7 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
         put = jnp.where(at < (step.start + step.count if sequence is None else n), slots, n)
         draws, guidance = call.draws.at(slots), call.guidance(step.index)
         if call.generator.head.levels is None:
-            sample, cache = at_once(call, decoding, step, draws, guidance, layers)
+            sample, cache, state = at_once(call, decoding, step, put, draws, guidance, layers)
         else:
             sample, cache = jointly(call, decoding, step, put, draws, guidance, layers)
         if (slot := call.generator.tokenizer.slot).stop is not None:  # so is what comes after a stop code
@@ -44,35 +45,47 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
         content = keeping(call.kept, contents.put(content, put, sample.content))
         if score is not None and sample.score is not None:
             score = contents.put(score, put, sample.score)
-    state = call.feed("absorb", decoding.state, content, step, call.quantizer)
+    state = call.feed("absorb", state, content, step, call.quantizer)
     return Decoding(content, state, cache, score, sequence)
 
 
-def at_once(call: Call, decoding: Decoding, step: Step, draws: Draws, guidance, layers=None):
+def at_once(call: Call, decoding: Decoding, step: Step, slots, draws: Draws, guidance, layers=None):
     """A step in one pass, of which the head draws from the last hidden vectors, or a code after each stage.
 
     Args:
       call, decoding, step, layers: as of `advance`.
+      slots: int [B, size]: of the step; N where there is none.
       draws, guidance: of the step.
 
     Returns:
-      The `Sample`, and the cache.
+      The `Sample`, the cache, and the feed's state.
     """
+    head = call.generator.head
     samples: list[Sample] = []
 
     def draw(hidden, rows):
         """Draws from the hidden vectors; the rows, told what was drawn of their slots."""
-        args = (hidden, draws, rows.layout, call.sampling.of_step(step.size), guidance, call.quantizer)
-        samples.append(call.head("sample", *args, branch=rows.layout.branch))
+        branch = rows.layout.branch
+        how = (rows.layout, call.sampling.of_step(step.size), guidance, call.quantizer)
+        if head.around:
+            how = (*how, Around(slots, decoding.content, known_before(call, step)))
+        samples.append(call.head("sample", hidden, call.draws if head.around else draws, *how, branch=branch))
         if rows.content is None:
             return rows
         told = rows.content.at[..., len(samples) - 1].set(samples[-1].content)
         return dataclasses.replace(rows, content=told)
 
-    between = draw if call.generator.head.each_stage else None
+    between = draw if head.each_stage else None
     hidden, rows, cache = call.step(decoding, decoding.content, step, layers, between)
     draw(hidden, rows)
-    return together(samples), cache
+    own = call.generator.rows_of(hidden, rows, slots) if head.around else hidden
+    return together(samples), cache, call.feed("remember", decoding.state, own, slots)
+
+
+def known_before(call: Call, step: Step) -> jax.Array:
+    """bool [B, N], canonical: which slots are known when a step begins."""
+    known = jnp.broadcast_to(jnp.arange(call.slots.shape[1]) < step.start, call.slots.shape)
+    return contents.put(jnp.zeros(known.shape, bool), call.slots, known)
 
 
 def _revised(call: Call, step: Step, slots, sample, draws) -> jax.Array:

@@ -234,6 +234,7 @@ def build_pyramid_kl(
     encoder: Mapping[str, Any] = CONV,
     levels: Annotated[tuple[int | tuple[int, int], ...], SIZE] = (1, 2, 4, 8, 16),
     channels: Annotated[int, SIZE] = 16,
+    of: Annotated[str, OneOf("latents", "pictures")] = "latents",
     spread: Annotated[str, OneOf("direct", "whole")] = "whole",
     kl_weight: Annotated[float, AtLeast(0)] = 1e-6,
     scale: Annotated[float, Above(0)] = 0.2325,
@@ -247,9 +248,15 @@ def build_pyramid_kl(
       levels: sides, or (height, width) pairs, coarse to fine; the last is the encoder's grid.
 
     Raises:
-      UserError: the last level is not the encoder's grid, or a level is larger than it.
+      UserError: the last level is not the encoder's grid, or a level is larger than it; levels are to be pictures for
+        an encoder of one size alone.
     """
     codec = _codec(encoder, image_size, image_channels, channels, 2, dtype)
+    if of == "pictures" and not codec.any_size:
+        raise UserError(
+            "config field tokenizer.of: pictures need an encoder that takes images of any size, such as conv, found "
+            f"{encoder.get('name')}"
+        )
     return _made(PyramidKL, locals(), grid=_levels(levels, codec.grid, encoder, image_size), vocab=0)
 
 

@@ -44,6 +44,10 @@ class KL(Autoencoder):
     def moments(self, params: dict, images: jax.Array) -> jax.Array:
         """[B, H, W, C_image] -> mean and standard deviation of the scaled latents, float32 [B, N, 2C]."""
         check_images(self, images)
+        return self.scaled_moments(params, images)
+
+    def scaled_moments(self, params: dict, images: jax.Array) -> jax.Array:
+        """As `moments`, of images of any size that the encoder takes."""
         mean, log_variance = self._posterior(params, images)
         scale = params["quantizer"]["scale"]
         return flat(jnp.concatenate([scale * mean, scale * jnp.exp(0.5 * log_variance)], axis=-1))

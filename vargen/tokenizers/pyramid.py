@@ -17,7 +17,7 @@ import numpy as np
 from vargen.errors import UserError
 from vargen.slots import Grid
 from vargen.tokenizers import resample
-from vargen.tokenizers.autoencoder import Autoencoder, flat
+from vargen.tokenizers.autoencoder import Autoencoder, check_images, flat
 from vargen.tokenizers.kl import KL
 from vargen.tokenizers.tokenizer import Leveled
 from vargen.tokenizers.vq import VQ, normalised
@@ -157,7 +157,14 @@ class PyramidVQ(Pyramid, VQ):
 
 @dataclasses.dataclass(frozen=True)
 class PyramidKL(Pyramid, KL):
-    """Latents of the whole picture, and their averages at each level; the last is the latents themselves."""
+    """Latents at each level, of which the last are the whole picture's.
+
+    Attributes:
+      of: what the other levels are: "latents", averages of the last's (FlowAR); "pictures", the latents of the picture
+        itself, resized by cubic interpolation (Hi-MAR, arXiv 2505.20288).
+    """
+
+    of: str
 
     def encode(self, params: dict, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """[B, H, W, C_image] -> float32 [B, N, C], level by level: of the mode, or with a key of a sample."""
@@ -166,12 +173,24 @@ class PyramidKL(Pyramid, KL):
             return self.averages(moments[..., : self.channels])
         return self.sample_moments(moments, key)
 
+    def moments(self, params: dict, images: jax.Array) -> jax.Array:
+        """Of the last level, float32 [B, h w, 2C]; of all that are pictures, float32 [B, N, 2C]."""
+        if self.of == "latents":
+            return super().moments(params, images)
+        check_images(self, images)
+        pixels = [size // n for size, n in zip(self.image_size, self.codec.grid, strict=True)]
+        sizes = [(h * pixels[0], w * pixels[1]) for h, w in self.grid.levels]
+        found = [self.scaled_moments(params, resample.bicubic(images, size)) for size in sizes]
+        return jnp.concatenate(found, axis=1)
+
     def sample_moments(self, moments: jax.Array, key: jax.Array) -> jax.Array:
-        """Of the last level alone, float32 [B, h w, 2C] -> a sample of it at all levels, float32 [B, N, C]."""
+        """What `moments` gave -> a sample of it at all levels, float32 [B, N, C]."""
         return self.averages(super().sample_moments(moments, key))
 
     def averages(self, latents: jax.Array) -> jax.Array:
-        """Scaled latents float32 [B, h w, C] -> float32 [B, N, C]."""
+        """Scaled latents float32 [B, h w, C] -> float32 [B, N, C]; those of pictures are that already."""
+        if self.of == "pictures":
+            return latents
         whole = latents.reshape(len(latents), *self.codec.grid, self.channels)
         return jnp.concatenate([flat(resample.area(whole, size)) for size in self.grid.levels], axis=1)
 
