@@ -65,11 +65,18 @@ def test_digits(name):
 def test_other_digits():
     """All that were measured are shown."""
     shown = {name: row for name, (row,) in rows("On the digits", 6).items() if name}
-    named = {re.sub("-(?=transformer)|,.*", "", name.lower()): row for name, row in shown.items()}
+    named = {re.sub("-(?=transformer|mar|lm)|,.*", "", name.lower()): row for name, row in shown.items()}
     measured = {k: v for k, v in DIGITS["on_a_shared_core"].items() if k != "note"}
     assert named.keys() == measured.keys()
     for name, row in named.items():
         agree(row, [*quality(measured[name]), measured[name]["psnr_db"]])
+
+
+def test_passes_of_hmar():
+    text = re.search(r"HMAR in other numbers of passes.*?\n\n", README, flags=re.DOTALL)[0]
+    found = {k: v for k, v in DIGITS["hmar_seeds"].items() if k != "note"}
+    means = [[sum(seed[i] for seed in seeds) / len(seeds) for i in (1, 3)] for seeds in found.values()]
+    agree([text], [*(distance for distance, _ in means), *percent(*(recall for _, recall in means))])
 
 
 def test_mixers():

@@ -65,10 +65,11 @@ def facts(model: Model) -> dict[str, str]:
 
 
 def part_text(part: Any) -> str:
-    """A part on one line: its name and options."""
+    """A part on one line: its name and options; of parts by their names these."""
     shown = {k: part_text(v) if hasattr(v, "items") else v for k, v in sorted(part.items()) if k != "name"}
     options = ", ".join(f"{k} {v}" for k, v in shown.items())
-    return f"{part['name']} ({options})" if options else part["name"]
+    name = part.get("name", "")
+    return " ".join(text for text in (name, options and f"({options})") if text)
 
 
 def machine() -> str:

@@ -43,7 +43,9 @@ class LevelSets(Ordering):
 
     def training(self, key: Any, content: Any, progress: Any = None) -> Order:
         """Slots, steps [B, N]; the level of each, int [N]."""
-        batch, slots, steps = len(content), [], []
+        batch = len(content)
+        slots: Any = []
+        steps: Any = []
         for level, n in enumerate(self.grid.level_sizes):
             key, key_slots, key_ratio = jax.random.split(key, 3)
             if self.ratios[level] == "normal":
@@ -53,8 +55,8 @@ class LevelSets(Ordering):
             masked = jnp.clip(jnp.ceil(n * share), 1, n).astype(jnp.int32)
             slots.append(self._slots(key_slots, batch, level))
             steps.append(2 * level + (jnp.arange(n) >= n - masked))
-        found = (jnp.concatenate(x, axis=1).astype(jnp.int32) for x in (slots, steps))
-        return Order(*found, segments=self.grid.coords[:, 0])
+        slots, steps = (jnp.concatenate(x, axis=1).astype(jnp.int32) for x in (slots, steps))
+        return Order(slots, steps, segments=self.grid.coords[:, 0])
 
     def decoding(self, key: Any, batch: int, steps: int = 0, given: np.ndarray | None = None) -> Order:
         """Slots [B, N] at random within each level; `steps` are those of the last level."""
