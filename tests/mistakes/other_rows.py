@@ -28,7 +28,6 @@ OTHERS = [
     Row(f"{EVALUATE} --preset papers", ("--preset", "papers")),
     Row(f"{EVALUATE} --out /proc/nowhere", ("/proc/nowhere",)),
     Row("complete --workdir {model}", ("--keep",)),
-    Row("complete --workdir {model} --keep top", ("kept", "slots are patches")),
     Row("complete --workdir {model} --keep 9", ("kept", "from 1 to 4")),
     Row("complete --workdir {tmp}/nowhere --keep top", ("nowhere", "found none")),
     Row("complete --workdir {model} --keep {tmp}/none.png", ("--keep", "none.png", "found none")),

@@ -22,7 +22,7 @@ EXAMPLES = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
     known = f"whose names are wanted: {', '.join(SYSTEMS)}"
-    parser.add_argument("system", choices=list(SYSTEMS), metavar="SYSTEM", help=known)
+    parser.add_argument("system", choices=list(SYSTEMS), metavar="system", help=known)
     parser.add_argument(
         "--workdir", metavar="DIR", required=True, help="a trained or imported model; or hf://OWNER/REPO"
     )

@@ -34,7 +34,7 @@ EXAMPLES = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
     known = f"whose files they are: {', '.join(SYSTEMS)}"
-    parser.add_argument("system", choices=list(SYSTEMS), metavar="SYSTEM", help=known)
+    parser.add_argument("system", choices=list(SYSTEMS), metavar="system", help=known)
     parser.add_argument(
         "--tokenizer", metavar="FILE", required=True, help="the tokenizer's weights, also on the hub"
     )
