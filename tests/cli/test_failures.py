@@ -294,16 +294,31 @@ def test_settings_of_jax(variable, value, words, tmp_path):
     assert not (tmp_path / "w").exists()
 
 
+def test_ctrl_c_waits_for_jaxlibs_import():
+    """An error inside it would reach C++ and abort the process."""
+    imported = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(0.1)\ndone = True"
+    module = {"__name__": "jaxlib.somewhere"}
+    outcome = failures.Outcome("vargen")
+    with pytest.raises(KeyboardInterrupt), failures.signals(outcome):
+        exec(imported, module)
+        time.sleep(60)
+    assert module["done"] and outcome.signalled == signal.SIGINT
+
+
 @pytest.mark.parametrize("after", [0.1, 1.0])
 def test_ctrl_c_twice_is_one_line(after, tmp_path):
+    # What the installed command is, and a sign that Python has started, before which nobody can answer.
+    code = "from vargen.__main__ import main; import sys; print(flush=True); sys.exit(main())"
     process = subprocess.Popen(
-        [sys.executable, "-m", "vargen", "train", "--config", "configs/var.py:digits", "--workdir", tmp_path / "w"],
+        [sys.executable, "-c", code, "train", "--config", "configs/var.py:digits", "--workdir", tmp_path / "w"],
         cwd=os.path.dirname(os.path.dirname(os.path.dirname(__file__))),
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which jobs in the background ignore
     )  # fmt: skip
     try:
+        process.stdout.readline()
         time.sleep(after)
         for _ in range(2):
             time.sleep(0.02)

@@ -160,7 +160,7 @@ def test_guidance_schedules():
     by_level = Sampling.make(guidance=3.0, guidance_schedule="linear", guidance_before=(2.0,))
     levels = np.repeat([0, 1], [4, 12])
     expected = np.r_[1 + np.array([1, 3]) / 4, 1 + 2 * np.array([4, 11]) / 12]
-    np.testing.assert_allclose(by_level.scales(sizes, levels), expected, rtol=1e-6)
+    np.testing.assert_allclose(by_level.scales(sizes, levels=levels), expected, rtol=1e-6)
     with pytest.raises(
         ValueError, match="guidance_before: expected one number for each level .*, 0, found 1"
     ):

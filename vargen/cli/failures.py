@@ -168,12 +168,16 @@ def signals(outcome: Outcome) -> Iterator[None]:
         return
 
     def stop(number: int, frame: Any) -> None:
+        nonlocal reminder
         outcome.signalled = number
-        while frame is not None and frame.f_code is not again.__code__:
+        while frame is not None and frame.f_code is not again.__code__ and not _loads_jaxlib(frame):
             frame = frame.f_back
         if frame is None:
             heard.set()
             raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+        if frame.f_code is not again.__code__ and (reminder is None or not reminder.is_alive()):
+            reminder = threading.Thread(target=remind, daemon=True)
+            reminder.start()
 
     def remind() -> None:
         while not heard.wait(0.02):
@@ -200,6 +204,7 @@ def signals(outcome: Outcome) -> Iterator[None]:
     }
     caught = [n for n, handler in usual.items() if signal.getsignal(n) == handler]  # nohup ignores one
     main, heard = threading.main_thread().ident, threading.Event()
+    reminder: threading.Thread | None = None
     hooks = sys.unraisablehook, sys.excepthook
     sys.unraisablehook, sys.excepthook = again, quiet
     for number in caught:
@@ -211,6 +216,11 @@ def signals(outcome: Outcome) -> Iterator[None]:
         for number in caught:
             signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else usual[number])
         sys.unraisablehook, sys.excepthook = hooks
+
+
+def _loads_jaxlib(frame: Any) -> bool:
+    """Whether this is jaxlib's import: an error inside it ends in C++, which aborts the process."""
+    return frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__", "").startswith("jaxlib")
 
 
 @contextlib.contextmanager
