@@ -31,6 +31,7 @@ from systems import (
 )
 
 from vargen import models, orders, parts
+from vargen.cli import common
 from vargen.conditioning import Captions
 from vargen.config import part
 from vargen.errors import UserError
@@ -290,6 +291,8 @@ def test_sampling_mistakes():
     ):
         with pytest.raises(UserError, match=message):
             model.sample([1], 0, **options)
+        with pytest.raises(UserError, match=message):  # before the first of them is asked for
+            common.sample_batches(model, [1], 0, 1, **options)
     with pytest.raises(UserError, match="class: expected 0 to 9, found 11"):
         model.sample([1, 11], 0)
     with pytest.raises(UserError, match="explicit likelihood"):

@@ -262,7 +262,9 @@ def test_completion_refuses(models):
         (TOP[:8], "kept: expected bool [16, 16], the pixels that stay, found an array [8, 16]"),
         (TOP * 2, "kept: expected bool [16, 16], the pixels that stay, found other values than 0 and 1"),
         (np.zeros((16, 16), bool), "kept: expected at least a patch of 4x4 pixels, found none"),
-        (~TOP, "given slots: in this order they must be whole steps, from the first one on"),
+        (np.ones((16, 16), bool), "kept: expected a part that is drawn anew, found that all stays"),
+        (1, "kept: expected a part of the picture, as there is one level, found 1 of them"),
+        (~TOP, "kept: expected whole steps of the order, from the first one on, found others"),
         ("top", "kept: expected bool"),
         (None, "kept: expected bool"),
     ):

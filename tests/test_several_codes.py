@@ -117,8 +117,14 @@ def test_a_model_of_classes_alone():
     assert [x.shape for x in jax.tree.leaves(shapes)] == [(10, 16)]
     labels = jnp.arange(10)
     np.testing.assert_array_equal(condition.drop(labels, jax.random.key(0)), labels)
-    with pytest.raises(ValueError, match="guidance: needs a model that learnt without labels too"):
+    with pytest.raises(
+        ValueError, match="sampling.guidance: expected none, as the model has learnt no pictures"
+    ):
         condition.without(labels)
+    with pytest.raises(
+        UserError, match="sampling.guidance: expected none, as the model has learnt no pictures"
+    ):
+        Model(c, {}, {}).sampling(guidance=2.0)
     with pytest.raises(UserError, match="class: expected 0 to 9, found none"):
         condition.parse([3, None])
 

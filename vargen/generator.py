@@ -195,12 +195,16 @@ class Generator:
 
     def kept(self, content, labels, known):
         """What is known beforehand, as of `told`, where slots of the picture are: its content [B, n, ...], bool [n]."""
-        told = self.told(labels)
-        if told is None:
-            return content, known
-        joined = self.joined(content, labels)[0]
-        told[1][self.sequence.slots(PICTURE)] = known
-        return joined, told[1]
+        return self.joined(content, labels)[0], self.known(known)
+
+    def known(self, slots):
+        """bool [N]: slots of the picture, bool [n], and those of which labels tell."""
+        segment = self.condition.segment
+        if segment is None:
+            return slots
+        known = self.sequence.known(segment.name)
+        known[self.sequence.slots(PICTURE)] = slots
+        return known
 
     def picture(self, content, order: Order):
         """The picture's content, and the order in which its own slots came, of what was decoded."""

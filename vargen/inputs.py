@@ -107,37 +107,44 @@ def slots(tokenizer: Any) -> tuple[tuple[int, ...], str]:
     return shape, f"floats [B, {sizes}]"
 
 
-def kept(value: Any, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
+def kept(value: Any, tokenizer: Any, name: str = "kept") -> tuple[np.ndarray, np.ndarray]:
     """Which pixels stay, bool [H, W], and which slots lie in them with all of their pixels, bool [N].
 
     Args:
       value: bools, or 0 and 1; or one whole number: of how many levels, the first ones, all slots stay.
       tokenizer: the model's.
+      name: what it is called in messages.
 
     Raises:
       UserError: another shape or other values, a tokenizer whose slots are no patches of a picture, no such number of
-        levels, no slot that stays.
+        levels, no slot that stays, or none that doesn't.
     """
     size, levels = tokenizer.image_size, tokenizer.grid.levels
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        count = whole(value, "kept", 1, len(levels))
-        return np.ones(size, bool), tokenizer.grid.coords[:, 0] < count
     wanted = f"bool [{size[0]}, {size[1]}], the pixels that stay"
-    found = np.asarray(array(value, "kept", wanted))
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        if len(levels) == 1:
+            raise UserError(
+                f"{name}: expected a part of the picture, as there is one level, found {value} of them"
+            )
+        count = whole(value, name, 1, len(levels) - 1)
+        return np.ones(size, bool), tokenizer.grid.coords[:, 0] < count
+    found = np.asarray(array(value, name, wanted))
     if found.shape != tuple(size) or not np.isin(found, (0, 1)).all():
         shown = f"an array {list(found.shape)}" if found.shape != tuple(size) else "other values than 0 and 1"
-        raise UserError(f"kept: expected {wanted}, found {shown}")
+        raise UserError(f"{name}: expected {wanted}, found {shown}")
     lie = len(levels) == 1 or isinstance(tokenizer, Leveled)
     patches = lie and tokenizer.grid.frames == 1 and tokenizer.slot.stop is None
     if not patches or any(s % n for s, n in zip(size, levels[-1], strict=True)):
         raise UserError(
-            f"kept: expected a tokenizer whose slots are patches of the image, found levels of {list(levels)}"
+            f"{name}: expected a tokenizer whose slots are patches of the image, found levels of {list(levels)}"
         )
     found = found.astype(bool)
     rows, columns = (s / n for s, n in zip(size, levels[-1], strict=True))
     known = np.concatenate([_inside(found, level) for level in levels])
     if not known.any():
-        raise UserError(f"kept: expected at least a patch of {rows:g}x{columns:g} pixels, found none")
+        raise UserError(f"{name}: expected at least a patch of {rows:g}x{columns:g} pixels, found none")
+    if known.all():
+        raise UserError(f"{name}: expected a part that is drawn anew, found that all stays")
     return found, known
 
 

@@ -13,8 +13,10 @@ from vargen import inputs, limits, schema
 from vargen.errors import UserError
 from vargen.generator import Generator
 from vargen.models import build_generator, build_tokenizer, count_text, sampled
-from vargen.samplers import Sampling, decode
+from vargen.samplers import Sampling, check_ahead, decode
 from vargen.segments import PICTURE
+
+CHECKED = 64  # settings that are remembered to be right
 
 
 class Model:
@@ -58,6 +60,7 @@ class Model:
             self._complete = jax.jit(self._completed, static_argnums=(6, 7))
             self._describe = jax.jit(self._described)
             self._log_likelihood = jax.jit(self.generator.log_likelihood)
+            self._check_ahead = functools.lru_cache(CHECKED)(self._checked)
 
     def with_config(self, config) -> Model:
         """The same parameters under another config (another compute dtype, other sampling settings)."""
@@ -141,20 +144,53 @@ class Model:
         return self._decode(self.tokenizer_params, self.encode(images))
 
     def sampling(self, **options) -> Sampling:
-        """The config's sampling settings with some replaced (those that are not None).
+        """The config's sampling settings with some replaced (those that are not None), held against the generator.
 
         Raises:
-          UserError: an unknown setting, a value out of range, or another number of them than a slot has codes.
+          UserError: an unknown setting, a value out of range, or one that the generator can't take: steps, filters,
+            guidance, a policy; see `samplers.check_ahead`.
         """
-        options = {k: v for k, v in options.items() if v is not None}
         if options.get("levels"):
             raise UserError(
                 "sampling.levels: expected Model.over(levels), which then draws them, found an option"
             )
-        options = {**self.config.sampling, **options}
-        sampling = Sampling.make(**options)
-        sampling.check(self.tokenizer.slot)
+        sampling = Sampling.make(**self._replaced(options))
+        if self.generator is not None:
+            self._check_ahead(sampling)
+            if sampling.spatial and not (
+                self._smaller and self.generator.feed.hides and self.generator.head.enumerable
+            ):
+                raise UserError(
+                    "sampling.spatial_guidance: expected 1 but for several levels of whole pictures, the feed instruct "
+                    f"and a head of one code, found {sampling.spatial_guidance:g}"
+                )
+        if self._smaller is not None:
+            self._smaller.sampling(**self._of_smaller(options))
         return sampling
+
+    def _replaced(self, options) -> dict[str, Any]:
+        return {**self.config.sampling, **{k: v for k, v in options.items() if v is not None}}
+
+    def _of_smaller(self, options) -> dict[str, Any]:
+        """All settings for the smaller one, which may have none by which to guide."""
+        options = {k: v for k, v in self._replaced(options).items() if k != "levels"}
+        return options | dict(spatial_guidance=1.0) if self._smaller._smaller is None else options
+
+    def _checked(
+        self, sampling: Sampling, slots: tuple[bool, ...] = (), how: str = "given", name: str = "given slots"
+    ) -> None:
+        """`samplers.check_ahead` with slots [n] of the picture that are "given" or "kept", called `name` in messages.
+
+        Raises:
+          UserError: what that raises.
+        """
+        known = {how: self.generator.known(np.array(slots))} if slots else {}
+        try:
+            check_ahead(self.generator, sampling, **known)
+        except ValueError as error:
+            found = str(error)
+            of_slots = found.removeprefix("given slots")
+            raise UserError(found if of_slots == found else name + of_slots) from error
 
     def generate(self, labels, key, **options):
         """Contents for labels int32 [B], and the order in which they came.
@@ -176,25 +212,13 @@ class Model:
         generator = self.needs_generator()
         sampling, key = self.sampling(**options), inputs.key(key)
         parsed = self._labels(generator, labels)
-        try:
-            if sampling.spatial and not (
-                self._smaller and generator.feed.hides and generator.head.enumerable
-            ):
-                raise UserError(
-                    "sampling.spatial_guidance: expected 1 but for several levels of whole pictures, the feed instruct "
-                    f"and a head of one code, found {sampling.spatial_guidance:g}"
-                )
-            args = (self.generator_params, self.tokenizer_params["quantizer"], parsed, key, sampling)
-            if self._smaller is None:
-                found = self._generate(*args)
-            else:
-                if self._smaller._smaller is None:
-                    options["spatial_guidance"] = 1.0  # by what a smaller one holds
-                small = self._smaller.generate(labels, key, **options)[0]
-                found = self._enlarge(*args, small)
-            return generator.picture(found.content, found.order)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        args = (self.generator_params, self.tokenizer_params["quantizer"], parsed, key, sampling)
+        if self._smaller is None:
+            found = self._generate(*args)
+        else:
+            small = self._smaller.generate(labels, key, **self._of_smaller(options))[0]
+            found = self._enlarge(*args, small)
+        return generator.picture(found.content, found.order)
 
     def _enlarged(self, params, quantizer, labels, key, sampling, small):
         """`Decoded` around the content [B, N / 4, ...] of a picture of half the size."""
@@ -226,22 +250,41 @@ class Model:
 
         Args:
           images: float [B, H, W, C] in [-1, 1].
-          kept: bool [H, W], pixels that stay; or a number of levels, the coarsest, which stay whole.
+          kept: bool [H, W], pixels that stay; or a number of levels, the coarsest, which stay whole; not all of them.
           labels, key, **options: as for `generate`, a label for each image.
 
         Raises:
-          UserError: as `encode` and `generate`; slots that are no patches; nothing kept, or
-            a part that the order can't begin with; labels other than one for each image.
+          UserError: as `encode`, `generate` and `kept`; labels other than one for each image.
         """
         generator, images = self.needs_generator(), self._images(images)
         sampling, key = self.sampling(**options), inputs.key(key)
         labels = self._labels(generator, labels)
-        pixels, slots = inputs.kept(kept, self.tokenizer)
+        pixels, slots, how = self.kept(kept, **options)
         self._one_for_each(labels, images, "images")
         content = self._encode(self.tokenizer_params, jnp.where(pixels[..., None], images, 0.0))
-        how = "kept" if len(self.tokenizer.grid.levels) > 1 and np.ndim(kept) else "given"
         found = self._redrawn(content, slots, labels, key, sampling, how)
         return self._decode(self.tokenizer_params, generator.picture(found.content, found.order)[0])
+
+    def kept(self, kept, name: str = "kept", **options) -> tuple[np.ndarray, np.ndarray, str]:
+        """What stays in `complete`, held against the model; nothing is drawn.
+
+        Args:
+          kept, **options: as for `complete`.
+          name: what the former is called in messages.
+
+        Returns:
+          The pixels, bool [H, W], and slots, bool [N], that stay; and whether these are "given" or "kept", as `decode`
+          has it.
+
+        Raises:
+          UserError: as `sampling`; slots that are no patches; no such pixels or levels; nothing kept, or all; a part
+            that the order can't begin with.
+        """
+        sampling = self.sampling(**options)
+        pixels, slots = inputs.kept(kept, self.tokenizer, name)
+        how = "kept" if len(self.tokenizer.grid.levels) > 1 and np.ndim(kept) else "given"
+        self._check_ahead(sampling, tuple(slots.tolist()), how, name)
+        return pixels, slots, how
 
     def describe(self, images, key=0, temperature: float = 0.0) -> list[str]:
         """What pictures show, in words, by a generator that writes words too: a text for each.
@@ -254,13 +297,7 @@ class Model:
         Raises:
           UserError: as `encode`; a generator that writes none, or whose texts are numbers.
         """
-        generator, images = self.needs_generator(), self._images(images)
-        if not generator.condition.writes:
-            numbers = "" if generator.condition.segment is None else ", whose captions are numbers"
-            raise UserError(
-                "describe: expected a generator that writes words, found conditioning "
-                f"{self.config.conditioning.name}{numbers}"
-            )
+        generator, images = self.needs_words(), self._images(images)
         sampling = Sampling.make(temperature=temperature)
         content = self._encode(self.tokenizer_params, images)
         quantizer = self.tokenizer_params["quantizer"]
@@ -296,18 +333,14 @@ class Model:
         labels = self._labels(generator, labels)
         self._one_for_each(labels, content, "contents")
         known = np.arange(content.shape[1]) < count
+        self._check_ahead(sampling, tuple(known.tolist()), "given", "count")
         found = self._redrawn(content, known, labels, key, sampling, "given")
         return generator.picture(found.content, found.order)[0]
 
     def _redrawn(self, content, known, labels, key, sampling, how: str):
         """`Decoded` with what is known [N] of the content, which is "given" or "kept" as `decode` has it."""
         quantizer, known = self.tokenizer_params["quantizer"], tuple(known.tolist())
-        try:
-            return self._complete(
-                self.generator_params, quantizer, labels, key, sampling, content, known, how
-            )
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        return self._complete(self.generator_params, quantizer, labels, key, sampling, content, known, how)
 
     def _completed(self, params, quantizer, labels, key, sampling, content, known, how):
         known = self.generator.kept(content, labels, np.array(known))
@@ -387,6 +420,21 @@ class Model:
         if self.generator is None:
             raise UserError("model: expected a trained generator, found a tokenizer alone")
         return self.generator
+
+    def needs_words(self) -> Generator:
+        """The generator, which writes words.
+
+        Raises:
+          UserError: there is none, or none that does.
+        """
+        generator = self.needs_generator()
+        if not generator.condition.writes:
+            numbers = "" if generator.condition.segment is None else ", whose captions are numbers"
+            raise UserError(
+                "describe: expected a generator that writes words, found conditioning "
+                f"{self.config.conditioning.name}{numbers}"
+            )
+        return generator
 
 
 def _count(params: Any) -> str:

@@ -1,5 +1,6 @@
 """Every system that trains on the digits, through all commands, at a tiny size."""
 
+import argparse
 import contextlib
 import io
 import itertools
@@ -11,11 +12,14 @@ import numpy as np
 import pytest
 from commands import ROOT, tiny
 from PIL import Image
+from systems import rqtransformer
 
 import vargen
-from vargen import config, data, fine_tuning, models
-from vargen.cli import main
+from vargen import config, data, fine_tuning, models, progress
+from vargen.cli import complete, main
 from vargen.data import listing
+from vargen.errors import UserError
+from vargen.model import Model
 
 SYSTEMS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 SYSTEMS.remove("orthus")  # which takes captions: tests/cli/test_caption_commands.py
@@ -52,24 +56,10 @@ def workdir(trained, tmp_path_factory):
     return of
 
 
-def test_completions(workdir, tmp_path, capsys):
+def test_completions(workdir, tmp_path, capsys, monkeypatch):
     where, _ = workdir("llamagen")
-    out = tmp_path / "o"
-    run(
-        "complete",
-        "--workdir",
-        where,
-        "--keep",
-        "top",
-        "--classes",
-        3,
-        "--pictures",
-        2,
-        "--count",
-        3,
-        "--out",
-        out,
-    )
+    out, options = tmp_path / "o", ["--pictures", 2, "--count", 3, "--guidance", 1000]
+    run("complete", "--workdir", where, "--keep", "top", *options, "--out", out)
     names = sorted(p.name for p in out.iterdir())
     assert names == [f"{i:04d}-{j:03d}.png" for i in range(2) for j in range(3)]
     drawn = [np.asarray(Image.open(out / name).convert("L")) for name in names]
@@ -80,24 +70,59 @@ def test_completions(workdir, tmp_path, capsys):
     mask = Image.new("L", (32, 32))
     mask.paste(255, (0, 0, 32, 16))
     mask.save(tmp_path / "mask.png")
-    again = tmp_path / "again"
-    options = ("--classes", "3", "--pictures", 2, "--count", 3, "--out", again)
-    run("complete", "--workdir", where, "--keep", tmp_path / "mask.png", *options)
-    for name, image in zip(names, drawn, strict=True):
-        np.testing.assert_array_equal(np.asarray(Image.open(again / name).convert("L")), image)
+    # Each picture is of its own class: the data's, or that of the folder in which it lies.
+    originals, labels = data.arrays(data.load(vargen.load(where).config.data, "test"), 2)
+    assert labels[0] != labels[1]
+    said = [json.loads(Image.open(out / name).text["vargen"])["class"] for name in names]
+    assert said == [str(label) for label in labels for _ in range(3)]
+    for label, original in zip(labels, originals, strict=True):
+        file = tmp_path / "pictures" / str(label) / "any" / "1.png"
+        file.parent.mkdir(parents=True)
+        Image.fromarray(original[..., 0]).save(file)
+    mine = [tmp_path / "pictures" / str(label) for label in labels]
+    for folder, more, same in (
+        ("named", ("--classes", labels[0]), [True, False]),
+        ("mine", ("--input", *mine), [True, True]),
+    ):
+        place = ("--keep", tmp_path / "mask.png", "--out", tmp_path / folder)
+        run("complete", "--workdir", where, *options, *more, *place)
+        again = [np.asarray(Image.open(tmp_path / folder / name).convert("L")) for name in names]
+        assert [np.array_equal(again[i : i + 3], drawn[i : i + 3]) for i in (0, 3)] == same
     capsys.readouterr()
+    monkeypatch.setattr(progress, "bar", None)  # nothing is drawn any more
     for wrong, words in (
-        (["--keep", "bottom"], "given slots: in this order they must be whole steps, from the first one on"),
+        (["--keep", "border"], "--keep border: expected whole steps of the order, from the first one on"),
+        (["--keep", "1"], "--keep 1: expected a part of the picture, as there is one level"),
         (
             ["--keep", "middle"],
-            "--keep middle: expected top, bottom, left, right, border, or a picture, found none",
+            "--keep middle: expected top, bottom, left, right, border, a number of levels, or a picture, found none",
         ),
+        (["--keep", "top", "--steps", "3"], "sampling.steps: this order has 16 steps, found 3"),
         (["--keep", "top", "--classes", "1,2"], "--classes: expected one class for all pictures, found 2"),
         (["--keep", "top", "--classes", "11"], "class"),
     ):
         assert main.main(["complete", "--workdir", str(where), *wrong, "--out", str(tmp_path / "none")]) == 2
         error = capsys.readouterr().err
         assert words in error and error.count("\n") == 1 and not (tmp_path / "none").exists()
+
+
+def test_completions_of_a_class_that_is_not_known(tmp_path):
+    """A model that has learnt no pictures without a class wants to be told those that no folder tells."""
+    c = rqtransformer()
+    c.conditioning = config.part("label", dropout=None)
+    files = [tmp_path / name for name in ("3/1.png", "holiday/2.png")]
+    for file in files:
+        file.parent.mkdir()
+        Image.new("L", (16, 16)).save(file)
+    args = argparse.Namespace(input=[str(file) for file in files], classes=None, pictures=9)
+    for wanted, dropout, found in ((None, 0.1, [3, None]), ("5", None, [5, 5])):
+        c.conditioning.dropout, args.classes = dropout, wanted
+        assert complete.pictures_and_classes(args, Model(c, {}, {}))[1] == found
+    args.classes = None
+    with pytest.raises(
+        UserError, match="--classes: expected the class of picture 1, which isn't known, as .* none$"
+    ):
+        complete.pictures_and_classes(args, Model(c, {}, {}))
 
 
 AGAIN = dict(jpeglm=(), flexvar=("--levels", "1,2,3x4"))

@@ -169,7 +169,7 @@ def test_labels_that_are_never_taken_away():
     table = part.init(jax.random.key(0), part.example())["params"]["classes"]["table"]
     assert nn.meta.unbox(table).shape == (4, 8)
     np.testing.assert_array_equal(part.drop(jnp.arange(4), jax.random.key(0)), np.arange(4))
-    with pytest.raises(ValueError, match="guidance: needs a model that learnt without labels too"):
+    with pytest.raises(ValueError, match="sampling.guidance: expected none, as the model has learnt"):
         part.without(jnp.arange(4))
     with pytest.raises(UserError, match="class: expected 0 to 3, found none"):
         part.parse([1, None])

@@ -39,7 +39,7 @@ def test_only_plain_files_are_read(tmp_path, kind, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert said.count("\n") == 1 and f"folder {tmp_path}: " in said and "no plain file (" in said
     assert f"{tmp_path / 'a'}/odd" in said
-    assert len(reconstruct.read_images([os.fspath(tmp_path)], 9, settings(""))) == 2
+    assert len(reconstruct.read_images([os.fspath(tmp_path)], 9, settings(""))[0]) == 2
     with pytest.raises(UserError, match="odd.png: expected a file, found n"):
         reconstruct.read_images([os.fspath(odd)], 9, settings(""))
     with pytest.raises(UserError, match="odd.png: expected a file, found n"):
@@ -216,10 +216,11 @@ def test_files_and_folders_to_reconstruct(tmp_path, capsys):
     given = [
         os.fspath(p) for p in (tmp_path / "in", named, tmp_path / "phone.jpg", tmp_path / "in" / "9.png")
     ]
-    found = reconstruct.read_images(given, 99, config.images("folder", 4, 3, 0))
+    found, folders = reconstruct.read_images(given, 99, config.images("folder", 4, 3, 0))
     names = ("9.png", "10.png", "sub/1.gif")
     expected = [Image.open(tmp_path / "in" / name).getpixel((0, 0)) for name in names]
     expected += [Image.open(named).getpixel((0, 0)), (254, 0, 0)]
     assert [tuple(image[0, 0].tolist()) for image in found] == expected
+    assert folders == [["in"], ["in"], ["sub", "in"], [tmp_path.name], [tmp_path.name]]
     assert capsys.readouterr().out == f"folder {tmp_path / 'in'}: 2 passed over: 1 .txt, 1 hidden\n"
-    assert len(reconstruct.read_images(given, 2, config.images("folder", 4, 3, 0))) == 2
+    assert len(reconstruct.read_images(given, 2, config.images("folder", 4, 3, 0))[0]) == 2

@@ -120,7 +120,7 @@ def test_given_slots_that_cannot_come_first():
     ):
         _, generator, params, tokenizer_params = make(name)
         with pytest.raises(
-            ValueError, match="given slots: in this order they must be whole (steps|levels), from the first"
+            ValueError, match="given slots: expected whole (steps of the order|levels), from the first one on"
         ):
             generator.ordering.decoding(None, 1, 0, known)
 

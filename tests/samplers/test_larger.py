@@ -50,6 +50,10 @@ def test_around_the_smaller_picture():
     params, quantizer = larger.generator_params, larger.tokenizer_params["quantizer"]
     expected = uncached(larger.generator, params, quantizer, jnp.array(LABELS), key, sampling, given)
     chex.assert_trees_all_equal(large, expected)
+    larger.config.sampling.update(OPTIONS)  # as the commands do; both pictures are drawn so
+    np.testing.assert_array_equal(larger.generate(LABELS, 0)[0], large)
+    with pytest.raises(UserError, match="sampling.steps: expected 1 to 4 .* found 9"):
+        larger.sampling(steps=9)  # which the larger one has
 
 
 def test_guidance_by_the_smaller_picture():

@@ -12,6 +12,7 @@ from systems import SYSTEMS, make
 from uncached import uncached
 
 from vargen import models
+from vargen.cli import common
 from vargen.config import part
 from vargen.errors import UserError
 from vargen.model import Model
@@ -175,6 +176,9 @@ def test_levels_that_cannot_be_drawn():
         UserError, match="sampling.levels: expected a tuple, each a whole number from 1 to 4096"
     ):
         model().over((0, 4))
+    common.check_size(model())
+    with pytest.raises(UserError, match="sampling.levels: .* 16x16 pixels, found ones of 8x8"):
+        common.check_size(model().over((1, 2)))
     with pytest.raises(UserError, match=r"sampling.levels: expected Model.over\(levels\)"):
         model().generate([1], 0, levels=(1, 2))
     c, _, params, tokenizer_params = make("var")
@@ -225,5 +229,5 @@ def test_completions_by_levels_and_by_any_part():
     free = np.asarray(own.generate(labels, 0, temperature=0.1)[0])
     np.testing.assert_array_equal(found[:, 0], free[:, 0])  # nothing is known yet
     assert not np.array_equal(found[:, ~kept], free[:, ~kept])
-    with pytest.raises(UserError, match="kept: expected a whole number from 1 to 4, found 5"):
-        own.complete(images, 5, [1, 2], 0)
+    with pytest.raises(UserError, match="kept: expected a whole number from 1 to 3, found 4"):
+        own.complete(images, 4, [1, 2], 0)

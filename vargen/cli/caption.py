@@ -38,9 +38,11 @@ def run(args: argparse.Namespace) -> None:
     from vargen import data
 
     model = common.load_model(args)
+    model.needs_words()
+    common.check_size(model)
     theirs: list[str] | None = None
     if args.input:
-        images = reconstruct.read_images(args.input, args.count, model.config.data)
+        images, _ = reconstruct.read_images(args.input, args.count, model.config.data)
     else:
         source = data.load(model.config.data, "test")
         images, _ = data.arrays(source, args.count)

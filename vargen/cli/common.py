@@ -120,6 +120,20 @@ def out_directory(args: argparse.Namespace, folder: str = "") -> Path:
     return found
 
 
+def check_size(model: Model) -> None:
+    """Checks that the model's pictures are as large as the data's.
+
+    Raises:
+      UserError: `sampling.levels` make them others.
+    """
+    size, (height, width) = model.config.data.image_size, model.tokenizer.image_size
+    if (height, width) != (size, size):
+        raise UserError(
+            f"sampling.levels: expected those of the data's pictures, {size}x{size} pixels, found ones of "
+            f"{height}x{width}"
+        )
+
+
 def preset(config: ConfigDict, name: str) -> Mapping[str, Any]:
     """A preset's `sampling`, `count` (images of each class) and `resize` (pixels); zeros without a name.
 
@@ -156,22 +170,29 @@ def sample_batches(
       first: the sample to begin with, a multiple of `batch_size`.
       **options: of `Model.generate`.
 
-    Yields:
+    Returns:
       float32 [b, H, W, C] in [-1, 1], in the order of `labels`; the last may be short.
+
+    Raises:
+      UserError: options that the model can't take, before anything is drawn.
     """
     import jax
 
     from vargen import seeds
 
+    model.sampling(**options)
     count = len(jax.tree.leaves(labels)[0])
     batch_size = min(batch_size, count)
-    for start in range(first, count, batch_size):
-        some = jax.tree.map(lambda x, start=start: x[start : start + batch_size], labels)
+
+    def draw(start: int) -> np.ndarray:
+        some = jax.tree.map(lambda x: x[start : start + batch_size], labels)
         key = jax.random.fold_in(seeds.key(seed), start)
         content, order = model.generate(_padded(some, batch_size), key, **options)
         if on_content:
             on_content(content, order)
-        yield decoded(model, content, batch_size, resize)[: count - start]
+        return decoded(model, content, batch_size, resize)[: count - start]
+
+    return map(draw, range(first, count, batch_size))
 
 
 def decoded(model: Model, content: Any, batch_size: int, resize: int = 0) -> np.ndarray:

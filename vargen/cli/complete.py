@@ -11,13 +11,16 @@ from vargen.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+    from vargen.model import Model
+
 SUMMARY = "draw parts of pictures anew (in- and outpainting)"
 DESCRIPTION = """
 Keeps a part of each picture and draws the rest anew, writes each as a PNG into a folder that has nothing
 else in it, and beside it as DIR_sheet.png the pictures, what was kept of them and what came of it. Models
 whose order is random keep any part, and so do those of levels; where levels add up (VAR, HMAR) what is kept
 comes out only as near as the coarsest levels, which lie across it and are drawn, let it. A raster order
-begins at the top. Models of levels keep the coarsest, too: the rest is drawn anew.
+begins at the top. Models of levels keep the coarsest, too: the rest is drawn anew. Each picture stays of its
+class: a held-out one of the data set's, one of --input of the folder's that has the name of a class.
 """
 EXAMPLES = """\
   vargen complete --workdir models/randar_l --input photo.jpg --keep border --classes 207 --count 8
@@ -43,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "models of levels how many of them, the coarsest",
     )
     parser.add_argument(
-        "--classes", metavar="NAME", help="the class of all pictures, by number or name (none is asked for)"
+        "--classes",
+        metavar="NAME",
+        help="the class of all pictures, by number or name (each its own; where that isn't known, none)",
     )
     parser.add_argument(
         "--count", type=flags.number(int, 1, AT_ONCE), default=4, metavar="N", help="completions of each (4)"
@@ -61,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
     import jax
     import numpy as np
 
-    from vargen import classes, data, paths, progress, seeds
+    from vargen import data, progress, seeds
     from vargen.report import pictures
 
     folder = sample_files.folder(common.out_directory(args, "completions"), ["sheet"], args.overwrite)
@@ -69,27 +74,20 @@ def run(args: argparse.Namespace) -> None:
     common.preset(model.config, args.preset)
     if model.needs_generator().condition.takes != "classes":
         raise UserError(f"complete: expected a model of classes, found {model.config.name}, of captions")
-    label = None
-    if args.classes is not None:
-        chosen = classes.parse(paths.text(args.classes), model.classes)
-        if len(chosen) != 1:
-            raise UserError(f"--classes: expected one class for all pictures, found {len(chosen)}")
-        label = chosen[0]
+    common.check_size(model)
+    options = flags.sampling_options(args)
+    model.sampling(**options)
     kept = part(args.keep, model.tokenizer.image_size)
-    stays = np.ones(model.tokenizer.image_size, bool) if isinstance(kept, int) else kept
-    settings = model.config.data
-    if args.input:
-        originals = reconstruct.read_images(args.input, args.pictures, settings)
-    else:
-        originals, _ = data.arrays(data.load(settings, "test"), args.pictures)
+    stays, _, _ = model.kept(kept, f"--keep {args.keep}", **options)
+    originals, labels = pictures_and_classes(args, model)
     total = len(originals) * args.count
-    floats, options = data.to_float(originals), flags.sampling_options(args)
+    floats = data.to_float(originals)
 
     def draw(i: int):
         """The completions of one picture, each by a seed of its own."""
         images = np.repeat(floats[i : i + 1], args.count, axis=0)
         key = jax.random.fold_in(seeds.key(args.seed or 0), i)
-        drawn = model.complete(images, kept, [label] * args.count, key, **options)
+        drawn = model.complete(images, kept, [labels[i]] * args.count, key, **options)
         return pictures.to_uint8(np.clip(np.asarray(drawn), -1, 1))
 
     made_by = sample_files.common_settings(model, args.workdir, completed=len(originals), keep=args.keep)
@@ -99,7 +97,9 @@ def run(args: argparse.Namespace) -> None:
         if not i:
             folder.clear()
         for number, image in enumerate(completions):
+            label = labels[i]
             own = {"picture": i, "completion": number}
+            own["class"] = None if label is None else model.classes[label]
             pictures.save(image, folder.out / f"{i:04d}-{number:03d}.png", made_by | own)
         shown = np.where(stays[..., None], originals[i], 127).astype(np.uint8)
         rows.append(np.stack([originals[i], shown, *completions[:8]]))
@@ -108,6 +108,45 @@ def run(args: argparse.Namespace) -> None:
     print(
         f"{total} completions of {len(originals)} pictures in {folder.out}; look at {folder.sheets['sheet']}"
     )
+
+
+def pictures_and_classes(args: argparse.Namespace, model: Model) -> tuple[np.ndarray, list[int | None]]:
+    """The pictures, uint8 [M, S, S, C], and the number of each one's class: that of --classes, else its own, else None.
+
+    Raises:
+      UserError: no such class or picture; a class that isn't known, of a model that has learnt none without.
+    """
+    from vargen import classes, data, paths
+
+    label = None
+    if args.classes is not None:
+        chosen = classes.parse(paths.text(args.classes), model.classes)
+        if len(chosen) != 1:
+            raise UserError(f"--classes: expected one class for all pictures, found {len(chosen)}")
+        label = chosen[0]
+    if args.input:
+        images, folders = reconstruct.read_images(args.input, args.pictures, model.config.data)
+    else:
+        source = data.load(model.config.data, "test")
+        images, theirs = data.arrays(source, args.pictures)
+        alike = classes.stored(args.workdir) is None and len(source.classes) == len(model.classes)
+        names = (
+            model.classes if alike else source.classes
+        )  # without names numbers are the same, as in evaluation
+        folders = [[names[i]] for i in theirs]
+    if label is not None:
+        return images, [label] * len(images)
+    numbers = {name: i for i, name in enumerate(model.classes)}
+    found = [next((numbers[name] for name in names if name in numbers), None) for names in folders]
+    if None in found:
+        try:
+            model.needs_generator().condition.parse([None])
+        except UserError as error:
+            raise UserError(
+                f"--classes: expected the class of picture {found.index(None)}, which isn't known, as "
+                f"{model.config.name} has learnt no pictures without a class; found none"
+            ) from error
+    return images, found
 
 
 def part(name: str, size: tuple[int, int]) -> np.ndarray | int:
@@ -137,6 +176,8 @@ def part(name: str, size: tuple[int, int]) -> np.ndarray | int:
         return int(name[:9])
     path = paths.path(name, "--keep")
     if not paths.is_file(path):
-        raise UserError(f"--keep {name}: expected {', '.join(PARTS)}, or a picture, found none")
+        raise UserError(
+            f"--keep {name}: expected {', '.join(PARTS)}, a number of levels, or a picture, found none"
+        )
     picture = transforms.fit(image_file.read_image(path, 1, height), height)
     return picture[..., 0] >= 128

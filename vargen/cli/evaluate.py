@@ -47,14 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measures, prints and writes."""
     from vargen import data, report
-    from vargen.cli import evaluate_words, preflight
+    from vargen.cli import evaluate_words
     from vargen.tokenizers import usage
 
     out = common.out_directory(args)
     model = common.load_model(args)
     given = {k: v for k, v in flags.sampling_options(args).items() if v is not None}
     model.config.sampling.update(given)
-    preflight.check_sampling(model.needs_generator(), model.sampling())
+    model.needs_generator()
+    model.sampling()
+    common.check_size(model)
     settings = model.config.evaluation
     samples = settings.samples if args.samples is None else args.samples
     seed = settings.seed if args.seed is None else args.seed
@@ -119,7 +121,7 @@ def evaluate(
     images, original_labels = data.arrays(test, 20)
     originals = data.to_float(images)
     reconstructions = np.clip(data.in_batches(model.reconstruct, originals, size), -1, 1)
-    labels = np.repeat(np.arange(min(c.data.num_classes, 20), dtype=np.int32), 12)
+    labels = np.repeat(np.arange(min(len(model.classes), 20), dtype=np.int32), 12)
     drawn = np.concatenate(list(common.sample_batches(model, labels, seed, size)))
     steps = common.sample_steps(model, labels[::12][:12], seed, min(size, len(labels)))
     report.write(

@@ -97,24 +97,17 @@ def _check_sampling(c: Any, tokenizer: Any, generator: Generator) -> None:
 
 
 def check_sampling(generator: Generator, sampling: Sampling, where: str = "sampling") -> None:
-    """Sampling settings against the order and the head of a generator.
+    """Sampling settings against the parts of a generator.
 
     Raises:
-      UserError: steps that the order doesn't have, filters that the head doesn't know, or a policy that parts don't
-        allow.
+      UserError: naming the field below `where`; see `samplers.check_ahead`.
     """
-
-    def order(key):
-        found = sampling.ordering(generator.ordering).decoding(key, 1, sampling.steps)
-        samplers.check(generator, found, sampling)
-        return found.slots
-
     try:
-        # The number of steps is known without a key.
-        jax.eval_shape(order, jax.eval_shape(lambda: jax.random.key(0)))
+        samplers.check_ahead(generator, sampling)
     except ValueError as error:
-        raise UserError(f"config field {where}{str(error).removeprefix('sampling')}") from error
-    sampling.check(generator.tokenizer.slot, where)
+        field = str(error).removeprefix("sampling.")
+        joint = "." if field != str(error) else ": "
+        raise UserError(f"config field {where}{joint}{field}") from error
 
 
 def _check_memory(group: str, settings: Any, state: Any, batch: dict, devices: int, memory: int) -> None:

@@ -49,8 +49,9 @@ def run(args: argparse.Namespace) -> None:
 
     folder = sample_files.folder(common.out_directory(args, "reconstructions"), ["sheet"], args.overwrite)
     model = common.load_model(args)
+    common.check_size(model)
     if args.input:
-        originals = read_images(args.input, args.count, model.config.data)
+        originals, _ = read_images(args.input, args.count, model.config.data)
     else:
         originals, _ = data.arrays(data.load(model.config.data, "test"), args.count)
     floats = data.to_float(originals)
@@ -80,8 +81,12 @@ def beside(originals: np.ndarray, decoded: np.ndarray, columns: int = 8):
     return pictures.grid(np.stack(rows), row_labels=["original", "decoded"] * (len(rows) // 2))
 
 
-def read_images(names: list[str], most: int, settings) -> np.ndarray:
-    """The first `most` images of files and folders, in natural order within each: uint8 [M, S, S, C].
+def read_images(names: list[str], most: int, settings) -> tuple[np.ndarray, list[list[str]]]:
+    """The first `most` images of files and folders, in natural order within each.
+
+    Returns:
+      uint8 [M, S, S, C]; and of each the names of the folders that it lies in, the nearest first, up to the one that
+      was named.
 
     Raises:
       UserError: nothing there, or a broken image.
@@ -91,14 +96,18 @@ def read_images(names: list[str], most: int, settings) -> np.ndarray:
     from vargen import paths
     from vargen.data import image_file, listing, transforms
 
-    files: list[paths.Path] = []
+    files: dict[paths.Path, list[str]] = {}
     for path in (paths.path(p, "--input") for p in names):
         passed_over = listing.PassedOver()
         inside = listing.pictures_in(path, passed_over) if path.is_dir() else [path]
         if not inside:
             raise listing.no_pictures(path, passed_over)
         passed_over.say(path)
-        files += inside
-    size = settings.image_size
-    images = (image_file.read_image(f, settings.channels, size) for f in list(dict.fromkeys(files))[:most])
-    return np.stack([transforms.fit(image, size) for image in images])
+        named = paths.absolute(path)
+        for file in inside:
+            below = () if file == path else file.relative_to(path).parts[:-1]
+            nearest = named.parent.name if file == path else named.name
+            files.setdefault(file, [paths.text(name) for name in (*below[::-1], nearest)])
+    size, chosen = settings.image_size, list(files)[:most]
+    images = (image_file.read_image(file, settings.channels, size) for file in chosen)
+    return np.stack([transforms.fit(image, size) for image in images]), [files[file] for file in chosen]

@@ -78,7 +78,9 @@ class LabelEmbedding(Apart, nn.Module):
           ValueError: there is no such class.
         """
         if self.dropout is None:
-            raise ValueError("guidance: needs a model that learnt without labels too, expected 1 (none)")
+            raise ValueError(
+                "sampling.guidance: expected none, as the model has learnt no pictures without a class, found some"
+            )
         return jnp.full_like(labels, self.null)
 
     def drop(self, labels, key):

@@ -51,5 +51,7 @@ class Fixed(Ordering):
             return self.order
         first = int(given.sum())
         if not given[self.order.slots[:first]].all() or first not in (*self.order.starts, self.grid.size):
-            raise ValueError("given slots: in this order they must be whole steps, from the first one on")
+            raise ValueError(
+                "given slots: expected whole steps of the order, from the first one on, found others"
+            )
         return dataclasses.replace(self.order, given=first)

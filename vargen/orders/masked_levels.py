@@ -53,7 +53,7 @@ class MaskedLevels(Ordering):
         known = np.zeros(self.grid.size, bool) if given is None else np.asarray(given)
         count = int(known.sum())
         if not known[:count].all() or count not in (*self.grid.level_starts, self.grid.size):
-            raise ValueError("given slots: in this order they must be whole levels, from the first one on")
+            raise ValueError("given slots: expected whole levels, from the first one on, found others")
         order = self._order(count, np.zeros(self.grid.size, bool))
         if steps not in (0, len(order.sizes)):
             raise ValueError(f"sampling.steps: this order has {len(order.sizes)} steps, found {steps}")

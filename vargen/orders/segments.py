@@ -74,4 +74,4 @@ class SegmentOrder(Ordering):
         for slots, segments in zip(*self.tables, strict=True):
             if given is None or given[slots[:first]].all():
                 return Order(slots, np.arange(self.grid.size), first, segments=segments)
-        raise ValueError("given slots: in this order they must be the first ones of a sequence of segments")
+        raise ValueError("given slots: expected the first ones of a sequence of segments, found others")

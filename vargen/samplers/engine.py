@@ -53,7 +53,7 @@ def decode(
     """
     args = (generator, params, quantizer, labels, key, sampling, given, order, draws, scored, kept, unseen)
     call, start = begin(*args)
-    check(generator, call.order, sampling)
+    check(generator, call.order, sampling, kept)
     found, passes = POLICIES[sampling.policy].run(call, start)
     order = call.order
     if found.slots is not None:
@@ -82,10 +82,8 @@ def begin(
     given = generator.told(labels) if given is None else given
     key_order, key_slots = jax.random.split(key)
     if order is None:
-        known = None if given is None else given[1]
-        order = generator.ordering.decoding(key_order, batch, sampling.steps, known)
-        if kept is not None:
-            order = generator.ordering.around(order, kept[1])
+        known, stays = (None if x is None else x[1] for x in (given, kept))
+        order = _order(generator, sampling, key_order, batch, known, stays)
     if sampling.guided:
         without = generator.condition.without(labels)
         other = generator.told(without)
@@ -120,9 +118,35 @@ def begin(
     return call, start
 
 
-def check(generator, order: Order, sampling: Sampling) -> None:
-    """Raises ValueError for filters that the head doesn't know, steps of the likeliest codes where feeds pad them, and
-    a policy that parts or the order don't allow."""
+def check_ahead(generator, sampling: Sampling, given=None, kept=None) -> None:
+    """Whether `decode` would take the settings, by shapes alone: nothing is drawn, no backend is started.
+
+    Args:
+      generator: a `Generator`.
+      sampling: `Sampling`.
+      given, kept: None, or bool [N] NumPy: which slots they are of, as of `decode`.
+
+    Raises:
+      ValueError: no such steps, or slots that can't be given; filters, guidance or a policy that parts don't allow.
+    """
+
+    def begun(key):
+        condition = generator.condition
+        told = None if condition.segment is None else generator.sequence.known(condition.segment.name)
+        order = _order(generator, sampling, key, 1, told if given is None else given, kept)
+        check(generator, order, sampling, kept)
+        if sampling.guided:
+            condition.without(condition.example())
+            sampling.scales(order.sizes, order.parts, order.segments)
+        return order.slots
+
+    jax.eval_shape(begun, jax.eval_shape(lambda: jax.random.key(0)))  # steps are known without a key
+
+
+def check(generator, order: Order, sampling: Sampling, kept=None) -> None:
+    """Raises ValueError for filters that the head doesn't know or slots have no codes for, steps of the likeliest codes
+    where feeds pad them, and a policy that parts, the order or what is kept don't allow."""
+    sampling.check(generator.tokenizer.slot)
     if not generator.head.explicit and (sampling.top_k or sampling.nucleus):
         field = "top_k" if sampling.top_k else "top_p"
         raise ValueError(f"sampling.{field}: expected none, as filters need a categorical head, found one")
@@ -130,7 +154,19 @@ def check(generator, order: Order, sampling: Sampling) -> None:
         raise ValueError(
             "sampling.random_sides: expected none, as they need a categorical head and a feed with a cache, found some"
         )
-    POLICIES[sampling.policy].check(generator, order)
+    policy = POLICIES[sampling.policy]
+    policy.check(generator, order)
+    if kept is not None and not policy.keeps:
+        raise ValueError(
+            f"sampling.policy: {sampling.policy} can't put what is kept into its windows; expected scheduled"
+        )
+
+
+def _order(generator, sampling: Sampling, key, batch: int, given, kept) -> Order:
+    """The order of a call, around the slots that are given and kept, bool [N] or None."""
+    ordering = sampling.ordering(generator.ordering)
+    order = ordering.decoding(key, batch, sampling.steps, given)
+    return order if kept is None else ordering.around(order, kept)
 
 
 def _no_scores(call: Call) -> jax.Array | None:

@@ -39,10 +39,6 @@ def speculative(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
     """First what has arithmetic of its own, then windows of steps that are drafted, and verified (`jacobi`)."""
     if decoding.score is not None:
         raise ValueError("sampling.policy: jacobi keeps no scores; expected scheduled")
-    if call.kept is not None:
-        raise ValueError(
-            "sampling.policy: jacobi can't put what is kept into its windows; expected scheduled"
-        )
     known = passes = 0
     for steps in groups(call.order, call.generator.feed):
         if len(steps) > 1:
@@ -62,15 +58,17 @@ class Policy(NamedTuple):
     Attributes:
       run: (call, decoding) -> the decoding with all slots, and the passes that it took, int [] or [B].
       check: (generator, order), raises ValueError for those that it can't honour.
+      keeps: whether it puts what is kept (`decode`) in the place of what it draws.
     """
 
     run: Callable[[Call, Decoding], tuple[Decoding, Any]]
     check: Callable[[Any, Order], None]
+    keeps: bool = True
 
 
 POLICIES = {
     "scheduled": Policy(scheduled, lambda generator, order: None),
-    "jacobi": Policy(speculative, jacobi.check),
+    "jacobi": Policy(speculative, jacobi.check, keeps=False),
 }
 
 

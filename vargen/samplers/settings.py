@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen import limits, schema
-from vargen.errors import UserError
 from vargen.slots import Slot
 
 FIELDS = limits.fields(schema.Sampling)
@@ -108,18 +107,13 @@ class Sampling:
         """An `Ordering` with the schedule; raises ValueError for one that it can't have."""
         return ordering.scheduled(self.schedule) if self.schedule else ordering
 
-    def check(self, slot: Slot, where: str = "sampling") -> None:
-        """Raises UserError where there are filters for each code of a slot, and it holds another number of them.
-
-        Args:
-          slot: what one holds.
-          where: the settings stand in a config.
-        """
+    def check(self, slot: Slot) -> None:
+        """Raises ValueError where there are filters for each code of a slot, and it holds another number of them."""
         codes = slot.shape[0] if slot.vocab and slot.shape else 0
         for name, value in (("top_k", self.top_k), ("top_p", self.top_p)):
             if isinstance(value, tuple) and len(value) != codes:
                 more = f", or one for each of {codes} codes" if codes else ""
-                raise UserError(f"config field {where}.{name}: expected one number{more}, found {len(value)}")
+                raise ValueError(f"sampling.{name}: expected one number{more}, found {len(value)}")
 
     def of(self, code: int) -> Sampling:
         """The settings for one of the codes that a slot holds."""
