@@ -37,6 +37,9 @@ $(VENV)/.installed-test: $(VENV)/.installed
 quickstart: install
 	@$(BIN)/vargen quickstart --config var:digits --workdir runs/quickstart $(ARGS)
 
+# Some machines forbid Python to keep what it compiled: every process of a test would compile all of JAX again.
+test test-slow test-fuzz test-faults: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
