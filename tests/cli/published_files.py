@@ -57,18 +57,21 @@ def tiny(system):
     return c
 
 
-def disturbed(x):
-    rng = np.random.default_rng(x.size)
-    return x + 0.1 * rng.normal(size=x.shape).astype(np.float32)
+def drawn(path, shape):
+    """Values about those of a start, for which nothing is compiled: scales near 1, all else near 0."""
+    size = int(np.prod(shape.shape))
+    around = 1.0 if path[-1].key == "scale" else 0.0
+    values = around + 0.1 * np.random.default_rng(size).normal(size=shape.shape)
+    return values.astype(shape.dtype)
 
 
 def published(system, c):
     """Random parameters of a config's tokenizer and generator, and the arrays that the authors would publish."""
     found = {}
     for name, built in zip(("tokenizer", "generator"), systems.build(c), strict=True):
-        params = jax.tree.map(np.asarray, jax.jit(built.init)(jax.random.key(len(found))))
-        if name == "generator":  # not the zeros of a start
-            params = jax.tree.map(disturbed, params)
+        params = jax.tree_util.tree_map_with_path(drawn, jax.eval_shape(built.init, jax.random.key(0)))
+        if name == "tokenizer" and "scale" in c.tokenizer:  # in the authors' code, not in their files
+            params["quantizer"]["scale"] = np.full_like(params["quantizer"]["scale"], c.tokenizer.scale)
         arrays = mapping.write(getattr(systems.system(system), name).table(built), params)
         found[name] = params, {k: v for k, v in arrays.items() if "ema_vocab" not in k}
     return found

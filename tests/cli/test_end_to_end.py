@@ -23,7 +23,7 @@ from vargen.model import Model
 
 SYSTEMS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 SYSTEMS.remove("orthus")  # which takes captions: tests/cli/test_caption_commands.py
-OFTEN = ("var", "mar", "llamagen")  # the others take as long, and have the parts of these
+OFTEN = ("var", "mar")  # the others take as long, and have the parts of these
 CONFIG = {system: ROOT / "configs" / f"{system}.py" for system in SYSTEMS}
 
 
@@ -37,7 +37,7 @@ def often(*systems):
 
 
 @pytest.fixture(scope="module")
-def workdir(trained, tmp_path_factory):
+def workdir(trained, judged, tmp_path_factory):
     """A trained system's workdir that tests may go on with, and what the command that trained it printed."""
     made = {}
 
@@ -241,7 +241,7 @@ def test_commands_again(system, workdir, tmp_path, capsys):
         assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_another_workdirs_tokenizer_and_no_stored_codes(tmp_path, capsys):
+def test_another_workdirs_tokenizer_and_no_stored_codes(judged, tmp_path, capsys):
     options = ["--config", CONFIG["llamagen"], *tiny("llamagen")]
     run("train", *options, "--workdir", tmp_path / "a", "--stage", "tokenizer")
     assert not (tmp_path / "a" / "generator").exists()

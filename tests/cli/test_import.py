@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from published_files import IMAGE, imported, publish, run, tiny
+from published_files import IMAGE, imported, publish, published_tiny, run, tiny
 
 import vargen
 from vargen import config, models, paths
@@ -15,8 +15,21 @@ from vargen.config import part
 from vargen.interop import files, mapping, systems
 
 
+SYSTEMS = ("var", "hmar", "llamagen", "mar", "rar", "acdit", "xar", "rqtransformer", "dnd")
+OFTEN = ("var", "mar", "rqtransformer")  # the commands treat all systems alike
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_tables_go_both_ways(system):
+    for name, (params, arrays) in published_tiny(system).items():
+        built = dict(zip(("tokenizer", "generator"), systems.build(tiny(system)), strict=True))[name]
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+        table = getattr(systems.system(system), name).table(built)
+        jax.tree.map(np.testing.assert_array_equal, mapping.read(table, arrays, like), params)
+
+
 @pytest.mark.parametrize(
-    "system", ["var", "hmar", "llamagen", "mar", "rar", "acdit", "xar", "rqtransformer", "dnd"]
+    "system", [s if s in OFTEN else pytest.param(s, marks=pytest.mark.slow) for s in SYSTEMS]
 )
 def test_import_and_export(system, tmp_path, capsys):
     params = publish(system, tmp_path)
