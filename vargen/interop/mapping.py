@@ -66,6 +66,18 @@ POINTWISE = Form(lambda w: w[:, :, 0, 0].T, lambda w: w.T[:, :, None, None])  # 
 LEADING = Form(lambda w: w[0], lambda w: w[None])  # [1, ...], [...]
 
 
+def turned(heads: int) -> Form:
+    """Queries or keys [H d, I], [I, H d], whose rotary pairs are a head's two halves there, neighbours here."""
+
+    def read(w: np.ndarray) -> np.ndarray:
+        return w.reshape(heads, 2, -1, w.shape[1]).swapaxes(1, 2).reshape(w.shape).T
+
+    def write(w: np.ndarray) -> np.ndarray:
+        return w.T.reshape(heads, -1, 2, w.shape[0]).swapaxes(1, 2).reshape(w.T.shape)
+
+    return Form(read, write)
+
+
 def array(target: str, source: str, form: Form = SAME) -> list[Entry]:
     """One array, as it is or in another form."""
     return [Entry((target,), (source,), lambda w: (form.read(w),), lambda w: (form.write(w),))]
