@@ -8,9 +8,9 @@
 Trained both ways at once, on pictures with captions that vargen draws itself: in half of the examples the words come
 first, in half the picture. The README has the numbers.
 
-Published, 512x512, after post-training: GenEval 0.58. Not trained by us. Parameters of the generator: 7031.7 M. The
+Published, 512x512, after post-training: GenEval 0.58. Not trained by us. Parameters of the generator: 7032.2 M. The
 authors' module has 7065.7 M: its map to words has 8192 rows for codes of pictures, which it is never asked for
-(33.6 M), and the norms of queries and keys have scales and biases of each head's own (0.5 M).
+(33.6 M).
 
 The recipe is that of the second stage (lambda 100); the first trains embeddings and the patches' head alone, on
 Chameleon's weights. Chameleon's tokenizer is a VQGAN whose latents are taken before they are quantised: here they are
@@ -79,6 +79,7 @@ def paper(c, s):
         scale=0.1,
     )
     c.conditioning = part("text", numbers=s.numbers, tokens=1024)
+    c.mixer.norm_each = True
     c.feed.soft_temperature = 0.01
     c.head = heads(part("v_diffusion", depth=3, width=1536, sample_steps=100, repeat=8), 100.0)
     c.sampling.guidance = 5.0
