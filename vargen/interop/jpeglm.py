@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vargen.config import images, part, preset
-from vargen.errors import UserError
+from vargen.interop import llama
 from vargen.interop import mapping as m
 from vargen.interop.jpeglm_tokenizer import START
 
@@ -38,46 +38,21 @@ def levels(arrays: Mapping[str, Any]) -> None:
 
 
 def told(config: Mapping[str, Any]) -> tuple[int, float]:
-    """Heads, and the norms' epsilon, of the file beside the weights.
-
-    Raises:
-      UserError: it describes another model.
-    """
-    for name, (wanted, unsaid) in SAID.items():
-        if (found := config.get(name, unsaid)) != wanted:
-            raise UserError(f"{WHAT}: {TOLD}: expected {name} {wanted}, found {found!r:.80}")
-    heads, eps = config.get("num_attention_heads", 32), config.get("rms_norm_eps", 1e-6)
-    for name, value, kind in (("num_attention_heads", heads, int), ("rms_norm_eps", eps, float)):
-        if type(value) is not kind or not 0 < value < 4097:
-            raise UserError(f"{WHAT}: {TOLD}: expected a number in {name}, found {value!r:.80}")
-    return heads, eps
+    """Heads, and the norms' epsilon, of the file beside the weights; errors as of `llama.told`."""
+    return llama.told(config, SAID, 1e-6, f"{WHAT}: {TOLD}")
 
 
 def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     """Writes the generator's parts and sizes into a config; heads are 128 wide where none are given."""
     vocab, width = m.pair(arrays, EMBEDDING, WHAT)
-    heads = m.heads(width, heads, width // 128, WHAT)
-    groups = m.shape(arrays, "model.layers.0.self_attn.k_proj.weight", WHAT)[0] * heads // width
     c.name = "JPEG-LM-7B" if width == 4096 else f"JPEG-LM-{width}"
     c.data = images("folder", c.data.image_size, 3, 0)
     if pieces := c.tokenizer.get("pieces"):  # an embedding may have rows to spare
         c.tokenizer.pieces = (*pieces, *[""] * (vocab - len(pieces)))
     c.conditioning = part("label", dropout=1.0)
     c.order, c.feed = part("raster"), part("shift")
-    grouped = dict(kv_heads=groups) if groups != heads else {}
-    c.mixer = part("attention", heads=heads, rope="sequence", out_bias=False, **grouped)
+    c.mixer, c.model = llama.parts(arrays, heads, WHAT)
     c.head = part("categorical", bias=False)
-    c.model = dict(
-        layers=m.count(arrays, "model.layers.{}.self_attn.o_proj.weight", WHAT),
-        width=width,
-        mlp="swiglu",
-        norm="rms",
-        eps=1e-5,
-        bias=False,
-        mlp_width=m.shape(arrays, "model.layers.0.mlp.up_proj.weight", WHAT)[0],
-        init_std=0.02,
-        init="normal",
-    )
     c.sampling.update(dict(top_k=50, top_p=0.9))
     c.presets.paper = preset(top_k=40, top_p=0.9)
 
@@ -97,26 +72,6 @@ def table(generator: Any) -> list[m.Entry]:
 
     ours = ("feed/content/codes/table", "condition/classes/table")
     entries = [m.Entry(ours, (EMBEDDING,), read, write)]
-    entries += blocks(generator.stages[0])
+    entries += llama.blocks(generator.stages[0])
     entries += m.norm("blocks_norm/norm", "model.norm", bias=False)
     return entries + m.dense("head/out", "lm_head", bias=False)
-
-
-def blocks(stage: Any) -> list[m.Entry]:
-    """Those of the blocks of a stage."""
-    mixer, name = stage.block.mixer, stage.name
-
-    def layer(i: int) -> list[m.Entry]:
-        b = f"model.layers.{i}"
-        entries = []
-        for ours, theirs, heads in (("query", "q_proj", mixer.heads), ("key", "k_proj", mixer.groups)):
-            source = f"{b}.self_attn.{theirs}.weight"
-            entries += m.array(f"{name}/mixer/{ours}/kernel", source, m.turned(heads))
-        for ours, theirs in (("value", "v_proj"), ("out", "o_proj")):
-            entries += m.dense(f"{name}/mixer/{ours}", f"{b}.self_attn.{theirs}", bias=False)
-        for projection in ("gate", "up", "down"):
-            entries += m.dense(f"{name}/feed_forward/{projection}", f"{b}.mlp.{projection}_proj", bias=False)
-        entries += m.norm(f"{name}/norm_1", f"{b}.input_layernorm", bias=False)
-        return entries + m.norm(f"{name}/norm_2", f"{b}.post_attention_layernorm", bias=False)
-
-    return m.stacked(stage.layers, layer)

@@ -18,4 +18,5 @@ SYSTEMS = {
     "flowar": ("flowar", "flowar_kl"),
     "himar": ("himar", "himar_kl"),
     "jpeglm": ("jpeglm", "jpeglm_tokenizer"),
+    "orthus": ("orthus", "orthus_kl"),
 }
