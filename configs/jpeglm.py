@@ -10,6 +10,9 @@ The tokenizer has nothing to train. Pictures that don't fit are not learnt, and 
 `Model.continued` draws what follows a prefix of codes, of one length for all examples; restart markers let one end with
 a row of blocks.
 
+`vargen import jpeglm` reads a reimplementation that one of the authors published. Its codes are of whole files but for
+the tables, by the tokenizer's options `header` and `pieces`.
+
 Published, without classes: FID 34.21 of ImageNet's pictures completed from their first three quarters (5000 of them),
 27.15 of FFHQ's from their first half. Not trained by us. Parameters of the generator: 6479 M.
 

@@ -8,13 +8,16 @@
 Trained both ways at once, on pictures with captions that vargen draws itself: in half of the examples the words come
 first, in half the picture. The README has the numbers.
 
-Published, 512x512, after post-training: GenEval 0.58. Not trained by us. Parameters of the generator: 7031.7 M. The
+`vargen import orthus` reads the published weights for pictures of prompts, by the conditioning `prompt`: there words
+stand right before their picture, and come as numbers, since their tokenizer isn't read.
+
+Published, 512x512, after post-training: GenEval 0.58. Not trained by us. Parameters of the generator: 7032.2 M. The
 authors' module has 7065.7 M: its map to words has 8192 rows for codes of pictures, which it is never asked for
-(33.6 M), and the norms of queries and keys have scales and biases of each head's own (0.5 M).
+(33.6 M).
 
 The recipe is that of the second stage (lambda 100); the first trains embeddings and the patches' head alone, on
 Chameleon's weights. Chameleon's tokenizer is a VQGAN whose latents are taken before they are quantised: here they are
-`kl`'s means, a tenth of the encoder's, whence the temperature of 0.01 where theirs is 1. Unknown: how often captions
+`kl`'s means, a tenth of the encoder's, which are compared with codes after a factor of 10. Unknown: how often captions
 are dropped.
 """
 
@@ -79,7 +82,8 @@ def paper(c, s):
         scale=0.1,
     )
     c.conditioning = part("text", numbers=s.numbers, tokens=1024)
-    c.feed.soft_temperature = 0.01
+    c.mixer.norm_each = True
+    c.feed.soft_scale = 10.0
     c.head = heads(part("v_diffusion", depth=3, width=1536, sample_steps=100, repeat=8), 100.0)
     c.sampling.guidance = 5.0
     c.training.update(dict(steps=35_000, batch_size=16, learning_rate=1e-5, remat=True))

@@ -28,12 +28,12 @@ def made():
     return generator, params, tokenizer_params["quantizer"], picture, labels_for(generator, 4)
 
 
-def soft(x, codes, table, temperature=1.0):
+def soft(x, codes, table, scale=1.0):
     """The formula, in float64, one vector at a time."""
     x, codes, table = (np.asarray(a, np.float64) for a in (x, codes, table))
     found = np.zeros((*x.shape[:-1], table.shape[1]))
     for at in np.ndindex(x.shape[:-1]):
-        logits = -np.sum((x[at] - codes) ** 2, axis=1) / temperature
+        logits = -np.sum((scale * x[at] - codes) ** 2, axis=1)
         weights = np.exp(logits - logits.max())
         found[at] = weights / weights.sum() @ table
     return found
@@ -116,7 +116,8 @@ def test_soft_codes():
     params = meta.unbox(params)
     codes, table = params["codes"], params["table"]
     np.testing.assert_allclose(module.apply({"params": params}, x), soft(x, codes, table, 0.3), atol=1e-5)
-    cold = module.clone(temperature=1e-4).apply({"params": params}, x)
+    far = dict(codes=100 * codes, table=table)  # of which the nearest alone counts
+    cold = module.clone(scale=100.0).apply({"params": far}, x)
     nearest = np.argmin(np.sum((np.asarray(x)[:, :, None] - np.asarray(codes)) ** 2, axis=-1), axis=-1)
     np.testing.assert_allclose(cold, np.asarray(table)[nearest], atol=1e-5)
     gradient = jax.grad(lambda p: jnp.sum(module.apply({"params": p}, x) ** 2))(params)

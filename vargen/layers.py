@@ -88,11 +88,13 @@ class Norm(nn.Module):
       kind: "layer" or "rms".
       affine: whether it has a learned scale (and, for "layer", a bias).
       eps: added to the variance.
+      each: whether every vector along the axis before the last has these of its own.
     """
 
     kind: str = "layer"
     affine: bool = True
     eps: float = 1e-6
+    each: bool = False
 
     @nn.compact
     def __call__(self, x):
@@ -101,9 +103,10 @@ class Norm(nn.Module):
             y = y - jnp.mean(y, axis=-1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
         if self.affine:
-            y = y * self.param("scale", logical(nn.initializers.ones, "embed"), (x.shape[-1],))
+            names, shape = (("heads", "embed"), x.shape[-2:]) if self.each else (("embed",), x.shape[-1:])
+            y = y * self.param("scale", logical(nn.initializers.ones, *names), shape)
             if self.kind == "layer":
-                y = y + self.param("bias", logical(nn.initializers.zeros, "embed"), (x.shape[-1],))
+                y = y + self.param("bias", logical(nn.initializers.zeros, *names), shape)
         return y.astype(x.dtype)
 
 

@@ -90,6 +90,7 @@ def build_generator(config, tokenizer) -> Generator:
         )
         _check_order(config, sequence, ordering, feed)
         _check_condition(config, condition, feed, m["adaptive"])
+        _check_prompt(config, sequence, condition, ordering)
         head = parts.build(
             HEADS,
             config.head,
@@ -322,6 +323,18 @@ def _check_condition(config, condition, feed, adaptive: str) -> None:
         what = f"{config.feed.name}: step_condition" if config.feed.name == "shift" else config.feed.name
         raise UserError(
             f"feed {what} modulates blocks, expected model.adaptive adaln or shared, found {adaptive}"
+        )
+
+
+def _check_prompt(config, sequence, condition, ordering) -> None:
+    """Slots that nobody looks at, as a prompt's padding is none, come first."""
+    if condition.segment is None or not condition.pads:
+        return
+    first = None if ordering.random else ordering.decoding(None, 1).segments[0]
+    if first is None or sequence.segments[first].name != condition.segment.name:
+        raise UserError(
+            f"conditioning {config.conditioning.name}: comes before the picture, expected order.sequences ((0, 1),), "
+            f"found {tuple(config.order.get('sequences', ((0, 1), (1, 0))))}"
         )
 
 

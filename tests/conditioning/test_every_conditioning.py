@@ -23,6 +23,12 @@ CONDITIONS = dict(
         7,
         "captions: expected a pair of embeddings and mask, found int",
     ),
+    prompt=(
+        dict(numbers=9, tokens=3, pad=1, begin=8, empty=(0, 7)),
+        np.array([[0, 5, 7], [1, 2, 7], [0, 5, 1]] * 1333 + [[2, 1, 1]]),
+        [[0, 9, 7]],
+        "captions: expected whole numbers [B, up to 3] from 0 to 8, or None, found 9",
+    ),
     text=(dict(vocabulary=("a", "b"), tokens=3), ["a b", "b"] * 2000, ["c"], UNKNOWN),
     word_memory=(dict(vocabulary=("a", "b"), tokens=3), ["a b", "b"] * 2000, ["c"], UNKNOWN),
     words=(dict(vocabulary=("a", "b"), tokens=3), ["a b", "b"] * 2000, ["c"], UNKNOWN),

@@ -282,9 +282,9 @@ def test_over_itself(tmp_path, suffix):
 
 
 def test_unknown_suffix(tmp_path):
-    for name in ("w.model", "w", "w.ckpt"):
+    for name in ("w.spm", "w", "w.ckpt"):
         with pytest.raises(
-            UserError, match=r"ends in \.safetensors, \.npz, \.pth, \.pt, \.bin, \.msgpack, found"
+            UserError, match=r"ends in \.safetensors, \.npz, \.pth, \.pt, \.bin, \.msgpack, \.model, found"
         ) as error:
             files.write(tmp_path / name, arrays())
         message(error)

@@ -33,6 +33,42 @@ def test_forms_agree(name, case):
     check_mixer(Attention, case, **OPTIONS[name])
 
 
+def test_norms_of_each_head():
+    """Against float64 attention in which head h scales and shifts its normalised queries and keys by rows h."""
+    case, eps = CASES["raster"], 1e-3
+    mixer = make(
+        Attention, case, heads=2, kv_heads=1, qk_norm="layer", norm_each=True, eps=eps, out_bias=False
+    )
+    params, x = init(mixer, case)
+    assert (
+        params["query_norm"]["scale"].shape == (2, mixer.head_dim)
+        and params["key_norm"]["bias"].shape[0] == 1
+    )
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), params)
+    w, y = jax.tree.map(np.float64, params), np.float64(x)
+
+    def heads(name, count):
+        return (y @ w[name]["kernel"]).reshape(*y.shape[:2], count, -1)
+
+    def normed(name, count):
+        z = heads(name, count)
+        z = z - z.mean(-1, keepdims=True)
+        z = z / np.sqrt((z * z).mean(-1, keepdims=True) + eps)
+        return z * w[f"{name}_norm"]["scale"] + w[f"{name}_norm"]["bias"]
+
+    q, k, v = normed("query", 2), normed("key", 1).repeat(2, axis=2), heads("value", 1).repeat(2, axis=2)
+    scores = np.einsum("bnhd,bmhd->bhnm", q, k) / np.sqrt(mixer.head_dim)
+    scores = np.where(np.tri(y.shape[1], dtype=bool), np.exp(scores - scores.max(-1, keepdims=True)), 0)
+    found = np.einsum("bhnm,bmhd->bnhd", scores / scores.sum(-1, keepdims=True), v)
+    expected = found.reshape(y.shape) @ w["out"]["kernel"]
+    np.testing.assert_allclose(
+        parallel(mixer, params, x, case.layout), expected, atol=2e-5 * np.abs(expected).max()
+    )
+    with pytest.raises(ValueError, match="norm_each: needs qk_norm layer or rms, found none"):
+        make(Attention, case, heads=2, norm_each=True).check(case.layout)
+
+
 @pytest.mark.parametrize("own, given, window", [(None, 1, 1), (2, 0, 0), (0, 1, 0)])
 def test_the_window_of_a_layout(own, given, window):
     """Counts as the mixer's own does, and of both the smaller; a mixer without windows sees that there is one."""

@@ -10,9 +10,10 @@ from vargen.interop.names import SYSTEMS
 
 SUMMARY = "turn a published checkpoint into a vargen model"
 DESCRIPTION = """
-Reads the authors' files (.safetensors, .npz, Flax's, or PyTorch's .pth .pt .bin .ckpt, which need the
-extra vargen[torch]; a file that would run code is refused) and writes a directory with config.json and the
-parameters as safetensors, on which every other command works. Sizes are inferred from the arrays.
+Reads the authors' files (.safetensors, .npz, Flax's, SentencePiece's .model, or PyTorch's .pth .pt .bin
+.ckpt, which need the extra vargen[torch]; a file that would run code is refused) and writes a directory with
+config.json and the parameters as safetensors, on which every other command works. Sizes are inferred from
+the arrays, with JPEG-LM's and Orthus' from the config.json beside them, too.
 
 A file may lie on the Hugging Face Hub (vargen[hub]): hf://OWNER/REPO[@REVISION]/FILE. It is kept in the
 hub's cache; origin.json says which commit it was of.
@@ -26,6 +27,10 @@ EXAMPLES = """\
   vargen import mar --generator mar_base/checkpoint-last.pth --tokenizer kl16.ckpt --out models/mar_b
   vargen import rar --generator rar_b.bin --tokenizer maskgit-vqgan-imagenet-f16-256.bin \\
       --out models/rar_b
+  vargen import jpeglm --generator hf://uwnlp/jpeg-lm-reimplementation/pytorch_model.bin \\
+      --tokenizer hf://uwnlp/jpeg-lm-reimplementation/tokenizer.model --out models/jpeglm
+  vargen import orthus --generator hf://SJTU-Deng-Lab/Orthus-7B-instruct \\
+      --tokenizer hf://SJTU-Deng-Lab/Orthus-7B-instruct --out models/orthus
   vargen import maskgit --generator maskgit_imagenet256_checkpoint \\
       --tokenizer tokenizer_imagenet256_checkpoint --out models/maskgit
 """
@@ -92,5 +97,9 @@ def run(args: argparse.Namespace) -> None:
         print(f"next: vargen reconstruct --workdir {args.out} --input PICTURES")
     elif generator.condition.takes == "embeddings":
         print(f"next: vargen sample --workdir {args.out} --captions FILE.npz")
-    else:
+    elif generator.condition.takes == "texts":
+        print(f"next: vargen sample --workdir {args.out} --captions FILE.npy")
+    elif c.data.num_classes:
         print(f"next: vargen sample --workdir {args.out} --classes 207,360,387 --count 4")
+    else:
+        print(f"next: vargen sample --workdir {args.out} --count 4")

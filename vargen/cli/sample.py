@@ -49,8 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--captions",
         metavar="TEXT",
-        help="for models of words: a caption, or a file.txt of one a line; for those of a text encoder: a file.npz of "
-        "its states, `embedding` [B, T, E], and `mask` [B, T]",
+        help="for models of words: a caption, a file.txt of one a line, or a file.npy of their numbers; for those of a "
+        "text encoder: a file.npz of its states, `embedding` [B, T, E], and `mask` [B, T]",
     )
     parser.add_argument(
         "--codes",
@@ -324,13 +324,16 @@ def decode(model: Model, args: argparse.Namespace, folder: sample_files.Folder, 
 
 
 def read_texts(text: str, condition: Conditioning) -> tuple[Any, list[str]]:
-    """Captions as a model of words takes them, and as they were written: one, or the lines of a file.txt.
+    """Captions as a model of words takes them, and as they were written: one, the lines of a file.txt, or numbers of a
+    file.npy.
 
     Raises:
-      UserError: no such file, no captions in it, words that the model doesn't know.
+      UserError: no such file, no captions in it, words or numbers that the model doesn't know.
     """
     from vargen import paths
 
+    if text.endswith(".npy"):
+        return read_numbers(text, condition)
     texts = [text]
     if text.endswith(".txt"):
         file = paths.path(text, "--captions")
@@ -343,6 +346,21 @@ def read_texts(text: str, condition: Conditioning) -> tuple[Any, list[str]]:
         if not texts:
             raise UserError(f"--captions {file}: expected captions, found none")
     return condition.parse(texts), texts
+
+
+def read_numbers(path: str, condition: Conditioning) -> tuple[Any, list[str]]:
+    """Captions that come as whole numbers [B, T], and names for them; errors as of `read_texts`."""
+    from vargen.cli import array_files
+
+    def whole(dtype, shape) -> None:
+        if dtype.kind not in "iu" or len(shape) != 2 or math.prod(shape) > MOST_NUMBERS:
+            raise UserError(f"expected whole numbers [B, T], found {dtype} of shape {list(shape)}")
+
+    found = array_files.read(path, "--captions", whole)
+    try:
+        return condition.parse(found), [str(i) for i in range(len(found))]
+    except UserError as error:
+        raise UserError(f"--captions {path}: {error}") from error
 
 
 def read_captions(path: str, condition: CaptionEmbedding) -> tuple[Captions, list[str]]:

@@ -5,6 +5,7 @@ from vargen.conditioning.condition import Condition
 from vargen.conditioning.conditioning import Conditioning
 from vargen.conditioning.label import LabelEmbedding
 from vargen.conditioning.memory import WordMemory
+from vargen.conditioning.prompt import Prompt
 from vargen.conditioning.text import Text
 from vargen.conditioning.words import WordEmbedding
 
@@ -12,6 +13,7 @@ CONDITIONINGS = {
     "caption": CaptionEmbedding,
     "label": LabelEmbedding,
     "text": Text,
+    "prompt": Prompt,
     "word_memory": WordMemory,
     "words": WordEmbedding,
 }
@@ -23,6 +25,7 @@ __all__ = [
     "Condition",
     "Conditioning",
     "LabelEmbedding",
+    "Prompt",
     "Text",
     "WordEmbedding",
     "WordMemory",

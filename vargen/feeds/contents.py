@@ -18,21 +18,20 @@ from vargen.slots import Slot
 class SoftCodes(nn.Module):
     """Latents v as mixtures of codes' embeddings E (Orthus, arXiv 2412.00127).
 
-    sum_j w_j E_j with w_j = softmax_j(-|v - c_j|^2 / t). As t goes to 0 that is the embedding of the nearest
-    code. Distances and weights are float32.
+    sum_j w_j E_j with w_j = softmax_j(-|s v - c_j|^2). Distances and weights are float32.
 
     Attributes:
       size: K, the codes.
       width: D.
       initial: of the embeddings; codes start with a deviation of 1.
-      temperature: t, in the latents' units squared.
+      scale: s, of the latents: the codes' units in theirs.
       dtype: compute dtype of the mixture.
     """
 
     size: int
     width: int
     initial: Initial
-    temperature: float = 1.0
+    scale: float = 1.0
     dtype: Any = None
 
     @nn.compact
@@ -42,8 +41,8 @@ class SoftCodes(nn.Module):
         codes = self.param("codes", init, (self.size, x.shape[-1]))
         table = self.param("table", logical(self.initial.table(), "vocab", "embed"), (self.size, self.width))
         # |v|^2 is the same for all codes.
-        near = 2 * x.astype(jnp.float32) @ codes.T - jnp.sum(codes**2, axis=-1)
-        weights = jax.nn.softmax(near / self.temperature, axis=-1)
+        near = 2 * self.scale * x.astype(jnp.float32) @ codes.T - jnp.sum(codes**2, axis=-1)
+        weights = jax.nn.softmax(near, axis=-1)
         return weights.astype(self.dtype) @ table.astype(self.dtype)
 
 
@@ -55,7 +54,7 @@ class Contents(nn.Module):
       width: D.
       initial: of the parameters.
       soft_codes: K of `SoftCodes`, which embed latents; 0: a linear map does.
-      temperature: theirs.
+      scale: theirs.
       dtype: compute dtype.
     """
 
@@ -63,7 +62,7 @@ class Contents(nn.Module):
     width: int
     initial: Initial
     soft_codes: int = 0
-    temperature: float = 1.0
+    scale: float = 1.0
     dtype: Any = None
 
     @nn.compact
@@ -76,7 +75,7 @@ class Contents(nn.Module):
                 self.width,
                 self.initial,
                 self.soft_codes,
-                self.temperature,
+                self.scale,
                 self.dtype,
                 name=segment.name,
             )(content[segment.name])
@@ -90,7 +89,7 @@ def embedding(
     width: int,
     initial: Initial,
     soft_codes: int,
-    temperature: float,
+    scale: float,
     dtype: Any,
     vectors: bool = False,
     shared: bool = False,
@@ -98,7 +97,7 @@ def embedding(
 ) -> nn.Module:
     """What makes rows of contents; arguments as of `Contents`, and of `Content` for one segment."""
     if isinstance(slot, Slots):
-        return Contents(slot, width, initial, soft_codes, temperature, dtype, name=name)
+        return Contents(slot, width, initial, soft_codes, scale, dtype, name=name)
     if soft_codes and not slot.vocab:
-        return SoftCodes(soft_codes, width, initial, temperature, dtype, name=name)
+        return SoftCodes(soft_codes, width, initial, scale, dtype, name=name)
     return Content(slot, width, initial, vectors, shared, dtype=dtype, name=name)

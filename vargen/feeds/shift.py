@@ -78,7 +78,7 @@ class Shift(Plain, nn.Module):
       target_positions: adds a learned embedding of the slot to be predicted, which orders other than the
         canonical one need (RAR, arXiv 2411.00776).
       soft_codes: K of the codes as whose mixtures latents enter (`SoftCodes`); 0: a linear map of them does.
-      soft_temperature: of these mixtures, in the latents' units squared.
+      soft_scale: factor on the latents where they are compared with these codes.
       step_condition: rows are modulated by the condition's vector plus a learned embedding of their place in the
         sequence (RAR, official code), instead of the vector alone.
       dropout: rate on the rows.
@@ -95,7 +95,7 @@ class Shift(Plain, nn.Module):
     positions: bool = False
     target_positions: bool = False
     soft_codes: Annotated[int, Between(0, 2**24)] = 0
-    soft_temperature: Annotated[float, Above(0)] = 1.0
+    soft_scale: Annotated[float, Above(0)] = 1.0
     step_condition: bool = False
     dropout: Annotated[float, RATE] = 0.0
     dtype: Any = jnp.float32
@@ -148,7 +148,7 @@ class Shift(Plain, nn.Module):
             self.width,
             self.initial,
             self.soft_codes,
-            self.soft_temperature,
+            self.soft_scale,
             self.dtype,
             vectors=self.vectors,
             shared=self.one_table,

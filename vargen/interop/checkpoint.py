@@ -61,8 +61,17 @@ def import_checkpoint(
         arrays[part] = files.read(file, which, part)  # type: ignore[arg-type]
         arrays[part].parameters()  # nothing empty, whose sizes would tell nonsense
     named = " and ".join(os.fspath(file) for file in given.values())
+    tells = "generator" in given and hasattr(s.generator, "TOLD")
+    beside = files.beside(given["generator"], s.generator.TOLD) if tells else None
     with _about(named):
-        c = systems.infer(s, arrays["tokenizer"], arrays.get("generator"), image_size=image_size, heads=heads)
+        c = systems.infer(
+            s,
+            arrays["tokenizer"],
+            arrays.get("generator"),
+            image_size=image_size,
+            heads=heads,
+            beside=beside,
+        )
         parts = dict(zip(("tokenizer", "generator"), systems.build(c), strict=True))
     params = {}
     for part, found in arrays.items():

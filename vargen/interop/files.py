@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from vargen import hub, paths, weights_file
 from vargen.errors import UserError
-from vargen.interop import flax_files, torch_files
+from vargen.interop import flax_files, sentencepiece, torch_files
 from vargen.interop.lazy import FAILURES, Array, Found, Path, Weights, head, unreadable
 
 INDICES = (".safetensors.index.json", ".bin.index.json")  # of weights in several files
@@ -38,11 +38,12 @@ def read(
     """The weights in a file, by their authors' names.
 
     The suffix says the format: .safetensors, .npz, PyTorch's .pth, .pt, .bin, .ckpt, or Flax's .msgpack; with any
-    other, the first bytes do. Of weights in several files the index is given (model.safetensors.index.json,
-    pytorch_model.bin.index.json), or a directory that has one. Of an npz with names "sd/..." only those are taken,
-    without the "sd/". In a PyTorch file the weights are the dict itself or lie in it as "model", "module" or
-    "state_dict", averaged ones as "model_ema" or "ema"; a file of VAR's trainer holds them under "trainer".
-    "module." and "_orig_mod." are dropped where every name starts with them. What is not a tensor is passed over.
+    other, the first bytes do, also of SentencePiece's .model. Of weights in several files the index is given
+    (model.safetensors.index.json, pytorch_model.bin.index.json), or a directory that has one. Of an npz with names
+    "sd/..." only those are taken, without the "sd/". In a PyTorch file the weights are the dict itself or lie in it
+    as "model", "module" or "state_dict", averaged ones as "model_ema" or "ema"; a file of VAR's trainer holds them
+    under "trainer". "module." and "_orig_mod." are dropped where every name starts with them. What is not a tensor is
+    passed over.
 
     Args:
       path: the file; also hf://OWNER/REPO[@REVISION]/FILE, the commit of which is fixed when it is opened.
@@ -70,9 +71,33 @@ def read(
     return Weights(path, _unwrapped(sets[chosen]))
 
 
+def beside(path: Path, name: str) -> dict[str, Any]:
+    """What the JSON file `name` says that lies beside weights, or in their directory.
+
+    Raises:
+      UserError: no such file, or it holds no JSON object.
+    """
+    if hub.is_hub(path):
+        where = hub.place(path)
+        folder, _, last = where.path.rpartition("/")
+        file = hub.weights(str(where.at(where.revision, folder if "." in last else where.path) / name))
+    else:
+        given = paths.path(path)
+        file = (given if given.is_dir() else given.parent) / name
+    if not paths.is_file(file):
+        raise UserError(f"{path}: expected {name} beside it, which tells what arrays don't, found none")
+    try:
+        found = json.loads(paths.local(file).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file}: expected JSON, found {weights_file.line(error)}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file}: expected a JSON object, found {type(found).__name__}")
+    return found
+
+
 def check_suffix(path: Path) -> None:
     """Raises UserError for a name by which `write` knows no format."""
-    suffixes = (".safetensors", ".npz", ".pth", ".pt", ".bin", flax_files.SUFFIX)
+    suffixes = (".safetensors", ".npz", ".pth", ".pt", ".bin", flax_files.SUFFIX, sentencepiece.SUFFIX)
     if pathlib.Path(path).suffix not in suffixes:
         raise UserError(
             f"{path}: expected a name that ends in {', '.join(suffixes)}, found {pathlib.Path(path).suffix!r}"
@@ -81,7 +106,7 @@ def check_suffix(path: Path) -> None:
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], wrapped: Sequence[str] = ()) -> None:
     """Writes arrays in the format of the path's suffix: .safetensors, .npz, or .pth, .pt, .bin for PyTorch,
-    .msgpack for Flax.
+    .msgpack for Flax, .model for SentencePiece's vocabularies.
 
     A PyTorch file holds one flat dict of tensors, or a dict that has it under each name of `wrapped`. npz and
     Flax know no bfloat16: such arrays are written as float32. The file appears when it is complete; an older one of
@@ -122,7 +147,7 @@ def write_as(
 ) -> None:
     """Writes arrays in the format of a suffix at once to `path`; see `write`."""
     writers: dict[str, Callable] = {".safetensors": weights_file.write_safetensors, ".npz": _write_npz}
-    writers[flax_files.SUFFIX] = flax_files.write
+    writers |= {flax_files.SUFFIX: flax_files.write, sentencepiece.SUFFIX: sentencepiece.write}
     writers.get(suffix, functools.partial(torch_files.write, wrapped=wrapped))(path, arrays)
 
 
@@ -149,6 +174,8 @@ def _sets(path: paths.Path, member: str | None) -> dict[str, Found]:
         return torch_files.read(file, member)
     if kind == "flax":
         return {"": flax_files.read(file)}
+    if kind == "sentencepiece":
+        return {"": sentencepiece.read(file)}
     return {"": _npz_arrays(file) if kind == "npz" else _safetensors_arrays(file)}
 
 
@@ -191,6 +218,8 @@ def _kind(path: pathlib.Path) -> str:
         return "torch"
     if path.suffix == flax_files.SUFFIX:
         return "flax"
+    if path.suffix == sentencepiece.SUFFIX and first.startswith(sentencepiece.FIRST):
+        return "sentencepiece"
     length = int.from_bytes(first[:8], "little")  # of the header that follows it
     if first[8:9] == b"{" and length < path.stat().st_size:
         return "safetensors"

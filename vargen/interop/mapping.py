@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,25 @@ CONV = Form(
 DENSE = Form(lambda w: w.T, lambda w: w.T)  # [O, I], [I, O]
 POINTWISE = Form(lambda w: w[:, :, 0, 0].T, lambda w: w.T[:, :, None, None])  # [O, I, 1, 1], [I, O]
 LEADING = Form(lambda w: w[0], lambda w: w[None])  # [1, ...], [...]
+
+
+def turned(heads: int) -> Form:
+    """Queries or keys [H d, I], [I, H d], whose rotary pairs are a head's two halves there, neighbours here."""
+
+    def read(w: np.ndarray) -> np.ndarray:
+        return w.reshape(heads, 2, -1, w.shape[1]).swapaxes(1, 2).reshape(w.shape).T
+
+    def write(w: np.ndarray) -> np.ndarray:
+        return w.T.reshape(heads, -1, 2, w.shape[0]).swapaxes(1, 2).reshape(w.T.shape)
+
+    return Form(read, write)
+
+
+# The same of scales and biases of each head's norm, [H, d].
+TURNED = Form(
+    lambda w: w.reshape(len(w), 2, -1).swapaxes(1, 2).reshape(w.shape),
+    lambda w: w.reshape(len(w), -1, 2).swapaxes(1, 2).reshape(w.shape),
+)
 
 
 def array(target: str, source: str, form: Form = SAME) -> list[Entry]:
@@ -153,6 +172,34 @@ def constant(target: str, make: Callable[[], np.ndarray]) -> list[Entry]:
 def buffer(source: str, make: Callable[[], np.ndarray]) -> list[Entry]:
     """An array of the authors' that says nothing new: passed over when read, made anew when written."""
     return [Entry((), (source,), lambda w: (), lambda: (make(),), optional=True)]
+
+
+def inside(prefix: str, entries: Iterable[Entry]) -> list[Entry]:
+    """The same entries of a part of the authors' module, whose names all begin with `prefix`."""
+    return [dataclasses.replace(e, sources=tuple(prefix + s for s in e.sources)) for e in entries]
+
+
+class Inside(Mapping):
+    """Arrays of a part of the authors' module, by their names without the `prefix` that they begin with."""
+
+    def __init__(self, prefix: str, arrays: Mapping[str, Any]):
+        self._prefix, self._arrays = prefix, arrays
+
+    def __getitem__(self, name: str) -> Any:
+        return self._arrays[self._prefix + name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (x.removeprefix(self._prefix) for x in self._arrays if x.startswith(self._prefix))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, name: object) -> bool:
+        return f"{self._prefix}{name}" in self._arrays
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of an array."""
+        return shape(self._arrays, self._prefix + name)
 
 
 def stacked(count: int, make: Callable[[int], Iterable[Entry]]) -> list[Entry]:

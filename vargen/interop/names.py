@@ -17,4 +17,6 @@ SYSTEMS = {
     "hmar": ("hmar", "var_tokenizer"),
     "flowar": ("flowar", "flowar_kl"),
     "himar": ("himar", "himar_kl"),
+    "jpeglm": ("jpeglm", "jpeglm_tokenizer"),
+    "orthus": ("orthus", "orthus_kl"),
 }

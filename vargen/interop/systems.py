@@ -25,7 +25,8 @@ class System:
 
     Attributes:
       generator: module with `WHAT`, `IGNORED`, `WRAPPED`, `levels(arrays)`, `fill(config, arrays, heads)`,
-        `table(generator)`, and where arrays don't tell it `image_size(arrays)`.
+        `table(generator)`, and where arrays don't tell it `image_size(arrays)`; where heads and the norms' epsilon
+        stand in a file beside them, its name `TOLD` and `told(config)`.
       tokenizer: module with `WHAT`, `IGNORED`, `WRAPPED`, `part(arrays, levels)` and `table(tokenizer)`.
     """
 
@@ -55,6 +56,8 @@ class System:
         self.generator.fill(c, arrays, built.stages[0].block.mixer.heads)
         if c.order.name not in FIXED:
             c.order = own.order
+        if hasattr(self.generator, "TOLD"):
+            c.model.eps = own.model.eps
         return models.build_generator(c, tokenizer)
 
 
@@ -76,6 +79,7 @@ def infer(
     *,
     image_size: int = 0,
     heads: int = 0,
+    beside: Mapping[str, Any] | None = None,
 ) -> ConfigDict:
     """The config of published arrays.
 
@@ -84,6 +88,7 @@ def infer(
       tokenizer, generator: the authors' arrays by name; without a generator the config describes none.
       image_size: side in pixels, where the arrays don't tell; 0: that of most published files of the kind.
       heads: of attention, where the arrays don't tell and the authors' rule isn't followed.
+      beside: what the file beside the generator's says, of systems that have one; None: their usual.
 
     Raises:
       UserError: arrays that tell sizes are missing, or sizes contradict each other.
@@ -91,15 +96,20 @@ def infer(
     c = config.config()
     sides = s.generator.levels(generator) if generator is not None else None
     c.tokenizer = s.tokenizer.part(tokenizer, sides)
-    per_slot = 2 ** (len(c.tokenizer.encoder.get("multipliers", (1, 1, 2, 2, 4))) - 1)
-    told = sides[-1] * per_slot if sides else 0
+    told = 0
+    if sides:
+        told = sides[-1] * 2 ** (len(c.tokenizer.encoder.get("multipliers", (1, 1, 2, 2, 4))) - 1)
     if told and image_size not in (0, told):
         raise UserError(f"image size: expected {told} as the generator's arrays tell, found {image_size}")
     usual = 256
     if generator is not None and hasattr(s.generator, "image_size"):
         usual = s.generator.image_size(generator)
     c.data = config.imagenet(told or image_size or usual)
-    if generator is not None:
+    if generator is not None and beside is not None:
+        known, eps = s.generator.told(beside)
+        s.generator.fill(c, generator, mapping.told_heads(heads, known))
+        c.model.eps = eps
+    elif generator is not None:
         s.generator.fill(c, generator, heads)
     return fine_tuning.begun(c)
 

@@ -31,6 +31,8 @@ class Attention(nn.Module):
       qk_norm: "none"; "layer" or "rms": norms of queries and keys per head, with a learned scale (and bias for
         "layer"); "l2": unit queries and keys, logits scaled by a learned factor per head of at most 100 (VAR's
         larger models).
+      norm_each: whether every head has a scale (and bias) of its own in "layer" and "rms", or all the same (Chameleon's
+        are its own, arXiv 2405.09818).
       bias: biases of the projections in: "none", "qv" or "qkv".
       out_bias: whether the projection out has a bias.
       rope: rotary positions: "none", "sequence" (the place in the generation sequence), "places" (2-D, or 3-D where
@@ -54,6 +56,7 @@ class Attention(nn.Module):
     grid: Grid | None = None
     kv_heads: Annotated[int, Between(0, 4096)] = 0
     qk_norm: Annotated[str, OneOf("none", "layer", "rms", "l2")] = "none"
+    norm_each: bool = False
     bias: Annotated[str, OneOf("none", "qv", "qkv")] = "none"
     out_bias: bool = True
     rope: Annotated[str, OneOf("none", "sequence", "places", "halves")] = "none"
@@ -87,6 +90,10 @@ class Attention(nn.Module):
         if self.heads % self.groups:
             raise ValueError(
                 f"config field mixer.kv_heads: expected a divisor of the {self.heads} heads, found {self.groups}"
+            )
+        if self.norm_each and self.qk_norm not in ("layer", "rms"):
+            raise ValueError(
+                f"config field mixer.norm_each: needs qk_norm layer or rms, found {self.qk_norm}"
             )
         axes = layout.coords.shape[-1]
         if self.trained_side and (self.rope != "places" or axes != 2):
@@ -144,8 +151,9 @@ class Attention(nn.Module):
             q, scale = _unit(q) * factor.astype(q.dtype), 1.0
             k = _unit(k) if memory is None else k
         elif self.qk_norm != "none":
-            q = Norm(self.qk_norm, eps=self.eps, name="query_norm")(q)
-            k = Norm(self.qk_norm, eps=self.eps, name="key_norm")(k) if memory is None else k
+            norm = functools.partial(Norm, self.qk_norm, eps=self.eps, each=self.norm_each)
+            q = norm(name="query_norm")(q)
+            k = norm(name="key_norm")(k) if memory is None else k
         if self.rope != "none":
             coords = layout.sequence if self.rope == "sequence" else layout.coords
             if self.rope == "halves":

@@ -57,6 +57,27 @@ def split(codes: jax.Array, merges: jax.Array, first: int, fill: int, length: in
     return jax.lax.scan(lambda x, pair: (_parted(x, *pair, fill), None), codes, pairs, reverse=True)[0]
 
 
+def join(codes: jax.Array, made: jax.Array, fill: int) -> jax.Array:
+    """Sequences [B, L] with pairs joined until none is left that can be: of all in a sequence those first that make the
+    smallest code, from the left.
+
+    Args:
+      codes: [B, L].
+      made: int32 [K, K]: the code that two codes join to; K where they don't.
+      fill: see above.
+    """
+
+    def best(codes):
+        found = made[codes[:, :-1], codes[:, 1:]]
+        return found, jnp.min(found, axis=1, keepdims=True)
+
+    def body(codes):
+        found, new = best(codes)
+        return _joined(codes, (found == new) & (new < len(made)), new, fill)
+
+    return jax.lax.while_loop(lambda codes: jnp.any(best(codes)[1] < len(made)), body, codes)
+
+
 def _numbered(merges, first):
     """Left, right and new codes, [M] each."""
     return merges[:, 0], merges[:, 1], first + jnp.arange(len(merges), dtype=jnp.int32)
@@ -64,9 +85,14 @@ def _numbered(merges, first):
 
 @functools.partial(jax.jit, static_argnums=4)
 def _merged(codes, left, right, new, fill):
+    return _joined(codes, (codes[:, :-1] == left) & (codes[:, 1:] == right), new, fill)
+
+
+def _joined(codes, pairs, new, fill):
+    """With `new` in the place of both codes where `pairs`, bool [B, L - 1]; of pairs that overlap the left one."""
     place = jnp.arange(codes.shape[1])
-    match = jnp.pad((codes[:, :-1] == left) & (codes[:, 1:] == right), ((0, 0), (0, 1)))
-    # In a run of one code every other match counts.
+    match = jnp.pad(pairs, ((0, 0), (0, 1)))
+    # In a run every other match counts.
     before = jax.lax.cummax(jnp.where(match, -1, place), axis=1)
     match = match & ((place - before) % 2 == 1)
     gone = jnp.pad(match[:, :-1], ((0, 0), (1, 0)))

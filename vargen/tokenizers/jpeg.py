@@ -1,7 +1,8 @@
 """JPEG as a tokenizer (JPEG-LM, arXiv 2408.08459): a picture is the bytes of its scan.
 
 JPEG-LM stores 256x256 pixels at quality 25 with 4:2:0, about 5000 bytes; its public code puts a restart marker after
-each MCU, so that each begins at a byte and refers to no other.
+each MCU, so that each begins at a byte and refers to no other. There the headers, without tables, and the end-of-image
+marker are learnt as well.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from vargen.limits import Between, OneOf
 from vargen.slots import Grid, Slot
 from vargen.tokenizers import byte_pairs, jpeg_bits, jpeg_pixels
 from vargen.tokenizers.jpeg_tables import SUBSAMPLING, Frame
+from vargen.tokenizers.pieces import MOST, Piece, Pieces
 
 STOP = 256  # the code after the last byte
 _END = b"\xff\xd9"  # the end-of-image marker
@@ -71,20 +73,24 @@ def to_file(frame: Frame, scan: np.ndarray) -> bytes:
 class Jpeg:
     """The bytes of a picture's scan, one a slot or several merged, then stop codes to the last slot.
 
-    Codes are bytes, `STOP`, and the merges behind it. Parameters are the merges alone, dict(quantizer=dict(merges=int32
-    [M, 2])), which `fit` learns. A picture that doesn't fit has no stop code.
+    Codes are bytes, `STOP`, and the merges behind it; or those of `pieces`. Parameters are the merges alone,
+    dict(quantizer=dict(merges=int32 [M, 2])), which `fit` learns. A picture that doesn't fit has no stop code.
 
     Attributes:
       frame: sizes, quality, subsampling.
-      length: bytes that there is room for.
+      length: bytes of the scan that there is room for.
       slots: codes that there is room for; one slot more, for a stop code.
       merges: M.
+      pieces: the codes, where they are given.
+      header: whether the headers before the scan, without tables, and the end-of-image marker are in the codes.
     """
 
     frame: Frame
     length: int
     slots: int
     merges: int = 0
+    pieces: Pieces | None = None
+    header: bool = False
 
     trained = False
     suffix = ".jpg"
@@ -92,12 +98,17 @@ class Jpeg:
     @property
     def vocab(self) -> int:
         """K."""
-        return STOP + 1 + self.merges
+        return len(self.pieces.texts) if self.pieces else STOP + 1 + self.merges
+
+    @property
+    def stop(self) -> int:
+        """The code after the last."""
+        return self.pieces.stop if self.pieces else STOP
 
     @property
     def slot(self) -> Slot:
         """What each slot holds: a code."""
-        return Slot((), self.vocab, STOP)
+        return Slot((), self.vocab, self.stop)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -140,7 +151,7 @@ class Jpeg:
         params = self.init(jax.random.key(0))
         if not self.merges:
             return params
-        plain = dataclasses.replace(self, slots=self.length, merges=0)
+        plain = dataclasses.replace(self, slots=self.room, merges=0)
         encode = jax.jit(plain.encode)
         scans = [np.asarray(encode(plain.init(jax.random.key(0)), x)) for x in images]
         merges = byte_pairs.learn(np.concatenate(scans), self.merges, STOP + 1, STOP)
@@ -149,10 +160,44 @@ class Jpeg:
     def encode(self, params: dict, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """[B, H, W, C_image] -> codes int32 [B, N]. What doesn't fit is cut off, without a stop code."""
         scan, lengths = encode(self.frame, images, self.length + 1)
-        codes = jnp.where(jnp.arange(self.length + 1) < lengths[:, None], scan, STOP)
-        codes = byte_pairs.merge(codes, params["quantizer"]["merges"], STOP + 1, STOP)
-        cut = (lengths > self.length)[:, None] & (codes == STOP)
+        text = self._text(scan, lengths)
+        if self.pieces:
+            codes = self.pieces.encode(text, STOP)
+        else:
+            codes = byte_pairs.merge(text, params["quantizer"]["merges"], STOP + 1, STOP)
+        cut = (lengths > self.length)[:, None] & (codes == self.stop)
         return jnp.where(cut, 0, codes)[:, : self.slots + 1]
+
+    @property
+    def _head(self) -> np.ndarray:
+        """int32 [H]: the bytes before each scan."""
+        head = self.frame.header(tables=False) if self.header else b""
+        return np.frombuffer(head, np.uint8).astype(np.int32)
+
+    @property
+    def room(self) -> int:
+        """Bytes that there is room for, those around the scan among them."""
+        return self.length + self.header * (len(self._head) + len(_END))
+
+    def _text(self, scan: jax.Array, lengths: jax.Array) -> jax.Array:
+        """Scans int32 [B, L + 1] of `lengths` bytes -> all bytes, then `STOP`: int32 [B, room + 1]."""
+        text = jnp.where(np.arange(self.length + 1) < lengths[:, None], scan, STOP)
+        if not self.header:
+            return text
+        text = jnp.pad(text, ((0, 0), (0, len(_END))), constant_values=STOP)
+        end = jnp.where(lengths > self.length, text.shape[1], lengths)
+        for i, byte in enumerate(_END):
+            text = text.at[np.arange(len(text)), end + i].set(byte, mode="drop")
+        head = jnp.broadcast_to(self._head, (len(text), len(self._head)))
+        return jnp.concatenate([head, text], axis=1)
+
+    def _bytes(self, qparams: dict, content: jax.Array, known: jax.Array | None = None) -> jax.Array:
+        """The inverse of codes: bytes of those before a stop or unknown one, as of `_text`."""
+        over = content == self.stop if known is None else (content == self.stop) | ~known
+        codes = jnp.where(jnp.cumsum(over, axis=1) > 0, self.stop, content)
+        if self.pieces:
+            return self.pieces.decode(codes, STOP, self.room + 1)
+        return byte_pairs.split(codes, qparams["merges"], STOP + 1, STOP, self.room + 1)
 
     def stored(self, params: dict, images: jax.Array) -> jax.Array:
         """The content itself; see `Tokenizer.stored`."""
@@ -170,10 +215,14 @@ class Jpeg:
 
     def scan(self, qparams: dict, content: jax.Array, known: jax.Array | None = None) -> tuple:
         """Codes int32 [B, N] -> bytes int32 [B, L], lengths int32 [B]: of the codes before a stop or unknown one."""
-        over = content == STOP if known is None else (content == STOP) | ~known
-        codes = jnp.where(jnp.cumsum(over, axis=1) > 0, STOP, content)
-        scan = byte_pairs.split(codes, qparams["merges"], STOP + 1, STOP, self.length + 1)
-        return scan, jnp.sum(scan != STOP, axis=1)
+        text = self._bytes(qparams, content, known)
+        scan = text[:, len(self._head) : len(self._head) + self.length + 1]
+        if self.header:  # what it says is not asked
+            end = (text[:, :-1] == _END[0]) & (text[:, 1:] == _END[1])
+            ended = jnp.pad(jnp.cumsum(end[:, len(self._head) :], axis=1) > 0, ((0, 0), (0, 1)))
+            scan = jnp.where(ended[:, : self.length + 1], STOP, scan)
+        lengths = jnp.sum(scan != STOP, axis=1)
+        return jnp.where(np.arange(self.length + 1) < lengths[:, None], scan, STOP), lengths
 
     def latents(self, qparams: dict, content: jax.Array, known: jax.Array | None = None) -> jax.Array:
         """Codes int32 [B, N] -> the image, float32 [B, H, W, C], see `scan` and `decode`."""
@@ -186,11 +235,10 @@ class Jpeg:
 
     def valid(self, params: dict, content: jax.Array) -> jax.Array:
         """bool [B]: whether codes [B, N] stop, and are byte by byte what an encoder makes of what they say."""
-        scan, lengths = self.scan(params["quantizer"], content)
-        levels = jpeg_bits.unpack(self.frame, scan, lengths)
-        again, expected = jpeg_bits.pack(self.frame, levels, self.length + 1)
-        same = jnp.where(scan == STOP, 0, scan) == again
-        return self.slot.stopped(content) & (lengths == expected) & jnp.all(same, axis=1)
+        levels = jpeg_bits.unpack(self.frame, *self.scan(params["quantizer"], content))
+        again, lengths = jpeg_bits.pack(self.frame, levels, self.length + 1)
+        same = self._bytes(params["quantizer"], content) == self._text(again, lengths)
+        return self.slot.stopped(content) & (lengths <= self.length) & jnp.all(same, axis=1)
 
     def decode(self, params: dict, content: jax.Array) -> jax.Array:
         """Codes int32 [B, N] -> float32 [B, H, W, C_image] in [-1, 1]."""
@@ -240,23 +288,33 @@ def build(
     quality: Annotated[int, Between(1, 100)] = 25,
     subsampling: Annotated[str, OneOf(*SUBSAMPLING)] = "4:2:0",
     restart: Annotated[int, Between(0, 65535)] = 0,
+    pieces: Annotated[tuple[str, ...], Piece()] = (),
+    stop: Annotated[int, Between(0, MOST)] = 0,
+    header: bool = False,
 ) -> Jpeg:
     """The part "jpeg": the bytes of a JPEG file; the defaults are JPEG-LM's.
 
     Args:
       image_size: (H, W).
       image_channels: of the images.
-      length: bytes that there is room for in a picture; one that takes more isn't learnt.
+      length: bytes that there is room for in a picture's scan; one that takes more isn't learnt.
       slots: codes that there is room for, merged bytes among them; 0: as many as bytes.
       merges: pairs of bytes, or of what they were merged to, that are codes of their own; learnt of the pictures.
       quality: libjpeg's, higher is better.
       subsampling: of chroma; a grey picture has none.
       restart: MCUs between two restart markers; 0 for none.
+      pieces: the codes, where they are given instead of learnt; see `pieces.Pieces`.
+      stop: of `pieces` the one after the last.
+      header: whether the headers before the scan, without tables, and the end-of-image marker are in the codes.
 
     Raises:
-      UserError: more slots than bytes.
+      UserError: more slots than bytes; merges beside pieces; what `Pieces` raises.
     """
-    if slots > length:
-        raise UserError(f"config field tokenizer.slots: expected at most length, {length}, found {slots}")
+    if merges and pieces:
+        raise UserError(f"config field tokenizer.merges: expected 0 beside pieces, found {merges}")
+    given = Pieces(pieces, stop) if pieces else None
     frame = Frame(*image_size, image_channels, quality, subsampling, restart)
-    return Jpeg(frame, length, slots or length, merges)
+    made = Jpeg(frame, length, slots, merges, given, header)
+    if slots > made.room:
+        raise UserError(f"config field tokenizer.slots: expected at most length, {made.room}, found {slots}")
+    return dataclasses.replace(made, slots=slots or made.room)

@@ -169,12 +169,12 @@ class Frame:
         scale = 5000 // self.quality if self.quality < 50 else 200 - 2 * self.quality
         return np.clip((_QUANTISERS * scale + 50) // 100, 1, 255)
 
-    def header(self) -> bytes:
-        """The file up to the first byte of the scan."""
-        tables = min(self.channels, 2)
+    def header(self, tables: bool = True) -> bytes:
+        """The file up to the first byte of the scan, with the tables or abbreviated (annex B.4)."""
+        kinds = min(self.channels, 2) if tables else 0
         across, down = self.sampling
         parts = [b"\xff\xd8", _segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0")]
-        for table in range(tables):
+        for table in range(kinds):
             parts.append(_segment(0xDB, bytes([table, *self.quantisers[table][ZIGZAG]])))
         parts.append(
             _segment(
@@ -183,7 +183,7 @@ class Frame:
                 *(bytes([c + 1, 0x11 if c else 16 * across + down, min(c, 1)]) for c in range(self.channels)),
             )
         )
-        for table in range(tables):
+        for table in range(kinds):
             for kind in (DC, AC):
                 counts, symbols = HUFFMAN[kind + table]
                 parts.append(_segment(0xC4, bytes([(16 if kind else 0) + table, *counts, *symbols])))
