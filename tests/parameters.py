@@ -1,4 +1,4 @@
-"""Parameters for tests: what `init` draws at random comes from NumPy, as XLA compiles each draw for a tenth of a second."""
+"""Parameters and arrays for tests, drawn by NumPy: XLA takes a tenth of a second to compile each draw."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,13 @@ def noisy(init, seed=0, scale=0.2):
     """What `init`, of a key, gives, each number disturbed by normal noise of a deviation: none of them near zero."""
     rng = np.random.default_rng(seed)
     constants = jax.jit(init)(jax.random.key(0, impl=_SAME))
-    # In NumPy: XLA would compile a sum for each shape.
-    return jax.tree.map(
-        lambda x: jnp.asarray(x + scale * rng.normal(size=x.shape).astype(x.dtype)), jax.device_get(constants)
-    )
+
+    def disturbed(x):
+        return jnp.asarray(x + scale * rng.normal(size=x.shape).astype(x.dtype))
+
+    return jax.tree.map(disturbed, jax.device_get(constants))
+
+
+def normal(seed, *shape):
+    """float32 [*shape]: standard normal noise."""
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
