@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import jax
-import numpy as np
+from parameters import noisy
 
 from vargen import models
 from vargen.config import config, part
@@ -316,14 +316,7 @@ def make(name: str, seed: int = 0):
     c = SYSTEMS[name]()
     tokenizer = models.build_tokenizer(c)
     generator = models.build_generator(c, tokenizer)
-    # Generators of keys and of noise that take XLA little time to compile.
-    keys, rng = jax.random.split(jax.random.key(seed, impl="rbg")), np.random.default_rng(seed)
-
-    def disturbed(params):
-        return jax.tree.map(lambda x: x + 0.2 * rng.normal(size=x.shape).astype(x.dtype), params)
-
-    params = disturbed(jax.jit(generator.init)(keys[0]))
-    tokenizer_params = disturbed(jax.jit(tokenizer.init)(keys[1]))
+    params, tokenizer_params = noisy(generator.init, seed), noisy(tokenizer.init, seed + 1)
     return c, generator, params, tokenizer_params
 
 

@@ -4,11 +4,14 @@ A feed lays out a whole pass and every step of decoding; who sees whom is drawn 
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
+from parameters import noisy
 from sight import drawn, seen
 from systems import SYSTEMS, labels_for
 
@@ -47,6 +50,7 @@ FED = dict(
 )
 
 
+@functools.cache
 def make(name):
     feed, system, _ = FED[name]
     c = SYSTEMS[system]()
@@ -62,16 +66,14 @@ def make(name):
         c.order.steps = (1, 4) if feed == "pivots" else 4
     tokenizer = models.build_tokenizer(c)
     generator = models.build_generator(c, tokenizer)
-    quantizer = tokenizer.init(jax.random.key(1))["quantizer"]
-    params = generator.init(jax.random.key(0))
-    noise = np.random.default_rng(0)
-    params = jax.tree.map(lambda x: x + 0.3 * noise.normal(size=x.shape).astype(np.float32), params)
-    return generator, params, quantizer
+    quantizer = noisy(lambda key: nn.meta.unbox(tokenizer.init_quantizer(key)))
+    return generator, noisy(generator.init, scale=0.3), quantizer
 
 
 def contents(generator, seed):
-    content = generator.tokenizer.slot.zeros(2, generator.tokenizer.grid.size)
-    return (content + 9 * jax.random.uniform(jax.random.key(seed), content.shape)).astype(content.dtype)
+    slot = generator.tokenizer.slot
+    shape = (2, generator.tokenizer.grid.size, *slot.shape)
+    return jnp.asarray(9 * np.random.default_rng(seed).random(shape), slot.dtype)
 
 
 def drafted(generator, content, slots=None):
@@ -116,9 +118,13 @@ def test_who_sees_whom(name):
     if not generator.feed.cached:  # three are known, of two examples, and a pivot
         order = Order(np.tile(np.arange(n), (2, 1)), np.tile(np.arange(n) == n - 1, (2, 1)).astype(int))
         generator = dataclasses.replace(generator, feed=generator.feed.clone(most_known=3))
-    rows, _, _ = layouts(generator, params, quantizer, content, order)
-    for stage, drawing in zip(rows, FED[name][2], strict=True):
-        np.testing.assert_array_equal(seen(stage.layout), drawn(drawing))
+
+    @jax.jit
+    def sights():
+        return [seen(rows.layout) for rows in layouts(generator, params, quantizer, content, order)[0]]
+
+    for found, drawing in zip(sights(), FED[name][2], strict=True):
+        np.testing.assert_array_equal(found, drawn(drawing))
 
 
 @pytest.mark.parametrize("name", FED)
@@ -127,37 +133,43 @@ def test_rows_of_a_step_are_rows_of_the_whole(name):
     generator, params, quantizer = make(name)
     feed, content, n = generator.feed, contents(generator, 1), generator.tokenizer.grid.size
     order = sequence(generator)
-    state = feed.apply({"params": params["feed"]}, 2, method="begin")
-    met = 0
-    for step in (step for group in groups(order, feed) for step in group):
-        if feed.cached:
-            (whole, *_), condition, apply = layouts(generator, params, quantizer, content, order)
-        else:
-            known = np.tile(np.arange(n) >= step.start, (2, 1)).astype(np.int32)
-            this = dataclasses.replace(
-                generator, feed=feed.clone(most_known=step.most_known), ordering=generator.ordering
-            )
-            now = Order(np.tile(np.arange(n), (2, 1)), known)
-            of_stages, condition, apply = layouts(this, params, quantizer, content, now)
-            whole = of_stages[step.segment * len(generator.stages)]  # of the step's round
-            order = dataclasses.replace(order, slots=now.slots)
-        known = drafted(generator, content, np.asarray(order.slots)[..., step.at()])
-        rows = apply("step_inputs", state, known, condition, order, step, quantizer)
-        state = apply("absorb", state, content, step, quantizer)
-        same = jnp.all(jnp.abs(rows.x[0][:, None] - whole.x[0]) < 1e-5, axis=-1)
-        for attribute in ("times", "coords"):
-            of_step, of_whole = (np.asarray(getattr(r.layout, attribute)) for r in (rows, whole))
-            if attribute == "times" and (whole.layout.views or not feed.cached):
-                continue  # those of a union, or 0 and 1: known or not
-            of_step, of_whole = (
-                x[0] if x.ndim > (attribute == "coords") + 1 else x for x in (of_step, of_whole)
-            )
-            equal = of_step[:, None] == of_whole
-            same = same & (equal.all(-1) if equal.ndim == 3 else equal)
-        assert np.asarray(same).any(axis=1).all(), f"step {step.index}: a row that is not in the whole pass"
-        met += rows.x.shape[1]
+    steps = [step for group in groups(order, feed) for step in group]
+
+    @jax.jit
+    def found():
+        """bool [M, K] for each step: which of its rows are which of the whole pass."""
+        now, every = order, []
+        state, whole = feed.apply({"params": params["feed"]}, 2, method="begin"), None
+        for step in steps:
+            if not feed.cached:
+                known = np.tile(np.arange(n) >= step.start, (2, 1)).astype(np.int32)
+                this = dataclasses.replace(generator, feed=feed.clone(most_known=step.most_known))
+                now = dataclasses.replace(order, slots=np.tile(np.arange(n), (2, 1)), steps=known)
+                of_stages, condition, apply = layouts(this, params, quantizer, content, now)
+                whole = of_stages[step.segment * len(generator.stages)]  # of the step's round
+            elif whole is None:
+                (whole, *_), condition, apply = layouts(generator, params, quantizer, content, now)
+            known = drafted(generator, content, now.slots[..., step.at()])
+            rows = apply("step_inputs", state, known, condition, now, step, quantizer)
+            state = apply("absorb", state, content, step, quantizer)
+            same = jnp.all(jnp.abs(rows.x[0][:, None] - whole.x[0]) < 1e-5, axis=-1)
+            for attribute in ("times", "coords"):
+                if attribute == "times" and (whole.layout.views or not feed.cached):
+                    continue  # those of a union, or 0 and 1: known or not
+                of_step, of_whole = (
+                    x[0] if x.ndim > (attribute == "coords") + 1 else x
+                    for x in (getattr(r.layout, attribute) for r in (rows, whole))
+                )
+                equal = of_step[:, None] == of_whole
+                same = same & (equal.all(-1) if equal.ndim == 3 else equal)
+            every.append(same)
+        return every
+
+    every = found()
+    for step, same in zip(steps, every, strict=True):
+        assert same.any(axis=1).all(), f"step {step.index}: a row that is not in the whole pass"
     if feed.cached:
-        assert met >= whole.x.shape[1]
+        assert sum(len(same) for same in every) >= every[0].shape[1]
 
 
 @pytest.mark.parametrize("name", FED)
