@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from parameters import noisy
 from systems import labels_for, llamagen
 
 from vargen import models, tokenizers
@@ -70,14 +71,16 @@ def test_parts(name, monkeypatch):
     c[axis] = part(name, encoder=c.tokenizer.encoder, channels=4) if axis == "tokenizer" else part(name)
     tokenizer = models.build_tokenizer(c)
     generator = models.build_generator(c, tokenizer)
-    params_t = jax.jit(tokenizer.init)(jax.random.key(0))
-    images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 1), minval=-1)
-    loss, (_, _, again) = tokenizer.loss(
-        params_t, tokenizer.init_stats(), images, jax.random.key(2), jnp.int32(1), dict(l2=1.0)
-    )
+    params_t = noisy(tokenizer.init)
+    images = np.random.default_rng(1).uniform(-1, 1, (2, 16, 16, 1)).astype(np.float32)
+    loss, (_, _, again) = jax.jit(
+        lambda p: tokenizer.loss(
+            p, tokenizer.init_stats(), images, jax.random.key(2), jnp.int32(1), dict(l2=1.0)
+        )
+    )(params_t)
     assert np.isfinite(loss) and again.shape == images.shape
-    content, labels = tokenizer.encode(params_t, images), labels_for(generator, 2)
-    params = jax.jit(generator.init)(jax.random.key(3))
+    content, labels = jax.jit(tokenizer.encode)(params_t, images), labels_for(generator, 2)
+    params = noisy(generator.init, scale=0.1)
 
     @jax.jit
     def trained(params):
@@ -99,10 +102,15 @@ def test_parts(name, monkeypatch):
         lambda p: decode(generator, p, params_t["quantizer"], labels, jax.random.key(5), sampling)
     )
     codes, order, *_ = found(params)
-    hidden, rows = generator.hidden(params, params_t["quantizer"], codes, labels, order)
-    args = (hidden, keyed(jax.random.key(6), 2, 16), rows.layout, sampling)
-    whole = generator.head.apply(generator.of_head(params), *args, method="sample").content
-    np.testing.assert_array_equal(whole, codes[:, np.asarray(rows.slots)])
+
+    @jax.jit
+    def again(params, codes):
+        hidden, rows = generator.hidden(params, params_t["quantizer"], codes, labels, order)
+        args = (hidden, keyed(jax.random.key(6), 2, 16), rows.layout, sampling)
+        whole = generator.head.apply(generator.of_head(params), *args, method="sample").content
+        return whole, codes[:, jnp.asarray(rows.slots)]
+
+    np.testing.assert_array_equal(*again(params, codes))
 
 
 def test_the_policy(monkeypatch):
@@ -110,8 +118,13 @@ def test_the_policy(monkeypatch):
     monkeypatch.setitem(policies.POLICIES, "one_by_one", policies.Policy(run, lambda generator, order: None))
     c = llamagen()
     generator = models.build_generator(c, models.build_tokenizer(c))
-    params, sampling = jax.jit(generator.init)(jax.random.key(0)), Sampling.make(temperature=1.0)
-    args = (generator, params, None, labels_for(generator, 2), jax.random.key(1))
-    expected = decode(*args, sampling)
-    found = decode(*args, dataclasses.replace(sampling, policy="one_by_one"))
-    np.testing.assert_array_equal(found.content, expected.content)
+    params, sampling = noisy(generator.init), Sampling.make(temperature=1.0)
+
+    def drawn(sampling):
+        draw = jax.jit(
+            lambda p: decode(generator, p, None, labels_for(generator, 2), jax.random.key(1), sampling)
+        )
+        return draw(params).content
+
+    found = drawn(dataclasses.replace(sampling, policy="one_by_one"))
+    np.testing.assert_array_equal(found, drawn(sampling))

@@ -14,7 +14,6 @@ from vargen.cli import copying, evaluate, main
 from vargen.config import part
 from vargen.interop import files, mapping, systems
 
-
 SYSTEMS = ("var", "hmar", "llamagen", "mar", "rar", "acdit", "xar", "rqtransformer", "dnd")
 OFTEN = ("var", "mar", "rqtransformer")  # the commands treat all systems alike
 
