@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.core import meta
+from parameters import noisy
 from systems import jpeglm, labels_for, llamagen, make, orthus, rqtransformer
 
 from vargen import models
@@ -199,7 +200,7 @@ def test_orders_over_segments():
     ):
         found = order.decoding(None, 2, 0, given)
         assert (found.slots[0], found.given, found.segments[0]) == (first, count, int(first > 0))
-    with pytest.raises(ValueError, match="they must be the first ones of a sequence of segments"):
+    with pytest.raises(ValueError, match="expected the first ones of a sequence of segments"):
         order.decoding(None, 2, 0, known == 4)
     with pytest.raises(ValueError, match="this order has 7 steps, found 3"):
         order.decoding(None, 2, 3)
@@ -312,12 +313,8 @@ def test_several_codes_beside_words():
     c.model.layers, c.model.dropout, c.compute_dtype = 1, 0.0, "float32"
     tokenizer = models.build_tokenizer(c)
     generator = models.build_generator(c, tokenizer)
-    params, quantizer = (
-        jax.jit(generator.init)(jax.random.key(0)),
-        tokenizer.init(jax.random.key(1))["quantizer"],
-    )
+    params, quantizer = noisy(generator.init), noisy(tokenizer.init)["quantizer"]
     rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda x: x + 0.2 * rng.normal(size=x.shape).astype(x.dtype), params)
     codes, captions = jnp.asarray(rng.integers(0, 16, (3, 16, 2))), labels_for(generator, 3)
 
     @jax.jit

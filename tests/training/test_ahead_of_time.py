@@ -12,7 +12,9 @@ from vargen.training.step import make_step
 from vargen.training.tasks import GeneratorTask
 
 
-@pytest.mark.parametrize("base,kernels", [(llamagen, 3), (gla_chain, 6), (var, 3)])
+@pytest.mark.parametrize(
+    "base,kernels", [(llamagen, 3), (gla_chain, 6), pytest.param(var, 3, marks=pytest.mark.slow)]
+)
 def test_a_step_on_four_tpus(base, kernels, tpu_devices):
     """On a 2x1x2 mesh (examples and heads split), in bfloat16; the kernels of one layer, which is scanned.
 
