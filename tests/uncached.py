@@ -9,6 +9,7 @@ import numpy as np
 
 from vargen.content import Noised, put, take
 from vargen.draws import keyed
+from vargen.heads import Flow
 from vargen.heads.head import Around
 from vargen.layout import Layout
 from vargen.orders import Order
@@ -32,61 +33,77 @@ def uncached(generator, params, quantizer, labels, key, sampling, given=None):
     if given is not None:
         content = jax.tree.map(lambda x, y: x.at[:, known].set(y[:, known]), content, given[0])
 
-    # Heads that draw a step at once ask where its rows lie; of feeds that have others too, none do.
-    rows = generator.layouts()[-1]
-    lie = rows if rows.same_for_all and len(rows.times) == n else None
+    # Heads that draw a step at once ask where its rows lie.
+    together = isinstance(generator.head, Flow)
+    rows = generator.layouts()[-1] if together else None
 
-    @jax.jit
-    def hidden_of(content, labels, steps):
+    def hidden(content, labels, steps):
         order_now = dataclasses.replace(order, steps=steps) if masked else order
         hidden, rows = generator.hidden(params, quantizer, content, labels, order_now)
         slots = jnp.broadcast_to(jnp.asarray(rows.slots), hidden.shape[:2])
         # From the feed's rows to canonical slots.
         return jax.vmap(lambda h, s: jnp.zeros_like(h).at[s].set(h))(hidden, slots)
 
+    hidden_of, null = jax.jit(hidden), generator.condition.without(labels)
+    staged, around = generator.head.each_stage, generator.head.around  # `around` takes all rows
+
+    @jax.jit
+    def asked(content, steps):
+        """Hidden vectors of all slots, [B, n, ...] or under guidance [2B, n, ...], by the same program."""
+        both = [(content, labels)]
+        if sampling.guided:
+            unasked = content
+            if (told := generator.told(null)) is not None and known[told[1]].all():
+                unasked = jax.tree.map(lambda x, y: x.at[:, told[1]].set(y[:, told[1]]), content, told[0])
+            both.append((unasked, null))
+        found = jax.lax.map(lambda x: hidden(*x, steps), jax.tree.map(lambda *x: jnp.stack(x), *both))
+        return found.reshape(-1, *found.shape[2:])
+
+    @functools.partial(jax.jit, static_argnums=(5, 6))
+    def drawn(found, content, steps, slots, scale, which, code):
+        """Contents of slots [B, m]; `which` is the number of their segment, or where the step starts."""
+        lies = None
+        if order.segments is not None:
+            lies = Layout(None, None, segments=np.array([which]))
+        elif together:
+            lies = Layout(*(x[which : which + slots.shape[1]] for x in (rows.times, rows.coords)))
+        more = (Around(slots, content, put(steps == 1, order.slots, steps == 0)),) if around else ()
+        found = found if around else take(found, jnp.concatenate([slots] * (len(found) // batch)))
+        return generator.head.apply(
+            generator.of_head(params),
+            found[:, :, : code + 1] if staged else found,
+            draws if around else draws.at(slots),
+            lies,
+            sampling,
+            scale if sampling.guided else None,
+            quantizer,
+            *more,
+            method="sample",
+        ).content
+
+    sequence = np.broadcast_to(np.asarray(order.slots), (batch, n))
     for s, (start, size) in enumerate(zip(order.starts, order.sizes, strict=True)):
         if start < order.given:
             continue
-        slots = np.broadcast_to(np.asarray(order.slots), (batch, n))[:, start : start + size]
+        slots = sequence[:, start : start + size]
+        scale = scales[s] if sampling.guided else None
         if generator.feed.drafts:
-            scale = scales[s] if sampling.guided else None
             args = (content, labels, order, slots, draws, sampling, scale)
             content = drafted(generator, params, hidden_of, *args)
             continue
-        steps = jnp.broadcast_to((np.asarray(order.steps) >= s).astype(np.int32), (batch, n))
-        staged = generator.head.each_stage
+        steps = np.broadcast_to((np.asarray(order.steps) >= s).astype(np.int32), (batch, n))
+        which = int(order.segments[start]) if order.segments is not None else int(start) * together
         for code in range(content.shape[-1]) if staged else (0,):  # one after each stage
-            around = generator.head.around  # takes all rows
-            own = (lambda x: x) if around else (lambda x: take(x, jnp.asarray(slots)))  # noqa: B023
-            hidden = [own(hidden_of(content, labels, steps))]
-            if sampling.guided:
-                null, unasked = generator.condition.without(labels), content
-                if (told := generator.told(null)) is not None and known[told[1]].all():
-                    unasked = jax.tree.map(lambda x, y: x.at[:, told[1]].set(y[:, told[1]]), content, told[0])
-                hidden.append(own(hidden_of(unasked, null, steps)))
-            if order.segments is not None:
-                lies = Layout(None, None, segments=order.segments[[start]])
-            else:
-                lies = lie and Layout(lie.times[start : start + size], lie.coords[start : start + size])
-            hidden = jnp.concatenate(hidden)
-            more = ()
-            if around:
-                more = (Around(jnp.asarray(slots), content, put(steps == 1, order.slots, steps == 0)),)
-            drawn = generator.head.apply(
-                generator.of_head(params),
-                hidden[:, :, : code + 1] if staged else hidden,
-                draws if around else draws.at(jnp.asarray(slots)),
-                lies,
-                sampling,
-                scales[s] if sampling.guided else None,
-                quantizer,
-                *more,
-                method="sample",
-            ).content
+            found = asked(content, steps)
+            if together or around:
+                new = drawn(found, content, steps, slots, scale, which, code)
+            else:  # each slot by itself: all may be drawn, by one program for all steps
+                new = drawn(found, content, steps, sequence, scale, which, code)
+                new = jax.tree.map(lambda x: x[:, start : start + size], new)  # noqa: B023
             if staged:
-                content = content.at[np.arange(batch)[:, None], slots, code].set(drawn)
+                content = content.at[np.arange(batch)[:, None], slots, code].set(new)
             else:
-                content = put(content, jnp.asarray(slots), drawn)
+                content = put(content, jnp.asarray(slots), new)
     return content
 
 

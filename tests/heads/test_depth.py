@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from parameters import noisy, normal
 from systems import rqtransformer
 
 from vargen import models
@@ -24,10 +25,8 @@ def build(**options):
     c.tokenizer.update(dict(vocab=K, depth=Q, channels=2))
     c.head.update(dict(layers=1, **options))
     head = models.build_generator(c, models.build_tokenizer(c)).head
-    rng = np.random.default_rng(0)
-    params = jax.jit(head.init)(jax.random.key(0), jnp.zeros((1, 1, 16)))["params"]
-    params = jax.tree.map(lambda x: x + 0.4 * rng.normal(size=x.shape).astype(x.dtype), nn.meta.unbox(params))
-    return head, {"params": params}, {"codebook": jnp.asarray(rng.normal(size=(1, K, 2)), jnp.float32)}
+    variables = noisy(lambda key: nn.meta.unbox(head.init(key, jnp.zeros((1, 1, 16)))), scale=0.4)
+    return head, variables, {"codebook": normal(1, 1, K, 2)}
 
 
 ALL = np.array(list(itertools.product(range(K), repeat=Q)), np.int32)  # every content of a slot
@@ -36,10 +35,11 @@ ALL = np.array(list(itertools.product(range(K), repeat=Q)), np.int32)  # every c
 @pytest.mark.parametrize("options", [dict(), dict(vectors=False, shared=False)], ids=["vectors", "tables"])
 def test_draws_follow_the_likelihood(options):
     head, variables, quantizer = build(**options)
-    hidden = jax.random.normal(jax.random.key(3), (1, 1, 16))
+    hidden = normal(3, 1, 1, 16)
 
     @jax.jit
-    def run(variables, keys, scale):
+    def run(variables, scale):
+        keys = jax.random.split(jax.random.key(4), (1, 6000))
         every = jnp.broadcast_to(hidden, (1, len(ALL), 16))
         nats = head.apply(variables, every, ALL[None], quantizer, method="log_prob")
         many = jnp.broadcast_to(hidden, (1, keys.shape[1], 16))
@@ -49,8 +49,7 @@ def test_draws_follow_the_likelihood(options):
         guided = head.apply(variables, both, *args, scale, quantizer, method="sample")
         return nats[0], sample, guided
 
-    keys = jax.random.split(jax.random.key(4), (1, 6000))
-    nats, sample, guided = run(variables, keys, jnp.float32(1.0))
+    nats, sample, guided = jax.device_get(run(variables, 1.0))
     np.testing.assert_allclose(np.exp(nats).sum(), 1.0, rtol=1e-5)
     index = np.ravel_multi_index(tuple(np.moveaxis(np.asarray(sample.content[0]), -1, 0)), (K,) * Q)
     found = np.bincount(index, minlength=K**Q) / 6000
@@ -58,7 +57,7 @@ def test_draws_follow_the_likelihood(options):
     assert np.all(np.abs(found - np.exp(nats)) < 4.5 * deviation)
     np.testing.assert_allclose(sample.score[0], nats[index], atol=1e-5)
     np.testing.assert_array_equal(guided.content, sample.content)  # a scale of 1 is no guidance
-    assert not np.array_equal(run(variables, keys, jnp.float32(3.0))[2].content, sample.content)
+    assert not np.array_equal(run(variables, 3.0)[2].content, sample.content)
     # The later code depends on the earlier one.
     table = np.exp(nats).reshape(K, K)
     assert np.ptp(table / table.sum(axis=1, keepdims=True), axis=0).max() > 0.02
@@ -67,10 +66,10 @@ def test_draws_follow_the_likelihood(options):
 def test_loss():
     """Hard targets are the likelihood per code; soft ones the cross-entropy; weights choose slots."""
     head, variables, quantizer = build()
-    hidden = jax.random.normal(jax.random.key(3), (2, 3, 16))
-    codes = jax.random.randint(jax.random.key(4), (2, 3, Q), 0, K)
-    soft = jax.nn.softmax(jax.random.normal(jax.random.key(5), (2, 3, Q, K)))
-    weight = jnp.array([[1.0, 0, 1], [0, 0, 1]])
+    hidden = normal(3, 2, 3, 16)
+    codes = np.random.default_rng(4).integers(0, K, (2, 3, Q), np.int32)
+    soft = np.random.default_rng(5).dirichlet(np.ones(K), (2, 3, Q)).astype(np.float32)
+    weight = np.array([[1.0, 0, 1], [0, 0, 1]], np.float32)
 
     @jax.jit
     def run(variables):
@@ -83,7 +82,7 @@ def test_loss():
         nats = head.apply(variables, hidden, codes, quantizer, method="log_prob")
         return loss(), loss(soft=soft), loss(soft=jax.nn.one_hot(codes, K)), log_p, nats
 
-    hard, softened, one_hot, log_p, nats = run(variables)
+    hard, softened, one_hot, log_p, nats = jax.device_get(run(variables))
     np.testing.assert_allclose(hard[0], -np.sum(nats * weight) / 3 / Q, rtol=1e-5)
     cross = -np.sum(np.float64(soft) * np.float64(log_p), axis=-1)
     np.testing.assert_allclose(softened[0], np.sum(cross.mean(axis=-1) * weight) / 3, rtol=1e-5)

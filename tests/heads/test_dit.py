@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from parameters import normal
 from systems import labels_for, make
 
 
@@ -12,7 +13,7 @@ def test_the_loss_of_a_level_is_a_mean_over_all_its_slots():
     """Not over those that are asked for alone; every example has one time, at which all its slots are noisy."""
     _, generator, params, _ = make("mar_dit")
     head, variables = generator.head, generator.of_head(params)
-    hidden, target = (jax.random.normal(jax.random.key(i), (3, 16, d)) for i, d in ((0, 16), (1, 4)))
+    hidden, target = normal(0, 3, 16, 16), normal(1, 3, 16, 4)
     weight = jnp.asarray(np.random.default_rng(0).random((3, 16)) < 0.4, jnp.float32)
 
     def drawn(module):
@@ -39,9 +40,9 @@ def test_the_loss_of_a_level_is_a_mean_over_all_its_slots():
 
 def test_rounds_are_weighted():
     _, generator, params, tokenizer_params = make("himar")
-    content = jax.random.normal(jax.random.key(0), (2, 20, 4))
+    content = normal(0, 2, 20, 4)
     args = (tokenizer_params["quantizer"], content, labels_for(generator, 2), jax.random.key(1))
-    loss, metrics = jax.jit(lambda p: generator.loss(p, *args))(params)
+    loss, metrics = jax.jit(lambda p: generator.loss(p, *args, train=False))(params)
     np.testing.assert_allclose(loss, 0.4 * metrics["pivots_loss"] + 0.6 * metrics["picture_loss"], rtol=1e-6)
     both = metrics["pivots_mse"] + metrics["pivots_bound"]
     np.testing.assert_allclose(metrics["pivots_loss"], both, rtol=1e-6)

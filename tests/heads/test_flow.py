@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from parameters import noisy, normal
 
 from vargen.draws import Recorded
 from vargen.heads.flow import Flow
@@ -33,10 +34,12 @@ def made(request):
         times="late",
         guidance_until=0.4,
     )
-    hidden = jax.random.normal(jax.random.key(1), (2 * B, len(TIMES), D))
-    params = nn.meta.unbox(head.init(jax.random.key(0), hidden)["params"])
-    rng = np.random.default_rng(0)
-    return head, jax.tree.map(lambda x: x + 0.2 * rng.normal(size=x.shape).astype(x.dtype), params), hidden
+    hidden = normal(1, 2 * B, len(TIMES), D)
+    return (
+        head,
+        noisy(lambda key: nn.meta.unbox(head.init(key, hidden)["params"]), scale=0.3),
+        np.asarray(hidden),
+    )
 
 
 def linear(x, p):
@@ -109,11 +112,8 @@ def test_training_keeps_steps_apart(made):
     t = of_step[:, TIMES]
     layout = Layout(TIMES, COORDS)
     args = [jnp.asarray(x, jnp.float32) for x in (hidden, target)]
-    found = jax.jit(
-        lambda p: head.apply(
-            {"params": p}, *args, layout, jnp.float32(t), jnp.float32(noise), method="errors"
-        )
-    )(params)
+    args += [layout, jnp.asarray(t, jnp.float32), jnp.asarray(noise, jnp.float32)]
+    found = np.asarray(jax.jit(lambda p: head.apply({"params": p}, *args, method="errors"))(params))
     for b in range(B):
         for step in range(3):
             at = TIMES == step
@@ -153,11 +153,10 @@ def test_official_times_and_refusals():
     np.testing.assert_allclose(Flow(C, sample_steps=4).grid, [1, 0.75, 0.5, 0.25, 0])
     head = Flow(C, width=8, heads=2, depth=1)
     hidden = jnp.zeros((1, 4, D))
-    params = head.init(jax.random.key(0), hidden)["params"]
     layout = Layout(np.zeros(5, int), np.zeros((5, 2), int))
+    loss = lambda key: head.init({"params": key, "head": key}, hidden, hidden[..., :C], layout, method="loss")  # noqa: E731
     with pytest.raises(ValueError, match="head flow: needs a feed whose every row predicts a slot"):
-        rngs = dict(head=jax.random.key(1))
-        head.apply({"params": params}, hidden, jnp.zeros((1, 4, C)), layout, method="loss", rngs=rngs)
+        jax.eval_shape(loss, jax.random.key(0))
 
 
 def test_a_step_has_one_time(made):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from parameters import normal
 from systems import SYSTEMS, labels_for, make
 from uncached import uncached
 
@@ -17,9 +18,17 @@ from vargen.samplers import Sampling, decode
 from vargen.samplers.policies import groups
 from vargen.segments import PICTURE
 
+# Further systems along a path that others take; each of their parts is tested by itself.
+SLOW = "var_shared llamagen_text axial gla_chain var_cross_scan mar_zigzag maskgit_vssd".split()
+SLOW_GIVEN = "rqtransformer dnd rar hmar mar_dit maskgil xar".split()
+
+
+def some_slow(names, slow):
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in names]
+
 
 # What Hi-MAR's second round sees isn't told by contents alone: tests/interop/test_himar.py walks through its steps.
-@pytest.mark.parametrize("name", [name for name in SYSTEMS if name != "himar"])
+@pytest.mark.parametrize("name", some_slow((name for name in SYSTEMS if name != "himar"), SLOW))
 def test_cached_equals_uncached(name):
     c, generator, params, tokenizer_params = make(name)
     filters = dict(top_k=9, top_p=0.9) if generator.tokenizer.slot.kind == "codes" else {}
@@ -64,12 +73,12 @@ GIVEN = dict(
 )
 
 
-@pytest.mark.parametrize("name", GIVEN)
+@pytest.mark.parametrize("name", some_slow(GIVEN, SLOW_GIVEN))
 def test_given_slots_stay_and_the_rest_follows_from_them(name):
     c, generator, params, tokenizer_params = make(name)
     known, labels, quantizer = GIVEN[name], labels_for(generator, 2), tokenizer_params["quantizer"]
-    content = generator.tokenizer.slot.zeros(2, len(known))
-    content = (content + jax.random.normal(jax.random.key(3), content.shape) * 4).astype(content.dtype) % 16
+    slot = generator.tokenizer.slot
+    content = (4 * normal(3, 2, len(known), *slot.shape)).astype(slot.dtype) % 16
     schedule = "ramp" if name == "hmar_masked" else "constant"
     settings = dict(guidance=2.0, guidance_schedule=schedule, temperature=0.9)
     sampling = Sampling.make(**settings, schedule=c.sampling.schedule)
@@ -85,7 +94,11 @@ def test_given_slots_stay_and_the_rest_follows_from_them(name):
     assert not np.array_equal(found[:, ~known], other[:, ~known])
 
 
-@pytest.mark.parametrize("given", [(), ("picture",), ("text",)], ids=["nothing", "picture", "text"])
+@pytest.mark.parametrize(
+    "given",
+    [(), ("picture",), pytest.param(("text",), marks=pytest.mark.slow)],  # as of every picture by orthus
+    ids=["nothing", "picture", "text"],
+)
 def test_segments_in_every_direction(given):
     """What is given stays, the rest is drawn after it: as by whole passes, and it follows from what is given."""
     _, generator, params, tokenizer_params = make("orthus")
@@ -125,7 +138,7 @@ def test_given_slots_that_cannot_come_first():
             generator.ordering.decoding(None, 1, 0, known)
 
 
-@pytest.mark.parametrize("name", ["var", "llamagen", "mar"])
+@pytest.mark.parametrize("name", some_slow(["var", "llamagen", "mar"], ["var"]))
 def test_no_recompilation_and_independence_of_the_batch(name):
     config, generator, params, tokenizer_params = make(name)
     model = Model(config, tokenizer_params, params)
