@@ -20,7 +20,7 @@ def rotations(output: str, golden: Golden, generator, rows: int = 1, relative: f
     mixer, grid = generator.stages[0].block.mixer, generator.tokenizer.grid
     # (1, 0) turned by an angle is its cosine and sine.
     coords = np.concatenate([np.full((rows, 2), -1), grid.places])
-    units = np.tile(np.float32([1, 0]), (1, len(coords), 1, mixer.head_dim // 2))
+    units = np.tile(np.array([1, 0], np.float32), (1, len(coords), 1, mixer.head_dim // 2))
     turn = jax.jit(functools.partial(rotate, coords=coords, squeezed=squeeze(grid, mixer.trained_side)))
     found = turn(units)
     return close(output, found.reshape(len(coords), -1, 2), golden[output], relative)
