@@ -8,7 +8,7 @@ import pytest
 
 from vargen.interop import check
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "goldens" / "maskgit_vqgan.npz"
+GOLDEN = pathlib.Path(__file__).parents[1] / "goldens" / "llamagen_gpt_gqa.npz"
 
 
 def drop(prefix):
@@ -37,8 +37,8 @@ DAMAGE = {
     "an empty output": (lambda a: dict(a, **{"out/more": np.zeros(0)}), 2, "expected numbers in out/more"),
     "another weight": (lambda a: dict(a, **{"sd/more.weight": np.zeros(3, np.float32)}), 2, "more.weight"),
     "a weight is NaN": (change("sd/", lambda x: x * np.float32(np.nan)), 1, "DIFFERS"),
-    "a weight is flat": (change("sd/decoder.conv_in.weight", np.ravel), 2, "decoder.conv_in.weight"),
-    "a weight is text": (change("sd/decoder.conv_in.weight", lambda x: x.astype("U8")), 2, "numbers in sd/decoder"),
+    "a weight is flat": (change("sd/output.weight", np.ravel), 2, "output.weight"),
+    "a weight is text": (change("sd/output.weight", lambda x: x.astype("U8")), 2, "numbers in sd/output"),
     "an input is flat": (change("in/", np.ravel), 2, ""),
     "an output is NaN": (change("out/", lambda x: np.full(x.shape, np.nan)), 1, "DIFFERS"),
     "an output is flat": (change("out/", np.ravel), 1, "DIFFERS"),

@@ -18,6 +18,7 @@ from vargen.samplers import Sampling, decode
 D, HEADS, BUFFER, P, N, C, CLASSES, LAYERS = 32, 2, 3, 4, 20, 4, 5, 2
 W, DEPTH, V, BLOCKS = 16, 2, 24, 2  # of both heads
 TRAIN, STEPS = 20, 4  # of both processes
+ROUND = 2  # steps of either level
 R = BUFFER + N
 
 
@@ -27,7 +28,7 @@ def tiny():
     c.data.image_size, c.data.num_classes = 8, CLASSES
     c.tokenizer.update(dict(levels=(2, 4), channels=C))
     c.tokenizer.encoder = part("conv", width=32, multipliers=(1, 1), decoder_attention=False)
-    c.order.steps, c.feed.buffer = (3, 3), BUFFER
+    c.order.steps, c.feed.buffer = (ROUND, ROUND), BUFFER
     c.model.update(dict(layers=2 * LAYERS, width=D))
     c.mixer.heads = HEADS
     process = dict(train_steps=TRAIN, sample_steps=STEPS)
@@ -321,9 +322,9 @@ def test_the_whole_sampler(made, given):
     known, vectors, sizes = list(given), {}, [1, 2] if given else []
     for level, scale in ((0, before), (1, guidance)):
         n, own = (P, N - P)[level], [s for s in known if (s >= P) == level]
-        left = remaining(n - len(own), 3)
+        left = remaining(n - len(own), ROUND)
         for i, m in enumerate(left[1:]):
-            new = sequence[len(known) :][: left[i] - (i < 2) * m]
+            new = sequence[len(known) :][: left[i] - (i < ROUND - 1) * m]
             w = 1 + (scale - 1) * (n - m) / n
             seen = [s for s in known if (s >= P) == level]
             if level == 0:

@@ -1,7 +1,6 @@
 """HMAR's names and shapes, as its published files have them, and what comes of their arrays by another way."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -99,17 +98,18 @@ def by_hand(arrays, tokenizer, quantizer, content, labels, masked):
     a = {k: np.asarray(v, np.float64) for k, v in arrays.items()}
     classes = a["class_emb.weight"][labels]
     x = [classes[:, None] + a["pos_start"]]
+    area, latents = jax.jit(resample.area, static_argnums=1), jax.jit(tokenizer.latents)
     image = 0.0
     for level, side in enumerate(SIDES):
-        added = tokenizer.latents(quantizer, content, np.tile(level == LEVEL, (len(content), 1)))
+        added = np.asarray(latents(quantizer, content, np.tile(level == LEVEL, (len(content), 1))))
         if level:
-            down = lambda f, s=side: np.asarray(resample.area(jnp.asarray(f), (s, s)), np.float64)  # noqa: E731
+            down = lambda f, s=side: np.asarray(area(f, (s, s)), np.float64)  # noqa: E731
             row = down(image).reshape(len(content), -1, 6) @ a["word_embed.weight"].T
             if masked is not None:
                 own = down(added).reshape(len(content), -1, 6) @ a["word_embed.weight"].T
                 row = row + np.where(masked[:, level == LEVEL, None], a["mask_embed.weight"], own)
             x.append(row + a["word_embed_bias"])
-        image = image + np.asarray(added)
+        image = image + added
     x = np.concatenate(x, axis=1) + a["lvl_embed.weight"][LEVEL] + a["pos_1LC"]
     silu = classes / (1 + np.exp(-classes))
     end = "ns" if masked is None else "mask"
@@ -139,9 +139,11 @@ def test_logits():
     """Of both branches, against the formulas in float64 on the arrays by their own names."""
     c, arrays = tiny()
     tokenizer, generator = systems.build(c)
-    params, quantizer = systems.read(hmar, generator, arrays), tokenizer.init(jax.random.key(0))["quantizer"]
-    content, labels = jax.random.randint(jax.random.key(1), (2, 21), 0, K), np.array([1, 5])
-    masked = np.random.default_rng(1).random((2, 21)) < 0.5
+    params = systems.read(hmar, generator, arrays)
+    quantizer = jax.jit(lambda key: tokenizer.init(key)["quantizer"])(jax.random.key(0))
+    rng = np.random.default_rng(1)
+    content, labels = rng.integers(0, K, (2, 21), np.int32), np.array([1, 5])
+    masked = rng.random((2, 21)) < 0.5
     masked[:, 0] = False
     steps = 2 * LEVEL + masked
     slots = np.argsort(steps, axis=1, kind="stable")
@@ -149,8 +151,13 @@ def test_logits():
         (0, Order(np.arange(21), LEVEL)),
         (1, Order(slots, np.take_along_axis(steps, slots, axis=1))),
     ):
-        hidden, rows = generator.hidden(params, quantizer, content, labels, order)
-        assert rows.layout.branch == branch
-        found = generator.head.apply(generator.of_head(params, branch), hidden)
+
+        @jax.jit
+        def logits(params, order=order, branch=branch):
+            hidden, rows = generator.hidden(params, quantizer, content, labels, order)
+            assert rows.layout.branch == branch
+            return generator.head.apply(generator.of_head(params, branch), hidden)
+
+        found = logits(params)
         expected = by_hand(arrays, tokenizer, quantizer, content, labels, masked if branch else None)
         np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())

@@ -19,43 +19,50 @@ STEPS = np.repeat(np.arange(4), (1, 3, 5, 9))
 
 
 def cases():
-    """Name -> the kernel, its arrays, their partition."""
+    """Name, the kernel by implementation, its arrays, their partition."""
     rng = np.random.default_rng(0)
     rows = [jnp.asarray(rng.normal(size=(4, 18, 4, 16)), jnp.float32) for _ in range(3)]
     of_example = jnp.asarray(np.stack([rng.permutation(18) for _ in range(4)]))
-    for name in ("xla", "tpu_interpret", "gpu_interpret"):
-        options = dict(implementation=name)
-        attend = functools.partial(kernels.step_attention, q_step=STEPS, k_step=STEPS, **options)
-        yield f"static steps, {name}", attend, rows, [ROWS] * 3
-        attend = lambda q, k, v, s, o=options: kernels.step_attention(q, k, v, s, s, **o)  # noqa: E731
-        yield f"traced steps, {name}", attend, [*rows, of_example], [ROWS] * 3 + [P(("fsdp", "data"))]
-        linear = functools.partial(kernels.linear_attention, scale=0.1, **options)
-        yield f"linear attention, {name}", linear, [*rows, -jnp.abs(rows[0])], [ROWS] * 4
-        scan = functools.partial(kernels.linear_scan, **options)
-        yield f"linear scan, {name}", scan, [jnp.tanh(rows[0]), rows[1]], [ROWS] * 2
+    attend = functools.partial(kernels.step_attention, q_step=STEPS, k_step=STEPS)
+    yield "static steps", attend, rows, [ROWS] * 3
+    attend = lambda q, k, v, s, implementation: kernels.step_attention(  # noqa: E731
+        q, k, v, s, s, implementation=implementation
+    )
+    yield "traced steps", attend, [*rows, of_example], [ROWS] * 3 + [P(("fsdp", "data"))]
+    linear = functools.partial(kernels.linear_attention, scale=0.1)
+    yield "linear attention", linear, [*rows, -jnp.abs(rows[0])], [ROWS] * 4
+    yield "linear scan", kernels.linear_scan, [jnp.tanh(rows[0]), rows[1]], [ROWS] * 2
 
 
 def main():
     mesh = sharding.make_mesh(2, 2, 2)
     errors = {}
 
+    def of(function, arrays):
+        """Values and gradients."""
+
+        def loss(*floats):
+            y = function(*floats, *arrays[len(floats) :])
+            return jnp.sum(jnp.sin(y)), y
+
+        floats = [x for x in arrays if jnp.issubdtype(x.dtype, jnp.floating)]
+        grad = jax.jit(jax.value_and_grad(loss, tuple(range(len(floats))), has_aux=True))
+        (_, y), grads = grad(*floats)
+        return [np.asarray(y), *map(np.asarray, grads)]
+
+    def error(whole, split):
+        pairs = zip(whole, split, strict=True)
+        return max(float(np.abs(a - b).max() / max(1.0, np.abs(a).max())) for a, b in pairs)
+
     def compare(name, whole, split, arrays):
-        def of(function):
-            def loss(*floats):
-                y = function(*floats, *arrays[len(floats) :])
-                return jnp.sum(jnp.sin(y)), y
-
-            floats = [x for x in arrays if jnp.issubdtype(x.dtype, jnp.floating)]
-            grad = jax.jit(jax.value_and_grad(loss, tuple(range(len(floats))), has_aux=True))
-            (_, y), grads = grad(*floats)
-            return [np.asarray(y), *map(np.asarray, grads)]
-
-        pairs = zip(of(whole), of(split), strict=True)
-        errors[name] = max(float(np.abs(a - b).max() / max(1.0, np.abs(a).max())) for a, b in pairs)
+        errors[name] = error(of(whole, arrays), of(split, arrays))
 
     for name, kernel, arrays, specs in cases():
-        split = jax.shard_map(kernel, mesh=mesh, in_specs=tuple(specs), out_specs=ROWS, check_vma=False)
-        compare(f"shard_map, {name}", kernel, split, arrays)
+        whole = of(functools.partial(kernel, implementation="xla"), arrays)
+        for implementation in ("xla", "tpu_interpret", "gpu_interpret"):
+            run = functools.partial(kernel, implementation=implementation)
+            split = jax.shard_map(run, mesh=mesh, in_specs=tuple(specs), out_specs=ROWS, check_vma=False)
+            errors[f"shard_map, {name}, {implementation}"] = error(whole, of(split, arrays))
 
     # As mixers call them: the mesh is found, heads that can't be split stay whole.
     q, k, v = (

@@ -76,14 +76,15 @@ def make(mixer_class, case: Case, **options):
 
 def init(mixer, case: Case, seed: int = 0):
     """Parameters none of which is zero, and rows [B, N, D]."""
-    keys = jax.random.split(jax.random.key(seed), 3)
-    x = jax.random.normal(keys[0], (BATCH, len(case.layout.times), WIDTH))
+    rng = np.random.default_rng(seed)
+    x = jnp.asarray(rng.normal(size=(BATCH, len(case.layout.times), WIDTH)), jnp.float32)
     one = Layout(np.zeros(1, np.int32), np.zeros((1, case.grid.places.shape[1]), np.int32))
-    params = nn.meta.unbox(jax.jit(lambda k: mixer.init(k, x[:, :1], one))(keys[1])["params"])
-    leaves, tree = jax.tree.flatten(params)
-    noise = jax.random.split(keys[2], len(leaves))
-    leaves = [a + 0.3 * jax.random.normal(k, a.shape) for a, k in zip(leaves, noise, strict=True)]
-    return jax.tree.unflatten(tree, leaves), x
+    start = jax.jit(lambda k: nn.meta.unbox(mixer.init(k, x[:, :1], one)["params"]))(jax.random.key(seed))
+
+    def moved(a):
+        return jnp.asarray(a + 0.3 * rng.normal(size=a.shape), a.dtype)
+
+    return jax.tree.map(moved, jax.tree.map(np.asarray, start)), x
 
 
 def parallel(mixer, params, x, layout):
@@ -126,25 +127,26 @@ def check_mixer(mixer_class, case_name: str, tolerance: float = 2e-5, **options)
     mixer = make(mixer_class, case, **options)
     params, x = init(mixer, case)
     layout = case.layout
-    run = jax.jit(lambda p, x: parallel(mixer, p, x, layout))
-    expected = run(params, x)
+    weight = np.random.default_rng(9).normal(size=x.shape).astype(np.float32)
+
+    def weighted(p, x):
+        y = parallel(mixer, p, x, layout)
+        return jnp.sum(weight * y), y
+
+    run = jax.jit(jax.grad(weighted, has_aux=True))
+    grads, expected = run(params, x)
     assert expected.shape == x.shape and np.isfinite(expected).all() and np.ptp(expected) > 1e-3
     if not layout.everyone:
-        found = jax.jit(lambda p, x: by_steps(mixer, p, x, layout))(params, x)
-        np.testing.assert_allclose(found, expected, atol=tolerance, rtol=tolerance)
-        if np.all(np.diff(layout.times) == 1):
-            found = jax.jit(lambda p, x: scanned(mixer, p, x, layout))(params, x)
+        forms = (by_steps, scanned) if np.all(np.diff(layout.times) == 1) else (by_steps,)
+        for found in jax.jit(lambda p, x: [form(mixer, p, x, layout) for form in forms])(params, x):
             np.testing.assert_allclose(found, expected, atol=tolerance, rtol=tolerance)
         for step in np.unique(layout.times)[1:]:
-            later = jnp.asarray(layout.times >= step)[:, None]
-            changed = run(params, jnp.where(later, x + 1.0, x))
             earlier = layout.times < step
+            changed = run(params, np.where(earlier[:, None], x, x + np.float32(1)))[1]
             np.testing.assert_allclose(
                 np.asarray(changed)[:, earlier], np.asarray(expected)[:, earlier], atol=1e-6, err_msg="leak"
             )
-    weight = jax.random.normal(jax.random.key(9), x.shape)
-    grads = jax.jit(jax.grad(lambda p: jnp.sum(weight * parallel(mixer, p, x, layout))))(params)
-    for path, g in jax.tree_util.tree_leaves_with_path(grads):
+    for path, g in jax.tree_util.tree_leaves_with_path(jax.tree.map(np.asarray, grads)):
         assert np.isfinite(g).all(), path
         assert np.abs(g).max() > 0, f"no gradient reaches {jax.tree_util.keystr(path)}"
     return mixer, params, x, expected

@@ -138,10 +138,13 @@ def test_rows_that_do_not_stay(name):
         )
         return mixer.apply({"params": params}, x[:, low:high], here, cache)
 
-    empty = mixer.init_cache(len(x), 0)
-    _, kept = step(0, 3, 0, empty, 1)
-    _, alone = step(0, 1, 0, empty, None)
-    np.testing.assert_allclose(step(3, 5, 1, kept, None)[0], step(3, 5, 1, alone, None)[0], atol=1e-6)
+    @jax.jit
+    def both():
+        empty = mixer.init_cache(len(x), 0)
+        kept, alone = step(0, 3, 0, empty, 1)[1], step(0, 1, 0, empty, None)[1]
+        return [step(3, 5, 1, cache, None)[0] for cache in (kept, alone)]
+
+    np.testing.assert_allclose(*both(), atol=1e-6)
 
 
 @honouring("hidden")
@@ -187,11 +190,13 @@ def test_half_precision(name):
 
     @jax.jit
     def both(params, x):
-        square = lambda p, x: jnp.sum(jnp.square(parallel(half, p, x, case.layout).astype(jnp.float32)))  # noqa: E731
-        y = parallel(half, params, x.astype(jnp.bfloat16), case.layout)
-        return y, parallel(mixer, params, x, case.layout), jax.grad(square)(params, x.astype(jnp.bfloat16))
+        def square(p):
+            y = parallel(half, p, x.astype(jnp.bfloat16), case.layout)
+            return jnp.sum(jnp.square(y.astype(jnp.float32))), y
 
-    y, expected, gradient = both(params, x)
+        return *jax.grad(square, has_aux=True)(params), parallel(mixer, params, x, case.layout)
+
+    gradient, y, expected = jax.tree.map(np.asarray, both(params, x))
     assert y.dtype == jnp.bfloat16
     error = np.abs(np.asarray(y, np.float32) - expected).max() / np.abs(expected).max()
     assert error < 0.06

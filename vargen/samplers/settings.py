@@ -63,7 +63,7 @@ class Sampling:
     spatial: bool = dataclasses.field(default=False, metadata={"static": True})
     spatial_share: float = dataclasses.field(default=0.5, metadata={"static": True})
     guidance_schedule: str = dataclasses.field(default="constant", metadata={"static": True})
-    guidance_start: float = dataclasses.field(default=1.0, metadata={"static": True})
+    guidance_start: Any = 1.0
     guidance_power: float = dataclasses.field(default=1.0, metadata={"static": True})
     guidance_before: tuple[float, ...] = dataclasses.field(default=(), metadata={"static": True})
     guidance_steps: int = dataclasses.field(default=0, metadata={"static": True})
@@ -94,6 +94,7 @@ class Sampling:
             guided=any((float(w), s._first) != (neutral, 1.0) for w in (s.guidance, *s.guidance_before)),
             nucleus=any(float(p) < 1.0 for p in each),
             guidance=float(s.guidance),
+            guidance_start=float(s.guidance_start),
             spatial_guidance=float(s.spatial_guidance),
             spatial=float(s.spatial_guidance) != 1.0,
             temperature=float(s.temperature),
@@ -127,7 +128,7 @@ class Sampling:
         return dataclasses.replace(self, top_k=1)
 
     @property
-    def _first(self) -> float:
+    def _first(self) -> Any:
         """Where the schedule starts."""
         return self.guidance_start if self.guidance_schedule.startswith("linear") else 1.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -49,9 +49,10 @@ def results(golden: Golden) -> Iterator[Result]:
     slots = np.asarray(generator.ordering.decoding(None, 1).slots)
     yield from _tables(golden, generator, slots)
     yield from _training(golden, generator, params, slots)
+    sample = _sampler(golden, generator, params, slots)
     for output in golden.outputs("sample_cfg"):
         if run := re.fullmatch(r"out/sample_cfg([\d.]+)", output):
-            yield from _sampled(golden, generator, params, slots, float(run[1]), output)
+            yield from _sampled(golden, sample, slots, float(run[1]), output)
 
 
 def _generator(golden: Golden) -> Any:
@@ -128,10 +129,9 @@ def _seen(layout: Layout) -> np.ndarray:
     return seen
 
 
-def _canonical(x, slots) -> jax.Array:
+def _canonical(x, slots) -> np.ndarray:
     """[B, T, n, C] in generation sequence -> [B, N, C]."""
-    flat = np.asarray(x).reshape(len(x), len(slots), -1)
-    return jnp.asarray(flat[:, np.argsort(slots)])
+    return np.reshape(x, (len(x), len(slots), -1))[:, np.argsort(slots)]
 
 
 def _training(golden: Golden, generator, params, slots) -> Iterator[Result]:
@@ -142,8 +142,8 @@ def _training(golden: Golden, generator, params, slots) -> Iterator[Result]:
     content, noise = (_canonical(golden[f"in/{name}"], slots) for name in ("latent", "noise"))
     null = np.full_like(golden["in/y"], generator.condition.null)
     labels, t = np.where(golden["in/drop"] == 1, null, golden["in/y"]), golden["in/t"]
-    head = generator.head.bind({"params": params["head"]})
-    noised = head.at(content, jnp.asarray(t[:, step_of]), noise)
+    at = jax.jit(lambda *args: generator.head.apply({}, *args, method="at"))
+    noised = at(content, t[:, step_of], noise)
 
     def loss(params, labels, noised):
         hidden, _ = generator.hidden(params, None, noised, labels, order)
@@ -157,7 +157,7 @@ def _training(golden: Golden, generator, params, slots) -> Iterator[Result]:
         noised, level=jnp.broadcast_to(t[:, :1].astype(np.float32), noised.level.shape)
     )
     for output, ours in (
-        ("noised", noised.content[:, slots].reshape(batch, steps, size, -1)),
+        ("noised", np.asarray(noised.content)[:, slots].reshape(batch, steps, size, -1)),
         ("pred", found),
         ("loss", value),
         ("pred_block_mse", each),
@@ -189,29 +189,39 @@ class Recording(Epsilon):
         return Sample(found.content, predicted, (found.memory, predicted))
 
 
-def _sampled(golden: Golden, generator, params, slots, scale: float, output: str) -> Iterator[Result]:
-    """A run of the engine with the recorded noise: its contents, and what every pass predicted."""
-    head = instead(generator.head, Recording)
-    recording = dataclasses.replace(generator, head=head)
-    noise = golden["in/sample/noise"][:, :, 0].swapaxes(0, 1)
-    batch, steps, size, channels = noise.shape
-    sampling = Sampling.make(guidance=scale)
+def _sampler(golden: Golden, generator, params, slots) -> Callable[[float], Any]:
+    """Runs of the engine with the recorded noise by guidance scale: one program, which makes both passes for all."""
+    recording = dataclasses.replace(generator, head=instead(generator.head, Recording))
 
     @jax.jit
-    def run(params, labels, normals):
+    def run(params, labels, normals, sampling):
         draws, key = Recorded(normals=normals), jax.random.key(0)
         return decode(recording, params, None, labels, key, sampling, draws=draws, scored=True)
 
-    found = run(params, jnp.asarray(golden["in/sample/y"]), _canonical(noise, slots))
-    contents = found.content[:, slots].reshape(noise.shape)
+    def sample(scale: float):
+        sampling = dataclasses.replace(Sampling.make(guidance=scale), guided=True)
+        noise = _canonical(_noise(golden), slots)
+        return run(params, jnp.asarray(golden["in/sample/y"]), noise, sampling)
+
+    return sample
+
+
+def _noise(golden: Golden) -> np.ndarray:
+    """Where the blocks' passes start: float32 [B, T, n, C]."""
+    return golden["in/sample/noise"][:, :, 0].swapaxes(0, 1)
+
+
+def _sampled(golden: Golden, sample, slots, scale: float, output: str) -> Iterator[Result]:
+    """A run's contents, and what every pass predicted."""
+    noise, found = _noise(golden), sample(scale)
+    batch, steps, size, channels = noise.shape
+    contents = np.asarray(found.content)[:, slots].reshape(noise.shape)
     yield close(output, contents, golden[output], REPRODUCED)
     if f"{output}_preds" in golden:
-        shape = (batch, steps, size, head.sample_steps, -1, channels)
-        predicted = found.score[:, slots].reshape(shape).transpose(1, 3, 4, 0, 2, 5)
         theirs = golden[f"{output}_preds"]
-        yield close(
-            f"{output}_preds",
-            predicted.reshape(steps * head.sample_steps, -1, size, channels),
-            theirs,
-            REPRODUCED,
-        )
+        passes = len(theirs) // steps
+        predicted = np.asarray(found.score)[:, slots].reshape(batch, steps, size, passes, 2, channels)
+        # Theirs makes one pass at a scale of 1.
+        predicted = predicted.transpose(1, 3, 4, 0, 2, 5)[:, :, : theirs.shape[1] // batch]
+        predicted = predicted.reshape(steps * passes, -1, size, channels)
+        yield close(f"{output}_preds", predicted, theirs, REPRODUCED)

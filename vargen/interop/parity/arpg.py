@@ -14,7 +14,7 @@ from vargen.feeds import Query
 from vargen.interop import arpg, systems
 from vargen.interop.parity.codes import rotations, teacher_forced
 from vargen.interop.parity.golden import REPRODUCED, Golden, Result, close, exact, stand_in
-from vargen.interop.parity.recording import instead, margin, sampled
+from vargen.interop.parity.recording import instead, margin, sampled, softmax
 from vargen.orders import Order
 from vargen.orders.schedules import SCHEDULES
 from vargen.samplers import Sampling
@@ -103,7 +103,7 @@ def _sampled(golden: Golden, generator, params, run: str, settings) -> Iterator[
         yield exact(out + "filtered", np.isneginf(kept), removed)
         yield close(out + "filtered", np.where(removed, 0, kept), np.where(removed, 0, expected), REPRODUCED)
     if out + "probs" in golden:
-        yield close(out + "probs", jax.nn.softmax(logits[..., -1, :]), golden[out + "probs"], REPRODUCED)
+        yield close(out + "probs", softmax(logits[..., -1, :]), golden[out + "probs"], REPRODUCED)
     if out + "margin" in golden:
         nearest = margin(logits, uniforms)
         yield Result(out + "margin", abs(nearest - float(golden[out + "margin"])), 1e-4)

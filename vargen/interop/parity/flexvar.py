@@ -11,7 +11,7 @@ import numpy as np
 
 from vargen.interop import flexvar, systems
 from vargen.interop.parity.golden import REPRODUCED, Golden, Result, close, exact, gradient_norms, stand_in
-from vargen.interop.parity.recording import margin, sampled
+from vargen.interop.parity.recording import margin, sampled, softmax
 from vargen.orders import Order
 from vargen.samplers import Sampling
 from vargen.tokenizers import resample
@@ -42,7 +42,8 @@ def results(golden: Golden) -> Iterator[Result]:
 
     if "out/pos_area/16" in golden:
         size = golden["out/pos_area/16"].shape[2:]
-        found = resample.area(weights["pos_1LC"].transpose(0, 2, 3, 1), size).transpose(0, 3, 1, 2)
+        area = jax.jit(resample.area, static_argnums=1)
+        found = area(weights["pos_1LC"].transpose(0, 2, 3, 1), size).transpose(0, 3, 1, 2)
         yield close("out/pos_area/16", found, golden["out/pos_area/16"], REPRODUCED)
     for name, sides in config["scales"].items():
         if golden.outputs(f"tf/{name}/"):
@@ -56,37 +57,40 @@ def _teacher_forced(golden: Golden, name: str, built: tuple, quantizer) -> Itera
     """Codes, inputs, logits and losses of one set of levels, of latents that the golden gives."""
     tokenizer, generator, params = built
     out, labels = f"out/tf/{name}/", golden["in/label"]
-    features = jnp.asarray(golden["in/h"]).transpose(0, 2, 3, 1)
-    codes = tokenizer.quantise(quantizer, features)
     null = np.full_like(labels, generator.condition.num_classes)
     dropped = np.where(golden["in/drop_u"] < generator.condition.dropout, null, labels)
 
-    def loss(params, labels, smoothing):
+    @jax.jit
+    def known(features):
+        codes = tokenizer.quantise(quantizer, features)
+        before = jnp.arange(len(tokenizer.grid.levels)) - 1
+        return codes, tokenizer.rows(quantizer, codes, before)[:, tokenizer.grid.level_sizes[0] :]
+
+    codes, inputs = known(golden["in/h"].transpose(0, 2, 3, 1))
+
+    def loss(params, labels):
         order = generator.ordering.decoding(None, len(labels))
         hidden, _ = generator.hidden(params, quantizer, codes, labels, order)
-        head = generator.head.clone(label_smoothing=smoothing)
-        nats = head.apply({"params": params["head"]}, hidden, codes, method="loss")[0]
-        return nats, head.apply({"params": params["head"]}, hidden)
+        of_head = {"params": params["head"]}
+        nats, smooth = (
+            generator.head.clone(label_smoothing=s).apply(of_head, hidden, codes, method="loss")[0]
+            for s in (0.0, 0.1)
+        )
+        return nats, (smooth, generator.head.apply(of_head, hidden))
 
-    run = jax.jit(loss, static_argnums=2)
-    before = jnp.arange(len(tokenizer.grid.levels)) - 1
-    inputs = tokenizer.rows(quantizer, codes, before)[:, tokenizer.grid.level_sizes[0] :]
-    nats, logits = run(params, labels, 0.0)
-    found = dict(
-        inputs=inputs,
-        logits=logits,
-        logits_null=run(params, null, 0.0)[1],
-        logits_dropped=run(params, dropped, 0.0)[1],
-        loss=nats,
-        **{"loss_smooth0.1": run(params, labels, 0.1)[0]},
-    )
+    graded = name == golden.meta["config"]["grad"] and bool(golden.outputs("gradnorm/"))
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True) if graded else lambda *args: (loss(*args), None))
+    (nats, (smooth, logits)), gradients = run(params, labels)
+    found = {"inputs": inputs, "logits": logits, "loss": nats, "loss_smooth0.1": smooth}
+    for output, given in (("logits_null", null), ("logits_dropped", dropped)):
+        if out + output in golden:
+            found[output] = run(params, given)[0][1][1]
     if out + "ids" in golden:
         yield exact(out + "ids", codes, golden[out + "ids"])
     for output, value in found.items():
         if out + output in golden:
             yield close(out + output, value, golden[out + output], REPRODUCED)
-    if name == golden.meta["config"]["grad"] and golden.outputs("gradnorm/"):
-        gradients = jax.jit(jax.grad(lambda p: loss(p, labels, 0.0)[0]))(params)
+    if graded:
         yield from gradient_norms(golden, flexvar.table(generator), gradients, 1e-4)
 
 
@@ -122,8 +126,8 @@ def _sampled(golden: Golden, run: str, settings: Any, built: tuple, quantizer) -
     codes, logits = sampled(generator, params, labels, order, sampling, uniforms, quantizer)
     if out + "ids" in golden:
         yield exact(out + "ids", codes, golden[out + "ids"])
-    latents = tokenizer.latents(quantizer, jnp.asarray(codes)).transpose(0, 3, 1, 2)
-    found = dict(guided_logits=logits[..., -2, :], quant=latents, probs=jax.nn.softmax(logits[..., -1, :]))
+    latents = jax.jit(tokenizer.latents)(quantizer, codes).transpose(0, 3, 1, 2)
+    found = dict(guided_logits=logits[..., -2, :], quant=latents, probs=softmax(logits[..., -1, :]))
     for output, value in found.items():
         if out + output in golden:
             yield close(out + output, value, golden[out + output], REPRODUCED)

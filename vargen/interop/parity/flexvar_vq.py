@@ -101,13 +101,14 @@ def _levels(golden: Golden, tokenizer, params) -> Iterator[Result]:
     def run(params, images):
         codes = tokenizer.split(tokenizer.encode(params, images))
         absorbed = [tokenizer.absorb(params["quantizer"], None, c, i) for i, c in enumerate(codes)]
-        return [(latents, tokenizer.codec.decode(params, latents)) for latents in absorbed]
+        pictures = [tokenizer.codec.decode(params, latents) for latents in absorbed]
+        large = [resample.bicubic(picture[:1], (last, last))[:, ::4, ::4] for picture in pictures]
+        return list(zip(absorbed, pictures, large, strict=True))
 
     last = 16 * tokenizer.grid.levels[-1][0]
-    for (side, _), (latents, picture) in zip(
+    for (side, _), (latents, picture, large) in zip(
         tokenizer.grid.levels, run(params, _images(golden, "x0")), strict=True
     ):
-        large = resample.bicubic(picture[:1], (last, last))[:, ::4, ::4]
         tolerance = ALONE if side == 1 else 5 * REPRODUCED / 2
         for output, value in (("quant", latents), ("rec", picture), ("rec_resized16x", large)):
             name = f"out/scale{side}/{output}"

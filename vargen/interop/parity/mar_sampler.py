@@ -39,7 +39,9 @@ def results(golden: Golden, generator, params) -> Iterator[Result]:
         order, draws = _recorded(golden, name)
         sampling = Sampling.make(
             guidance=scale,
-            guidance_schedule=settings[2] or "constant",
+            # One program for both schedules: a constant one starts where it ends.
+            guidance_schedule="linear",
+            guidance_start=1.0 if settings[2] == "linear" else scale,
             # As they were recorded, where the name doesn't say.
             temperature=float(settings[3] or (0.95 if scale != 1 else 1.0)),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 
@@ -12,7 +13,7 @@ import numpy as np
 from vargen.interop import randar, systems
 from vargen.interop.parity.codes import rotations, teacher_forced
 from vargen.interop.parity.golden import REPRODUCED, Golden, Result, close, exact, stand_in
-from vargen.interop.parity.recording import margin, sampled
+from vargen.interop.parity.recording import margin, sampled, softmax
 from vargen.orders import Order
 from vargen.orders.schedules import cosine_ahead
 from vargen.samplers import Sampling
@@ -127,6 +128,7 @@ def _sampled(golden: Golden, generator, params, run: str, settings) -> Iterator[
         top_k=settings.get("top_k", 0),
         top_p=settings.get("top_p", 1.0),
     )
+    sampling = dataclasses.replace(sampling, guided=True)  # one program for all scales
     uniforms = golden[f"in/u/{run}"] if settings.get("random") else None
     order = Order(slots, _steps(sizes))
     codes, logits = sampled(generator, params, golden["in/label"], order, sampling, uniforms)
@@ -138,7 +140,7 @@ def _sampled(golden: Golden, generator, params, run: str, settings) -> Iterator[
     if out + "guided_logits" in golden:
         yield close(out + "guided_logits", logits[..., -2, :], golden[out + "guided_logits"], REPRODUCED)
     if out + "probs" in golden:
-        yield close(out + "probs", jax.nn.softmax(logits[..., -1, :]), golden[out + "probs"], REPRODUCED)
+        yield close(out + "probs", softmax(logits[..., -1, :]), golden[out + "probs"], REPRODUCED)
     if out + "margin" in golden:
         nearest = margin(logits, uniforms)
         yield Result(out + "margin", abs(nearest - float(golden[out + "margin"])), 1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import re
@@ -38,13 +39,14 @@ def results(golden: Golden) -> Iterator[Result]:
         if output in golden:
             yield exact(output, vocab + 1 + found, golden[output], restated=True)
 
-    def hidden(params, labels, slots):
-        order = Order(slots, np.arange(codes.shape[1]))
-        return generator.hidden(params, None, jnp.asarray(codes), labels, order)[0]
-
     @jax.jit
-    def logits(params, labels, slots):
-        return generator.head.apply({"params": params["head"]}, hidden(params, labels, slots))
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def loss(params, labels, slots):
+        order = Order(slots, np.arange(codes.shape[1]))
+        hidden, _ = generator.hidden(params, None, jnp.asarray(codes), labels, order)
+        head = functools.partial(generator.head.apply, {"params": params["head"]}, hidden)
+        target = jnp.take_along_axis(jnp.asarray(codes), slots, axis=1)
+        return head(target, method="loss")[0], head()
 
     raster = np.broadcast_to(np.arange(slots), codes.shape)
     for name, given, order in (
@@ -55,20 +57,14 @@ def results(golden: Golden) -> Iterator[Result]:
         if f"out/logits_{name}" in golden and order is not None:
             # Their last row, after all slots, predicts nothing.
             expected = golden[f"out/logits_{name}"][:, :slots]
-            yield close(f"out/logits_{name}", logits(params, given, jnp.asarray(order)), expected, REPRODUCED)
+            logits = loss(params, given, jnp.asarray(order))[0][1]
+            yield close(f"out/logits_{name}", logits, expected, REPRODUCED)
     if "out/labels_random" in golden and "in/orders" in golden:
         shuffled = np.take_along_axis(codes, golden["in/orders"], axis=1)
         yield exact("out/labels_random", shuffled, golden["out/labels_random"], restated=True)
 
     if "out/loss_random" in golden and "in/orders" in golden:
-
-        def loss(params):
-            order = jnp.asarray(golden["in/orders"])
-            target = jnp.take_along_axis(jnp.asarray(codes), order, axis=1)
-            rows = hidden(params, labels, order)
-            return generator.head.apply({"params": params["head"]}, rows, target, method="loss")[0]
-
-        found, gradients = jax.jit(jax.value_and_grad(loss))(params)
+        (found, _), gradients = loss(params, labels, jnp.asarray(golden["in/orders"]))
         yield close("out/loss_random", found, golden["out/loss_random"], REPRODUCED)
         yield from gradient_norms(golden, rar.table(generator), gradients, 1e-4)
 
@@ -77,10 +73,12 @@ def results(golden: Golden) -> Iterator[Result]:
         # A scale of 0 turns guidance off; the temperature changes no greedy choice.
         settings = re.fullmatch(r"out/greedy/gs([\d.]+)(?:_pow([\d.]+))?(?:_T[\d.]+)?", output)
         if settings:
-            scale, power = float(settings[1]), float(settings[2] or 0)
+            # Without guidance any power will do.
+            scale, power = float(settings[1]), float(settings[2] or 2.75)
             sampling = Sampling.make(
                 guidance=scale or 1.0, guidance_schedule="cosine", guidance_power=power, temperature=0.0
             )
+            sampling = dataclasses.replace(sampling, guided=True)  # one program for all scales
             found = sample(params, None, jnp.asarray(labels), jax.random.key(0), sampling)[0]
             yield exact(output, found, golden[output])
     for output in golden.outputs("cfg_scale_table_"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -62,26 +63,41 @@ def sampled(
     Returns:
       Codes [B, N], canonical, and the logits [B, N, R + 2, K] in generation sequence.
     """
-    recording = dataclasses.replace(generator, head=instead(generator.head, Logits))
     draws = None
     if uniforms is not None:
         of_slot = np.empty(uniforms.shape, np.float32)
         np.put_along_axis(of_slot, np.asarray(order.slots), uniforms, axis=1)
         draws = Recorded(uniforms=jnp.asarray(of_slot))
-    steps = np.asarray(order.steps)
-
-    @jax.jit
-    def go(params, quantizer, labels, slots, draws, content):
-        now = Order(slots, steps, given=order.given)
-        known = None if given is None else (content, given[1])
-        args, key = (params, quantizer, labels), jax.random.key(0)
-        more = dict(order=now, draws=draws, scored=True, unseen=unseen)
-        found = decode(recording, *args, key, sampling, known, **more)
-        return found.content, jnp.take_along_axis(found.score, slots[..., None, None], axis=1)
-
-    content = None if given is None else given[0]
-    codes, logits = go(params, quantizer, jnp.asarray(labels), jnp.asarray(order.slots), draws, content)
+    content, known = (None, None) if given is None else (given[0], tuple(given[1].tolist()))
+    args = (
+        params,
+        quantizer,
+        jnp.asarray(labels),
+        jnp.asarray(order.slots),
+        draws,
+        content,
+        unseen,
+        sampling,
+    )
+    codes, logits = _run(generator, *args, tuple(np.asarray(order.steps).tolist()), order.given, known)
     return np.asarray(codes), np.asarray(logits)
+
+
+@functools.partial(jax.jit, static_argnames=("generator", "steps", "before", "known"))
+def _run(generator, params, quantizer, labels, slots, draws, content, unseen, sampling, steps, before, known):
+    """Codes and logits of `sampled`; runs that differ in numbers alone share the program."""
+    recording = dataclasses.replace(generator, head=instead(generator.head, Logits))
+    given = None if known is None else (content, np.asarray(known))
+    order, key = Order(slots, np.asarray(steps), given=before), jax.random.key(0)
+    more = dict(order=order, draws=draws, scored=True, unseen=unseen)
+    found = decode(recording, params, quantizer, labels, key, sampling, given, **more)
+    return found.content, jnp.take_along_axis(found.score, slots[..., None, None], axis=1)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of the last axis."""
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
 
 
 def margin(logits: np.ndarray, uniforms: np.ndarray | None = None) -> float:
@@ -96,6 +112,5 @@ def margin(logits: np.ndarray, uniforms: np.ndarray | None = None) -> float:
         best = np.sort(logits[..., -2, :].astype(np.float64), axis=-1)
         return float(np.min(best[..., -1] - best[..., -2]))
     kept = logits[..., -1, :].astype(np.float64)
-    weights = np.exp(kept - kept.max(axis=-1, keepdims=True))
-    borders = np.cumsum(weights / weights.sum(axis=-1, keepdims=True), axis=-1)
+    borders = np.cumsum(softmax(kept), axis=-1)
     return float(np.min(np.abs(borders - uniforms[..., None])))

@@ -96,8 +96,10 @@ def _evaluation(tokenizer: RQ, params, images, uniforms) -> dict[str, Any]:
     each = tokenizer.vectors(quantizer, codes).reshape(batch, *grid, tokenizer.depth, -1)
     decoded = tokenizer.decode(params, codes)
 
-    def picture(x):
-        return tokenizer.decode_latents(params, x).transpose(0, 3, 1, 2)
+    def pictures(latents):
+        """Of {name: latents}, by one run of the decoder."""
+        found = tokenizer.decode_latents(params, jnp.concatenate(list(latents.values())))
+        return dict(zip(latents, jnp.split(found.transpose(0, 3, 1, 2), len(latents)), strict=True))
 
     def drawn(depth, log_p):
         logits, draws = log_p[None], Recorded(uniforms=uniforms[depth][None])
@@ -109,10 +111,12 @@ def _evaluation(tokenizer: RQ, params, images, uniforms) -> dict[str, Any]:
     soft = tokenizer.soft(quantizer, vectors, lambda d, log_p: jnp.argmax(log_p, axis=-1))
     stochastic = tokenizer.soft(quantizer, vectors, drawn)
     sizes = (batch * images.shape[-1], batch)
-    found = {
-        f"decode_add{d}": picture(jnp.sum(each[..., : d + 1, :], axis=-2)) for d in range(tokenizer.depth)
-    }
-    found |= {f"decode_select{d}": picture(each[..., d, :]) for d in range(tokenizer.depth)}
+    depths = range(tokenizer.depth)
+    found = pictures(
+        {f"decode_add{d}": jnp.sum(each[..., : d + 1, :], axis=-2) for d in depths}
+        | {f"decode_select{d}": each[..., d, :] for d in depths}
+        | {"decode_code": tokenizer.latents(quantizer, codes)}
+    )
     found |= _losses("eval", images, decoded, commitment, tokenizer.beta)
     found |= _losses("eval_valid", images, decoded, commitment, tokenizer.beta, sizes)
     return found | {
@@ -122,7 +126,6 @@ def _evaluation(tokenizer: RQ, params, images, uniforms) -> dict[str, Any]:
         "rec": decoded.transpose(0, 3, 1, 2),
         "commitment": commitment,
         "margin": _margin(parts, vectors.reshape(-1, tokenizer.channels), tokenizer.tables(quantizer)),
-        "decode_code": picture(tokenizer.latents(quantizer, codes)),
         "emb_with_depth": each,
         "soft_codes": shaped(soft[1]),
         "stochastic/codes": shaped(stochastic[0]),
@@ -190,11 +193,8 @@ def _second(golden: Golden, config: dict[str, Any]) -> Iterator[Result]:
     names = ("weight", "cluster_size_ema", "embed_ema")
     arrays = [[golden.weights[f"rq2.codebooks.{d}.{name}"] for name in names] for d in range(depth)]
     books = [Book(*map(jnp.asarray, (table[:-1], size, sums))) for table, size, sums in arrays]
-    latents = jnp.asarray(golden["in/z2"])
-    cells = gathered(latents, cell)
-    vectors = cells.reshape(-1, cells.shape[-1])
 
-    def named(prefix: str, parts: Quantised) -> dict[str, Any]:
+    def named(prefix: str, parts: Quantised, cells, vectors) -> dict[str, Any]:
         shape = cells.shape[:3]
         return {
             f"{prefix}codes": parts.codes.reshape(*shape, -1),
@@ -203,30 +203,35 @@ def _second(golden: Golden, config: dict[str, Any]) -> Iterator[Result]:
             f"{prefix}commitment": jnp.mean(jnp.square(vectors - parts.sums)),
         }
 
-    found = named("rq2/", quantise(vectors, [book.codebook for book in books])) | {
-        "rq2/code_shape_input": cells
-    }
-    codes = found["rq2/codes"]
-    each = jnp.sum(jnp.stack([book.codebook[codes[..., d]] for d, book in enumerate(books)]), axis=0)
-    yield from _all(golden, found | {"rq2/embed_code": spread(each, cell)})
-
     def fresh(d: int, rest: jax.Array) -> jax.Array:
         noise = golden[f"in/ema2/noise{d}"] if f"in/ema2/noise{d}" in golden else None
         return _fresh(rest, golden[f"in/ema2/perm{d}"], noise, len(books[d].size))
 
-    for mode in ("restart", "norestart"):
-        make = fresh if mode == "restart" else lambda d, rest: None
-        parts, after = followed(vectors, books, config["decay"], make, False)
-        prefix = f"ema2/{mode}/"
-        found = named(prefix, parts) | {prefix + name: table for name, table in _tables(after).items()}
-        yield from _all(golden, found)
+    @jax.jit
+    def run(latents, books):
+        cells = gathered(latents, cell)
+        vectors = cells.reshape(-1, cells.shape[-1])
+        parts = quantise(vectors, [book.codebook for book in books])
+        found = named("rq2/", parts, cells, vectors) | {"rq2/code_shape_input": cells}
+        codes = found["rq2/codes"]
+        each = jnp.sum(jnp.stack([book.codebook[codes[..., d]] for d, book in enumerate(books)]), axis=0)
+        found["rq2/embed_code"] = spread(each, cell)
+        for mode in ("restart", "norestart"):
+            make = fresh if mode == "restart" else lambda d, rest: None
+            parts, after = followed(vectors, books, config["decay"], make, False)
+            prefix = f"ema2/{mode}/"
+            found |= named(prefix, parts, cells, vectors)
+            found |= {prefix + name: table for name, table in _tables(after).items()}
+        return found
+
+    yield from _all(golden, run(golden["in/z2"], books))
 
 
 def _tables(books: list[Book]) -> dict[str, Any]:
     """Tables by the authors' names, each with its row of zeros at the end."""
     found: dict[str, Any] = {}
     for d, book in enumerate(books):
-        found |= {f"weight{d}": np.pad(book.codebook, [(0, 1), (0, 0)])}
+        found |= {f"weight{d}": jnp.pad(book.codebook, [(0, 1), (0, 0)])}
         found |= {f"cluster_size{d}": book.size, f"embed_ema{d}": book.sums}
     return found
 
