@@ -1,5 +1,6 @@
 """Tests run on the CPU, with caches of compiled programs and classifiers inside the repository."""
 
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -16,6 +17,7 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("TQDM_DISABLE", "1")
+gc.set_threshold(50_000)  # tracing makes many objects that stay
 
 import jax  # noqa: E402  (after the settings above)
 import pytest  # noqa: E402

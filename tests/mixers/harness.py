@@ -57,6 +57,7 @@ CASES = {
     # A frame at a time.
     "frames": Case(VIDEO, Layout(VIDEO.coords[:, 1], VIDEO.places)),
 }
+GRADED = ("raster", "all", "frames")  # where gradients are taken too, which triples what there is to compile
 
 
 # Known slots come first, and how many they are differs per example: MAR's encoder.
@@ -122,7 +123,7 @@ def scanned(mixer, params, x, layout):
 
 
 def check_mixer(mixer_class, case_name: str, tolerance: float = 2e-5, **options):
-    """Parallel = cached = scanned; no row sees a later step; gradients are finite and reach every parameter."""
+    """Parallel = cached = scanned; no row sees a later step; gradients (of GRADED) are finite, and none missing."""
     case = CASES[case_name]
     mixer = make(mixer_class, case, **options)
     params, x = init(mixer, case)
@@ -133,7 +134,8 @@ def check_mixer(mixer_class, case_name: str, tolerance: float = 2e-5, **options)
         y = parallel(mixer, p, x, layout)
         return jnp.sum(weight * y), y
 
-    run = jax.jit(jax.grad(weighted, has_aux=True))
+    graded = case_name in GRADED
+    run = jax.jit(jax.grad(weighted, has_aux=True) if graded else lambda p, x: (None, weighted(p, x)[1]))
     grads, expected = run(params, x)
     assert expected.shape == x.shape and np.isfinite(expected).all() and np.ptp(expected) > 1e-3
     if not layout.everyone:
