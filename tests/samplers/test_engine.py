@@ -19,8 +19,9 @@ from vargen.samplers.policies import groups
 from vargen.segments import PICTURE
 
 # Further systems along a path that others take; each of their parts is tested by itself.
-SLOW = "var_shared llamagen_text axial gla_chain var_cross_scan mar_zigzag maskgit_vssd".split()
-SLOW_GIVEN = "rqtransformer dnd rar hmar mar_dit maskgil xar".split()
+SLOW = "var_shared llamagen_text llamagen_words axial gla_chain".split()
+SLOW += "var_cross_scan mar_dit mar_zigzag maskgil maskgit_vssd".split()
+SLOW_GIVEN = "rqtransformer dnd rar hmar hmar_masked mar_dit maskgil xar".split()
 
 
 def some_slow(names, slow):
