@@ -170,7 +170,7 @@ def test_levels_that_are_pictures():
     encoder = part("conv", width=32, multipliers=(1, 1), blocks=1)
     t = tiny("pyramid_kl", 8, levels=(2, 4), of="pictures", encoder=encoder)
     params = noisy(t.init, scale=0.1)
-    params["quantizer"]["scale"] = params["quantizer"]["scale"] * 2
+    params["quantizer"]["scale"] = jnp.full_like(params["quantizer"]["scale"], 2 * t.scale)
     images = jax.random.uniform(jax.random.key(1), (2, 8, 8, 1), minval=-1)
     # At half the size every pixel lies in the middle of four: -0.09375, 0.59375 on both sides; borders are repeated.
     half = np.zeros((4, 8))
