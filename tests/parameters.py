@@ -28,6 +28,17 @@ def noisy(init, seed=0, scale=0.2):
     return jax.tree.map(disturbed, jax.device_get(constants))
 
 
+def plain(init, seed=0, scale=0.1):
+    """Parameters of `init`'s shapes, for which nothing is compiled: scales of norms near 1, all else near 0."""
+    rng = np.random.default_rng(seed)
+
+    def drawn(path, like):
+        around = 1.0 if path[-1].key == "scale" else 0.0
+        return (around + scale * rng.normal(size=like.shape)).astype(like.dtype)
+
+    return jax.tree_util.tree_map_with_path(drawn, jax.eval_shape(init, jax.random.key(0)))
+
+
 def normal(seed, *shape):
     """float32 [*shape]: standard normal noise."""
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)

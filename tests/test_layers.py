@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # or above, and of those in ONLY no others.
 LAYERS = (
     ("errors",),
-    ("bundled", "content", "draws", "kernels", "layers", "limits", "paths", "progress"),
+    ("bundled", "content", "draws", "fits", "kernels", "layers", "limits", "paths", "progress"),
     ("seeds", "sharding", "slots", "static"),
     ("hub", "layout", "orders", "parts", "schema", "segments", "weights_file", "words"),
     ("classes", "data", "mixers", "tokenizers"),
@@ -30,8 +30,8 @@ LAYERS = (
 ONLY = dict(kernels={"limits", "errors"}, orders={"limits", "errors", "slots"})
 # Rooms of the numerical core, and the packages that they may load when they are imported.
 CORE = (
-    "content conditioning draws feeds generator heads kernels layers layout mixers models orders samplers slots stage "
-    "static tokenizers"
+    "content conditioning draws feeds fits generator heads kernels layers layout mixers models orders samplers slots "
+    "stage static tokenizers"
 ).split()
 PACKAGES = {"jax", "flax", "optax", "einops", "numpy"}
 

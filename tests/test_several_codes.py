@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from parameters import noisy
 from systems import dnd, labels_for, llamagen, make, rqtransformer
 
 from vargen import models
@@ -64,9 +65,7 @@ def test_one_code_in_one_stage_is_the_usual_generator():
     c.tokenizer.depth, c.model.layers = 1, (2,)
     staged, usual = (models.build_generator(x, models.build_tokenizer(x)) for x in (c, of))
     rng = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda x: x + 0.2 * rng.normal(size=x.shape).astype(x.dtype), jax.jit(usual.init)(jax.random.key(0))
-    )
+    params = noisy(usual.init)
     head = {"norms_0": params["blocks_norm"]["norm"], "codes_0": params["head"]}
     same = {k: params[k] for k in ("condition", "feed")}
     moved = same | {"blocks_0": params["blocks"], "head": head}

@@ -9,10 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
-from vargen import limits, parts, schema, tokenizers
+from vargen import fits, limits, parts, schema, tokenizers
 from vargen.conditioning import CONDITIONINGS
 from vargen.errors import UserError
 from vargen.feeds import FEEDS
@@ -88,9 +87,9 @@ def build_generator(config, tokenizer) -> Generator:
             trained_side=config.mixer.get("trained_side", 0),
             **common,
         )
-        _check_order(config, sequence, ordering, feed)
-        _check_condition(config, condition, feed, m["adaptive"])
-        _check_prompt(config, sequence, condition, ordering)
+        fits.check_order(config, sequence, ordering, feed)
+        fits.check_condition(config, condition, feed, m["adaptive"])
+        fits.check_prompt(config, sequence, condition, ordering)
         head = parts.build(
             HEADS,
             config.head,
@@ -104,9 +103,9 @@ def build_generator(config, tokenizer) -> Generator:
             dtype=dtype,
         )
         head.check(slot)
-        _check_drafts(config, feed, head)
-        _check_rounds(config, ordering, feed, head, m["adaptive"])
-        _check_stop(config, slot, ordering)
+        fits.check_drafts(config, feed, head)
+        fits.check_rounds(config, ordering, feed, head, m["adaptive"])
+        fits.check_stop(config, slot, ordering)
         if head.each_stage != feed.told:
             raise ValueError(
                 f"head {config.head.name}: doesn't go with the feed {config.feed.name}; staged with staged"
@@ -301,105 +300,6 @@ def _layers(layers: int | tuple[int, ...], stages: int) -> tuple[int, ...]:
         f"config field model.layers: expected a number that {stages} stages share evenly, "
         f"or one for each, found {layers}"
     )
-
-
-def _check_condition(config, condition, feed, adaptive: str) -> None:
-    name = config.conditioning.name
-    if condition.length > 1 and not feed.takes_prefix:
-        raise UserError(
-            f"conditioning {name}: makes {condition.length} rows, which needs the feed shift, found {config.feed.name}"
-        )
-    if not condition.pooled and (
-        adaptive in ("adaln", "shared") or feed.modulates_rows or not feed.takes_prefix
-    ):
-        raise UserError(
-            f"conditioning {name}: has no vector, expected model.adaptive none, the feed shift, no step_condition"
-        )
-    if condition.segment is not None and not feed.takes_segments:
-        raise UserError(
-            f"conditioning {name}: makes slots of the sequence, which needs the feed shift, found {config.feed.name}"
-        )
-    if feed.modulates_rows and adaptive not in ("adaln", "shared"):
-        what = f"{config.feed.name}: step_condition" if config.feed.name == "shift" else config.feed.name
-        raise UserError(
-            f"feed {what} modulates blocks, expected model.adaptive adaln or shared, found {adaptive}"
-        )
-
-
-def _check_prompt(config, sequence, condition, ordering) -> None:
-    """Slots that nobody looks at, as a prompt's padding is none, come first."""
-    if condition.segment is None or not condition.pads:
-        return
-    first = None if ordering.random else ordering.decoding(None, 1).segments[0]
-    if first is None or sequence.segments[first].name != condition.segment.name:
-        raise UserError(
-            f"conditioning {config.conditioning.name}: comes before the picture, expected order.sequences ((0, 1),), "
-            f"found {tuple(config.order.get('sequences', ((0, 1), (1, 0))))}"
-        )
-
-
-def _check_order(config, sequence, ordering, feed) -> None:
-    if ordering.partial and not feed.takes_partial:
-        raise UserError(
-            f"order {config.order.name}: trains on some of the slots alone, which needs the feed refine, found "
-            f"{config.feed.name}"
-        )
-    feed.check(ordering)
-    several, segmented = len(sequence.segments) > 1, False
-    if not ordering.random_decoding:
-        segmented = ordering.decoding(None, 1).segments is not None
-    if several != segmented:
-        wanted = "segments" if several else "an order of one segment, such as raster"
-        raise UserError(
-            f"config field order.name: expected {wanted}, as the sequence has {len(sequence.segments)}, found "
-            f"{config.order.name}"
-        )
-
-
-def _check_drafts(config, feed, head) -> None:
-    if feed.drafts and head.levels is None:
-        raise UserError(
-            f"feed {config.feed.name}: shows what a head drafts over several passes, expected the head epsilon or "
-            f"velocity, found {config.head.name}"
-        )
-    if not feed.drafts and head.levels is not None:
-        raise UserError(
-            f"head {config.head.name}: drafts over several passes, expected the feed noisy, found {config.feed.name}"
-        )
-
-
-def _check_rounds(config, ordering, feed, head, adaptive: str) -> None:
-    if ordering.by_level and feed.rounds == 1:
-        raise UserError(
-            f"order {config.order.name}: goes level by level, expected the feed pivots, found {config.feed.name}"
-        )
-    if head.rounds not in (1, feed.rounds):
-        raise UserError(
-            f"head {config.head.name}: has parts for {head.rounds} rounds, expected a feed of as many, such as pivots, "
-            f"found {config.feed.name}"
-        )
-    if head.around and feed.cached:
-        raise UserError(
-            f"head {config.head.name}: looks at all that is known, expected a feed without a cache, such as mask, "
-            f"found {config.feed.name}"
-        )
-    if adaptive == "rounds" and feed.rounds == 1:
-        raise UserError(
-            f"config field model.adaptive: rounds needs a feed of several, such as pivots, found {config.feed.name}"
-        )
-
-
-def _check_stop(config, slot, ordering) -> None:
-    """Where examples end with a stop code, what comes after it must be padding."""
-    if slot.stop is None:
-        return
-    order = None if ordering.random or ordering.random_decoding else ordering.decoding(None, 1)
-    one_by_one = np.arange(ordering.grid.size)
-    if order is None or not all(np.array_equal(x, one_by_one) for x in (order.slots, order.steps)):
-        raise UserError(
-            f"config field order: expected raster, as the slots of the tokenizer {config.tokenizer.name} end with a "
-            f"stop code, found {config.order.name}"
-        )
 
 
 def parameter_count(module, *, skip: tuple[str, ...] = ()) -> int:

@@ -2,9 +2,9 @@
 
 import functools
 
-import jax
 import numpy as np
 from commands import ROOT
+from parameters import plain
 
 from vargen import config
 from vargen.cli import main
@@ -57,19 +57,11 @@ def tiny(system):
     return c
 
 
-def drawn(path, shape):
-    """Values about those of a start, for which nothing is compiled: scales near 1, all else near 0."""
-    size = int(np.prod(shape.shape))
-    around = 1.0 if path[-1].key == "scale" else 0.0
-    values = around + 0.1 * np.random.default_rng(size).normal(size=shape.shape)
-    return values.astype(shape.dtype)
-
-
 def published(system, c):
     """Random parameters of a config's tokenizer and generator, and the arrays that the authors would publish."""
     found = {}
     for name, built in zip(("tokenizer", "generator"), systems.build(c), strict=True):
-        params = jax.tree_util.tree_map_with_path(drawn, jax.eval_shape(built.init, jax.random.key(0)))
+        params = plain(built.init)
         if name == "tokenizer" and "scale" in c.tokenizer:  # in the authors' code, not in their files
             params["quantizer"]["scale"] = np.full_like(params["quantizer"]["scale"], c.tokenizer.scale)
         arrays = mapping.write(getattr(systems.system(system), name).table(built), params)

@@ -7,6 +7,7 @@ import pytest
 
 from vargen.errors import UserError
 from vargen.interop import mapping as m
+from vargen.interop import shapes
 
 
 def like(**shapes):
@@ -102,5 +103,5 @@ def test_refused():
     with pytest.raises(UserError, match="unfilled none, unknown d/bias, d/kernel"):
         m.write(table, {"rows": np.zeros((2, 3))})
     with pytest.raises(UserError, match=r"VAE: expected the array y\.weight, found 3 others \(l\.weight, "):
-        m.shape(good, "y.weight", "VAE")
-    assert m.count({"a.0": 1, "a.1": 1, "a.3": 1}, "a.{}") == 2
+        shapes.shape(good, "y.weight", "VAE")
+    assert shapes.count({"a.0": 1, "a.1": 1, "a.3": 1}, "a.{}") == 2

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from parameters import plain
 from systems import SYSTEMS
 from uncached import uncached
 
@@ -26,14 +27,9 @@ def model(system, **encoder):
     c.tokenizer.encoder = part(**encoder) if encoder else part("conv", width=4, multipliers=(1, 1), groups=2)
     c.data.image_size = 4
     c.order = {k: v for k, v in c.order.items() if k != "steps"}  # more than there are slots
-    tokenizer, rng = models.build_tokenizer(c), np.random.default_rng(0)
-
-    def disturbed(built):
-        like = jax.eval_shape(built.init, jax.random.key(0))
-        return jax.tree.map(lambda x: 0.3 * rng.normal(size=x.shape).astype(np.float32), like)
-
-    params = [disturbed(x) for x in (tokenizer, models.build_generator(c, tokenizer))]
-    return Model(c, *params)
+    tokenizer = models.build_tokenizer(c)
+    parts = tokenizer, models.build_generator(c, tokenizer)
+    return Model(c, *(plain(x.init, scale=0.3) for x in parts))
 
 
 def test_around_the_smaller_picture():

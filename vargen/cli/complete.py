@@ -129,10 +129,9 @@ def pictures_and_classes(args: argparse.Namespace, model: Model) -> tuple[np.nda
     else:
         source = data.load(model.config.data, "test")
         images, theirs = data.arrays(source, args.pictures)
+        # Without names numbers are the same, as in evaluation.
         alike = classes.stored(args.workdir) is None and len(source.classes) == len(model.classes)
-        names = (
-            model.classes if alike else source.classes
-        )  # without names numbers are the same, as in evaluation
+        names = model.classes if alike else source.classes
         folders = [[names[i]] for i in theirs]
     if label is not None:
         return images, [label] * len(images)

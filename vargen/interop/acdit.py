@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from vargen.config import part, preset
 from vargen.interop import mapping as m
+from vargen.interop import shapes
 
 WHAT = "ACDiT"
 IGNORED = ()
@@ -26,16 +27,16 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     Raises:
       UserError: slots of several latents, as the models of videos have.
     """
-    width = m.from_latents(arrays, "x_embedder.weight", c.tokenizer.channels, WHAT)
+    width = shapes.from_latents(arrays, "x_embedder.weight", c.tokenizer.channels, WHAT)
     c.name = f"ACDiT-{NAMES.get(width, width)}"
-    c.data.num_classes = m.shape(arrays, "y_embedder.embedding_table.weight", WHAT)[0] - 1
+    c.data.num_classes = shapes.shape(arrays, "y_embedder.embedding_table.weight", WHAT)[0] - 1
     c.order = part("cells", count=(2, 2))
     c.feed = part("noisy", bias=False)
-    heads = m.heads(width, heads, width // 64, WHAT)
+    heads = shapes.heads(width, heads, width // 64, WHAT)
     c.mixer = part("attention", heads=heads, qk_norm="rms", bias="qkv", rope="halves")
     c.head = part("epsilon", sample_steps=25)
     c.model = dict(
-        layers=m.count(arrays, "blocks.{}.attn.proj.weight", WHAT),
+        layers=shapes.count(arrays, "blocks.{}.attn.proj.weight", WHAT),
         width=width,
         norm="rms",
         adaptive="adaln",
@@ -44,7 +45,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
         init_std=0.0,
         init="normal",
     )
-    hidden = m.shape(arrays, "blocks.0.mlp.fc1.weight", WHAT)[0]
+    hidden = shapes.shape(arrays, "blocks.0.mlp.fc1.weight", WHAT)[0]
     if hidden != 4 * width:
         c.model.mlp_width = hidden
     c.sampling.guidance = 1.5

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from vargen.config import part, preset
 from vargen.errors import UserError
 from vargen.interop import mapping as m
+from vargen.interop import shapes
 
 WHAT = "ARPG"
 IGNORED = ("freqs_cis", "*.k_cache", "*.v_cache")
@@ -26,9 +27,9 @@ def levels(arrays: Mapping[str, Any]) -> None:
 
 def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     """Writes the generator's parts and sizes into a config; `heads` where the authors' rule isn't followed."""
-    width = m.shape(arrays, "norm.weight", WHAT)[0]
-    vocab, rows = (m.shape(arrays, name, WHAT)[0] for name in ("head.weight", "embeddings.weight"))
-    heads = m.heads(width, heads, width // 64, WHAT)
+    width = shapes.shape(arrays, "norm.weight", WHAT)[0]
+    vocab, rows = (shapes.shape(arrays, name, WHAT)[0] for name in ("head.weight", "embeddings.weight"))
+    heads = shapes.heads(width, heads, width // 64, WHAT)
     if rows < vocab + 4:
         raise UserError(
             f"{WHAT}: expected in embeddings.weight {vocab} codes, a mask, classes, none and a spare row, found {rows}"
@@ -42,10 +43,10 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     c.head = part("categorical", bias=False)
     stages = ("layers.self_dec.{}.attn.to_q.weight", "layers.cross_dec.{}.attn.to_q.weight")
     c.model = dict(
-        layers=tuple(m.count(arrays, stage, WHAT) for stage in stages),
+        layers=tuple(shapes.count(arrays, stage, WHAT) for stage in stages),
         width=width,
         mlp="swiglu",
-        mlp_width=m.shape(arrays, "layers.self_dec.0.ffn.w1.weight", WHAT)[0],
+        mlp_width=shapes.shape(arrays, "layers.self_dec.0.ffn.w1.weight", WHAT)[0],
         norm="rms",
         eps=1e-5,
         bias=False,

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from vargen.config import part
 from vargen.errors import UserError
 from vargen.interop import mapping as m
+from vargen.interop import shapes
 from vargen.tokenizers.autoencoder import Autoencoder
 from vargen.tokenizers.conv import ConvEncoder
 
@@ -71,15 +72,15 @@ def encoder_part(arrays: Mapping[str, Any], names: Names, what: str) -> ConfigDi
     Raises:
       UserError: arrays that tell sizes are missing.
     """
-    width = m.shape(arrays, "encoder.conv_in.weight", what)[0]
+    width = shapes.shape(arrays, "encoder.conv_in.weight", what)[0]
     block = f"encoder.{names.down}.{{}}.{names.block}.{{}}.conv1.weight"
-    depth = m.count(arrays, block.format("{}", 0), what)
-    multipliers = tuple(m.shape(arrays, block.format(i, 0), what)[0] // width for i in range(depth))
-    latents = m.shape(arrays, "post_quant_conv.weight", what)
+    depth = shapes.count(arrays, block.format("{}", 0), what)
+    multipliers = tuple(shapes.shape(arrays, block.format(i, 0), what)[0] // width for i in range(depth))
+    latents = shapes.shape(arrays, "post_quant_conv.weight", what)
     found = dict(
         width=width,
         multipliers=multipliers,
-        blocks=m.count(arrays, block.format(0, "{}"), what),
+        blocks=shapes.count(arrays, block.format(0, "{}"), what),
         hidden=latents[0] if latents[0] != latents[1] else 0,
         projection=latents[2],
         **{

@@ -61,8 +61,7 @@ def import_checkpoint(
         arrays[part] = files.read(file, which, part)  # type: ignore[arg-type]
         arrays[part].parameters()  # nothing empty, whose sizes would tell nonsense
     named = " and ".join(os.fspath(file) for file in given.values())
-    tells = "generator" in given and hasattr(s.generator, "TOLD")
-    beside = files.beside(given["generator"], s.generator.TOLD) if tells else None
+    beside = files.beside(given["generator"], s.told) if s.told and "generator" in given else None
     with _about(named):
         c = systems.infer(
             s,

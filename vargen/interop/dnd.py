@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vargen.config import part, preset
-from vargen.interop import llamagen
+from vargen.interop import llamagen, shapes
 from vargen.interop import mapping as m
 
 WHAT = "DnD-Transformer"
@@ -26,7 +26,7 @@ def levels(arrays: Mapping[str, Any]) -> None:
 
 def image_size(arrays: Mapping[str, Any]) -> int:
     """384 pixels of those with one code a slot, which draw text, else 256."""
-    return 384 if m.count(arrays, "output.{}.weight", WHAT) == 1 else 256
+    return 384 if shapes.count(arrays, "output.{}.weight", WHAT) == 1 else 256
 
 
 def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
@@ -35,11 +35,11 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     Raises:
       UserError: arrays that tell sizes are missing.
     """
-    width = m.shape(arrays, "norm.0.weight", WHAT)[0]
-    codes = m.count(arrays, "output.{}.weight", WHAT)
-    layers = m.count(arrays, "layers.{}.attention.wo.weight", WHAT)
-    heads = m.heads(width, heads, width // 64, WHAT)
-    rows = m.shape(arrays, "cls_embedding.embedding_table.weight", WHAT)[0]
+    width = shapes.shape(arrays, "norm.0.weight", WHAT)[0]
+    codes = shapes.count(arrays, "output.{}.weight", WHAT)
+    layers = shapes.count(arrays, "layers.{}.attention.wo.weight", WHAT)
+    heads = shapes.heads(width, heads, width // 64, WHAT)
+    rows = shapes.shape(arrays, "cls_embedding.embedding_table.weight", WHAT)[0]
     name, guidance = SIZES.get(width, (str(width), 2.0))
     c.data.num_classes = max(rows - 1, 1)
     c.conditioning = part("label", dropout=0.1)
@@ -53,7 +53,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
         layers=STAGES.get((layers, codes), (layers - codes + 1, *[1] * (codes - 1))),
         width=width,
         mlp="swiglu",
-        mlp_width=m.shape(arrays, "layers.0.feed_forward.w1.weight", WHAT)[0],
+        mlp_width=shapes.shape(arrays, "layers.0.feed_forward.w1.weight", WHAT)[0],
         norm="rms",
         eps=1e-5,
         final_norm="none",

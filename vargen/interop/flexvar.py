@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from vargen.config import part, preset
 from vargen.interop import mapping as m
-from vargen.interop import var
+from vargen.interop import shapes, var
 
 WHAT = "FlexVAR"
 IGNORED = var.IGNORED
@@ -38,7 +38,7 @@ def levels(arrays: Mapping[str, Any]) -> tuple[int, ...]:
 
 def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     """Writes the generator's parts and sizes into a config; heads are told by the arrays."""
-    side = m.shape(arrays, "pos_1LC", WHAT)[2]
+    side = shapes.shape(arrays, "pos_1LC", WHAT)[2]
     var.fill(c, arrays, heads)
     c.name = f"FlexVAR-d{c.model.layers}"
     c.order = part(

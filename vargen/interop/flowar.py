@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from vargen.config import part, preset
 from vargen.errors import UserError
 from vargen.interop import mapping as m
+from vargen.interop import shapes
 from vargen.interop.flowar_kl import LEVELS
 from vargen.interop.var import mask
 from vargen.interop.xar import attention, gated, stack
@@ -32,7 +33,7 @@ def levels(arrays: Mapping[str, Any]) -> tuple[int, ...]:
     Raises:
       UserError: another number of rows than they add up to.
     """
-    rows, sides = m.shape(arrays, POSITIONS, WHAT)[1], [1]
+    rows, sides = shapes.shape(arrays, POSITIONS, WHAT)[1], [1]
     while sum(s * s for s in sides) < rows:
         sides.append(2 * sides[-1])
     if sum(s * s for s in sides) != rows:
@@ -46,19 +47,19 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     Raises:
       UserError: slots of several latents.
     """
-    width = m.from_latents(arrays, "z_proj.weight", c.tokenizer.channels, WHAT)
+    width = shapes.from_latents(arrays, "z_proj.weight", c.tokenizer.channels, WHAT)
     known = (str(width), width // 64, 25, 2.4, 0.9)
     name, usual, passes, guidance, until = SIZES.get(width, known)
     stages = ("encoder", "decoder")
-    layers = tuple(m.count(arrays, f"{s}_blocks.{{}}.attn.proj.weight", WHAT) for s in stages)
-    depth = m.count(arrays, "flownet.res_blocks.{}.attn.proj.weight", WHAT)
+    layers = tuple(shapes.count(arrays, f"{s}_blocks.{{}}.attn.proj.weight", WHAT) for s in stages)
+    depth = shapes.count(arrays, "flownet.res_blocks.{}.attn.proj.weight", WHAT)
     c.name = f"FlowAR-{name}"
-    c.data.num_classes = m.shape(arrays, "class_emb.weight", WHAT)[0] - 1
+    c.data.num_classes = shapes.shape(arrays, "class_emb.weight", WHAT)[0] - 1
     c.order = part("levels")
     c.feed = part("refine", places="slots_alone", coords="picture", encoder_decoder=True)
     c.mixer = part(
         "attention",
-        heads=m.heads(width, heads, usual, WHAT),
+        heads=shapes.heads(width, heads, usual, WHAT),
         bias="qkv",
         rope="places",
         dropout=0.1,
@@ -67,7 +68,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     c.head = part(
         "flow",
         depth=depth,
-        width=m.shape(arrays, "flownet.input_proj.weight", WHAT)[0],
+        width=shapes.shape(arrays, "flownet.input_proj.weight", WHAT)[0],
         cross="flownet.res_blocks.0.crossattn.q.weight" in arrays,
         sample_steps=passes,
         times="even" if passes == 50 else "late",
@@ -77,7 +78,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
         layers=sum(layers) if layers[0] == layers[1] else layers,
         width=width,
         mlp="geglu",
-        mlp_width=m.shape(arrays, "encoder_blocks.0.mlp.fc1_g.weight", WHAT)[0],
+        mlp_width=shapes.shape(arrays, "encoder_blocks.0.mlp.fc1_g.weight", WHAT)[0],
         norm="rms",
         affine=False,
         adaptive="adaln",

@@ -13,7 +13,7 @@ from vargen.config import part, preset
 from vargen.errors import UserError
 from vargen.heads.dit import place_waves
 from vargen.interop import mapping as m
-from vargen.interop import mar
+from vargen.interop import mar, shapes
 
 WHAT = "Hi-MAR"
 IGNORED = ()
@@ -30,8 +30,8 @@ BY_ROUND = m.Form(
 
 def levels(arrays: Mapping[str, Any]) -> tuple[int, int]:
     """The sides of both levels."""
-    pivots = m.shape(arrays, "cond_tokens", WHAT)[1]
-    slots = m.shape(arrays, "diffusion_pos_embed_learned", WHAT)[1]
+    pivots = shapes.shape(arrays, "cond_tokens", WHAT)[1]
+    slots = shapes.shape(arrays, "diffusion_pos_embed_learned", WHAT)[1]
     return math.isqrt(pivots), math.isqrt(slots - pivots)
 
 
@@ -48,11 +48,11 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     slots = pivots**2 + side**2
     c.name = f"Hi-MAR-{name}"
     c.order = part("level_sets", steps=(min(32, pivots**2), min(steps, side**2)))
-    rows = m.shape(arrays, "encoder_pos_embed_learned", WHAT)[1]
+    rows = shapes.shape(arrays, "encoder_pos_embed_learned", WHAT)[1]
     c.feed = part("pivots", buffer=rows // 2 - slots)
     net = "cond_diffloss.net"
-    wide = m.shape(arrays, f"{net}.x_embedder.proj.weight", WHAT)[0]
-    depth = m.count(arrays, f"{net}.blocks.{{}}.attn.proj.weight", WHAT)
+    wide = shapes.shape(arrays, f"{net}.x_embedder.proj.weight", WHAT)[0]
+    depth = shapes.count(arrays, f"{net}.blocks.{{}}.attn.proj.weight", WHAT)
     picture = part("dit", depth=depth, width=wide, heads=max(wide // 64, 1), sample_steps=250)
     c.head.repeat = 1
     c.head = part("rounds", heads=dict(pivots=c.head, picture=picture), weights=(0.4, 0.6))

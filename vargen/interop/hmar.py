@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from vargen.config import part, preset
 from vargen.interop import mapping as m
-from vargen.interop import var
+from vargen.interop import shapes, var
 
 WHAT = "HMAR"
 IGNORED = ()
@@ -29,11 +29,11 @@ def levels(arrays: Mapping[str, Any]) -> tuple[int, ...]:
 
 def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     """Writes the generator's parts and sizes into a config; heads are told by the arrays."""
-    classes, width = m.pair(arrays, "class_emb.weight", WHAT)
+    classes, width = shapes.pair(arrays, "class_emb.weight", WHAT)
     trunk, *ends = (
-        m.count(arrays, f"{name}_blocks.{{}}.attn.proj.weight", WHAT) for name in ("base", "ns", "mask")
+        shapes.count(arrays, f"{name}_blocks.{{}}.attn.proj.weight", WHAT) for name in ("base", "ns", "mask")
     )
-    heads = m.told_heads(heads, m.shape(arrays, "base_blocks.0.attn.scale_mul_1H11", WHAT)[1])
+    heads = shapes.told_heads(heads, shapes.shape(arrays, "base_blocks.0.attn.scale_mul_1H11", WHAT)[1])
     depth, sides = trunk + ends[0], levels(arrays)
     large = sides[-1] == 32
     c.name = f"HMAR-d{depth}{'_512' * large}"

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vargen.config import images, part, preset
-from vargen.interop import llama
+from vargen.interop import llama, shapes
 from vargen.interop import mapping as m
 from vargen.interop.jpeglm_tokenizer import START
 
@@ -44,7 +44,7 @@ def told(config: Mapping[str, Any]) -> tuple[int, float]:
 
 def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     """Writes the generator's parts and sizes into a config; heads are 128 wide where none are given."""
-    vocab, width = m.pair(arrays, EMBEDDING, WHAT)
+    vocab, width = shapes.pair(arrays, EMBEDDING, WHAT)
     c.name = "JPEG-LM-7B" if width == 4096 else f"JPEG-LM-{width}"
     c.data = images("folder", c.data.image_size, 3, 0)
     if pieces := c.tokenizer.get("pieces"):  # an embedding may have rows to spare

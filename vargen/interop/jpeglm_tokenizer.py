@@ -16,14 +16,13 @@ from ml_collections import ConfigDict
 from vargen.config import part as config_part
 from vargen.errors import UserError
 from vargen.interop import mapping as m
-from vargen.interop import sentencepiece
+from vargen.interop import sentencepiece, shapes
 from vargen.tokenizers.jpeg import Jpeg
 from vargen.tokenizers.pieces import BEGIN
 
 WHAT = "JPEG-LM tokenizer"
 IGNORED = ()
 WRAPPED = ()
-NAMES = ("pieces", "scores", "kinds", "begins")
 SPECIAL = ("<unk>", "<s>", "</s>")
 START, STOP = 1, 2  # numbers of two of them
 SPACE, FIRST = "\u2581", 0x2800  # SentencePiece's character for a space, and that for the byte 0
@@ -36,8 +35,8 @@ def part(arrays: Mapping[str, Any], levels: tuple[int, ...] | None = None) -> Co
     Raises:
       UserError: arrays of another file, or other pieces than of bytes.
     """
-    for name in NAMES:
-        m.shape(arrays, name, WHAT)
+    for name in sentencepiece.NAMES:
+        shapes.shape(arrays, name, WHAT)
     names = [sentencepiece.text(points) for points in arrays["pieces"]]
     kinds, scores = arrays["kinds"].astype(int).tolist(), arrays["scores"].tolist()
     known = [sentencepiece.UNKNOWN, sentencepiece.CONTROL, sentencepiece.CONTROL]
@@ -83,11 +82,14 @@ def table(tokenizer: Jpeg) -> list[m.Entry]:
     if given is None or not tokenizer.header:
         raise UserError(f"{WHAT}: expected given pieces of whole files, found codes that are learnt of scans")
     entries = m.constant("quantizer/merges", lambda: np.zeros((0, 2), np.int32))
-    return [*entries, m.Entry((), NAMES, lambda *_: (), lambda: _arrays(given.texts), optional=True)]
+    return [
+        *entries,
+        m.Entry((), sentencepiece.NAMES, lambda *_: (), lambda: _arrays(given.texts), optional=True),
+    ]
 
 
 def _arrays(texts: tuple[str, ...]) -> m.Arrays:
-    """The file's arrays, as of `NAMES`."""
+    """The file's arrays, as of `sentencepiece.NAMES`."""
     names, kinds = list(SPECIAL), [sentencepiece.UNKNOWN] + 2 * [sentencepiece.CONTROL]
     for number, text in enumerate(texts[3:], 3):
         characters = "".join(chr(FIRST + byte) for byte in bytes.fromhex(text.removeprefix(BEGIN)))

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from vargen.config import part
 from vargen.errors import UserError
 from vargen.interop import mapping as m
+from vargen.interop import shapes
 
 
 def told(config: Mapping[str, Any], said: Mapping[str, Any], eps: float, what: str) -> tuple[int, float]:
@@ -36,19 +37,19 @@ def told(config: Mapping[str, Any], said: Mapping[str, Any], eps: float, what: s
 
 def parts(arrays: Mapping[str, Any], heads: int, what: str, **options: Any) -> tuple[ConfigDict, dict]:
     """The mixer's part, with more `options`, and the model's sizes; heads are 128 wide where none are given."""
-    width = m.shape(arrays, "model.norm.weight", what)[0]
-    heads = m.heads(width, heads, width // 128, what)
-    groups = m.shape(arrays, "model.layers.0.self_attn.k_proj.weight", what)[0] * heads // width
+    width = shapes.shape(arrays, "model.norm.weight", what)[0]
+    heads = shapes.heads(width, heads, width // 128, what)
+    groups = shapes.shape(arrays, "model.layers.0.self_attn.k_proj.weight", what)[0] * heads // width
     grouped = dict(kv_heads=groups) if groups != heads else {}
     mixer = part("attention", heads=heads, rope="sequence", out_bias=False, **grouped, **options)
     model = dict(
-        layers=m.count(arrays, "model.layers.{}.self_attn.o_proj.weight", what),
+        layers=shapes.count(arrays, "model.layers.{}.self_attn.o_proj.weight", what),
         width=width,
         mlp="swiglu",
         norm="rms",
         eps=1e-5,
         bias=False,
-        mlp_width=m.shape(arrays, "model.layers.0.mlp.up_proj.weight", what)[0],
+        mlp_width=shapes.shape(arrays, "model.layers.0.mlp.up_proj.weight", what)[0],
         init_std=0.02,
         init="normal",
     )

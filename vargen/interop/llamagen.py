@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from vargen.config import part, preset
 from vargen.interop import mapping as m
+from vargen.interop import shapes
 
 WHAT = "LlamaGen"
 IGNORED = ("freqs_cis", "causal_mask", "*.kv_cache.*")
@@ -26,24 +27,24 @@ def levels(arrays: Mapping[str, Any]) -> None:
 
 def image_size(arrays: Mapping[str, Any]) -> int:
     """What was published at most: class-conditional models from XL on at 384 pixels alone, others at 256."""
-    return 384 if PROJECTION not in arrays and m.shape(arrays, "norm.weight", WHAT)[0] >= 1280 else 256
+    return 384 if PROJECTION not in arrays and shapes.shape(arrays, "norm.weight", WHAT)[0] >= 1280 else 256
 
 
 def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     """Writes the generator's parts and sizes into a config; `heads` where the authors' rule isn't followed."""
-    width = m.shape(arrays, "norm.weight", WHAT)[0]
-    layers = m.count(arrays, "layers.{}.attention.wo.weight", WHAT)
-    heads = m.heads(width, heads, HEADS.get(width, width // 64), WHAT)
-    groups = (m.shape(arrays, "layers.0.attention.wqkv.weight", WHAT)[0] * heads // width - heads) // 2
+    width = shapes.shape(arrays, "norm.weight", WHAT)[0]
+    layers = shapes.count(arrays, "layers.{}.attention.wo.weight", WHAT)
+    heads = shapes.heads(width, heads, HEADS.get(width, width // 64), WHAT)
+    groups = (shapes.shape(arrays, "layers.0.attention.wqkv.weight", WHAT)[0] * heads // width - heads) // 2
     name, guidance = SIZES.get(width, (str(width), 2.0))
     c.name = f"LlamaGen-{name}"
     if PROJECTION in arrays:
-        tokens, channels = m.pair(arrays, "cls_embedding.uncond_embedding", WHAT)
+        tokens, channels = shapes.pair(arrays, "cls_embedding.uncond_embedding", WHAT)
         c.conditioning = part("caption", tokens=tokens, channels=channels, dropout=0.1)
         c.name += "-text"
         c.data.num_classes = 1
     else:
-        c.data.num_classes = m.shape(arrays, "cls_embedding.embedding_table.weight", WHAT)[0] - 1
+        c.data.num_classes = shapes.shape(arrays, "cls_embedding.embedding_table.weight", WHAT)[0] - 1
     c.order, c.feed = part("raster"), part("shift", dropout=0.1)
     grouped = dict(kv_heads=groups) if groups != heads else {}
     c.mixer = part("attention", heads=heads, rope="places", out_bias=False, dropout=0.1, **grouped)
@@ -52,7 +53,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
         layers=layers,
         width=width,
         mlp="swiglu",
-        mlp_width=m.shape(arrays, "layers.0.feed_forward.w1.weight", WHAT)[0],
+        mlp_width=shapes.shape(arrays, "layers.0.feed_forward.w1.weight", WHAT)[0],
         norm="rms",
         eps=1e-5,
         bias=False,

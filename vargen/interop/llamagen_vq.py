@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vargen.config import part as config_part
-from vargen.interop import autoencoder
+from vargen.interop import autoencoder, shapes
 from vargen.interop import mapping as m
 from vargen.tokenizers.vq import VQ
 
@@ -24,7 +24,7 @@ def part(arrays: Mapping[str, Any], levels: tuple[int, ...] | None = None) -> Co
     Raises:
       UserError: arrays that tell sizes are missing.
     """
-    vocab, channels = m.pair(arrays, "quantize.embedding.weight", WHAT)
+    vocab, channels = shapes.pair(arrays, "quantize.embedding.weight", WHAT)
     encoder = autoencoder.encoder_part(arrays, autoencoder.LLAMAGEN, WHAT)
     return config_part("vq", encoder=encoder, vocab=vocab, channels=channels, revive_every=0)
 

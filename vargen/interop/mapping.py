@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from vargen.errors import UserError
+from vargen.interop import shapes
 from vargen.weights_file import flatten, unflatten
 
 SHOWN = 8  # names listed in one error before "and n more"
@@ -199,7 +200,7 @@ class Inside(Mapping):
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of an array."""
-        return shape(self._arrays, self._prefix + name)
+        return shapes.shape(self._arrays, self._prefix + name)
 
 
 def stacked(count: int, make: Callable[[int], Iterable[Entry]]) -> list[Entry]:
@@ -250,7 +251,7 @@ def read(
     wrong = [
         f"{n} (expected {expected[n]}, found {found})"
         for n in expected
-        if n not in optional and not _fits(found := shape(arrays, n), expected[n], rows[n])
+        if n not in optional and not _fits(found := shapes.shape(arrays, n), expected[n], rows[n])
     ]
     if wrong:
         raise UserError(f"{what}: wrong shapes: {_names(wrong)}")
@@ -278,97 +279,6 @@ def write(table: Iterable[Entry], params: Any, *, what: str = "checkpoint") -> d
         values = entry.write(*(ours[t] for t in entry.targets))
         arrays |= {s: np.asarray(v, order="C") for s, v in zip(entry.sources, values, strict=True)}
     return arrays
-
-
-def shape(arrays: Mapping[str, Any], name: str, what: str = "checkpoint") -> tuple[int, ...]:
-    """The shape of an array, which is not converted for it where the mapping knows shapes.
-
-    Raises:
-      UserError: there is no such array.
-    """
-    if name not in arrays:
-        first = ", ".join(list(arrays)[:3])
-        raise UserError(f"{what}: expected the array {name}, found {len(arrays)} others ({first} ...)")
-    known = getattr(arrays, "shape", None)
-    return _Shape(known(name) if known else np.shape(arrays[name]), name, what)
-
-
-def pair(arrays: Mapping[str, Any], name: str, what: str = "checkpoint") -> tuple[int, int]:
-    """The shape of an array of two axes.
-
-    Raises:
-      UserError: there is no such array, or it has others.
-    """
-    found = shape(arrays, name, what)
-    if len(found) != 2:
-        raise UserError(f"{what}: {name}: expected an array of two axes, found shape {tuple(found)}")
-    return found[0], found[1]
-
-
-class _Shape(tuple):
-    """A shape that names its array where it has fewer axes than are asked for."""
-
-    name: str
-    what: str
-
-    def __new__(cls, values: Iterable[int], name: str, what: str):
-        made = super().__new__(cls, values)
-        made.name, made.what = name, what
-        return made
-
-    def __getitem__(self, axis):
-        if isinstance(axis, int) and not -len(self) <= axis < len(self):
-            raise UserError(f"{self.what}: {self.name}: expected more axes, found shape {tuple(self)}")
-        return super().__getitem__(axis)
-
-
-def heads(width: int, given: int, usual: int, what: str) -> int:
-    """Attention heads of a model: as `given`, or the authors' rule's, `usual`, where 0.
-
-    Raises:
-      UserError: a number that doesn't divide the width.
-    """
-    found = given or usual
-    if not found or width % found:
-        raise UserError(f"{what}: expected a number of heads that divides the width {width}, found {found}")
-    return found
-
-
-def told_heads(given: int, told: int) -> int:
-    """Attention heads of a model whose arrays tell them.
-
-    Raises:
-      UserError: others are `given` (0: none).
-    """
-    if given not in (0, told):
-        raise UserError(f"--heads: expected {told} as the arrays tell, found {given}")
-    return told
-
-
-def from_latents(arrays: Mapping[str, Any], name: str, channels: int, what: str) -> int:
-    """D of the map [D, C] by which latents enter, each slot's by itself.
-
-    Raises:
-      UserError: other than the tokenizer's `channels`, as where several latents enter together.
-    """
-    width, found = pair(arrays, name, what)
-    if found != channels:
-        raise UserError(f"{what}: expected slots of the tokenizer's {channels} channels, found {found}")
-    return width
-
-
-def count(arrays: Mapping[str, Any], pattern: str, what: str = "") -> int:
-    """How many of pattern.format(0), pattern.format(1), ... there are, without a gap.
-
-    Raises:
-      UserError: none, where `what` names whose first is expected.
-    """
-    if what:
-        shape(arrays, pattern.format(0), what)
-    n = 0
-    while pattern.format(n) in arrays:
-        n += 1
-    return n
 
 
 def _layer(target: str, source: str, kernel: Form, bias: bool) -> list[Entry]:

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from vargen.config import part, preset
 from vargen.errors import UserError
 from vargen.interop import mapping as m
+from vargen.interop import shapes
 
 WHAT = "MAR"
 IGNORED = ()
@@ -21,7 +22,7 @@ SIZES = {768: ("B", 12, 2.9), 1024: ("L", 16, 3.0), 1280: ("H", 16, 3.2)}
 
 def levels(arrays: Mapping[str, Any]) -> tuple[int]:
     """The side of the grid."""
-    return (math.isqrt(m.shape(arrays, "diffusion_pos_embed_learned", WHAT)[1]),)
+    return (math.isqrt(shapes.shape(arrays, "diffusion_pos_embed_learned", WHAT)[1]),)
 
 
 def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
@@ -30,15 +31,15 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     Raises:
       UserError: slots of several latents.
     """
-    width = m.from_latents(arrays, "z_proj.weight", c.tokenizer.channels, WHAT)
+    width = shapes.from_latents(arrays, "z_proj.weight", c.tokenizer.channels, WHAT)
     stages = ("encoder", "decoder")
-    layers = tuple(m.count(arrays, f"{name}_blocks.{{}}.attn.proj.weight", WHAT) for name in stages)
+    layers = tuple(shapes.count(arrays, f"{name}_blocks.{{}}.attn.proj.weight", WHAT) for name in stages)
     name, known, guidance = SIZES.get(width, (str(width), width // 64, 3.0))
-    slots = m.shape(arrays, "diffusion_pos_embed_learned", WHAT)[1]
+    slots = shapes.shape(arrays, "diffusion_pos_embed_learned", WHAT)[1]
     c.name = f"MAR-{name}"
-    c.data.num_classes = m.shape(arrays, "class_emb.weight", WHAT)[0]
+    c.data.num_classes = shapes.shape(arrays, "class_emb.weight", WHAT)[0]
     c.order = part("random_sets", steps=min(256, slots))
-    c.feed = part("mask", buffer=m.shape(arrays, "encoder_pos_embed_learned", WHAT)[1] - slots)
+    c.feed = part("mask", buffer=shapes.shape(arrays, "encoder_pos_embed_learned", WHAT)[1] - slots)
     c.mixer = part(
         "attention",
         heads=heads or known,
@@ -49,8 +50,8 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     )
     c.head = part(
         "diffusion",
-        depth=m.count(arrays, "diffloss.net.res_blocks.{}.in_ln.weight", WHAT),
-        width=m.shape(arrays, "diffloss.net.input_proj.weight", WHAT)[0],
+        depth=shapes.count(arrays, "diffloss.net.res_blocks.{}.in_ln.weight", WHAT),
+        width=shapes.shape(arrays, "diffloss.net.input_proj.weight", WHAT)[0],
         sample_steps=100,
         repeat=4,
     )

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vargen.config import part as config_part
-from vargen.interop import autoencoder
+from vargen.interop import autoencoder, shapes
 from vargen.interop import mapping as m
 from vargen.tokenizers.kl import KL
 
@@ -26,7 +26,7 @@ def part(arrays: Mapping[str, Any], levels: tuple[int, ...] | None = None) -> Co
     Raises:
       UserError: arrays that tell sizes are missing.
     """
-    channels = m.shape(arrays, "post_quant_conv.weight", WHAT)[1]
+    channels = shapes.shape(arrays, "post_quant_conv.weight", WHAT)[1]
     encoder = autoencoder.encoder_part(arrays, autoencoder.DIFFUSION, WHAT)
     return config_part("kl", encoder=encoder, channels=channels, scale=SCALE)
 

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from vargen.config import part, preset
 from vargen.errors import UserError
 from vargen.interop import mapping as m
+from vargen.interop import shapes
 
 WHAT = "MaskGIT"
 IGNORED = ()
@@ -26,7 +27,7 @@ STEPS = {256: 8, 1024: 12}
 
 def levels(arrays: Mapping[str, Any]) -> tuple[int]:
     """The side of the grid; the class has the first place."""
-    return (math.isqrt(m.shape(arrays, PLACES, WHAT)[0] - 1),)
+    return (math.isqrt(shapes.shape(arrays, PLACES, WHAT)[0] - 1),)
 
 
 def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
@@ -35,15 +36,15 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     Raises:
       UserError: other heads than the arrays', fewer words than the tokenizer's codes and a mask.
     """
-    words, width = m.pair(arrays, WORDS, WHAT)
-    told = m.shape(arrays, LAYER.format(0) + ATTENTION + "query/kernel", WHAT)[1]
-    heads = m.told_heads(heads, told)
+    words, width = shapes.pair(arrays, WORDS, WHAT)
+    told = shapes.shape(arrays, LAYER.format(0) + ATTENTION + "query/kernel", WHAT)[1]
+    heads = shapes.told_heads(heads, told)
     classes = words - c.tokenizer.vocab - 1
     if classes < 1:
         raise UserError(
             f"{WHAT}: expected more words than the tokenizer's {c.tokenizer.vocab} codes, found {words}"
         )
-    slots = m.shape(arrays, PLACES, WHAT)[0] - 1
+    slots = shapes.shape(arrays, PLACES, WHAT)[0] - 1
     steps = min(STEPS.get(slots, 8), slots)
     c.name = f"MaskGIT-{c.data.image_size}"
     c.data.num_classes = classes
@@ -61,9 +62,9 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     c.mixer = part("attention", heads=heads, bias="qkv", dropout=0.1, weight_dropout=0.1)
     c.head = part("masked_lm", label_smoothing=0.1)
     c.model = dict(
-        layers=m.count(arrays, LAYER + "Mlp_0/layer_output/kernel", WHAT),
+        layers=shapes.count(arrays, LAYER + "Mlp_0/layer_output/kernel", WHAT),
         width=width,
-        mlp_width=m.shape(arrays, LAYER.format(0) + "Mlp_0/layer_output/kernel", WHAT)[0],
+        mlp_width=shapes.shape(arrays, LAYER.format(0) + "Mlp_0/layer_output/kernel", WHAT)[0],
         norm_position="post",
         eps=1e-12,
         dropout=0.1,

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from vargen.errors import UserError
 from vargen.interop import mapping as m
-from vargen.interop import maskgit_vqgan
+from vargen.interop import maskgit_vqgan, shapes
 from vargen.tokenizers.autoencoder import Autoencoder
 
 WHAT = "MaskGIT's tokenizer"
@@ -25,17 +25,19 @@ def part(arrays: Mapping[str, Any], levels: tuple | None = None) -> ConfigDict:
     Raises:
       UserError: an array that tells a size is missing, or blocks that levels don't share evenly.
     """
-    width = m.shape(arrays, "encoder/Conv_0/kernel", WHAT)[3]
-    count = m.count(arrays, "decoder/Conv_{}/kernel", WHAT) - 1
+    width = shapes.shape(arrays, "encoder/Conv_0/kernel", WHAT)[3]
+    count = shapes.count(arrays, "decoder/Conv_{}/kernel", WHAT) - 1
     block = "encoder/ResBlock_{}/Conv_0/kernel"
-    total = m.count(arrays, block, WHAT)
+    total = shapes.count(arrays, block, WHAT)
     if count < 1 or total % (count + 1):
         raise UserError(
             f"{WHAT}: expected as many blocks at each of {count} levels and behind, found {total}"
         )
     blocks = total // (count + 1)
-    multipliers = tuple(m.shape(arrays, block.format(i * blocks), WHAT)[3] // width for i in range(count))
-    vocab, channels = m.pair(arrays, "quantizer/codebook", WHAT)
+    multipliers = tuple(
+        shapes.shape(arrays, block.format(i * blocks), WHAT)[3] // width for i in range(count)
+    )
+    vocab, channels = shapes.pair(arrays, "quantizer/codebook", WHAT)
     return maskgit_vqgan.of_sizes(width, multipliers, blocks, vocab, channels)
 
 

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from vargen import config
 from vargen.errors import UserError
 from vargen.interop import mapping as m
+from vargen.interop import shapes
 from vargen.tokenizers.autoencoder import Autoencoder
 from vargen.tokenizers.pooled import PooledEncoder
 from vargen.tokenizers.vq import VQ
@@ -38,13 +39,13 @@ def part(arrays: Mapping[str, Any], levels: tuple | None = None) -> ConfigDict:
       UserError: an array that tells a size is missing.
     """
 
-    width = m.shape(arrays, "encoder.conv_in.weight", WHAT)[0]
+    width = shapes.shape(arrays, "encoder.conv_in.weight", WHAT)[0]
     first = "encoder.down.{}.block.0.conv1.weight"
     multipliers = tuple(
-        m.shape(arrays, first.format(i))[0] // width for i in range(m.count(arrays, first, WHAT))
+        shapes.shape(arrays, first.format(i))[0] // width for i in range(shapes.count(arrays, first, WHAT))
     )
-    blocks = m.count(arrays, "encoder.down.0.block.{}.conv1.weight", WHAT)
-    return of_sizes(width, multipliers, blocks, *m.pair(arrays, "quantize.embedding.weight", WHAT))
+    blocks = shapes.count(arrays, "encoder.down.0.block.{}.conv1.weight", WHAT)
+    return of_sizes(width, multipliers, blocks, *shapes.pair(arrays, "quantize.embedding.weight", WHAT))
 
 
 def of_sizes(width: int, multipliers: tuple[int, ...], blocks: int, vocab: int, channels: int) -> ConfigDict:

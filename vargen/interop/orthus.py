@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vargen.config import images, part
-from vargen.interop import llama, mar
+from vargen.interop import llama, mar, shapes
 from vargen.interop import mapping as m
 
 WHAT = "Orthus"
@@ -54,17 +54,17 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     Raises:
       UserError: latents of other channels than the tokenizer's.
     """
-    vocab, width = m.pair(arrays, EMBEDDING, WHAT)
-    inner = m.from_latents(arrays, "mlp_head.input_proj.weight", c.tokenizer.channels, WHAT)
+    vocab, width = shapes.pair(arrays, EMBEDDING, WHAT)
+    inner = shapes.from_latents(arrays, "mlp_head.input_proj.weight", c.tokenizer.channels, WHAT)
     c.name = "Orthus-7B" if width == 4096 else f"Orthus-{width}"
     c.data = images("folder", c.data.image_size, 3, 0)
     c.conditioning = part("prompt", numbers=vocab, tokens=1024, pad=PAD, begin=BEGIN, empty=EMPTY)
     c.order = part("segments", sequences=((0, 1),))
-    c.feed = part("shift", soft_codes=m.shape(arrays, CODES, WHAT)[0], soft_scale=10.0)
+    c.feed = part("shift", soft_codes=shapes.shape(arrays, CODES, WHAT)[0], soft_scale=10.0)
     norms = dict(qk_norm="layer", norm_each=True, eps=1e-5)
     c.mixer, c.model = llama.parts(arrays, heads, WHAT, **norms)
     words = part("categorical", bias=False, init_std=0.02)
-    depth = m.count(arrays, "mlp_head.res_blocks.{}.in_ln.weight", WHAT)
+    depth = shapes.count(arrays, "mlp_head.res_blocks.{}.in_ln.weight", WHAT)
     patches = part("v_diffusion", depth=depth, width=inner, sample_steps=100, repeat=8)
     c.head = part("segments", heads=dict(text=words, picture=patches), weights=(1.0, 100.0))
     c.sampling.update(dict(guidance=5.0))

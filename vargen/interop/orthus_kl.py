@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from vargen.config import part as config_part
 from vargen.errors import UserError
-from vargen.interop import autoencoder
+from vargen.interop import autoencoder, shapes
 from vargen.interop import mapping as m
 from vargen.tokenizers.kl import KL
 
@@ -45,9 +45,9 @@ def part(arrays: Mapping[str, Any], levels: tuple[int, ...] | None = None) -> Co
       UserError: arrays that tell sizes are missing.
     """
     own = m.Inside(PREFIX, arrays)
-    channels = m.shape(own, "post_quant_conv.weight", WHAT)[1]
+    channels = shapes.shape(own, "post_quant_conv.weight", WHAT)[1]
     encoder = autoencoder.encoder_part(own, autoencoder.DIFFUSION, WHAT)
-    encoder.hidden = m.shape(own, "quant_conv.weight", WHAT)[1]
+    encoder.hidden = shapes.shape(own, "quant_conv.weight", WHAT)[1]
     return config_part("kl", encoder=encoder, channels=channels, scale=SCALE)
 
 

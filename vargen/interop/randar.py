@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vargen.config import part, preset
-from vargen.interop import llamagen
+from vargen.interop import llamagen, shapes
 from vargen.interop import mapping as m
 
 WHAT = "RandAR"
@@ -25,20 +25,20 @@ def levels(arrays: Mapping[str, Any]) -> None:
 
 def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     """Writes the generator's parts and sizes into a config; `heads` where the authors' rule isn't followed."""
-    width = m.shape(arrays, "norm.weight", WHAT)[0]
-    heads = m.heads(width, heads, width // 64, WHAT)
+    width = shapes.shape(arrays, "norm.weight", WHAT)[0]
+    heads = shapes.heads(width, heads, width // 64, WHAT)
     name, guidance = SIZES.get(width, (str(width), 4.0))
     c.name = f"RandAR-{name}"
-    c.data.num_classes = m.shape(arrays, "cls_embedding.embedding_table.weight", WHAT)[0] - 1
+    c.data.num_classes = shapes.shape(arrays, "cls_embedding.embedding_table.weight", WHAT)[0] - 1
     c.order = part("random", schedule="cosine_ahead")
     c.feed = part("instruct", dropout=0.1)
     c.mixer = part("attention", heads=heads, rope="places", out_bias=False, dropout=0.1)
     c.head = part("categorical", bias=False)
     c.model = dict(
-        layers=m.count(arrays, "layers.{}.attention.wo.weight", WHAT),
+        layers=shapes.count(arrays, "layers.{}.attention.wo.weight", WHAT),
         width=width,
         mlp="swiglu",
-        mlp_width=m.shape(arrays, "layers.0.feed_forward.w1.weight", WHAT)[0],
+        mlp_width=shapes.shape(arrays, "layers.0.feed_forward.w1.weight", WHAT)[0],
         norm="rms",
         eps=1e-5,
         bias=False,

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from vargen.config import part, preset
 from vargen.interop import mapping as m
+from vargen.interop import shapes
 
 WHAT = "RAR"
 IGNORED = ()
@@ -28,28 +29,28 @@ SPARE, SPARE_STEPS = 1024, 100
 
 def levels(arrays: Mapping[str, Any]) -> tuple[int] | None:
     """The side of the grid; None where the tables of positions are not of the authors' sizes."""
-    places, steps = (m.shape(arrays, name, WHAT)[1] for name in ("pos_embed", "timesteps_embeddings"))
+    places, steps = (shapes.shape(arrays, name, WHAT)[1] for name in ("pos_embed", "timesteps_embeddings"))
     return (math.isqrt(places - SPARE),) if places - steps == SPARE - SPARE_STEPS else None
 
 
 def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     """Writes the generator's parts and sizes into a config; the arrays tell the heads."""
-    vocab, width = m.pair(arrays, "lm_head.weight", WHAT)
+    vocab, width = shapes.pair(arrays, "lm_head.weight", WHAT)
     name, temperature, guidance, power = SIZES.get(width, (str(width), *SIZES[768][1:]))
     c.name = f"RAR-{name}"
-    c.data.num_classes = m.shape(arrays, "embeddings.weight", WHAT)[0] - vocab - 2
+    c.data.num_classes = shapes.shape(arrays, "embeddings.weight", WHAT)[0] - vocab - 2
     c.conditioning = part("label", dropout=0.1, lead=1, zero_lead=True)
     c.order = part("random_to_raster")
     c.feed = part("shift", positions=True, target_positions=True, step_condition=True)
-    told = width // m.shape(arrays, "blocks.0.attn.q_norm.weight", WHAT)[0]
-    heads = m.told_heads(heads, told)
+    told = width // shapes.shape(arrays, "blocks.0.attn.q_norm.weight", WHAT)[0]
+    heads = shapes.told_heads(heads, told)
     c.mixer = part("attention", heads=heads, qk_norm="layer", bias="qkv", dropout=0.1, weight_dropout=0.1)
     c.head = part("categorical", init_std=0.02)
     c.model = dict(
-        layers=m.count(arrays, "blocks.{}.attn.proj.weight", WHAT),
+        layers=shapes.count(arrays, "blocks.{}.attn.proj.weight", WHAT),
         width=width,
         mlp="gelu",
-        mlp_width=m.shape(arrays, "blocks.0.mlp.fc1.weight", WHAT)[0],
+        mlp_width=shapes.shape(arrays, "blocks.0.mlp.fc1.weight", WHAT)[0],
         adaptive="adaln",
         adaln_zero=True,
         init="normal",

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from vargen.config import part, preset
 from vargen.errors import UserError
 from vargen.interop import mapping as m
+from vargen.interop import shapes
 
 WHAT = "RQ-Transformer"
 IGNORED = ()
@@ -23,7 +24,7 @@ BLOCK = "{}_transformer.blocks.{{}}.ln1.weight"
 
 def levels(arrays: Mapping[str, Any]) -> tuple[int, ...]:
     """The side of the grid: there is a position for each slot."""
-    return (math.isqrt(m.shape(arrays, "pos_emb_hw", WHAT)[1]),)
+    return (math.isqrt(shapes.shape(arrays, "pos_emb_hw", WHAT)[1]),)
 
 
 def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
@@ -32,14 +33,14 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     Raises:
       UserError: arrays that tell sizes are missing; a model of captions.
     """
-    width, rows = m.shape(arrays, "pos_emb_d", WHAT)[2], m.shape(arrays, "pos_emb_cond", WHAT)[1]
+    width, rows = shapes.shape(arrays, "pos_emb_d", WHAT)[2], shapes.shape(arrays, "pos_emb_cond", WHAT)[1]
     if rows != 1:
         raise UserError(f"{WHAT}: expected a model of classes or of none, found one of {rows} words")
-    layers, depth = (m.count(arrays, BLOCK.format(name), WHAT) for name in ("body", "head"))
+    layers, depth = (shapes.count(arrays, BLOCK.format(name), WHAT) for name in ("body", "head"))
     classes, vocab = (
-        m.shape(arrays, name, WHAT)[0] for name in ("cond_emb.weight", "classifier.linear.weight")
+        shapes.shape(arrays, name, WHAT)[0] for name in ("cond_emb.weight", "classifier.linear.weight")
     )
-    heads = m.heads(width, heads, width // 64, WHAT)
+    heads = shapes.heads(width, heads, width // 64, WHAT)
     name = SIZES.get((layers, width), str(width)) if classes > 1 else "FFHQ" if vocab == 2048 else "LSUN"
     c.name = f"RQ-Transformer-{name}"
     c.data.num_classes = classes

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from vargen.config import part as config_part
 from vargen.errors import UserError
-from vargen.interop import autoencoder
+from vargen.interop import autoencoder, shapes
 from vargen.interop import mapping as m
 from vargen.tokenizers.rq import RQ
 
@@ -26,8 +26,8 @@ def part(arrays: Mapping[str, Any], levels: tuple[int, ...] | None = None) -> Co
     Raises:
       UserError: arrays that tell sizes are missing.
     """
-    rows, channels = m.pair(arrays, CODEBOOK.format(0) + "weight", WHAT)
-    depth = m.count(arrays, CODEBOOK + "weight")
+    rows, channels = shapes.pair(arrays, CODEBOOK.format(0) + "weight", WHAT)
+    depth = shapes.count(arrays, CODEBOOK + "weight")
     options: dict[str, Any] = {} if depth == 4 else dict(depth=depth)
     encoder = autoencoder.encoder_part(arrays, autoencoder.DIFFUSION, WHAT)
     return config_part("rq", encoder=encoder, vocab=rows - 1, channels=channels, temperature=0.5, **options)

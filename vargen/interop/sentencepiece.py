@@ -14,6 +14,7 @@ from vargen.interop.lazy import Array, Found, unreadable
 
 SUFFIX, FIRST = ".model", b"\n"  # the key of a piece
 NORMAL, UNKNOWN, CONTROL = 1, 2, 3  # kinds of pieces
+NAMES = ("pieces", "scores", "kinds", "begins")  # of the arrays
 _BPE = 2
 
 
@@ -70,7 +71,7 @@ def write(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
     Raises:
       UserError: others.
     """
-    if set(arrays) != {"pieces", "scores", "kinds", "begins"}:
+    if set(arrays) != set(NAMES):
         raise UserError(f"{path}: expected a vocabulary for a {SUFFIX} file, found {', '.join(arrays)}")
     content = b""
     for points, score, kind in zip(arrays["pieces"], arrays["scores"], arrays["kinds"], strict=True):

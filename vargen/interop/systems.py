@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from vargen import config, fine_tuning, models
 from vargen.errors import UserError
-from vargen.interop import mapping
+from vargen.interop import mapping, shapes
 from vargen.interop.names import SYSTEMS
 
 # Orders to which the authors' networks are bound. Others are drawn anew in every call, and any will do.
@@ -32,6 +32,11 @@ class System:
 
     generator: Any
     tokenizer: Any
+
+    @property
+    def told(self) -> str:
+        """The name of the file beside the generator's that tells what arrays don't; '' where there is none."""
+        return getattr(self.generator, "TOLD", "")
 
     def like(self, part: str, own: ConfigDict, built: Any, arrays: Mapping[str, Any]) -> Any:
         """The tokenizer or generator (`part`) that arrays are of in the authors' program.
@@ -56,7 +61,7 @@ class System:
         self.generator.fill(c, arrays, built.stages[0].block.mixer.heads)
         if c.order.name not in FIXED:
             c.order = own.order
-        if hasattr(self.generator, "TOLD"):
+        if self.told:
             c.model.eps = own.model.eps
         return models.build_generator(c, tokenizer)
 
@@ -107,7 +112,7 @@ def infer(
     c.data = config.imagenet(told or image_size or usual)
     if generator is not None and beside is not None:
         known, eps = s.generator.told(beside)
-        s.generator.fill(c, generator, mapping.told_heads(heads, known))
+        s.generator.fill(c, generator, shapes.told_heads(heads, known))
         c.model.eps = eps
     elif generator is not None:
         s.generator.fill(c, generator, heads)

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from vargen.config import part, preset
 from vargen.errors import UserError
 from vargen.interop import mapping as m
+from vargen.interop import shapes
 
 WHAT = "VAR"
 IGNORED = ("vae_proxy.*", "vae_quant_proxy.*")
@@ -34,7 +35,7 @@ def levels(arrays: Mapping[str, Any], what: str = WHAT) -> tuple[int, ...]:
     if "lvl_1L" in arrays:
         sizes = np.bincount(np.asarray(arrays["lvl_1L"], np.int64).ravel())
         return tuple(math.isqrt(n) for n in sizes)
-    key = (m.shape(arrays, "lvl_embed.weight", what)[0], m.shape(arrays, "pos_1LC", what)[1])
+    key = (shapes.shape(arrays, "lvl_embed.weight", what)[0], shapes.shape(arrays, "pos_1LC", what)[1])
     if key not in PUBLISHED:
         raise UserError(
             f"{what}: expected the array lvl_1L to tell {key[0]} levels of {key[1]} slots, found none"
@@ -44,12 +45,12 @@ def levels(arrays: Mapping[str, Any], what: str = WHAT) -> tuple[int, ...]:
 
 def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     """Writes the generator's parts and sizes into a config; `heads` where the arrays don't tell (64 wide)."""
-    classes, width = m.pair(arrays, "class_emb.weight", WHAT)
-    depth = m.count(arrays, "blocks.{}.attn.proj.weight", WHAT)
+    classes, width = shapes.pair(arrays, "class_emb.weight", WHAT)
+    depth = shapes.count(arrays, "blocks.{}.attn.proj.weight", WHAT)
     scales = "blocks.0.attn.scale_mul_1H11"
     l2 = scales in arrays
-    told = m.shape(arrays, scales, WHAT)[1] if l2 else heads or width // 64
-    heads = m.told_heads(heads, told)
+    told = shapes.shape(arrays, scales, WHAT)[1] if l2 else heads or width // 64
+    heads = shapes.told_heads(heads, told)
     c.name = f"VAR-d{depth}"
     c.data.num_classes = classes - 1
     c.order, c.feed = part("levels"), part("refine")

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from vargen.config import part as config_part
 from vargen.errors import UserError
-from vargen.interop import autoencoder
+from vargen.interop import autoencoder, shapes
 from vargen.interop import mapping as m
 from vargen.interop.var import PUBLISHED
 from vargen.tokenizers.multiscale import MultiScaleVQ
@@ -27,16 +27,16 @@ def part(arrays: Mapping[str, Any], levels: tuple[int, ...] | None = None) -> Co
     Raises:
       UserError: arrays that tell sizes are missing.
     """
-    vocab, channels = m.pair(arrays, "quantize.embedding.weight", WHAT)
+    vocab, channels = shapes.pair(arrays, "quantize.embedding.weight", WHAT)
     if levels is None:
         levels = PUBLISHED[10, 680]
-        if HITS in arrays and m.shape(arrays, HITS, WHAT)[0] != len(levels):
+        if HITS in arrays and shapes.shape(arrays, HITS, WHAT)[0] != len(levels):
             raise UserError(
                 f"{WHAT}: expected {len(levels)} levels, found another number; import its generator with it"
             )
     encoder = autoencoder.encoder_part(arrays, autoencoder.VAR, WHAT)
     # The authors' class differs with the degree of sharing, and with it the names.
-    shared = m.count(arrays, "quantize.quant_resi.qresi_ls.{}.weight")
+    shared = shapes.count(arrays, "quantize.quant_resi.qresi_ls.{}.weight")
     phi = 1 if "quantize.quant_resi.qresi.weight" in arrays else shared
     options: dict[str, Any] = {} if phi == 4 else dict(phi=phi)
     return config_part(

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from vargen.config import part, preset
 from vargen.errors import UserError
 from vargen.interop import mapping as m
+from vargen.interop import shapes
 
 WHAT = "xAR"
 IGNORED = ("mask", "*.attn.rope.freqs*")
@@ -22,7 +23,7 @@ SIZES = {768: ("B", 12, 40, 2.7), 1024: ("L", 16, 50, 2.3), 1280: ("H", 16, 50, 
 
 def levels(arrays: Mapping[str, Any]) -> tuple[int]:
     """The side of the grid."""
-    return (math.isqrt(m.shape(arrays, "encoder_pos_embed_learned", WHAT)[1]),)
+    return (math.isqrt(shapes.shape(arrays, "encoder_pos_embed_learned", WHAT)[1]),)
 
 
 def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
@@ -31,23 +32,24 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     Raises:
       UserError: slots of several latents.
     """
-    width = m.from_latents(arrays, "z_proj.weight", c.tokenizer.channels, WHAT)
+    width = shapes.from_latents(arrays, "z_proj.weight", c.tokenizer.channels, WHAT)
     name, known, passes, guidance = SIZES.get(width, (str(width), width // 64, 50, 2.3))
     layers = tuple(
-        m.count(arrays, f"{stage}_blocks.{{}}.attn.proj.weight", WHAT) for stage in ("encoder", "decoder")
+        shapes.count(arrays, f"{stage}_blocks.{{}}.attn.proj.weight", WHAT)
+        for stage in ("encoder", "decoder")
     )
     c.name = f"xAR-{name}"
-    c.data.num_classes = m.shape(arrays, "class_emb.weight", WHAT)[0] - 1
+    c.data.num_classes = shapes.shape(arrays, "class_emb.weight", WHAT)[0] - 1
     c.order = part("cells", count=(2, 2))
     c.feed = part("noisy", clean=False, encoder_decoder=True, positions=True, norm="rms")
-    c.mixer = part("attention", heads=m.heads(width, heads, known, WHAT), bias="qkv", rope="places")
+    c.mixer = part("attention", heads=shapes.heads(width, heads, known, WHAT), bias="qkv", rope="places")
     c.mixer.update(dict(dropout=0.1, in_gain=0.5**0.5, weight_dropout=0.1))
     c.head = part("velocity", sample_steps=passes, zero=False)
     c.model = dict(
         layers=sum(layers) if layers[0] == layers[1] else layers,
         width=width,
         mlp="geglu",
-        mlp_width=m.shape(arrays, "encoder_blocks.0.mlp.fc1_g.weight", WHAT)[0],
+        mlp_width=shapes.shape(arrays, "encoder_blocks.0.mlp.fc1_g.weight", WHAT)[0],
         norm="rms",
         affine=False,
         adaptive="adaln",
