@@ -170,7 +170,7 @@ def randar():
 def arpg():
     c = llamagen()
     c.name, c.order = "arpg", part("random", steps=6, schedule="arccos_left")
-    c.feed = part("query")
+    c.feed = part("query", positions=True)
     return c
 
 

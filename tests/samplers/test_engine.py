@@ -91,7 +91,10 @@ def test_given_slots_stay_and_the_rest_follows_from_them(name):
     assert order.given == known.sum()
     np.testing.assert_array_equal(found[:, known], content[:, known])
     expected = uncached(generator, params, quantizer, labels, jax.random.key(5), sampling, (content, known))
-    chex.assert_trees_all_close(found, expected, rtol=ROUNDING.get(name, 1e-4), atol=ROUNDING.get(name, 1e-4))
+    rounding = ROUNDING.get(name, 1e-4)
+    # What is known is large here; a few units in the last place of the largest number.
+    rounding = max(rounding, 1e-6 * float(np.abs(expected).max()))
+    chex.assert_trees_all_close(found, expected, rtol=rounding, atol=rounding)
     other = run(params, (content + 3) % 16)[0]
     assert not np.array_equal(found[:, ~known], other[:, ~known])
 

@@ -26,6 +26,8 @@ def model(system, **encoder):
     c = SYSTEMS[system]()
     c.tokenizer.encoder = part(**encoder) if encoder else part("conv", width=4, multipliers=(1, 1), groups=2)
     c.data.image_size = 4
+    if c.feed.get("positions"):
+        c.feed.positions = False  # which another grid has not
     c.order = {k: v for k, v in c.order.items() if k != "steps"}  # more than there are slots
     tokenizer = models.build_tokenizer(c)
     parts = tokenizer, models.build_generator(c, tokenizer)

@@ -14,7 +14,7 @@ from vargen import static
 from vargen.content import repeat_to, take
 from vargen.feeds.feed import Turned
 from vargen.feeds.rows import Content, Rows, Step, each, key_times, places, whole
-from vargen.layers import Dense, Initial, logical
+from vargen.layers import Dense, Embed, Initial, logical
 from vargen.layout import Layout, Memory
 from vargen.limits import RATE
 from vargen.mixers.rope import rotate, squeeze
@@ -35,6 +35,8 @@ class Query(Turned, nn.Module):
       prefix: P, rows of the condition.
       heads, kv_heads: H and G of the mixer (G 0: as many), for the keys and values.
       trained_side: of the mixer.
+      positions: adds a learned embedding of the slot to the rows of each stage. Rotary places alone are relative, and
+        the condition has none: until something is known, a question doesn't know where it asks.
       dropout: rate on the rows of the first stage.
       dtype: compute dtype.
     """
@@ -47,6 +49,7 @@ class Query(Turned, nn.Module):
     kv_heads: int = 0
     prefix: int = 1
     trained_side: int = 0
+    positions: bool = False
     dropout: Annotated[float, RATE] = 0.0
     dtype: Any = jnp.float32
 
@@ -76,6 +79,9 @@ class Query(Turned, nn.Module):
     def setup(self):
         self.content = Content(self.slot, self.width, self.initial, dtype=self.dtype)
         self.question = self.param("question", logical(self.initial.table(), None, "embed"), (1, self.width))
+        stages = self.stages if self.positions else ()
+        table = self.initial.table()
+        self.tables = [Embed(self.grid.size, self.width, table, dtype=self.dtype) for _ in stages]
         self.drop = nn.Dropout(self.dropout)
         init, names = self.initial.kernel(), ("embed", "heads")
         size = self.groups * (self.width // self.heads)
@@ -111,8 +117,13 @@ class Query(Turned, nn.Module):
         slots, steps = rows.aside
         where = each(places(self.grid, slots), batch)
         x = jnp.broadcast_to(self.question.astype(self.dtype), (batch, steps.shape[-1], self.width))
+        x = self._placed(x, slots, stage)
         layout = Layout(steps, where, memory=Memory(new["key"], new["value"], times))
         return Rows(x, layout, rows.slots), cache
+
+    def _placed(self, x, slots, stage: int = 0):
+        """Rows [b, n, D] of slots int [n] or [b, n] as a stage takes them."""
+        return x + each(self.tables[stage](slots), len(x)) if self.positions else x
 
     def _rows(self, content, condition, order: Order, step: Step, train: bool) -> Rows:
         """Contents before `step.start` that are new; a content is of the time after its step, the condition of 0."""
@@ -121,7 +132,7 @@ class Query(Turned, nn.Module):
         at = static.arange(step.start - step.before, step.before)
         slots = static.take(order.slots, at)
         coords = places(self.grid, slots)
-        x = repeat_to(self.content(take(content, slots)), batch)
+        x = repeat_to(self._placed(self.content(take(content, slots)), slots), batch)
         every = np.concatenate([np.zeros(p, np.int32), 1 + steps])
         times, start = static.take(every, at + p), p + step.start - step.before
         if step.begins:
