@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import pytest
 from parameters import noisy
 
 from vargen import models
@@ -309,6 +310,16 @@ SYSTEMS = dict(
     mar_zigzag=mar_zigzag,
     maskgit_vssd=maskgit_vssd,
 )
+
+
+# Further systems along a path that others take; each of their parts is tested by itself.
+SLOW = "var_shared llamagen_text llamagen_words axial gla_chain".split()
+SLOW += "var_cross_scan mar_dit mar_zigzag maskgil maskgit_vssd".split()
+
+
+def some_slow(names, slow):
+    """Parameters of a test, of which those in `slow` are."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in names]
 
 
 def make(name: str, seed: int = 0):

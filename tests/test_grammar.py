@@ -8,14 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from parameters import noisy
-from systems import (
-    SYSTEMS,
-    arpg,
-    labels_for,
-    llamagen,
-    make,
-    randar,
-)
+from systems import SLOW, SYSTEMS, arpg, labels_for, llamagen, make, randar, some_slow
 
 from vargen import models, orders, parts
 from vargen.cli import common
@@ -123,7 +116,7 @@ def test_random_orders_become_raster():
         np.testing.assert_array_equal(fixed.slots, np.arange(16))
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", some_slow(SYSTEMS, SLOW))
 def test_loss_and_likelihood(name):
     """At the start of training a categorical head is uniform; the likelihood is the loss without dropout."""
     c, generator, params, tokenizer_params = make(name)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from parameters import normal
-from systems import SYSTEMS, labels_for, make
+from systems import SLOW, SYSTEMS, labels_for, make, some_slow
 from uncached import uncached
 
 from vargen import models
@@ -18,14 +18,7 @@ from vargen.samplers import Sampling, decode
 from vargen.samplers.policies import groups
 from vargen.segments import PICTURE
 
-# Further systems along a path that others take; each of their parts is tested by itself.
-SLOW = "var_shared llamagen_text llamagen_words axial gla_chain".split()
-SLOW += "var_cross_scan mar_dit mar_zigzag maskgil maskgit_vssd".split()
 SLOW_GIVEN = "rqtransformer dnd rar hmar hmar_masked mar_dit maskgil xar".split()
-
-
-def some_slow(names, slow):
-    return [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in names]
 
 
 # What Hi-MAR's second round sees isn't told by contents alone: tests/interop/test_himar.py walks through its steps.
