@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from vargen import config
+from vargen import axes, config
 from vargen.errors import UserError
 
 
@@ -244,6 +244,28 @@ def test_swapping_a_part_keeps_what_both_know():
     assert encoder.to_dict() == dict(name="conv", blocks=1)
     unknown = config.override(c, [("mixer", "glaa")]).mixer
     assert unknown.name == "glaa"  # building it says what there is
+
+
+@pytest.mark.parametrize("place", [place for place in axes.PARTS if "." in place])
+def test_a_part_inside_a_part_is_swapped(place):
+    """By its place, and nowhere else."""
+    owner = dict(
+        tokenizer="var", mixer="rqtransformer", pivots="himar", picture="himar", text="orthus", encoder="var"
+    )
+    c = config.load(owner[place.split(".")[-1]])
+    other = sorted(set(axes.PARTS[place]) - {"attention"})[0]
+    for field in (place, f"{place}.name"):
+        swapped = config.override(c, [(field, other)])
+        *parents, axis = place.split(".")
+        above, before = swapped, c
+        for key in parents:
+            above, before = above[key], before[key]
+        assert above[axis].name == other
+        if before.get(axis) is None:
+            del above[axis]
+        else:
+            above[axis] = before[axis]
+        assert swapped == c
 
 
 def test_swapping_leaves_what_the_other_cannot_hold():

@@ -17,6 +17,7 @@ from systems import (
     maskgit,
     randar,
     rar,
+    rqtransformer,
     var,
     xar,
 )
@@ -60,7 +61,7 @@ from vargen.errors import UserError
             r"order masked_levels: needs the feed branched (masked=True\) and a head of codes, .* found mask, categ",
         ),
         (var, dict(order=part("masked_levels")), "feed refine: needs the order levels"),
-        (hmar, dict(order=part("masked_levels")), "feed refine: needs the order levels"),
+        (hmar, dict(order=part("masked_levels")), "feed branched: needs the order levels"),
         (hmar_masked, dict(order=part("levels")), "branched: with masked=True needs the order masked_levels"),
         (hmar_masked, dict(feed=part("branched", masked=True, past=True)), "expected past=False, found True"),
         (
@@ -153,7 +154,7 @@ from vargen.errors import UserError
         (randar, dict(mixer=part("gla", heads=2)), "mixer gla: expected rows all of which stay visible"),
         (
             jpeglm,
-            dict(order=part("frames")),
+            dict(order=part("frames"), feed=part("shift", target_positions=True)),
             "field order: expected raster, as the slots of the tokenizer jpeg end with a stop code, found frames",
         ),
         (arpg, dict(mixer=part("gla", heads=2)), "mixer gla: expected rows all of which stay visible"),
@@ -236,6 +237,28 @@ from vargen.errors import UserError
             mar,
             dict(model=dict(layers=2, width=16, adaptive="rounds")),
             "model.adaptive: rounds needs a feed of several, such as pivots, found mask",
+        ),
+        *(
+            (rqtransformer, dict(head=part("depth", layers=1, mixer=mixer)), message)
+            for mixer, message in (
+                (part("mamba_2d"), "config field head.mixer mamba_2d: .* (of the 2 codes of a slot"),
+                (part("axial", heads=2), "config field head.mixer axial: needs the order raster"),
+                (
+                    part("attention", heads=3),
+                    "config field head.mixer.heads: expected a divisor of the width 16",
+                ),
+                ("gla", "config field head.mixer: expected a part, such as name=attention, found 'gla'"),
+            )
+        ),
+        (
+            llamagen,
+            dict(order=part("cells", count=(2, 2))),
+            "feed.target_positions: expected True, as slots of one",
+        ),
+        (
+            llamagen,
+            dict(mixer=part("axial", heads=3)),
+            "config field mixer.heads: expected a divisor of the width 16",
         ),
         (mar, dict(conditioning=part("label", lead=1)), "label: makes 2 rows, which needs the feed shift"),
         (

@@ -343,6 +343,6 @@ def test_numbers_are_not_described():
     parts = [
         jax.eval_shape(x.init, jax.random.key(0)) for x in (tokenizer, models.build_generator(c, tokenizer))
     ]
-    words = "describe: expected a generator that writes words, found conditioning text, whose captions are numbers"
+    words = "captions: expected a generator that writes words, found conditioning text, whose captions are numbers"
     with pytest.raises(UserError, match=words):
         Model(c, *parts).describe(np.zeros((1, 16, 16, 1), np.float32))

@@ -68,11 +68,15 @@ def test_numbers_that_are_no_words(numbers, found):
 @pytest.mark.parametrize(
     "vocabulary, length, message",
     [
-        ((), 4, "vocabulary: expected words, found none"),
-        (("a", "b", "a"), 4, "vocabulary: expected words in small letters, each once, found 'a' twice"),
-        (("a b",), 4, "vocabulary: expected words in small letters, each once, found 'a b'"),
-        (("Red",), 4, "vocabulary: expected words in small letters, each once, found 'Red'"),
-        ((3,), 4, "vocabulary: expected words in small letters, each once, found 3"),
+        ((), 4, "conditioning.vocabulary: expected words, found none"),
+        (
+            ("a", "b", "a"),
+            4,
+            "conditioning.vocabulary: expected words in small letters, each once, found 'a' twice",
+        ),
+        (("a b",), 4, "conditioning.vocabulary: expected words in small letters, each once, found 'a b'"),
+        (("Red",), 4, "conditioning.vocabulary: expected words in small letters, each once, found 'Red'"),
+        ((3,), 4, "conditioning.vocabulary: expected words in small letters, each once, found 3"),
         (("a",), 1, "length of a text: expected a whole number from 2 to 65536, found 1"),
     ],
 )

@@ -153,7 +153,11 @@ class Mlp(nn.Module):
 
 
 class Embed(nn.Module):
-    """A learned table [size, width]; indices [...] -> [..., width]."""
+    """A learned table [size, width]; indices [...] -> [..., width].
+
+    Raises:
+      ValueError: an index beyond the table, where that is known before tracing.
+    """
 
     size: int
     width: int
@@ -166,6 +170,11 @@ class Embed(nn.Module):
         table = self.param(
             "table", logical(self.table_init, self.name_axis, "embed"), (self.size, self.width)
         )
+        if isinstance(index, np.ndarray) and index.size and not 0 <= index.min() <= index.max() < self.size:
+            found = f"{index.min()} to {index.max()}"
+            raise ValueError(
+                f"{self.name or 'table'}: expected indices from 0 to {self.size - 1}, found {found}"
+            )
         return jnp.take(table, index, axis=0).astype(self.dtype)
 
 

@@ -55,7 +55,7 @@ class Layout:
       coords: int [N, A] or [B, N, A]: where each row's content lies: ([frame,] row, column); negative for rows
         that lie nowhere (a condition).
       start: in the cached form, the row of the cache at which these rows begin (int, or traced in a scan, then also
-        int [B]: for each example its own; rows beyond the cache's end are dropped).
+        int [B]: for each example its own, and rows beyond the cache's end are dropped; with one for all there is room).
       key_times: int [M] or [B, M]: the time of every row that can be seen, those of the cache in the cached form;
         None where it is `times` itself. A row is hidden by the time `HIDDEN`.
       keep: how many rows, the first ones, stay in the cache; the others are seen in this pass alone. None keeps all.

@@ -431,7 +431,7 @@ class Model:
         if not generator.condition.writes:
             numbers = "" if generator.condition.segment is None else ", whose captions are numbers"
             raise UserError(
-                "describe: expected a generator that writes words, found conditioning "
+                "captions: expected a generator that writes words, found conditioning "
                 f"{self.config.conditioning.name}{numbers}"
             )
         return generator

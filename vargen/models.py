@@ -229,18 +229,22 @@ def _stages(config, m, feed, grid, initial, dtype, cross: bool) -> tuple[Stage, 
 def _stage(config, m, grid, initial, dtype, layers: int, mixer=None) -> Stage:
     """A stage of a part's own, which no condition modulates; its blocks are the model's but for the mixer."""
     m = {**m, "adaptive": "none", "final_norm": "learned"}
-    block = _block(mixer or config.mixer, m, grid, initial, dtype, layers)
+    block = _block(
+        mixer or config.mixer, m, grid, initial, dtype, layers, place="head.mixer" if mixer else "mixer"
+    )
     return Stage("blocks", block, layers, _norm(m, initial, dtype))
 
 
-def _block(mixer, m, grid, initial, dtype, layers: int, cross: bool = False, rounds: int = 1) -> Block:
-    """One of `layers` blocks."""
+def _block(
+    mixer, m, grid, initial, dtype, layers: int, cross: bool = False, rounds: int = 1, place: str = "mixer"
+) -> Block:
+    """One of `layers` blocks, whose mixer the config has at a place."""
     width = m["width"]
     out_init = initial.kernel(1 / math.sqrt(layers * 2) if m["depth_scaled_init"] else 1.0)
     built = parts.build(
         MIXERS,
         mixer,
-        "mixer",
+        place,
         grid=grid,
         width=width,
         kernel_init=initial.kernel(),

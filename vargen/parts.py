@@ -23,8 +23,14 @@ def build(registry: Mapping[str, Callable], part: Mapping[str, Any], axis: str, 
     Raises:
       UserError: the name or an option is unknown, missing, or of another type, choice or range than declared.
     """
-    options = {k: _plain(v) for k, v in dict(part).items() if k != "name"}
-    name: Any = part.get("name")
+    try:
+        settings = dict(part)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"config field {axis}: expected a part, such as name={sorted(registry)[0]}, found {part!r}"
+        ) from None
+    options = {k: _plain(v) for k, v in settings.items() if k != "name"}
+    name: Any = settings.get("name")
     constructor = find(registry, name, axis)
     known = limits.fields(constructor)
     own = {k: f for k, f in known.items() if k not in ("self", "parent", "name") and k not in context}

@@ -47,7 +47,8 @@ def arange(start: Any, size: int) -> Any:
 
 def append(rows: Any, new: Any, start: Any) -> Any:
     """rows [B, M, ...] with `new` [B, n, ...] from row `start` on: cut behind these where that is known, else as long
-    as before, into which they must fit; with a start for each example, [B], those beyond the end are dropped."""
+    as before, into which they must fit (`samplers.engine` sees to it); with a start for each example, [B], those
+    beyond the end are dropped."""
     if known(start):
         return jnp.concatenate([rows[:, :start], new], axis=1)
     if start.ndim:

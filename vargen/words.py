@@ -58,10 +58,12 @@ class Words:
         for word in self.vocabulary:
             if not isinstance(word, str) or not Word().holds(word) or word in seen:
                 found = f"{word!r} twice" if word in seen else f"{word!r:.80}"
-                raise UserError(f"vocabulary: expected words in small letters, each once, found {found}")
+                raise UserError(
+                    f"conditioning.vocabulary: expected words in small letters, each once, found {found}"
+                )
             seen.add(word)
         if not seen:
-            raise UserError("vocabulary: expected words, found none")
+            raise UserError("conditioning.vocabulary: expected words, found none")
         if problem := problem_with(self.length, int, LENGTH):
             raise UserError(f"length of a text: {problem}")
 

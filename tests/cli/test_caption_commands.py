@@ -104,7 +104,7 @@ def test_mistakes(workdir, capsys, tmp_path, trained):
             ["sample", "--workdir", workdir, "--captions", tmp_path / "no.txt", "--out", tmp_path / "x"],
             "no.txt: expected",
         ),
-        (["caption", "--workdir", trained.workdir], "describe: expected a generator that writes words"),
+        (["caption", "--workdir", trained.workdir], "captions: expected a generator that writes words"),
         (
             ["train", "--config", CONFIG, "--workdir", tmp_path / "y", *tiny("orthus"), *DIGITS],
             "which has no captions, found texts",

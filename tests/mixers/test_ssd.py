@@ -122,7 +122,7 @@ def test_options_are_checked():
     with pytest.raises(ValueError, match="vssd: conv: expected an odd side, found 4"):
         make(VSSD, CASES["all"], heads=2, conv=4)
     mixer, layout = make(SSD, CASES["raster"], heads=3), CASES["raster"].layout
-    with pytest.raises(ValueError, match="mixer ssd: expected heads that divide 16 channels"):
+    with pytest.raises(ValueError, match="mixer.heads: expected heads that divide 16 channels"):
         jax.eval_shape(lambda k: mixer.init(k, np.zeros((2, 12, 8), np.float32), layout), jax.random.key(0))
 
 

@@ -12,6 +12,7 @@ from systems import SLOW, SYSTEMS, labels_for, make, some_slow
 from uncached import uncached
 
 from vargen import models
+from vargen.layers import Embed
 from vargen.model import Model
 from vargen.orders import Order
 from vargen.samplers import Sampling, decode
@@ -151,6 +152,30 @@ def test_no_recompilation_and_independence_of_the_batch(name):
     chex.assert_trees_all_equal(alone[0], first[0])
     pictures = model.sample_steps(labels, 0, guidance=1.5, temperature=1.0)
     chex.assert_trees_all_close(pictures[-1], model.decode(first), atol=1e-5)
+
+
+def test_nothing_is_read_or_written_where_nothing_is():
+    _, generator, params, tokenizer_params = make("llamagen")
+    n, labels, key = 16, labels_for(generator, 1), jax.random.key(0)
+
+    def draw(slots, steps):
+        order = Order(np.asarray(slots), np.asarray(steps))
+        args = (params, tokenizer_params["quantizer"], labels, key, Sampling.make())
+        return jax.eval_shape(lambda *args: decode(generator, *args, order=order).content, *args)
+
+    assert draw(np.arange(n), np.arange(n)).shape == (1, n)
+    for slots, steps, words in (
+        (np.arange(15), np.arange(15), "expected 16 slots and the step of each, found 15 in 15 steps"),
+        (np.arange(17), np.arange(17), "expected 16 slots and the step of each, found 17 in 17 steps"),
+        (np.arange(n), np.arange(15), "expected 16 slots and the step of each, found 16 in 15 steps"),
+        (np.arange(n) % 15, np.arange(n), "expected each of 16 slots once, found \\[0, 1, 2"),
+    ):
+        with pytest.raises(ValueError, match=f"order: {words}"):
+            draw(slots, steps)
+    table = Embed(4, 2, jax.nn.initializers.zeros)
+    for index in (np.array([0, 4]), np.array([-1])):
+        with pytest.raises(ValueError, match="expected indices from 0 to 3, found"):
+            jax.eval_shape(lambda k, i=index: table.init(k, i), key)
 
 
 def test_guidance_schedules():

@@ -203,4 +203,6 @@ def _stage(stage: str, parts: str) -> Iterator[None]:
         raise
     except (ValueError, TypeError, IndexError, ZeroDivisionError, OverflowError, AttributeError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
+        if lines[0].startswith("config field"):
+            raise UserError(lines[0]) from error
         raise UserError(f"config: its {stage} ({parts}) cannot be computed: {lines[0][:300]}") from error

@@ -58,19 +58,23 @@ def override(c: ConfigDict, overrides: Iterable[tuple[str, Any]]) -> ConfigDict:
 def _swap(c: ConfigDict, dotted: str, value: Any) -> bool:
     """Puts the part that `value` names into its place, where `dotted` is one; whether it is."""
     place = dotted.removesuffix(".name")
-    node: Any = c
-    for key in place.split("."):
-        node = node.get(key) if isinstance(node, ConfigDict) else None
-    if place.split(".")[0] not in AXES or not isinstance(node, ConfigDict) or not isinstance(value, str):
+    *parents, axis = place.split(".")
+    above: Any = c
+    for key in parents:
+        above = above.get(key) if isinstance(above, ConfigDict) else None
+    if place.split(".")[0] not in AXES or not isinstance(above, ConfigDict) or not isinstance(value, str):
         return False
     from vargen import axes  # all parts: slow to import, and seldom needed here
 
-    if place not in axes.PARTS:
+    node, outer = above.get(axis), ".".join(parents)
+    if node is None and outer in axes.PARTS and above.get("name") in axes.PARTS[outer]:
+        # An option that is a part, which the config leaves to its default.
+        node = ConfigDict() if axis in axes.options(outer, above.name) else None
+    if place not in axes.PARTS or not isinstance(node, ConfigDict):
         return False
     options = axes.swapped(place, node.to_dict(), value)
-    with c.ignore_type():
-        *parents, axis = place.split(".")
-        (c[parents[0]] if parents else c)[axis] = ConfigDict(options)
+    with above.ignore_type(), above.unlocked():
+        above[axis] = ConfigDict(options)
     return True
 
 

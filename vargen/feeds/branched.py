@@ -33,6 +33,7 @@ class Branched(Refine):
     past: bool = False
     masked: bool = False
 
+    called = "branched"
     trunk = 1
 
     @property

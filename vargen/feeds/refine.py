@@ -59,6 +59,7 @@ class Refine(Plain, nn.Module):
     level_weights: Annotated[str, OneOf("even", "lognorm")] = "even"
     dtype: Any = jnp.float32
 
+    called = "refine"  # in messages
     cached = True
     takes_partial = True
 
@@ -104,7 +105,7 @@ class Refine(Plain, nn.Module):
     def check(self, ordering) -> None:
         """Raises ValueError for an order whose steps are not the levels, or a tokenizer without them."""
         if not isinstance(self.tokenizer, Leveled):
-            raise ValueError("feed refine: needs a tokenizer with levels, such as multiscale_vq")
+            raise ValueError(f"feed {self.called}: needs a tokenizer with levels, such as multiscale_vq")
         self._check_order(ordering)
         if self.coords == "picture" and self.grid.frames > 1:
             raise ValueError("config field feed.coords: expected level for a grid of frames, found picture")
@@ -121,10 +122,11 @@ class Refine(Plain, nn.Module):
         drawn = ordering.random_decoding or (ordering.random and not ordering.partial)
         fixed = None if drawn else ordering.decoding(None, 1)
         if fixed is None or not np.array_equal(fixed.steps, self.grid.coords[:, 0]):
-            raise ValueError("feed refine: needs the order levels")
+            raise ValueError(f"feed {self.called}: needs the order levels")
         if ordering.partial and not self.tokenizer.independent:
             raise ValueError(
-                "feed refine: levels that are drawn need a tokenizer whose levels are independent, such as pyramid_vq"
+                f"feed {self.called}: levels that are drawn need a tokenizer whose levels are independent, such as "
+                "pyramid_vq"
             )
 
     def setup(self):

@@ -131,6 +131,13 @@ class Shift(Plain, nn.Module):
             raise ValueError("feed shift: needs steps that are the same for all examples, found random sets")
         if ordering.random and not (self.target_positions or ordering.foretold):
             raise ValueError("feed shift: a random order needs target_positions=True, found False")
+        if not (self.target_positions or ordering.random):
+            steps = np.asarray(ordering.decoding(None, 1).steps)
+            if len({*zip(steps.tolist(), sources(steps).tolist(), strict=True)}) < len(steps):
+                raise ValueError(
+                    "config field feed.target_positions: expected True, as slots of one step follow from the same one "
+                    "and must be told apart, found False"
+                )
         slots = [s.slot for s in self.slot.segments] if isinstance(self.slot, Slots) else [self.slot]
         if self.vectors and len(slots) > 1:
             raise ValueError(

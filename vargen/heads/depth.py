@@ -47,6 +47,15 @@ class Depth(OfSeveralCodes):
     explicit = True
     called = "depth"
 
+    def check(self, slot) -> None:
+        """Raises ValueError for slots that hold anything but several codes, and for a mixer that can't mix these."""
+        super().check(slot)
+        try:
+            self.blocks.block.mixer.check(_layout(np.arange(self.depths)))
+        except ValueError as error:
+            text = str(error).removeprefix("config field ")
+            raise ValueError(f"config field head.{text} (of the {self.depths} codes of a slot)") from error
+
     @property
     def depths(self) -> int:
         """Q."""

@@ -27,6 +27,8 @@ class Segmented(Plain):
     segments: tuple[Segment, ...]
     weights: tuple[float, ...] = ()
 
+    called = "segments"  # in messages
+
     def check(self, slot) -> None:
         """Raises ValueError for another number of segments, what the heads don't model, and heads that need more than
         the rows of their own slots behind the last stage."""

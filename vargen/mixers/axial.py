@@ -56,6 +56,10 @@ class Axial(nn.Module):
 
     def check(self, layout) -> None:
         """Raises ValueError where the rows aren't the grid's, in the sequence or the visibility needed."""
+        if self.width % self.heads:
+            raise ValueError(
+                f"config field mixer.heads: expected a divisor of the width {self.width}, found {self.heads}"
+            )
         one_level("axial", self.grid)
         not_taken_back("axial", layout)
         if not self.causal:

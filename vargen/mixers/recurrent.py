@@ -44,7 +44,9 @@ class Recurrent(nn.Module):
     def split(self, x):
         """[B, N, H F] -> [B, N, H, F]."""
         if x.shape[-1] % self.heads:
-            raise ValueError(f"mixer: a size of {x.shape[-1]} is not divisible by {self.heads} heads")
+            raise ValueError(
+                f"config field mixer.heads: expected a divisor of {x.shape[-1]}, found {self.heads}"
+            )
         return x.reshape(*x.shape[:-1], self.heads, -1)
 
     def out(self, y, bias: bool = False):

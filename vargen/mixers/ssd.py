@@ -56,8 +56,8 @@ class SSD(Recurrent):
         """[B, N, D] -> [B, N, D] and the cache after these rows (None in the parallel form)."""
         if self.inner % self.heads or self.heads % self.groups:
             raise ValueError(
-                f"mixer ssd: expected heads that divide {self.inner} channels into equal parts and are a "
-                f"multiple of {self.groups} groups, found {self.heads}"
+                f"config field mixer.heads: expected heads that divide {self.inner} channels into equal parts and are "
+                f"a multiple of {self.groups} groups, found {self.heads}"
             )
         bc = self.groups * self.state_size
         z = self.project("gate", x, self.inner).astype(jnp.float32)

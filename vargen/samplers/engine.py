@@ -6,7 +6,9 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from vargen import static
 from vargen.draws import keyed
 from vargen.orders import Order
 from vargen.samplers.call import Call, Decoded, Decoding
@@ -84,6 +86,7 @@ def begin(
     if order is None:
         known, stays = (None if x is None else x[1] for x in (given, kept))
         order = _order(generator, sampling, key_order, batch, known, stays)
+    _check_slots(order, sequence.grid.size)
     if sampling.guided:
         without = generator.condition.without(labels)
         other = generator.told(without)
@@ -160,6 +163,15 @@ def check(generator, order: Order, sampling: Sampling, kept=None) -> None:
         raise ValueError(
             f"sampling.policy: {sampling.policy} can't put what is kept into its windows; expected scheduled"
         )
+
+
+def _check_slots(order: Order, n: int) -> None:
+    """Raises ValueError for an order that isn't of all n slots, as what isn't there would be read in silence."""
+    if order.slots.shape[-1] != n or len(order.steps) != n:
+        found = f"{order.slots.shape[-1]} in {len(order.steps)} steps"
+        raise ValueError(f"order: expected {n} slots and the step of each, found {found}")
+    if static.known(order.slots) and not (np.sort(order.slots) == np.arange(n)).all():
+        raise ValueError(f"order: expected each of {n} slots once, found {np.asarray(order.slots).tolist()}")
 
 
 def _order(generator, sampling: Sampling, key, batch: int, given, kept) -> Order:

@@ -55,9 +55,11 @@ def check(generator: Generator, order: Order) -> None:
     name = "sampling.policy: jacobi needs"
     feed, head, largest = generator.feed, generator.head, int(order.sizes.max())
     if not feed.looks_ahead:
-        raise ValueError(f"{name} a feed whose rows may hold drafts (shift), found {_name(feed)}")
+        raise ValueError(
+            f"{name} a feed whose rows may hold drafts (shift), found {type(feed).__name__.lower()}"
+        )
     if not head.enumerable:
-        raise ValueError(f"{name} a head over one code a slot (categorical), found {_name(head)}")
+        raise ValueError(f"{name} a head over one code a slot (categorical), found {head.called}")
     if largest > 1:
         raise ValueError(f"{name} an order of one slot a step, found up to {largest}")
     for stage, layout in zip(generator.stages, generator.layouts(), strict=True):
@@ -65,10 +67,6 @@ def check(generator: Generator, order: Order) -> None:
             stage.block.mixer.check(dataclasses.replace(layout, speculative=True))
         except ValueError as error:
             raise ValueError(f"{name} rows that can be taken back: {error}") from error
-
-
-def _name(part: Any) -> str:
-    return type(part).__name__.lower()
 
 
 def verify(laws, drafts, drawn_from, testable, draws) -> tuple[jax.Array, jax.Array, jax.Array]:
