@@ -9,10 +9,10 @@ Published, on ImageNet 256x256 with guidance 1.5, four blocks of 16x16 latents a
 (XL), 2.37 (H), after 1.2 million updates of 1024 pictures on 256 H100. Not trained by us. Parameters of the generator:
 B 130.3 M, L 457.9 M, XL 674.9 M, H 951.0 M, as the authors' modules count; the paper's table says 2 to 3 M more.
 
-The recipe is the paper's, with betas and clipping from the authors' code (thunlp/ACDiT); in the last 15 % of the
-updates the rate falls to a 64th by a half cosine, theirs exponentially, and a picture and its mirror image are seen
-equally often. The tokenizer is Stable Diffusion's of stride 8; its recipe here is latent diffusion's as far as it is
-known (4 channels, weight 1e-6 of the divergence), the number of updates ours.
+The small sizes add an embedding of the slot. The recipe is the paper's, with betas and clipping from the authors' code
+(thunlp/ACDiT); in the last 15 % of the updates the rate falls to a 64th by a half cosine, theirs exponentially, and a
+picture and its mirror image are seen equally often. The tokenizer is Stable Diffusion's of stride 8; its recipe here is
+latent diffusion's as far as it is known (4 channels, weight 1e-6 of the divergence), the number of updates ours.
 """
 
 from types import SimpleNamespace as Size
@@ -21,7 +21,7 @@ from vargen import config as base
 from vargen.config import part
 
 SIZES = dict(
-    digits=Size(layers=4, width=128, heads=4, batch=64, steps=(1200, 1500), patch=4, channels=8),
+    digits=Size(layers=4, width=128, heads=4, batch=64, steps=(1200, 3000), patch=4, channels=8),
     pictures32=Size(layers=4, width=192, heads=6, batch=32, steps=(4000, 4000), patch=4, channels=8),
     pictures64=Size(layers=4, width=192, heads=6, batch=32, steps=(4000, 4000), patch=8, channels=16),
     # The paper's.
@@ -48,6 +48,7 @@ def small(c, size, s):
     encoder = part("patch", patch=s.patch, blocks=1)
     c.tokenizer = part("kl", encoder=encoder, channels=s.channels, kl_weight=5e-3, measure=True)
     c.head = part("epsilon", sample_steps=10, clip=3.0)
+    c.feed.positions = True
     c.sampling.update(dict(guidance=1.5))
     base.small(
         c,

@@ -28,7 +28,7 @@ from vargen import config as base
 from vargen.config import part
 
 SIZES = dict(
-    digits=Size(layers=4, width=128, heads=4, quality=10, length=47, slots=43, merges=3, steps=1800),
+    digits=Size(layers=4, width=128, heads=4, quality=10, length=47, slots=43, merges=3, steps=10000),
     pictures32=Size(layers=4, width=192, heads=6, quality=25, length=319, slots=287, merges=63, steps=8000),
     pictures64=Size(layers=4, width=192, heads=6, quality=25, length=1023, slots=895, merges=63, steps=8000),
     # The paper's.
@@ -54,7 +54,9 @@ def small(c, size, s):
     c.tokenizer.quality = s.quality
     c.model.update(dict(mlp_width=3 * s.width, dropout=0.1))
     c.mixer.dropout = c.feed.dropout = 0.1
-    c.sampling.update(dict(guidance=1.5))
+    c.sampling.update(
+        dict(guidance=2.0, top_k=40, top_p=0.9)
+    )  # without the filters one file in three is whole
     base.small(c, tokenizer={}, generator=dict(steps=s.steps, batch_size=32))
     return c
 

@@ -154,7 +154,7 @@ from vargen.errors import UserError
         (randar, dict(mixer=part("gla", heads=2)), "mixer gla: expected rows all of which stay visible"),
         (
             jpeglm,
-            dict(order=part("frames"), feed=part("shift", target_positions=True)),
+            dict(order=part("frames")),
             "field order: expected raster, as the slots of the tokenizer jpeg end with a stop code, found frames",
         ),
         (arpg, dict(mixer=part("gla", heads=2)), "mixer gla: expected rows all of which stay visible"),

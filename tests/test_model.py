@@ -282,11 +282,18 @@ def test_what_is_taken(models):
         np.testing.assert_array_equal(model.encode(IMAGES.astype(dtype)), codes)
     np.testing.assert_array_equal(model.encode(IMAGES.tolist()), codes)
     np.testing.assert_array_equal(model.encode(jnp.asarray(IMAGES)), codes)
-    assert model.encode(spoilt(IMAGES, 1.9)).shape == (1, 16)  # decoders overshoot
+    assert model.encode(spoilt(IMAGES, 1.9)).shape == (1, 16)  # interpolation overshoots
     images = np.asarray(model.decode(codes))
     for same in (codes.astype(np.uint8), codes.astype(np.int64), codes.tolist(), jnp.asarray(codes)):
         np.testing.assert_array_equal(model.decode(same), images)
     assert models["mar"].decode(LATENTS.astype(np.float64)).shape == IMAGES.shape
+    # What a decoder overshoots by is cut off, so that every picture is taken back.
+    loud = spoilt(LATENTS, 1000.0)
+    raw = models["mar"].tokenizer.decode(models["mar"].tokenizer_params, loud)
+    found = models["mar"].decode(loud)
+    assert np.abs(raw).max() > 1.5
+    np.testing.assert_allclose(found, np.clip(raw, -1, 1), atol=1e-5)
+    assert models["mar"].encode(found).shape == (1, 16, 4)
 
     drawn = np.asarray(model.generate([3], 7)[0])
     for labels in ((3,), 3, np.array([3], np.uint8), np.int64(3), jnp.array([3])):

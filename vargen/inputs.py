@@ -20,7 +20,7 @@ from vargen import seeds
 from vargen.errors import UserError
 from vargen.tokenizers.tokenizer import Leveled
 
-# Images are in [-1, 1]; what a decoder gives lies about there, and may be encoded again.
+# Images are in [-1, 1]; interpolation, and decoders by themselves, overshoot.
 BRIGHTEST = 2.0
 LARGEST = 1e6  # latents and embeddings are about 1; far beyond, float32 networks overflow
 NUMBERS = "biufc"  # kinds of dtype
@@ -54,7 +54,7 @@ def images(value: Any, height: int, width: int, channels: int) -> jax.Array:
     """Images as a model takes them: float32 [B, H, W, C].
 
     Args:
-      value: floats of any precision in [-1, 1]; up to `BRIGHTEST`, since decoders overshoot.
+      value: floats of any precision in [-1, 1]; up to `BRIGHTEST`, as interpolation overshoots.
       height, width, channels: the model's.
 
     Raises:

@@ -47,11 +47,13 @@ class Model:
         several = len(levels) > len(self.tokenizer.grid.levels)
         self._smaller = self.over(levels[:-1]) if several and generator is not None else None
         self._encode = jax.jit(self.tokenizer.encode)
-        self._decode = jax.jit(self.tokenizer.decode)
+        self._decode = jax.jit(lambda params, content: _image(self.tokenizer.decode(params, content)))
         self._valid = jax.jit(self.tokenizer.valid)
         self._decode_known = jax.jit(
-            lambda params, content, known: self.tokenizer.decode_latents(
-                params, self.tokenizer.latents(params["quantizer"], content, known)
+            lambda params, content, known: _image(
+                self.tokenizer.decode_latents(
+                    params, self.tokenizer.latents(params["quantizer"], content, known)
+                )
             )
         )
         if self.generator is not None:
@@ -106,13 +108,13 @@ class Model:
         """Images float [B, H, W, C] in [-1, 1] -> codes int32 [B, N] or [B, N, Q], or latents float32 [B, N, C].
 
         Raises:
-          UserError: images of whole numbers, of 0 to 255, of another shape, none, or not finite. What `decode` gave is
-            taken back: up to `inputs.BRIGHTEST`.
+          UserError: images of whole numbers, of 0 to 255, of another shape, none, not finite, or beyond
+            `inputs.BRIGHTEST`.
         """
         return self._encode(self.tokenizer_params, self._images(images))
 
     def decode(self, content) -> jax.Array:
-        """Codes int [B, N] or [B, N, Q], or latents float [B, N, C] -> images float32 [B, H, W, C], about [-1, 1].
+        """Codes int [B, N] or [B, N, Q], or latents float [B, N, C] -> images float32 [B, H, W, C] in [-1, 1].
 
         Raises:
           UserError: another dtype or shape, none, codes out of range, latents that aren't finite.
@@ -237,11 +239,11 @@ class Model:
         return decode(self.generator, params, quantizer, labels, key, sampling, given, unseen=unseen)
 
     def sample(self, labels, key, **options) -> jax.Array:
-        """Images float32 [B, H, W, C], about [-1, 1], for labels [B]; arguments and errors as for `generate`."""
+        """Images float32 [B, H, W, C] in [-1, 1], for labels [B]; arguments and errors as for `generate`."""
         return self._decode(self.tokenizer_params, self.generate(labels, key, **options)[0])
 
     def complete(self, images, kept, labels, key, **options) -> jax.Array:
-        """Images with what isn't kept drawn anew (in- and outpainting): float32 [B, H, W, C], about [-1, 1].
+        """Images with what isn't kept drawn anew (in- and outpainting): float32 [B, H, W, C] in [-1, 1].
 
         A slot is known where all of its pixels are kept; the others are drawn, after the known ones, so that any kept
         part will do where the order is random; in raster order it must come first. Levels keep any part too, each when
@@ -435,6 +437,11 @@ class Model:
                 f"{self.config.conditioning.name}{numbers}"
             )
         return generator
+
+
+def _image(x) -> jax.Array:
+    """What a decoder gives, which overshoots, as an image in [-1, 1]."""
+    return jnp.clip(x, -1, 1)
 
 
 def _count(params: Any) -> str:

@@ -87,6 +87,7 @@ def build_generator(config, tokenizer) -> Generator:
             trained_side=config.mixer.get("trained_side", 0),
             **common,
         )
+        fits.check_stop(config, slot, ordering)
         fits.check_order(config, sequence, ordering, feed)
         fits.check_condition(config, condition, feed, m["adaptive"])
         fits.check_prompt(config, sequence, condition, ordering)
@@ -105,7 +106,6 @@ def build_generator(config, tokenizer) -> Generator:
         head.check(slot)
         fits.check_drafts(config, feed, head)
         fits.check_rounds(config, ordering, feed, head, m["adaptive"])
-        fits.check_stop(config, slot, ordering)
         if head.each_stage != feed.told:
             raise ValueError(
                 f"head {config.head.name}: doesn't go with the feed {config.feed.name}; staged with staged"

@@ -283,7 +283,11 @@ def test_a_folder_of_pictures(tmp_path, capsys, monkeypatch):
     (tmp_path / "pictures" / "bright").rename(tmp_path / "pictures" / "night")
     fine = tmp_path / "fine"
     rate = ["--config.training.learning_rate=0", "--config.training.steps=2"]
-    run("train", "--from", workdir, "--workdir", fine, "--config.data.num_classes=0", *rate)
+    shutil.move(tmp_path / "pictures", tmp_path / "others")
+    others = ["--config.data.num_classes=0", f"--config.data.path={tmp_path / 'others'}"]
+    run("train", "--from", workdir, "--workdir", fine, *others, *rate)
+    for again in (["--from", workdir, *others, *rate], []):  # there is nothing left to do
+        run("train", *again, "--workdir", fine)
     assert "1 of 2 classes are among the model's and keep their embeddings: dark" in capsys.readouterr().out
     assert [vargen.load(d).classes for d in (workdir, fine)] == [["bright", "dark"], ["dark", "night"]]
     before, after = (

@@ -27,6 +27,8 @@ DATA = [
     Row(f"{FOLDER} --config.data.path=~nosuchuser", ("data.path", "~nosuchuser")),
     Row(f"{FOLDER}", ("data.path",)),
     Row(f"{TRAIN} --config.data.skip_broken=3", ("data.skip_broken", "expected 0 for digits")),
+    Row(f"{TRAIN} --config.data.path={{tmp}}/two", ("data.path", "expected none for digits", "--config.data.source=folder")),
+    Row(f"{FOLDER.replace('train', 'quickstart', 1)} --config.data.path={{tmp}}/two", ("at least 4 held-out images", "found 2", "test_fraction")),
     *(Row(f"{command} --check-data=1", ("--check-data",)) for command in (TRAIN, EVALUATE, "tokenize --workdir {model}")),
     *(Row(f"{command} --check-data", ("--check-data",)) for command in (SAMPLE, RECONSTRUCT)),
     Row("tokenize --workdir {model} --config.data.skip_broken=3", ("data.skip_broken", "expected 0 for digits")),

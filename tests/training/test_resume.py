@@ -1,6 +1,7 @@
 """What may change in a workdir that has been trained, and what may not."""
 
 import json
+import shutil
 
 import pytest
 
@@ -61,6 +62,23 @@ FIXED = [
     ("training.accumulate", 2),
     ("training.augmented_copies", 2),
 ]
+
+
+COPIED = ("data.source", "data.test_fraction", "seed", "tokenizer_training.batch_size", "data.flip")
+
+
+@pytest.mark.parametrize("field, value", [x for x in FIXED if x[0].startswith(("data", "seed", "tokenizer"))])
+def test_a_copied_tokenizer_was_trained_on_whatever_it_was(trained, field, value):
+    """Another workdir's pictures and recipe; what it is and what it takes stays."""
+    workdir, c = trained
+    (workdir / "tokenizer" / checkpoints.ORIGIN).write_text("elsewhere")
+    shutil.rmtree(workdir / "generator")
+    changed = config.override(c, [(field, value), ("tokenizer_training.steps", 3)])
+    if field in COPIED or field.startswith("tokenizer_training"):
+        resume.check(changed, workdir)
+    else:
+        with pytest.raises(UserError, match=f"config field {field}: the tokenizer in .* was trained with"):
+            resume.check(changed, workdir)
 
 
 @pytest.mark.parametrize("field, value", FREE)

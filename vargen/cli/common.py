@@ -225,7 +225,7 @@ def sample_steps(model: Model, labels: Sequence[int], seed: int, batch_size: int
     labels = np.asarray(labels, np.int32)[:batch_size]
     content, order = model.generate(_padded(labels, batch_size), seeds.key(seed))
     steps = model.growth(content, order, chosen=np.arange(len(labels)))
-    return np.clip(np.asarray(steps, np.float32), -1, 1)
+    return np.asarray(steps, np.float32)
 
 
 def _padded(labels: Any, batch_size: int) -> Any:

@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
         images = np.repeat(floats[i : i + 1], args.count, axis=0)
         key = jax.random.fold_in(seeds.key(args.seed or 0), i)
         drawn = model.complete(images, kept, [labels[i]] * args.count, key, **options)
-        return pictures.to_uint8(np.clip(np.asarray(drawn), -1, 1))
+        return pictures.to_uint8(np.asarray(drawn))
 
     made_by = sample_files.common_settings(model, args.workdir, completed=len(originals), keep=args.keep)
     rows = []

@@ -14,17 +14,15 @@ if TYPE_CHECKING:
 
     from vargen.paths import Path, PathLike
 
-ORIGIN = "origin.txt"  # beside what was copied: where from
-
 
 def pinned(text: PathLike, flag: str, workdir: Path) -> PathLike:
     """What a flag names; of a branch on the hub the commit that `workdir` has a copy of, else that which it is now."""
     from vargen import hub, paths
-    from vargen.training import resume
+    from vargen.training import checkpoints, resume
 
     if hub.is_hub(text) and not (asked := hub.place(text, flag)).pinned:
         for stage in resume.STAGES:
-            origin = workdir / stage / ORIGIN
+            origin = workdir / stage / checkpoints.ORIGIN
             was = origin.read_text().strip() if paths.is_file(origin) else ""
             if hub.is_hub(was) and hub.place(was).at(asked.revision) == asked:
                 print(f"{flag} {text}: {workdir} has a copy of {was}, and goes on with it", flush=True)
@@ -94,7 +92,7 @@ def _tokenizer(config: ConfigDict, source: Path, workdir: Path):
     def make() -> None:
         with paths.new_directory(directory) as partial:
             _copy_tree(source / "tokenizer", partial)
-            (partial / ORIGIN).write_text(_name(source))
+            (partial / checkpoints.ORIGIN).write_text(_name(source))
 
     return make
 
@@ -135,7 +133,7 @@ def _generator(config: ConfigDict, source: Path, workdir: Path, classes: list[st
             (partial / checkpoints.CONFIG).write_text(to_json(theirs))
             if names is not None:
                 (partial / class_names.FILE).write_text(json.dumps(names) + "\n")
-            (partial / ORIGIN).write_text(_name(source))
+            (partial / checkpoints.ORIGIN).write_text(_name(source))
 
     return make
 
@@ -164,8 +162,9 @@ def _copied_already(directory: Path, source: Path) -> bool:
       UserError: it is something else.
     """
     from vargen import paths
+    from vargen.training import checkpoints
 
-    origin = directory / ORIGIN
+    origin = directory / checkpoints.ORIGIN
     if paths.is_file(origin) and origin.read_text() == _name(source):
         return True
     if directory.exists():

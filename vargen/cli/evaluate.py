@@ -10,7 +10,7 @@ from vargen.cli import common, flags, sample_files
 from vargen.errors import UserError
 
 if TYPE_CHECKING:
-    from vargen.data import Sources
+    from vargen.data import Source, Sources
     from vargen.model import Model
     from vargen.paths import Path, PathLike
 
@@ -78,6 +78,15 @@ def run(args: argparse.Namespace) -> None:
     print(f"see {out / 'report.html'}")
 
 
+def check_held_out(test: Source) -> None:
+    """Raises UserError where too few images are held out to measure anything with."""
+    if len(test) < FEWEST:
+        raise UserError(
+            f"{test.name}: expected at least {FEWEST} held-out images to measure with, found {len(test)}; more "
+            "pictures or a larger --config.data.test_fraction make more"
+        )
+
+
 def evaluate(
     model: Model, sources: Sources, workdir: PathLike, out: Path, samples: int, seed: int, command: str
 ) -> dict[str, float]:
@@ -94,8 +103,7 @@ def evaluate(
 
     c = model.config
     train, test = sources["train"], sources["test"]
-    if len(test) < FEWEST:
-        raise UserError(f"{test.name}: expected at least {FEWEST} held-out images, found {len(test)}")
+    check_held_out(test)
     if class_names.stored(workdir) is not None or len(train.classes) != len(model.classes):
         class_names.check(model.classes, train.classes, f"workdir {workdir}")
     classifier = None
@@ -120,7 +128,7 @@ def evaluate(
 
     images, original_labels = data.arrays(test, 20)
     originals = data.to_float(images)
-    reconstructions = np.clip(data.in_batches(model.reconstruct, originals, size), -1, 1)
+    reconstructions = data.in_batches(model.reconstruct, originals, size)
     labels = np.repeat(np.arange(min(len(model.classes), 20), dtype=np.int32), 12)
     drawn = np.concatenate(list(common.sample_batches(model, labels, seed, size)))
     steps = common.sample_steps(model, labels[::12][:12], seed, min(size, len(labels)))

@@ -42,7 +42,7 @@ def run(model: Model, workdir: PathLike, out: Path, samples: int, seed: int) -> 
     batches = common.sample_batches(model, condition.parse(captions), seed, size)
     drawn = np.concatenate(list(progress.each(batches, len(captions), "sampling")))
     floats = data.to_float(images)
-    decoded = np.clip(data.in_batches(model.reconstruct, floats, size), -1, 1)
+    decoded = data.in_batches(model.reconstruct, floats, size)
     # What the tokenizer alone makes of them bounds what can be read of samples.
     found = dict(
         pictures=shapes.words_to_pictures(drawn, captions), real=shapes.words_to_pictures(decoded, captions)

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
 
     workdir = paths.path(args.workdir, "--workdir")
     config = common.read_config(args)
-    sources = train.train(config, workdir, check_data=args.check_data)
+    sources = train.train(config, workdir, check_data=args.check_data, measured=True)
     print("2/2 sampling and measuring", flush=True)
     model = vargen.load(workdir)
     if model.needs_generator().condition.takes != "classes":

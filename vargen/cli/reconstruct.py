@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         originals, _ = data.arrays(data.load(model.config.data, "test"), args.count)
     floats = data.to_float(originals)
-    decoded = np.clip(data.in_batches(model.reconstruct, floats, 64), -1, 1)
+    decoded = data.in_batches(model.reconstruct, floats, 64)
     made_by = sample_files.common_settings(model, args.workdir, reconstructed=len(originals))
     folder.clear()
     for i, image in enumerate(decoded):

@@ -174,7 +174,7 @@ def draw(
         most = max(1, STEPS_ROWS * 64 // max(model.config.data.image_size, 64))
         chosen = np.arange(0, batch_size, count)[:most]
         steps = np.asarray(model.growth(content, order, chosen=chosen), np.float32)
-        grown.update(zip((wanted[i // count] for i in chosen), np.clip(steps, -1, 1).swapaxes(0, 1)))
+        grown.update(zip((wanted[i // count] for i in chosen), steps.swapaxes(0, 1)))
 
     drawn = common.sample_batches(model, labels, args.seed or 0, batch_size, resize, keep, **options)
     kept: dict[int, list] = {c: [] for c in wanted[:GRID_ROWS]}

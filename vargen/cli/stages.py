@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from vargen import classes, data, fine_tuning, paths, sharding, weights_file
-from vargen.cli import copying, processes, tokenize
+from vargen.cli import processes, tokenize
 from vargen.config import from_json, to_json
 from vargen.data import codes
 from vargen.errors import UserError
@@ -140,7 +140,7 @@ def tokenizer_is_due(config: ConfigDict, workdir: Path, asked: bool) -> bool:
       UserError: it is `asked` for, and was copied.
     """
     directory = workdir / "tokenizer"
-    if paths.is_file(directory / copying.ORIGIN):
+    if paths.is_file(directory / checkpoints.ORIGIN):
         if asked:
             raise UserError(
                 f"workdir {workdir}: its tokenizer is another workdir's, expected one of its own to train"

@@ -103,6 +103,7 @@ def train(
     tokenizer: str | None = None,
     origin: str | None = None,
     check_data: bool = False,
+    measured: bool = False,
 ) -> Sources:
     """Runs the stages that are not complete. Everything is checked before anything is written.
 
@@ -113,6 +114,7 @@ def train(
       tokenizer: a workdir whose tokenizer is copied, or a model on the hub.
       origin: likewise; its tokenizer is copied, and training starts with its generator.
       check_data: whether all images are read beforehand.
+      measured: whether it is evaluated afterwards, on what is held out.
 
     Returns:
       The data that it was trained on.
@@ -123,7 +125,7 @@ def train(
     """
     from vargen import classes as class_names
     from vargen import paths
-    from vargen.cli import stages
+    from vargen.cli import evaluate, stages
     from vargen.config import to_json
     from vargen.training import resume
 
@@ -144,6 +146,8 @@ def train(
     if processes.is_first():
         paths.check_directory(workdir)
     config, sources = look_at_data(config)
+    if measured:
+        evaluate.check_held_out(sources["test"])
     classes = sources["train"].classes
     resume.check(config, workdir)
     common.check_classes(workdir, classes)

@@ -34,6 +34,7 @@ SOURCES: dict[str, Callable[[Mapping[str, Any]], Callable[[str], Source]]] = dic
     shapes=lambda settings: functools.partial(shapes.load, settings),
     tfds=lambda settings: functools.partial(tfds.load, settings),
 )
+PLACED = ("folder", "tfds")  # those that lie somewhere
 
 
 class Sources:
@@ -55,6 +56,11 @@ class Sources:
         if skipped and name != "folder":
             raise UserError(
                 f"data.skip_broken: expected 0 for {name}, which is no folder of files, found {skipped}"
+            )
+        if settings.get("path") and name not in PLACED:
+            raise UserError(
+                f"data.path: expected none for {name}, which brings its own pictures, found {settings['path']!r}; "
+                "--config.data.source=folder reads those of a folder"
             )
         settings = dict(settings)  # as they are now
         self._expected = settings.get("num_classes", 0)

@@ -175,7 +175,7 @@ def _tokenizer(
     for i, batch in enumerate(progress(split, len(images), "reconstructing")):
         real, count = pipeline.to_float(batch), len(batch)
         content = model.encode(pipeline.padded(real, batch_size))
-        reconstruction = np.clip(np.asarray(model.decode(content))[:count], -1, 1)
+        reconstruction = np.asarray(model.decode(content))[:count]
         for name, metric in (("psnr_db", metrics.psnr), ("ssim", metrics.ssim), ("mse", metrics.mse)):
             measured[name].append(metric(real, reconstruction))
         kept.append(reconstruction[: max(0, keep - i * batch_size)])
@@ -216,7 +216,7 @@ def _draw(
     timer: _Timer,
     valid: list[np.ndarray],
 ) -> Iterator[np.ndarray]:
-    """Samples float32 [b, H, W, C], clipped to [-1, 1], for labels int [M]; all but the first batch timed.
+    """Samples float32 [b, H, W, C] in [-1, 1] for labels int [M]; all but the first batch timed.
 
     Which of their contents are valid is appended, bool [b], where that is a question.
     """
@@ -236,4 +236,4 @@ def _draw(
             found = model.valid(content)
             if found is not None:
                 valid.append(np.asarray(found)[: len(asked)])
-            yield np.clip(drawn[: len(asked)], -1, 1)
+            yield drawn[: len(asked)]

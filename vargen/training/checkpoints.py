@@ -25,6 +25,7 @@ from vargen.errors import UserError
 from vargen.training.state import TrainState
 
 FOLDER, CONFIG, MANIFEST = "checkpoints", "config.json", "manifest.json"
+ORIGIN = "origin.txt"  # beside what was copied from another workdir: which
 WEIGHTS = "params.safetensors"  # beside `checkpoints/`: what was imported, or where training starts
 
 

@@ -21,6 +21,8 @@ STAGES = dict(tokenizer="tokenizer_training", generator="training")
 # A tokenizer doesn't depend on these.
 GENERATOR_ALONE = frozenset("order feed mixer head conditioning model training".split())
 CODES_ALONE = frozenset(("training.codes", "training.augmented_copies"))
+# And one that was copied from another workdir, however and on whatever it was trained there, on more than these.
+COPIED = ("tokenizer.", "data.image_size", "data.channels")
 
 
 def trained_config(directory: paths.PathLike) -> Any:
@@ -51,13 +53,15 @@ def check(c: Any, workdir: paths.PathLike) -> None:
         trained = trained_config(workdir / stage)
         if trained is None:
             continue
+        copied = stage == "tokenizer" and paths.is_file(workdir / stage / checkpoints.ORIGIN)
         for field, was, asked in differences(trained, c):
-            if not is_free(field, stage):
+            if not (is_free(field, stage) or (copied and not field.startswith(COPIED))):
                 raise UserError(
                     f"config field {field}: the {stage} in {workdir} was trained with {_text(was)}, found "
                     f"{_text(asked)}; take another --workdir, or set it back"
                 )
-        _check_steps(workdir, stage, c)
+        if not copied:
+            _check_steps(workdir, stage, c)
 
 
 def _check_steps(workdir: Any, stage: str, c: Any) -> None:
