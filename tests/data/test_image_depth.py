@@ -62,7 +62,6 @@ def test_every_level_of_sixteen_bits():
     levels = np.arange(65_536)
     for kind in (np.uint16, np.int32, ">u2", np.uint32):
         np.testing.assert_array_equal(transforms.to_bytes(levels.astype(kind)), np.round(levels / 257))
-    np.testing.assert_array_equal(transforms.to_bytes(np.array([-5, 70_000])), [0, 255])
     np.testing.assert_array_equal(transforms.to_bytes(np.array([False, True])), [0, 255])
 
 
@@ -111,6 +110,59 @@ def test_sixteen_bits_of_colour_are_pillows(tmp_path):
     file.write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
     np.testing.assert_array_equal(read_image(file, 3), levels >> 8)
     np.testing.assert_array_equal(read_image(file, 3), np.asarray(Image.open(file)))
+
+
+def as_tiff(file, values):
+    """Grey levels of any whole type, which Pillow doesn't write."""
+    data_, (height, width) = values.tobytes(), values.shape
+    tags = [
+        (256, 3, width),
+        (257, 3, height),
+        (258, 3, values.itemsize * 8),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 8),
+    ]
+    tags += [
+        (277, 3, 1),
+        (278, 3, height),
+        (279, 4, len(data_)),
+        (339, 3, 2 if values.dtype.kind == "i" else 1),
+    ]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    header = b"II*\0" + struct.pack("<I", 8 + len(data_)) + data_
+    file.write_bytes(header + struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0))
+
+
+@pytest.mark.parametrize(
+    "kind, levels, most",
+    [
+        ("int32", (5, 100_000), 65_535),
+        ("int32", (-1, 5), 65_535),
+        ("int32", (-(2**31), 2**31 - 1), 65_535),
+        ("uint32", (5, 65_536), 65_535),
+        ("uint32", (5, 2**32 - 1), 65_535),
+        ("int16", (-1, 5), 65_535),
+        ("int8", (-1, 5), 255),
+    ],
+)
+def test_whole_numbers_without_a_scale(tmp_path, kind, levels, most):
+    """Refused as floats are: clipped they would be another picture."""
+    as_tiff(tmp_path / "0.tif", np.array([levels], kind))
+    words = f"0.tif: expected whole levels from 0 to {most}, found {levels[0]} to {levels[1]}"
+    for channels in (1, 3):
+        with pytest.raises(BrokenImage, match=words):
+            read_image(tmp_path / "0.tif", channels)
+
+
+@pytest.mark.parametrize("kind", ("int8", "uint8", "int16", "uint16", "int32", "uint32"))
+def test_whole_numbers_of_every_type(tmp_path, kind):
+    """The largest of the type that is a level, which is what 8 bits have for 8 and else 16."""
+    top = min(np.iinfo(kind).max, 65_535)
+    levels = np.array([[0, 1, top // 2, top]], kind)
+    as_tiff(tmp_path / "0.tif", levels)
+    expected = levels if kind.endswith("t8") else np.round(levels / 257)
+    np.testing.assert_array_equal(read_image(tmp_path / "0.tif", 1)[..., 0], expected)
 
 
 @pytest.mark.parametrize("most", (1.0, 0.5, 255.0, 2.0))

@@ -91,6 +91,22 @@ def test_what_is_no_picture(tmp_path, capsys):
     assert capsys.readouterr().out == f"folder {tmp_path}: 15 passed over: {kinds}\n"
 
 
+@pytest.mark.parametrize("name", [*listing.NO_PICTURES, "__MACOSX", "@Recently-Snapshot", "LOST+FOUND"])
+def test_what_systems_leave_is_neither_a_class_nor_a_picture(tmp_path, name, capsys):
+    """In any case, beside classes and in them."""
+    for leavings in (name, name.upper(), f"a/{name.title()}"):
+        pictures(tmp_path, "a/0.png", "a/1.png", f"{leavings}/0.png", f"{leavings}/sub/1.png")
+    train, test = (data.load(settings(tmp_path), split) for split in ("train", "test"))
+    assert train.classes == ["a"] and len(train) + len(test) == 2
+    assert capsys.readouterr().out.endswith(f" passed over: {2 + (name != name.upper())} hidden\n")
+
+
+def test_names_that_only_resemble_what_systems_leave(tmp_path):
+    names = ["#1", "$100", "@home", "lost", "recycle", "snapshot", "thumb"]
+    pictures(tmp_path, *(f"{name}/{i}.png" for name in names for i in range(2)))
+    assert data.load(settings(tmp_path)).classes == names
+
+
 @pytest.mark.parametrize("name", ("a.bmp", "a.gif", "a.tif", "a.tiff", "a.jfif", "a.JPEG", "a.WebP"))
 def test_every_suffix(tmp_path, name):
     kind = "JPEG" if name.endswith("jfif") else None

@@ -5,12 +5,24 @@ import pytest
 from picture_files import picture, pictures, settings
 
 from vargen import data, paths
-from vargen.data import duplicates, sources, splits
+from vargen.data import checking, duplicates, folder, sources, splits
 from vargen.errors import UserError
 
 
 def loaded(root, **changes):
     return [data.load(settings(root, **changes), split) for split in ("train", "test")]
+
+
+def make(root, *names):
+    """Pictures by their suffix, folders, which end with "/", and empty files."""
+    for name in names:
+        if name.endswith("/"):
+            (root / name).mkdir(parents=True)
+        elif name.endswith(".png"):
+            picture(root / name)
+        else:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).touch()
 
 
 def names_of(source):
@@ -47,9 +59,7 @@ def test_folders_that_are_splits(tmp_path, training, held):
 def test_a_training_folder_alone(tmp_path, training, beside):
     """Its subfolders are the classes, not `train` itself; beside it there may be what holds no pictures."""
     pictures(tmp_path, *(f"{training}/{c}/{i}.png" for c in "ab" for i in range(3)))
-    for name in beside:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).mkdir(parents=True) if name.endswith("/") else (tmp_path / name).touch()
+    make(tmp_path, *beside)
     train, test = loaded(tmp_path)
     assert train.classes == ["a", "b"] and (len(train), len(test)) == (4, 2)
     assert train.root.name == training
@@ -90,8 +100,78 @@ def test_pictures_in_no_class_folder_are_one_class(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "no class folders, so that all 30 pictures are one class, holidays\n" in said
     assert "2 passed over: 1 .txt, 1 hidden\n" in said
-    pictures(root, "beach/1.png", "beach/2.png")  # now there is one
-    assert loaded(root)[0].classes == ["beach"]
+
+
+@pytest.mark.parametrize("training", ("train", "Training"))
+@pytest.mark.parametrize("held", splits.HELD_OUT)
+def test_flat_splits_are_one_class(tmp_path, training, held, capsys):
+    """Named as the folder that was given; the held-out pictures are those that were held out."""
+    root = pictures(
+        tmp_path / "holidays", *(f"{training}/{i}.png" for i in range(4)), f"{held}/4.png", f"{held}/5.png"
+    )
+    train, test = loaded(root)
+    assert train.classes == test.classes == ["holidays"] and set(train.labels) == set(test.labels) == {0}
+    assert names_of(train) == [f"{training}/{i}.png" for i in range(4)]
+    assert names_of(test) == [f"{held}/4.png", f"{held}/5.png"]
+    assert (
+        f"{training}: no class folders, so that all 4 pictures are one class, holidays\n"
+        in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("beside", ((), ("labels.csv", ".cache/0.png"), ("test/", "notes/readme.txt")))
+def test_a_flat_training_folder_alone(tmp_path, beside):
+    root = pictures(tmp_path / "holidays", *(f"train/{i}.png" for i in range(30)))
+    make(root, *beside)
+    train, test = loaded(root)
+    assert train.classes == test.classes == ["holidays"] and len(train) + len(test) == 30 and len(test) > 0
+    assert not set(names_of(train)) & set(names_of(test))
+
+
+def test_of_several_flat_held_out_folders_the_first_in_order(tmp_path, capsys):
+    """Of those that are flat as the training folder is."""
+    pictures(tmp_path, "train/0.png", "test/a/1.png", "val/2.png", "valid/3.png")
+    assert names_of(loaded(tmp_path)[1]) == ["val/2.png"]
+    assert f"folder {tmp_path}: val is held out, left aside: test, valid\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ("train", "test", "dev", "Val"))
+@pytest.mark.parametrize("others", (("bus", "car"), ("bus/red", "car/blue"), ("bus",)))
+def test_a_class_named_as_a_split(tmp_path, name, others):
+    """Beside other classes, and not beside its opposite."""
+    pictures(tmp_path, *(f"{c}/{i}.png" for c in (name, *others) for i in range(3)))
+    assert loaded(tmp_path)[0].classes == sorted(
+        [name, *(c.partition("/")[0] for c in others)], key=str.casefold
+    )
+
+
+@pytest.mark.parametrize(
+    "classes",
+    (
+        ("test_tube", "train_station"),
+        ("evaluate", "trainee"),
+        ("device", "trains"),
+        ("testament", "value", "strain"),
+        ("2023/beach", "2024/beach"),
+        ("rail/train/steam", "rail/tram", "road/bus"),
+    ),
+)
+def test_classes_that_only_resemble_splits(tmp_path, classes):
+    pictures(tmp_path, *(f"{c}/{i}.png" for c in classes for i in range(3)))
+    assert loaded(tmp_path)[0].classes == sorted({c.partition("/")[0] for c in classes})
+
+
+def test_a_few_loose_pictures_beside_class_folders_are_passed_over(tmp_path, capsys):
+    pictures(tmp_path, "0.png", "1.png", "a/0.png", "a/1.png")
+    train, test = loaded(tmp_path)
+    assert train.classes == ["a"] and len(train) + len(test) == 2
+    assert "2 passed over: 2 outside the class folders\n" in capsys.readouterr().out
+
+
+def test_loose_pictures_beside_splits_are_said(tmp_path, capsys):
+    pictures(tmp_path, "0.png", "train/a/0.png", "train/a/1.png", "test/a/2.png")
+    assert len(loaded(tmp_path)[0]) == 2
+    assert f"folder {tmp_path}: test is held out, left aside: 1 in no folder\n" in capsys.readouterr().out
 
 
 def test_of_several_held_out_folders_the_first_in_order(tmp_path, capsys):
@@ -124,10 +204,17 @@ def test_classes_that_the_held_out_folder_lacks_are_said(tmp_path, capsys):
         ),
         (("train/a/0.png", "training/a/0.png"), "one folder of training pictures, found train and training"),
         (
-            ("train/0.png", "train/1.png"),
-            "train: expected subfolders of images, .*, and 2 outside the class folders",
+            ("train/0.png", "train/1.png", "test/a/1.png"),
+            "train: expected subfolders of images, one per class, as in test/, .*, and 2 outside the class folders",
         ),
-        (("train/0.png", "test/a/1.png"), "train: expected subfolders of images"),
+        (("train/",), "train: expected subfolders of images, one per class, found none$"),
+        (("train/a/0.png", "valid/a/0.png", "Valid/a/0.png"), "of held-out pictures, found Valid and valid"),
+        (
+            ("train/a/0.png", "val/a/0.png", "test/a/0.png", "Test/"),
+            "of held-out pictures, found Test and test",
+        ),
+        (("train/0.png", "val/1.png", "VAL/2.png"), "of held-out pictures, found VAL and val"),
+        (("val/0.png", "test/0.png"), "expected train/ beside test/, found none"),
         (
             ("train/a/0.png", "test/a/0.png", "test/c/0.png"),
             "test: expected the classes of .*train, found another: c",
@@ -141,14 +228,199 @@ def test_classes_that_the_held_out_folder_lacks_are_said(tmp_path, capsys):
     ],
 )
 def test_splits_and_classes_that_will_not_do(tmp_path, names, message):
-    for name in names:
-        if name.endswith(".png"):
-            picture(tmp_path / name)
-        else:
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
+    make(tmp_path, *names)
     with pytest.raises(UserError, match=message):
         loaded(tmp_path)
+
+
+def under(folder, *names):
+    return [f"{folder}/{name}/{i}.png" for name in names for i in range(2)]
+
+
+TWO = ("train/a", "train/b", "test/a", "test/b")
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        # One level too high, as after unzipping.
+        (under("data", *TWO), "found splits in data/; expected --config.data.path={root}/data$"),
+        (
+            under("data", "Train/a", "VALID/a"),
+            "found splits in data/; expected --config.data.path={root}/data$",
+        ),
+        (under("data", "train", "test"), "found splits in data/; expected --config.data.path={root}/data$"),
+        (
+            under("data", "train/a", "train/b"),
+            "found splits in data/; expected --config.data.path={root}/data$",
+        ),
+        (
+            under("data", "train/a", "holdout/a"),
+            "found splits in data/; expected --config.data.path={root}/data$",
+        ),
+        (under("data", "train_set/a", "test_set/a"), "found splits in data/; .*path={root}/data$"),
+        (under("v1/data", *TWO), "found splits in v1/data/; expected --config.data.path={root}/v1/data$"),
+        ([*under("images", *TWO), "labels/train/0.txt"], "found splits in images/; .*path={root}/images"),
+        ([*under("data", *TWO), "docs/0.png"], "found splits in data/; .*path={root}/data$"),
+        (
+            under("train", *TWO),
+            "train: found splits in it; expected --config.data.path={root}/train$",
+        ),
+        # Splits inside of classes.
+        (
+            [*under("x", "train", "test"), *under("y", "train", "test")],
+            "found splits in x/, y/; expected train/ and test/ outside the classes, or --config.data.path={root}/x$",
+        ),
+        (
+            [*under("x", "train", "test"), *under("y", "train")],
+            "found splits in x/; expected train/ and test/ outside",
+        ),
+        (
+            under("train", "x/train", "x/val", "y/train"),
+            "train: found splits in x/; expected train/ and test/ outside",
+        ),
+        # Held out under a name that isn't known.
+        (
+            under(".", "train/a", "holdout/a"),
+            "expected test/ or val/ beside train/, which has class folders, found holdout/: rename it or",
+        ),
+        (
+            under(".", "train/a", "held-out/a"),
+            "found held-out/: rename it or move it away; or rename train/, if it is a class$",
+        ),
+        (under(".", "train/a", "query/c"), "found query/: rename it"),
+        (under(".", "train/a", "extra/q"), "found extra/: rename it"),
+        (
+            under(".", "Training/a", "bus", "car"),
+            "beside Training/, which has class folders, found bus/",
+        ),
+        ([*under(".", "train/a", "holdout/a"), "train/0.png"], "found holdout/: rename it"),
+        # Splits under other names.
+        (
+            under(".", "train_set/a", "test_set/a"),
+            "expected train/ beside test/, found train_set/ and test_set/: rename",
+        ),
+        (
+            under(".", "train_set", "test_set"),
+            "expected train/ beside test/, found train_set/ and test_set/: rename",
+        ),
+        (under(".", "TrainSet/a", "ValImages/a"), "found TrainSet/ and ValImages/"),
+        (under(".", "train2017/a", "val2017/a"), "found train2017/ and val2017/"),
+        (under(".", "trainA", "trainB", "testA", "testB"), "found trainA/ and testA/"),
+        (under(".", "dog_train", "dog_test", "cat_train"), "found dog_train/ and dog_test/"),
+        (under(".", "training images/a", "test/a"), "found training images/ and test/"),
+        (under(".", "train/a", "test_data/a"), "found train/ and test_data/"),
+        (
+            under(".", "train_set/a", "holdout/a"),
+            "expected train/, found class folders in train_set/: rename it",
+        ),
+        (under(".", "train_set/a"), "expected train/, found class folders in train_set/: rename it"),
+        (
+            under(".", "known/a", "known/b", "test/a", "test/b"),
+            "beside test/, found the same class folders in known/",
+        ),
+        # Classes or splits?
+        (
+            under(".", "train", "test", "bus"),
+            "expected class folders in train/ and test/, or those two alone, found bus/ too",
+        ),
+        # More pictures outside the folders than in them.
+        (
+            [*under(".", "beach"), *(f"{i}.png" for i in range(3))],
+            "class folders, or all outside of any, found 3 outside and 2 in 1 class folder: move the former into class",
+        ),
+        (
+            [*under(".", "a", "b"), *(f"{i}.png" for i in range(5))],
+            "found 5 outside and 4 in 2 class folders: move",
+        ),
+        (["0.png", "1.png", "notes/a.txt"], "found 2 outside and 0 in 1 class folder"),
+        (["0.png", "notes/"], "found 1 outside and 0 in 1 class folder"),
+        (
+            [*(f"train/{i}.png" for i in range(3)), *under("train", "a")],
+            "train: .* found 3 outside and 2 in 1 class",
+        ),
+        (["train/0.png", "train/notes/a.txt"], "train: .* found 1 outside and 0 in 1 class folder"),
+        (
+            [*under(".", "train/a"), "val/a/2.png", "val/3.png", "val/4.png"],
+            "val: .* found 2 outside and 1 in 1 class",
+        ),
+        (
+            [*under(".", "train"), *(f"{i}.png" for i in range(3))],
+            "found 3 outside and 2 in train/: move the former into",
+        ),
+    ],
+)
+def test_what_may_be_splits_or_classes_is_refused(tmp_path, names, message):
+    """In one line that names the folder and what to do; never mixed in silence."""
+    make(tmp_path, *names)
+    with pytest.raises(UserError, match=message.format(root=tmp_path)) as caught:
+        loaded(tmp_path)
+    assert str(caught.value).startswith(f"folder {tmp_path}") and "\n" not in str(caught.value)
+
+
+# ---- Held-out files that are training files too ------------------------------------------------------------
+
+
+def copy(root, old, *new):
+    for name in new:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes((root / old).read_bytes())
+
+
+@pytest.mark.parametrize("deep", ("", "a/"))
+def test_copies_across_given_splits_are_said(tmp_path, capsys, deep):
+    """Counted by content, in whatever class, and once, with and without --check-data."""
+    pictures(tmp_path, *(f"train/{deep}{i}.png" for i in range(6)), *(f"val/{deep}{i}.png" for i in range(4)))
+    copy(
+        tmp_path, f"train/{deep}1.png", f"val/{deep}copy.png", f"val/{deep}again.png", f"train/{deep}too.png"
+    )
+    copy(tmp_path, f"val/{deep}0.png", f"val/{deep}own.png")  # twice held out, and no training picture
+    (tmp_path / f"val/{deep}link.png").symlink_to(tmp_path / f"train/{deep}2.png")
+    found = loaded(tmp_path)
+    line = f"folder {tmp_path}: 3 of 8 held-out pictures are also training pictures (equal files)\n"
+    assert line in capsys.readouterr().out
+    checking.check(found)
+    assert "also training" not in capsys.readouterr().out
+
+
+def test_a_held_out_folder_that_is_the_training_folder(tmp_path, capsys):
+    pictures(tmp_path, *(f"train/{c}/{i}.png" for c in "ab" for i in range(3)))
+    (tmp_path / "val").symlink_to("train")
+    loaded(tmp_path)
+    assert "6 of 6 held-out pictures are also training pictures" in capsys.readouterr().out
+
+
+def test_splits_without_copies_say_nothing_of_them(tmp_path, capsys):
+    """Nor do those that vargen makes, where equal files lie on one side."""
+    given = pictures(tmp_path / "given", "train/a/0.png", "train/a/1.png", "test/a/0.png")
+    made = pictures(tmp_path / "made", *(f"a/{i}.png" for i in range(9)))
+    copy(made, "a/0.png", "a/copy.png")
+    for root in (given, made):
+        checking.check(loaded(root))
+    assert "training pictures" not in capsys.readouterr().out
+
+
+def test_too_many_files_are_compared_only_on_request(tmp_path, capsys, monkeypatch):
+    pictures(tmp_path, *(f"train/a/{i}.png" for i in range(6)))
+    copy(tmp_path, "train/a/1.png", "val/a/1.png")
+    monkeypatch.setattr(folder, "MOST_COMPARED", 1)
+    found = loaded(tmp_path)
+    said = capsys.readouterr().out
+    assert "not compared, too many; --check-data does it\n" in said and "also training" not in said
+    checking.check(found)
+    assert "1 of 1 held-out pictures are also training pictures" in capsys.readouterr().out
+
+
+def test_of_given_splits_only_files_that_may_be_copies_are_read(tmp_path, monkeypatch):
+    files = [tmp_path / str(i) for i in range(7)]
+    for file, content in zip(files, (b"1", b"22", b"22", b"333", b"1", b"333", b"4444")):
+        file.write_bytes(content)
+    read, digest = [], duplicates._digest
+    monkeypatch.setattr(duplicates, "_digest", lambda *given: (read.append(given[0]), digest(*given))[1])
+    held_out, training = [str(f) for f in files[:3]], [str(f) for f in files[3:]]
+    assert duplicates.copies(held_out, training) == 1
+    assert sorted(read) == [str(files[0]), str(files[4])]
+    assert duplicates.copies(held_out, training, 2) == 1 and duplicates.copies(held_out, training, 1) is None
 
 
 # ---- Held out by name and content --------------------------------------------------------------------------

@@ -16,6 +16,8 @@ DATA = [
         ("held", ("held", "expected train/")),
         ("foreign", ("val", "expected the classes of", "found another: b")),
         ("unlabelled", ("train", "subfolders", "1 outside the class folders")),
+        ("nested", ("nested: found splits in data/", "--config.data.path=", "nested/data")),
+        ("loose", ("loose", "found 2 outside and 1 in 1 class folder")),
         ("equal", ("equal", "two different images")),
         ("broken --check-data", ("found 1 of 19 images", "a/broken.png")),
         ("torn --check-data", ("found 18 of 18 images", "a/0.png", "and 8 more")),

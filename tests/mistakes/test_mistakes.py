@@ -94,7 +94,19 @@ def furnish(tmp):
         "hollow/a/1.png",
         *(f"{d}/{c}/{i}.png" for d in ("two", "broken") for c in "ab" for i in range(9)),
         *(f"{d}/a/0.png" for d in ("twice/train", "twice/Training", "twice/val", "held/val", "held/test")),
-        *("foreign/train/a/0.png", "foreign/val/b/0.png", "unlabelled/train/0.png", "unlabelled/test/0.png"),
+        *(
+            "foreign/train/a/0.png",
+            "foreign/val/b/0.png",
+            "unlabelled/train/0.png",
+            "unlabelled/test/a/0.png",
+        ),
+        *(
+            "nested/data/train/a/0.png",
+            "nested/data/test/a/0.png",
+            "loose/0.png",
+            "loose/1.png",
+            "loose/a/0.png",
+        ),
         *(f"equal/{c}/{i}.png" for c in "ab" for i in range(3)),
     ):
         (tmp / name).parent.mkdir(parents=True, exist_ok=True)

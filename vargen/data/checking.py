@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 from vargen import progress
-from vargen.data.folder import FolderSource
+from vargen.data.folder import FolderSource, say_copies
 from vargen.data.image_file import BrokenImage
 from vargen.data.listing import natural
 from vargen.data.pipeline import READERS
@@ -20,6 +20,8 @@ AT_ONCE = 16  # images that a thread reads at once
 
 def check(sources: Sequence[Source]) -> None:
     """Reads every item of some sources; prints how many there are, and which broken ones are skipped.
+
+    Of a folder's splits it is also said how many held-out files are equal to training files, however many there are.
 
     Args:
       sources: such as the splits of a data set. Of those held in memory nothing needs to be read.
@@ -55,6 +57,9 @@ def check(sources: Sequence[Source]) -> None:
     for source, i, error in wrong:
         if isinstance(source, FolderSource) and isinstance(error, BrokenImage):
             source.broken.skip(source.files[i], error)
+    match sources:
+        case [FolderSource() as training, FolderSource() as held_out]:
+            say_copies(training.name, training.files, held_out.files)
     print(f"{len(items)} images checked, {len(wrong) or 'none'} broken", flush=True)
 
 

@@ -24,15 +24,30 @@ def same_content(files: Sequence[str]) -> np.ndarray:
     A file that cannot be read is like no other. Only files of equal size are read.
     """
     sizes = [_size(file) for file in files]
-    groups = _collisions(range(len(files)), sizes.__getitem__)
+    numbers = np.arange(len(files))
+    for group in _compared(files, sizes, _collisions(range(len(files)), sizes.__getitem__)):
+        numbers[group] = group[0]
+    return numbers
+
+
+def copies(files: Sequence[str], originals: Sequence[str], most: int | None = None) -> int | None:
+    """How many of some files hold the same bytes as one of the others; None where more than `most` had to be read."""
+    both, own = [*files, *originals], len(files)
+    sizes = [_size(file) for file in both]
+    groups = _collisions(range(len(both)), sizes.__getitem__)
+    groups = [group for group in groups if group[0] < own <= group[-1]]
+    if most is not None and sum(map(len, groups)) > most:
+        return None
+    groups = [group for group in _compared(both, sizes, groups) if group[-1] >= own]
+    return sum(i < own for group in groups for i in group)
+
+
+def _compared(files: Sequence[str], sizes: Sequence[int | None], groups: list[list[int]]) -> list[list[int]]:
+    """Groups of files of equal size, cut into those of the same bytes."""
     groups = _split(groups, lambda i: _digest(files[i], sizes[i], PIECE), "comparing pictures")
     longer = [group for group in groups if sizes[group[0]] > PIECE]
     same = [group for group in groups if sizes[group[0]] <= PIECE]
-    same += _split(longer, lambda i: _digest(files[i], sizes[i]), "comparing equal pieces")
-    numbers = np.arange(len(files))
-    for group in same:
-        numbers[group] = group[0]
-    return numbers
+    return same + _split(longer, lambda i: _digest(files[i], sizes[i]), "comparing equal pieces")
 
 
 def _size(file: str) -> int | None:

@@ -14,9 +14,12 @@ from vargen import paths, progress
 from vargen.data import duplicates, image_file, kept, splits
 from vargen.data.image_file import BrokenImage
 from vargen.data.kept import KEPT
-from vargen.data.listing import LOOSE, Inside, PassedOver, no_pictures, pictures_in, say_once
+from vargen.data.listing import Inside, PassedOver, no_pictures, pictures_in, say_once
 from vargen.data.sources import Source, digest, held_out
 from vargen.errors import UserError, escaped
+
+# Files that are read, at each start, to see which held-out ones are training files too; beyond it --check-data does.
+MOST_COMPARED = 100_000
 
 
 class FolderSource(Source):
@@ -140,9 +143,10 @@ class Folder:
 
     Pictures in no class folder, where there is none, are one class of the folder's name.
 
-    Where it has folders of its own for the splits (`splits.find`), those are taken; else files are held out by the
-    hash of their name (`test_fraction`, 0.1 by default), files of the same bytes together. In a bucket, where files
-    would have to be fetched for it, their bytes are not compared.
+    Where it has folders of its own for the splits (`splits.find`), those are taken, and it is said how many of the
+    held-out files are equal to training files; else files are held out by the hash of their name (`test_fraction`,
+    0.1 by default), files of the same bytes together. In a bucket, where files would have to be fetched for it, their
+    bytes are not compared.
 
     It is listed once, for both splits.
 
@@ -170,9 +174,8 @@ class Folder:
           UserError: a class without pictures in the training split, nothing that can be held out, or a folder that
             cannot be read.
         """
-        training, test = self.splits
-        if test is None:
-            classes, files, labels = self._all
+        if self.splits.held_out is None:
+            classes, files, labels = self._training
             chosen = np.flatnonzero(self._test if split == "test" else ~self._test)
             if split == "test" and not len(chosen):
                 raise UserError(
@@ -181,7 +184,9 @@ class Folder:
                 )
             files, labels = [files[i] for i in chosen], [labels[i] for i in chosen]
         else:
-            classes, files, labels = _listed(training, test if split == "test" else training)
+            classes, files, labels = self._held_out if split == "test" else self._training
+            if split == "test":
+                say_copies(f"folder {self.root}", self._training.files, files, MOST_COMPARED)
         return FolderSource(
             f"folder {self.root}",
             self.root,
@@ -194,21 +199,31 @@ class Folder:
         )
 
     @functools.cached_property
-    def _all(self) -> Listed:
-        """Of both splits, where vargen makes them."""
-        training, _ = self.splits
-        loose = training.folder == self.given and not training.folders and training.passed_over.kinds[LOOSE]
-        return _one_class(self.given) if loose else _listed(training, training)
+    def _training(self) -> Listed:
+        """Of the training folder; of both splits, where vargen makes them."""
+        training, _, loose = self.splits
+        listed = self._list(training)
+        _check_loose(self.given, loose, len(listed.files), f"{training.folder.name}/")
+        return listed
+
+    @functools.cached_property
+    def _held_out(self) -> Listed:
+        assert self.splits.held_out is not None
+        return self._list(self.splits.held_out)
+
+    def _list(self, base: Inside) -> Listed:
+        training = self.splits.training
+        return _one_class(base.folder, self.given) if splits.is_flat(training) else _listed(training, base)
 
     @functools.cached_property
     def _test(self) -> np.ndarray:
         """Which files of all are held out: bool [M]."""
-        _, files, labels = self._all
+        _, files, labels = self._training
         texts = [os.fspath(file) for file in files]  # asking each for its name below the root would take long
         start = len(os.fspath(self.root / "x")) - 1
         same = None
         if paths.is_remote(self.root):
-            say_once(f"folder {self.root}: held out by name; in a bucket equal pictures are not looked for")
+            say_once(f"folder {self.root}: held out by name; in a bucket equal files are not looked for")
         else:
             same = duplicates.same_content(texts)
         names = [_text(text[start:], self.root) for text in texts]
@@ -223,10 +238,10 @@ class Listed(NamedTuple):
     labels: list[int]
 
 
-def _one_class(folder: paths.Path) -> Listed:
-    """Pictures without class folders: one class, of the folder's name."""
+def _one_class(folder: paths.Path, given: paths.Path) -> Listed:
+    """Pictures without class folders: one class, named as the folder that was given."""
     passed_over = PassedOver()
-    files, name = pictures_in(folder, passed_over), paths.absolute(folder).name or "pictures"
+    files, name = pictures_in(folder, passed_over), paths.absolute(given).name or "pictures"
     say_once(f"folder {folder}: no class folders, so that all {len(files)} pictures are one class, {name}")
     passed_over.say(folder)
     return Listed([name], files, [0] * len(files))
@@ -236,7 +251,8 @@ def _listed(training: Inside, base: Inside) -> Listed:
     """The classes that `training` has, and the files of those classes in `base`.
 
     Raises:
-      UserError: no class there, or in `training` one without pictures.
+      UserError: no class there, or in `training` one without pictures; more pictures beside the class folders than in
+        them; splits inside of classes.
     """
     classes = [p.name for p in training.folders]
     if not classes:
@@ -246,19 +262,54 @@ def _listed(training: Inside, base: Inside) -> Listed:
         )
     passed_over = PassedOver()
     passed_over.update(base.passed_over)
-    listed, without = Listed(classes, [], []), list[str]()
+    listed, without = Listed(classes, [], []), dict[str, PassedOver]()
     for label, name in enumerate(classes):
         inside, where = PassedOver(), base.folder / name
         found = pictures_in(where, inside) if where.is_dir() else []
         if not found:
-            if base is training:
-                raise no_pictures(where, inside)
-            without.append(name)
+            without[name] = inside
         listed.files.extend(found)
         listed.labels.extend([label] * len(found))
         passed_over.update(inside)
+    count = len(classes)
+    _check_loose(base.folder, base.loose, len(listed.files), f"{count} class folder{'s' * (count > 1)}")
+    if base is training:
+        splits.check_nested(base.folder, classes, listed.files)
+        for name, inside in without.items():
+            raise no_pictures(base.folder / name, inside)
     passed_over.say(base.folder)
     if without:
-        few = ", ".join(without[:6]) + (", ..." if without[6:] else "")
+        few = ", ".join([*without][:6]) + (", ..." if len(without) > 6 else "")
         say_once(f"folder {base.folder}: no pictures of {len(without)} of {len(classes)} classes: {few}")
     return listed
+
+
+def _check_loose(folder: paths.Path, loose: int, found: int, where: str) -> None:
+    """Raises UserError where more pictures lie outside the class folders than in them."""
+    if loose > found:
+        raise UserError(
+            f"folder {folder}: expected pictures in class folders, or all outside of any, found {loose} outside and "
+            f"{found} in {where}: move the former into class folders, or the latter elsewhere"
+        )
+
+
+def say_copies(
+    name: str, training: Sequence[paths.Path], held_out: Sequence[paths.Path], most: int | None = None
+) -> None:
+    """Prints a line, once, about held-out files that hold the same bytes as a training file, where there are some.
+
+    Args:
+      name: what the line begins with.
+      training: files.
+      held_out: files; those in buckets are not compared.
+      most: if more than so many files had to be read for it, that is said instead.
+    """
+    if any(map(paths.is_remote, (*training[:1], *held_out[:1]))):
+        return
+    copies = duplicates.copies([*map(os.fspath, held_out)], [*map(os.fspath, training)], most)
+    if copies is None:
+        say_once(f"{name}: training and held-out files are not compared, too many; --check-data does it")
+    elif copies:
+        say_once(
+            f"{name}: {copies} of {len(held_out)} held-out pictures are also training pictures (equal files)"
+        )

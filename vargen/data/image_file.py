@@ -39,8 +39,9 @@ def read_image(file: os.PathLike, channels: int, image_size: int = 0) -> np.ndar
     """The first picture in a file, upright: uint8 [H, W, channels].
 
     It is turned as its EXIF orientation says. Transparent pixels lie over white. 16 bits a grey level become
-    round(v / 257), 12 bits likewise, whole numbers of 32 bits are taken as 16; floating-point levels are those from
-    0 to 1, or from 0 to 255 where one is above 1. All else is as Pillow converts it; colour profiles are left aside.
+    round(v / 257), 12 bits likewise, whole numbers of 32 bits are taken as 16 and refused beyond; floating-point levels
+    are those from 0 to 1, or from 0 to 255 where one is above 1. All else is as Pillow converts it; colour profiles are
+    left aside.
 
     Args:
       file: any that Pillow reads, here or in a bucket.
@@ -49,7 +50,7 @@ def read_image(file: os.PathLike, channels: int, image_size: int = 0) -> np.ndar
         decoded, others as `transforms.fit` would do it.
 
     Raises:
-      BrokenImage: no picture that Pillow reads, a truncated one, floats in no known range, or one larger than
+      BrokenImage: no picture that Pillow reads, a truncated one, levels in no known range, or one larger than
         `MOST_PIXELS` (a JPEG at reduced scale `MOST_PIXELS_OF_JPEG`) or `LONGEST_SIDE`.
       UserError: the file is missing, no plain file, or may not be read.
     """
@@ -147,11 +148,16 @@ def _converted(file: os.PathLike, picture: Any, mode: str) -> Any:
     """A picture of 8 bits a channel, "L" or "RGB"."""
     from PIL import Image
 
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
+    tags = getattr(picture, "tag_v2", {})  # TIFF's: BitsPerSample and SampleFormat
+    bits, signed = tags.get(258, (16,))[0], tags.get(339, (1,))[0] == 2
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;") or (picture.mode == "L" and signed):
         values = np.asarray(picture)
-        bits = getattr(picture, "tag_v2", {}).get(258, (16,))[0]  # TIFF's BitsPerSample
+        if bits == 32 and not signed and picture.mode == "I":
+            values = values.view(np.uint32)  # which Pillow has no mode for
+        elif bits == 8:
+            values = values.view(np.int8)  # nor for these
         try:
-            levels = transforms.to_bytes(values, 4095 if bits == 12 else 65_535)
+            levels = transforms.to_bytes(values, {8: 255, 12: 4095}.get(bits, 65_535))
         except ValueError as error:
             raise BrokenImage(f"image {file}: {error}") from error
         transparent = picture.info.get("transparency")

@@ -15,8 +15,23 @@ from vargen.data.image_file import reason
 from vargen.errors import UserError, escaped
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-# What other programs leave beside pictures; and whatever begins with ".".
-NO_PICTURES = ("__MACOSX", "@eaDir")
+# What systems and their storage leave beside pictures, in any case; and whatever begins with ".".
+NO_PICTURES = (
+    "__macosx",
+    "network trash folder",
+    "temporary items",
+    "$recycle.bin",
+    "system volume information",
+    "lost+found",
+    "@eadir",  # Synology
+    "#recycle",
+    "#snapshot",
+    "@tmp",
+    "@__thumb",  # QNAP
+    "@recycle",
+    "@recently-snapshot",
+    "~snapshot",  # NetApp
+)
 FOLDER, FILE, NEITHER = "folder", "file", "no plain file"
 HIDDEN, UPWARDS, TWICE, LOOSE = "hidden", "linked upwards", "linked twice", "outside the class folders"
 KINDS_SAID = 6
@@ -103,7 +118,7 @@ def _kind(item: paths.Path, text: str) -> str:
 
 def ignored(name: str) -> bool:
     """Whether it is hidden, or what another program left."""
-    return name.startswith(".") or name in NO_PICTURES
+    return name.startswith(".") or name.lower() in NO_PICTURES
 
 
 class Inside(NamedTuple):
@@ -118,6 +133,11 @@ class Inside(NamedTuple):
     folder: paths.Path
     folders: list[paths.Path]
     passed_over: PassedOver
+
+    @property
+    def loose(self) -> int:
+        """How many pictures lie in it beside the folders."""
+        return self.passed_over.kinds[LOOSE]
 
 
 def look(folder: paths.Path) -> Inside:

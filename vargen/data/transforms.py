@@ -23,20 +23,23 @@ def to_bytes(values: np.ndarray, most: int = 65_535) -> np.ndarray:
     """Levels of any type to uint8 of the same shape.
 
     Args:
-      values: uint8; whole numbers from 0 to `most` (others are clipped), scaled to 0 to 255 and rounded; or floats,
-        from 0 to 1 where none is above 1, else from 0 to 255.
+      values: uint8; whole numbers from 0 to `most`, scaled to 0 to 255 and rounded; or floats, from 0 to 1 where none
+        is above 1, else from 0 to 255.
       most: what white is among whole numbers.
 
     Raises:
-      ValueError: a float that is below 0, above 255 or not finite.
+      ValueError: a whole number that is below 0 or above `most`; a float that is below 0, above 255 or not finite.
     """
     if values.dtype == np.uint8:
         return values
     if values.dtype == bool:
         return values.astype(np.uint8) * np.uint8(255)
     if values.dtype.kind in "iu":
-        clipped = np.clip(values, 0, most).astype(np.uint32)
-        return ((clipped * 255 + most // 2) // most).astype(np.uint8)
+        if values.min() < 0 or values.max() > most:
+            raise ValueError(
+                f"expected whole levels from 0 to {most}, found {values.min()} to {values.max()}"
+            )
+        return ((values.astype(np.uint32) * 255 + most // 2) // most).astype(np.uint8)
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 255):  # nan neither
         raise ValueError(f"expected levels from 0 to 1 or from 0 to 255, found {low:g} to {high:g}")
