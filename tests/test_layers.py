@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # or above, and of those in ONLY no others.
 LAYERS = (
     ("errors",),
-    ("bundled", "content", "draws", "fits", "kernels", "layers", "limits", "paths", "progress"),
+    ("bundled", "content", "draws", "fits", "kernels", "layers", "limits", "paths", "progress", "spelling"),
     ("seeds", "sharding", "slots", "static"),
     ("hub", "layout", "orders", "parts", "schema", "segments", "weights_file", "words"),
     ("classes", "data", "mixers", "tokenizers"),

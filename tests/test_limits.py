@@ -65,6 +65,34 @@ def test_words(kind, limit, value, text):
     assert limits.problem_with(value, kind, limit) == text
 
 
+@pytest.mark.parametrize(
+    "word, known, near",
+    [
+        ("positionz", ("positions", "places"), "positions"),
+        ("rde", ("red", "blue"), "red"),
+        ("l3", ("none", "l2"), "l2"),
+        ("vra", ("var", "mar", "rar"), "var"),
+        ("aa", ("a", "b"), "a"),
+        ("nope", ("jpeglm", "var", "acdit"), None),
+        ("named", ("llamagen", "var"), None),
+        ("cat", ("acdit", "mar"), None),
+        ("runs", ("rar", "randar"), None),
+        ("", ("a",), None),
+    ],
+)
+def test_nearest_words(word, known, near):
+    assert limits.nearest(word, known) == [near] * (near is not None)
+    assert limits.suggestion(word, known) == (f"; did you mean {near}?" if near else "")
+
+
+@pytest.mark.parametrize(
+    "size, near, least, text",
+    [(5, 2, 1, "1 or 5"), (16, 3, 1, "1, 2 or 4"), (12, 5, 2, "3, 4 or 6"), (1, 4, 2, "1"), (7, 2, 2, "7")],
+)
+def test_divisors_to_propose(size, near, least, text):
+    assert limits.divisors(size, near, least) == text
+
+
 class Base:
     heads: Annotated[int, AtLeast(1)]
 

@@ -171,17 +171,17 @@ from vargen.errors import UserError
         (
             acdit,
             dict(order=part("cells", count=(3, 2))),
-            "order.count: expected divisors of the sides 4x4, found 3x2",
+            "order.count: expected divisors of the sides 4x4, found 3x2; for instance 1, 2 or 4",
         ),
         (
             acdit,
             dict(order=part("cells", count=(2,))),
-            "order.count: expected divisors of the sides 4x4, found 2",
+            "order.count: expected divisors of the sides 4x4, found 2; for instance (4, 4",
         ),
         (
             acdit,
             dict(order=part("chunks", size=3)),
-            "order.size: expected a divisor of the 16 slots, found 3",
+            "order.size: expected a divisor of the 16 slots, found 3; for instance 1, 2 or 4",
         ),
         (
             acdit,

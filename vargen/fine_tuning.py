@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vargen import axes, limits, parts
@@ -62,9 +61,3 @@ def grown(generator: Generator, params: Any, key: jax.Array) -> Any:
                 found[ours] = params[theirs]
     fresh = generator.init_feed(key)
     return found | {"feed": {name: params["feed"].get(name, fresh[name]) for name in fresh}}
-
-
-def rows(ours: Sequence[str], theirs: Sequence[str]) -> list[int]:
-    """For each of our classes the place of the one of that name among theirs, -1 where there is none."""
-    places = {name: i for i, name in enumerate(theirs)}
-    return [places.get(name, -1) for name in ours]

@@ -15,7 +15,7 @@ import numbers
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Union
 
 from vargen.errors import UserError
@@ -172,13 +172,25 @@ def words(field: Field) -> str:
     return _words(field.kind, field.limit)
 
 
+def nearest(name: str, known: Iterable[Any]) -> list[str]:
+    """The word that somebody meant, or none: nothing is better than a word that shares some letters."""
+    alike = 0.5 if len(name) < 3 else 0.6  # of two letters one is half
+    return difflib.get_close_matches(name, [str(k) for k in known], n=1, cutoff=alike)
+
+
 def suggestion(name: str, known: Any) -> str:
     """'; did you mean X?' or '; expected among ...'."""
-    alike = 0.5 if len(str(name)) < 5 else 0.6  # of short words one letter is much
-    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=alike)
+    close = nearest(str(name), known)
     if close:
         return f"; did you mean {close[0]}?"
     return "" if isinstance(known, tuple) else f", expected among {', '.join(sorted(known)) or 'none'}"
+
+
+def divisors(size: int, near: int, least: int = 1) -> str:
+    """What to propose in place of a number that doesn't divide a size: "2, 3 or 5", up to three of the nearest."""
+    fitting = [d for d in range(least, size + 1) if size % d == 0] or [1]
+    *first, last = map(str, sorted(sorted(fitting, key=lambda d: abs(d - near))[:3]))
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _fits(value: Any, kind: Any, limit: Any) -> bool:

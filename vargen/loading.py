@@ -31,12 +31,23 @@ def load(path: str | os.PathLike, which: str = "ema") -> Model:
         return _loaded(path, which)
 
 
-def _loaded(path: paths.Path, which: str) -> Model:
-    from vargen.training.checkpoints import FOLDER, WEIGHTS
+def check(path: paths.Path) -> None:
+    """Checks that a directory is one of a model, at first sight: nothing is read yet.
 
+    Raises:
+      UserError: it isn't.
+    """
     if not path.is_dir():
         found = "a file" if path.exists() else "none"
         raise UserError(f"model {path}: expected a directory of `vargen train` or `import`, found {found}")
+    if not (path / "tokenizer").is_dir():
+        raise UserError(f"model {path}: expected a checkpoint or imported weights in it, found none")
+
+
+def _loaded(path: paths.Path, which: str) -> Model:
+    from vargen.training.checkpoints import FOLDER, WEIGHTS
+
+    check(path)
     config, tokenizer_params, *steps = _part(path / "tokenizer", which)
     generator_params = None
     if (path / "generator" / FOLDER).is_dir() or paths.is_file(path / "generator" / WEIGHTS):

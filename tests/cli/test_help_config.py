@@ -76,6 +76,19 @@ def test_lists_every_field(name):
         assert f"\n{axis} = {c[axis].name}  [" in shown
 
 
+def test_a_workdir(tmp_path, capsys, monkeypatch):
+    """Its own config; one of vargen's own of that name comes first."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("run", "mar"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(config.to_json(config.load("var", [("seed", 77)])))
+    for name, words in dict(run=("name = 'VAR", "seed = 77 "), mar=("name = 'MAR", "seed = 0 ")).items():
+        with pytest.raises(SystemExit) as ended:
+            main.parser().parse_args(["train", "--help-config", name])
+        printed = capsys.readouterr().out
+        assert ended.value.code == 0 and all(word in printed for word in words)
+
+
 def test_command(capsys):
     """With overrides: what the swapped part takes."""
     with pytest.raises(SystemExit) as ended:

@@ -26,7 +26,7 @@ WRONG = [
     ("var", "data.image_size", 4, "at least 8 for digits"),
     ("var", "data.image_size", 20, "tokenizer.levels: expected the last to be the latent grid 5x5"),
     ("var", "data.image_size", 64, "for instance (1,2,3,4,5,6,8,10,13,16), or tokenizer.encoder.patch=16"),
-    ("llamagen", "data.image_size", 30, "found 4; for instance 2, 3, 5"),
+    ("llamagen", "data.image_size", 30, "found 4; for instance 2, 3 or 5"),
     ("var", "data.image_size", 18, "tokenizer.encoder.patch: expected a divisor of the image's 18x18"),
     ("var", "data.shift", 16, "less than image_size"),
     ("var", "data.shift", -1, "from 0"),

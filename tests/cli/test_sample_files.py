@@ -1,6 +1,8 @@
 """The folder of samples: names of files, settings in PNGs, what may lie there already."""
 
 import json
+import os
+import unicodedata
 
 import numpy as np
 import pytest
@@ -38,6 +40,50 @@ def test_names_of_files():
         6: "x" * 80,
         7: "a_b_7",
     }
+
+
+@pytest.mark.parametrize(
+    "names, expected",
+    [
+        (("Dog", "dog", "dog_1"), ("Dog_0", "dog_1_1", "dog_1_2")),
+        (("a:b", "a?b", "a_b_0"), ("a_b_0_0", "a_b_1", "a_b_0_2")),
+        (("x", "x_0", "x", "x_0_0"), ("x_0_0_0", "x_0_1", "x_2", "x_0_0_3")),
+        (("caf\u00e9", "cafe\u0301"), ("caf\u00e9_0", "cafe\u0301_1")),  # one file on a Mac
+        (("CAF\u00c9", "cafe\u0301"), ("CAF\u00c9_0", "cafe\u0301_1")),
+        (("x" * 81, "x" * 82), ("x" * 80 + "_0", "x" * 80 + "_1")),
+    ],
+)
+def test_no_two_classes_have_one_file(names, expected):
+    found = sample_files.stems(dict(enumerate(names)))
+    assert tuple(found.values()) == expected
+    assert len({unicodedata.normalize("NFC", stem).casefold() for stem in expected}) == len(names)
+
+
+def test_where_the_model_of_a_picture_is(tmp_path, monkeypatch, capsys):
+    model, picture = (
+        tmp_path / "a" / "runs" / "named",
+        tmp_path / "a" / "runs" / "named" / "samples" / "1-000.png",
+    )
+    (model / "tokenizer").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    assert sample_files.model_of(picture, "runs/named") == "runs/named"
+    assert sample_files.model_of("no/picture.png", os.fspath(model)) == os.fspath(
+        model
+    )  # wherever it was copied to
+    assert capsys.readouterr().out == ""
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert sample_files.model_of(picture, "runs/named") == os.fspath(model)
+    assert capsys.readouterr().out == f"the model of {picture} is taken from {model}\n"
+    assert sample_files.model_of(tmp_path / "a" / "pictures" / "1-000.png", "runs/named") == os.fspath(model)
+    # Moved, under another name; and of a model that was ".".
+    moved = (tmp_path / "a").rename(tmp_path / "b") / "other"
+    (tmp_path / "b" / "runs" / "named").rename(moved)
+    for stored in ("runs/named", "/gone/runs/named", "."):
+        assert sample_files.model_of(moved / "samples" / "1-000.png", stored) == os.fspath(moved)
+    with pytest.raises(UserError, match="none; --workdir says where the model is now$"):
+        sample_files.model_of(tmp_path / "elsewhere" / "1-000.png", "runs/named")
+    assert sample_files.model_of(picture, "hf://me/digits@main") == "hf://me/digits@main"
 
 
 @pytest.mark.parametrize(

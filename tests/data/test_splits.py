@@ -1,5 +1,7 @@
 """Which folders are splits, which are classes, and which pictures are held out of the rest."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 from picture_files import picture, pictures, settings
@@ -194,6 +196,24 @@ def test_classes_that_the_held_out_folder_lacks_are_said(tmp_path, capsys):
     assert f"folder {tmp_path / 'val'}: no pictures of 2 of 4 classes: a, c\n" in capsys.readouterr().out
 
 
+def test_names_in_the_form_of_a_mac(tmp_path):
+    """`é` in one character or two: the same class, in the same place, and shown as training has it."""
+    here, there = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    pictures(
+        tmp_path,
+        *(f"train/{c}/0.png" for c in (here, "cafz", "b")),
+        *(f"val/{c}/1.png" for c in (there, "b")),
+    )
+    train, test = loaded(tmp_path)
+    assert train.classes == test.classes == ["b", "cafz", here]
+    assert names_of(test) == ["val/b/1.png", f"val/{there}/1.png"] and test.labels.tolist() == [0, 2]
+    for form in ("NFC", "NFD"):  # a copy has the same order, and holds out the same files
+        names = [unicodedata.normalize(form, f"{form}/é{i}/é{j}.png") for i in range(2) for j in range(40)]
+        pictures(tmp_path, *names)
+    found = [names_of(data.load(settings(tmp_path / form), "test")) for form in ("NFC", "NFD")]
+    assert found[0] and found[0] == [unicodedata.normalize("NFC", name) for name in found[1]] != found[1]
+
+
 @pytest.mark.parametrize(
     "names, message",
     [
@@ -219,6 +239,7 @@ def test_classes_that_the_held_out_folder_lacks_are_said(tmp_path, capsys):
             ("train/a/0.png", "test/a/0.png", "test/c/0.png"),
             "test: expected the classes of .*train, found another: c",
         ),
+        (("train/a/0.png", "test/c, d/0.png"), "found another: 'c, d'$"),
         (("train/a/0.png", "test/c/0.png"), "test: expected the classes of .*train, found another: c"),
         (
             ("train/a/0.png", "train/b/x.txt", "test/a/0.png"),

@@ -306,14 +306,17 @@ def test_pushing_what_was_trained(server, published, token, tmp_path):
 def test_pushes_that_fail(server, published, tmp_path, capsys, monkeypatch):
     model = published / "model"
     push = ["push", model, "hf://me/new"]
+    (tmp_path / "empty").mkdir()
+    wanted = dict(
+        none="a directory of `vargen train` or `import`", empty="a checkpoint or imported weights in it"
+    )
+    for name, words in wanted.items():  # before a token is asked for
+        assert f"expected {words}, found none" in said(capsys, "push", tmp_path / name, "hf://me/new")
     assert "hf://me/new: expected a token (HF_TOKEN or `hf auth login`), found none" in said(capsys, *push)
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     line = said(capsys, *push)
     assert "hf://me/new: expected a token with which it can be written, found another (401)" in line
     monkeypatch.setenv("HF_TOKEN", server.token)
-    assert "expected a directory of `vargen train` or `import`, found none" in said(
-        capsys, "push", tmp_path / "none", "hf://me/new"
-    )
     assert not server.repos
     for start, status in (
         ("/api/repos", 403),

@@ -143,7 +143,7 @@ def test_cells_of_latents():
     # A table of its own moves after its one look-up: training and encoding agree.
     np.testing.assert_allclose(straight, latents, atol=1e-5)
     with pytest.raises(
-        UserError, match="tokenizer.cell: expected divisors of the latent grid 4x4, found 3x1"
+        UserError, match="cell: expected divisors of the latent grid 4x4, found 3x1; for instance 1, 2 or 4$"
     ):
         tiny("rq", cell=(3, 1))
 

@@ -116,7 +116,7 @@ def pictures_and_classes(args: argparse.Namespace, model: Model) -> tuple[np.nda
     Raises:
       UserError: no such class or picture; a class that isn't known, of a model that has learnt none without.
     """
-    from vargen import classes, data, paths
+    from vargen import classes, data, paths, spelling
 
     label = None
     if args.classes is not None:
@@ -135,8 +135,8 @@ def pictures_and_classes(args: argparse.Namespace, model: Model) -> tuple[np.nda
         folders = [[names[i]] for i in theirs]
     if label is not None:
         return images, [label] * len(images)
-    numbers = {name: i for i, name in enumerate(model.classes)}
-    found = [next((numbers[name] for name in names if name in numbers), None) for names in folders]
+    places = [spelling.places(names, model.classes) for names in folders]
+    found = [next((place for place in some if place >= 0), None) for some in places]
     if None in found:
         try:
             model.needs_generator().condition.parse([None])

@@ -16,10 +16,16 @@ if TYPE_CHECKING:
 
 
 def pinned(text: PathLike, flag: str, workdir: Path) -> PathLike:
-    """What a flag names; of a branch on the hub the commit that `workdir` has a copy of, else that which it is now."""
+    """What a flag names; of a branch on the hub the commit that `workdir` has a copy of, else that which it is now.
+
+    Raises:
+      UserError: it is `workdir` itself, or what `hub.pin` raises.
+    """
     from vargen import hub, paths
     from vargen.training import checkpoints, resume
 
+    if not hub.is_hub(text) and paths.absolute(text, flag).resolve() == paths.absolute(workdir).resolve():
+        raise UserError(f"{flag} {text}: expected another folder than --workdir, found the same")
     if hub.is_hub(text) and not (asked := hub.place(text, flag)).pinned:
         for stage in resume.STAGES:
             origin = workdir / stage / checkpoints.ORIGIN
@@ -103,7 +109,7 @@ def _generator(config: ConfigDict, source: Path, workdir: Path, classes: list[st
     import numpy as np
 
     from vargen import classes as class_names
-    from vargen import fine_tuning, paths, seeds, weights_file
+    from vargen import fine_tuning, paths, seeds, spelling, weights_file
     from vargen.config import to_json
     from vargen.models import build_generator, build_tokenizer
     from vargen.training import checkpoints, state
@@ -119,11 +125,12 @@ def _generator(config: ConfigDict, source: Path, workdir: Path, classes: list[st
         print(f"begins as {first} and its head: {', '.join(added)}", flush=True)
     state.differing(jax.eval_shape(generator.init, jax.random.key(0)), params)
     names = class_names.stored(source)
-    if names is not None and names != classes:
-        known = [name for name in classes if name in names]
+    places = spelling.places(classes, names or ())
+    if names is not None and places != list(range(len(names))):
+        known = [name for name, place in zip(classes, places, strict=True) if place >= 0]
         print(
             f"{len(known)} of {len(classes)} classes are among the model's and keep their embeddings"
-            f"{': ' * bool(known)}{', '.join(known[:4])}{', ...' * (len(known) > 4)}; the others start anew",
+            f"{': ' * bool(known)}{spelling.listed(known, 4)}; the others start anew",
             flush=True,
         )
 

@@ -25,7 +25,7 @@ def add_config(
         "--help-config",
         metavar="NAME",
         action=_HelpConfig,
-        help="list every field of a config: its value, what it may hold, what it means",
+        help="list every field of a config, or of a workdir's: its value, what it may hold, what it means",
     )
     parser.add_argument(
         "--workdir",
@@ -39,9 +39,11 @@ class _HelpConfig(argparse.Action):
     """Prints the fields of a config, overrides applied, and ends."""
 
     def __call__(self, parser, namespace, value, option_string=None):
-        from vargen import config
+        from vargen import config, hub, paths
         from vargen.cli import help_config
 
+        if hub.is_hub(value) or (paths.path(value, option_string).is_dir() and value not in bundled.names()):
+            value = hub.config_file(value, option_string)
         print(help_config.text(config.load(value, namespace.overrides)))
         parser.exit()
 

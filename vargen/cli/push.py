@@ -43,10 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Pushes."""
     import vargen
-    from vargen import hub, paths
+    from vargen import hub, loading, paths
 
     workdir = paths.path(args.directory, "directory")
     where = target(args.target, args.branch)
+    loading.check(workdir)
     hub.check_token(where)
     model = vargen.load(workdir)
     with tempfile.TemporaryDirectory() as folder:

@@ -89,7 +89,8 @@ def run(args: argparse.Namespace) -> None:
             if getattr(args, flag) not in (None, ""):
                 raise UserError(f"sample: expected --like or --{flag.replace('_', '-')}, found both")
         again = sample_files.like(args.like)
-        args.workdir = args.workdir if args.workdir is not None else again["workdir"]
+        if args.workdir is None:
+            args.workdir = sample_files.model_of(args.like, again["workdir"])
         levels = again["sampling"].pop("levels", ())
         args.levels = levels or None if args.levels is None else args.levels
     if args.workdir is None:

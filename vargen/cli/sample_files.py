@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vargen import limits, schema
+from vargen import limits, schema, spelling
 from vargen.errors import UserError
 
 if TYPE_CHECKING:
@@ -95,12 +96,14 @@ def make_room(out: Path, overwrite: bool) -> Callable[[], None]:
 
 
 def stems(names: Mapping[int, str]) -> dict[int, str]:
-    """What the files of each class begin with: its name as a file can have it, with its number where two are alike."""
-    plain = {label: _plain(name) for label, name in names.items()}
-    count: dict[str, int] = {}
-    for stem in plain.values():
-        count[stem.casefold()] = count.get(stem.casefold(), 0) + 1
-    return {k: f"{stem}_{k}" if count[stem.casefold()] > 1 else stem for k, stem in plain.items()}
+    """What the files of each class begin with: its name as a file can have it, with its number while two are alike."""
+    found = {label: _plain(name) for label, name in names.items()}
+    while True:
+        count = collections.Counter(map(spelling.folded, found.values()))
+        alike = [label for label, stem in found.items() if count[spelling.folded(stem)] > 1]
+        if not alike:
+            return found
+        found |= {label: f"{found[label]}_{label}" for label in alike}
 
 
 def _plain(name: str) -> str:
@@ -174,6 +177,33 @@ def like(text: str) -> dict[str, Any]:
             f"--like {file}: expected the settings of a picture, found broken ones ({error})"
         ) from error
     return made
+
+
+def model_of(picture: str, stored: str) -> str:
+    """Where the model of a picture is now: where it was, seen from here or a folder above the picture, or that folder.
+
+    Args:
+      picture: as `like` takes it.
+      stored: the workdir in its settings.
+
+    Raises:
+      UserError: at none of these.
+    """
+    from vargen import hub, paths
+
+    if hub.is_hub(stored):
+        return stored
+    was = paths.path(stored, "workdir")
+    above = paths.absolute(picture, "--like").parents
+    for place in (was, *(p for folder in above for p in (folder / was, folder))):
+        if (place / "tokenizer").is_dir():
+            if place != was:
+                print(f"the model of {picture} is taken from {place}", flush=True)
+            return os.fspath(place)
+    raise UserError(
+        f"--like {picture}: expected its model in {stored} or a folder above the picture, found none; --workdir says "
+        "where the model is now"
+    )
 
 
 def _whole(value: Any, low: int, high: int) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from vargen import classes, data, fine_tuning, paths, sharding, weights_file
+from vargen import classes, data, paths, sharding, spelling, weights_file
 from vargen.cli import processes, tokenize
 from vargen.config import from_json, to_json
 from vargen.data import codes
@@ -256,7 +256,7 @@ def train_generator(
 def _rows(workdir: Path) -> list[int] | None:
     """Where the classes' rows come from, see `start_from`; None where the names of the copied model's aren't known."""
     theirs, ours = classes.stored(workdir / "generator"), classes.stored(workdir)
-    return None if theirs is None or ours is None else fine_tuning.rows(ours, theirs)
+    return None if theirs is None or ours is None else spelling.places(ours, theirs)
 
 
 def complete(directory: Path, steps: int) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vargen import bundled, paths
+from vargen import bundled, limits, paths
 from vargen.config.fields import check, override
 from vargen.config.text import from_json
 from vargen.errors import UserError
@@ -90,10 +90,12 @@ def _similar(file: paths.Path, variant: str | None) -> str:
         beside = [p.name for p in file.parent.iterdir() if p.suffix in (".py", ".json")]
     except OSError:
         beside = []
+    if paths.is_file(inside := file / "config.json"):
+        return f"; did you mean {inside}?"
     close = difflib.get_close_matches(file.name, beside, n=3, cutoff=0.8)
     own = bundled.names()
     named = [name for name in own if name in file.stem.split("_")]
-    for name in named[:1] or difflib.get_close_matches(file.stem, own, n=1, cutoff=0.4):
+    for name in named[:1] or limits.nearest(file.stem, own):
         close.append(name if variant is None else f"{name}:{variant}")
     if close:
         return f"; did you mean {', '.join(close)}?"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vargen import paths, progress
+from vargen import paths, progress, spelling
 from vargen.data import duplicates, image_file, kept, splits
 from vargen.data.image_file import BrokenImage
 from vargen.data.kept import KEPT
@@ -263,8 +263,9 @@ def _listed(training: Inside, base: Inside) -> Listed:
     passed_over = PassedOver()
     passed_over.update(base.passed_over)
     listed, without = Listed(classes, [], []), dict[str, PassedOver]()
-    for label, name in enumerate(classes):
-        inside, where = PassedOver(), base.folder / name
+    places = spelling.places(classes, [p.name for p in base.folders])
+    for label, (name, place) in enumerate(zip(classes, places, strict=True)):
+        inside, where = PassedOver(), base.folders[place] if place >= 0 else base.folder / name
         found = pictures_in(where, inside) if where.is_dir() else []
         if not found:
             without[name] = inside
@@ -279,7 +280,7 @@ def _listed(training: Inside, base: Inside) -> Listed:
             raise no_pictures(base.folder / name, inside)
     passed_over.say(base.folder)
     if without:
-        few = ", ".join([*without][:6]) + (", ..." if len(without) > 6 else "")
+        few = spelling.listed([*without], 6)
         say_once(f"folder {base.folder}: no pictures of {len(without)} of {len(classes)} classes: {few}")
     return listed
 

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from vargen import paths
+from vargen import paths, spelling
 from vargen.data.image_file import reason
 from vargen.errors import UserError, escaped
 
@@ -82,7 +82,7 @@ def say_once(line: str) -> None:
 def natural(name: str) -> tuple[Any, ...]:
     """A key that sorts names as people do: 2 before 10, capitals beside small letters; equal ones by themselves."""
     name = paths.text(name)  # the same in every locale
-    parts = re.split("([0-9]+)", name.casefold())
+    parts = re.split("([0-9]+)", spelling.folded(name))
     return (*(int(part) if i % 2 else part for i, part in enumerate(parts)),), name
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from vargen import spelling
 from vargen.errors import UserError
 
 SPLITS = ("train", "test")
@@ -116,14 +117,14 @@ def held_out(
     hash to it: always to training, to the test split where no group is left without training then.
 
     Args:
-      keys: a stable name of each item.
+      keys: a stable name of each item; Unicode's forms of one count as the same.
       groups: the class of each item.
       fraction: about how much to hold out, between 0 and 1.
       contents: equal numbers where items have the same content; None where all differ.
     """
     _, unit = np.unique(np.arange(len(keys)) if contents is None else contents, return_inverse=True)
     names: list[str] = [""] * (int(unit.max(initial=-1)) + 1)
-    for u, key in zip(unit.tolist(), keys, strict=True):
+    for u, key in zip(unit.tolist(), map(spelling.composed, keys), strict=True):
         names[u] = min(names[u] or key, key, key=lambda k: (len(k), k))
     digests = (hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8] for name in names)
     score = np.array([int.from_bytes(d, "big") / 2.0**64 for d in digests], dtype=np.float64)

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from vargen import paths
+from vargen import paths, spelling
 from vargen.data import listing
 from vargen.data.listing import Inside
 from vargen.errors import UserError
@@ -206,14 +206,15 @@ def _flat(
 
 def _labelled(training: Inside, held_out: list[paths.Path]) -> Inside | None:
     """The held-out folder with pictures of the training folder's classes, or None; its classes are checked."""
-    classes = {p.name for p in training.folders}
+    classes = [p.name for p in training.folders]
     if not classes:
         return None
     foreign: list[tuple[paths.Path, str]] = []
     for folder in sorted(held_out, key=_rank):
         inside = listing.look(folder)
         filled = [p.name for p in inside.folders if _has_pictures(p)]
-        another = [name for name in filled if name not in classes]
+        places = spelling.places(filled, classes)
+        another = [name for name, place in zip(filled, places, strict=True) if place < 0]
         if len(another) == len(filled):
             foreign += [(folder, name) for name in another[:1]]
             continue
@@ -223,7 +224,9 @@ def _labelled(training: Inside, held_out: list[paths.Path]) -> Inside | None:
         return inside
     if foreign:
         folder, name = foreign[0]
-        raise UserError(f"folder {folder}: expected the classes of {training.folder}, found another: {name}")
+        raise UserError(
+            f"folder {folder}: expected the classes of {training.folder}, found another: {spelling.listed([name], 1)}"
+        )
     return None
 
 

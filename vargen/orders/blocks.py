@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import numpy as np
 
-from vargen.limits import SIZE
+from vargen.limits import SIZE, divisors
 from vargen.orders.fixed import Fixed
 from vargen.orders.order import Order
 from vargen.slots import Grid
@@ -27,8 +28,10 @@ def cells(grid: Grid, count: Annotated[tuple[int, ...], SIZE]) -> Fixed:
     sides = (*(() if grid.frames == 1 else (grid.frames,)), *grid.levels[0])
     if len(count) != len(sides) or any(side % n for side, n in zip(sides, count, strict=True)):
         expected, found = ("x".join(map(str, x)) for x in (sides, count))
+        common = math.gcd(*sides)
+        near = divisors(common, max(count)) if len(count) == len(sides) else f"{(common,) * len(sides)}"
         raise ValueError(
-            f"config field order.count: expected divisors of the sides {expected}, found {found}"
+            f"config field order.count: expected divisors of the sides {expected}, found {found}; for instance {near}"
         )
     size = [side // n for side, n in zip(sides, count, strict=True)]
     cell = np.ravel_multi_index(tuple((grid.places // size).T), tuple(count))
@@ -48,6 +51,7 @@ def chunks(grid: Grid, size: Annotated[int, SIZE]) -> Fixed:
     """
     if grid.size % size:
         raise ValueError(
-            f"config field order.size: expected a divisor of the {grid.size} slots, found {size}"
+            f"config field order.size: expected a divisor of the {grid.size} slots, found {size}; for instance "
+            f"{divisors(grid.size, size)}"
         )
     return Fixed(grid, Order(np.arange(grid.size), np.arange(grid.size) // size))

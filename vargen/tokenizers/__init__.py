@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 
 from vargen import parts
 from vargen.errors import UserError
-from vargen.limits import SHARE, SIZE, Above, AtLeast, Between, OneOf
+from vargen.limits import SHARE, SIZE, Above, AtLeast, Between, OneOf, divisors
 from vargen.slots import Grid
 from vargen.tokenizers import conv, jpeg, patch, pooled
 from vargen.tokenizers.autoencoder import latent_grid
@@ -221,7 +222,8 @@ def build_rq(
     if any(side % part for side, part in zip(codec.grid, cell, strict=True)):
         grid, found = ("x".join(map(str, x)) for x in (codec.grid, cell))
         raise UserError(
-            f"config field tokenizer.cell: expected divisors of the latent grid {grid}, found {found}"
+            f"config field tokenizer.cell: expected divisors of the latent grid {grid}, found {found}; for instance "
+            f"{divisors(math.gcd(*codec.grid), max(cell))}"
         )
     height, width = (side // part for side, part in zip(codec.grid, cell, strict=True))
     return _made(RQ, locals(), grid=Grid(((height, width),)), channels=channels * cell[0] * cell[1])

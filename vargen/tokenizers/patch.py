@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from vargen.errors import UserError
 from vargen.layers import Dense, Norm
-from vargen.limits import SIZE, Between
+from vargen.limits import SIZE, Between, divisors
 from vargen.tokenizers.codec import Codec
 
 
@@ -139,12 +139,10 @@ def build(
       UserError: the image does not divide into patches.
     """
     if any(side % patch for side in image_size):
-        sizes, common = "x".join(map(str, image_size)), math.gcd(*image_size)
-        fitting = [p for p in range(2, common + 1) if common % p == 0] or [1]
-        near = sorted(sorted(fitting, key=lambda p: abs(p - patch))[:3])
+        sizes = "x".join(map(str, image_size))
         raise UserError(
             f"config field tokenizer.encoder.patch: expected a divisor of the image's {sizes} pixels, found {patch}; "
-            f"for instance {', '.join(map(str, near))}"
+            f"for instance {divisors(math.gcd(*image_size), patch, least=2)}"
         )
     shared = dict(
         patch=patch,
