@@ -53,8 +53,9 @@ def test_given_is_what_the_assembly_gives(monkeypatch):
         return build(registry, part, axis, **context)
 
     monkeypatch.setattr(parts, "build", watched)
-    for name in ("var", "mar", "orthus", "himar"):
-        c = config.load(name)
+    own = [("head.mixer", "attention"), ("head.mixer.heads", "2")]
+    for name in ("var", "mar", "orthus", "himar", "rqtransformer"):
+        c = config.override(config.load(name), own if name == "rqtransformer" else [])
         models.build_generator(c, models.build_tokenizer(c))
     assert seen == {place: set(names.split()) for place, names in axes.GIVEN.items()}
 
