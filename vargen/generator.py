@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen import content as contents
-from vargen.conditioning import Condition
+from vargen.conditioning import Condition, Conditioning
+from vargen.feeds import Feed
+from vargen.heads import Head, JointHead
 from vargen.layout import Layout
 from vargen.mixers.block import SharedModulation
 from vargen.orders import Order, Ordering
@@ -38,10 +40,10 @@ class Generator:
     tokenizer: Tokenizer
     sequence: Sequence
     ordering: Ordering
-    condition: nn.Module
-    feed: nn.Module
+    condition: Conditioning
+    feed: Feed
     stages: tuple[Stage, ...]
-    head: nn.Module
+    head: Head | JointHead
     modulation: SharedModulation | None = None
 
     @property
@@ -136,9 +138,9 @@ class Generator:
             target = content.target
         hidden, rows = self.hidden(params, quantizer, content, labels, order, key_rows if train else None)
         target = contents.take(target, rows.slots)
-        weight, emphasis = self._weight(content, rows, learnt), self.feed.emphasis
-        if emphasis is not None:
-            emphasis = jnp.broadcast_to(jnp.asarray(emphasis)[rows.slots], hidden.shape[:2])
+        weight = self._weight(content, rows, learnt)
+        if self.feed.emphasis is not None:
+            emphasis = jnp.broadcast_to(jnp.asarray(self.feed.emphasis)[rows.slots], hidden.shape[:2])
             weight = emphasis if weight is None else weight * emphasis
         return self.head.apply(
             self.of_head(params, rows.layout.branch),

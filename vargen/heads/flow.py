@@ -208,7 +208,7 @@ class Flow(OfLatents):
         half = self.sample_steps // 2
         return np.append(np.linspace(1, 0.3, half), np.linspace(0.25, 0, half + 1)).astype(np.float32)
 
-    def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None) -> Sample:
+    def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None, around=None) -> Sample:
         """Draws latents float32 [B, n, C] of a step, see `Head.sample`.
 
         Guidance is on the velocity, of what the row with the condition has drawn so far; the temperature is a factor on

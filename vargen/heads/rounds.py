@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
 from vargen.content import repeat_to, take
-from vargen.heads.head import Around, Sample
+from vargen.heads.head import Around, Head, Sample
 from vargen.heads.plain import OfLatents
 from vargen.slots import Grid
 
@@ -26,7 +25,7 @@ class Rounds(OfLatents):
     """
 
     grid: Grid
-    heads: Mapping[str, nn.Module]
+    heads: Mapping[str, Head]
     weights: tuple[float, ...] = ()
 
     around = True
