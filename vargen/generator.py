@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen import content as contents
+from vargen import static
 from vargen.conditioning import Condition, Conditioning
-from vargen.feeds import Feed
+from vargen.feeds import Feed, Step
 from vargen.heads import Head, JointHead
 from vargen.layout import Layout
 from vargen.mixers.block import SharedModulation
@@ -146,7 +147,7 @@ class Generator:
             self.of_head(params, rows.layout.branch),
             hidden,
             target,
-            rows.layout,
+            self.layout_of(order, rows.slots),
             weight,
             train,
             quantizer,
@@ -155,12 +156,34 @@ class Generator:
             rngs={"head": key_head},
         )
 
+    def layout_of(self, order: Order, slots) -> Layout:
+        """What a head is told of slots int [n] or [B, n] that a whole pass predicts: their steps are their times."""
+
+        def of(values):
+            return static.pick(static.spread(values, order.slots, self.sequence.grid.size), slots)
+
+        segments = None if order.segments is None else of(order.segments)
+        return Layout(of(order.steps), self._places(slots), segments=segments)
+
+    def layout_of_step(self, order: Order, step: Step) -> Layout:
+        """The same of the slots of one step, which are of one time; those that only fill it up come later."""
+        at, padded = step.at(), not self.feed.cached and self.ordering.proposes == "step"
+        slots = static.take(order.slots, static.module(at).minimum(at, self.sequence.grid.size - 1))
+        rows = np.arange(step.size)
+        segments = None if order.segments is None else np.full(step.size, step.segment)
+        return Layout(
+            1 * (rows >= step.count) if padded else 0 * rows, self._places(slots), segments=segments
+        )
+
+    def _places(self, slots):
+        """[n, A] or [B, n, A]: where slots lie, as the feed has it."""
+        return static.module(slots).asarray(self.feed.lie)[slots]
+
     def noised(self, params, content, order, key) -> contents.Noised:
         """What a head that draws a step over several passes is trained on: each step's contents with noise of their own
         level; the order is the same for all examples.
         """
-        steps = np.empty(len(order.steps), np.int32)
-        steps[order.slots] = order.steps
+        steps = static.spread(order.steps, order.slots, self.sequence.grid.size)
         found: Any = self.head.apply(
             {"params": params["head"]}, content, steps, method="noised", rngs={"head": key}
         )

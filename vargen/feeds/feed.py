@@ -35,6 +35,7 @@ class Feed(Linen, Protocol):
       trunk: how many stages, the first ones, have no norm behind them, as others go on where they end.
       emphasis: None, or float32 [N], canonical: how much the training loss counts each slot, over the others.
       length: how many rows a cache must hold.
+      lie: [N, A], canonical: where slots lie, as heads are told.
     """
 
     @property
@@ -69,6 +70,8 @@ class Feed(Linen, Protocol):
     def emphasis(self) -> np.ndarray | None: ...
     @property
     def length(self) -> int: ...
+    @property
+    def lie(self) -> np.ndarray: ...
 
     def reads_memory(self, stage: int) -> bool:
         """Whether rows of a stage look at `Layout.memory` instead of each other."""
@@ -153,6 +156,8 @@ class Feed(Linen, Protocol):
 class Plain:
     """What most feeds have in common: one stage whose rows look at each other, no state."""
 
+    grid: Grid
+
     stages: tuple[str, ...] = ("blocks",)
     rounds = 1
     takes_prefix = False
@@ -171,6 +176,11 @@ class Plain:
     def branches(self) -> tuple[tuple[int, ...], ...]:
         """One, of all stages."""
         return (tuple(range(len(self.stages))),)
+
+    @property
+    def lie(self) -> np.ndarray:
+        """In the grid."""
+        return self.grid.places
 
     def reads_memory(self, stage: int) -> bool:
         """No stage does."""
@@ -223,7 +233,6 @@ class Pending(Plain):
 class Turned(Pending):
     """Those that turn rows of their own by the rotary places of H heads."""
 
-    grid: Grid
     width: int
     heads: int
 

@@ -93,7 +93,8 @@ class Head(Linen, Protocol):
         Args:
           hidden: [B, n, D].
           target: [B, n, *slot.shape].
-          layout: of the slots predicted: their times (which are drawn together) and places.
+          layout: of the slots predicted, [n] or [B, n]: their times, of which those of one step have one, as they are
+            drawn together; their places; and their segments, where there are several.
           weight: float32 [B, n]: how much each prediction counts; None for ones.
           train: whether dropout is on.
           quantizer: the tokenizer's quantiser parameters.
@@ -117,7 +118,7 @@ class Head(Linen, Protocol):
         Args:
           hidden: [B, n, D], or with guidance [2B, n, D]: with the condition, then without.
           draws: for [B, n].
-          layout: as for `loss`; of one step.
+          layout: of the step's slots, whose times are 0: what only fills it up comes later.
           settings: `Sampling`: temperature and filters.
           guidance: scale w of u + w (c - u), [] or for each slot [B, n, 1]; or None for no guidance.
           quantizer: the tokenizer's quantiser parameters.

@@ -64,7 +64,7 @@ class Segmented(Plain):
             loss, more = head.loss(
                 take(hidden, rows),
                 take(target[segment.name], rows),
-                None,
+                layout.part(rows),
                 own,
                 train,
                 quantizer,
@@ -78,6 +78,6 @@ class Segmented(Plain):
         """Draws contents of one segment's slots, zeros in those of the others, see `Head.sample`."""
         number = int(np.reshape(layout.segments, -1)[0])
         name = self.segments[number].name
-        drawn = self.heads[name].sample(hidden, draws, None, settings, guidance, quantizer).content
+        drawn = self.heads[name].sample(hidden, draws, layout, settings, guidance, quantizer).content
         content: dict[str, Any] = {s.name: s.slot.zeros(*draws.shape) for s in self.segments}
         return Sample(content | {name: drawn}, None)
