@@ -1,4 +1,7 @@
-"""NumPy while everything is known before tracing, jax.numpy from then on: the one place that chooses."""
+"""NumPy while everything is known before tracing, jax.numpy from then on: the one place that chooses.
+
+Kernels, which import nothing of vargen, have theirs: `kernels/static.py`.
+"""
 
 from __future__ import annotations
 
