@@ -167,6 +167,7 @@ class Generator:
 
     def layout_of_step(self, order: Order, step: Step) -> Layout:
         """The same of the slots of one step, which are of one time; those that only fill it up come later."""
+        # Without a cache steps are padded to the longest of several.
         at, padded = step.at(), not self.feed.cached and self.ordering.proposes == "step"
         slots = static.take(order.slots, static.module(at).minimum(at, self.sequence.grid.size - 1))
         rows = np.arange(step.size)

@@ -185,6 +185,7 @@ class Flow(OfLatents):
         """
         key_t, key_noise = jax.random.split(self.make_rng("head"))
         t = jax.random.uniform(key_t, (len(hidden), hidden.shape[1] + 1))
+        # Counted from the first: of a segment or a round steps may begin anywhere.
         steps = layout.times - layout.times.min(axis=-1, keepdims=True)
         steps = jnp.broadcast_to(jnp.asarray(steps), hidden.shape[:2])
         t = jnp.take_along_axis(t, jnp.minimum(steps, hidden.shape[1]), axis=1)
