@@ -106,7 +106,8 @@ def test_parts(name, monkeypatch):
     @jax.jit
     def again(params, codes):
         hidden, rows = generator.hidden(params, params_t["quantizer"], codes, labels, order)
-        args = (hidden, keyed(jax.random.key(6), 2, 16), rows.layout, sampling)
+        layout = generator.layout_of(order, rows.slots)
+        args = (hidden, keyed(jax.random.key(6), 2, 16), layout, sampling)
         whole = generator.head.apply(generator.of_head(params), *args, method="sample").content
         return whole, codes[:, jnp.asarray(rows.slots)]
 

@@ -108,3 +108,15 @@ def test_the_core_loads_the_core_packages_alone():
         loaded = {other.partition(".")[0] for other in imports(name, MODULES[name], at_once=True)}
         others = loaded - PACKAGES - {"vargen"} - sys.stdlib_module_names
         assert not others, f"{name} imports {others}"
+
+
+def test_numpy_or_jax_is_chosen_in_one_place():
+    """`static`, and what kernels have in its place."""
+    for name in (name for name in GRAPH if room(name) in CORE and not name.endswith(".static")):
+        for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+            either = isinstance(node, ast.IfExp) and {ast.unparse(node.body), ast.unparse(node.orelse)}
+            assert either != {"np", "jnp"}, f"{name}: line {node.lineno}: expected static.module"
+            asked = isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance"
+            if asked and room(name) in ("feeds", "heads", "kernels", "mixers"):
+                wanted = ast.unparse(node.args[1])
+                assert "ndarray" not in wanted, f"{name}: line {node.lineno}: expected static.known"

@@ -33,9 +33,8 @@ def uncached(generator, params, quantizer, labels, key, sampling, given=None):
     if given is not None:
         content = jax.tree.map(lambda x, y: x.at[:, known].set(y[:, known]), content, given[0])
 
-    # Heads that draw a step at once ask where its rows lie.
+    # Heads that draw a step at once ask where its slots lie.
     together = isinstance(generator.head, Flow)
-    rows = generator.layouts()[-1] if together else None
 
     def hidden(content, labels, steps):
         order_now = dataclasses.replace(order, steps=steps) if masked else order
@@ -61,12 +60,12 @@ def uncached(generator, params, quantizer, labels, key, sampling, given=None):
 
     @functools.partial(jax.jit, static_argnums=(5, 6))
     def drawn(found, content, steps, slots, scale, which, code):
-        """Contents of slots [B, m]; `which` is the number of their segment, or where the step starts."""
+        """Contents of slots [B, m]; `which` is the number of their segment."""
         lies = None
         if order.segments is not None:
             lies = Layout(None, None, segments=np.array([which]))
         elif together:
-            lies = Layout(*(x[which : which + slots.shape[1]] for x in (rows.times, rows.coords)))
+            lies = Layout(np.zeros(slots.shape[1], int), jnp.asarray(generator.feed.lie)[slots])
         more = (Around(slots, content, put(steps == 1, order.slots, steps == 0)),) if around else ()
         found = found if around else take(found, jnp.concatenate([slots] * (len(found) // batch)))
         return generator.head.apply(
@@ -92,7 +91,7 @@ def uncached(generator, params, quantizer, labels, key, sampling, given=None):
             content = drafted(generator, params, hidden_of, *args)
             continue
         steps = np.broadcast_to((np.asarray(order.steps) >= s).astype(np.int32), (batch, n))
-        which = int(order.segments[start]) if order.segments is not None else int(start) * together
+        which = int(order.segments[start]) if order.segments is not None else 0
         for code in range(content.shape[-1]) if staged else (0,):  # one after each stage
             found = asked(content, steps)
             if together or around:

@@ -11,7 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen import content as contents
-from vargen.conditioning import Condition
+from vargen import static
+from vargen.conditioning import Condition, Conditioning
+from vargen.feeds import Feed, Step
+from vargen.heads import Head, JointHead
 from vargen.layout import Layout
 from vargen.mixers.block import SharedModulation
 from vargen.orders import Order, Ordering
@@ -38,10 +41,10 @@ class Generator:
     tokenizer: Tokenizer
     sequence: Sequence
     ordering: Ordering
-    condition: nn.Module
-    feed: nn.Module
+    condition: Conditioning
+    feed: Feed
     stages: tuple[Stage, ...]
-    head: nn.Module
+    head: Head | JointHead
     modulation: SharedModulation | None = None
 
     @property
@@ -136,15 +139,15 @@ class Generator:
             target = content.target
         hidden, rows = self.hidden(params, quantizer, content, labels, order, key_rows if train else None)
         target = contents.take(target, rows.slots)
-        weight, emphasis = self._weight(content, rows, learnt), self.feed.emphasis
-        if emphasis is not None:
-            emphasis = jnp.broadcast_to(jnp.asarray(emphasis)[rows.slots], hidden.shape[:2])
+        weight = self._weight(content, rows, learnt)
+        if self.feed.emphasis is not None:
+            emphasis = jnp.broadcast_to(jnp.asarray(self.feed.emphasis)[rows.slots], hidden.shape[:2])
             weight = emphasis if weight is None else weight * emphasis
         return self.head.apply(
             self.of_head(params, rows.layout.branch),
             hidden,
             target,
-            rows.layout,
+            self.layout_of(order, rows.slots),
             weight,
             train,
             quantizer,
@@ -153,12 +156,35 @@ class Generator:
             rngs={"head": key_head},
         )
 
+    def layout_of(self, order: Order, slots) -> Layout:
+        """What a head is told of slots int [n] or [B, n] that a whole pass predicts: their steps are their times."""
+
+        def of(values):
+            return static.pick(static.spread(values, order.slots, self.sequence.grid.size), slots)
+
+        segments = None if order.segments is None else of(order.segments)
+        return Layout(of(order.steps), self._places(slots), segments=segments)
+
+    def layout_of_step(self, order: Order, step: Step) -> Layout:
+        """The same of the slots of one step, which are of one time; those that only fill it up come later."""
+        # Without a cache steps are padded to the longest of several.
+        at, padded = step.at(), not self.feed.cached and self.ordering.proposes == "step"
+        slots = static.take(order.slots, static.module(at).minimum(at, self.sequence.grid.size - 1))
+        rows = np.arange(step.size)
+        segments = None if order.segments is None else np.full(step.size, step.segment)
+        return Layout(
+            1 * (rows >= step.count) if padded else 0 * rows, self._places(slots), segments=segments
+        )
+
+    def _places(self, slots):
+        """[n, A] or [B, n, A]: where slots lie, as the feed has it."""
+        return static.module(slots).asarray(self.feed.lie)[slots]
+
     def noised(self, params, content, order, key) -> contents.Noised:
         """What a head that draws a step over several passes is trained on: each step's contents with noise of their own
         level; the order is the same for all examples.
         """
-        steps = np.empty(len(order.steps), np.int32)
-        steps[order.slots] = order.steps
+        steps = static.spread(order.steps, order.slots, self.sequence.grid.size)
         found: Any = self.head.apply(
             {"params": params["head"]}, content, steps, method="noised", rngs={"head": key}
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -18,6 +18,18 @@ GELU = {
     "gelu_sigmoid": lambda x: x * nn.sigmoid(1.702 * x),
 }
 KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+
+
+class Linen(Protocol):
+    """What is used of a Linen module from outside: protocols of parts that are modules have it."""
+
+    def init(self, rngs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Its parameters, as of `nn.Module.init`."""
+        ...
+
+    def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
+        """What a method gives with parameters, as of `nn.Module.apply`."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)

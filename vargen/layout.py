@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vargen import content as contents
 from vargen import static
 
 
@@ -63,8 +64,8 @@ class Layout:
         the own noisy one).
       memory: what rows look at instead of each other; None for each other.
       context: `Condition.memory` and `hidden`: what every block's cross-attention looks at, where there is one.
-      segments: int [n] or [B, n]: of the rows that predict, whose slot each does, where there are several segments; of
-        a step NumPy, all alike. None where there is one.
+      segments: int [N] or [B, N]: of slots that a head is told of, whose they are, where there are several segments; of
+        a step NumPy, all alike. None else.
       layer: which layer of its stage is at work (int, or traced under a scan over layers).
       speculative: in the cached form, whether rows, the last ones, may be taken back (`mixers.rollback`); times and
         coords are then [B, N] and [B, N, A], start [B], and every row is of a time of its own.
@@ -92,6 +93,14 @@ class Layout:
         start: Any = 0 if self.start is None else self.start
         start = start if static.known(start) else start[..., None, None]
         return np.arange(self.times.shape[-1])[:, None] + start
+
+    def part(self, rows: Any) -> Layout:
+        """Times and places of the rows int [n] or [B, n] alone."""
+        if self.coords.ndim == 3:
+            coords = contents.take(self.coords, rows)
+        else:
+            coords = static.module(rows).asarray(self.coords)[rows]
+        return Layout(static.pick(self.times, rows), coords)
 
     # Questions that mixers ask of a whole pass, when a config is built.
 

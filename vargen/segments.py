@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen import static
 from vargen.slots import Grid, Slot
 
 PICTURE = "picture"  # the segment that the tokenizer makes
@@ -138,6 +139,6 @@ def rows_of(segments: Any, number: int, count: int) -> Any:
       number: of the segment.
       count: how many rows it has, for every example.
     """
-    if isinstance(segments, np.ndarray) and segments.ndim == 1:
+    if static.known(segments) and segments.ndim == 1:
         return np.flatnonzero(segments == number)
     return jnp.argsort(segments != number, axis=-1, stable=True)[..., :count]

@@ -1,4 +1,7 @@
-"""NumPy while everything is known before tracing, jax.numpy from then on: the one place that chooses."""
+"""NumPy while everything is known before tracing, jax.numpy from then on: the one place that chooses.
+
+Kernels, which import nothing of vargen, have theirs: `kernels/static.py`.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,24 @@ def module(*values: Any) -> ModuleType:
 def take(table: Any, index: Any) -> Any:
     """table [..., M] at `index` [...] -> [..., *index.shape]."""
     return module(table, index).asarray(table)[..., index]
+
+
+def pick(table: Any, index: Any) -> Any:
+    """table [M] or [B, M] at `index` [n] or [B, n] -> [n] or [B, n]: of each example its own where both differ."""
+    if table.ndim == index.ndim == 2:
+        return module(table, index).take_along_axis(table, index, axis=-1)
+    return take(table, index)
+
+
+def spread(values: Any, slots: Any, size: int) -> Any:
+    """`values` [m] or [B, m] put at `slots` int [m] or [B, m] of [size] or [B, size], zeros elsewhere."""
+    both = module(values, slots)
+    values, slots = both.broadcast_arrays(values, slots)
+    found = both.zeros((*slots.shape[:-1], size), values.dtype)
+    if known(found):
+        np.put_along_axis(found, slots, values, axis=-1)
+        return found
+    return jnp.put_along_axis(found, slots, values, axis=-1, inplace=False)
 
 
 def where(condition: Any, a: Any, b: Any) -> Any:

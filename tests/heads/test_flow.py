@@ -1,5 +1,6 @@
 """The flow head against a dense float64 network, written from the formulas with the parameters by name."""
 
+import functools
 import math
 
 import chex
@@ -9,11 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from parameters import noisy, normal
+from systems import arpg, himar, labels_for, mar, orthus
+from uncached import uncached
 
+from vargen import models
+from vargen.config import part
 from vargen.draws import Recorded
 from vargen.heads.flow import Flow
 from vargen.layout import Layout
-from vargen.samplers import Sampling
+from vargen.samplers import Sampling, decode
 
 B, C, D, W, HEADS = 2, 3, 6, 16, 2
 TIMES = np.repeat([0, 1, 2], [1, 4, 6])
@@ -148,15 +153,69 @@ def test_euler_with_guidance(made):
         np.testing.assert_allclose(found[b], x, rtol=1e-3, atol=2e-4)
 
 
-def test_official_times_and_refusals():
+def test_official_times():
     assert len(Flow(C, sample_steps=25, times="late").grid) == 25  # 24 passes
     np.testing.assert_allclose(Flow(C, sample_steps=4).grid, [1, 0.75, 0.5, 0.25, 0])
-    head = Flow(C, width=8, heads=2, depth=1)
-    hidden = jnp.zeros((1, 4, D))
-    layout = Layout(np.zeros(5, int), np.zeros((5, 2), int))
-    loss = lambda key: head.init({"params": key, "head": key}, hidden, hidden[..., :C], layout, method="loss")  # noqa: E731
-    with pytest.raises(ValueError, match="head flow: needs a feed whose every row predicts a slot"):
-        jax.eval_shape(loss, jax.random.key(0))
+
+
+def test_slots_in_any_sequence(made):
+    """What is told of each example's slots counts, not where their rows stand."""
+    head, params, hidden = made
+    rng, n = np.random.default_rng(4), len(TIMES)
+    target, noise, t = (
+        rng.normal(size=(B, n, C)),
+        rng.normal(size=(B, n, C)),
+        rng.uniform(size=(B, 3))[:, TIMES],
+    )
+    order = np.stack([rng.permutation(n) for _ in range(B)])
+
+    @jax.jit
+    def errors(hidden, target, times, coords, t, noise):
+        args = (hidden, target, Layout(times, coords), t, noise)
+        return head.apply({"params": params}, *args, method="errors")
+
+    told = np.tile(TIMES, (B, 1)), np.tile(COORDS, (B, 1, 1))
+    args = [
+        np.asarray(x, np.float32 if x.dtype.kind == "f" else int)
+        for x in (hidden[:B], target, *told, t, noise)
+    ]
+    expected = np.take_along_axis(np.asarray(errors(*args)), order, axis=1)
+    turned = errors(*(x[np.arange(B)[:, None], order] for x in args))
+    np.testing.assert_allclose(turned, expected, rtol=2e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("base", [mar, arpg], ids=lambda base: base.__name__)
+def test_over_other_feeds(base):
+    """Slots at places of each example's own, in steps of several sizes that are padded, and in steps of one."""
+    c = base()
+    c.tokenizer, c.head = mar().tokenizer, part("flow", depth=1, width=8, heads=2, sample_steps=3)
+    tokenizer = models.build_tokenizer(c)
+    generator = models.build_generator(c, tokenizer)
+    params = noisy(generator.init)
+    sampling = Sampling.make(guidance=2.0, temperature=0.9)
+    args = (params, None, jnp.array([1, 2]), jax.random.key(5), sampling)
+    found, order, *_ = jax.jit(functools.partial(decode, generator))(*args)
+    assert order.sizes.max() > 1
+    chex.assert_trees_all_close(found, uncached(generator, *args), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("base, whose", [(orthus, "picture"), (himar, "pivots")], ids=["segment", "round"])
+def test_inside_other_heads(base, whose):
+    """Heads of heads tell theirs what they are told of their own slots."""
+    c = base()
+    c.head.heads[whose] = part("flow", depth=1, width=8, heads=2, sample_steps=3)
+    tokenizer = models.build_tokenizer(c)
+    generator = models.build_generator(c, tokenizer)
+    labels, content = labels_for(generator, 2), tokenizer.slot.zeros(2, tokenizer.grid.size)
+
+    def both(key):
+        params, quantizer = generator.init(key), tokenizer.init(key)["quantizer"]
+        found = decode(generator, params, quantizer, labels, key, Sampling.make(guidance=2.0)).content
+        loss, _ = generator.loss(params, quantizer, content, labels, key)
+        return loss, generator.sequence.part(found, "picture")
+
+    loss, found = jax.eval_shape(both, jax.random.key(0))
+    assert loss.shape == () and found.shape == content.shape
 
 
 def test_a_step_has_one_time(made):

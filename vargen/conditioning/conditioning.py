@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from vargen.conditioning.condition import Condition
+from vargen.layers import Linen
 from vargen.segments import Segment
 
 
-class Conditioning(Protocol):
+class Conditioning(Linen, Protocol):
     """A Linen module from labels, any pytree of arrays with a leading axis of examples, to a `Condition`.
 
     Attributes:
@@ -24,19 +25,20 @@ class Conditioning(Protocol):
 
     @property
     def length(self) -> int: ...
-
-    pooled: bool
-    pads: bool
-    takes: str
-    remembers: bool
-
+    @property
+    def pooled(self) -> bool: ...
+    @property
+    def pads(self) -> bool: ...
+    @property
+    def takes(self) -> str: ...
+    @property
+    def remembers(self) -> bool: ...
     @property
     def writes(self) -> bool: ...
-
     @property
     def segment(self) -> Segment | None: ...
 
-    def parse(self, labels: Any, names: Sequence[str] = ()) -> Any:
+    def parse(self, labels: Any, /, names: Sequence[str] = ()) -> Any:
         """Labels from what a user gave; `names` are those of the classes. Raises UserError for what it can't be."""
         ...
 
@@ -44,19 +46,19 @@ class Conditioning(Protocol):
         """Labels of one example, for initialisation."""
         ...
 
-    def drop(self, labels: Any, key: Any) -> Any:
+    def drop(self, labels: Any, /, key: Any) -> Any:
         """Labels, some of them taken away at random (classifier-free guidance, arXiv 2207.12598)."""
         ...
 
-    def without(self, labels: Any) -> Any:
+    def without(self, labels: Any, /) -> Any:
         """As many labels, all of them taken away."""
         ...
 
-    def content(self, labels: Any) -> Any:
+    def content(self, labels: Any, /) -> Any:
         """The content of the segment, [B, n, *slot.shape]; where there is one."""
         ...
 
-    def learnt(self, labels: Any) -> Any:
+    def learnt(self, labels: Any, /) -> Any:
         """float32 [B, n]: 1 where that is to be learnt; where there is one."""
         ...
 
@@ -64,7 +66,7 @@ class Conditioning(Protocol):
         """What the segment's content [B, n, ...] says; where it `writes`."""
         ...
 
-    def __call__(self, labels: Any) -> Condition:
+    def __call__(self, labels: Any, /) -> Condition:
         """The condition of B labels."""
         ...
 

@@ -13,6 +13,7 @@ from vargen.feeds.rows import Rows, Step
 from vargen.layers import logical
 from vargen.layout import Layout
 from vargen.orders import Order
+from vargen.orders.order import Proposes
 
 
 class Branched(Refine):
@@ -47,7 +48,7 @@ class Branched(Refine):
         return ((0, 1), (0, 2)) if self.masked else ((0, 1),)
 
     @property
-    def redraws(self) -> str:
+    def redraws(self) -> Proposes:
         """Levels, where there is the branch that does."""
         return "level" if self.masked else "step"
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
+
+import numpy as np
 
 from vargen.feeds.rows import Rows, Step
+from vargen.layers import Linen
 from vargen.orders import Order, Ordering
+from vargen.orders.order import Proposes
 from vargen.slots import Grid
 
 
-class Feed(Protocol):
+class Feed(Linen, Protocol):
     """A Linen module that makes the rows of a whole (training) pass, and those of one step of decoding: the same rows.
 
     Attributes:
@@ -31,30 +35,43 @@ class Feed(Protocol):
       trunk: how many stages, the first ones, have no norm behind them, as others go on where they end.
       emphasis: None, or float32 [N], canonical: how much the training loss counts each slot, over the others.
       length: how many rows a cache must hold.
+      lie: [N, A], canonical: where slots lie, as heads are told.
     """
 
-    stages: tuple[str, ...]
-    rounds: int
-    cached: bool
-    takes_prefix: bool
-    takes_segments: bool
-    takes_partial: bool
-    modulates_rows: bool
-    drafts: bool
-    looks_ahead: bool
-    hides: bool
-    told: bool
-    redraws: Literal["step", "rest", "level"]
-    trunk: int
-
     @property
-    def length(self) -> int: ...
-
+    def stages(self) -> tuple[str, ...]: ...
+    @property
+    def rounds(self) -> int: ...
+    @property
+    def cached(self) -> bool: ...
+    @property
+    def takes_prefix(self) -> bool: ...
+    @property
+    def takes_segments(self) -> bool: ...
+    @property
+    def takes_partial(self) -> bool: ...
+    @property
+    def modulates_rows(self) -> bool: ...
+    @property
+    def drafts(self) -> bool: ...
+    @property
+    def looks_ahead(self) -> bool: ...
+    @property
+    def hides(self) -> bool: ...
+    @property
+    def told(self) -> bool: ...
+    @property
+    def redraws(self) -> Proposes: ...
     @property
     def branches(self) -> tuple[tuple[int, ...], ...]: ...
-
     @property
-    def emphasis(self) -> Any: ...
+    def trunk(self) -> int: ...
+    @property
+    def emphasis(self) -> np.ndarray | None: ...
+    @property
+    def length(self) -> int: ...
+    @property
+    def lie(self) -> np.ndarray: ...
 
     def reads_memory(self, stage: int) -> bool:
         """Whether rows of a stage look at `Layout.memory` instead of each other."""
@@ -139,7 +156,9 @@ class Feed(Protocol):
 class Plain:
     """What most feeds have in common: one stage whose rows look at each other, no state."""
 
-    stages = ("blocks",)
+    grid: Grid
+
+    stages: tuple[str, ...] = ("blocks",)
     rounds = 1
     takes_prefix = False
     takes_segments = False
@@ -149,7 +168,7 @@ class Plain:
     looks_ahead = False
     hides = False
     told = False
-    redraws = "step"
+    redraws: Proposes = "step"
     trunk = 0
     emphasis = None
 
@@ -157,6 +176,11 @@ class Plain:
     def branches(self) -> tuple[tuple[int, ...], ...]:
         """One, of all stages."""
         return (tuple(range(len(self.stages))),)
+
+    @property
+    def lie(self) -> np.ndarray:
+        """In the grid."""
+        return self.grid.places
 
     def reads_memory(self, stage: int) -> bool:
         """No stage does."""
@@ -209,7 +233,6 @@ class Pending(Plain):
 class Turned(Pending):
     """Those that turn rows of their own by the rotary places of H heads."""
 
-    grid: Grid
     width: int
     heads: int
 

@@ -124,11 +124,8 @@ class Pivots(Plain, nn.Module):
         first = self._first(condition)
         after = (content, first, known, told)
         rows = self._pivot_rows(content, first, known, self.most_known, after)
-        layout = dataclasses.replace(rows.layout, segments=self.grid.coords[:, 0])
         weight = 1.0 - known.astype(jnp.float32)
-        return dataclasses.replace(
-            rows, layout=layout, slots=np.arange(self.grid.size), weight=weight, rounds=(0, 1)
-        )
+        return dataclasses.replace(rows, slots=np.arange(self.grid.size), weight=weight, rounds=(0, 1))
 
     def begin(self, batch: int):
         """The pivots' hidden vectors [B, P, D], and which of them there are, bool [B, P]."""
@@ -207,7 +204,7 @@ class Pivots(Plain, nn.Module):
         # Slots that aren't known come later than all that are.
         times = jnp.pad(1 - aside.valid.astype(jnp.int32), ((0, 0), (self.buffer, 0)))
         size = self.grid.level_sizes[level]
-        layout = Layout(times, self._places(aside.slots), segments=np.full(size, level))
+        layout = Layout(times, self._places(aside.slots))
         slots = self.grid.level_starts[level] + np.arange(size)
         return Rows(self.content_norm(x), layout, slots, aside=aside, rounds=(level,))
 
@@ -221,9 +218,7 @@ class Pivots(Plain, nn.Module):
         known = jnp.where(valid[..., None], x[:, self.buffer :], take(masks, slots))
         x = jnp.concatenate([x[:, : self.buffer], put(masks, slots, known)], axis=1)
         x = x + self.decoder_positions(level * self.length + np.arange(self.length))
-        layout = Layout(
-            np.zeros(self.length, np.int32), self._places(np.arange(n)), segments=rows.layout.segments
-        )
+        layout = Layout(np.zeros(self.length, np.int32), self._places(np.arange(n)))
         return dataclasses.replace(rows, x=x, layout=layout)
 
     def _places(self, slots):

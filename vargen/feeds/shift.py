@@ -43,8 +43,7 @@ class Plan:
       carried: int: the slot whose content it carries, anything where `first`.
       targets: int: the slot that it predicts.
       row: int [ahead + n] or [B, n]: places in the whole pass, rows ahead among them.
-      segments: int: the segment of `targets`, None where there is one.
-      carried_segments: int: that of `carried`.
+      segments: int: the segment of `carried`, None where there is one.
     """
 
     first: Any
@@ -52,7 +51,6 @@ class Plan:
     targets: Any
     row: Any
     segments: Any = None
-    carried_segments: Any = None
 
     @property
     def begins(self) -> bool:
@@ -194,19 +192,13 @@ class Shift(Plain, nn.Module):
             at = jnp.minimum(at, self.grid.size - 1)
         source = static.take(sources(np.asarray(order.steps)), at)
         begins = static.known(step.start) and step.start == 0
-        carried, segments, before = source * (source > 0), None, None
-        if order.segments is not None:
-            before = static.take(order.segments, carried)
-            # In a scan places are traced, but all steps of it are of one segment.
-            known = static.known(step.start)
-            segments = static.take(order.segments, at) if known else np.full(step.size, step.segment)
+        carried = source * (source > 0)
         return Plan(
             first=source < 0,
             carried=static.take(order.slots, carried),
             targets=static.take(order.slots, at),
             row=np.arange(self.ahead + step.size) if begins else at + self.ahead,
-            segments=segments,
-            carried_segments=before,
+            segments=None if order.segments is None else static.take(order.segments, carried),
         )
 
     def _layout(self, plan: Plan, order: Order, condition, start) -> Layout:
@@ -217,14 +209,13 @@ class Shift(Plain, nn.Module):
         coords = each(coords, condition.prefix.shape[0])
         times = np.concatenate([np.arange(self.ahead), self.ahead + np.asarray(order.steps)])
         keys = key_times(times, condition.padding)
-        return Layout(static.take(times, plan.row), coords, start, keys, segments=plan.segments)
+        return Layout(static.take(times, plan.row), coords, start, keys)
 
     def _embed(self, plan: Plan, content, condition, quantizer):
         batch, carried = condition.prefix.shape[0], take(content, plan.carried)
         if self.vectors:
             carried = self.tokenizer.vectors(quantizer, carried)
-        segments = plan.carried_segments
-        x = self.content(carried) if segments is None else self.content(carried, segments)
+        x = self.content(carried) if plan.segments is None else self.content(carried, plan.segments)
         x = repeat_to(x, batch)
         first = each(jnp.asarray(plan.first)[..., None], batch)
         x = jnp.where(first, condition.prefix[:, -1:].astype(x.dtype), x)

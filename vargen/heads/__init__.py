@@ -29,7 +29,7 @@ def _segments(
     initial,
     dtype,
     weights: Annotated[tuple[float, ...], AtLeast(0)] = (),
-):
+) -> Segmented:
     """A head for each segment of a sequence, and the weighted sum of their losses.
 
     Args:
@@ -53,7 +53,7 @@ def _rounds(
     initial,
     dtype,
     weights: Annotated[tuple[float, ...], AtLeast(0)] = (),
-):
+) -> Rounds:
     """A head for each round of the feed pivots, and the weighted sum of their losses.
 
     Args:

@@ -77,7 +77,7 @@ class Codes(Plain):
         """Logits float32 [B, n, K] of hidden [B, n, D], or under guidance [] or [B, n, 1] of [2B, n, D]."""
         return guided(self.codes(hidden), guidance)
 
-    def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None) -> Sample:
+    def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None, around=None) -> Sample:
         """Draws codes int32 [B, n], see `Head.sample` and `draw`; guidance is on the logits."""
         logits = self.guided(hidden, guidance)
         codes = draw(logits, draws, settings)

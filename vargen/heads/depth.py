@@ -139,7 +139,7 @@ class Depth(OfSeveralCodes):
         """float32 [B, n], nats: log-probability of codes [B, n, Q]."""
         return jnp.sum(_picked(jax.nn.log_softmax(self.known(hidden, target, quantizer)), target), axis=-1)
 
-    def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None) -> Sample:
+    def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None, around=None) -> Sample:
         """Draws codes int32 [B, n, Q], see `Head.sample` and `draw`; guidance is on the logits of every depth."""
         codes, logits = self.drawn(hidden, draws, settings, guidance, quantizer)
         return Sample(codes, jnp.sum(_picked(jax.nn.log_softmax(logits), codes), axis=-1))

@@ -57,7 +57,7 @@ class Diffusion(Denoising):
         x = self.process.diffuse(target, t, noise)
         return self.process.terms(self.denoiser(x, t, hidden), target, x, t, noise)
 
-    def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None) -> Sample:
+    def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None, around=None) -> Sample:
         """Draws latents float32 [B, n, C] by the reverse process, see `Head.sample`.
 
         Guidance is on the predicted noise; the temperature is a factor on the noise that is added at every step.

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen.content import repeat_to
 from vargen.heads.head import Sample
 from vargen.heads.plain import OfLatents, guided, mean
 from vargen.layers import Dense, Initial, Mlp, Norm, sinusoid
@@ -176,19 +177,17 @@ class Flow(OfLatents):
         x = jnp.zeros((*hidden.shape[:2], self.channels))
         return self.network(x, jnp.zeros((1, 1)), hidden, layout)
 
-    def loss(self, hidden, target, layout=None, weight=None, train: bool = True, quantizer=None, soft=None):
+    def loss(self, hidden, target, layout, weight=None, train: bool = True, quantizer=None, soft=None):
         """Mean squared error of the velocity, see `Head.loss`; each step of `layout.times` apart, at a time of its own.
 
         Returns:
           The loss, and metrics: none.
-
-        Raises:
-          ValueError: a feed that has other rows than those that predict.
         """
-        layout = _own(layout, hidden)
         key_t, key_noise = jax.random.split(self.make_rng("head"))
         t = jax.random.uniform(key_t, (len(hidden), hidden.shape[1] + 1))
-        steps = jnp.broadcast_to(jnp.asarray(layout.times), hidden.shape[:2])
+        # Counted from the first: of a segment or a round steps may begin anywhere.
+        steps = layout.times - layout.times.min(axis=-1, keepdims=True)
+        steps = jnp.broadcast_to(jnp.asarray(steps), hidden.shape[:2])
         t = jnp.take_along_axis(t, jnp.minimum(steps, hidden.shape[1]), axis=1)
         error = self.errors(hidden, target, layout, t, jax.random.normal(key_noise, target.shape))
         return mean(error, weight), {}
@@ -208,19 +207,20 @@ class Flow(OfLatents):
         half = self.sample_steps // 2
         return np.append(np.linspace(1, 0.3, half), np.linspace(0.25, 0, half + 1)).astype(np.float32)
 
-    def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None) -> Sample:
+    def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None, around=None) -> Sample:
         """Draws latents float32 [B, n, C] of a step, see `Head.sample`.
 
         Guidance is on the velocity, of what the row with the condition has drawn so far; the temperature is a factor on
         the noise that it starts from.
         """
         noise = settings.temperature * draws.normal((self.channels,))
-        return Sample(self.flow(noise, hidden, _own(layout, hidden), guidance), None)
+        return Sample(self.flow(noise, hidden, layout, guidance), None)
 
     def flow(self, x, hidden, layout: Layout, guidance=None):
         """From noise float32 [B, n, C] at t = 1 to contents; hidden [B, n, D], or under guidance [2B, n, D]."""
         # A bound Linen module may not be called inside a plain scan: go through its pure form.
         module, variables = self.network.unbind()
+        layout = _for(layout, len(hidden))
 
         def step(x, times):
             t, after = times
@@ -233,9 +233,9 @@ class Flow(OfLatents):
         return jax.lax.scan(step, x, (times[:-1], times[1:]))[0]
 
 
-def _own(layout, hidden) -> Layout:
-    """The times and places of the rows that predict."""
-    found = -1 if layout is None else layout.times.shape[-1]
-    if found != hidden.shape[1]:
-        raise ValueError("head flow: needs a feed whose every row predicts a slot, such as refine")
-    return Layout(layout.times, layout.coords)
+def _for(layout: Layout, batch: int) -> Layout:
+    """The layout for a batch that is a multiple of its own."""
+    times, coords = (
+        repeat_to(x, batch) if x.ndim == axes else x for x, axes in ((layout.times, 2), (layout.coords, 3))
+    )
+    return Layout(times, coords)

@@ -10,6 +10,7 @@ import numpy as np
 
 from vargen.content import Noised
 from vargen.draws import Draws
+from vargen.layers import Linen
 from vargen.layout import Layout
 from vargen.slots import Slot
 
@@ -46,10 +47,11 @@ class Around(NamedTuple):
     known: jax.Array
 
 
-class Head(Protocol):
+class Head(Linen, Protocol):
     """A Linen module: a distribution over the contents of slots, given the hidden vectors of their rows.
 
     Attributes:
+      called: its name in messages.
       explicit: whether there is `log_prob`, and so top-k, top-p and scores.
       levels: None; see `JointHead`.
       shares: parameters of the generator's other parts that it is computed with too, by their names
@@ -62,13 +64,22 @@ class Head(Protocol):
       rounds: how many rounds of the feed it has parts of its own for; 1: it serves any.
     """
 
-    explicit: bool
-    around: bool
-    rounds: int
-    levels: None
-    shares: tuple[str, ...]
-    enumerable: bool
-    each_stage: bool
+    @property
+    def called(self) -> str: ...
+    @property
+    def explicit(self) -> bool: ...
+    @property
+    def around(self) -> bool: ...
+    @property
+    def rounds(self) -> int: ...
+    @property
+    def levels(self) -> None: ...
+    @property
+    def shares(self) -> tuple[str, ...]: ...
+    @property
+    def enumerable(self) -> bool: ...
+    @property
+    def each_stage(self) -> bool: ...
 
     def check(self, slot: Slot) -> None:
         """Raises ValueError for slots that hold what it doesn't model."""
@@ -82,7 +93,8 @@ class Head(Protocol):
         Args:
           hidden: [B, n, D].
           target: [B, n, *slot.shape].
-          layout: of the slots predicted: their times (which are drawn together) and places.
+          layout: of the slots predicted, [n] or [B, n]: their times, of which those of one step have one, as they are
+            drawn together; their places; and their segments, where there are several.
           weight: float32 [B, n]: how much each prediction counts; None for ones.
           train: whether dropout is on.
           quantizer: the tokenizer's quantiser parameters.
@@ -106,7 +118,7 @@ class Head(Protocol):
         Args:
           hidden: [B, n, D], or with guidance [2B, n, D]: with the condition, then without.
           draws: for [B, n].
-          layout: as for `loss`; of one step.
+          layout: of the step's slots, whose times are 0: what only fills it up comes later.
           settings: `Sampling`: temperature and filters.
           guidance: scale w of u + w (c - u), [] or for each slot [B, n, 1]; or None for no guidance.
           quantizer: the tokenizer's quantiser parameters.
@@ -126,7 +138,7 @@ class Head(Protocol):
         ...
 
 
-class JointHead(Protocol):
+class JointHead(Linen, Protocol):
     """A Linen module that draws all slots of a step together, over several passes of the whole generator.
 
     It drafts a step's contents as noise, and refines them by what each pass makes of the draft. The feed must show it
@@ -135,17 +147,26 @@ class JointHead(Protocol):
     Attributes:
       explicit, enumerable, each_stage, around: False.
       rounds: 1.
-      shares: as of `Head`.
+      called, shares: as of `Head`.
       levels: float32 [P], NumPy: the noise level of the draft in each pass, see `Noised`.
     """
 
-    explicit: bool
-    enumerable: bool
-    each_stage: bool
-    around: bool
-    rounds: int
-    shares: tuple[str, ...]
-    levels: np.ndarray
+    @property
+    def called(self) -> str: ...
+    @property
+    def explicit(self) -> bool: ...
+    @property
+    def enumerable(self) -> bool: ...
+    @property
+    def each_stage(self) -> bool: ...
+    @property
+    def around(self) -> bool: ...
+    @property
+    def rounds(self) -> int: ...
+    @property
+    def shares(self) -> tuple[str, ...]: ...
+    @property
+    def levels(self) -> np.ndarray: ...
 
     def check(self, slot: Slot) -> None:
         """Raises ValueError for slots that hold what it doesn't model."""

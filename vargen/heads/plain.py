@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -15,7 +17,7 @@ class Plain(nn.Module):
     around = False
     rounds = 1
     levels = None
-    shares = ()
+    shares: ClassVar[tuple[str, ...]] = ()
     called = ""  # in messages
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
 from vargen.content import repeat_to, take
-from vargen.heads.head import Around, Sample
+from vargen.heads.head import Around, Head, Sample
 from vargen.heads.plain import OfLatents
 from vargen.slots import Grid
 
@@ -26,7 +25,7 @@ class Rounds(OfLatents):
     """
 
     grid: Grid
-    heads: Mapping[str, nn.Module]
+    heads: Mapping[str, Head]
     weights: tuple[float, ...] = ()
 
     around = True
@@ -63,8 +62,9 @@ class Rounds(OfLatents):
         for level, name in enumerate(ROUNDS):
             own = self._slots(level)
             weights = None if weight is None else weight[:, own]
+            told = layout.part(np.arange(own.start, own.stop))
             loss, more = self.heads[name].loss(
-                hidden[:, own], target[:, own], None, weights, train, quantizer
+                hidden[:, own], target[:, own], told, weights, train, quantizer
             )
             total = total + (self.weights[level] if self.weights else 1.0) * loss
             metrics |= {f"{name}_{key}": x for key, x in dict(more, loss=loss).items()}
@@ -75,7 +75,7 @@ class Rounds(OfLatents):
         level = int(np.reshape(layout.segments, -1)[0])
         part, own = self.heads[ROUNDS[level]], self._slots(level)
         slots = jnp.clip(around.slots - own.start, 0, own.stop - own.start - 1)
-        args = (None, settings, guidance, quantizer)
+        args = (layout, settings, guidance, quantizer)
         if part.around:
             draws = draws.at(
                 jnp.broadcast_to(jnp.arange(own.start, own.stop), (len(slots), own.stop - own.start))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import numpy as np
 
 from vargen.content import take
-from vargen.heads.head import Sample
+from vargen.heads.head import Head, Sample
 from vargen.heads.plain import Plain
 from vargen.segments import PICTURE, Segment, Slots, rows_of
 
@@ -23,7 +22,7 @@ class Segmented(Plain):
       weights: of their losses, in that layout; none: 1 each.
     """
 
-    heads: Mapping[str, nn.Module]
+    heads: Mapping[str, Head]
     segments: tuple[Segment, ...]
     weights: tuple[float, ...] = ()
 
@@ -67,7 +66,7 @@ class Segmented(Plain):
             loss, more = head.loss(
                 take(hidden, rows),
                 take(target[segment.name], rows),
-                None,
+                layout.part(rows),
                 own,
                 train,
                 quantizer,
@@ -77,10 +76,10 @@ class Segmented(Plain):
             metrics |= {f"{segment.name}_{name}": x for name, x in dict(more, loss=loss).items()}
         return total, metrics
 
-    def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None) -> Sample:
+    def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None, around=None) -> Sample:
         """Draws contents of one segment's slots, zeros in those of the others, see `Head.sample`."""
         number = int(np.reshape(layout.segments, -1)[0])
         name = self.segments[number].name
-        drawn = self.heads[name].sample(hidden, draws, None, settings, guidance, quantizer).content
+        drawn = self.heads[name].sample(hidden, draws, layout, settings, guidance, quantizer).content
         content: dict[str, Any] = {s.name: s.slot.zeros(*draws.shape) for s in self.segments}
         return Sample(content | {name: drawn}, None)

@@ -75,7 +75,7 @@ class Staged(OfSeveralCodes):
             for d, (code, norm) in enumerate(self._pairs())
         )
 
-    def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None) -> Sample:
+    def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None, around=None) -> Sample:
         """Draws the code int32 [B, n] after the last of the stages in hidden [B, n, s, D]; see `Head.each_stage`."""
         last = hidden.shape[-2] - 1
         x = self.norms[last](hidden[..., last, :])

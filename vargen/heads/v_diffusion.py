@@ -76,7 +76,7 @@ class VDiffusion(Denoising):
         v = self.denoiser(signal * target + spread * noise, t, hidden)
         return jnp.mean((signal * noise - spread * target - v) ** 2, axis=-1)
 
-    def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None) -> Sample:
+    def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None, around=None) -> Sample:
         """Draws latents float32 [B, n, C], see `Head.sample`.
 
         Guidance is on the velocity; the temperature is a factor on the noise that it starts with.

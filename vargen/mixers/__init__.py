@@ -18,7 +18,7 @@ from vargen.mixers.ssd import SSD, VSSD
 from vargen.mixers.ssm_2d import SSM2D
 
 
-def _chain(mixers, grid, width, kernel_init, out_init, dtype):
+def _chain(mixers, grid, width, kernel_init, out_init, dtype) -> Chain:
     """Mixers one after another.
 
     Args:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.layers import Dense, Initial, Mlp, Norm, logical
+from vargen.mixers.mixer import Mixer
 from vargen.mixers.rollback import mix
 
 # gamma (mixer, mlp), scale (mixer, mlp), shift (mixer, mlp): the official VAR code's order.
@@ -44,7 +45,7 @@ class Block(nn.Module):
       dtype: compute dtype.
     """
 
-    mixer: nn.Module
+    mixer: Mixer
     width: int
     mlp: str
     mlp_width: int

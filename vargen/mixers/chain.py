@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 
 from vargen.layout import Layout
+from vargen.mixers.mixer import Mixer
 
 
 class Chain(nn.Module):
@@ -16,7 +17,7 @@ class Chain(nn.Module):
       mixers: already built.
     """
 
-    mixers: tuple[nn.Module, ...]
+    mixers: tuple[Mixer, ...]
 
     @property
     def keeps_rows(self) -> bool:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen import static
 from vargen.layers import Dense, Norm, logical
 from vargen.layout import Layout
 from vargen.limits import SIZE, Between, OneOf
@@ -158,9 +159,9 @@ class Mamba(nn.Module):
         both = [(rows, inverse(rows)) for rows in there]
         if not self.alternate:
             return both
-        if isinstance(layout.layer, (int, np.integer)):
+        if static.known(layout.layer):
             return [both[layout.layer % len(both)]]
-        if all(isinstance(rows, np.ndarray) and np.array_equal(rows, there[0]) for rows in there):
+        if static.known(*there) and all(np.array_equal(rows, there[0]) for rows in there):
             return both[:1]
         # Under a scan over layers the layer is traced: all paths are kept, and one taken.
         return [

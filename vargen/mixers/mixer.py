@@ -6,10 +6,11 @@ from typing import Any, Protocol
 
 import jax
 
+from vargen.layers import Linen
 from vargen.layout import Layout
 
 
-class Mixer(Protocol):
+class Mixer(Linen, Protocol):
     """A Linen module with a parallel form (no cache) and a cached form, equal for every layout that `check` takes.
 
     Attributes:

@@ -66,10 +66,9 @@ def sequence(path: str, steps, coords, grid: Grid):
     Returns:
       int [N] or [B, N], a permutation: NumPy where `steps` and `coords` are, or where no step has two rows.
     """
-    if steps.shape[-1] == 1 or (isinstance(steps, np.ndarray) and np.all(np.diff(steps) > 0)):
+    if steps.shape[-1] == 1 or (static.known(steps) and np.all(np.diff(steps) > 0)):
         return np.arange(steps.shape[-1])
-    static = isinstance(steps, np.ndarray) and isinstance(coords, np.ndarray)
-    module = np if static else jnp
+    module = static.module(steps, coords)
     steps, coords = module.asarray(steps), module.asarray(coords)
     # On a grid of several levels a step is a level (`check_paths`); elsewhere there is one level.
     level = module.minimum(steps, len(grid.levels) - 1)
@@ -82,14 +81,12 @@ def sequence(path: str, steps, coords, grid: Grid):
 
 def inverse(permutation):
     """Where each row is in a sequence; NumPy where that is."""
-    if isinstance(permutation, np.ndarray):
-        return np.argsort(permutation)
-    return jnp.argsort(permutation, axis=-1)
+    return static.module(permutation).argsort(permutation, axis=-1)
 
 
 def take_rows(x, permutation):
     """x [B, N, D] at rows [N] or [B, N]: [B, N, D]."""
-    if isinstance(permutation, np.ndarray) and np.array_equal(permutation, np.arange(x.shape[1])):
+    if static.known(permutation) and np.array_equal(permutation, np.arange(x.shape[1])):
         return x
     if permutation.ndim == 1:
         return jnp.take(x, permutation, axis=1)
@@ -165,7 +162,7 @@ def to_grid(x, coords, grid: Grid):
     """
     (height, width), n = grid.levels[0], x.shape[1]
     size = grid.frames * height * width
-    module = np if isinstance(coords, np.ndarray) else jnp
+    module = static.module(coords)
     index = coords[..., -2] * width + coords[..., -1]
     if grid.frames > 1 and coords.shape[-1] > 2:
         index = index + coords[..., 0] * height * width

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen import static
 from vargen.layout import Layout
 
 
@@ -45,7 +46,7 @@ def place_conv(x, kernel, bias, layout: Layout) -> jax.Array:
         if (down, across) == (half, half):
             continue
         index, found = _neighbour(layout, (down - half, across - half))
-        if isinstance(found, np.ndarray) and not found.any():
+        if static.known(found) and not found.any():
             continue
         there = rows[:, index] if index.ndim == 1 else jnp.take_along_axis(rows, index[..., None], axis=1)
         y = y + kernel[down, across] * jnp.where(found[..., None], there, 0.0)
@@ -56,11 +57,7 @@ def whole_grids(layout: Layout) -> tuple[int, int, int, int] | None:
     """(rows that lie nowhere, frames, height, width) where after the former all steps are whole frames, row by
     row; None where that isn't so, or isn't known before tracing."""
     coords, steps = layout.coords, layout.times
-    if (
-        not (isinstance(coords, np.ndarray) and isinstance(steps, np.ndarray))
-        or coords.ndim > 2
-        or steps.ndim > 1
-    ):
+    if not static.known(coords, steps) or coords.ndim > 2 or steps.ndim > 1:
         return None
     prefix = int(np.sum(coords.min(axis=-1) < 0))
     coords, steps = coords[prefix:], steps[prefix:]
@@ -81,8 +78,7 @@ def whole_grids(layout: Layout) -> tuple[int, int, int, int] | None:
 
 def _neighbour(layout: Layout, offset):
     """Index [.., N] of the row of the same step that lies `offset` away, and whether there is one."""
-    static = isinstance(layout.coords, np.ndarray) and isinstance(layout.times, np.ndarray)
-    module = np if static else jnp
+    module = static.module(layout.coords, layout.times)
     coords, steps = module.asarray(layout.coords), module.asarray(layout.times)
     away = np.zeros(coords.shape[-1], np.int32)
     away[-2:] = offset

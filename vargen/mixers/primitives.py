@@ -5,9 +5,7 @@ A compiler that splits programs over devices can't look into a kernel; without a
 
 from __future__ import annotations
 
-import numpy as np
-
-from vargen import kernels, sharding
+from vargen import kernels, sharding, static
 from vargen.kernels import merge as merge
 
 ROWS = ("batch", None, "heads", None)
@@ -18,11 +16,11 @@ def step_attention(q, k, v, q_step, k_step, **options):
     # Query heads must not be split from their key heads.
     heads = "heads" if sharding.splits("heads", k.shape[2]) else None
     rows = ("batch", None, heads, None)
-    steps = [s for s in (q_step, k_step) if not isinstance(s, np.ndarray)]
+    steps = [s for s in (q_step, k_step) if not static.known(s)]
 
     def run(q, k, v, *steps):
         traced = iter(steps)
-        pair = [s if isinstance(s, np.ndarray) else next(traced) for s in (q_step, k_step)]
+        pair = [s if static.known(s) else next(traced) for s in (q_step, k_step)]
         return kernels.step_attention(q, k, v, *pair, **options)
 
     names = [rows] * 3 + [_of_steps(s) for s in steps]

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from vargen import static
 from vargen.layers import Dense
 from vargen.layout import Layout
 from vargen.limits import COUNT
@@ -88,7 +89,7 @@ def runs(layout: Layout, cached: bool) -> list[tuple[int, int, bool]]:
       its rows sees those up to itself, where otherwise all rows of a run see each other.
     """
     steps = layout.times
-    if not isinstance(steps, np.ndarray) or steps.ndim != 1:
+    if not static.known(steps) or steps.ndim != 1:
         if cached:
             return [(0, steps.shape[-1], False)]
         raise ValueError("mixer: expected steps known before tracing, the same for all examples")

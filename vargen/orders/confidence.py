@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vargen.limits import AtLeast, Between, OneOf
-from vargen.orders.order import Order, Ordering, cut
+from vargen.orders.order import Order, Plain, Proposes, cut
 from vargen.orders.schedules import COUNTS, CURVES, check_steps, share
 from vargen.slots import Grid
 
 
 @dataclasses.dataclass(frozen=True)
-class Confidence(Ordering):
+class Confidence(Plain):
     """Every step draws all slots that are unknown, and keeps those of which the model is surest (MaskGIT, arXiv
     2202.04200, section 3.2).
 
@@ -46,7 +46,7 @@ class Confidence(Ordering):
     masks: str = "counted"
     random: bool = True
     random_decoding: bool = True
-    proposes: Literal["step", "rest", "level"] = "rest"
+    proposes: Proposes = "rest"
 
     def training(self, key: Any, content: Any, progress: Any = None) -> Order:
         """Slots [B, N]; steps [B, N] are 0 where known and 1 where predicted."""

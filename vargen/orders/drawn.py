@@ -14,7 +14,7 @@ import numpy as np
 
 from vargen.limits import SHARE, Between, FineTuned, OneOf
 from vargen.orders.fixed import Fixed, raster
-from vargen.orders.order import Order, Ordering, cut
+from vargen.orders.order import Order, Plain, cut
 from vargen.orders.schedules import SCHEDULES, check_steps, cosine_sizes
 from vargen.slots import Grid
 
@@ -57,7 +57,7 @@ def scheduled(
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomSets(Ordering):
+class RandomSets(Plain):
     """Random sets of slots (MAR, arXiv 2406.11838): a random sequence, cut by a cosine schedule.
 
     In training the first slots of the sequence are known and the rest predicted; the masked ratio is drawn
@@ -93,7 +93,7 @@ class RandomSets(Ordering):
 
 
 @dataclasses.dataclass(frozen=True)
-class Random(Ordering):
+class Random(Plain):
     """A random sequence for every example: one slot a step in training, several in decoding (RandAR, ARPG).
 
     Attributes:
@@ -118,7 +118,7 @@ class Random(Ordering):
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomToRaster(Ordering):
+class RandomToRaster(Plain):
     """Random sequences in training that become the raster one (RAR, arXiv 2411.00776, section 3.3).
 
     An example's sequence is random with a probability that is 1 until the share `start` of the training, falls

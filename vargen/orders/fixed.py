@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vargen.orders.order import Order, Ordering
+from vargen.orders.order import Order, Plain
 from vargen.slots import Grid
 
 
@@ -27,7 +27,7 @@ def frames(grid: Grid) -> Order:
 
 
 @dataclasses.dataclass(frozen=True)
-class Fixed(Ordering):
+class Fixed(Plain):
     """An order that is the same for every example, in training and decoding.
 
     Attributes:

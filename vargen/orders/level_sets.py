@@ -11,7 +11,7 @@ import numpy as np
 
 from vargen.limits import Between, OneOf
 from vargen.orders.drawn import masked_share, random_slots
-from vargen.orders.order import Order, Ordering
+from vargen.orders.order import Order, Plain
 from vargen.orders.schedules import check_steps, cosine_sizes
 from vargen.slots import Grid
 
@@ -19,7 +19,7 @@ RATIOS = ("normal", "cosine")
 
 
 @dataclasses.dataclass(frozen=True)
-class LevelSets(Ordering):
+class LevelSets(Plain):
     """Each level in random sets by a cosine schedule, one level after another.
 
     In training every level has some slots known and the rest predicted: steps are 2k of those of level k that are

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.orders.order import Order, Ordering, cut
+from vargen.orders.order import Order, Plain, Proposes, cut
 from vargen.slots import Grid
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskedLevels(Ordering):
+class MaskedLevels(Plain):
     """Next-scale prediction, with steps inside a level.
 
     The first step of a level draws all of its slots and keeps those of which the model is surest: the likeliest in the
@@ -30,7 +30,7 @@ class MaskedLevels(Ordering):
     schedule: tuple[tuple[int, ...], ...]
     random: bool = True
     random_decoding: bool = True
-    proposes: Literal["step", "rest", "level"] = "level"
+    proposes: Proposes = "level"
 
     def training(self, key: Any, content: Any, progress: Any = None) -> Order:
         """Slots [B, N], level by level; steps [B, N] are 2 l for known slots of level l, and 2 l + 1 for masked ones.

@@ -13,6 +13,9 @@ from vargen.slots import Grid
 if TYPE_CHECKING:
     from vargen.draws import Draws
 
+# What a step of decoding looks at, see `Ordering`.
+Proposes = Literal["step", "rest", "level"]
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -79,17 +82,22 @@ class Ordering(Protocol):
         many as these: which, says `revise`.
     """
 
-    grid: Grid
-    random: bool = False
-    random_decoding: bool = False
-    proposes: Literal["step", "rest", "level"] = "step"
-    foretold: bool = False
-    partial: bool = False
-    by_level: bool = False
-
     @property
-    def most_known(self) -> int:
-        return self.grid.size
+    def grid(self) -> Grid: ...
+    @property
+    def random(self) -> bool: ...
+    @property
+    def random_decoding(self) -> bool: ...
+    @property
+    def foretold(self) -> bool: ...
+    @property
+    def partial(self) -> bool: ...
+    @property
+    def most_known(self) -> int: ...
+    @property
+    def by_level(self) -> bool: ...
+    @property
+    def proposes(self) -> Proposes: ...
 
     def training(self, key: Any, content: Any, progress: Any = None) -> Order:
         """The order of a training pass: what is predicted from what.
@@ -118,16 +126,14 @@ class Ordering(Protocol):
 
     def scheduled(self, schedule: tuple[tuple[int, ...], ...]) -> Ordering:
         """The ordering with so many slots kept by each step of each part; raises ValueError where it has no parts."""
-        raise ValueError(
-            "sampling.schedule: expected none, as this order has no steps inside levels, found one"
-        )
+        ...
 
     def around(self, order: Order, kept: np.ndarray) -> Order:
         """An order of `decoding` where some slots, bool [N], hold what they do whatever is drawn there."""
-        return order
+        ...
 
     def revise(self, order: Order, step: Any, slots: Any, sample: Any, draws: Draws) -> Any:
-        """Where steps propose more than they keep: how much each proposal is worth, float32 [B, n]; here its score.
+        """Where steps propose more than they keep: how much each proposal is worth, float32 [B, n].
 
         The step keeps the slots of the greatest worth. The others are unknown again, and are drawn anew in later steps.
 
@@ -138,4 +144,35 @@ class Ordering(Protocol):
           sample: what the head drew for them, `Sample` of [B, n].
           draws: the step's, for [B, n].
         """
+        ...
+
+
+class Plain:
+    """What most orders have in common: the same for all examples, all of whose slots are predicted, one step by one."""
+
+    grid: Grid
+    random: bool = False
+    random_decoding: bool = False
+    foretold: bool = False
+    partial: bool = False
+    by_level: bool = False
+    proposes: Proposes = "step"
+
+    @property
+    def most_known(self) -> int:
+        """Up to all slots."""
+        return self.grid.size
+
+    def scheduled(self, schedule: tuple[tuple[int, ...], ...]) -> Ordering:
+        """There are no parts."""
+        raise ValueError(
+            "sampling.schedule: expected none, as this order has no steps inside levels, found one"
+        )
+
+    def around(self, order: Order, kept: np.ndarray) -> Order:
+        """The order as it is."""
+        return order
+
+    def revise(self, order: Order, step: Any, slots: Any, sample: Any, draws: Draws) -> Any:
+        """A proposal is worth its score."""
         return sample.score

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.limits import Between
-from vargen.orders.order import Order, Ordering
+from vargen.orders.order import Order, Plain
 from vargen.slots import Grid
 
 
 @dataclasses.dataclass(frozen=True)
-class SegmentOrder(Ordering):
+class SegmentOrder(Plain):
     """One slot a step, segment after segment, in one of several sequences of them (words first, or the picture).
 
     Attributes:

@@ -11,12 +11,12 @@ import numpy as np
 
 from vargen.limits import SHARE, Between
 from vargen.orders.fixed import Fixed, levels
-from vargen.orders.order import Order, Ordering
+from vargen.orders.order import Order, Plain
 from vargen.slots import Grid
 
 
 @dataclasses.dataclass(frozen=True)
-class SomeLevels(Ordering):
+class SomeLevels(Plain):
     """Next-scale prediction over levels drawn anew for each update (FlexVAR, arXiv 2502.20313, official code).
 
     A set is the usual one with probability `usual_share`, else so many of each group, at random. Then up to four of it

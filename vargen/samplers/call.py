@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +14,16 @@ from vargen.feeds.rows import Step
 from vargen.orders import Order
 from vargen.samplers.settings import Sampling
 
+if TYPE_CHECKING:
+    from vargen.generator import Generator
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Call:
     """What stays the same through the decoding of one batch.
 
     Attributes:
-      generator: the `Generator`.
+      generator: it.
       params, quantizer: its parameters, and the tokenizer's quantiser's.
       condition, modulations: of the labels; under guidance with the label, then without.
       order: the order of generation.
@@ -34,7 +37,7 @@ class Call:
       unseen: None, or bool [B, N]: slots whose codes a third kind of rows doesn't see, without a condition too.
     """
 
-    generator: Any
+    generator: Generator
     params: Any
     quantizer: Any
     condition: Any

@@ -193,7 +193,8 @@ def _no_scores(call: Call) -> jax.Array | None:
     def sample():
         if call.generator.head.levels is None:
             draws = call.draws.of(0) if call.generator.ordering.proposes != "step" else call.draws
-            return call.head("sample", hidden, draws, None, call.sampling, guidance, call.quantizer)
+            layout = call.generator.layout_of(call.order, call.order.slots)
+            return call.head("sample", hidden, draws, layout, call.sampling, guidance, call.quantizer)
         draft = call.head("start", call.draws, call.sampling)
         return call.head("refine", hidden, draft, 0, call.sampling, guidance)
 

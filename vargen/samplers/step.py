@@ -61,15 +61,15 @@ def at_once(call: Call, decoding: Decoding, step: Step, slots, draws: Draws, gui
       The `Sample`, the cache, and the feed's state.
     """
     head = call.generator.head
+    layout = call.generator.layout_of_step(call.order, step)
+    around = Around(slots, decoding.content, known_before(call, step)) if head.around else None
     samples: list[Sample] = []
 
     def draw(hidden, rows):
         """Draws from the hidden vectors; the rows, told what was drawn of their slots."""
-        branch = rows.layout.branch
-        how = (rows.layout, call.sampling.of_step(step.size), guidance, call.quantizer)
-        if head.around:
-            how = (*how, Around(slots, decoding.content, known_before(call, step)))
-        samples.append(call.head("sample", hidden, call.draws if head.around else draws, *how, branch=branch))
+        how = (layout, call.sampling.of_step(step.size), guidance, call.quantizer, around)
+        own = call.draws if head.around else draws
+        samples.append(call.head("sample", hidden, own, *how, branch=rows.layout.branch))
         if rows.content is None:
             return rows
         told = rows.content.at[..., len(samples) - 1].set(samples[-1].content)

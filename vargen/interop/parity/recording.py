@@ -28,7 +28,7 @@ class Logits(Categorical):
     """Its score is all that it knew when it drew: [B, n, R + 2, K], the logits of the R conditions, then those after
     guidance, then after temperature and filters."""
 
-    def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None) -> Sample:
+    def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None, around=None) -> Sample:
         """As `Categorical.sample`."""
         codes = super().sample(hidden, draws, layout, settings, guidance).content
         kinds = 1 if guidance is None else 3 if isinstance(guidance, tuple) else 2

@@ -28,7 +28,7 @@ def matches(golden: Golden) -> bool:
 class Logits(Depth):
     """Its score is what it knew when it drew: [B, n, Q, 2, K], the logits, and these after temperature and filters."""
 
-    def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None) -> Sample:
+    def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None, around=None) -> Sample:
         """As `Depth.sample`."""
         codes, logits = self.drawn(hidden, draws, settings, guidance, quantizer)
         return Sample(codes, jnp.stack([logits, filtered(logits, settings)], axis=-2))

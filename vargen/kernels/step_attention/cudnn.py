@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen.kernels import static
+
 
 def attend(q, k, v, low, high, *, scale: float):
     """[B, N, H, D] by `jax.nn.dot_product_attention` with its own gradient; arguments as `reference.attend`.
@@ -18,9 +20,9 @@ def attend(q, k, v, low, high, *, scale: float):
         raise ValueError(
             f"step_attention: implementation 'cudnn': expected bfloat16 or float16, found {q.dtype}"
         )
-    static = isinstance(low, np.ndarray) and not low.any()
-    causal = static and n == m and np.array_equal(high, np.arange(1, n + 1))
-    padded = static and high[0] > 0 and np.all(high == high[0])
+    first = static.known(low) and not low.any()
+    causal = first and n == m and np.array_equal(high, np.arange(1, n + 1))
+    padded = first and high[0] > 0 and np.all(high == high[0])
     if not (causal or padded):
         raise ValueError(
             "step_attention: implementation 'cudnn': expected static steps under which every query sees the same "

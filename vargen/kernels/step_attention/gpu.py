@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
+from vargen.kernels import static
 from vargen.kernels.step_attention.spans import edges
 
 LOG2_E = 1.4426950408889634  # the hardware's exponential has base 2
@@ -218,9 +219,10 @@ class _Plan:
         self.q_blocks, self.k_blocks = pl.cdiv(n, self.q_block), pl.cdiv(m, self.k_block)
         self.n, self.m = self.q_blocks * self.q_block, self.k_blocks * self.k_block
         self.heads_per_group = q.shape[2] // k.shape[2]
-        module = np if isinstance(low, np.ndarray) else jnp
         pad = ((0, 0), (0, self.n - n))
-        self.low, self.high = (module.pad(x.reshape(-1, n), pad).astype(np.int32) for x in (low, high))
+        self.low, self.high = (
+            static.module(low).pad(x.reshape(-1, n), pad).astype(np.int32) for x in (low, high)
+        )
         self.bounds = jnp.stack([self.low, self.high], axis=1)
         self.examples = self.bounds.shape[0]
         self.interpret = interpret

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen.kernels import static
+
 # Flags of a visit: see `visits`.
 FIRST, LAST, ACTIVE, PARTIAL = 1, 2, 4, 8
 
@@ -35,7 +37,7 @@ class Spans:
     @property
     def static(self) -> bool:
         """Whether the spans are known before tracing."""
-        return isinstance(self.low, np.ndarray)
+        return static.known(self.low)
 
 
 def spans(q_step, k_step, *, strict: bool, window: int | None, sorted_already: bool) -> Spans:
@@ -43,12 +45,11 @@ def spans(q_step, k_step, *, strict: bool, window: int | None, sorted_already: b
 
     Queries are sorted too: blocks of them then see few blocks of keys.
     """
-    static = all(isinstance(s, np.ndarray) and s.ndim == 1 for s in (q_step, k_step))
     q_order = None if sorted_already or q_step.shape[-1] == 1 else _order(q_step)
     k_order = None if sorted_already else _order(k_step)
     q_step, k_step = _take(q_step, q_order), _take(k_step, k_order)
     last = q_step - 1 if strict else q_step
-    if static:
+    if static.known(q_step, k_step) and q_step.ndim == k_step.ndim == 1:
         high = np.searchsorted(k_step, last, side="right")
         low = np.zeros_like(high) if window is None else np.searchsorted(k_step, q_step - window, side="left")
         return Spans(np.minimum(low, high).astype(np.int32), high.astype(np.int32), q_order, k_order)
@@ -69,7 +70,7 @@ def spans(q_step, k_step, *, strict: bool, window: int | None, sorted_already: b
 
 def _order(steps):
     """The stable permutation that sorts; None where it is known to change nothing."""
-    if not isinstance(steps, np.ndarray):
+    if not static.known(steps):
         return jnp.argsort(steps, axis=-1, stable=True)
     if np.all(np.diff(steps, axis=-1) >= 0):
         return None
@@ -79,7 +80,7 @@ def _order(steps):
 def _take(steps, order):
     if order is None:
         return steps
-    module = np if isinstance(order, np.ndarray) else jnp
+    module = static.module(order)
     return module.take_along_axis(module.asarray(steps), order, axis=-1)
 
 
@@ -107,7 +108,7 @@ def edges(low, high, q_block: int, k_block: int, k_blocks: int, *, of_keys: bool
       q_block, k_block: block sizes.
       k_blocks: number of blocks of keys.
     """
-    module = np if isinstance(low, np.ndarray) else jnp
+    module = static.module(low)
     low, high = (x.reshape(*x.shape[:-1], -1, q_block) for x in (low, high))
     empty = low >= high
     first = module.where(empty, k_blocks * k_block, low).min(-1)
@@ -144,7 +145,7 @@ def visits(edges, most: int | None = None):
       int32 [3, P]: row, column, and flags (FIRST, LAST of its row; ACTIVE; PARTIAL: needs the mask). With
       NumPy edges P is the number of visits; else `most`, and what is beyond repeats the last visit, inactive.
     """
-    module = np if isinstance(edges, np.ndarray) else jnp
+    module = static.module(edges)
     start, full_start, full_stop, stop = (edges[:, i] for i in range(4))
     count = module.maximum(stop - start, 1)
     ends = module.cumsum(count)

@@ -17,6 +17,7 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from vargen.kernels import static
 from vargen.kernels.step_attention.spans import ACTIVE, FIRST, LAST, PARTIAL, edges, visits
 
 LANES = 128
@@ -261,9 +262,9 @@ class _Plan:
     def __init__(self, low, high, n, m):
         self.q_block, self.k_block = block_sizes(low, high, n, m)
         self.n, self.m = n + -n % self.q_block, m + -m % self.k_block
-        module = np if isinstance(low, np.ndarray) else jnp
         low, high = (
-            module.pad(x.reshape(-1, n), ((0, 0), (0, self.n - n))).astype(np.int32) for x in (low, high)
+            static.module(low).pad(x.reshape(-1, n), ((0, 0), (0, self.n - n))).astype(np.int32)
+            for x in (low, high)
         )
         self.low, self.high = low, high
         self.bounds = jnp.stack([low, high], axis=1)
@@ -272,7 +273,7 @@ class _Plan:
         """int32 [1 or B, 3, P]: see `visits`."""
         blocks = self.m // self.k_block
         table = edges(self.low, self.high, self.q_block, self.k_block, blocks, of_keys=of_keys)
-        if isinstance(table, np.ndarray):
+        if static.known(table):
             return jnp.asarray(visits(table[0])[None])
         return jax.vmap(lambda t: visits(t, blocks * (self.n // self.q_block)))(table)
 
@@ -300,7 +301,7 @@ class _Plan:
 def block_sizes(low, high, n: int, m: int) -> tuple[int, int]:
     """Sizes of the blocks of queries and keys, multiples of 128: the cheapest of a few by the area visited."""
     fits = lambda length: [s for s in SIZES if s < length + LANES]  # noqa: E731
-    if not isinstance(low, np.ndarray):
+    if not static.known(low):
         return fits(n)[-1], fits(m)[-1]
 
     def cost(q_block, k_block):

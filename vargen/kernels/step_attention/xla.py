@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen.kernels import static
 from vargen.kernels.step_attention.reference import product, visible
 
 # Queries per block: at least, so that matrix products stay large; at most, so that a block's logits stay small.
@@ -74,7 +75,7 @@ class Block:
 
 def few_blocks(low, high) -> list[Block]:
     """The blocks of queries where they are known and few; else none."""
-    if not isinstance(low, np.ndarray) or len(low) > WRITTEN_OUT * LARGEST:
+    if not static.known(low) or len(low) > WRITTEN_OUT * LARGEST:
         return []
     found = blocks(low, high)
     return found if len(found) <= WRITTEN_OUT else []

@@ -1,0 +1,142 @@
+"""Every registered part as the protocol of its axis: for mypy alone, which `make lint` runs over this file.
+
+A function takes a part of each registered name and gives them all as the protocol: one whose attribute or signature
+differs is an error there. What a part lacks altogether mypy can't see, as to it a Linen module has every attribute
+(`nn.Module.__getattr__`); `test_protocols.py` sees that, and that no part is missing here.
+"""
+
+from vargen import conditioning, feeds, heads, mixers, orders, tokenizers
+from vargen.conditioning import Conditioning
+from vargen.feeds import Feed
+from vargen.heads import Head, JointHead
+from vargen.mixers import Mixer
+from vargen.orders import Ordering
+from vargen.tokenizers.jpeg import Jpeg
+from vargen.tokenizers.tokenizer import Tokenizer
+
+
+def every_conditioning(
+    caption: conditioning.CaptionEmbedding,
+    label: conditioning.LabelEmbedding,
+    prompt: conditioning.Prompt,
+    text: conditioning.Text,
+    word_memory: conditioning.WordMemory,
+    words: conditioning.WordEmbedding,
+) -> list[Conditioning]:
+    return [caption, label, prompt, text, word_memory, words]
+
+
+def every_feed(
+    branched: feeds.Branched,
+    instruct: feeds.Instruct,
+    mask: feeds.Mask,
+    noisy: feeds.Noisy,
+    pivots: feeds.Pivots,
+    query: feeds.Query,
+    refine: feeds.Refine,
+    shift: feeds.Shift,
+    staged: feeds.Staged,
+) -> list[Feed]:
+    return [branched, instruct, mask, noisy, pivots, query, refine, shift, staged]
+
+
+def every_head(
+    categorical: heads.Categorical,
+    depth: heads.Depth,
+    diffusion: heads.Diffusion,
+    dit: heads.Dit,
+    flow: heads.Flow,
+    masked_lm: heads.MaskedLM,
+    rounds: heads.Rounds,
+    segments: heads.Segmented,
+    staged: heads.Staged,
+    v_diffusion: heads.VDiffusion,
+) -> list[Head]:
+    return [categorical, depth, diffusion, dit, flow, masked_lm, rounds, segments, staged, v_diffusion]
+
+
+def every_joint_head(
+    epsilon: heads.Epsilon,
+    velocity: heads.Velocity,
+) -> list[JointHead]:
+    return [epsilon, velocity]
+
+
+def every_mixer(
+    attention: mixers.Attention,
+    axial: mixers.Axial,
+    chain: mixers.Chain,
+    conv_s5: mixers.ConvS5,
+    gla: mixers.GLA,
+    lightnet: mixers.LightNet,
+    linear: mixers.LinearAttention,
+    mamba: mixers.Mamba,
+    mamba_2d: mixers.Mamba2D,
+    manhattan: mixers.Manhattan,
+    retention: mixers.Retention,
+    s5: mixers.S5,
+    ssd: mixers.SSD,
+    ssm_2d: mixers.SSM2D,
+    vssd: mixers.VSSD,
+) -> list[Mixer]:
+    return [
+        attention,
+        axial,
+        chain,
+        conv_s5,
+        gla,
+        lightnet,
+        linear,
+        mamba,
+        mamba_2d,
+        manhattan,
+        retention,
+        s5,
+        ssd,
+        ssm_2d,
+        vssd,
+    ]
+
+
+def every_order(
+    cells: orders.Fixed,
+    chunks: orders.Fixed,
+    confidence: orders.Confidence,
+    frames: orders.Fixed,
+    level_sets: orders.LevelSets,
+    levels: orders.Fixed,
+    masked_levels: orders.MaskedLevels,
+    random: orders.Random,
+    random_sets: orders.RandomSets,
+    random_to_raster: orders.RandomToRaster,
+    raster: orders.Fixed,
+    segments: orders.SegmentOrder,
+    some_levels: orders.SomeLevels,
+) -> list[Ordering]:
+    return [
+        cells,
+        chunks,
+        confidence,
+        frames,
+        level_sets,
+        levels,
+        masked_levels,
+        random,
+        random_sets,
+        random_to_raster,
+        raster,
+        segments,
+        some_levels,
+    ]
+
+
+def every_tokenizer(
+    jpeg: Jpeg,
+    kl: tokenizers.KL,
+    multiscale_vq: tokenizers.MultiScaleVQ,
+    pyramid_kl: tokenizers.PyramidKL,
+    pyramid_vq: tokenizers.PyramidVQ,
+    rq: tokenizers.RQ,
+    vq: tokenizers.VQ,
+) -> list[Tokenizer]:
+    return [jpeg, kl, multiscale_vq, pyramid_kl, pyramid_vq, rq, vq]
