@@ -112,10 +112,10 @@ def drafted(generator, params, hidden_of, content, labels, order, slots, draws, 
     head = generator.head.bind({"params": params["head"]})
     here, known = slots[0], order.slots[: list(order.slots).index(slots[0, 0])]
     draft = head.start(draws.at(jnp.asarray(slots)), sampling)
-    for at, level in enumerate(head.levels):
-        levels = np.full(content.shape[:2], level, np.float32)
-        levels[:, known] = 0
-        noised = Noised(content, content.at[:, here].set(draft.content), jnp.asarray(levels))
+    for at, level in enumerate(head.noise_levels):
+        noise_levels = np.full(content.shape[:2], level, np.float32)
+        noise_levels[:, known] = 0
+        noised = Noised(content, content.at[:, here].set(draft.content), jnp.asarray(noise_levels))
         # Noise at later steps plays no role, whatever it is.
         later = np.setdiff1d(np.asarray(order.slots), [*known, *here])
         noised = dataclasses.replace(noised, content=noised.content.at[:, later].set(7.0))

@@ -131,7 +131,7 @@ class Generator:
         content, learnt = self.joined(content, labels)
         order = self.ordering.training(key_order, content, progress)
         target = content
-        if self.head.levels is not None:
+        if self.head.noise_levels is not None:
             content = self.noised(params, content, order, key_head)
             target = content.target
         hidden, rows = self.hidden(params, quantizer, content, labels, order, key_rows if train else None)

@@ -51,7 +51,7 @@ class Head(Protocol):
 
     Attributes:
       explicit: whether there is `log_prob`, and so top-k, top-p and scores.
-      levels: None; see `JointHead`.
+      noise_levels: None; see `JointHead`.
       shares: parameters of the generator's other parts that it is computed with too, by their names
         ("feed/content/codes/table"); it finds them in its collection "shared".
       enumerable: whether there is `law`: a slot holds one of K codes.
@@ -65,7 +65,7 @@ class Head(Protocol):
     explicit: bool
     around: bool
     rounds: int
-    levels: None
+    noise_levels: None
     shares: tuple[str, ...]
     enumerable: bool
     each_stage: bool
@@ -136,7 +136,7 @@ class JointHead(Protocol):
       explicit, enumerable, each_stage, around: False.
       rounds: 1.
       shares: as of `Head`.
-      levels: float32 [P], NumPy: the noise level of the draft in each pass, see `Noised`.
+      noise_levels: float32 [P], NumPy: the noise level of the draft in each pass, see `Noised`.
     """
 
     explicit: bool
@@ -145,7 +145,7 @@ class JointHead(Protocol):
     around: bool
     rounds: int
     shares: tuple[str, ...]
-    levels: np.ndarray
+    noise_levels: np.ndarray
 
     def check(self, slot: Slot) -> None:
         """Raises ValueError for slots that hold what it doesn't model."""

@@ -14,7 +14,7 @@ class Plain(nn.Module):
     each_stage = False
     around = False
     rounds = 1
-    levels = None
+    noise_levels = None
     shares = ()
     called = ""  # in messages
 

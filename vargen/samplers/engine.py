@@ -179,7 +179,7 @@ def _no_scores(call: Call) -> jax.Array | None:
     guidance = call.guidance(0)
 
     def sample():
-        if call.generator.head.levels is None:
+        if call.generator.head.noise_levels is None:
             draws = call.draws.of(0) if call.generator.ordering.proposes != "step" else call.draws
             return call.head("sample", hidden, draws, None, call.sampling, guidance, call.quantizer)
         draft = call.head("start", call.draws, call.sampling)

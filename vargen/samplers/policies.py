@@ -24,14 +24,14 @@ PIECES = 4
 
 def scheduled(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
     """All steps, one after another: alone where each has arithmetic of its own, else in scans."""
-    passes, levels = 0, call.generator.head.levels
+    passes, noise_levels = 0, call.generator.head.noise_levels
     for steps in groups(call.order, call.generator.feed, call.generator.ordering.proposes):
         drawn, count = steps[0].start >= call.order.given, 1
         if len(steps) == 1:
             decoding = advance(call, decoding, steps[0], drawn=drawn)
         else:
             decoding, count = scanned(call, decoding, steps, drawn)
-        passes += count * (len(levels) if drawn and levels is not None else 1)
+        passes += count * (len(noise_levels) if drawn and noise_levels is not None else 1)
     return decoding, passes
 
 
