@@ -1,4 +1,4 @@
-"""Windows of rows of which some are taken back, at places that differ per example: nothing of them stays behind."""
+"""Rows of which some are taken back, at places that differ per example: nothing of them stays behind."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from harness import CASES, MIXED, build, init, parallel
 from vargen.mixers import MIXERS
 from vargen.mixers.rollback import mix, rollback
 
-CASE, WINDOW = CASES["raster"], 4
+CASE, ROWS = CASES["raster"], 4
 # How many rows of each pass are kept, for both examples: 12 in all.
 KEPT = np.array([[2, 4], [1, 1], [4, 1], [1, 4], [3, 1], [1, 1]])
 BY_PLACES, BY_SEQUENCE = dict(heads=2, rope="places"), dict(heads=2, rope="sequence", window=3)
@@ -43,7 +43,7 @@ def test_rows_are_taken_back(name, options):
 
     @jax.jit
     def run(cache, rows, start, kept):
-        at = jnp.minimum(start[:, None] + np.arange(WINDOW), n - 1)
+        at = jnp.minimum(start[:, None] + np.arange(ROWS), n - 1)
         times, coords = (jnp.asarray(a)[at] for a in (CASE.layout.times, CASE.layout.coords))
         layout = dataclasses.replace(
             CASE.layout,
@@ -59,7 +59,7 @@ def test_rows_are_taken_back(name, options):
     cache, start, rng = mixer.init_cache(len(x), n), np.zeros(2, int), np.random.default_rng(0)
     found = np.zeros_like(expected)
     for kept in KEPT:
-        rows = rng.normal(size=(2, WINDOW, x.shape[-1])).astype(np.float32)
+        rows = rng.normal(size=(2, ROWS, x.shape[-1])).astype(np.float32)
         for b, (first, count) in enumerate(zip(start, kept, strict=True)):
             rows[b, :count] = x[b, first : first + count]
         y, cache = run(cache, jnp.asarray(rows), jnp.asarray(start), jnp.asarray(kept))

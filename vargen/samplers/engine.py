@@ -158,7 +158,7 @@ def check(generator, order: Order, sampling: Sampling, kept=None) -> None:
     policy.check(generator, order)
     if kept is not None and not policy.keeps:
         raise ValueError(
-            f"sampling.policy: {sampling.policy} can't put what is kept into its windows; expected scheduled"
+            f"sampling.policy: {sampling.policy} can't put what is kept into its lookahead; expected scheduled"
         )
 
 

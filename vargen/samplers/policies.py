@@ -36,7 +36,7 @@ def scheduled(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
 
 
 def speculative(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
-    """First what has arithmetic of its own, then windows of steps that are drafted, and verified (`jacobi`)."""
+    """First what has arithmetic of its own, then steps ahead that are drafted, and verified (`jacobi`)."""
     if decoding.score is not None:
         raise ValueError("sampling.policy: jacobi keeps no scores; expected scheduled")
     known = passes = 0
@@ -45,8 +45,8 @@ def speculative(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
             cache = _lengthened(call, decoding.cache)
             layers, cache = cut(call, cache)
             decoding = dataclasses.replace(decoding, cache=cache)
-            decoding, window = jacobi.decode(call, decoding, layers, known, passes)
-            return decoding, window.passes
+            decoding, lookahead = jacobi.decode(call, decoding, layers, known, passes)
+            return decoding, lookahead.passes
         decoding = advance(call, decoding, steps[0], drawn=steps[0].start >= call.order.given)
         known, passes = steps[0].start + steps[0].size, passes + 1
     return decoding, passes
