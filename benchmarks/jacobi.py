@@ -22,9 +22,9 @@ from vargen.samplers import decode
 BATCHES = (16, 1)
 POLICIES = dict(
     scheduled={},
-    jacobi_4=dict(policy="jacobi", window=4),
-    jacobi_16=dict(policy="jacobi", window=16),
-    jacobi_16_left=dict(policy="jacobi", window=16, guess="left"),
+    jacobi_4=dict(policy="jacobi", lookahead=4),
+    jacobi_16=dict(policy="jacobi", lookahead=16),
+    jacobi_16_left=dict(policy="jacobi", lookahead=16, guess="left"),
 )
 SEEDS = 4  # batches over which passes are averaged
 

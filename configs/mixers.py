@@ -2,7 +2,9 @@
 
     vargen quickstart --config configs/mixers.py:mamba --workdir runs/mamba
 
-The rows of `MIXERS` are what can follow the colon; the README has what was measured of two.
+The rows of `MIXERS` are what can follow the colon; the README has what was measured of two. Manhattan attention, whose
+slots all see each other, has MAR's random sets in the raster's place. ConvS5 has no row: it is recurrent over frames,
+and a picture is one.
 """
 
 from vargen import config as base
@@ -11,13 +13,23 @@ from vargen.config import part
 MIXERS = dict(
     attention=part("attention", heads=4, dropout=0.1),
     axial=part("axial", heads=4),
+    # Before a block's attention, as its authors have it.
+    chain=part("chain", mixers=(part("ssm_2d"), part("attention", heads=4, dropout=0.1))),
     linear=part("linear", heads=4),
     gla=part("gla", heads=4),
     retention=part("retention", heads=4),
+    manhattan=part("manhattan", heads=4),
     lightnet=part("lightnet", heads=4),
     ssd=part("ssd", heads=4, state_size=32),
+    vssd=part("vssd", heads=4, state_size=32),
     mamba=part("mamba"),
+    mamba_2d=part("mamba_2d"),
     s5=part("s5", state=64),
+    ssm_2d=part("ssm_2d"),
+)
+RASTER = part("raster"), part("shift", dropout=0.1, target_positions=True)
+OTHERS = dict(
+    manhattan=(part("random_sets", steps=8), part("mask", encoder_decoder=False, buffer=1, dropout=0.1))
 )
 
 
@@ -25,8 +37,7 @@ def get_config(mixer="gla"):
     c = base.config()
     c.name = f"LlamaGen with {mixer}"
     c.tokenizer = base.small_vq(4, 256)
-    c.order = part("raster")
-    c.feed = part("shift", dropout=0.1, target_positions=True)
+    c.order, c.feed = OTHERS.get(mixer, RASTER)
     c.mixer = MIXERS[mixer]
     c.head = part("categorical", bias=False)
     c.model = dict(

@@ -21,7 +21,7 @@ def uncached(generator, params, quantizer, labels, key, sampling, given=None):
         how = dict(rest=revised, level=level_by_level)[generator.ordering.proposes]
         return how(generator, params, quantizer, labels, key, sampling, given)
     batch, n = jax.tree.leaves(labels)[0].shape[0], generator.sequence.grid.size
-    given = generator.told(labels) if given is None else given
+    given = generator.given_by(labels) if given is None else given
     key_order, key_slots = jax.random.split(key)
     known = None if given is None else given[1]
     order = generator.ordering.decoding(key_order, batch, sampling.steps, known)
@@ -52,8 +52,8 @@ def uncached(generator, params, quantizer, labels, key, sampling, given=None):
         both = [(content, labels)]
         if sampling.guided:
             unasked = content
-            if (told := generator.told(null)) is not None and known[told[1]].all():
-                unasked = jax.tree.map(lambda x, y: x.at[:, told[1]].set(y[:, told[1]]), content, told[0])
+            if (other := generator.given_by(null)) is not None and known[other[1]].all():
+                unasked = jax.tree.map(lambda x, y: x.at[:, other[1]].set(y[:, other[1]]), content, other[0])
             both.append((unasked, null))
         found = jax.lax.map(lambda x: hidden(*x, steps), jax.tree.map(lambda *x: jnp.stack(x), *both))
         return found.reshape(-1, *found.shape[2:])
@@ -111,10 +111,10 @@ def drafted(generator, params, hidden_of, content, labels, order, slots, draws, 
     head = generator.head.bind({"params": params["head"]})
     here, known = slots[0], order.slots[: list(order.slots).index(slots[0, 0])]
     draft = head.start(draws.at(jnp.asarray(slots)), sampling)
-    for at, level in enumerate(head.levels):
-        levels = np.full(content.shape[:2], level, np.float32)
-        levels[:, known] = 0
-        noised = Noised(content, content.at[:, here].set(draft.content), jnp.asarray(levels))
+    for at, level in enumerate(head.noise_levels):
+        noise_levels = np.full(content.shape[:2], level, np.float32)
+        noise_levels[:, known] = 0
+        noised = Noised(content, content.at[:, here].set(draft.content), jnp.asarray(noise_levels))
         # Noise at later steps plays no role, whatever it is.
         later = np.setdiff1d(np.asarray(order.slots), [*known, *here])
         noised = dataclasses.replace(noised, content=noised.content.at[:, later].set(7.0))

@@ -64,12 +64,12 @@ def check_order(config, sequence, ordering, feed) -> None:
 
 def check_drafts(config, feed, head) -> None:
     """Raises UserError where only one of feed and head goes over several passes."""
-    if feed.drafts and head.levels is None:
+    if feed.drafts and head.noise_levels is None:
         raise UserError(
             f"feed {config.feed.name}: shows what a head drafts over several passes, expected the head epsilon or "
             f"velocity, found {config.head.name}"
         )
-    if not feed.drafts and head.levels is not None:
+    if not feed.drafts and head.noise_levels is not None:
         raise UserError(
             f"head {config.head.name}: drafts over several passes, expected the feed noisy, found {config.feed.name}"
         )

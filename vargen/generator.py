@@ -134,7 +134,7 @@ class Generator:
         content, learnt = self.joined(content, labels)
         order = self.ordering.training(key_order, content, progress)
         target = content
-        if self.head.levels is not None:
+        if self.head.noise_levels is not None:
             content = self.noised(params, content, order, key_head)
             target = content.target
         hidden, rows = self.hidden(params, quantizer, content, labels, order, key_rows if train else None)
@@ -211,7 +211,7 @@ class Generator:
         around = own.start, self.sequence.grid.size - own.stop
         return jnp.pad(x, [(0, 0), around, *[(0, 0)] * (x.ndim - 2)])
 
-    def told(self, labels):
+    def given_by(self, labels):
         """What labels say of the sequence: content [B, N, ...] and bool [N], where; None where they say nothing."""
         segment = self.condition.segment
         if segment is None:
@@ -220,7 +220,7 @@ class Generator:
         return joined, self.sequence.known(segment.name)
 
     def kept(self, content, labels, known):
-        """What is known beforehand, as of `told`, where slots of the picture are: its content [B, n, ...], bool [n]."""
+        """What is known beforehand, as of `given_by`, by slots of the picture: its content [B, n, ...], bool [n]."""
         return self.joined(content, labels)[0], self.known(known)
 
     def known(self, slots):

@@ -90,7 +90,7 @@ class Sampling:
         twice the one before, around it (orders that may begin anywhere, such as random); none: as trained.
       random_sides: sides of the levels whose codes are drawn, others take the likeliest; none: all are.
       policy: one step after another, or speculative Jacobi decoding: drafts of several steps are verified in one pass.
-      window: steps that a pass of the latter looks at.
+      lookahead: steps that a pass of the latter looks at.
       guess: its first drafts: drawn at random, or the code to the left.
     """
 
@@ -112,7 +112,7 @@ class Sampling:
     levels: Annotated[tuple[int | tuple[int, int], ...], Between(1, 4096)] = ()
     random_sides: Annotated[tuple[int, ...], Between(1, 4096)] = ()
     policy: Annotated[str, OneOf("scheduled", "jacobi")] = "scheduled"
-    window: Annotated[int, Between(1, 4096)] = 16
+    lookahead: Annotated[int, Between(1, 4096)] = 16
     guess: Annotated[str, OneOf("random", "left")] = "random"
 
 

@@ -46,7 +46,7 @@ WRONG = [
     ("var", "sampling.policy", "jacobbi", "did you mean jacobi?"),
     ("var", "sampling.policy", "jacobi", "a feed whose rows may hold drafts (shift), found refine"),
     ("arpg", "sampling.policy", "jacobi", "a feed whose rows may hold drafts (shift), found query"),
-    ("var", "sampling.window", 0, "from 1 to"),
+    ("var", "sampling.lookahead", 0, "from 1 to"),
     ("var", "sampling.guess", "right", "one of random, left"),
     ("mar", "sampling.steps", 17, "1 to 16"),
     ("mar", "sampling.top_k", 5, "categorical head"),

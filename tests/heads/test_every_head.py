@@ -77,13 +77,13 @@ def sampler(name):
     def run(params, hidden, draws, guidance=None, temperature=1.0):
         bound = head.bind(params)
         settings = dataclasses.replace(Sampling.make(), temperature=temperature)
-        if head.levels is None:
+        if head.noise_levels is None:
             args = (draws, layout(draws.shape[1]), settings, guidance, quantizer)
             if not head.each_stage:
                 return bound.sample(hidden, *args)[:2]
             return together([bound.sample(hidden[:, :, : i + 1], *args) for i in range(slot.shape[0])])[:2]
         draft = bound.start(draws, settings)
-        for at in range(len(head.levels)):
+        for at in range(len(head.noise_levels)):
             draft = bound.refine(hidden, draft, at, settings, guidance)
         return draft[:2]
 

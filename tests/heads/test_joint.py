@@ -22,7 +22,7 @@ def refined(head, predict, draws):
     params = {"out": {"kernel": jnp.eye(head.channels), "bias": jnp.zeros(head.channels)}}
     head = head.bind({"params": params})
     draft = head.start(draws, SETTINGS)
-    for at in range(len(head.levels)):
+    for at in range(len(head.noise_levels)):
         draft = head.refine(predict(draft.content, at), draft, at, SETTINGS)
     return np.asarray(draft.content, np.float64)
 
@@ -65,7 +65,7 @@ def test_noise_of_gaussian_contents_leads_to_them(steps, error):
     noise = jnp.asarray(np.linspace(-2, 2, 5), jnp.float32).reshape(1, 5, 1)
     found = refined(head, lambda x, at: np.sqrt(1 - signal[at]) / spread[at] * x, Recorded(normals=noise))
     np.testing.assert_allclose(found, np.sqrt(VARIANCE / spread[0]) * noise, rtol=error)
-    np.testing.assert_array_equal(head.levels, head.solver.times)
+    np.testing.assert_array_equal(head.noise_levels, head.solver.times)
 
 
 def velocity(t):
@@ -78,7 +78,9 @@ def test_euler_leads_to_gaussian_contents():
     noise = jnp.asarray(np.linspace(-2, 2, 5), jnp.float32).reshape(1, 5, 1, 1)
     found = refined(head, lambda x, at: velocity(head.times[at]) * x, Recorded(normals=noise))
     np.testing.assert_allclose(found, np.sqrt(VARIANCE) * noise[:, :, 0], rtol=0.01)
-    np.testing.assert_array_equal(Velocity(1, sample_steps=4, solver="euler").levels, [1000, 750, 500, 250])
+    np.testing.assert_array_equal(
+        Velocity(1, sample_steps=4, solver="euler").noise_levels, [1000, 750, 500, 250]
+    )
 
 
 def test_the_reverse_process_leads_to_gaussian_contents():
@@ -90,7 +92,7 @@ def test_the_reverse_process_leads_to_gaussian_contents():
     share = 0.96**2 * VARIANCE / (0.96**2 * VARIANCE + 0.04**2)
     np.testing.assert_allclose(found.std(), np.sqrt(VARIANCE * share), rtol=0.02)
     assert abs(np.mean(found**4) / np.mean(found**2) ** 2 - 3) < 0.15
-    np.testing.assert_array_equal(Velocity(1, sample_steps=4).levels, [1000, 680, 360, 40])
+    np.testing.assert_array_equal(Velocity(1, sample_steps=4).noise_levels, [1000, 680, 360, 40])
 
 
 def test_one_pass():

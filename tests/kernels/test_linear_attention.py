@@ -144,6 +144,12 @@ def test_bfloat16(implementation, kind):
     check(shape, True, 8e-3, jnp.bfloat16, implementation=implementation, chunk=16)
 
 
+@pytest.mark.parametrize("kind", [None, "head"])
+def test_bidirectional_bfloat16(kind):
+    """Of which a CPU lacks some products."""
+    check(SHAPES["tiny"]._replace(decay=kind), False, 8e-3, jnp.bfloat16, implementation="xla", chunk=16)
+
+
 def test_wide_values_and_keys():
     """More than one tile of keys and of values, none a power of 2."""
     check(

@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen import parts
 from vargen.layers import KERNEL_INIT
 from vargen.layout import Layout
+from vargen.mixers import MIXERS
 from vargen.orders import raster
 from vargen.slots import Grid
 
@@ -62,6 +64,34 @@ GRADED = ("raster", "all", "frames")  # where gradients are taken too, which tri
 
 # Known slots come first, and how many they are differs per example: MAR's encoder.
 HIDING = Layout(jnp.zeros((BATCH, 4), jnp.int32), np.zeros((4, 2), np.int32))
+
+# Name -> (a case that it accepts, options).
+MIXED = dict(
+    attention=("raster", dict(heads=2)),
+    axial=("raster", dict(heads=2)),
+    chain=("raster", dict(mixers=[dict(name="linear", heads=2), dict(name="gla", heads=2)])),
+    conv_s5=("frames", dict(state=4)),
+    gla=("raster", dict(heads=2, gate_rank=3)),
+    lightnet=("raster", dict(heads=2, key_size=3, gate_rank=3)),
+    linear=("raster", dict(heads=2)),
+    mamba=("raster", dict(state=3)),
+    mamba_2d=("raster", dict(state=3)),
+    manhattan=("all", dict(heads=2)),
+    retention=("raster", dict(heads=2)),
+    s5=("raster", dict(state=4, blocks=2)),
+    ssd=("raster", dict(heads=4, state_size=3)),
+    ssm_2d=("raster", dict(state=3)),
+    vssd=("raster", dict(heads=4, state_size=3)),
+)
+
+
+def build(name, options=None, dtype=jnp.float32):
+    """A mixer of `MIXED` as a config builds it (with other options), checked against its case, and that case."""
+    case, usual = CASES[MIXED[name][0]], MIXED[name][1]
+    common = dict(grid=case.grid, width=WIDTH, kernel_init=KERNEL_INIT, out_init=KERNEL_INIT, dtype=dtype)
+    mixer = parts.build(MIXERS, dict(usual if options is None else options, name=name), "mixer", **common)
+    mixer.check(case.layout)
+    return mixer, case
 
 
 def make(mixer_class, case: Case, **options):

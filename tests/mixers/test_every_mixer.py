@@ -1,6 +1,7 @@
 """What every mixer must show of layouts that a feed may bring: it honours them, or refuses when the config is built.
 
-One that is registered without a row in `MIXED` fails here. Both forms, leaks and gradients: `harness.check_mixer`.
+One that is registered without a row in `harness.MIXED` fails here. Both forms, leaks and gradients:
+`harness.check_mixer`; rows that are taken back: test_rollback.py.
 """
 
 import dataclasses
@@ -9,39 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from harness import CASES, init, parallel
+from harness import MIXED, build, init, parallel
 
-from vargen import parts
-from vargen.layers import KERNEL_INIT
 from vargen.layout import HIDDEN, Memory, View
 from vargen.mixers import MIXERS
-
-# Name -> (a case that it accepts, options).
-MIXED = dict(
-    attention=("raster", dict(heads=2)),
-    axial=("raster", dict(heads=2)),
-    chain=("raster", dict(mixers=[dict(name="linear", heads=2), dict(name="gla", heads=2)])),
-    conv_s5=("frames", dict(state=4)),
-    gla=("raster", dict(heads=2, gate_rank=3)),
-    lightnet=("raster", dict(heads=2, key_size=3, gate_rank=3)),
-    linear=("raster", dict(heads=2)),
-    mamba=("raster", dict(state=3)),
-    mamba_2d=("raster", dict(state=3)),
-    manhattan=("all", dict(heads=2)),
-    retention=("raster", dict(heads=2)),
-    s5=("raster", dict(state=4, blocks=2)),
-    ssd=("raster", dict(heads=4, state_size=3)),
-    ssm_2d=("raster", dict(state=3)),
-    vssd=("raster", dict(heads=4, state_size=3)),
-)
-
-
-def build(name):
-    case = CASES[MIXED[name][0]]
-    common = dict(grid=case.grid, width=8, kernel_init=KERNEL_INIT, out_init=KERNEL_INIT, dtype=jnp.float32)
-    mixer = parts.build(MIXERS, dict(MIXED[name][1], name=name), "mixer", **common)
-    mixer.check(case.layout)
-    return mixer, case
 
 
 def honours(mixer, layout):
@@ -183,10 +155,7 @@ def test_half_precision(name):
     """In bfloat16 the values are near, gradients are finite, and both stay what they were asked to be."""
     mixer, case = build(name)
     params, x = init(mixer, case)
-    half = mixer.clone(dtype=jnp.bfloat16) if name != "chain" else None
-    if half is None:
-        common = dict(grid=case.grid, width=8, kernel_init=KERNEL_INIT, out_init=KERNEL_INIT)
-        half = parts.build(MIXERS, dict(MIXED[name][1], name=name), "mixer", **common, dtype=jnp.bfloat16)
+    half, _ = build(name, dtype=jnp.bfloat16)
 
     @jax.jit
     def both(params, x):

@@ -43,13 +43,13 @@ def test_one_row_a_pass_is_sequential_and_greedy_codes_are_its():
     run, labels = jax.jit(run), labels_for(generator, 3)
     for temperature in (0.9, 0.0):
         expected = run(params, labels, sampling(temperature=temperature))
-        found = run(params, labels, sampling(temperature=temperature, policy="jacobi", window=1))
+        found = run(params, labels, sampling(temperature=temperature, policy="jacobi", lookahead=1))
         np.testing.assert_array_equal(found.content, expected.content)
         assert found.passes.tolist() == expected.passes.tolist() == [16] * 3
-    # Where steps of one slot are to take the likeliest codes, windows do.
-    sides = sampling(temperature=0.9, policy="jacobi", window=5, random_sides=(4,))
+    # Where steps of one slot are to take the likeliest codes, several steps ahead do.
+    sides = sampling(temperature=0.9, policy="jacobi", lookahead=5, random_sides=(4,))
     np.testing.assert_array_equal(run(params, labels, sides).content, expected.content)
-    several = dict(policy="jacobi", window=5, guess="left")
+    several = dict(policy="jacobi", lookahead=5, guess="left")
     found = run(params, labels, sampling(temperature=0.0, **several))
     np.testing.assert_array_equal(found.content, expected.content)
     assert found.passes.max() <= 16 and found.passes.min() < 16
@@ -65,14 +65,14 @@ def test_one_row_a_pass_is_sequential_and_greedy_codes_are_its():
     assert run(params, labels, drawn).passes.max() <= 6
 
 
-@pytest.mark.parametrize("name, window, known", [("llamagen_text", 6, 0), ("rar", 4, 5), ("mamba", 4, 0)])
-def test_greedy_codes_are_those_of_one_step_after_another(name, window, known):
+@pytest.mark.parametrize("name, lookahead, known", [("llamagen_text", 6, 0), ("rar", 4, 5), ("mamba", 4, 0)])
+def test_greedy_codes_are_those_of_one_step_after_another(name, lookahead, known):
     generator, params, run = make(name)
     content, known = np.random.default_rng(1).integers(16, size=(3, 16)), np.arange(16) < known
     given = (jnp.asarray(content), known) if known.any() else None
     run, labels = jax.jit(functools.partial(run, given=given)), labels_for(generator, 3)
     expected = run(params, labels, sampling(temperature=0.0))
-    found = run(params, labels, sampling(temperature=0.0, policy="jacobi", window=window))
+    found = run(params, labels, sampling(temperature=0.0, policy="jacobi", lookahead=lookahead))
     np.testing.assert_array_equal(found.content, expected.content)
     np.testing.assert_array_equal(found.content[:, known], content[:, known])
     # One pass brings all that is known.
@@ -129,7 +129,7 @@ def test_guesses_from_the_left():
     content = jnp.arange(16)[None]
     call = SimpleNamespace(
         generator=generator,
-        sampling=Sampling(window=8, guess="left"),
+        sampling=Sampling(lookahead=8, guess="left"),
         order=generator.ordering.decoding(None, 1),
         slots=content,
         draws=keyed(jax.random.key(0), 1, 16),
@@ -145,7 +145,7 @@ def test_guesses_from_the_left():
     assert found[7] == 6  # a draft's
     assert found[8] == found[9] == found[10] == found[11] and found[12] == found[13]
     np.testing.assert_array_equal(np.argmax(laws[0, 1:], axis=-1), found[7:14])
-    call.sampling = Sampling(window=8)
+    call.sampling = Sampling(lookahead=8)
     other = guess()[0][0].tolist()
     assert [other[8], other[12]] == [found[8], found[12]] and len(set(other[8:12])) > 1
 
@@ -162,10 +162,10 @@ def tiny():
     return functools.partial(jax.jit(run), params), chances
 
 
-@pytest.mark.parametrize("window, guess", [(3, "left"), pytest.param(4, "random", marks=pytest.mark.slow)])
-def test_the_law_is_that_of_one_step_after_another(window, guess):
+@pytest.mark.parametrize("lookahead, guess", [(3, "left"), pytest.param(4, "random", marks=pytest.mark.slow)])
+def test_the_law_is_that_of_one_step_after_another(lookahead, guess):
     run, chances = tiny()
-    count, settings = 20_000, Sampling.make(policy="jacobi", window=window, guess=guess)
+    count, settings = 20_000, Sampling.make(policy="jacobi", lookahead=lookahead, guess=guess)
     found = run(jnp.full(count, 1), settings)
     seen = np.bincount(np.asarray(found.content) @ 3 ** np.arange(4)[::-1], minlength=81)
     away, freedom = chi_square(seen, count * chances)
@@ -202,5 +202,5 @@ def test_what_it_cannot_do_is_said():
     generator, params, _ = make("llamagen")
     kept = jnp.zeros((2, 16), int), np.arange(16) < 4
     args = params, None, labels_for(generator, 2), jax.random.key(0), Sampling.make(policy="jacobi")
-    with pytest.raises(ValueError, match="sampling.policy: jacobi can't put what is kept into its windows"):
+    with pytest.raises(ValueError, match="sampling.policy: jacobi can't put what is kept into its lookahead"):
         decode(generator, *args, kept=kept)

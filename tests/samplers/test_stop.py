@@ -93,7 +93,7 @@ def test_drawing_ends_with_the_last_example_and_draws_what_a_padded_scan_draws(g
         nats = jax.jit(generator.log_likelihood)(params, tokenizer_params["quantizer"], found, LABELS)
         np.testing.assert_allclose(nats, score.sum(axis=1), rtol=1e-4)
         # Looking ahead by no slot draws the same, and no example goes on behind its stop code.
-        args = params, tokenizer_params["quantizer"], LABELS, key, Sampling.make(policy="jacobi", window=1)
+        args = params, tokenizer_params["quantizer"], LABELS, key, Sampling.make(policy="jacobi", lookahead=1)
         ahead = jax.jit(functools.partial(decode, generator))(*args)
         np.testing.assert_array_equal(ahead.content, found)
         np.testing.assert_array_equal(ahead.passes, np.array(ends) + 1)

@@ -12,7 +12,14 @@ from vargen.errors import UserError
 
 def part(name: str, **options: Any) -> ConfigDict:
     """A part of an axis: its registered name and its constructor's options (checked when it is built)."""
-    return ConfigDict(dict(name=name, **options))
+    return ConfigDict(dict(name=name, **{k: _plain(v) for k, v in options.items()}))
+
+
+def _plain(value: Any) -> Any:
+    """Parts within a sequence as plain mappings, which `to_dict` and JSON need, and `from_json` gives back."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(v.to_dict() if isinstance(v, ConfigDict) else _plain(v) for v in value)
+    return value
 
 
 def config() -> ConfigDict:

@@ -112,12 +112,12 @@ class Noisy(Pending, nn.Module):
         x = repeat_to(x, condition.vector.shape[0])
         # A draft lies where its content will: rows of later steps in the cache are not seen.
         layout = Layout(static.take(steps, at), places(self.grid, slots), start, steps, keep=step.before)
-        levels, owner = [content.level], np.zeros(step.before + step.size, int)
+        noise_levels, owner = [content.level], np.zeros(step.before + step.size, int)
         if self.clean:
             owner[: step.before] = -1
         elif step.before:
-            levels, owner[step.before :] = [jnp.zeros_like(content.level), content.level], 1
-        own = self._conditions(condition, jnp.stack(levels)[None])
+            noise_levels, owner[step.before :] = [jnp.zeros_like(content.level), content.level], 1
+        own = self._conditions(condition, jnp.stack(noise_levels)[None])
         return Rows(x, layout, slots[step.before :], aside=slots, condition=own, owner=owner)
 
     def enter(self, stage: int, hidden, rows: Rows, cache=None):
@@ -126,7 +126,7 @@ class Noisy(Pending, nn.Module):
         return Rows(x, rows.layout, rows.slots, aside=rows.aside), cache
 
     def _conditions(self, condition, level):
-        """[B, G, D] by levels [1 or B, G]."""
+        """[B, G, D] by noise levels [1 or B, G]."""
         time = self.time_2(nn.silu(self.time_1(sinusoid(level, FREQUENCIES))))
         return condition.vector[:, None].astype(self.dtype) + time
 

@@ -14,7 +14,7 @@ from vargen.heads.head import Sample
 from vargen.heads.joint import Joint, of_steps
 from vargen.limits import AtLeast, Between
 
-LEVELS = 1000  # of the process, to which times are drawn in training
+NOISE_LEVELS = 1000  # of the process, to which times are drawn in training
 
 
 class Epsilon(Joint):
@@ -27,7 +27,7 @@ class Epsilon(Joint):
         pass it is 157 times the error of the noise, which a briefly trained network does not recover from.
     """
 
-    sample_steps: Annotated[int, Between(1, LEVELS - 1)] = 25
+    sample_steps: Annotated[int, Between(1, NOISE_LEVELS - 1)] = 25
     clip: Annotated[float, AtLeast(0)] = 0.0
 
     called = "epsilon"
@@ -35,22 +35,24 @@ class Epsilon(Joint):
     @property
     def solver(self) -> Solver:
         """Of the passes."""
-        return Solver.make(linear_signal(LEVELS), self.sample_steps)
+        return Solver.make(linear_signal(NOISE_LEVELS), self.sample_steps)
 
     @property
-    def levels(self) -> np.ndarray:
+    def noise_levels(self) -> np.ndarray:
         """float32 [P]: the process's times."""
         return self.solver.times.astype(np.float32)
 
     def noised(self, content, steps) -> Noised:
         """Contents [B, N, C] at times drawn evenly; see `JointHead.noised`."""
         key_time, key_noise = jax.random.split(self.make_rng("head"))
-        times = of_steps(lambda k, s: jax.random.randint(k, s, 0, LEVELS), key_time, len(content), steps)
+        times = of_steps(
+            lambda k, s: jax.random.randint(k, s, 0, NOISE_LEVELS), key_time, len(content), steps
+        )
         return self.at(content, times, jax.random.normal(key_noise, content.shape))
 
     def at(self, content, times, noise) -> Noised:
         """Contents float32 [B, N, C] at times int [B, N] with the given noise [B, N, C]."""
-        a = jnp.asarray(linear_signal(LEVELS))[times][..., None]
+        a = jnp.asarray(linear_signal(NOISE_LEVELS))[times][..., None]
         x = jnp.sqrt(a) * content + jnp.sqrt(1 - a) * noise
         return Noised(content, x, times.astype(jnp.float32), noise)
 

@@ -53,7 +53,7 @@ class Head(Linen, Protocol):
     Attributes:
       called: its name in messages.
       explicit: whether there is `log_prob`, and so top-k, top-p and scores.
-      levels: None; see `JointHead`.
+      noise_levels: None; see `JointHead`.
       shares: parameters of the generator's other parts that it is computed with too, by their names
         ("feed/content/codes/table"); it finds them in its collection "shared".
       enumerable: whether there is `law`: a slot holds one of K codes.
@@ -73,7 +73,7 @@ class Head(Linen, Protocol):
     @property
     def rounds(self) -> int: ...
     @property
-    def levels(self) -> None: ...
+    def noise_levels(self) -> None: ...
     @property
     def shares(self) -> tuple[str, ...]: ...
     @property
@@ -148,7 +148,7 @@ class JointHead(Linen, Protocol):
       explicit, enumerable, each_stage, around: False.
       rounds: 1.
       called, shares: as of `Head`.
-      levels: float32 [P], NumPy: the noise level of the draft in each pass, see `Noised`.
+      noise_levels: float32 [P], NumPy: the noise level of the draft in each pass, see `Noised`.
     """
 
     @property
@@ -166,7 +166,7 @@ class JointHead(Linen, Protocol):
     @property
     def shares(self) -> tuple[str, ...]: ...
     @property
-    def levels(self) -> np.ndarray: ...
+    def noise_levels(self) -> np.ndarray: ...
 
     def check(self, slot: Slot) -> None:
         """Raises ValueError for slots that hold what it doesn't model."""

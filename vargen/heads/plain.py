@@ -16,7 +16,7 @@ class Plain(nn.Module):
     each_stage = False
     around = False
     rounds = 1
-    levels = None
+    noise_levels = None
     shares: ClassVar[tuple[str, ...]] = ()
     called = ""  # in messages
 

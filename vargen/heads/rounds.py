@@ -43,7 +43,7 @@ class Rounds(OfLatents):
                 )
         for part in self.heads.values():
             part.check(slot)
-            if part.levels is not None or part.rounds > 1:
+            if part.noise_levels is not None or part.rounds > 1:
                 raise ValueError(
                     f"config field head.heads: expected heads of one round that draw in one pass, found {part.called}"
                 )

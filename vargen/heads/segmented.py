@@ -42,7 +42,7 @@ class Segmented(Plain):
         for segment in self.segments:
             head = self.heads[segment.name]
             head.check(segment.slot)
-            if head.levels is not None or head.each_stage or head.shares:
+            if head.noise_levels is not None or head.each_stage or head.shares:
                 raise ValueError(
                     f"config field head.heads.{segment.name}: expected a head that reads the rows of its own slots "
                     f"alone, in one pass, such as categorical or v_diffusion, found {head.called}"

@@ -39,7 +39,7 @@ class Velocity(Joint):
         return np.append(np.linspace(1, self.last, self.sample_steps), 0.0)
 
     @property
-    def levels(self) -> np.ndarray:
+    def noise_levels(self) -> np.ndarray:
         """float32 [P]: thousandths, cut to whole ones."""
         return np.floor(np.float32(1000) * self.times[:-1].astype(np.float32))
 

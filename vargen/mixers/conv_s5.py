@@ -15,6 +15,7 @@ from vargen.limits import COUNT, SIZE, OneOf
 from vargen.mixers.hippo import as_complex, check_blocks, discretised, hippo_n
 from vargen.mixers.paths import whole_frames
 from vargen.mixers.primitives import linear_scan
+from vargen.mixers.rollback import not_taken_back
 from vargen.slots import Grid
 
 
@@ -49,8 +50,10 @@ class ConvS5(nn.Module):
     keeps_rows = False
 
     def check(self, layout) -> None:
-        """Raises ValueError for an order whose steps aren't whole frames, and options that don't fit."""
+        """Raises ValueError for an order whose steps aren't whole frames, rows that may be taken back, and options that
+        don't fit."""
         check_blocks("conv_s5", self.state, self.blocks)
+        not_taken_back("conv_s5", layout)
         if any(k % 2 == 0 for k in (self.b_size, self.c_size, self.d_size)):
             raise ValueError("mixer conv_s5: expected odd kernel sizes, found an even one")
         if not whole_frames(layout, self.grid):

@@ -16,6 +16,7 @@ from vargen.limits import Above, AtLeast
 from vargen.mixers.place_conv import place_conv, whole_grids
 from vargen.mixers.recurrent import Recurrent
 from vargen.mixers.retention import turn
+from vargen.mixers.rollback import not_taken_back
 
 
 class Manhattan(Recurrent):
@@ -40,7 +41,8 @@ class Manhattan(Recurrent):
     decay_range: Annotated[float, AtLeast(0)] = 4.0
 
     def check(self, layout) -> None:
-        """Raises ValueError unless all rows of one plain grid see each other, row by row."""
+        """Raises ValueError unless all rows of one plain grid see each other, row by row, and none is taken back."""
+        not_taken_back("manhattan", layout)
         if not layout.everyone:
             raise ValueError(
                 "mixer manhattan: expected a feed whose rows all see each other, such as mask without "

@@ -44,7 +44,7 @@ def decode(
       key: PRNG key.
       sampling: `Sampling`.
       given: (content [B, N, *slot.shape], bool [N] NumPy): slots whose contents are known beforehand; None for what
-        the labels tell of the sequence (`Generator.told`), mostly nothing.
+        the labels tell of the sequence (`Generator.given_by`), mostly nothing.
       order: an `Order` in the place of the ordering's own.
       draws: `Draws` for [B, N] in the place of the key's.
       scored: whether the scores are wanted, which heads with an explicit likelihood have.
@@ -81,7 +81,7 @@ def begin(
     """What stays through a decoding, and what it changes before the first step; see `decode`."""
     batch, sequence, other = jax.tree.leaves(labels)[0].shape[0], generator.sequence, None
     generator = dataclasses.replace(generator, ordering=sampling.ordering(generator.ordering))
-    given = generator.told(labels) if given is None else given
+    given = generator.given_by(labels) if given is None else given
     key_order, key_slots = jax.random.split(key)
     if order is None:
         known, stays = (None if x is None else x[1] for x in (given, kept))
@@ -89,7 +89,7 @@ def begin(
     _check_slots(order, sequence.grid.size)
     if sampling.guided:
         without = generator.condition.without(labels)
-        other = generator.told(without)
+        other = generator.given_by(without)
         if other is not None and (given is None or not given[1][other[1]].all()):
             other = None  # what is drawn is the same for both
         all_labels = (labels, without) if unseen is None else (labels, without, without)
@@ -135,8 +135,8 @@ def check_ahead(generator, sampling: Sampling, given=None, kept=None) -> None:
 
     def begun(key):
         condition = generator.condition
-        told = None if condition.segment is None else generator.sequence.known(condition.segment.name)
-        order = _order(generator, sampling, key, 1, told if given is None else given, kept)
+        labelled = None if condition.segment is None else generator.sequence.known(condition.segment.name)
+        order = _order(generator, sampling, key, 1, labelled if given is None else given, kept)
         check(generator, order, sampling, kept)
         if sampling.guided:
             condition.without(condition.example())
@@ -161,7 +161,7 @@ def check(generator, order: Order, sampling: Sampling, kept=None) -> None:
     policy.check(generator, order)
     if kept is not None and not policy.keeps:
         raise ValueError(
-            f"sampling.policy: {sampling.policy} can't put what is kept into its windows; expected scheduled"
+            f"sampling.policy: {sampling.policy} can't put what is kept into its lookahead; expected scheduled"
         )
 
 
@@ -191,7 +191,7 @@ def _no_scores(call: Call) -> jax.Array | None:
     guidance = call.guidance(0)
 
     def sample():
-        if call.generator.head.levels is None:
+        if call.generator.head.noise_levels is None:
             draws = call.draws.of(0) if call.generator.ordering.proposes != "step" else call.draws
             layout = call.generator.layout_of(call.order, call.order.slots)
             return call.head("sample", hidden, draws, layout, call.sampling, guidance, call.quantizer)

@@ -1,11 +1,11 @@
 """Speculative Jacobi decoding (SJD, arXiv 2410.01699): looks ahead, verifies, takes back.
 
-A pass feeds a window of W rows: what is known last, then drafts of the slots behind it. It gives the law P_j of every
-slot of the window, as sequential sampling would have it were the drafts before it true. The first slot's is certain.
+A pass feeds W rows, its lookahead: what is known last, then drafts of the slots behind it. It gives the law P_j of
+every slot of these, as sequential sampling would have it were the drafts before it true. The first slot's is certain.
 A draft d that was drawn from a law q stands, if all before it do, with probability min(1, P(d) / q(d)); the first that
 doesn't is drawn again from max(P - q, 0), normalised, and ends the pass. So 1 to W slots are settled, in exactly the
 law of one after another (and at temperature 0 with the same codes): a draft's randomness is used once. The slots behind
-get fresh drafts from their P, and places that come into the window a guess, whose law is certain of itself.
+get fresh drafts from their P, and places that come into the lookahead a guess, whose law is certain of itself.
 
 Where all drafts stand, the slot behind them is settled too, by its P: W = 1 is sequential sampling, with the same keys.
 Every example goes at its own pace. Beside the blocks' caches a pass keeps float32 [B, W, K] of laws.
@@ -34,7 +34,7 @@ DRAFT, TEST, GUESS, KINDS = 1, 2, 3, 3
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Window:
+class Lookahead:
     """What a pass changes, beside the decoding, whose content holds the drafts.
 
     Attributes:
@@ -73,7 +73,7 @@ def verify(laws, drafts, drawn_from, testable, draws) -> tuple[jax.Array, jax.Ar
     """Which drafts stand.
 
     Args:
-      laws: float32 [B, W, K], probabilities P of the window's slots.
+      laws: float32 [B, W, K], probabilities P of the lookahead's slots.
       drafts: int32 [B, W].
       drawn_from: float32 [B, W, K], the drafts' q.
       testable: bool [B, W]: which of them were in the pass, from the first on.
@@ -94,29 +94,31 @@ def verify(laws, drafts, drawn_from, testable, draws) -> tuple[jax.Array, jax.Ar
     return count, rest, fell
 
 
-def decode(call: Call, decoding: Decoding, layers: Any, known: int, passes: int) -> tuple[Decoding, Window]:
+def decode(
+    call: Call, decoding: Decoding, layers: Any, known: int, passes: int
+) -> tuple[Decoding, Lookahead]:
     """All slots behind the first `known`, whose passes are behind; `layers` as of `Generator.step`."""
     batch, total = decoding.content.shape[:2]
-    width = call.sampling.window
+    width = call.sampling.lookahead
     first = _ended(call, decoding.content, jnp.full(batch, known))
     content, laws = _guess(call, decoding.content, first, first, jnp.zeros((), jnp.int32))
-    window = Window(first, laws, jnp.full(batch, passes), jnp.zeros((), jnp.int32))
+    lookahead = Lookahead(first, laws, jnp.full(batch, passes), jnp.zeros((), jnp.int32))
 
     def body(carry):
-        decoding, window = carry
-        at = window.known[:, None] + np.arange(width)
-        logits, cache = _look(call, decoding, window.known, at, layers)
+        decoding, lookahead = carry
+        at = lookahead.known[:, None] + np.arange(width)
+        logits, cache = _look(call, decoding, lookahead.known, at, layers)
         laws = jax.nn.softmax(logits)
-        content, count = _settle(call, decoding.content, window, at, logits, laws)
-        going = window.known < total
+        content, count = _settle(call, decoding.content, lookahead, at, logits, laws)
+        going = lookahead.known < total
         kept = jnp.where(going, count, 0)
-        content, laws = _slide(call, content, window, kept, laws)
+        content, laws = _slide(call, content, lookahead, kept, laws)
         cache = call.generator.rollback(cache, contents.repeat_to(kept, len(call.condition.prefix)))
-        known = _ended(call, content, window.known + kept)
-        window = Window(known, laws, window.passes + going, window.turn + 1)
-        return dataclasses.replace(decoding, content=content, cache=cache), window
+        known = _ended(call, content, lookahead.known + kept)
+        lookahead = Lookahead(known, laws, lookahead.passes + going, lookahead.turn + 1)
+        return dataclasses.replace(decoding, content=content, cache=cache), lookahead
 
-    start = dataclasses.replace(decoding, content=content), window
+    start = dataclasses.replace(decoding, content=content), lookahead
     return jax.lax.while_loop(lambda carry: jnp.any(carry[1].known < total), body, start)
 
 
@@ -130,7 +132,7 @@ def _ended(call: Call, content, known):
 
 
 def _look(call: Call, decoding: Decoding, known, at, layers):
-    """One pass: logits float32 [B, W, K] of the window's laws, and the cache with all its rows."""
+    """One pass: logits float32 [B, W, K] of the lookahead's laws, and the cache with all its rows."""
     width = at.shape[1]
     step = Step(known, known, width, width, decoding.content.shape[1], speculative=True)
     hidden, _, cache = call.step(decoding, decoding.content, step, layers)
@@ -139,13 +141,13 @@ def _look(call: Call, decoding: Decoding, known, at, layers):
     return call.head("law", hidden, call.sampling.of_step(1), scales), cache
 
 
-def _settle(call: Call, content, window: Window, at, logits, laws):
+def _settle(call: Call, content, lookahead: Lookahead, at, logits, laws):
     """The content with what is settled and fresh drafts behind it, and how many are settled: int32 [B], from 1 on."""
     width, total = at.shape[1], content.shape[1]
-    slots, place, turn = _slots(call, at), np.arange(width), KINDS * window.turn
+    slots, place, turn = _slots(call, at), np.arange(width), KINDS * lookahead.turn
     drafts, draws = contents.take(content, slots), call.draws.at(slots)
     testable = (place < width - 1) & (at < total - 1)
-    count, rest, fell = verify(laws, drafts, window.laws, testable, draws.of(turn + TEST))
+    count, rest, fell = verify(laws, drafts, lookahead.laws, testable, draws.of(turn + TEST))
     count = count[:, None]
     last = jnp.take_along_axis(logits, count[..., None], axis=1)
     last = jnp.where(fell[:, None, None], jnp.log(rest)[:, None], last)
@@ -155,11 +157,11 @@ def _settle(call: Call, content, window: Window, at, logits, laws):
     return contents.put(content, jnp.where(at < total, slots, total), found), count[:, 0] + 1
 
 
-def _slide(call: Call, content, window: Window, kept, laws):
-    """The window moved on by `kept` [B]: the content with guesses for the places that come in, and all drafts' laws."""
+def _slide(call: Call, content, lookahead: Lookahead, kept, laws):
+    """Moved on by `kept` [B]: the content with guesses for the places that come in, and all drafts' laws."""
     width = laws.shape[1]
     content, guesses = _guess(
-        call, content, window.known + kept, window.known + width, KINDS * window.turn + GUESS
+        call, content, lookahead.known + kept, lookahead.known + width, KINDS * lookahead.turn + GUESS
     )
     row = np.arange(width) + kept[:, None]
     moved = jnp.take_along_axis(laws, jnp.minimum(row, width - 1)[..., None], axis=1)
@@ -172,19 +174,19 @@ def _slots(call: Call, at):
 
 
 def _guess(call: Call, content, known, end, number):
-    """Guesses for the places of the window from `end` [B] on.
+    """Guesses for the places of the lookahead from `end` [B] on.
 
     Args:
       call: the call.
       content: int32 [B, N]: what is known, and drafts.
-      known: int32 [B]: where the window begins.
+      known: int32 [B]: where the lookahead begins.
       end: int32 [B].
       number: of the draws.
 
     Returns:
       The content with them, and their laws: float32 [B, W, K], of other places anything.
     """
-    vocab, width, total = call.generator.tokenizer.slot.vocab, call.sampling.window, content.shape[1]
+    vocab, width, total = call.generator.tokenizer.slot.vocab, call.sampling.lookahead, content.shape[1]
     at = known[:, None] + np.arange(width)
     slots = _slots(call, at)
     # Whatever a guess is drawn from, its law is certain of it: about uniform will do.

@@ -24,19 +24,19 @@ PIECES = 4
 
 def scheduled(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
     """All steps, one after another: alone where each has arithmetic of its own, else in scans."""
-    passes, levels = 0, call.generator.head.levels
+    passes, noise_levels = 0, call.generator.head.noise_levels
     for steps in groups(call.order, call.generator.feed, call.generator.ordering.proposes):
         drawn, count = steps[0].start >= call.order.given, 1
         if len(steps) == 1:
             decoding = advance(call, decoding, steps[0], drawn=drawn)
         else:
             decoding, count = scanned(call, decoding, steps, drawn)
-        passes += count * (len(levels) if drawn and levels is not None else 1)
+        passes += count * (len(noise_levels) if drawn and noise_levels is not None else 1)
     return decoding, passes
 
 
 def speculative(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
-    """First what has arithmetic of its own, then windows of steps that are drafted, and verified (`jacobi`)."""
+    """First what has arithmetic of its own, then steps ahead that are drafted, and verified (`jacobi`)."""
     if decoding.score is not None:
         raise ValueError("sampling.policy: jacobi keeps no scores; expected scheduled")
     known = passes = 0
@@ -45,8 +45,8 @@ def speculative(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
             cache = _lengthened(call, decoding.cache)
             layers, cache = cut(call, cache)
             decoding = dataclasses.replace(decoding, cache=cache)
-            decoding, window = jacobi.decode(call, decoding, layers, known, passes)
-            return decoding, window.passes
+            decoding, lookahead = jacobi.decode(call, decoding, layers, known, passes)
+            return decoding, lookahead.passes
         decoding = advance(call, decoding, steps[0], drawn=steps[0].start >= call.order.given)
         known, passes = steps[0].start + steps[0].size, passes + 1
     return decoding, passes

@@ -50,7 +50,7 @@ class Sampling:
       random_sides: where there are any, steps whose slots would make no square of one of these sides take the likeliest
         codes (FlexVAR, official code).
       policy: "scheduled", one step after another; "jacobi", see `samplers.jacobi`.
-      window: W, rows of a pass of "jacobi".
+      lookahead: W, rows of a pass of "jacobi".
       guess: its first drafts: "random", any code; "left", the code to the left.
     """
 
@@ -74,7 +74,7 @@ class Sampling:
     schedule: tuple[tuple[int, ...], ...] = dataclasses.field(default=(), metadata={"static": True})
     random_sides: tuple[int, ...] = dataclasses.field(default=(), metadata={"static": True})
     policy: str = dataclasses.field(default="scheduled", metadata={"static": True})
-    window: int = dataclasses.field(default=16, metadata={"static": True})
+    lookahead: int = dataclasses.field(default=16, metadata={"static": True})
     guess: str = dataclasses.field(default="random", metadata={"static": True})
 
     @classmethod

@@ -34,7 +34,7 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
         # Rows beyond the step's slots are dropped: their index lies outside.
         put = jnp.where(at < (step.start + step.count if sequence is None else n), slots, n)
         draws, guidance = call.draws.at(slots), call.guidance(step.index)
-        if call.generator.head.levels is None:
+        if call.generator.head.noise_levels is None:
             sample, cache, state = at_once(call, decoding, step, put, draws, guidance, layers)
         else:
             sample, cache = jointly(call, decoding, step, put, draws, guidance, layers)
@@ -111,22 +111,24 @@ def jointly(call: Call, decoding: Decoding, step: Step, slots, draws: Draws, gui
     Returns:
       The `Sample`, and the cache, in which none of the drafts stays.
     """
-    levels = jnp.asarray(call.generator.head.levels)
+    noise_levels = jnp.asarray(call.generator.head.noise_levels)
 
     def one(draft, cache, at, step, layers):
         content = contents.put(decoding.content, slots, draft.content)
-        noised = contents.Noised(decoding.content, content, levels[at])
+        noised = contents.Noised(decoding.content, content, noise_levels[at])
         hidden, _, cache = call.step(dataclasses.replace(decoding, cache=cache), noised, step, layers)
         return call.head("refine", hidden, draft, at, call.sampling, guidance), cache
 
     draft, cache = one(call.head("start", draws, call.sampling), decoding.cache, 0, step, layers)
-    if len(levels) == 1:
+    if len(noise_levels) == 1:
         return draft, cache
     alone, whole = dataclasses.replace(step, before=0, begins=False), layers is None
     if whole:
         layers, cache = cut(call, cache)
     (draft, cache), _ = jax.lax.scan(
-        lambda carry, at: (one(*carry, at, alone, layers), None), (draft, cache), jnp.arange(1, len(levels))
+        lambda carry, at: (one(*carry, at, alone, layers), None),
+        (draft, cache),
+        jnp.arange(1, len(noise_levels)),
     )
     return draft, stacked(call, cache) if whole else cache
 

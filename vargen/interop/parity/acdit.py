@@ -19,7 +19,7 @@ from vargen.draws import Recorded
 from vargen.feeds.rows import Step
 from vargen.heads import Epsilon, Sample
 from vargen.heads.dpm import linear_signal
-from vargen.heads.epsilon import LEVELS
+from vargen.heads.epsilon import NOISE_LEVELS
 from vargen.interop import acdit, systems
 from vargen.interop.parity.golden import (
     REPRODUCED,
@@ -86,7 +86,7 @@ def _tables(golden: Golden, generator, slots) -> Iterator[Result]:
     for output, found in (
         ("rope_cos", np.cos(angles)),
         ("rope_sin", np.sin(angles)),
-        ("ddpm_alphas_cumprod", linear_signal(LEVELS)),
+        ("ddpm_alphas_cumprod", linear_signal(NOISE_LEVELS)),
         ("sampler_sigmas", solver.sigmas),
     ):
         if f"out/{output}" in golden:

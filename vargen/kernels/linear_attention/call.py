@@ -113,7 +113,8 @@ def _everything(q, k, v, state, scale):
     precision = jax.lax.Precision.HIGHEST if q.dtype == jnp.float32 else None
     einsum = functools.partial(jnp.einsum, precision=precision, preferred_element_type=jnp.float32)
     state = state + einsum("bnhk,bnhv->bhkv", k, v)
-    out = scale * einsum("bnhk,bhkv->bnhv", q, state.astype(q.dtype))
+    # With q first a CPU lacks the product of bfloat16 (jax 0.10).
+    out = scale * einsum("bhkv,bnhk->bnhv", state.astype(q.dtype), q)
     return out.astype(v.dtype), state
 
 
