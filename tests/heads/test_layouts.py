@@ -35,7 +35,7 @@ def test_of_a_whole_pass(name):
             generator.tokenizer.slot.zeros(2, generator.tokenizer.grid.size), labels
         )
         order = generator.ordering.training(key, content)
-        if generator.head.levels is not None:
+        if generator.head.noise_levels is not None:
             content = generator.noised(params, content, order, key)
         hidden, rows = generator.hidden(params, quantizer, content, labels, order)
         layout, shape = generator.layout_of(order, rows.slots), hidden.shape[:2]
