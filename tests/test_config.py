@@ -268,6 +268,18 @@ def test_a_part_inside_a_part_is_swapped(place):
         assert swapped == c
 
 
+def test_a_group_alone_makes_no_field_near():
+    for field, near in {
+        "tokenizer_training.revive_until": "; tokenizer_training has ",
+        "tokenizer_training.positionz": "; tokenizer_training has ",
+        "tokenizer_training.stepz": "did you mean tokenizer_training.steps",
+        "learning_rat": "did you mean ",
+    }.items():
+        with pytest.raises(UserError) as caught:
+            config.override(config.load("var"), [(field, 1)])
+        assert near in str(caught.value)
+
+
 def test_swapping_leaves_what_the_other_cannot_hold():
     c = config.load("mar:digits")
     c.head.schedule = "linear"

@@ -77,6 +77,7 @@ def test_words(kind, limit, value, text):
         ("named", ("llamagen", "var"), None),
         ("cat", ("acdit", "mar"), None),
         ("runs", ("rar", "randar"), None),
+        ("a", ("xar", "rar"), None),
         ("", ("a",), None),
     ],
 )

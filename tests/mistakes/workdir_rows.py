@@ -37,7 +37,7 @@ WORKDIRS = [
     Row(f"{SAMPLE} --classes 3 --out /", ("--out /",)),
     Row("train --help-config {tmp}/nowhere.py", ("nowhere.py", "found none")),
     Row("train --help-config nonsense", ("nonsense", "one of vargen's own")),
-    *(Row(f"train --help-config {word}", ("expected a file, found none (nor one of vargen's own",)) for word in ("nope", "runs/named")),
+    *(Row(f"train --help-config {word}", ("expected a file, found none (nor one of vargen's own",)) for word in ("nope", "a", "runs/named", "runs/a", "runs/rar")),
     Row("train --help-config {tmp}/flat", ("flat/config.json", "expected a file, found none")),
     Row("train --config {model} --workdir {tmp}/w", ("found a directory; did you mean", "config.json?")),
     Row("train --help-config {config} --config.mixer=glaa", ("mixer.name", "did you mean gla?")),

@@ -66,7 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--like",
         metavar="PICTURE",
-        help="draw the picture of a PNG again, by the settings inside it; sampling flags replace some",
+        help="draw the picture of a PNG again, by the settings inside it; sampling flags replace some. Its model is "
+        "looked for where it was and in the folders above the picture, or --workdir says where it is",
     )
     parser.add_argument(
         "--out", metavar="DIR", help="where to write (WORKDIR/samples; WORKDIR/like for --like)"

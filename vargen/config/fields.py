@@ -158,12 +158,12 @@ def _fields(c: ConfigDict, prefix: str = "") -> Iterable[str]:
 
 def _nearest(name: str, known: list[str]) -> str:
     """'; did you mean a, b?' for the closest of `known`, by whole name or by last word; '' if none."""
+    word, last = name.rsplit(".", 1)[-1], {k.rsplit(".", 1)[-1]: k for k in reversed(known)}
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.8)
+    # A long group alone makes names alike.
+    close = [k for k in close if limits.nearest(word, [k.rsplit(".", 1)[-1]])]
     if not close:
-        last = {k.rsplit(".", 1)[-1]: k for k in reversed(known)}
-        close = [
-            last[k] for k in difflib.get_close_matches(name.rsplit(".", 1)[-1], list(last), n=3, cutoff=0.8)
-        ]
+        close = [last[k] for k in difflib.get_close_matches(word, list(last), n=3, cutoff=0.8)]
     return f"; did you mean {', '.join(close)}?" if close else ""
 
 

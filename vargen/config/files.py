@@ -94,8 +94,9 @@ def _similar(file: paths.Path, variant: str | None) -> str:
         return f"; did you mean {inside}?"
     close = difflib.get_close_matches(file.name, beside, n=3, cutoff=0.8)
     own = bundled.names()
-    named = [name for name in own if name in file.stem.split("_")]
-    for name in named[:1] or limits.nearest(file.stem, own):
+    # What lies in a folder and has no suffix is meant as a workdir.
+    named = [name for name in own if name in file.stem.split("_")][:1] or limits.nearest(file.stem, own)
+    for name in named if file.suffix or len(file.parts) == 1 else ():
         close.append(name if variant is None else f"{name}:{variant}")
     if close:
         return f"; did you mean {', '.join(close)}?"
