@@ -37,7 +37,7 @@ class Known:
         return np.stack([index // VOCAB, index % VOCAB], axis=1)
 
     def decode(self, content):
-        return self.real[content[:, 0] * VOCAB + content[:, 1]] + self.error
+        return np.clip(self.real[content[:, 0] * VOCAB + content[:, 1]] + self.error, -1, 1)
 
     def valid(self, content):
         return content[:, 1] % 2 == 0 if self.questionable else None

@@ -115,7 +115,11 @@ CHANGES = [
     ("maskgit", dict(feed=dict(counts="slots"), order=dict(noise=2.0, steps=3)), []),
     ("mar", dict(head=dict(repeat=1, clip=1.0), order=dict(steps=3)), []),
     ("mar", dict(head=dict(schedule="linear")), ["head.schedule linear instead of cosine"]),
-    ("llamagen", dict(order=dict(name="frames")), ["another ordering.order.steps"]),
+    (
+        "llamagen",
+        dict(order=dict(name="frames"), feed=dict(target_positions=True)),
+        ["another ordering.order.steps", "feed.target_positions True instead of False"],
+    ),
     ("flexvar", dict(tokenizer=dict(levels=LEVELS), order=dict(name="some_levels", groups=((1, 1, 1), (1, 2, 3)))), []),
     ("flexvar", dict(tokenizer=dict(levels=LEVELS, level_weight=0.5), order=dict(name="levels")), []),
 ]  # fmt: skip

@@ -51,8 +51,8 @@ def evaluate(
     """Measures a model against held-out images; arguments as for `measure`.
 
     Returns:
-      Of the tokenizer, on held-out images, `psnr_db`, `ssim`, `mse` (means over images; images in [-1, 1],
-      outputs clipped to that), and for codes `codebook_use`, `codebook_perplexity`, both also of each level
+      Of the tokenizer, on held-out images, `psnr_db`, `ssim`, `mse` (means over images, in
+      [-1, 1]), and for codes `codebook_use`, `codebook_perplexity`, both also of each level
       (`codebook_use_level_1` and so on, see `tokenizers.usage.statistics`).
       Of the samples, `label_accuracy` (the classifier sees the label asked for; not of one class, where it could see
       nothing else); `precision`, `recall` and
