@@ -151,6 +151,10 @@ def sentences():
     yield "in place of samples: N\\)", [DIGITS["var"]["real_frechet_distance_classifier"]]
     for shown in ("1,4", "1,2,3,4x6", "1,2,3,6x4", "1,2,3,4,6"):
         yield rf"N % [^%]*?\(`(?:--levels )?{shown}`\)", percent(levels[shown])
+    held_out = {int(step): loss for step, loss in DIGITS["held_out_loss"]["jpeglm"].items()}
+    words = r"Of JPEG-LM's samples N % are whole files: .* held-out loss is least at N of the N steps"
+    whole = percent(DIGITS["on_a_shared_core"]["jpeglm"]["valid"])
+    yield words, [*whole, min(held_out, key=held_out.__getitem__), max(held_out)]
     chances = percent(shapes["pictures_right"], shapes["pictures_chance_right"])
     parts = percent(*(shapes[f"pictures_{p}"] for p in ("place", "shape", "colour")))
     words = r"N % of pictures are exactly .* say \(chance N %; N % of places, N % of shapes, N % of colours\)"

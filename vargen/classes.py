@@ -155,7 +155,8 @@ class _Names:
             if first is None or last is None or first > last:
                 continue
             if self.numbers:
-                self.place(low), self.place(high)
+                for end in (low, high):
+                    self.place(end)  # both are classes
                 return [p for n in sorted(self.numbers) if first <= n <= last for p in self.numbers[n]]
             if _is_place(low) and _is_place(high):
                 return list(range(self.place(low), self.place(high) + 1))

@@ -186,6 +186,12 @@ def suggestion(name: str, known: Any) -> str:
     return "" if isinstance(known, tuple) else f", expected among {', '.join(sorted(known)) or 'none'}"
 
 
+def check_heads(heads: int, width: int) -> None:
+    """Raises UserError for heads of a mixer that don't share the width evenly."""
+    if width % heads:
+        raise UserError(f"config field mixer.heads: expected a divisor of the width {width}, found {heads}")
+
+
 def divisors(size: int, near: int, least: int = 1) -> str:
     """What to propose in place of a number that doesn't divide a size: "2, 3 or 5", up to three of the nearest."""
     fitting = [d for d in range(least, size + 1) if size % d == 0] or [1]

@@ -280,8 +280,7 @@ def _norm(m, initial, dtype) -> FinalNorm:
 def _cross(mixer, width, initial, out_init, dtype) -> CrossAttention:
     """Cross-attention with as many heads as the mixer."""
     heads = mixer.get("heads", 1)
-    if width % heads:
-        raise UserError(f"config field mixer.heads: expected a divisor of the width {width}, found {heads}")
+    limits.check_heads(heads, width)
     return CrossAttention(width, heads, initial.kernel(), out_init, dtype)
 
 

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from vargen import config
+from vargen import config, data
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (13, 21, 3), np.uint8)
 # What a camera wrote: the picture's rows and columns as they lie in the file, for each orientation of EXIF 2.3.
@@ -63,3 +63,17 @@ def claiming(width, height, kind="png"):
     place = content.index(b"\xff\xc0") + 5
     content[place : place + 4] = struct.pack(">HH", height, width)
     return bytes(content)
+
+
+def loaded(root, **changes):
+    return [data.load(settings(root, **changes), split) for split in ("train", "test")]
+
+
+def names_of(source):
+    return [file.relative_to(source.root).as_posix() for file in source.files]
+
+
+def copy(root, old, *new):
+    for name in new:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes((root / old).read_bytes())

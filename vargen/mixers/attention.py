@@ -14,7 +14,7 @@ from vargen import static
 from vargen.kernels.step_attention.reference import product
 from vargen.layers import Dense, Norm, logical
 from vargen.layout import Layout, View
-from vargen.limits import COUNT, EPS, RATE, SIZE, Above, AtLeast, Between, OneOf
+from vargen.limits import COUNT, EPS, RATE, SIZE, Above, AtLeast, Between, OneOf, check_heads
 from vargen.mixers.primitives import merge, step_attention
 from vargen.mixers.rope import mix_halves, rotate, shares, squeeze
 from vargen.slots import Grid
@@ -83,10 +83,7 @@ class Attention(nn.Module):
 
     def check(self, layout) -> None:
         """Raises ValueError for heads that don't fit; attention honours every layout."""
-        if self.width % self.heads:
-            raise ValueError(
-                f"config field mixer.heads: expected a divisor of the width {self.width}, found {self.heads}"
-            )
+        check_heads(self.heads, self.width)
         if self.heads % self.groups:
             raise ValueError(
                 f"config field mixer.kv_heads: expected a divisor of the {self.heads} heads, found {self.groups}"

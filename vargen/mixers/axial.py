@@ -11,7 +11,7 @@ import numpy as np
 
 from vargen.layers import Dense
 from vargen.layout import Layout
-from vargen.limits import COUNT
+from vargen.limits import COUNT, check_heads
 from vargen.mixers.paths import is_raster, one_level
 from vargen.mixers.primitives import step_attention
 from vargen.mixers.rollback import not_taken_back
@@ -56,10 +56,7 @@ class Axial(nn.Module):
 
     def check(self, layout) -> None:
         """Raises ValueError where the rows aren't the grid's, in the sequence or the visibility needed."""
-        if self.width % self.heads:
-            raise ValueError(
-                f"config field mixer.heads: expected a divisor of the width {self.width}, found {self.heads}"
-            )
+        check_heads(self.heads, self.width)
         one_level("axial", self.grid)
         not_taken_back("axial", layout)
         if not self.causal:
