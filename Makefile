@@ -31,7 +31,7 @@ $(VENV)/.installed: pyproject.toml setup.py .ci/install
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	@bash .ci/install $(VENV) '.[test,emoji]'
-	@bash .ci/install-libtpu $(VENV)
+	@bash .ci/install-compilers $(VENV)
 	@touch $@
 
 quickstart: install

@@ -1,11 +1,7 @@
-"""Compiling for a TPU that isn't there: libtpu's compiler needs no device."""
+"""What the compiler for TPUs says of the kernels, without a TPU."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import pathlib
-import sys
 from collections.abc import Callable
 
 import jax
@@ -13,28 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from benchmarks import targets
 from vargen.kernels.step_attention import step_attention
 
 
-def compiler(topology: str = "v5e:2x2") -> Callable:
-    """(function, *shapes) -> the program compiled for one core of a TPU.
+def compiler(target: str = "v5e:2x2") -> Callable:
+    """(function, *shapes) -> the program compiled for one device of a target, see `targets.devices`.
 
     Raises:
-      RuntimeError: libtpu isn't installed.
+      RuntimeError: its compiler isn't installed.
     """
-    beside = pathlib.Path(sys.prefix) / "libtpu" / "libtpu" / "libtpu.so"  # where `make test` puts it
-    found = importlib.util.find_spec("libtpu")
-    library = os.environ.get("TPU_LIBRARY_PATH") or (str(beside) if beside.exists() else None)
-    if library is None and found is None:
-        raise RuntimeError("libtpu is not installed")
-    library = library or str(pathlib.Path(found.origin).parent / "libtpu.so")
-    os.environ.update(TPU_LIBRARY_PATH=library, TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    from jax.experimental import topologies
-
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    sharding = NamedSharding(Mesh(np.array(devices[:1]), ("x",)), PartitionSpec())
+    sharding = NamedSharding(Mesh(np.array(targets.devices(target)[:1]), ("x",)), PartitionSpec())
 
     def run(function, *shapes):
         shapes = [jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding) for s in shapes]

@@ -1,10 +1,10 @@
 """How long `pictures32` and `pictures64` of each system take: the steps of both stages, interleaved.
 
-    python -m benchmarks.picture_sizes
+    python -m benchmarks.picture_sizes [CONFIG ...]
 
 Seconds of a jitted step of the tokenizer and of the generator at the config's batch, on random pictures, in turn with
 those of the other systems; and the minutes that the config's numbers of steps take at that rate. Writes
-results/picture_sizes_<backend>.json.
+results/picture_sizes_<backend>.json: of the configs named, or of all that have these sizes.
 """
 
 from __future__ import annotations
@@ -13,31 +13,30 @@ import sys
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from benchmarks import timing
-from vargen import config, models
+from vargen import bundled, config, models
+from vargen.errors import UserError
 from vargen.sharding import make_mesh
 from vargen.training import optimizer, state
 from vargen.training.step import make_step
 from vargen.training.tasks import GeneratorTask, TokenizerTask
 
-SYSTEMS = ("llamagen", "var", "rar", "mar", "randar", "arpg")
-ROUNDS = 6
+ROUNDS = 3
 
 
 def stages(name: str):
-    """Both stages' jitted steps, as functions without arguments, and the config."""
+    """The config, and the jitted steps of the stages that it trains, as functions without arguments."""
     c = config.load(name)
     c.data.num_classes = 1
     tokenizer = models.build_tokenizer(c)
     generator, mesh = models.build_generator(c, tokenizer), make_mesh()
     key = jax.random.key(0)
-    frozen = jax.jit(tokenizer.init)(key)
     size, batch = c.data.image_size, c.training.batch_size
-    images = jax.random.uniform(key, (c.tokenizer_training.batch_size, size, size, 3), minval=-1)
-    content = jax.jit(tokenizer.encode)(frozen, images)[:batch]
-    labels = jnp.zeros(batch, jnp.int32)
+    first = c.tokenizer_training.batch_size if tokenizer.trained else batch
+    images = jax.random.uniform(key, (max(first, batch), size, size, 3), minval=-1)
+    frozen = jax.jit(tokenizer.init)(key) if tokenizer.trained else tokenizer.fit([images])
+    content = tokenizer.stored(frozen, images[:batch])
 
     def stepping(task, settings, frozen, batch):
         run = make_step(task, settings, mesh)
@@ -49,37 +48,49 @@ def stages(name: str):
 
         return once
 
-    return c, {
-        f"{name} tokenizer": stepping(
-            TokenizerTask(tokenizer, c.tokenizer_training), c.tokenizer_training, {}, dict(image=images)
-        ),
-        f"{name} generator": stepping(
-            GeneratorTask(generator, tokenizer),
-            c.training,
-            dict(quantizer=frozen["quantizer"]),
-            dict(content=content, label=labels),
-        ),
-    }
+    generating = GeneratorTask(generator, tokenizer)
+    feeding = dict(quantizer=frozen["quantizer"]) if "quantizer" in frozen else {}
+    labels = jnp.zeros(batch, jnp.int32)
+    runs = dict(generator=stepping(generating, c.training, feeding, dict(content=content, label=labels)))
+    if tokenizer.trained:
+        coding = TokenizerTask(tokenizer, c.tokenizer_training)
+        runs["tokenizer"] = stepping(coding, c.tokenizer_training, {}, dict(image=images[:first]))
+    return c, runs
+
+
+def systems() -> list[str]:
+    """The configs that have sizes for people's own pictures."""
+    found = []
+    for system in bundled.names():
+        for size in ("pictures32", "pictures64"):
+            try:
+                config.load(f"{system}:{size}")
+            except UserError:
+                continue
+            found.append(f"{system}:{size}")
+    return found
 
 
 def main() -> None:
     """Runs the benchmark; names of configs may be given instead."""
-    names = sys.argv[1:] or [f"{s}:pictures{n}" for n in (32, 64) for s in SYSTEMS]
+    names = sys.argv[1:] or systems()
     runs, configs = {}, {}
     for name in names:
         configs[name], both = stages(name)
-        runs |= both
+        runs |= {f"{name} {stage}": once for stage, once in both.items()}
     times, result = timing.interleaved(runs, ROUNDS), {}
     for name, c in configs.items():
-        seconds = [times[f"{name} {stage}"]["warm"] for stage in ("tokenizer", "generator")]
-        steps = [c.tokenizer_training.steps, c.training.steps]
-        batches = [c.tokenizer_training.batch_size, c.training.batch_size]
-        result[name] = dict(
-            steps=steps,
-            images_per_second=[b / s for b, s in zip(batches, seconds, strict=True)],
-            minutes=[n * s / 60 for n, s in zip(steps, seconds, strict=True)],
-            both_minutes=float(np.dot(steps, seconds)) / 60,
-        )
+        rows = {}
+        for stage, settings in (("tokenizer", c.tokenizer_training), ("generator", c.training)):
+            if f"{name} {stage}" in times:
+                seconds = times[f"{name} {stage}"]["warm"]
+                rows[stage] = dict(
+                    steps=settings.steps,
+                    batch=settings.batch_size,
+                    seconds_per_step=seconds,
+                    minutes=settings.steps * seconds / 60,
+                )
+        result[name] = dict(**rows, minutes=sum(row["minutes"] for row in rows.values()))
     timing.save(f"picture_sizes_{jax.default_backend()}", dict(systems=result))
 
 

@@ -1,40 +1,32 @@
 """Compiling for accelerators that aren't there."""
 
 import contextlib
-import importlib.util
-import os
-import pathlib
-import sys
 
 import jax
 import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-
-def _libtpu() -> str | None:
-    """Where libtpu.so lies: named by the environment, beside the packages (`make test`), or among them."""
-    beside = pathlib.Path(sys.prefix) / "libtpu" / "libtpu" / "libtpu.so"
-    if os.environ.get("TPU_LIBRARY_PATH"):
-        return os.environ["TPU_LIBRARY_PATH"]
-    if beside.exists():
-        return str(beside)
-    found = importlib.util.find_spec("libtpu")
-    return str(pathlib.Path(found.origin).parent / "libtpu.so") if found else None
+from benchmarks import targets
 
 
 @pytest.fixture(scope="session")
 def tpu_devices():
     """Four TPU v5e cores to compile for."""
-    library = _libtpu()
-    if library is None:
-        pytest.skip("libtpu is not installed; make test does that on Linux x86-64")
-    os.environ.update(TPU_LIBRARY_PATH=library, TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    from jax.experimental import topologies
+    return _devices("v5e:2x2")
 
-    return topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
+
+@pytest.fixture(scope="session")
+def gpu_devices():
+    """One H100 to compile for."""
+    return _devices("h100")
+
+
+def _devices(target: str):
+    try:
+        return targets.devices(target)
+    except RuntimeError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,7 @@ FREE = [
     ("compute_dtype", "bfloat16"),
     ("name", "mine"),
     ("data.skip_broken", 10),
+    ("data.path", "elsewhere"),
 ]
 FIXED = [
     ("seed", 5),

@@ -11,10 +11,10 @@ from vargen.errors import UserError
 from vargen.training import checkpoints
 
 # What doesn't change what is trained: how long, what is said and kept about it, where it runs, how it is measured and
-# sampled, and how many broken files stop it. `*` stands for tokenizer_training and training. Any other field stays as
-# it was.
+# sampled, where the pictures lie (they move; their classes stay, `common.check_classes`), and how many broken files
+# stop it. `*` stands for tokenizer_training and training. Any other field stays as it was.
 FREE = frozenset(
-    "name compute_dtype sampling presets evaluation data.skip_broken "
+    "name compute_dtype sampling presets evaluation data.path data.skip_broken "
     "*.steps *.log_every *.save_every *.keep *.validate_every *.image_every *.remat *.mesh".split()
 )
 STAGES = dict(tokenizer="tokenizer_training", generator="training")

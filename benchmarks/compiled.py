@@ -1,0 +1,230 @@
+"""What the compilers make of sampling and training at the papers' sizes, on accelerators that needn't be there.
+
+    python -m benchmarks.compiled [NAME ...] [--target h100 --target v5e:2x2] [--what sample train] [--against FILE]
+
+Compiles the real sampler and the real training step, and counts in the compiled program (`hlo`): launches, bytes, FLOPs
+and collectives, of the whole and of one iteration of the loop that moves most; temporaries; what of the loop doesn't
+change from one iteration to the next and could stand before it; beside them the floors (weights and cache read once,
+useful FLOPs). The predicted time lies between two: were everything overlapped, the longest of bytes, FLOPs, launches
+and collectives; and launch by launch, each as long as the longest of its own. The second is what the tables show.
+Nothing is run: these are counts, not times. Writes results/compiled.json; `--against` another of its like says what
+changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import pathlib
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from benchmarks import floors, hlo, targets, timing
+from vargen import bundled, config, models
+from vargen.generator import Generator
+from vargen.samplers import Sampling, decode
+from vargen.sharding import batch_sharding, make_mesh
+from vargen.training import optimizer, state
+from vargen.training.step import make_step
+from vargen.training.tasks import GeneratorTask
+
+# What is compiled where nothing is named: (config, batch at sampling, batch at training).
+SIZES = dict(
+    var=("var:d16", 1, 32),
+    llamagen=("llamagen:b", 1, 64),
+    rar=("rar:b", 1, 64),
+    mar=("mar:b", 1, 64),
+)
+
+
+def built(name: str, dtype: str = "bfloat16") -> tuple[Any, Any, Generator]:
+    """A config, its tokenizer and its generator."""
+    c = config.load(name)
+    c.compute_dtype = dtype
+    tokenizer = models.build_tokenizer(c)
+    return c, tokenizer, models.build_generator(c, tokenizer)
+
+
+def paper(c: Any) -> Sampling:
+    """The paper's sampling settings; the config's own where it has no others."""
+    presets = c.get("presets", {})
+    own = c.sampling.to_dict()
+    return Sampling.make(**(own | presets["paper"].sampling.to_dict() if "paper" in presets else own))
+
+
+def sampler(c: Any, tokenizer: Any, generator: Generator, batch: int, devices: list[Any]) -> Any:
+    """The sampler, lowered for the first of the devices: parameters and labels to contents."""
+    mesh = make_mesh(devices=devices[:1])
+    place = functools.partial(_placed, NamedSharding(mesh, PartitionSpec()))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params = jax.eval_shape(generator.init, key)
+    quantizer = jax.eval_shape(tokenizer.init, key)["quantizer"]
+    labels = jax.eval_shape(
+        lambda: jax.tree.map(lambda x: jnp.repeat(x, batch, 0), generator.condition.example())
+    )
+    run = jax.jit(functools.partial(decode, generator))
+    return run.lower(place(params), place(quantizer), place(labels), place(key), paper(c))
+
+
+def decoder(tokenizer: Any, dtype: str, batch: int, devices: list[Any]) -> Any:
+    """The tokenizer's way from contents to images, lowered likewise."""
+    mesh = make_mesh(devices=devices[:1])
+    place = functools.partial(_placed, NamedSharding(mesh, PartitionSpec()))
+    params = jax.eval_shape(tokenizer.init, jax.eval_shape(lambda: jax.random.key(0)))
+    content = jax.eval_shape(lambda: tokenizer.slot.zeros(batch, tokenizer.grid.size))
+    return jax.jit(tokenizer.decode).lower(place(params), place(content))
+
+
+def trainer(c: Any, tokenizer: Any, generator: Generator, batch: int, devices: list[Any], **mesh: int) -> Any:
+    """The generator's training step, lowered for a mesh of the devices."""
+    settings, mesh = c.training, make_mesh(**mesh, devices=devices)
+    settings.batch_size = batch
+    task = GeneratorTask(generator, tokenizer)
+    optimizers = optimizer.build(settings, state.boxed(task))
+    where = state.shardings(task, optimizers, mesh)
+    now = jax.tree.map(lambda x, s: _placed(s, x), state.shapes(task, optimizers), where)
+    whole, key = NamedSharding(mesh, PartitionSpec()), jax.eval_shape(lambda: jax.random.key(0))
+    frozen = _placed(whole, dict(quantizer=jax.eval_shape(tokenizer.init, key)["quantizer"]))
+
+    def examples():
+        labels = jax.tree.map(lambda x: jnp.repeat(x, batch, 0), generator.condition.example())
+        return dict(content=tokenizer.slot.zeros(batch, tokenizer.grid.size), label=labels)
+
+    rows = _placed(batch_sharding(mesh), jax.eval_shape(examples))
+    return make_step(task, settings, mesh).lower(now, frozen, rows, _placed(whole, key))
+
+
+def _placed(sharding: NamedSharding, tree: Any) -> Any:
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), tree)
+
+
+def counted(lowered: Any, target: str, save: pathlib.Path | None = None) -> dict[str, Any]:
+    """What the compiler makes of a lowered program: counts, memory, predicted seconds, and seconds that it took."""
+    begin = time.perf_counter()
+    compiled = lowered.compile()
+    seconds = time.perf_counter() - begin
+    text, device = compiled.as_text(), targets.sheet(target)
+    if save is not None:
+        save.write_text(text)
+    program, memory = hlo.Program(text, device), compiled.memory_analysis()
+    found = hlo.summary(program.total) | dict(
+        temporary_mbytes=memory.temp_size_in_bytes / 1e6,
+        argument_mbytes=memory.argument_size_in_bytes / 1e6,
+        predicted_seconds=dict(
+            one_after_another=program.total.seconds, overlapped=device.overlapped(program.total)
+        ),
+        compile_seconds=seconds,
+    )
+    if program.loops():
+        loop = program.main_loop()
+        found["loop"] = dict(name=loop.name, trips=loop.trips, times=loop.times, **hlo.summary(loop.body))
+    return found
+
+
+def floor_of_sampling(
+    c: Any, tokenizer: Any, generator: Generator, batch: int, target: str
+) -> dict[str, Any]:
+    """Weights and cache read once a step, useful FLOPs; empty where `floors` doesn't know the system."""
+    device = targets.sheet(target)
+    try:
+        work = floors.sampling(generator, tokenizer, batch, paper(c))
+    except (KeyError, AttributeError, TypeError, ValueError):
+        return {}
+    transformer = [work[part] for part in ("transformer", "head")]
+    return dict(
+        mbytes=float(sum(np.sum(w.bytes) for w in transformer)) / 1e6,
+        gflop=float(sum(np.sum(w.flops) for w in transformer)) / 1e9,
+        seconds=sum(w.seconds(dict(flops=device.flops, bytes=device.bytes)) for w in transformer),
+    )
+
+
+def useful_training(generator: Generator, tokenizer: Any, batch: int) -> float:
+    """FLOPs of a training step's products: three times those of the forward pass, nothing computed anew."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params = jax.eval_shape(generator.init, key)
+    quantizer = jax.eval_shape(tokenizer.init, key)["quantizer"]
+    labels = generator.condition.example()
+    content = tokenizer.slot.zeros(1, tokenizer.grid.size)
+    trace = jax.make_jaxpr(lambda p, q, k: generator.loss(p, q, content, labels, k)[0])(
+        params, quantizer, key
+    )
+    return 3.0 * batch * floors.products(trace.jaxpr)
+
+
+def main() -> None:
+    """Compiles, prints a line a program, and writes the results."""
+    args = _parse()
+    results: dict[str, Any] = {}
+    for name in args.names or [size for size, _, _ in SIZES.values()]:
+        c, tokenizer, generator = built(name)
+        _, few, many = SIZES.get(name.partition(":")[0], (name, 1, 32))
+        for target in args.target:
+            devices = targets.devices(target)
+            for what in args.what:
+                label = f"{name} {what} {target}"
+                save = args.text / (label.replace(":", "_").replace(" ", "_") + ".hlo") if args.text else None
+                if what == "train":
+                    batch = args.train_batch or many
+                    lowered = trainer(c, tokenizer, generator, batch, devices[: args.devices or None])
+                elif what == "sample":
+                    batch = args.batch or few
+                    lowered = sampler(c, tokenizer, generator, batch, devices)
+                else:
+                    batch = args.batch or few
+                    lowered = decoder(tokenizer, "bfloat16", batch, devices)
+                found = dict(batch=batch) | counted(lowered, target, save)
+                if what == "sample":
+                    found["floor"] = floor_of_sampling(c, tokenizer, generator, batch, target)
+                results[label] = found
+                print(_line(label, found), flush=True)
+                if args.against:
+                    _compare(found, json.loads(args.against.read_text())["programs"].get(label))
+    timing.save(args.out, dict(programs=results))
+
+
+def _line(label: str, found: dict[str, Any]) -> str:
+    loop = found.get("loop", found)
+    seconds = found["predicted_seconds"]["one_after_another"]
+    return (
+        f"{label}: {found['launches']:.0f} launches, {found['mbytes']:.0f} MB, {found['gflop']:.0f} GFLOP, "
+        f"{seconds * 1e3:.1f} ms predicted, temporaries {found['temporary_mbytes']:.0f} MB; in the loop "
+        f"{loop['launches']:.0f} launches, {loop['mbytes']:.1f} MB, of which unchanged "
+        f"{loop['unchanged']['launches']:.0f}, {loop['unchanged']['mbytes']:.1f} MB; "
+        f"compiled in {found['compile_seconds']:.0f} s"
+    )
+
+
+def _compare(found: dict[str, Any], before: dict[str, Any] | None) -> None:
+    if before is None:
+        return
+    for key in ("launches", "mbytes", "gflop", "temporary_mbytes"):
+        if before[key]:
+            print(f"  {key}: {found[key] / before[key]:.3f} of before")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help=f"configs, of {', '.join(bundled.names())}; default four")
+    parser.add_argument("--target", action="append", default=[], help="h100, v5e:2x2, ...; default h100")
+    parser.add_argument(
+        "--what", nargs="+", default=["sample", "train"], choices=["sample", "decode", "train"]
+    )
+    parser.add_argument("--batch", type=int, default=0, help="at sampling")
+    parser.add_argument("--train-batch", type=int, default=0)
+    parser.add_argument("--devices", type=int, default=0, help="so many of the target's; default all")
+    parser.add_argument("--against", type=pathlib.Path, help="results of before")
+    parser.add_argument("--text", type=pathlib.Path, help="a folder for the programs' texts")
+    parser.add_argument("--out", default="compiled", help="the name of the results")
+    args = parser.parse_args()
+    args.target = args.target or ["h100"]
+    return args
+
+
+if __name__ == "__main__":
+    main()
