@@ -45,9 +45,9 @@ SIZES = dict(
     mar=("mar:b", 1, 64),
 )
 
-# Without a GPU to tune on the compiler takes Triton's products everywhere, and for some sizes finds no tiling. With one
-# it mostly chooses cuBLAS's, which are taken here.
-OPTIONS = {"h100": {"xla_gpu_enable_triton_gemm": False}}
+# Training: without a GPU to tune on the compiler takes Triton's products everywhere, and for some sizes finds no tiling.
+# With one it mostly chooses cuBLAS's for products as large as these.
+OPTIONS = {("train", "h100"): {"xla_gpu_enable_triton_gemm": False}}
 
 
 def built(
@@ -113,10 +113,12 @@ def _placed(sharding: NamedSharding, tree: Any) -> Any:
     return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), tree)
 
 
-def counted(lowered: Any, target: str, save: pathlib.Path | None = None) -> dict[str, Any]:
+def counted(
+    lowered: Any, target: str, save: pathlib.Path | None = None, options: dict | None = None
+) -> dict[str, Any]:
     """What the compiler makes of a lowered program: counts, memory, predicted seconds, and seconds that it took."""
     begin = time.perf_counter()
-    compiled = lowered.compile(compiler_options=OPTIONS.get(target))
+    compiled = lowered.compile(compiler_options=options)
     seconds = time.perf_counter() - begin
     text, device = compiled.as_text(), targets.sheet(target)
     if save is not None:
@@ -184,7 +186,7 @@ def main() -> None:
         else:
             batch = args.batch or few
             lowered = decoder(tokenizer, "bfloat16", batch, devices)
-        found = dict(batch=batch) | counted(lowered, target, save)
+        found = dict(batch=batch) | counted(lowered, target, save, OPTIONS.get((what, target)))
         if what == "train":
             found["useful"] = useful(generator, tokenizer, batch, len(devices), target, found)
         if what == "sample":
