@@ -45,8 +45,8 @@ SIZES = dict(
     mar=("mar:b", 1, 64),
 )
 
-# Training: without a GPU to tune on the compiler takes Triton's products everywhere, and for some sizes finds no tiling.
-# With one it mostly chooses cuBLAS's for products as large as these.
+# Training: without a GPU to tune on the compiler takes Triton's products everywhere, and for some finds no tiling. With
+# one it mostly chooses cuBLAS's for products as large as these.
 OPTIONS = {("train", "h100"): {"xla_gpu_enable_triton_gemm": False}}
 
 
