@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -15,6 +16,7 @@ from vargen import static
 from vargen.conditioning import Condition, Conditioning
 from vargen.feeds import Feed, Step
 from vargen.heads import Head, JointHead
+from vargen.layers import Boxed
 from vargen.layout import Layout
 from vargen.mixers.block import SharedModulation
 from vargen.orders import Order, Ordering
@@ -291,6 +293,22 @@ class Generator:
         return self.through(params, rows, condition, modulations, key=key)[0], rows
 
     # Decoding.
+
+    @functools.cached_property
+    def dtypes(self) -> Any:
+        """The dtype that each parameter is converted to wherever it is used, or its own."""
+        boxed = jax.eval_shape(self.init_boxed, jax.eval_shape(lambda: jax.random.key(0)))
+
+        def dtype(box):
+            own = box.dtype if isinstance(box, Boxed) else None
+            return nn.meta.unbox(box).dtype if own is None else own
+
+        return jax.tree.map(dtype, boxed, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
+
+    def ready(self, params):
+        """Parameters as decoding reads them, which is to be done once, before any loop: what every pass would convert
+        to the compute dtype is converted. Passes give the same of both, to the last bit."""
+        return jax.tree.map(lambda x, dtype: x.astype(dtype), params, self.dtypes)
 
     def modulations(self, params, condition):
         """Every block's modulations by the condition's vector: per stage [L, B, 1, 6, D]; or by the round, see `Stage`.

@@ -7,6 +7,7 @@ import math
 from typing import Any, Protocol
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,9 +61,17 @@ class Initial:
         return dataclasses.replace(self, std=self.std or 0.02).kernel()
 
 
-def logical(init, *names: str | None):
-    """An initialiser whose parameter is boxed with its logical axis names."""
-    return nn.with_logical_partitioning(init, names)
+@flax.struct.dataclass
+class Boxed(nn.LogicallyPartitioned):
+    """A parameter with its logical axis names, and the dtype that it is converted to wherever it is used (None: that is
+    its own, or not the same everywhere)."""
+
+    dtype: Any = flax.struct.field(default=None, pytree_node=False)
+
+
+def logical(init, *names: str | None, dtype: Dtype | None = None):
+    """An initialiser whose parameter is boxed, see `Boxed`."""
+    return lambda *args, **kwargs: Boxed(init(*args, **kwargs), names, dtype=dtype)
 
 
 class Dense(nn.Module):
@@ -84,11 +93,13 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        kernel = self.param("kernel", logical(self.kernel_init, *self.names), (x.shape[-1], self.features))
+        init = logical(self.kernel_init, *self.names, dtype=self.dtype)
+        kernel = self.param("kernel", init, (x.shape[-1], self.features))
         # As one product of two matrices: XLA's CPU gradient of a batched one is slower.
         y = x.astype(self.dtype).reshape(-1, x.shape[-1]) @ kernel.astype(self.dtype)
         if self.bias:
-            bias = self.param("bias", logical(nn.initializers.zeros, self.names[1]), (self.features,))
+            init = logical(nn.initializers.zeros, self.names[1], dtype=self.dtype)
+            bias = self.param("bias", init, (self.features,))
             y = y + bias.astype(self.dtype)
         return y.reshape(*x.shape[:-1], self.features)
 
@@ -179,9 +190,8 @@ class Embed(nn.Module):
 
     @nn.compact
     def __call__(self, index):
-        table = self.param(
-            "table", logical(self.table_init, self.name_axis, "embed"), (self.size, self.width)
-        )
+        init = logical(self.table_init, self.name_axis, "embed", dtype=self.dtype)
+        table = self.param("table", init, (self.size, self.width))
         if isinstance(index, np.ndarray) and index.size and not 0 <= index.min() <= index.max() < self.size:
             found = f"{index.min()} to {index.max()}"
             raise ValueError(
