@@ -14,7 +14,19 @@ ROOT = pathlib.Path(__file__).parents[1]
 # or above, and of those in ONLY no others.
 LAYERS = (
     ("errors",),
-    ("bundled", "content", "draws", "fits", "kernels", "layers", "limits", "paths", "progress", "spelling"),
+    (
+        "bundled",
+        "content",
+        "draws",
+        "fits",
+        "kernels",
+        "layers",
+        "limits",
+        "paths",
+        "progress",
+        "spelling",
+        "weights",
+    ),
     ("seeds", "sharding", "slots", "static"),
     ("hub", "layout", "orders", "parts", "schema", "segments", "weights_file", "words"),
     ("classes", "data", "mixers", "tokenizers"),

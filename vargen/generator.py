@@ -307,11 +307,17 @@ class Generator:
 
     def ready(self, params):
         """Parameters as decoding reads them, which is to be done once, before any loop: what every pass would convert
-        to the compute dtype is converted. Passes give the same of both, to the last bit."""
-        return jax.tree.map(lambda x, dtype: x.astype(dtype), params, self.dtypes)
+        to the compute dtype is converted, and where the feed loops, stages are split. Passes give the same of both, to
+        the last bit."""
+        if any(isinstance(params[stage.name], list) for stage in self.stages):
+            return params
+        params = jax.tree.map(lambda x, dtype: x.astype(dtype), params, self.dtypes)
+        for stage in self.stages if self.feed.loops else ():
+            params = stage.split(params)
+        return params
 
     def modulations(self, params, condition):
-        """Every block's modulations by the condition's vector: per stage [L, B, 1, 6, D]; or by the round, see `Stage`.
+        """Every block's modulations by the condition's vector, by the stage, see `Stage.modulations`.
 
         None where blocks have none, or where rows bring conditions of their own (`Rows.condition`).
         """
@@ -327,11 +333,11 @@ class Generator:
         return self.modulation.apply({"params": params["modulation"]}, condition)
 
     def init_cache(self, batch: int, length: int):
-        """Empty caches of every stage, [L, ...] per leaf; None for feeds that remember nothing."""
+        """Empty caches of every stage; None for feeds that remember nothing."""
         if not self.feed.cached:
             return None
-        own = self.feed.init_cache(batch, length)
-        return {stage.name: stage.init_cache(batch, length) for stage in self.stages} | {"feed": own}
+        own = {stage.name: stage.init_cache(batch, length, self.feed.loops) for stage in self.stages}
+        return own | {"feed": self.feed.init_cache(batch, length)}
 
     def step(
         self,
@@ -344,21 +350,20 @@ class Generator:
         modulations,
         order,
         step,
-        layers=None,
         draw=None,
     ):
         """One pass of one step of decoding.
 
         Args:
-          params, quantizer: as for `loss`.
+          params: as of `ready`.
+          quantizer: as for `loss`.
           state: the feed's state.
-          cache: of `init_cache`; with `layers` lists of the layers' caches.
+          cache: of `init_cache`.
           content: the contents so far, [B, N, *slot.shape], canonical; `Noised` where the feed drafts.
           condition: `Condition` with R conditions per example (with and without label under guidance).
           modulations: what `modulations` gave for it.
           order: the order; slots may differ per example.
           step: the step.
-          layers: per stage what `Stage.cut` gave: unrolls the layers.
           draw: as for `through`.
 
         Returns:
@@ -367,7 +372,7 @@ class Generator:
         """
         args = (state, content, condition, order, step, quantizer)
         rows = self.feed.apply({"params": params["feed"]}, *args, method="step_inputs")
-        hidden, cache = self.through(params, rows, condition, modulations, cache, layers=layers, draw=draw)
+        hidden, cache = self.through(params, rows, condition, modulations, cache, draw=draw)
         if not self.feed.cached and not self.head.around:
             slots = jnp.take(order.slots, jnp.minimum(step.at(), order.slots.shape[-1] - 1), axis=-1)
             hidden = self.rows_of(hidden, rows, slots)
@@ -379,15 +384,15 @@ class Generator:
         return contents.take(hidden, contents.repeat_to(at, len(hidden)))
 
     def rollback(self, cache, kept):
-        """The cache that a speculative step gave, its layers cut, with the first `kept` int [R B] rows alone."""
+        """The cache that a speculative step gave, of a feed that loops, with the first `kept` int [R B] rows alone."""
         return cache | {stage.name: stage.rollback(cache[stage.name], kept) for stage in self.stages}
 
-    def through(self, params, rows, condition, modulations, cache=None, key=None, layers=None, draw=None):
+    def through(self, params, rows, condition, modulations, cache=None, key=None, draw=None):
         """Rows through all stages of their branch to hidden vectors, and the cache; in as many rounds as the rows say
         (`Rows.rounds`), whose hidden vectors come one after another.
 
         Args:
-          params, condition, modulations, cache, layers: as for `step`.
+          params, condition, modulations, cache: as for `step`.
           rows: of the first stage.
           key: PRNG key of dropout, or None.
           draw: (hidden vectors so far [B, n, s, D], rows) -> rows whose `content` has one more code; called after each
@@ -411,16 +416,12 @@ class Generator:
                 layout = dataclasses.replace(rows.layout, context=(condition.memory, condition.hidden))
                 rows = dataclasses.replace(rows, layout=layout)
             stage_cache = None if cache is None else cache[stage.name]
-            if layers is not None:
-                hidden, stage_cache = stage.unrolled(
-                    params, layers[stage.name], rows.x, rows.layout, vector, own, stage_cache, owner
-                )
-            else:
-                stage_key = None if key is None else jax.random.fold_in(key, i)
-                modulation = modulations[stage.name]
-                modulation = modulation[:, i // count] if stage.rounds is not None else modulation
-                args = (rows.layout, vector, modulation, own, stage_cache, stage_key, owner)
-                hidden, stage_cache = stage(params, rows.x, *args)
+            stage_key = None if key is None else jax.random.fold_in(key, i)
+            modulation = modulations[stage.name]
+            if stage.rounds is not None:
+                modulation = stage.of_round(modulation, i // count)
+            args = (rows.layout, vector, modulation, own, stage_cache, stage_key, owner)
+            hidden, stage_cache = stage(params, rows.x, *args)
             after[stage.name] = stage_cache
             if self.head.each_stage or i % count == branch[-1]:
                 seen.append(self.feed.apply({"params": params["feed"]}, hidden, rows, method="outputs"))

@@ -412,9 +412,7 @@ class Model:
         content, labels = inputs.content(content, self.tokenizer), self._labels(generator, labels)
         self._one_for_each(labels, content, "codes")
         try:
-            return self._log_likelihood(
-                self._ready, self.tokenizer_params["quantizer"], content, labels
-            )
+            return self._log_likelihood(self._ready, self.tokenizer_params["quantizer"], content, labels)
         except ValueError as error:
             raise UserError(str(error)) from error
 
