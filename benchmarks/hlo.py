@@ -360,7 +360,9 @@ def _own_bytes(i: Instruction, shapes: list[str]) -> float:
         return 2 * _size(shapes[0])
     if i.opcode.endswith("-start"):
         return sum(map(_size, shapes))
-    return _size(i.shape) + sum(map(_size, shapes))
+    # Buffers that a kernel changes in place: it reads and writes at most what they hold, mostly a row; once is enough.
+    aliased = re.findall(r"\{(\d+)\}: \((\d+), \{\}", i.attributes) if i.opcode == "custom-call" else []
+    return _size(i.shape) + sum(map(_size, shapes)) - sum(_size(shapes[int(at)]) for _, at in aliased)
 
 
 def _flops(instructions: dict[str, Instruction], i: Instruction) -> float:
