@@ -18,7 +18,7 @@ from vargen.feeds import Feed, Step
 from vargen.heads import Head, JointHead
 from vargen.layers import Boxed
 from vargen.layout import Layout
-from vargen.mixers.block import SharedModulation
+from vargen.mixers.block import MODULATIONS, SharedModulation
 from vargen.orders import Order, Ordering
 from vargen.segments import PICTURE, Sequence
 from vargen.stage import Stage
@@ -326,6 +326,20 @@ class Generator:
         shared = self._shared(params, condition.vector[:, None])
         return {stage.name: stage.modulations(params, shared) for stage in self.stages}
 
+    def modulations_ahead(self, params, condition):
+        """`modulations` for decoding, also where rows bring conditions of their own, if these are known beforehand
+        (`Feed.conditions`) and what they give takes no more memory than all parameters: of every row, [B, M, 6, D]."""
+        known = None
+        if self.feed.modulates_rows:
+            known = self.feed.apply({"params": params["feed"]}, condition, method="conditions")
+        if known is None:
+            return self.modulations(params, condition)
+        layers = sum(stage.layers for stage in self.stages)
+        if MODULATIONS * layers * known.size > sum(x.size for x in jax.tree.leaves(params)):
+            return self.modulations(params, condition)
+        shared = self._shared(params, known)
+        return {stage.name: stage.modulations(params, shared) for stage in self.stages}
+
     def _shared(self, params, condition):
         """[B, M, D], or through the map that all blocks share [B, M, 6, D]."""
         if self.modulation is None:
@@ -402,7 +416,9 @@ class Generator:
         after = {"feed": {}} if cache is None else dict(cache)
         vector = None if condition.vector is None else condition.vector[:, None]
         if rows.condition is not None:
-            vector, own = rows.condition, self._shared(params, rows.condition)
+            vector = rows.condition
+            ahead = modulations[self.stages[0].name] is not None
+            own = None if ahead else self._shared(params, rows.condition)
         hidden, count = rows.x, len(self.stages)
         branch = self.feed.branches[rows.layout.branch]
         passes = [round_ * count + k for round_ in rows.rounds for k in branch]
@@ -419,7 +435,9 @@ class Generator:
             stage_key = None if key is None else jax.random.fold_in(key, i)
             modulation = modulations[stage.name]
             if stage.rounds is not None:
-                modulation = stage.of_round(modulation, i // count)
+                modulation = modulation[:, i // count]
+            elif rows.condition is not None and modulation is not None:
+                modulation = jnp.take(modulation, rows.row, axis=2, mode="clip")
             args = (rows.layout, vector, modulation, own, stage_cache, stage_key, owner)
             hidden, stage_cache = stage(params, rows.x, *args)
             after[stage.name] = stage_cache

@@ -68,20 +68,13 @@ class Stage:
         return params | {self.name: layers}
 
     def modulations(self, params, condition):
-        """Those of all blocks by [B, 1, ...]: [L, B, 1, 6, D], or by the round: [L, R, 1, 1, 6, D]; of a split stage a
-        list of one per layer."""
+        """Those of all blocks by [B, M, ...]: [L, B, M, 6, D], or by the round: [L, R, 1, 1, 6, D]."""
         if self.rounds is not None:
             condition = self.rounds.apply({"params": params[f"{self.name}_rounds"]})
         blocks = params[self.name]
         if isinstance(blocks, list):
-            return [self.modulate(p, condition) for p in blocks]
+            return jnp.stack([self.modulate(p, condition) for p in blocks])
         return jax.lax.map(lambda p: self.modulate(p, condition), blocks)
-
-    def of_round(self, modulations, round_: int):
-        """Of modulations by the round those of one."""
-        if isinstance(modulations, list):
-            return [x[round_] for x in modulations]
-        return modulations[:, round_]
 
     def init_cache(self, batch: int, length: int, split: bool = False):
         """Empty caches of all layers for `length` rows, [L, ...] per leaf; of a split stage a list of one per layer."""
@@ -122,11 +115,12 @@ class Stage:
 
         blocks = params[self.name]
         if isinstance(blocks, list):
-            none, found = [None] * self.layers, []
-            for i, inputs in enumerate(zip(blocks, modulations or none, cache or none, strict=True)):
-                x, one = body(x, (*inputs, None, None, i))
-                found.append(one)
-            cache = None if cache is None else found
+            caches = []
+            for i, block in enumerate(blocks):
+                modulation, one = (None if y is None else y[i] for y in (modulations, cache))
+                x, one = body(x, (block, modulation, one, None, None, i))
+                caches.append(one)
+            cache = None if cache is None else caches
         else:
             body = jax.checkpoint(body) if self.remat and train else body
             inputs = (blocks, modulations, cache, rates, keys, np.arange(self.layers))

@@ -105,6 +105,11 @@ class Feed(Linen, Protocol):
         """The passes that bring the contents of given steps (the first ones) into the cache."""
         ...
 
+    def conditions(self, condition) -> Any:
+        """[B, M, D]: what each row of a whole pass is modulated by, of which `Rows.row` are those of a step, where that
+        depends on the condition and the row's place alone; None where it depends on more, or nothing modulates rows."""
+        ...
+
     def init_cache(self, batch: int, length: int) -> dict[str, Any]:
         """What is remembered beside the stages' caches, before the first row and for `length` of them."""
         ...
@@ -201,6 +206,10 @@ class Plain:
             return []
         size = steps[-1].start + steps[-1].size
         return [Step(0, 0, size, size, 0)]
+
+    def conditions(self, condition) -> Any:
+        """None is known beforehand."""
+        return None
 
     def init_cache(self, batch: int, length: int) -> dict[str, Any]:
         """Nothing."""
