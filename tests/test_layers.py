@@ -29,7 +29,7 @@ LAYERS = (
     ),
     ("seeds", "sharding", "slots", "static"),
     ("hub", "layout", "orders", "parts", "schema", "segments", "weights_file", "words"),
-    ("classes", "data", "mixers", "tokenizers"),
+    ("classes", "data", "mixers", "tokenizers", "weights"),
     ("feeds", "heads", "inputs", "report", "stage"),
     ("conditioning", "evaluation", "samplers"),
     ("axes", "generator"),

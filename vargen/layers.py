@@ -18,6 +18,7 @@ GELU = {
     "gelu_tanh": nn.gelu,
     "gelu_sigmoid": lambda x: x * nn.sigmoid(1.702 * x),
 }
+SCALE = "kernel_scale"  # beside a kernel of 8 bits: what each of its outputs is multiplied by
 KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
@@ -75,7 +76,7 @@ def logical(init, *names: str | None, dtype: Dtype | None = None):
 
 
 class Dense(nn.Module):
-    """x W + b over the last axis: [..., I] -> [..., features].
+    """x W + b over the last axis: [..., I] -> [..., features]. A kernel of 8 bits has a scale beside it (`SCALE`).
 
     Attributes:
       features: size of the result.
@@ -97,6 +98,8 @@ class Dense(nn.Module):
         kernel = self.param("kernel", init, (x.shape[-1], self.features))
         # As one product of two matrices: XLA's CPU gradient of a batched one is slower.
         y = x.astype(self.dtype).reshape(-1, x.shape[-1]) @ kernel.astype(self.dtype)
+        if self.has_variable("params", SCALE):
+            y = y * self.get_variable("params", SCALE).astype(self.dtype)
         if self.bias:
             init = logical(nn.initializers.zeros, self.names[1], dtype=self.dtype)
             bias = self.param("bias", init, (self.features,))

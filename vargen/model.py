@@ -29,7 +29,8 @@ class Model:
     Attributes:
       config: the config that it was trained with.
       tokenizer, tokenizer_params: the pure functions, and their parameters.
-      generator, generator_params: likewise; None where only a tokenizer was trained.
+      generator, generator_params: likewise; None where only a tokenizer was trained. Parameters may be given as
+        `Weights`, which say what decoding holds them in.
       classes: names of the classes, by their numbers.
       steps: updates that the tokenizer and the generator were trained for, where that is known.
     """
@@ -71,6 +72,11 @@ class Model:
     def generator_params(self) -> Any:
         """The generator's parameters as they were given; on the host where decoding reads them in another form."""
         return self._weights.given
+
+    @property
+    def weights(self) -> str:
+        """What decoding reads them in, see `vargen.load`."""
+        return self._weights.form
 
     @property
     def _ready(self) -> Any:
