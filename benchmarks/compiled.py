@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import pathlib
+import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -30,7 +33,7 @@ from vargen import bundled, config, models
 from vargen.generator import Generator
 from vargen.samplers import Sampling, decode
 from vargen.sharding import batch_sharding, make_mesh
-from vargen.training import optimizer, state
+from vargen.training import optimizer, state, work
 from vargen.training.step import make_step
 from vargen.training.tasks import GeneratorTask
 
@@ -42,10 +45,16 @@ SIZES = dict(
     mar=("mar:b", 1, 64),
 )
 
+# Training: without a GPU to tune on the compiler takes Triton's products everywhere; with one it mostly chooses cuBLAS's
+# for products as large as these.
+OPTIONS = {("train", "h100"): {"xla_gpu_enable_triton_gemm": False}}
 
-def built(name: str, dtype: str = "bfloat16") -> tuple[Any, Any, Generator]:
-    """A config, its tokenizer and its generator."""
-    c = config.load(name)
+
+def built(
+    name: str, dtype: str = "bfloat16", changes: Sequence[tuple[str, str]] = ()
+) -> tuple[Any, Any, Generator]:
+    """A config with changes of its fields, its tokenizer and its generator."""
+    c = config.load(name, changes)
     c.compute_dtype = dtype
     tokenizer = models.build_tokenizer(c)
     return c, tokenizer, models.build_generator(c, tokenizer)
@@ -104,10 +113,12 @@ def _placed(sharding: NamedSharding, tree: Any) -> Any:
     return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), tree)
 
 
-def counted(lowered: Any, target: str, save: pathlib.Path | None = None) -> dict[str, Any]:
+def counted(
+    lowered: Any, target: str, save: pathlib.Path | None = None, options: dict | None = None
+) -> dict[str, Any]:
     """What the compiler makes of a lowered program: counts, memory, predicted seconds, and seconds that it took."""
     begin = time.perf_counter()
-    compiled = lowered.compile()
+    compiled = lowered.compile(compiler_options=options)
     seconds = time.perf_counter() - begin
     text, device = compiled.as_text(), targets.sheet(target)
     if save is not None:
@@ -144,47 +155,46 @@ def floor_of_sampling(
     )
 
 
-def useful_training(generator: Generator, tokenizer: Any, batch: int) -> float:
-    """FLOPs of a training step's products: three times those of the forward pass, nothing computed anew."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    params = jax.eval_shape(generator.init, key)
-    quantizer = jax.eval_shape(tokenizer.init, key)["quantizer"]
-    labels = generator.condition.example()
-    content = tokenizer.slot.zeros(1, tokenizer.grid.size)
-    trace = jax.make_jaxpr(lambda p, q, k: generator.loss(p, q, content, labels, k)[0])(
-        params, quantizer, key
-    )
-    return 3.0 * batch * floors.products(trace.jaxpr)
+def useful(
+    generator: Generator, tokenizer: Any, batch: int, count: int, target: str, found: dict[str, Any]
+) -> dict[str, float]:
+    """FLOPs of a training step that its products ask for, and the share of the devices' peak in the predicted time."""
+    flops = batch * work.of_generator(generator, tokenizer).flops
+    seconds = found["predicted_seconds"]["one_after_another"]
+    return dict(gflop=flops / 1e9, mfu=flops / seconds / targets.sheet(target).flops / count)
 
 
 def main() -> None:
     """Compiles, prints a line a program, and writes the results."""
     args = _parse()
     results: dict[str, Any] = {}
-    for name in args.names or [size for size, _, _ in SIZES.values()]:
-        c, tokenizer, generator = built(name)
+    names = args.names or [size for size, _, _ in SIZES.values()]
+    for name, target, changes, what in itertools.product(
+        names, args.target, itertools.product(*args.set), args.what
+    ):
+        c, tokenizer, generator = built(name, changes=changes)
         _, few, many = SIZES.get(name.partition(":")[0], (name, 1, 32))
-        for target in args.target:
-            devices = targets.devices(target)
-            for what in args.what:
-                label = f"{name} {what} {target}"
-                save = args.text / (label.replace(":", "_").replace(" ", "_") + ".hlo") if args.text else None
-                if what == "train":
-                    batch = args.train_batch or many
-                    lowered = trainer(c, tokenizer, generator, batch, devices[: args.devices or None])
-                elif what == "sample":
-                    batch = args.batch or few
-                    lowered = sampler(c, tokenizer, generator, batch, devices)
-                else:
-                    batch = args.batch or few
-                    lowered = decoder(tokenizer, "bfloat16", batch, devices)
-                found = dict(batch=batch) | counted(lowered, target, save)
-                if what == "sample":
-                    found["floor"] = floor_of_sampling(c, tokenizer, generator, batch, target)
-                results[label] = found
-                print(_line(label, found), flush=True)
-                if args.against:
-                    _compare(found, json.loads(args.against.read_text())["programs"].get(label))
+        devices = targets.devices(target)
+        label = " ".join([name, what, target, *map("=".join, changes)])
+        save = args.text / (re.sub("[ :=]", "_", label) + ".hlo") if args.text else None
+        if what == "train":
+            batch, devices = args.train_batch or many, devices[: args.devices or None]
+            lowered = trainer(c, tokenizer, generator, batch, devices)
+        elif what == "sample":
+            batch = args.batch or few
+            lowered = sampler(c, tokenizer, generator, batch, devices)
+        else:
+            batch = args.batch or few
+            lowered = decoder(tokenizer, "bfloat16", batch, devices)
+        found = dict(batch=batch) | counted(lowered, target, save, OPTIONS.get((what, target)))
+        if what == "train":
+            found["useful"] = useful(generator, tokenizer, batch, len(devices), target, found)
+        if what == "sample":
+            found["floor"] = floor_of_sampling(c, tokenizer, generator, batch, target)
+        results[label] = found
+        print(_line(label, found), flush=True)
+        if args.against:
+            _compare(found, json.loads(args.against.read_text())["programs"].get(label))
     timing.save(args.out, dict(programs=results))
 
 
@@ -197,6 +207,7 @@ def _line(label: str, found: dict[str, Any]) -> str:
         f"{loop['launches']:.0f} launches, {loop['mbytes']:.1f} MB, of which unchanged "
         f"{loop['unchanged']['launches']:.0f}, {loop['unchanged']['mbytes']:.1f} MB; "
         f"compiled in {found['compile_seconds']:.0f} s"
+        + (f"; MFU {found['useful']['mfu']:.3f}" if "useful" in found else "")
     )
 
 
@@ -208,6 +219,11 @@ def _compare(found: dict[str, Any], before: dict[str, Any] | None) -> None:
             print(f"  {key}: {found[key] / before[key]:.3f} of before")
 
 
+def _changes(text: str) -> list[tuple[str, str]]:
+    field, _, values = text.partition("=")
+    return [(field, value) for value in values.split(",")]
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help=f"configs, of {', '.join(bundled.names())}; default four")
@@ -217,6 +233,13 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--batch", type=int, default=0, help="at sampling")
     parser.add_argument("--train-batch", type=int, default=0)
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_changes,
+        help="a field of the config, and what it is in turn: training.remat=none,blocks",
+    )
     parser.add_argument("--devices", type=int, default=0, help="so many of the target's; default all")
     parser.add_argument("--against", type=pathlib.Path, help="results of before")
     parser.add_argument("--text", type=pathlib.Path, help="a folder for the programs' texts")

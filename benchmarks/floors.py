@@ -21,7 +21,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core
+
+from vargen.training.work import products
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,33 +121,6 @@ def _decoder(tokenizer, batch, itemsize) -> Work:
     content = jax.eval_shape(lambda: tokenizer.slot.zeros(batch, tokenizer.grid.size))
     flops = products(jax.make_jaxpr(tokenizer.decode)(params, content).jaxpr)
     return Work(np.array([1.0 * flops]), np.array([1.0 * itemsize * _size(params["decoder"])]))
-
-
-def products(jaxpr) -> int:
-    """FLOPs of a jaxpr's matrix products and convolutions; loops with a known length count it, branches the most."""
-    total = 0
-    for eqn in jaxpr.eqns:
-        if eqn.primitive.name == "dot_general":
-            (contracted, _), _ = eqn.params["dimension_numbers"]
-            shape = eqn.invars[0].aval.shape
-            total += 2 * eqn.outvars[0].aval.size * math.prod(shape[i] for i in contracted)
-        elif eqn.primitive.name == "conv_general_dilated":
-            kernel = eqn.invars[1].aval
-            out_features = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
-            total += 2 * eqn.outvars[0].aval.size * kernel.size // out_features
-        inner = [products(j) for value in eqn.params.values() for j in _jaxprs(value)]
-        if inner:
-            combined = max(inner) if eqn.primitive.name == "cond" else sum(inner)
-            total += combined * eqn.params.get("length", 1)
-    return total
-
-
-def _jaxprs(value) -> list:
-    if isinstance(value, core.ClosedJaxpr):
-        return [value.jaxpr]
-    if isinstance(value, core.Jaxpr):
-        return [value]
-    return [j for v in value for j in _jaxprs(v)] if isinstance(value, (tuple, list)) else []
 
 
 def measured_rates(dtype: str) -> dict[str, float]:

@@ -32,9 +32,10 @@ from vargen.kernels.step_attention import gpu, tpu, xla
 from vargen.kernels.step_attention.shapes import SHAPES as ATTENTION
 from vargen.kernels.step_attention.shapes import random_orders
 from vargen.kernels.step_attention.spans import edges, spans
+from vargen.training.work import peak
 
-# Dense bfloat16 FLOP/s and bytes/s of memory: NVIDIA's data sheets of the H100 (SXM) and H200 Tensor Core GPUs.
-PEAKS = {"H100 80GB HBM3": (989e12, 3.35e12), "H200": (989e12, 4.8e12)}
+# Bytes/s of memory: NVIDIA's data sheets of the H100 (SXM) and H200 Tensor Core GPUs.
+BANDWIDTH = {"H100 80GB HBM3": 3.35e12, "H200": 4.8e12}
 # Compiled for a TPU: a layer of VAR-d16, and many causal slots.
 AHEAD = ("var_256", "causal_4096")
 # What is asked for: where in the result, and at least how much.
@@ -93,7 +94,7 @@ class Bench:
         times = self.time({"product": lambda: product(x, x), "copy": lambda: copy(y)}, 10)
         measured = dict(flops=2 * n**3 / times["product"]["warm"], bytes=2 * y.nbytes / times["copy"]["warm"])
         kind = jax.devices()[0].device_kind
-        sheet = next((dict(flops=f, bytes=b) for name, (f, b) in PEAKS.items() if name in kind), None)
+        sheet = next((dict(flops=peak(kind), bytes=b) for name, b in BANDWIDTH.items() if name in kind), None)
         self.peak = sheet or measured
         return dict(measured=measured, data_sheet=sheet, product=f"{n}^3 {x.dtype.name}", copy_bytes=y.nbytes)
 
@@ -316,7 +317,7 @@ def main() -> None:
     jax.config.update("jax_enable_compilation_cache", False)
     bench = Bench(2 if args.quick else args.rounds, args.quick, [s for s in args.shapes.split(",") if s])
     kind = jax.devices()[0].device_kind
-    name = next((f"kernels_{k.split()[0].lower()}" for k in PEAKS if k in kind), "kernels_gpu")
+    name = next((f"kernels_{k.split()[0].lower()}" for k in BANDWIDTH if k in kind), "kernels_gpu")
     file = timing.RESULTS / f"{name if bench.gpu else 'kernels'}.json"
     before = json.loads(file.read_text()) if file.exists() else {}
     result = dict(peaks=bench.peaks(), rounds=bench.rounds, calls_per_time=bench.repeats)

@@ -17,14 +17,15 @@ from typing import Any
 import jax
 
 from benchmarks.hlo import Device
+from vargen.training.work import PEAKS
 
-# NVIDIA's data sheet (SXM5, dense bfloat16, NVLink in one direction) and its limits, as the CUDA driver tells them; a
-# launch as measured in a captured graph. Google's data sheets: peak of bfloat16, HBM, links of a chip between chips.
+# FLOP/s: `PEAKS`. NVIDIA's data sheet (SXM5, NVLink in one direction) and its limits, as the CUDA driver tells them; a
+# launch as measured in a captured graph. Google's data sheets: HBM, links of a chip between chips.
 SHEETS = {
-    "h100": Device(flops=989e12, bytes=3.35e12, launch=2.5e-6, links=450e9),
-    "v5e": Device(flops=197e12, bytes=819e9, launch=1e-6, links=200e9),
-    "v5p": Device(flops=459e12, bytes=2765e9, launch=1e-6, links=600e9),
-    "v6e": Device(flops=918e12, bytes=1640e9, launch=1e-6, links=448e9),
+    "h100": Device(flops=PEAKS["h100"][0], bytes=3.35e12, launch=2.5e-6, links=450e9),
+    "v5e": Device(flops=PEAKS["v5e"][0], bytes=819e9, launch=1e-6, links=200e9),
+    "v5p": Device(flops=PEAKS["v5p"][0], bytes=2765e9, launch=1e-6, links=600e9),
+    "v6e": Device(flops=PEAKS["v6e"][0], bytes=1640e9, launch=1e-6, links=448e9),
 }
 MEMORY = {"h100": 80e9, "v5e": 16e9, "v5p": 95e9, "v6e": 32e9}
 H100 = """

@@ -29,7 +29,7 @@ def small_config():
     c.tokenizer.levels, c.tokenizer.vocab, c.tokenizer.encoder.width = LEVELS, VOCAB, 32
     c.mixer.heads = WIDTH // 64
     c.model.update(dict(layers=DEPTH, width=WIDTH))
-    c.training.update(dict(batch_size=BATCH, remat=False))
+    c.training.update(dict(batch_size=BATCH, remat="none"))
     return c
 
 

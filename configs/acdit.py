@@ -96,7 +96,7 @@ def paper(c, size, s):
             ema_decay=0.9999,
             ema_warmup=False,
             augmented_copies=2,  # the largest square and its mirror image
-            remat=True,
+            remat="blocks",
         )
     )
     return c

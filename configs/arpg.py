@@ -86,7 +86,7 @@ def paper(c, size, s):
             clip_norm=1.0,
             ema_decay=0.0,
             augmented_copies=2,
-            remat=True,
+            remat="blocks",
         )
     )
     return c

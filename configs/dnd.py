@@ -107,7 +107,7 @@ def paper(c, size, s):
             ema_decay=0.9999,
             ema_warmup=False,
             augmented_copies=10 if classes else 1,
-            remat=True,
+            remat="blocks",
         )
     )
     return c

@@ -109,7 +109,7 @@ def paper(c, size, s):
         c.presets[f"steps{number}"] = base.preset(**best | dict(guidance=guidance, levels=levels))
     c.tokenizer_training.update(steps=200_000, batch_size=128, learning_rate=1e-4, warmup_steps=5_000)
     c.tokenizer_training.losses.update(l2=1.0, perceptual=1.0, adversarial=0.5, adversarial_start=20_000)
-    c.training.update(steps=steps, batch_size=768, remat=True, codes=False)
+    c.training.update(steps=steps, batch_size=768, remat="blocks", codes=False)
     c.training.update(learning_rate=3 * s.rate, min_learning_rate=3 * s.last * s.rate)
     c.training.update(schedule="linear", warmup_steps=steps // 50, warmup_start=0.005, hold=0.05)
     c.training.update(b2=0.95, weight_decay=0.05, decay=("*kernel", "condition/classes/table"))

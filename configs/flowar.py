@@ -107,7 +107,7 @@ def paper(c, size, s):
         clip_norm=3.0,
         ema_decay=0.9999,
         ema_warmup=False,
-        remat=True,
+        remat="blocks",
         codes=False,
     )
     return c

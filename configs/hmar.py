@@ -113,7 +113,7 @@ def paper(c, size, s, masked):
             min_learning_rate=s.last * s.rate * s.batch / 256, warmup_steps=steps // 50, warmup_start=0.005,
             schedule="linear", hold=0.05, b2=0.95, weight_decay=0.05, final_weight_decay=s.decay,
             decay=("*kernel", "condition/classes/table", *(("feed/mask",) if masked else ())),
-            clip_norm=2.0, ema_decay=0.0, remat=True, codes=False,
+            clip_norm=2.0, ema_decay=0.0, remat="blocks", codes=False,
         )
     )  # fmt: skip
     return c

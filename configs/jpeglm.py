@@ -76,7 +76,7 @@ def paper(c, s):
             warmup_steps=1000,
             weight_decay=0.1,
             ema_decay=0.0,
-            remat=True,
+            remat="blocks",
         )
     )
     return c

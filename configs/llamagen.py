@@ -75,7 +75,12 @@ def paper(c, s):
     c.tokenizer_training.update(both, batch_size=128, learning_rate=1e-4, crop="random")
     c.tokenizer_training.steps = 400_360  # 40 epochs
     c.tokenizer_training.losses.update(l2=1.0, perceptual=1.0, adversarial=0.5, adversarial_start=19_999)
-    c.training.update(both, batch_size=s.batch, learning_rate=s.rate, remat=s.layers > 24 or s.width > 3000)
+    c.training.update(
+        both,
+        batch_size=s.batch,
+        learning_rate=s.rate,
+        remat="blocks" if s.layers > 24 or s.width > 3000 else "none",
+    )
     c.training.update(weight_decay=0.05, decay=("*kernel", "*table"))
     return c
 

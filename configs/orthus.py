@@ -86,5 +86,5 @@ def paper(c, s):
     c.feed.soft_scale = 10.0
     c.head = heads(part("v_diffusion", depth=3, width=1536, sample_steps=100, repeat=8), 100.0)
     c.sampling.guidance = 5.0
-    c.training.update(dict(steps=35_000, batch_size=16, learning_rate=1e-5, remat=True))
+    c.training.update(dict(steps=35_000, batch_size=16, learning_rate=1e-5, remat="blocks"))
     return c

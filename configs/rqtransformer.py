@@ -114,7 +114,7 @@ def paper(c, size, s):
             clip_norm=1.0,
             ema_decay=0.0,
             codes=False,
-            remat=True,
+            remat="blocks",
         )
     )
     return c

@@ -102,7 +102,7 @@ def paper(c, size, s):
         decay=("*kernel", "condition/classes/table"),
         clip_norm=2.0,
         ema_decay=0.0,
-        remat=True,
+        remat="products" if s.depth < 30 else "blocks",
         codes=False,
     )
     return c

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any, Protocol
 
@@ -11,15 +12,34 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 
 Dtype = Any
-GELU = {
-    "gelu": lambda x: nn.gelu(x, approximate=False),
-    "gelu_tanh": nn.gelu,
-    "gelu_sigmoid": lambda x: x * nn.sigmoid(1.702 * x),
-}
 SCALE = "kernel_scale"  # beside a kernel of 8 bits: what each of its outputs is multiplied by
+MASK = "dropout"  # what masks are called by, for what decides what is kept for a backward pass
 KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+
+
+def keeps_inputs(function, static_argnums: tuple[int, ...] = ()):
+    """`function`, of which nothing but the arguments is kept for the backward pass; the rest is computed again.
+
+    For what lies between products: norms, activations, modulations. Of each autodiff keeps several arrays, some in
+    float32, which takes a device longer to read than to make anew.
+    """
+    # Layers lie in scans, whose bodies the compiler can't share with each other.
+    return jax.checkpoint(function, prevent_cse=False, static_argnums=static_argnums)
+
+
+silu = keeps_inputs(nn.silu)
+GELU = {
+    "gelu": keeps_inputs(functools.partial(nn.gelu, approximate=False)),
+    "gelu_tanh": keeps_inputs(nn.gelu),
+    "gelu_sigmoid": keeps_inputs(lambda x: x * nn.sigmoid(1.702 * x)),
+}
+GATED = {
+    "swiglu": keeps_inputs(lambda gate, up: nn.silu(gate) * up),
+    "geglu": keeps_inputs(lambda gate, up: nn.gelu(gate, approximate=False) * up),
+}
 
 
 class Linen(Protocol):
@@ -76,7 +96,8 @@ def logical(init, *names: str | None, dtype: Dtype | None = None):
 
 
 class Dense(nn.Module):
-    """x W + b over the last axis: [..., I] -> [..., features]. A kernel of 8 bits has a scale beside it (`SCALE`).
+    """x W + b over the last axis: [..., I] -> [..., features]; or over the last `axes`, of I numbers together. A kernel
+    of 8 bits has a scale beside it (`SCALE`).
 
     Attributes:
       features: size of the result.
@@ -84,6 +105,7 @@ class Dense(nn.Module):
       kernel_init: kernel initialiser.
       bias: whether there is a bias.
       dtype: compute dtype.
+      axes: of x, over which it goes.
     """
 
     features: int
@@ -91,20 +113,27 @@ class Dense(nn.Module):
     kernel_init: Any = KERNEL_INIT
     bias: bool = True
     dtype: Dtype = jnp.float32
+    axes: int = 1
 
     @nn.compact
     def __call__(self, x):
+        before, size = x.shape[: -self.axes], math.prod(x.shape[-self.axes :])
         init = logical(self.kernel_init, *self.names, dtype=self.dtype)
-        kernel = self.param("kernel", init, (x.shape[-1], self.features))
-        # As one product of two matrices: XLA's CPU gradient of a batched one is slower.
-        y = x.astype(self.dtype).reshape(-1, x.shape[-1]) @ kernel.astype(self.dtype)
+        kernel = self.param("kernel", init, (size, self.features))
+        y = _product(x.astype(self.dtype), kernel.astype(self.dtype))
         if self.has_variable("params", SCALE):
             y = y * self.get_variable("params", SCALE).astype(self.dtype)
         if self.bias:
             init = logical(nn.initializers.zeros, self.names[1], dtype=self.dtype)
             bias = self.param("bias", init, (self.features,))
             y = y + bias.astype(self.dtype)
-        return y.reshape(*x.shape[:-1], self.features)
+        return y.reshape(*before, self.features)
+
+
+@keeps_inputs  # x as it comes, which others may keep as well
+def _product(x, kernel):
+    # As one product of two matrices: XLA's CPU gradient of a batched one is slower.
+    return x.reshape(-1, kernel.shape[0]) @ kernel
 
 
 class Norm(nn.Module):
@@ -123,17 +152,40 @@ class Norm(nn.Module):
     each: bool = False
 
     @nn.compact
-    def __call__(self, x):
-        y = x.astype(jnp.float32)
-        if self.kind == "layer":
-            y = y - jnp.mean(y, axis=-1, keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+    def __call__(self, x, scale=None, shift=None):
+        """x [..., D] normalised; where a condition modulates it, times 1 + scale, plus shift (which broadcast to x)."""
+        names, shape = (("heads", "embed"), x.shape[-2:]) if self.each else (("embed",), x.shape[-1:])
+        own = {}
         if self.affine:
-            names, shape = (("heads", "embed"), x.shape[-2:]) if self.each else (("embed",), x.shape[-1:])
-            y = y * self.param("scale", logical(nn.initializers.ones, *names), shape)
+            own["scale"] = self.param("scale", logical(nn.initializers.ones, *names), shape)
             if self.kind == "layer":
-                y = y + self.param("bias", logical(nn.initializers.zeros, *names), shape)
-        return y.astype(x.dtype)
+                own["bias"] = self.param("bias", logical(nn.initializers.zeros, *names), shape)
+        return _normalized(x, own, scale, shift, self.kind, self.eps)
+
+
+@functools.partial(keeps_inputs, static_argnums=(4, 5))
+def _normalized(x, own, scale, shift, kind: str, eps: float):
+    y = x.astype(jnp.float32)
+    if kind == "layer":
+        y = y - jnp.mean(y, axis=-1, keepdims=True)
+    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + eps)
+    y = y * own["scale"] if "scale" in own else y
+    y = y + own["bias"] if "bias" in own else y
+    y = y.astype(x.dtype)
+    return y if scale is None else y * (1 + scale) + shift
+
+
+class Dropout(nn.Module):
+    """Zeros at a rate, all others grow by 1 / (1 - rate); as `nn.Dropout`, whose mask can't be kept by its name."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        if not train or not self.rate:
+            return x
+        kept = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, x.shape)
+        return jax.lax.select(checkpoint_name(kept, MASK), x / (1.0 - self.rate), jnp.zeros_like(x))
 
 
 class Mlp(nn.Module):
@@ -162,20 +214,18 @@ class Mlp(nn.Module):
         def inner(name):
             return Dense(self.hidden, ("embed", "mlp"), self.kernel_init, self.bias, self.dtype, name=name)(x)
 
-        if self.kind == "swiglu":
-            y = nn.silu(inner("gate")) * inner("up")
-        elif self.kind == "geglu":
-            y = nn.gelu(inner("gate"), approximate=False) * inner("up")
-            y = nn.Dropout(self.dropout, deterministic=not train)(y)
+        if self.kind in GATED:
+            y = GATED[self.kind](inner("gate"), inner("up"))
         elif self.kind in GELU:
             y = GELU[self.kind](inner("up"))
-            y = nn.Dropout(self.dropout, deterministic=not train)(y)
         else:
             raise ValueError(
                 f"model.mlp: expected gelu, gelu_sigmoid, gelu_tanh, swiglu or geglu, found {self.kind!r}"
             )
+        if self.kind != "swiglu":
+            y = Dropout(self.dropout)(y, train)
         y = Dense(x.shape[-1], ("mlp", "embed"), self.out_init, self.bias, self.dtype, name="down")(y)
-        return nn.Dropout(self.dropout, deterministic=not train)(y)
+        return Dropout(self.dropout)(y, train)
 
 
 class Embed(nn.Module):

@@ -221,7 +221,8 @@ def _stages(config, m, feed, grid, initial, dtype, cross: bool) -> tuple[Stage, 
         rates = m["drop_path"] * first / last, m["drop_path"] * (first + layers[i] - 1) / last
         behind = none if i < feed.trunk else norm
         memory = feed.reads_memory(i)
-        return Stage(name, block, layers[i], behind, rates, config.training.remat, memory, rounds)
+        training = config.training.remat, config.training.scan_layers
+        return Stage(name, block, layers[i], behind, rates, *training, memory, rounds)
 
     return tuple(stage(i, name) for i, name in enumerate(feed.stages))
 

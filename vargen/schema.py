@@ -174,7 +174,9 @@ class Training:
       ema_decay: of the average of the parameters, which samples are drawn with; 0: the last parameters themselves.
       ema_warmup: the average forgets fast at first: its decay is at most (1 + update) / (10 + update).
       accumulate: micro-batches that a batch is cut into, one after the other.
-      remat: activations are computed again in the backward pass instead of kept: less memory, more time.
+      remat: what of a generator's block is computed again in the backward pass instead of kept: none; all but
+        what products and kernels gave (products); or the whole block (blocks), a third more work.
+      scan_layers: a generator's layers are one loop; unrolled (False) they compile longer, and on GPUs take less time.
       log_every: updates between two records.
       save_every: updates between two checkpoints.
       keep: how many checkpoints stay.
@@ -205,7 +207,8 @@ class Training:
     ema_decay: Annotated[float, RATE] = 0.99
     ema_warmup: bool = True
     accumulate: Annotated[int, BATCH] = 1
-    remat: bool = False
+    remat: Annotated[str, OneOf("none", "products", "blocks")] = "none"
+    scan_layers: bool = True
     log_every: Annotated[int, Between(1, STEPS)] = 10
     save_every: Annotated[int, Between(1, STEPS)] = 500
     keep: Annotated[int, Between(1, 10**6)] = 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -11,9 +12,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen.kernels import dispatch
+from vargen.layers import MASK
 from vargen.layout import Layout, Memory
 from vargen.mixers.block import GATES_AND_SCALES, MODULATIONS, Block, FinalNorm, RoundModulation
 from vargen.mixers.rollback import rollback
+
+# What of a block is computed again in the backward pass: nothing but what `keeps_inputs` marks; all but what products
+# and kernels gave, and dropout's masks; all.
+REMAT: dict[str, Callable] = dict(
+    none=lambda body, **_: body,
+    products=functools.partial(
+        jax.checkpoint,
+        policy=jax.checkpoint_policies.save_from_both_policies(
+            jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+            jax.checkpoint_policies.save_only_these_names(dispatch.KEPT, MASK),
+        ),
+    ),
+    blocks=jax.checkpoint,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,7 +44,9 @@ class Stage:
       layers: L.
       norm: after the last block.
       drop_path: stochastic depth of the first and of the last layer, between which it grows linearly.
-      remat: whether training recomputes each block in the backward pass.
+      remat: what of a block training computes again in the backward pass, of `REMAT`.
+      scanned: whether a pass is a loop over the layers; unrolled they take longer to compile, and on GPUs less time, as
+        what is kept for the backward pass needn't be copied into stacks.
       reads_memory: whether its rows look at `Layout.memory` instead of each other.
       rounds: what modulates the blocks by the round; None where nothing does.
     """
@@ -37,7 +56,8 @@ class Stage:
     layers: int
     norm: FinalNorm
     drop_path: tuple[float, float] = (0.0, 0.0)
-    remat: bool = False
+    remat: str = "none"
+    scanned: bool = True
     reads_memory: bool = False
     rounds: RoundModulation | None = None
 
@@ -103,7 +123,7 @@ class Stage:
           [B, M, D], and the cache with the rows that stay in it.
         """
         train = key is not None
-        rates = np.linspace(*self.drop_path, self.layers).astype(np.float32)
+        rates = np.linspace(*self.drop_path, self.layers).astype(np.float32) if any(self.drop_path) else None
         keys = jax.random.split(key, self.layers) if train else None
 
         def body(x, inputs):
@@ -122,9 +142,12 @@ class Stage:
                 caches.append(one)
             cache = None if cache is None else caches
         else:
-            body = jax.checkpoint(body) if self.remat and train else body
-            inputs = (blocks, modulations, cache, rates, keys, np.arange(self.layers))
-            x, cache = jax.lax.scan(body, x, inputs)
+            if (
+                train
+            ):  # between the bodies of loops the compiler can't take one pass's work for the other's anyway
+                body = REMAT[self.remat](body, prevent_cse=not self.scanned)
+            layers = blocks, modulations, cache, rates, keys, np.arange(self.layers)
+            x, cache = jax.lax.scan(body, x, layers, unroll=1 if self.scanned else self.layers)
         return self.normed(params, x, vector, owner), cache
 
     def rollback(self, cache, kept):

@@ -74,7 +74,7 @@ WRONG = [
     ("var", "training.keep", 0, "from 1 to"),
     ("var", "training.image_every", -5, "from 0"),
     ("var", "training.augmented_copies", 0, "from 1 to"),
-    ("var", "training.remat", 1, "true or false"),
+    ("var", "training.remat", "block", "did you mean blocks?"),
     ("var", "training.mesh.data", 3, "multiply to the number of devices"),
     ("var", "training.mesh.fsdp", 0, "positive sizes"),
     ("var", "training.mesh.tensor", -1, "at most one -1"),

@@ -54,7 +54,7 @@ def same_run(workdir, uninterrupted):
     again = go(workdir, steps=22)  # nothing is left to train: the state as it was saved
     assert_same(again.state, expected.state)
     rows, expected_rows = (metrics.read(path / metrics.FILE) for path in (workdir, other))
-    varying = ("seconds", "images_per_second")
+    varying = ("seconds", "images_per_second", "tokens_per_second", "gflop_per_second")
     strip = [[{k: v for k, v in row.items() if k not in varying} for row in r] for r in (rows, expected_rows)]
     assert strip[0] == strip[1]
     assert all(a["seconds"] <= b["seconds"] for a, b in zip(rows, rows[1:]))
@@ -114,6 +114,10 @@ def test_records(uninterrupted):
     rows = metrics.read(workdir / metrics.FILE)
     assert [row["step"] for row in rows] == list(range(2, 23, 2))
     assert {"loss", "grad_norm", "learning_rate", "images_per_second", "seconds", "mse"} <= set(rows[0])
+    for row in rows:  # the fake's 8 tokens and 2 MFLOP an image; nobody knows what a CPU does at best
+        assert row["tokens_per_second"] == pytest.approx(8 * row["images_per_second"], rel=1e-3)
+        assert row["gflop_per_second"] == pytest.approx(2e-3 * row["images_per_second"], rel=1e-3)
+        assert "mfu" not in row
     assert rows[-1]["loss"] < rows[0]["loss"] and rows[-1]["seconds"] == pytest.approx(done.seconds, abs=1e-3)
     assert list((workdir / metrics.BOARD).glob("events*"))
 

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen.training.work import Work
+
 SIZE, WIDTH, CLASSES = 8, 16, 4
 
 
@@ -93,6 +95,9 @@ class FakeTask:
         if self.adversarial:
             params["discriminator"] = self.judge.init(b, x, label)["params"]
         return params
+
+    def work(self):
+        return Work(2e6, 8)
 
     def init_stats(self):
         return dict(mean=jnp.zeros(()), updates=jnp.zeros((), jnp.int32))

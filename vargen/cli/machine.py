@@ -28,7 +28,7 @@ REMOTE = (
     "s3fs",
 )  # raise errors of their own
 PARTIAL = re.compile(r"\.([^/]{1,100})@[^/@]+-\d+-[0-9a-f]{8}(?:-old)?\.partial")  # names of vargen.paths
-SMALLER = "a smaller batch or image, --config.training.accumulate or remat needs less"
+SMALLER = "a smaller batch or image, --config.training.accumulate or remat (products, or blocks) needs less"
 ADVICE = {
     errno.ENOSPC: "free some and start the same command again",
     errno.EDQUOT: "free some and start the same command again",

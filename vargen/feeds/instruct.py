@@ -13,7 +13,7 @@ from vargen import static
 from vargen.content import UNSEEN, repeat_to, take
 from vargen.feeds.feed import Turned
 from vargen.feeds.rows import Content, Rows, Step, each, key_times, places, whole
-from vargen.layers import Initial, logical
+from vargen.layers import Dropout, Initial, logical
 from vargen.layout import Layout
 from vargen.limits import RATE
 from vargen.mixers.rope import rotate, squeeze
@@ -65,7 +65,7 @@ class Instruct(Turned, nn.Module):
         self.instruction = self.param(
             "instruction", logical(self.initial.table(), None, "embed"), (1, self.width)
         )
-        self.drop = nn.Dropout(self.dropout)
+        self.drop = Dropout(self.dropout)
 
     def inputs(self, content, condition, order: Order, quantizer=None, train: bool = False) -> Rows:
         """Rows of a whole pass, without the last content; see `Feed.inputs`."""
@@ -102,7 +102,7 @@ class Instruct(Turned, nn.Module):
         where = places(self.grid, slots)
         coords = static.where(ahead[:, None], -1, where)
         found = take(content, repeat_to(slots, len(content)) if slots.ndim == 2 else slots)
-        x = self.drop(self.content(found), deterministic=not train)
+        x = self.drop(self.content(found), train)
         if self.slot.vocab and not self.slot.shape:
             x = jnp.where((found == UNSEEN)[..., None], jnp.zeros((), x.dtype), x)
         asked = repeat_to(self.instructions(where).astype(x.dtype), len(x))

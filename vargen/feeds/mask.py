@@ -13,7 +13,7 @@ from vargen import static
 from vargen.content import put, repeat_to, take
 from vargen.feeds.feed import Plain
 from vargen.feeds.rows import Content, Rows, Step, places
-from vargen.layers import Dense, Embed, Initial, Norm, logical
+from vargen.layers import Dense, Dropout, Embed, Initial, Norm, logical
 from vargen.layout import Layout
 from vargen.limits import EPS, RATE, Between, OneOf
 from vargen.orders import Order
@@ -85,7 +85,7 @@ class Mask(Plain, nn.Module):
 
     def setup(self):
         table = self.initial.table()
-        self.drop = nn.Dropout(self.dropout)
+        self.drop = Dropout(self.dropout)
         size = self.buffer + self.grid.size
         self.content = Content(self.slot, self.width, self.initial, dtype=self.dtype)
         if self.norm:
@@ -163,7 +163,7 @@ class Mask(Plain, nn.Module):
         """Rows of x [B, M, D] at places int [M] or [B, M]."""
         x = x + self.places(places) if self.positions else x
         x = self.content_norm(x) if self.norm else x
-        return self.drop(x, deterministic=not train)
+        return self.drop(x, train)
 
     def _everyone(self) -> Layout:
         """Buffer and grid, all of which see one another."""

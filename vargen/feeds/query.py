@@ -14,7 +14,7 @@ from vargen import static
 from vargen.content import repeat_to, take
 from vargen.feeds.feed import Turned
 from vargen.feeds.rows import Content, Rows, Step, each, key_times, places, whole
-from vargen.layers import Dense, Embed, Initial, logical
+from vargen.layers import Dense, Dropout, Embed, Initial, logical
 from vargen.layout import Layout, Memory
 from vargen.limits import RATE
 from vargen.mixers.rope import rotate, squeeze
@@ -82,7 +82,7 @@ class Query(Turned, nn.Module):
         stages = self.stages if self.positions else ()
         table = self.initial.table()
         self.tables = [Embed(self.grid.size, self.width, table, dtype=self.dtype) for _ in stages]
-        self.drop = nn.Dropout(self.dropout)
+        self.drop = Dropout(self.dropout)
         init, names = self.initial.kernel(), ("embed", "heads")
         size = self.groups * (self.width // self.heads)
         self.key = Dense(size, names, init, False, self.dtype)
@@ -143,4 +143,4 @@ class Query(Turned, nn.Module):
         asked = step.at()
         aside = (static.take(order.slots, asked), static.take(steps, asked))
         layout = Layout(times, coords, start, key_times(every, condition.padding))
-        return Rows(self.drop(x, deterministic=not train), layout, aside[0], aside=aside)
+        return Rows(self.drop(x, train), layout, aside[0], aside=aside)

@@ -14,7 +14,7 @@ from vargen.content import repeat_to, take
 from vargen.feeds.contents import embedding
 from vargen.feeds.feed import Plain
 from vargen.feeds.rows import Rows, Step, each, key_times, places, whole
-from vargen.layers import Embed, Initial
+from vargen.layers import Dropout, Embed, Initial
 from vargen.layout import Layout
 from vargen.limits import RATE, Above, Between
 from vargen.orders import Order
@@ -166,13 +166,13 @@ class Shift(Plain, nn.Module):
             self.targets = Embed(size, self.width, init, dtype=self.dtype)
         if self.step_condition:
             self.steps = Embed(self.ahead + size, self.width, init, dtype=self.dtype)
-        self.drop = nn.Dropout(self.dropout)
+        self.drop = Dropout(self.dropout)
 
     def inputs(self, content, condition, order: Order, quantizer=None, train: bool = False) -> Rows:
         """Rows of a whole pass, in generation sequence, after the condition's first rows; see `Feed.inputs`."""
         size = order.steps.shape[-1]
         rows = self.step_inputs((), content, condition, order, Step(0, 0, size, size, 0), quantizer)
-        x = self.drop(rows.x, deterministic=not train)
+        x = self.drop(rows.x, train)
         return dataclasses.replace(rows, x=x, layout=whole(rows.layout, condition))
 
     def step_inputs(self, state, content, condition, order: Order, step: Step, quantizer=None) -> Rows:

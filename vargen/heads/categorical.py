@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vargen.heads.head import Sample
 from vargen.heads.plain import Plain, guided, mean
-from vargen.layers import Dense, Initial
+from vargen.layers import Dense, Initial, keeps_inputs
 from vargen.limits import RATE, Between
 
 
@@ -59,12 +61,7 @@ class Codes(Plain):
           The loss, and metrics: accuracy (of the likeliest code).
         """
         logits = self(hidden)
-        log_probs = jax.nn.log_softmax(logits)
-        if soft is None:
-            picked = jnp.take_along_axis(log_probs, target[..., None], axis=-1)[..., 0]
-        else:
-            picked = jnp.sum(soft * log_probs, axis=-1)
-        nats = -(1 - self.label_smoothing) * picked - self.label_smoothing * jnp.mean(log_probs, axis=-1)
+        nats = _cross_entropy(logits, target, soft, self.label_smoothing)
         hit = (jnp.argmax(logits, axis=-1) == target).astype(jnp.float32)
         return mean(nats, weight), {"accuracy": mean(hit, weight)}
 
@@ -117,6 +114,17 @@ class Categorical(Codes):
     def __call__(self, hidden):
         """Logits: [..., D] -> float32 [..., K]."""
         return self.out(hidden).astype(jnp.float32)
+
+
+@functools.partial(keeps_inputs, static_argnums=3)
+def _cross_entropy(logits, target, soft, smoothing: float):
+    """Nats float32 [B, N], see `Codes.loss`."""
+    log_probs = logits - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    if soft is None:  # no gather, whose gradient would be a table of its own
+        picked = jnp.sum(jnp.where(target[..., None] == np.arange(logits.shape[-1]), log_probs, 0.0), axis=-1)
+    else:
+        picked = jnp.sum(soft * log_probs, axis=-1)
+    return -(1 - smoothing) * picked - (smoothing * jnp.mean(log_probs, axis=-1) if smoothing else 0.0)
 
 
 def filtered(logits, settings, temperature=None) -> jax.Array:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from vargen.heads.plain import OfLatents, guided
-from vargen.layers import Dense, Initial, Norm, sinusoid
+from vargen.layers import Dense, Initial, Norm, silu, sinusoid
 from vargen.limits import COUNT, SIZE, Between
 
 FREQUENCIES = 256
@@ -63,10 +63,10 @@ class Denoiser(nn.Module):
         x = self.content(x)
         for i in range(self.depth):
             shift, scale, gate = jnp.split(modulations[i], 3, axis=-1)
-            h = self.norm[i](x) * (1 + scale) + shift
-            x = x + gate * self.outer[i](nn.silu(self.inner[i](h)))
+            h = self.norm[i](x, scale, shift)
+            x = x + gate * self.outer[i](silu(self.inner[i](h)))
         shift, scale = jnp.split(modulations[-1], 2, axis=-1)
-        return self.out(self.norm_out(x) * (1 + scale) + shift).astype(jnp.float32)
+        return self.out(self.norm_out(x, scale, shift)).astype(jnp.float32)
 
 
 class Denoising(OfLatents):

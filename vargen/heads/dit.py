@@ -54,13 +54,13 @@ class DitBlock(nn.Module):
             condition
         )
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = jnp.split(modulation, 6, axis=-1)
-        h = Norm(affine=False)(x) * (1 + scale_1) + shift_1
+        h = Norm(affine=False)(x, scale_1, shift_1)
         times = np.zeros(x.shape[1], np.int32)
         q, k, v = (project(name) for name in ("query", "key", "value"))
         y = step_attention(q, k, v, times, times, scale=(self.width // self.heads) ** -0.5)
         out = Dense(self.width, ("heads", "embed"), XAVIER, dtype=self.dtype, name="out")
         x = x + gate_1 * out(y.reshape(x.shape))
-        h = Norm(affine=False)(x) * (1 + scale_2) + shift_2
+        h = Norm(affine=False)(x, scale_2, shift_2)
         mlp = Mlp(4 * self.width, "gelu_tanh", XAVIER, XAVIER, dtype=self.dtype, name="feed_forward")
         return x + gate_2 * mlp(h)
 
@@ -90,7 +90,7 @@ class DitNetwork(nn.Module):
             x = DitBlock(self.width, self.heads, self.dtype, name=f"block_{i}")(x, condition)
         both = dense(2 * self.width, ZERO, ("embed", "mlp"), "modulation_out")(condition)
         shift, scale = jnp.split(both, 2, axis=-1)
-        x = Norm(affine=False)(x) * (1 + scale) + shift
+        x = Norm(affine=False)(x, scale, shift)
         return dense(self.channels, ZERO, ("embed", "latent"), "out")(x).astype(jnp.float32)
 
 

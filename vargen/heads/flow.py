@@ -78,8 +78,8 @@ class FlowBlock(nn.Module):
     def __call__(self, x, time, both, hidden, layout: Layout):
         """x [B, n, W], time and both (of silu) [B or 1, n or 1, W], hidden [B, n, D] -> [B, n, W]."""
 
-        def norm(x):
-            return Norm("rms", False)(x)
+        def norm(x, scale, shift):
+            return Norm("rms", False)(x, scale, shift)
 
         def modulations(count, y, name):
             return jnp.split(dense(count * self.width, dtype=self.dtype, name=name)(y), count, axis=-1)
@@ -92,12 +92,12 @@ class FlowBlock(nn.Module):
             six = modulations(6, both, "modulation")
             gates, scales, shifts = six[0:2], six[2:4], six[4:6]
         own = Among(self.width, self.heads, self.dtype, name="attention")
-        x = x + gates[0] * own(norm(x) * (1 + scales[0]) + shifts[0], layout)
+        x = x + gates[0] * own(norm(x, scales[0], shifts[0]), layout)
         if self.cross:
             look = Among(self.width, self.heads, self.dtype, name="cross")
             x = x + look(Norm("rms", name="norm_row")(x), layout, Norm("rms", name="norm_hidden")(hidden))
         mlp = Mlp(8 * self.width // 3, "geglu", XAVIER, XAVIER, dtype=self.dtype, name="feed_forward")
-        return x + gates[1] * mlp(norm(x) * (1 + scales[1]) + shifts[1])
+        return x + gates[1] * mlp(norm(x, scales[1], shifts[1]))
 
 
 class FlowNetwork(nn.Module):
@@ -124,7 +124,7 @@ class FlowNetwork(nn.Module):
             x = block(x, time, both, hidden, layout)
         out = dense(2 * self.width, dtype=self.dtype, name="modulation_out")(both)
         shift, scale = jnp.split(out, 2, axis=-1)
-        x = Norm("rms", False)(x) * (1 + scale) + shift
+        x = Norm("rms", False)(x, scale, shift)
         return dense(self.channels, ("embed", "latent"), dtype=self.dtype, name="out")(x).astype(jnp.float32)
 
 

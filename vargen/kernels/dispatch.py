@@ -9,6 +9,8 @@ import jax
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
+# What a kernel's results are called by (`checkpoint_name`), for what decides what is kept for a backward pass.
+KEPT = "kernel"
 # Name of an implementation -> the platform that runs it; those not listed run anywhere.
 PLATFORM = {"tpu": "tpu", "gpu": "cuda", "cudnn": "cuda"}
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from vargen import static
 from vargen.kernels.step_attention.reference import product
-from vargen.layers import Dense, Norm, logical
+from vargen.layers import Dense, Dropout, Norm, keeps_inputs, logical
 from vargen.layout import Layout, View
 from vargen.limits import COUNT, EPS, RATE, SIZE, Above, AtLeast, Between, OneOf, check_heads
 from vargen.mixers.primitives import cached_attention, merge, step_attention
@@ -145,7 +145,7 @@ class Attention(nn.Module):
                 "log_scale", logical(nn.initializers.constant(math.log(4.0)), "heads"), (self.heads,)
             )
             factor = jnp.exp(jnp.minimum(log_scale, math.log(100.0)))[:, None]
-            q, scale = _unit(q) * factor.astype(q.dtype), 1.0
+            q, scale = _unit(q, factor), 1.0
             k = _unit(k) if memory is None else k
         elif self.qk_norm != "none":
             norm = functools.partial(Norm, self.qk_norm, eps=self.eps, each=self.norm_each)
@@ -177,9 +177,8 @@ class Attention(nn.Module):
             cache = {n: static.append(cache[n], new, layout.start) for n, new in (("key", k), ("value", v))}
             y = self._attend(q, cache["key"], cache["value"], views, scale, key)
             cache = cache if layout.keep is None else _kept(cache, layout)
-        y = y.reshape(*x.shape[:-1], self.width)
-        y = Dense(self.width, ("heads", "embed"), self.out_init, self.out_bias, self.dtype, name="out")(y)
-        return nn.Dropout(self.dropout, deterministic=not train)(y), cache
+        y = Dense(self.width, ("heads", "embed"), self.out_init, self.out_bias, self.dtype, 2, name="out")(y)
+        return Dropout(self.dropout)(y, train), cache
 
     def _attend(self, q, k, v, views, scale, key):
         """The attention over a union of visibilities; with a key its weights are dropped."""
@@ -243,10 +242,12 @@ def dropped(q, k, v, views, key, *, rate: float, scale: float):
     return attend(q, k, v, key).reshape(batch, n, heads, dim).astype(v.dtype)
 
 
-def _unit(x):
-    """x over its length in the last axis, float32 inside."""
+@keeps_inputs
+def _unit(x, factor=None):
+    """x over its length in the last axis, float32 inside; times a factor."""
     y = x.astype(jnp.float32)
-    return (y / jnp.maximum(jnp.linalg.norm(y, axis=-1, keepdims=True), 1e-12)).astype(x.dtype)
+    y = (y / jnp.maximum(jnp.linalg.norm(y, axis=-1, keepdims=True), 1e-12)).astype(x.dtype)
+    return y if factor is None else y * factor.astype(x.dtype)
 
 
 def _kept(cache, layout: Layout):

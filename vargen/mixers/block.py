@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.layers import Dense, Initial, Mlp, Norm, logical
+from vargen.layers import Dense, Initial, Mlp, Norm, keeps_inputs, logical
 from vargen.mixers.mixer import Mixer
 from vargen.mixers.rollback import mix
 
@@ -108,14 +108,15 @@ class Block(nn.Module):
             y = condition + self.offset.astype(self.dtype)
         return spread(y, owner, jnp.repeat(jnp.array(NEUTRAL, y.dtype), self.width).reshape(y.shape[2:]))
 
-    def __call__(self, x, modulation, layout, cache=None, train: bool = False, drop_path=0.0):
+    def __call__(self, x, modulation, layout, cache=None, train: bool = False, drop_path=None):
         """Runs the block.
 
         Args:
           x: [B, N, D].
           modulation: what `modulate` gave.
           layout, cache, train: as for the mixer.
-          drop_path: probability of skipping a residual branch per example (stochastic depth).
+          drop_path: probability of skipping a residual branch per example (stochastic depth), in training; None: it
+            never is.
 
         Returns:
           [B, N, D] and the mixer's cache.
@@ -126,23 +127,33 @@ class Block(nn.Module):
             parts = [modulation[..., i, :] for i in range(MODULATIONS)]
             gamma, scale, shift = parts[0:2], parts[2:4], parts[4:6]
         pre, res_post, post = (self.norm_position == p for p in ("pre", "res_post", "post"))
-        y = _adapt(self.norm_1(x), scale[0], shift[0]) if pre else x
+        y = self.norm_1(x, scale[0], shift[0]) if pre else x
         y, cache = mix(self.mixer, y, layout, cache, train)
         x = x + self._branch(self.norm_1(y) if res_post else y, gamma[0], train, drop_path)
         x = self.norm_1(x) if post else x
         if self.cross is not None:
             y = self.cross(self.norm_cross(x), *layout.context)
             x = x + self._branch(y, None, train, drop_path)
-        y = self.feed_forward(_adapt(self.norm_2(x), scale[1], shift[1]) if pre else x, train)
+        y = self.feed_forward(self.norm_2(x, scale[1], shift[1]) if pre else x, train)
         x = x + self._branch(self.norm_2(y) if res_post else y, gamma[1], train, drop_path)
         return self.norm_2(x) if post else x, cache
 
     def _branch(self, y, gamma, train, drop_path):
-        y = y if gamma is None else y * gamma
-        if not train:
+        y = y if gamma is None else _gated(y, gamma)
+        if not train or drop_path is None:
             return y
         keep = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - drop_path, (y.shape[0], 1, 1))
-        return jnp.where(keep, y / (1.0 - drop_path), 0.0).astype(y.dtype)
+        return _skipped(y, keep, drop_path)
+
+
+@keeps_inputs
+def _gated(y, gamma):
+    return y * gamma
+
+
+@keeps_inputs
+def _skipped(y, keep, rate):
+    return jnp.where(keep, y / (1.0 - rate), 0.0).astype(y.dtype)
 
 
 class FinalNorm(nn.Module):
@@ -165,9 +176,9 @@ class FinalNorm(nn.Module):
     def __call__(self, x, condition, owner=None):
         if self.norm == "none":
             return x
-        y = Norm(self.norm, self.affine, self.eps, name="norm")(x)
+        norm = Norm(self.norm, self.affine, self.eps, name="norm")
         if not self.adaptive:
-            return y
+            return norm(x)
         init = nn.initializers.zeros
         if not self.adaln_zero:
             init = self.initial.kernel(0.5)
@@ -175,7 +186,7 @@ class FinalNorm(nn.Module):
             nn.silu(condition)
         )
         scale, shift = jnp.split(spread(both, owner, jnp.zeros(both.shape[2:], both.dtype)), 2, axis=-1)
-        return _adapt(y, scale, shift)
+        return norm(x, scale, shift)
 
 
 class SharedModulation(nn.Module):
@@ -228,10 +239,6 @@ def spread(x, owner, neutral):
         which = np.array([run[0] for run in alike]) % x.shape[1]  # the neutral one is the last
         pieces.append(jnp.repeat(jnp.take(x, which, axis=1), size, axis=1))
     return jnp.concatenate(pieces, axis=1)
-
-
-def _adapt(x, scale, shift):
-    return x if scale is None else x * (1 + scale) + shift
 
 
 def _gains(gate: float) -> list[float]:

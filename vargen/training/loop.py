@@ -122,6 +122,8 @@ def train(
                 workdir,
                 steps=settings.steps,
                 batch_size=settings.batch_size,
+                work=task.work() if start < settings.steps else None,
+                devices=list(mesh.devices.flat),
                 start_step=start,
                 title=title,
                 enabled=jax.process_index() == 0,

@@ -8,11 +8,13 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from vargen import paths, progress
+from vargen.training.work import Work, peak
 
 FILE, BOARD = "metrics.jsonl", "tb"
 
@@ -20,14 +22,24 @@ FILE, BOARD = "metrics.jsonl", "tb"
 class Metrics:
     """The record of one run, continued across restarts.
 
-    Each line of `metrics.jsonl` is an object with `step`, `images_per_second`, `seconds` (of training so far,
-    over all restarts; pauses for checkpoints, images and validation left out) and the scalars given.
+    Each line of `metrics.jsonl` is an object with the scalars given and
+
+      step: updates done;
+      seconds: of training so far, over all restarts; pauses for checkpoints, images and validation left out;
+      images_per_second: since the line before, on all devices together, as the next two;
+      tokens_per_second: slots that are learnt (generators);
+      mfu: model FLOPs utilisation (PaLM, arXiv 2204.02311): the share of what the devices do at best, in dense bfloat16
+        products by their data sheets, that goes into products which an update asks for (`training.work`);
+      gflop_per_second: those products, where no data sheet is known, as of a CPU, in the place of `mfu`.
+
     TensorBoard's files lie in `tb/`. Use as a context manager.
 
     Args:
       directory: where both lie.
       steps: the length of the run.
       batch_size: images per step, over all processes.
+      work: of one image; None where nothing is to be trained.
+      devices: all that train.
       start_step: updates already done; whatever an interrupted run recorded past them is dropped.
       title: what the progress bar says.
       enabled: False in all processes but one: nothing is written or shown.
@@ -40,6 +52,8 @@ class Metrics:
         *,
         steps: int,
         batch_size: int,
+        work: Work | None = None,
+        devices: Sequence[Any] = (),
         start_step: int = 0,
         title: str = "training",
         enabled: bool = True,
@@ -49,6 +63,9 @@ class Metrics:
         self._copies = contextlib.ExitStack()
         self.batch_size = batch_size
         self.title = title
+        self._work = work
+        peaks = [peak(device.device_kind) for device in devices]
+        self._peak = sum(p for p in peaks if p) if all(peaks) else None
         self._last: dict[str, float] = {}  # every metric as it was recorded last
         self._start = start_step
         self.enabled = enabled
@@ -91,7 +108,7 @@ class Metrics:
         rate = self.batch_size * done / elapsed if done and elapsed > 0 else 0.0
         self._begin(step)
         row = dict(step=step, **{k: float(f"{v:.7g}") for k, v in scalars.items()})
-        row |= dict(images_per_second=round(rate, 3), seconds=round(self.seconds, 3))
+        row |= self._rates(rate) | dict(seconds=round(self.seconds, 3))
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         for name, value in row.items():
@@ -100,8 +117,32 @@ class Metrics:
         self._last |= row
         if self._bar is not None:
             self._bar.set_postfix_str(
-                ", ".join([*self._losses(), f"{rate:.0f} images/s"]), refresh=progress.on_terminal()
+                ", ".join([*self._losses(), *self._speeds(row)]), refresh=progress.on_terminal()
             )
+
+    def _rates(self, images: float) -> dict[str, float]:
+        """The rates of a row by that of images."""
+        found = dict(images_per_second=round(images, 3))
+        if self._work is None:
+            return found
+        if self._work.tokens:
+            found["tokens_per_second"] = round(images * self._work.tokens, 1)
+        flops = images * self._work.flops
+        if self._peak:
+            return found | dict(mfu=float(f"{flops / self._peak:.4g}"))
+        return found | dict(gflop_per_second=float(f"{flops / 1e9:.4g}"))
+
+    @staticmethod
+    def _speeds(row: Mapping[str, float]) -> list[str]:
+        """The rates of a row for a person."""
+        found = [f"{row['images_per_second']:.0f} images/s"]
+        if "tokens_per_second" in row:
+            found.append(f"{row['tokens_per_second']:.0f} tokens/s")
+        if "mfu" in row:
+            found.append(f"MFU {row['mfu']:.1%}")
+        if "gflop_per_second" in row:
+            found.append(f"{row['gflop_per_second']:.0f} GFLOP/s")
+        return found
 
     def _losses(self) -> list[str]:
         shown = {"loss": "loss", "validation_loss": "held out"}

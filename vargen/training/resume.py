@@ -15,7 +15,7 @@ from vargen.training import checkpoints
 # stop it. `*` stands for tokenizer_training and training. Any other field stays as it was.
 FREE = frozenset(
     "name compute_dtype sampling presets evaluation data.path data.skip_broken "
-    "*.steps *.log_every *.save_every *.keep *.validate_every *.image_every *.remat *.mesh".split()
+    "*.steps *.log_every *.save_every *.keep *.validate_every *.image_every *.remat *.scan_layers *.mesh".split()
 )
 STAGES = dict(tokenizer="tokenizer_training", generator="training")
 # A tokenizer doesn't depend on these.

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from vargen.tokenizers import losses
+from vargen.training import work
+from vargen.training.work import Work
 
 Params = dict[str, Any]
 Metrics = dict[str, jax.Array]
@@ -26,6 +28,9 @@ class Task(Protocol):
 
     def init_stats(self) -> Any:
         """Fresh statistics; {} for none."""
+
+    def work(self) -> Work:
+        """How much work an update is, by example."""
 
     def loss(
         self, params: Params, stats: Any, frozen: Any, batch: dict, key: jax.Array, step: jax.Array
@@ -83,6 +88,10 @@ class TokenizerTask:
     def init_stats(self) -> Any:
         """Fresh statistics of the quantiser."""
         return self.tokenizer.init_stats()
+
+    def work(self) -> Work:
+        """The tokenizer's own: without the networks that judge its pictures."""
+        return work.of_tokenizer(self.tokenizer)
 
     def loss(
         self, params: Params, stats: Any, frozen: Any, batch: dict, key: jax.Array, step: jax.Array
@@ -144,6 +153,10 @@ class GeneratorTask:
     def init_stats(self) -> Any:
         """None are kept."""
         return {}
+
+    def work(self) -> Work:
+        """The generator's own: without the tokenizer, which encodes what isn't stored."""
+        return work.of_generator(self.generator, self.tokenizer)
 
     def loss(
         self, params: Params, stats: Any, frozen: Any, batch: dict, key: jax.Array, step: jax.Array

@@ -7,12 +7,14 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 
 from vargen.kernels import dispatch
 from vargen.kernels.step_attention import cudnn, few, gpu, reference, tpu, xla
 from vargen.kernels.step_attention.spans import arrange, spans
 
 NAME = "step_attention"
+PAIRS = "step_attention_of_{}_pairs"  # the scope it runs under: pairs of a query and a key that it sees, of an example
 # So few queries (a step of decoding) are no work for blocks: the dense form reads the keys once as well, and a GPU has
 # a kernel of its own for them.
 FEW = 16
@@ -93,7 +95,9 @@ def step_attention(
         return arrange(cudnn.attend(q, k, v, s.low, s.high, scale=scale), s.q_order, back=True)
     fixed = _Fixed(s.low, s.high) if s.static else None
     low, high = (None, None) if s.static else (s.low, s.high)
-    out, lse = _attend(q, k, v, low, high, fixed, scale, implementation)
+    seen = int(np.mean(np.sum(np.maximum(s.high - s.low, 0), axis=-1))) if s.static else n * m
+    with jax.named_scope(PAIRS.format(seen)):
+        out, lse = _attend(q, k, v, low, high, fixed, scale, implementation)
     out = arrange(out, s.q_order, back=True)
     return (out, arrange(lse.swapaxes(1, 2), s.q_order, back=True)) if return_lse else out
 
@@ -142,7 +146,8 @@ def _attend(q, k, v, low, high, fixed, scale, implementation):
 
 
 def _forward(q, k, v, low, high, fixed, scale, implementation):
-    out, lse = _attend(q, k, v, low, high, fixed, scale, implementation)
+    found = _attend(q, k, v, low, high, fixed, scale, implementation)
+    out, lse = (checkpoint_name(x, dispatch.KEPT) for x in found)
     return (out, lse), (q, k, v, out, lse, low, high)
 
 
