@@ -317,10 +317,9 @@ class Generator:
         """Parameters as decoding reads them, which is to be done once, before any loop: what every pass would convert
         to the compute dtype is converted, and where the feed loops, stages are split. Passes give the same of both, to
         the last bit. Kernels of 8 bits stay so."""
-        params = _converted(params, self.dtypes)
         for stage in self.stages if self.feed.loops else ():
             params = stage.split(params)
-        return params
+        return _converted(params, self.dtypes)
 
     def modulations(self, params, condition):
         """Every block's modulations by the condition's vector, by the stage, see `Stage.modulations`.
@@ -459,7 +458,9 @@ def _converted(params, dtypes):
         return {name: _converted(x, dtypes[name]) if name in dtypes else x for name, x in params.items()}
     if isinstance(params, list):
         return [_converted(x, dtypes) for x in params]
-    return params if params.dtype.itemsize == 1 else params.astype(dtypes)
+    return (
+        params if params.dtype.itemsize == 1 or params.dtype == dtypes else jnp.asarray(params).astype(dtypes)
+    )
 
 
 def _touch_feed(feed, generator, layouts: list[Layout] | None = None):

@@ -42,11 +42,11 @@ class Weights:
             return self.given
         key = tuple(map(str, jax.tree.leaves(generator.dtypes)))
         if key not in self._made:
-            params = jax.tree.map(jnp.asarray, self.given)
+            # From the host, where on a CPU they are: what isn't converted is not copied there.
+            params = self.given = jax.device_get(self.given)
             if self.form != "full":
-                params = eight_bits(params, generator.boxes, self.form)
-            self._made[key] = generator.ready(params)
-            self.given = jax.device_get(self.given)
+                params = eight_bits(jax.tree.map(jnp.asarray, params), generator.boxes, self.form)
+            self._made[key] = jax.device_put(generator.ready(params))
         return self._made[key]
 
 
