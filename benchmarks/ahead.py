@@ -23,7 +23,7 @@ def compiler(target: str = "v5e:2x2") -> Callable:
 
     def run(function, *shapes):
         shapes = [jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding) for s in shapes]
-        return jax.jit(function).lower(*shapes).compile()
+        return targets.compiled(jax.jit(function).lower(*shapes))
 
     return run
 

@@ -45,8 +45,8 @@ SIZES = dict(
     mar=("mar:b", 1, 64),
 )
 
-# Training: without a GPU to tune on the compiler takes Triton's products everywhere, and for some finds no tiling. With
-# one it mostly chooses cuBLAS's for products as large as these.
+# Training: without a GPU to tune on the compiler takes Triton's products everywhere; with one it mostly chooses
+# cuBLAS's for products as large as these.
 OPTIONS = {("train", "h100"): {"xla_gpu_enable_triton_gemm": False}}
 
 
@@ -118,7 +118,7 @@ def counted(
 ) -> dict[str, Any]:
     """What the compiler makes of a lowered program: counts, memory, predicted seconds, and seconds that it took."""
     begin = time.perf_counter()
-    compiled = lowered.compile(compiler_options=options)
+    compiled = targets.compiled(lowered, options)
     seconds = time.perf_counter() - begin
     text, device = compiled.as_text(), targets.sheet(target)
     if save is not None:

@@ -1,7 +1,8 @@
 """What a compiled program does, counted in its text: launches, bytes, FLOPs and collectives, loop by loop.
 
-A launch is an instruction that a device runs by itself: a fusion, a custom call, a copy, a sort, a collective. Its
-bytes are those of its operands and outputs in the main memory, except that of a buffer of which a slice is read or
+A launch is an instruction that a device runs by itself: a fusion, a custom call, a copy, a sort, a collective; one that
+gives a single number runs beside the others and is none, nor is what brings the next operand onto the chip meanwhile.
+Its bytes are those of its operands and outputs in the main memory, except that of a buffer of which a slice is read or
 written only the slice counts. FLOPs are of products and convolutions (a multiplication and an addition are two); a
 kernel of one's own (Pallas) shows none. Of branches the one with the most launches counts.
 """
@@ -10,20 +11,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import re
 from collections.abc import Iterator
 
-BYTES = dict(pred=1, s4=0.5, u4=0.5, token=0) | {
-    name: int(re.sub(r"\D", "", name.split("e")[0])) / 8
-    for name in "s8 u8 s16 u16 s32 u32 s64 u64 f16 bf16 f32 f64 c64 c128 f8e4m3fn f8e5m2 f8e4m3 f8e3m4".split()
-}
+from benchmarks.hlo_text import BYTES, Computation, Instruction, arrays, parse, size
+
 # Instructions that are no work, or whose work is counted where it begins.
 FREE = frozenset(
     "parameter constant tuple get-tuple-element bitcast after-all partition-id replica-id opt-barrier "
     "add-dependency".split()
 )
+NOTHING = re.compile(
+    r"ConcatBitcast|AssumeGatherIndicesInBound"
+)  # calls that only tell the compiler something
 MOVES = FREE | frozenset(
     "convert copy transpose concatenate slice dynamic-slice pad reshape broadcast reverse copy-start slice-start "
     "iota bitcast-convert".split()
@@ -31,35 +34,6 @@ MOVES = FREE | frozenset(
 PRODUCTS = frozenset(["dot", "convolution"])
 COLLECTIVES = frozenset("all-reduce all-gather reduce-scatter all-to-all collective-permute".split())
 KINDS = ("product", "kernel", "move", "sort", "collective", "other")
-
-_ARRAY = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\](\{[^}]*\})?")
-_LINE = re.compile(r"^\s+(ROOT )?%?([\w.-]+) = (.*)$")
-_HEAD = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
-
-
-@dataclasses.dataclass(frozen=True)
-class Instruction:
-    """One line: `name = shape opcode(operands), attributes`."""
-
-    name: str
-    shape: str
-    opcode: str
-    operands: tuple[str, ...]
-    attributes: str
-    literal: str
-
-    def called(self, key: str) -> list[str]:
-        """Names of the computations that an attribute names."""
-        found = re.search(rf"\b{key}=(\{{[^}}]*\}}|%[\w.-]+)", self.attributes)
-        return re.findall(r"%([\w.-]+)", found[1]) if found else []
-
-
-@dataclasses.dataclass(frozen=True)
-class Computation:
-    """Instructions in the order in which they run, by name, and the last one's name."""
-
-    instructions: dict[str, Instruction]
-    root: str
 
 
 @dataclasses.dataclass
@@ -145,7 +119,7 @@ class Program:
 
     def __init__(self, text: str, device: Device | None = None):
         self.device = device
-        self.computations, self.entry = _parse(text)
+        self.computations, self.entry = parse(text)
         self._counted: dict[str, Counts] = {}
 
     @functools.cached_property
@@ -171,13 +145,25 @@ class Program:
     def _loops(self, name: str, times: float) -> Iterator[Loop]:
         for i in self.computations[name].instructions.values():
             if i.opcode == "while":
-                trips, (body,) = _trips(i), i.called("body")
+                trips, (body,) = self._trips(i), i.called("body")
                 label = re.search(r'op_name="([^"]*)"', i.attributes)
                 yield Loop(label[1] if label else i.name, trips, times * trips, self._count(body))
                 yield from self._loops(body, times * trips)
             elif i.opcode in ("call", "conditional"):
                 for inner in self._called(i):
                     yield from self._loops(inner, times)
+
+    def _trips(self, i: Instruction) -> int:
+        """How often a loop runs; 1 where nothing says it."""
+        found = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', i.attributes)
+        if found:
+            return int(found[1])
+        # The TPU's compiler tells by the condition alone: the counter, from 0, is less than a constant.
+        condition = self.computations[i.called("condition")[0]]
+        last = condition.instructions[condition.root]
+        limits = [condition.instructions[o] for o in last.operands if o in condition.instructions]
+        limits = [x.literal for x in limits if x.opcode == "constant" and x.literal.isdigit()]
+        return int(limits[0]) if "direction=LT" in last.attributes and limits else 1
 
     def _called(self, i: Instruction) -> list[str]:
         keys = dict(call=["to_apply"]).get(i.opcode)
@@ -192,10 +178,10 @@ class Program:
         same = _unchanged(computation)
         for i in computation.instructions.values():
             if i.opcode == "while":
-                total.add(self._count(i.called("body")[0]), _trips(i))
+                total.add(self._count(i.called("body")[0]), self._trips(i))
             elif i.opcode in ("call", "conditional"):
                 total.add(max((self._count(c) for c in self._called(i)), key=lambda c: c.launches))
-            elif i.opcode not in FREE and not i.opcode.endswith(("-done", "-update")):
+            elif not (i.opcode in FREE or i.opcode.endswith(("-done", "-update")) or _beside(i)):
                 total.add(self._launch(computation, i, i.name in same))
         self._counted[name] = total
         return total
@@ -204,16 +190,18 @@ class Program:
         inside = self._inside(i)
         kind = self._kind(i, inside)
         shapes = [computation.instructions[o].shape for o in i.operands]
-        counts = Counts(launches=1.0, flops=sum(_flops(c.instructions, j) for c, j in inside))
+        counts = Counts(
+            launches=0.0 if _prefetches(i) else 1.0, flops=sum(_flops(c.instructions, j) for c, j in inside)
+        )
         if kind == "collective":
-            counts.collective_bytes = _size(i.shape)
+            counts.collective_bytes = size(i.shape)
         if inside and inside[0][1] is not i:
             counts.bytes = self._fused_bytes(self.computations[i.called("calls")[0]])
         else:
             counts.bytes = _own_bytes(i, shapes)
             counts.flops = counts.flops or _flops(computation.instructions, i)
-        counts.by_kind[kind] = [1.0, counts.bytes]
-        if same:
+        counts.by_kind[kind] = [counts.launches, counts.bytes]
+        if same and counts.launches:
             counts.unchanged = [1.0, counts.bytes]
         if self.device is not None:
             counts.seconds = self.device.overlapped(counts)
@@ -252,7 +240,7 @@ class Program:
         total = 0.0
         for i in fused.instructions.values():
             if i.opcode == "parameter":
-                total += min(_size(i.shape), self._read(fused, i.name, users))
+                total += min(size(i.shape), self._read(fused, i.name, users))
         return total + sum(self._written(fused, name) for name in _roots(fused))
 
     def _read(self, fused: Computation, name: str, users) -> float:
@@ -262,7 +250,7 @@ class Program:
             if user.opcode in ("dynamic-slice", "slice") or (
                 user.opcode == "gather" and user.operands[0] == name
             ):
-                total += _size(user.shape)
+                total += size(user.shape)
             elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
                 continue
             elif user.opcode == "bitcast":
@@ -286,63 +274,13 @@ class Program:
         if i.opcode == "bitcast":
             return self._written(fused, i.operands[0])
         if i.opcode == "dynamic-update-slice":
-            return _size(fused.instructions[i.operands[1]].shape)
+            return size(fused.instructions[i.operands[1]].shape)
         if i.opcode == "parameter":
             return 0.0
         if i.opcode == "fusion":
             inner = self.computations[i.called("calls")[0]]
             return sum(self._written(inner, root) for root in _roots(inner))
-        return _size(i.shape)
-
-
-def _parse(text: str) -> tuple[dict[str, Computation], str]:
-    """All computations by name, and the entry's name."""
-    computations, entry, name = {}, "", ""
-    instructions: dict[str, Instruction] = {}
-    root = ""
-    for line in text.splitlines():
-        if head := _HEAD.match(line):
-            name, instructions, root = head[2], {}, ""
-            entry = name if head[1] else entry
-        elif line.startswith("}"):
-            computations[name] = Computation(instructions, root)
-        elif name and (found := _LINE.match(line)):
-            i = _instruction(found[2], found[3])
-            instructions[i.name] = i
-            root = i.name if found[1] else root
-    return computations, entry
-
-
-def _instruction(name: str, rest: str) -> Instruction:
-    shape, rest = _balanced(rest) if rest.startswith("(") else rest.split(" ", 1)
-    opcode, rest = rest.strip().split("(", 1)
-    inside, attributes = _balanced("(" + rest)
-    return Instruction(
-        name, shape, opcode, tuple(re.findall(r"%([\w.-]+)", inside)), attributes, inside[1:-1].strip()
-    )
-
-
-def _balanced(text: str) -> tuple[str, str]:
-    """The parenthesis that a text begins with, and the rest."""
-    depth = 0
-    for at, c in enumerate(text):
-        depth += (c == "(") - (c == ")")
-        if depth == 0:
-            return text[: at + 1], text[at + 1 :]
-    raise ValueError(f"program: expected balanced parentheses, found {text[:60]!r}")
-
-
-def _arrays(shape: str) -> Iterator[tuple[str, list[int], str]]:
-    for dtype, dims, layout in _ARRAY.findall(shape):
-        if dtype in BYTES:
-            yield dtype, [int(d) for d in dims.split(",") if d], layout
-
-
-def _size(shape: str) -> float:
-    """Bytes of a shape in main memory: what the compiler keeps on the chip (memory space 1) is none."""
-    return sum(
-        BYTES[dtype] * math.prod(dims) for dtype, dims, layout in _arrays(shape) if "S(1)" not in layout
-    )
+        return size(i.shape)
 
 
 def _roots(computation: Computation) -> list[str]:
@@ -352,15 +290,22 @@ def _roots(computation: Computation) -> list[str]:
 
 def _own_bytes(i: Instruction, shapes: list[str]) -> float:
     """Bytes of an instruction that is no fusion."""
-    if i.opcode in ("dynamic-slice", "slice", "gather", "slice-start"):
-        return 2 * min(_size(i.shape), _size(shapes[0]))
+    if i.opcode in ("dynamic-slice", "slice", "gather"):
+        return 2 * min(size(i.shape), size(shapes[0]))
     if i.opcode == "dynamic-update-slice":
-        return 2 * _size(shapes[1])
-    if i.opcode == "copy-start":
-        return 2 * _size(shapes[0])
+        return 2 * size(shapes[1])
+    if i.opcode in (
+        "copy-start",
+        "slice-start",
+    ):  # (a copy's result, what it is of, ...), of slices the other way round
+        (dtype, dims, to), (_, other, source) = itertools.islice(arrays(i.shape), 2)
+        moved = BYTES[dtype] * min(math.prod(dims), math.prod(other))
+        return moved * sum("S(1)" not in layout for layout in (to, source))
     if i.opcode.endswith("-start"):
-        return sum(map(_size, shapes))
-    return _size(i.shape) + sum(map(_size, shapes))
+        return sum(map(size, shapes))
+    # Buffers that a kernel changes in place: it reads and writes at most what they hold, mostly a row; once is enough.
+    aliased = re.findall(r"\{(\d+)\}: \((\d+), \{\}", i.attributes) if i.opcode == "custom-call" else []
+    return size(i.shape) + sum(map(size, shapes)) - sum(size(shapes[int(at)]) for _, at in aliased)
 
 
 def _flops(instructions: dict[str, Instruction], i: Instruction) -> float:
@@ -373,19 +318,25 @@ def _flops(instructions: dict[str, Instruction], i: Instruction) -> float:
         found = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', i.attributes)
         axes = [int(x) for x in re.findall(r"\d+", found[1])] if found else []
     elif i.opcode == "convolution" or (target and "conv" in target[1]):
-        (_, kernel, _), (_, out, _) = (next(_arrays(s)) for s in (instructions[i.operands[1]].shape, i.shape))
+        (_, kernel, _), (_, out, _) = (next(arrays(s)) for s in (instructions[i.operands[1]].shape, i.shape))
         labels = re.search(r"dim_labels=[\w?]+_([\w?]+)->", i.attributes)[1]
         return 2.0 * math.prod(out) * math.prod(kernel) / kernel[labels.index("o")]
     else:
         return 0.0
-    (_, lhs, _), (_, out, _) = next(_arrays(instructions[i.operands[0]].shape)), next(_arrays(i.shape))
+    (_, lhs, _), (_, out, _) = next(arrays(instructions[i.operands[0]].shape)), next(arrays(i.shape))
     return 2.0 * math.prod(out) * math.prod(lhs[a] for a in axes)
 
 
-def _trips(i: Instruction) -> int:
-    """How often a loop runs; 1 where the compiler doesn't know."""
-    found = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', i.attributes)
-    return int(found[1]) if found else 1
+def _beside(i: Instruction) -> bool:
+    """Whether an instruction is no work of its own: a call that does nothing, or a single number."""
+    if i.opcode == "custom-call":
+        return bool(NOTHING.search(i.attributes))
+    return i.opcode != "fusion" and all(math.prod(dims) == 1 for _, dims, _ in arrays(i.shape))
+
+
+def _prefetches(i: Instruction) -> bool:
+    """Whether it brings something onto the chip, where it can't stay."""
+    return i.opcode in ("slice-start", "copy-start") and "S(1)" in i.shape
 
 
 def _unchanged(computation: Computation) -> set[str]:

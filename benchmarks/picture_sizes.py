@@ -1,15 +1,16 @@
-"""How long `pictures32` and `pictures64` of each system take: the steps of both stages, interleaved.
+"""How long `pictures32` and `pictures64` of each system take, by the steps of both stages.
 
     python -m benchmarks.picture_sizes [CONFIG ...]
 
-Seconds of a jitted step of the tokenizer and of the generator at the config's batch, on random pictures, in turn with
-those of the other systems; and the minutes that the config's numbers of steps take at that rate. Writes
+Seconds of a jitted step of the tokenizer and of the generator at the config's batch, on random pictures, in turn; the
+first one's, which compiles; and the minutes that the config's numbers of steps take at that rate. Writes
 results/picture_sizes_<backend>.json: of the configs named, or of all that have these sizes.
 """
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -73,25 +74,25 @@ def systems() -> list[str]:
 
 def main() -> None:
     """Runs the benchmark; names of configs may be given instead."""
-    names = sys.argv[1:] or systems()
-    runs, configs = {}, {}
-    for name in names:
-        configs[name], both = stages(name)
-        runs |= {f"{name} {stage}": once for stage, once in both.items()}
-    times, result = timing.interleaved(runs, ROUNDS), {}
-    for name, c in configs.items():
-        rows = {}
-        for stage, settings in (("tokenizer", c.tokenizer_training), ("generator", c.training)):
-            if f"{name} {stage}" in times:
-                seconds = times[f"{name} {stage}"]["warm"]
-                rows[stage] = dict(
-                    steps=settings.steps,
-                    batch=settings.batch_size,
-                    seconds_per_step=seconds,
-                    minutes=settings.steps * seconds / 60,
-                )
+    out = f"picture_sizes_{jax.default_backend()}"
+    result: dict[str, Any] = {}
+    for name in sys.argv[1:] or systems():
+        c, runs = stages(name)
+        times, rows = timing.interleaved(runs, ROUNDS), {}
+        for stage in runs:
+            settings = c.training if stage == "generator" else c.tokenizer_training
+            seconds = times[stage]["warm"]
+            rows[stage] = dict(
+                steps=settings.steps,
+                batch=settings.batch_size,
+                seconds_per_step=seconds,
+                first_seconds=times[stage]["first"],
+                minutes=settings.steps * seconds / 60,
+            )
         result[name] = dict(**rows, minutes=sum(row["minutes"] for row in rows.values()))
-    timing.save(f"picture_sizes_{jax.default_backend()}", dict(systems=result))
+        timing.save(out, dict(systems=result))
+        del runs
+        jax.clear_caches()  # so many programs at once are more than a process can hold
 
 
 if __name__ == "__main__":

@@ -66,6 +66,17 @@ def devices(target: str) -> list[Any]:
     return _gpu() if target == "h100" else _tpu(target)
 
 
+def compiled(lowered: Any, options: dict[str, Any] | None = None) -> Any:
+    """A lowered program, compiled; not kept in JAX's cache, which can't read what is for devices that aren't there."""
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    jax.config.update(name, float("inf"))
+    try:
+        return lowered.compile(compiler_options=options)
+    finally:
+        jax.config.update(name, before)
+
+
 def _beside(name: str) -> pathlib.Path:
     return pathlib.Path(sys.prefix) / name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -15,8 +16,9 @@ from vargen import static
 from vargen.conditioning import Condition, Conditioning
 from vargen.feeds import Feed, Step
 from vargen.heads import Head, JointHead
+from vargen.layers import Boxed
 from vargen.layout import Layout
-from vargen.mixers.block import SharedModulation
+from vargen.mixers.block import MODULATIONS, SharedModulation
 from vargen.orders import Order, Ordering
 from vargen.segments import PICTURE, Sequence
 from vargen.stage import Stage
@@ -292,14 +294,55 @@ class Generator:
 
     # Decoding.
 
+    @functools.cached_property
+    def boxes(self) -> Any:
+        """Shapes of the parameters in their boxes, see `init_boxed`."""
+        return jax.eval_shape(self.init_boxed, jax.eval_shape(lambda: jax.random.key(0)))
+
+    @functools.cached_property
+    def dtypes(self) -> Any:
+        """The dtype that each parameter is converted to wherever it is used, or its own."""
+
+        def dtype(box):
+            own = box.dtype if isinstance(box, Boxed) else None
+            return nn.meta.unbox(box).dtype if own is None else own
+
+        return jax.tree.map(dtype, self.boxes, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
+
+    def changes(self, params) -> bool:
+        """Whether `ready` would change parameters, given as a plain pytree."""
+        return self.feed.loops or jax.tree.map(lambda x: x.dtype, params) != self.dtypes
+
+    def ready(self, params):
+        """Parameters as decoding reads them, which is to be done once, before any loop: what every pass would convert
+        to the compute dtype is converted, and where the feed loops, stages are split. Passes give the same of both, to
+        the last bit. Kernels of 8 bits stay so."""
+        for stage in self.stages if self.feed.loops else ():
+            params = stage.split(params)
+        return _converted(params, self.dtypes)
+
     def modulations(self, params, condition):
-        """Every block's modulations by the condition's vector: per stage [L, B, 1, 6, D]; or by the round, see `Stage`.
+        """Every block's modulations by the condition's vector, by the stage, see `Stage.modulations`.
 
         None where blocks have none, or where rows bring conditions of their own (`Rows.condition`).
         """
         if self.stages[0].block.adaptive == "none" or self.feed.modulates_rows:
             return {stage.name: None for stage in self.stages}
         shared = self._shared(params, condition.vector[:, None])
+        return {stage.name: stage.modulations(params, shared) for stage in self.stages}
+
+    def modulations_ahead(self, params, condition):
+        """`modulations` for decoding, also where rows bring conditions of their own, if these are known beforehand
+        (`Feed.conditions`) and what they give takes no more memory than all parameters: of every row, [B, M, 6, D]."""
+        known = None
+        if self.feed.modulates_rows:
+            known = self.feed.apply({"params": params["feed"]}, condition, method="conditions")
+        if known is None:
+            return self.modulations(params, condition)
+        layers = sum(stage.layers for stage in self.stages)
+        if MODULATIONS * layers * known.size > sum(x.size for x in jax.tree.leaves(params)):
+            return self.modulations(params, condition)
+        shared = self._shared(params, known)
         return {stage.name: stage.modulations(params, shared) for stage in self.stages}
 
     def _shared(self, params, condition):
@@ -309,11 +352,11 @@ class Generator:
         return self.modulation.apply({"params": params["modulation"]}, condition)
 
     def init_cache(self, batch: int, length: int):
-        """Empty caches of every stage, [L, ...] per leaf; None for feeds that remember nothing."""
+        """Empty caches of every stage; None for feeds that remember nothing."""
         if not self.feed.cached:
             return None
-        own = self.feed.init_cache(batch, length)
-        return {stage.name: stage.init_cache(batch, length) for stage in self.stages} | {"feed": own}
+        own = {stage.name: stage.init_cache(batch, length, self.feed.loops) for stage in self.stages}
+        return own | {"feed": self.feed.init_cache(batch, length)}
 
     def step(
         self,
@@ -326,21 +369,20 @@ class Generator:
         modulations,
         order,
         step,
-        layers=None,
         draw=None,
     ):
         """One pass of one step of decoding.
 
         Args:
-          params, quantizer: as for `loss`.
+          params: as of `ready`.
+          quantizer: as for `loss`.
           state: the feed's state.
-          cache: of `init_cache`; with `layers` lists of the layers' caches.
+          cache: of `init_cache`.
           content: the contents so far, [B, N, *slot.shape], canonical; `Noised` where the feed drafts.
           condition: `Condition` with R conditions per example (with and without label under guidance).
           modulations: what `modulations` gave for it.
           order: the order; slots may differ per example.
           step: the step.
-          layers: per stage what `Stage.cut` gave: unrolls the layers.
           draw: as for `through`.
 
         Returns:
@@ -349,7 +391,7 @@ class Generator:
         """
         args = (state, content, condition, order, step, quantizer)
         rows = self.feed.apply({"params": params["feed"]}, *args, method="step_inputs")
-        hidden, cache = self.through(params, rows, condition, modulations, cache, layers=layers, draw=draw)
+        hidden, cache = self.through(params, rows, condition, modulations, cache, draw=draw)
         if not self.feed.cached and not self.head.around:
             slots = jnp.take(order.slots, jnp.minimum(step.at(), order.slots.shape[-1] - 1), axis=-1)
             hidden = self.rows_of(hidden, rows, slots)
@@ -361,15 +403,15 @@ class Generator:
         return contents.take(hidden, contents.repeat_to(at, len(hidden)))
 
     def rollback(self, cache, kept):
-        """The cache that a speculative step gave, its layers cut, with the first `kept` int [R B] rows alone."""
+        """The cache that a speculative step gave, of a feed that loops, with the first `kept` int [R B] rows alone."""
         return cache | {stage.name: stage.rollback(cache[stage.name], kept) for stage in self.stages}
 
-    def through(self, params, rows, condition, modulations, cache=None, key=None, layers=None, draw=None):
+    def through(self, params, rows, condition, modulations, cache=None, key=None, draw=None):
         """Rows through all stages of their branch to hidden vectors, and the cache; in as many rounds as the rows say
         (`Rows.rounds`), whose hidden vectors come one after another.
 
         Args:
-          params, condition, modulations, cache, layers: as for `step`.
+          params, condition, modulations, cache: as for `step`.
           rows: of the first stage.
           key: PRNG key of dropout, or None.
           draw: (hidden vectors so far [B, n, s, D], rows) -> rows whose `content` has one more code; called after each
@@ -379,7 +421,9 @@ class Generator:
         after = {"feed": {}} if cache is None else dict(cache)
         vector = None if condition.vector is None else condition.vector[:, None]
         if rows.condition is not None:
-            vector, own = rows.condition, self._shared(params, rows.condition)
+            vector = rows.condition
+            ahead = modulations[self.stages[0].name] is not None
+            own = None if ahead else self._shared(params, rows.condition)
         hidden, count = rows.x, len(self.stages)
         branch = self.feed.branches[rows.layout.branch]
         passes = [round_ * count + k for round_ in rows.rounds for k in branch]
@@ -393,21 +437,30 @@ class Generator:
                 layout = dataclasses.replace(rows.layout, context=(condition.memory, condition.hidden))
                 rows = dataclasses.replace(rows, layout=layout)
             stage_cache = None if cache is None else cache[stage.name]
-            if layers is not None:
-                hidden, stage_cache = stage.unrolled(
-                    params, layers[stage.name], rows.x, rows.layout, vector, own, stage_cache, owner
-                )
-            else:
-                stage_key = None if key is None else jax.random.fold_in(key, i)
-                modulation = modulations[stage.name]
-                modulation = modulation[:, i // count] if stage.rounds is not None else modulation
-                args = (rows.layout, vector, modulation, own, stage_cache, stage_key, owner)
-                hidden, stage_cache = stage(params, rows.x, *args)
+            stage_key = None if key is None else jax.random.fold_in(key, i)
+            modulation = modulations[stage.name]
+            if stage.rounds is not None:
+                modulation = modulation[:, i // count]
+            elif rows.condition is not None and modulation is not None:
+                modulation = jnp.take(modulation, rows.row, axis=2, mode="clip")
+            args = (rows.layout, vector, modulation, own, stage_cache, stage_key, owner)
+            hidden, stage_cache = stage(params, rows.x, *args)
             after[stage.name] = stage_cache
             if self.head.each_stage or i % count == branch[-1]:
                 seen.append(self.feed.apply({"params": params["feed"]}, hidden, rows, method="outputs"))
         hidden = jnp.stack(seen, axis=2) if self.head.each_stage else jnp.concatenate(seen, axis=1)
         return hidden, None if cache is None else after
+
+
+def _converted(params, dtypes):
+    """Parameters in the given dtypes; those of 8 bits and what stands beside them as they are."""
+    if isinstance(params, dict):
+        return {name: _converted(x, dtypes[name]) if name in dtypes else x for name, x in params.items()}
+    if isinstance(params, list):
+        return [_converted(x, dtypes) for x in params]
+    return (
+        params if params.dtype.itemsize == 1 or params.dtype == dtypes else jnp.asarray(params).astype(dtypes)
+    )
 
 
 def _touch_feed(feed, generator, layouts: list[Layout] | None = None):

@@ -8,12 +8,14 @@ import math
 from typing import Any, Protocol
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 Dtype = Any
+SCALE = "kernel_scale"  # beside a kernel of 8 bits: what each of its outputs is multiplied by
 MASK = "dropout"  # what masks are called by, for what decides what is kept for a backward pass
 KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
@@ -80,13 +82,22 @@ class Initial:
         return dataclasses.replace(self, std=self.std or 0.02).kernel()
 
 
-def logical(init, *names: str | None):
-    """An initialiser whose parameter is boxed with its logical axis names."""
-    return nn.with_logical_partitioning(init, names)
+@flax.struct.dataclass
+class Boxed(nn.LogicallyPartitioned):
+    """A parameter with its logical axis names, and the dtype that it is converted to wherever it is used (None: that is
+    its own, or not the same everywhere)."""
+
+    dtype: Any = flax.struct.field(default=None, pytree_node=False)
+
+
+def logical(init, *names: str | None, dtype: Dtype | None = None):
+    """An initialiser whose parameter is boxed, see `Boxed`."""
+    return lambda *args, **kwargs: Boxed(init(*args, **kwargs), names, dtype=dtype)
 
 
 class Dense(nn.Module):
-    """x W + b over the last axis: [..., I] -> [..., features]; or over the last `axes`, of I numbers together.
+    """x W + b over the last axis: [..., I] -> [..., features]; or over the last `axes`, of I numbers together. A kernel
+    of 8 bits has a scale beside it (`SCALE`).
 
     Attributes:
       features: size of the result.
@@ -107,10 +118,14 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x):
         before, size = x.shape[: -self.axes], math.prod(x.shape[-self.axes :])
-        kernel = self.param("kernel", logical(self.kernel_init, *self.names), (size, self.features))
+        init = logical(self.kernel_init, *self.names, dtype=self.dtype)
+        kernel = self.param("kernel", init, (size, self.features))
         y = _product(x.astype(self.dtype), kernel.astype(self.dtype))
+        if self.has_variable("params", SCALE):
+            y = y * self.get_variable("params", SCALE).astype(self.dtype)
         if self.bias:
-            bias = self.param("bias", logical(nn.initializers.zeros, self.names[1]), (self.features,))
+            init = logical(nn.initializers.zeros, self.names[1], dtype=self.dtype)
+            bias = self.param("bias", init, (self.features,))
             y = y + bias.astype(self.dtype)
         return y.reshape(*before, self.features)
 
@@ -228,9 +243,8 @@ class Embed(nn.Module):
 
     @nn.compact
     def __call__(self, index):
-        table = self.param(
-            "table", logical(self.table_init, self.name_axis, "embed"), (self.size, self.width)
-        )
+        init = logical(self.table_init, self.name_axis, "embed", dtype=self.dtype)
+        table = self.param("table", init, (self.size, self.width))
         if isinstance(index, np.ndarray) and index.size and not 0 <= index.min() <= index.max() < self.size:
             found = f"{index.min()} to {index.max()}"
             raise ValueError(

@@ -11,14 +11,17 @@ from vargen import classes as class_names
 from vargen import hub, paths
 from vargen.errors import UserError
 from vargen.model import Model
+from vargen.weights import Weights
 
 
-def load(path: str | os.PathLike, which: str = "ema") -> Model:
+def load(path: str | os.PathLike, which: str = "ema", weights: str = "full") -> Model:
     """A model from a working directory of `vargen train` or a directory of `vargen import`; the config lies inside.
 
     Args:
       path: the directory, also in a bucket; or hf://OWNER/REPO[@REVISION][/FOLDER], what `vargen push` wrote there.
       which: "ema" or "params": averaged or last parameters.
+      weights: what the generator's are held in for decoding: "full", the compute dtype; "int8" or "float8", kernels of
+        8 bits with a scale for each output, half the bytes of bfloat16.
 
     Raises:
       UserError: no such directory, no checkpoint there, a config that is broken or isn't that of the parameters; of
@@ -26,9 +29,10 @@ def load(path: str | os.PathLike, which: str = "ema") -> Model:
     """
     if which not in ("ema", "params"):
         raise UserError(f"which: expected 'ema' or 'params', found {which!r:.80}")
+    Weights(None, weights)  # refuses others before anything is read
     path = hub.directory(path, "model")
     with hub.named():
-        return _loaded(path, which)
+        return _loaded(path, which, weights)
 
 
 def check(path: paths.Path) -> None:
@@ -44,7 +48,7 @@ def check(path: paths.Path) -> None:
         raise UserError(f"model {path}: expected a checkpoint or imported weights in it, found none")
 
 
-def _loaded(path: paths.Path, which: str) -> Model:
+def _loaded(path: paths.Path, which: str, weights: str) -> Model:
     from vargen.training.checkpoints import FOLDER, WEIGHTS
 
     check(path)
@@ -53,7 +57,7 @@ def _loaded(path: paths.Path, which: str) -> Model:
     if (path / "generator" / FOLDER).is_dir() or paths.is_file(path / "generator" / WEIGHTS):
         config, generator_params, step = _part(path / "generator", which)
         steps.append(step)
-    model = Model(config, tokenizer_params, generator_params, steps=tuple(steps))
+    model = Model(config, tokenizer_params, Weights(generator_params, weights), steps=tuple(steps))
     model.classes = class_names.of(path, config.data.num_classes)
     for name, part, params in (
         ("tokenizer", model.tokenizer, tokenizer_params),

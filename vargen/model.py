@@ -15,6 +15,7 @@ from vargen.generator import Generator
 from vargen.models import build_generator, build_tokenizer, count_text, sampled
 from vargen.samplers import Sampling, check_ahead, decode
 from vargen.segments import PICTURE
+from vargen.weights import Weights
 
 CHECKED = 64  # settings that are remembered to be right
 
@@ -28,7 +29,8 @@ class Model:
     Attributes:
       config: the config that it was trained with.
       tokenizer, tokenizer_params: the pure functions, and their parameters.
-      generator, generator_params: likewise; None where only a tokenizer was trained.
+      generator, generator_params: likewise; None where only a tokenizer was trained. Parameters may be given as
+        `Weights`, which say what decoding holds them in.
       classes: names of the classes, by their numbers.
       steps: updates that the tokenizer and the generator were trained for, where that is known.
     """
@@ -36,12 +38,14 @@ class Model:
     def __init__(self, config, tokenizer_params, generator_params=None, classes=None, steps=(0, 0)):
         self.config = config
         tokenizer = build_tokenizer(config)
-        generator = None if generator_params is None else build_generator(config, tokenizer)
+        self._weights = (
+            generator_params if isinstance(generator_params, Weights) else Weights(generator_params)
+        )
+        generator = None if self.generator_params is None else build_generator(config, tokenizer)
         self.tokenizer, self.generator = sampled(config, tokenizer, generator)
         self.classes = list(classes) if classes else [str(i) for i in range(config.data.num_classes)]
         self.steps = steps
         self.tokenizer_params = tokenizer_params
-        self.generator_params = generator_params
         levels = config.sampling.get("levels", ())
         # Where a picture is of one level, each is drawn around the smaller one before.
         several = len(levels) > len(self.tokenizer.grid.levels)
@@ -64,9 +68,23 @@ class Model:
             self._log_likelihood = jax.jit(self.generator.log_likelihood)
             self._check_ahead = functools.lru_cache(CHECKED)(self._checked)
 
+    @property
+    def generator_params(self) -> Any:
+        """The generator's parameters as they were given; on the host where decoding reads them in another form."""
+        return self._weights.given
+
+    @property
+    def weights(self) -> str:
+        """What decoding reads them in, see `vargen.load`."""
+        return self._weights.form
+
+    @property
+    def _ready(self) -> Any:
+        return self._weights.ready(self.needs_generator())
+
     def with_config(self, config) -> Model:
         """The same parameters under another config (another compute dtype, other sampling settings)."""
-        return Model(config, self.tokenizer_params, self.generator_params, self.classes, self.steps)
+        return Model(config, self.tokenizer_params, self._weights, self.classes, self.steps)
 
     def over(self, levels) -> Model:
         """The same parameters, drawing other levels than they were trained on, and so in another number of steps.
@@ -214,7 +232,7 @@ class Model:
         generator = self.needs_generator()
         sampling, key = self.sampling(**options), inputs.key(key)
         parsed = self._labels(generator, labels)
-        args = (self.generator_params, self.tokenizer_params["quantizer"], parsed, key, sampling)
+        args = (self._ready, self.tokenizer_params["quantizer"], parsed, key, sampling)
         if self._smaller is None:
             found = self._generate(*args)
         else:
@@ -303,7 +321,7 @@ class Model:
         sampling = Sampling.make(temperature=temperature)
         content = self._encode(self.tokenizer_params, images)
         quantizer = self.tokenizer_params["quantizer"]
-        found = self._describe(self.generator_params, quantizer, content, inputs.key(key), sampling)
+        found = self._describe(self._ready, quantizer, content, inputs.key(key), sampling)
         return generator.condition.texts(found)
 
     def _described(self, params, quantizer, content, key, sampling) -> jax.Array:
@@ -342,7 +360,7 @@ class Model:
     def _redrawn(self, content, known, labels, key, sampling, how: str):
         """`Decoded` with what is known [N] of the content, which is "given" or "kept" as `decode` has it."""
         quantizer, known = self.tokenizer_params["quantizer"], tuple(known.tolist())
-        return self._complete(self.generator_params, quantizer, labels, key, sampling, content, known, how)
+        return self._complete(self._ready, quantizer, labels, key, sampling, content, known, how)
 
     def _completed(self, params, quantizer, labels, key, sampling, content, known, how):
         known = self.generator.kept(content, labels, np.array(known))
@@ -400,9 +418,7 @@ class Model:
         content, labels = inputs.content(content, self.tokenizer), self._labels(generator, labels)
         self._one_for_each(labels, content, "codes")
         try:
-            return self._log_likelihood(
-                self.generator_params, self.tokenizer_params["quantizer"], content, labels
-            )
+            return self._log_likelihood(self._ready, self.tokenizer_params["quantizer"], content, labels)
         except ValueError as error:
             raise UserError(str(error)) from error
 

@@ -14,6 +14,8 @@ STEPS = 10**9
 GUIDANCE = Between(0, 1e4)
 GUIDANCE_SCHEDULES = ("constant", "linear", "linear_after", "linear_before", "cosine", "ramp")
 TEMPERATURE = Between(0, 100)
+# What decoding holds the kernels of dense layers in: the compute dtype, or 8 bits with a scale for each output.
+WEIGHTS = ("full", "int8", "float8")
 TOP_P = Between(0, 1, above=True)
 TOP_K = Between(0, 2**24)
 DECODING_STEPS = Between(0, 10**6)

@@ -78,28 +78,35 @@ class Stage:
         """The modulations of one block, see `Block.modulate`."""
         return self.block.apply({"params": params}, condition, owner, method="modulate")
 
+    def split(self, params):
+        """Parameters with this stage's blocks as a list of one per layer: cut out of a stack inside a loop, each would
+        be a copy."""
+        stack = params[self.name]
+        if isinstance(stack, list):
+            return params
+        layers = [jax.tree.map(lambda x, i=i: x[i], stack) for i in range(self.layers)]
+        return params | {self.name: layers}
+
     def modulations(self, params, condition):
-        """Those of all blocks by [B, 1, ...]: [L, B, 1, 6, D]; or by the round: [L, R, 1, 1, 6, D]."""
+        """Those of all blocks by [B, M, ...]: [L, B, M, 6, D], or by the round: [L, R, 1, 1, 6, D]."""
         if self.rounds is not None:
             condition = self.rounds.apply({"params": params[f"{self.name}_rounds"]})
-        return jax.lax.map(lambda p: self.modulate(p, condition), params[self.name])
+        blocks = params[self.name]
+        if isinstance(blocks, list):
+            return jnp.stack([self.modulate(p, condition) for p in blocks])
+        return jax.lax.map(lambda p: self.modulate(p, condition), blocks)
 
-    def init_cache(self, batch: int, length: int):
-        """Empty caches of all layers for `length` rows, [L, ...] per leaf."""
+    def init_cache(self, batch: int, length: int, split: bool = False):
+        """Empty caches of all layers for `length` rows, [L, ...] per leaf; of a split stage a list of one per layer."""
         one = {} if self.reads_memory else self.block.mixer.init_cache(batch, length)
+        if split:
+            return [one] * self.layers
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.layers, *x.shape)), one)
-
-    def cut(self, params, modulations, cache):
-        """Parameters, modulations and caches as lists of one per layer, for loops in which a stack would be copied."""
-        both = (params[self.name], modulations)
-        return [
-            [jax.tree.map(lambda x, i=i: x[i], tree) for i in range(self.layers)] for tree in (both, cache)
-        ]
 
     def __call__(
         self, params, x, layout: Layout, vector, modulations, own=None, cache=None, key=None, owner=None
     ):
-        """Rows through the blocks.
+        """Rows through the blocks, in a scan; one block after another where the stage is split.
 
         Args:
           params: of the whole generator.
@@ -108,8 +115,8 @@ class Stage:
           vector: [B, 1 or M, D] for the norm, or None.
           modulations: of `modulations`, or None.
           own: None, or [B, M, ...]: what each row is modulated by instead.
-          cache: [L, ...] per leaf, or None (the parallel form).
-          key: PRNG key of dropout, which is on where there is one.
+          cache: as of `init_cache`, or None (the parallel form).
+          key: PRNG key of dropout, which is on where there is one; for stages that aren't split.
           owner: None, or int [M]: by which of `vector` and `own` each row is modulated, see `Rows.owner`.
 
         Returns:
@@ -126,26 +133,25 @@ class Stage:
             modulation = modulation if own is None else self.modulate(params, own, owner)
             return self.block.apply({"params": params}, x, modulation, here, cache, train, rate, rngs=rngs)
 
-        if (
-            train
-        ):  # between the bodies of loops the compiler can't take one pass's work for the other's anyway
-            body = REMAT[self.remat](body, prevent_cse=not self.scanned)
-        layers = params[self.name], modulations, cache, rates, keys, np.arange(self.layers)
-        x, cache = jax.lax.scan(body, x, layers, unroll=1 if self.scanned else self.layers)
+        blocks = params[self.name]
+        if isinstance(blocks, list):
+            caches = []
+            for i, block in enumerate(blocks):
+                modulation, one = (None if y is None else y[i] for y in (modulations, cache))
+                x, one = body(x, (block, modulation, one, None, None, i))
+                caches.append(one)
+            cache = None if cache is None else caches
+        else:
+            if (
+                train
+            ):  # between the bodies of loops the compiler can't take one pass's work for the other's anyway
+                body = REMAT[self.remat](body, prevent_cse=not self.scanned)
+            layers = blocks, modulations, cache, rates, keys, np.arange(self.layers)
+            x, cache = jax.lax.scan(body, x, layers, unroll=1 if self.scanned else self.layers)
         return self.normed(params, x, vector, owner), cache
 
-    def unrolled(self, params, layers, x, layout: Layout, vector, own=None, cache=None, owner=None):
-        """The same without a loop and without dropout, layers and caches as `cut` gives them."""
-        caches = []
-        for layer, ((p, modulation), c) in enumerate(zip(layers, cache, strict=True)):
-            here = dataclasses.replace(layout, layer=layer)
-            modulation = modulation if own is None else self.modulate(p, own, owner)
-            x, c = self.block.apply({"params": p}, x, modulation, here, c)
-            caches.append(c)
-        return self.normed(params, x, vector, owner), caches
-
     def rollback(self, cache, kept):
-        """The caches, as `cut` gives them, after the first `kept` int [B] rows of a speculative pass."""
+        """The caches of a split stage after the first `kept` int [B] rows of a speculative pass."""
         return [rollback(self.block.mixer, c, kept) for c in cache]
 
     def normed(self, params, x, vector, owner=None):

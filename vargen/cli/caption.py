@@ -21,6 +21,7 @@ BATCH = 64
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
     flags.add_config(parser, required=False, reads=True)
+    flags.add_weights(parser)
     parser.add_argument(
         "--input", nargs="+", metavar="PATH", help="image files, or folders of them (the held-out images)"
     )

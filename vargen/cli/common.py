@@ -71,7 +71,7 @@ def load_model(args: argparse.Namespace) -> Model:
                 f"config field {field}: fixed by training, expected sampling, evaluation, data or compute_dtype"
             )
     given = None if args.config is None else config.load(args.config)
-    model = vargen.load(workdir)
+    model = vargen.load(workdir, weights=getattr(args, "weights", None) or "full")
     trained = model.config
     asked = trained.copy_and_resolve_references()
     for group in ("sampling", "presets", "evaluation", "data") if given is not None else ():

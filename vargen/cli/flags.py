@@ -109,9 +109,19 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """The flag --weights of commands that decode."""
+    parser.add_argument(
+        "--weights",
+        choices=schema.WEIGHTS,
+        help="hold the generator's weights in 8 bits: half the memory and reading of bfloat16 (full)",
+    )
+
+
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """The flags that change how samples are drawn; the config's values where they are not given."""
     parser.add_argument("--seed", type=number(int, 0, 2**64 - 1), metavar="N", help="random seed (0)")
+    add_weights(parser)
     group = parser.add_argument_group("sampling", "the preset's or the config's values where not given")
     group.add_argument(
         "--preset",

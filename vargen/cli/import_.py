@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", metavar="DIR", required=True, help="the directory to make")
     parser.add_argument(
-        "--weights",
+        "--params",
         choices=("auto", "ema", "plain"),
         default="auto",
         help="which of several sets in a file: averaged ones where there are (auto), or insist",
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
         args.out,
         tokenizer=args.tokenizer,
         generator=args.generator,
-        weights=args.weights,
+        weights=args.params,
         image_size=args.image_size,
         heads=args.heads,
     )

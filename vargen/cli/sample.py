@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> None:
         again = sample_files.like(args.like)
         if args.workdir is None:
             args.workdir = sample_files.model_of(args.like, again["workdir"])
+        args.weights = args.weights or again["weights"]
         levels = again["sampling"].pop("levels", ())
         args.levels = levels or None if args.levels is None else args.levels
     if args.workdir is None:

@@ -137,8 +137,8 @@ def like(text: str) -> dict[str, Any]:
     """The settings inside a picture that `vargen sample` drew, as it takes them.
 
     Returns:
-      model, workdir: str; steps: those of `Model`; labels: list of int; count, batch_size, index, resize, seed: int;
-      sampling: fields of `schema.Sampling`.
+      model, workdir, weights: str; steps: those of `Model`; labels: list of int; count, batch_size, index, resize,
+      seed: int; sampling: fields of `schema.Sampling`.
 
     Raises:
       UserError: no such picture, one without settings, or with broken ones.
@@ -169,6 +169,9 @@ def like(text: str) -> dict[str, Any]:
         if levels := made["sampling"].get("levels"):
             made["sampling"]["levels"] = tuple(x if isinstance(x, int) else (x[0], x[1]) for x in levels)
         made["steps"] = tuple(data["steps"])
+        if (weights := data["weights"]) not in schema.WEIGHTS:
+            raise ValueError(f"weights {weights!r:.40}")
+        made["weights"] = weights
     except KeyError as error:
         what = "a sheet, or decoded codes" if "count" not in data else f"no {error}"
         raise UserError(f"--like {file}: expected a picture that was drawn alone, found {what}") from error
@@ -214,4 +217,5 @@ def _whole(value: Any, low: int, high: int) -> int:
 
 def common_settings(model: Any, workdir: str | os.PathLike, **more: Any) -> dict[str, Any]:
     """What every picture of a model says of it, and more."""
-    return dict(model=model.config.name, workdir=os.fspath(workdir), steps=list(model.steps), **more)
+    own = dict(model=model.config.name, workdir=os.fspath(workdir), steps=list(model.steps))
+    return own | dict(weights=model.weights) | more

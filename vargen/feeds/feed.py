@@ -21,6 +21,8 @@ class Feed(Linen, Protocol):
       rounds: how often a whole pass goes through the stages: in each round rows of other slots predict, one level's
         after another's; a step of decoding has one round.
       cached: whether rows that are known are remembered in caches.
+      loops: whether decoding runs its steps in loops; else each has arithmetic of its own, and goes through the layers
+        in a scan, as else compiling would take long.
       takes_prefix: whether it takes a condition of several rows.
       takes_segments: whether it takes a sequence of several segments (`Order.segments`).
       takes_partial: whether it takes a training pass over some of the slots (`Ordering.partial`).
@@ -44,6 +46,8 @@ class Feed(Linen, Protocol):
     def rounds(self) -> int: ...
     @property
     def cached(self) -> bool: ...
+    @property
+    def loops(self) -> bool: ...
     @property
     def takes_prefix(self) -> bool: ...
     @property
@@ -99,6 +103,11 @@ class Feed(Linen, Protocol):
 
     def prefill(self, steps: list[Step]) -> list[Step]:
         """The passes that bring the contents of given steps (the first ones) into the cache."""
+        ...
+
+    def conditions(self, condition) -> Any:
+        """[B, M, D]: what each row of a whole pass is modulated by, of which `Rows.row` are those of a step, where that
+        depends on the condition and the row's place alone; None where it depends on more, or nothing modulates rows."""
         ...
 
     def init_cache(self, batch: int, length: int) -> dict[str, Any]:
@@ -160,6 +169,7 @@ class Plain:
 
     stages: tuple[str, ...] = ("blocks",)
     rounds = 1
+    loops = True
     takes_prefix = False
     takes_segments = False
     takes_partial = False
@@ -196,6 +206,10 @@ class Plain:
             return []
         size = steps[-1].start + steps[-1].size
         return [Step(0, 0, size, size, 0)]
+
+    def conditions(self, condition) -> Any:
+        """None is known beforehand."""
+        return None
 
     def init_cache(self, batch: int, length: int) -> dict[str, Any]:
         """Nothing."""

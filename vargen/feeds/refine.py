@@ -61,6 +61,7 @@ class Refine(Plain, nn.Module):
 
     called = "refine"  # in messages
     cached = True
+    loops = False
     takes_partial = True
 
     @property

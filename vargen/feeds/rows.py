@@ -29,6 +29,7 @@ class Rows:
       aside: what the feed needs again between two stages.
       condition: None (every row is modulated by the condition's vector), or [B, M, D]: each by its own; with `owner`
         [B, G, D].
+      row: None, or int [M]: which of `Feed.conditions` the rows have.
       owner: None, or int [M], NumPy: by which of the G conditions each row is modulated; -1: by none.
       rounds: which rounds through the stages they go, one after another (`Feed.rounds`).
       content: None, or [b, N, *slot.shape]: what those slots hold, of which a stage is told what the ones before it
@@ -41,6 +42,7 @@ class Rows:
     weight: Any = None
     aside: Any = None
     condition: Any = None
+    row: Any = None
     owner: np.ndarray | None = None
     content: Any = None
     rounds: tuple[int, ...] = (0,)

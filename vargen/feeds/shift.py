@@ -184,7 +184,14 @@ class Shift(Plain, nn.Module):
         layout = self._layout(plan, order, condition, 0 if plan.begins else step.start + self.ahead)
         if step.speculative:
             layout = _for_each(layout, len(condition.prefix))
-        return Rows(self._embed(plan, content, condition, quantizer), layout, plan.targets, condition=own)
+        x = self._embed(plan, content, condition, quantizer)
+        return Rows(x, layout, plan.targets, condition=own, row=plan.row)
+
+    def conditions(self, condition):
+        """The condition's vector and the place in the sequence."""
+        if not self.step_condition:
+            return None
+        return condition.vector[:, None] + self.steps(np.arange(self.ahead + self.grid.size))
 
     def _plan(self, order: Order, step: Step) -> Plan:
         at = step.at()

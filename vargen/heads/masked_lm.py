@@ -46,5 +46,5 @@ class MaskedLM(Codes):
             hidden.shape[-1], ("embed", "mlp"), self.initial.kernel(), dtype=self.dtype, name="dense"
         )
         x = Norm(eps=self.eps, name="norm")(nn.gelu(dense(hidden), approximate=True))
-        words = jnp.concatenate(tables).astype(self.dtype)
+        words = jnp.concatenate([table.astype(self.dtype) for table in tables])
         return (x @ words.T).astype(jnp.float32) + jnp.concatenate(biases)

@@ -2,6 +2,6 @@
 
 from vargen.kernels.linear_attention import linear_attention
 from vargen.kernels.linear_scan import grid_scan, linear_scan
-from vargen.kernels.step_attention import merge, step_attention
+from vargen.kernels.step_attention import cached_attention, merge, step_attention
 
-__all__ = ["grid_scan", "linear_attention", "linear_scan", "merge", "step_attention"]
+__all__ = ["cached_attention", "grid_scan", "linear_attention", "linear_scan", "merge", "step_attention"]

@@ -15,7 +15,7 @@ from vargen.kernels.step_attention.reference import product
 from vargen.layers import Dense, Dropout, Norm, keeps_inputs, logical
 from vargen.layout import Layout, View
 from vargen.limits import COUNT, EPS, RATE, SIZE, Above, AtLeast, Between, OneOf, check_heads
-from vargen.mixers.primitives import merge, step_attention
+from vargen.mixers.primitives import cached_attention, merge, step_attention
 from vargen.mixers.rope import mix_halves, rotate, shares, squeeze
 from vargen.slots import Grid
 
@@ -158,17 +158,25 @@ class Attention(nn.Module):
             else:
                 turn = functools.partial(rotate, squeezed=squeeze(self.grid, self.trained_side))
             q, k = turn(q, coords), turn(k, coords) if memory is None else k
-        if cache is not None and memory is None:
-            both = {n: static.append(cache[n], new, layout.start) for n, new in (("key", k), ("value", v))}
-            k, v = both["key"], both["value"]
-            cache = both if layout.keep is None else _kept(both, layout)
         key_times = layout.times if layout.key_times is None else layout.key_times
         if memory is not None:
             key_times = memory.times
         windows = [w for w in (self.window, layout.window) if w is not None]
         views = [View(layout.times, key_times, min(windows, default=None)), *layout.views]
         key = self.make_rng("dropout") if train and self.weight_dropout else None
-        y = self._attend(q, k, v, views, scale, key)
+        if cache is None or memory is not None:
+            y = self._attend(q, k, v, views, scale, key)
+        elif (
+            len(views) == 1 and not static.known(layout.start) and not layout.start.ndim and _sorted(views[0])
+        ):
+            view, new = views[0], [x.astype(self.dtype) for x in (k, v)]
+            y, cache = cached_attention(
+                q, *new, cache, layout.start, view.times, view.key_times, window=view.window, scale=scale
+            )
+        else:
+            cache = {n: static.append(cache[n], new, layout.start) for n, new in (("key", k), ("value", v))}
+            y = self._attend(q, cache["key"], cache["value"], views, scale, key)
+            cache = cache if layout.keep is None else _kept(cache, layout)
         y = Dense(self.width, ("heads", "embed"), self.out_init, self.out_bias, self.dtype, 2, name="out")(y)
         return Dropout(self.dropout)(y, train), cache
 
@@ -186,9 +194,7 @@ class Attention(nn.Module):
                 window=view.window,
                 scale=scale,
                 return_lse=len(views) > 1,
-                # Steps that are known are looked at, and sorted where they aren't; those that are traced are in
-                # sequence but for padding, which comes last of all, wherever it lies.
-                steps_are_sorted=not static.known(view.times, view.key_times) and not _pads(view),
+                steps_are_sorted=_sorted(view),
             )
             for view in views
         ]
@@ -249,6 +255,12 @@ def _kept(cache, layout: Layout):
     if static.known(layout.start):
         return {name: x[:, : layout.start + layout.keep] for name, x in cache.items()}
     return cache
+
+
+def _sorted(view: View) -> bool:
+    """Whether times needn't be sorted: those that are known are looked at, and sorted where they aren't; those that are
+    traced are in sequence but for padding, which comes last of all, wherever it lies."""
+    return not static.known(view.times, view.key_times) and not _pads(view)
 
 
 def _pads(view: View) -> bool:

@@ -5,6 +5,8 @@ A compiler that splits programs over devices can't look into a kernel; without a
 
 from __future__ import annotations
 
+import functools
+
 from vargen import kernels, sharding, static
 from vargen.kernels import merge as merge
 
@@ -13,19 +15,35 @@ ROWS = ("batch", None, "heads", None)
 
 def step_attention(q, k, v, q_step, k_step, **options):
     """`kernels.step_attention`, split by examples, and by heads where the key heads can be."""
-    # Query heads must not be split from their key heads.
-    heads = "heads" if sharding.splits("heads", k.shape[2]) else None
-    rows = ("batch", None, heads, None)
-    steps = [s for s in (q_step, k_step) if not static.known(s)]
-
-    def run(q, k, v, *steps):
-        traced = iter(steps)
-        pair = [s if static.known(s) else next(traced) for s in (q_step, k_step)]
-        return kernels.step_attention(q, k, v, *pair, **options)
-
-    names = [rows] * 3 + [_of_steps(s) for s in steps]
+    rows = _rows(k)
     out = (rows, rows[:3]) if options.get("return_lse") else rows
-    return sharding.per_shard(run, (q, k, v, *steps), names, out)
+    run = functools.partial(kernels.step_attention, **options)
+    return _with_steps(run, (q, k, v), [rows] * 3, (q_step, k_step), out)
+
+
+def cached_attention(q, k, v, cache, start, q_step, k_step, **options):
+    """`kernels.cached_attention`, split likewise: [B, N, H, D], and the cache with the new keys and values."""
+    rows = _rows(k)
+    run = functools.partial(kernels.cached_attention, **options)
+    arrays, names = (q, k, v, cache["key"], cache["value"], start), [rows] * 5 + [()]
+    out, key, value = _with_steps(run, arrays, names, (q_step, k_step), (rows,) * 3)
+    return out, dict(key=key, value=value)
+
+
+def _rows(k):
+    # Query heads must not be split from their key heads.
+    return ("batch", None, "heads" if sharding.splits("heads", k.shape[2]) else None, None)
+
+
+def _with_steps(function, arrays, names, steps, out):
+    """A function of arrays and then of steps, of which those that are known before tracing stay as they are."""
+    traced = [s for s in steps if not static.known(s)]
+
+    def run(*args):
+        rest = iter(args[len(arrays) :])
+        return function(*args[: len(arrays)], *(s if static.known(s) else next(rest) for s in steps))
+
+    return sharding.per_shard(run, (*arrays, *traced), [*names, *map(_of_steps, traced)], out)
 
 
 def linear_attention(q, k, v, log_decay=None, *, initial=None, return_state: bool = False, **options):

@@ -75,12 +75,10 @@ class Call:
         """A method of the head behind a branch."""
         return self.generator.head.apply(self.generator.of_head(self.params, branch), *args, method=method)
 
-    def step(self, decoding: Decoding, content, step: Step, layers=None, draw=None):
+    def step(self, decoding: Decoding, content, step: Step, draw=None):
         """One pass, see `Generator.step`."""
         params, seen = (self.params, self.quantizer), (self.condition, self.modulations, self.order, step)
-        return self.generator.step(
-            *params, decoding.state, decoding.cache, self.seen(content), *seen, layers, draw
-        )
+        return self.generator.step(*params, decoding.state, decoding.cache, self.seen(content), *seen, draw)
 
     def at(self, decoding: Decoding, step: Step) -> Call:
         """The call as it stands at a step, where the order revises."""

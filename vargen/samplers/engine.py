@@ -80,6 +80,7 @@ def begin(
 ) -> tuple[Call, Decoding]:
     """What stays through a decoding, and what it changes before the first step; see `decode`."""
     batch, sequence, other = jax.tree.leaves(labels)[0].shape[0], generator.sequence, None
+    params = generator.ready(params)
     generator = dataclasses.replace(generator, ordering=sampling.ordering(generator.ordering))
     given = generator.given_by(labels) if given is None else given
     key_order, key_slots = jax.random.split(key)
@@ -100,7 +101,7 @@ def begin(
         params,
         quantizer,
         condition,
-        generator.modulations(params, condition),
+        generator.modulations_ahead(params, condition),
         order,
         jnp.broadcast_to(jnp.asarray(order.slots), (batch, sequence.grid.size)),
         draws or keyed(key_slots, batch, sequence.grid.size),

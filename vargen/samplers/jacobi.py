@@ -94,10 +94,8 @@ def verify(laws, drafts, drawn_from, testable, draws) -> tuple[jax.Array, jax.Ar
     return count, rest, fell
 
 
-def decode(
-    call: Call, decoding: Decoding, layers: Any, known: int, passes: int
-) -> tuple[Decoding, Lookahead]:
-    """All slots behind the first `known`, whose passes are behind; `layers` as of `Generator.step`."""
+def decode(call: Call, decoding: Decoding, known: int, passes: int) -> tuple[Decoding, Lookahead]:
+    """All slots behind the first `known`, whose passes are behind."""
     batch, total = decoding.content.shape[:2]
     width = call.sampling.lookahead
     first = _ended(call, decoding.content, jnp.full(batch, known))
@@ -107,7 +105,7 @@ def decode(
     def body(carry):
         decoding, lookahead = carry
         at = lookahead.known[:, None] + np.arange(width)
-        logits, cache = _look(call, decoding, lookahead.known, at, layers)
+        logits, cache = _look(call, decoding, lookahead.known, at)
         laws = jax.nn.softmax(logits)
         content, count = _settle(call, decoding.content, lookahead, at, logits, laws)
         going = lookahead.known < total
@@ -131,11 +129,11 @@ def _ended(call: Call, content, known):
     return jnp.where(jnp.any(settled & (content == stop), axis=1), total, known)
 
 
-def _look(call: Call, decoding: Decoding, known, at, layers):
+def _look(call: Call, decoding: Decoding, known, at):
     """One pass: logits float32 [B, W, K] of the lookahead's laws, and the cache with all its rows."""
     width = at.shape[1]
     step = Step(known, known, width, width, decoding.content.shape[1], speculative=True)
-    hidden, _, cache = call.step(decoding, decoding.content, step, layers)
+    hidden, _, cache = call.step(decoding, decoding.content, step)
     # One slot a step: a slot's place in the sequence is its step.
     scales = None if call.scales is None else jnp.take(call.scales, at, mode="clip")[..., None]
     return call.head("law", hidden, call.sampling.of_step(1), scales), cache

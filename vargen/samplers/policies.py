@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from vargen.feeds.rows import Step
 from vargen.orders import Order
 from vargen.samplers import jacobi
 from vargen.samplers.call import Call, Decoding
-from vargen.samplers.step import advance, cut, stacked
+from vargen.samplers.step import advance
 
 # Steps of a feed without a cache are gathered in so many scans, each padded to its longest step: more would
 # waste less on padding and take longer to compile.
@@ -42,10 +42,8 @@ def speculative(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
     known = passes = 0
     for steps in groups(call.order, call.generator.feed):
         if len(steps) > 1:
-            cache = _lengthened(call, decoding.cache)
-            layers, cache = cut(call, cache)
-            decoding = dataclasses.replace(decoding, cache=cache)
-            decoding, lookahead = jacobi.decode(call, decoding, layers, known, passes)
+            decoding = dataclasses.replace(decoding, cache=_lengthened(call, decoding.cache))
+            decoding, lookahead = jacobi.decode(call, decoding, known, passes)
             return decoding, lookahead.passes
         decoding = advance(call, decoding, steps[0], drawn=steps[0].start >= call.order.given)
         known, passes = steps[0].start + steps[0].size, passes + 1
@@ -113,21 +111,17 @@ def groups(order: Order, feed, proposes: str = "step") -> list[list[Step]]:
 
 def scanned(call: Call, decoding: Decoding, steps: list[Step], drawn: bool) -> tuple[Decoding, Any]:
     """Steps that are alike, in one loop: to its end, or until every example has stopped; and how many they were."""
-    generator, layers, cache = call.generator, None, decoding.cache
-    count: Any = len(steps)
+    generator, count = call.generator, cast(Any, len(steps))
     if generator.feed.cached:
-        layers, cache = cut(call, _lengthened(call, cache))
+        decoding = dataclasses.replace(decoding, cache=_lengthened(call, decoding.cache))
 
     def body(decoding, at):
-        return advance(call, decoding, dataclasses.replace(steps[0], begins=False, **at), layers, drawn), None
+        return advance(call, decoding, dataclasses.replace(steps[0], begins=False, **at), drawn), None
 
-    decoding = dataclasses.replace(decoding, cache=cache)
     if generator.tokenizer.slot.stop is None:
         decoding = jax.lax.scan(body, decoding, table(steps))[0]
     else:
         decoding, count = _until_stopped(generator.tokenizer.slot, body, decoding, table(steps), count)
-    if generator.feed.cached:
-        decoding = dataclasses.replace(decoding, cache=stacked(call, decoding.cache))
     return decoding, count
 
 

@@ -14,20 +14,19 @@ from vargen.heads.head import Around, Sample, together
 from vargen.samplers.call import Call, Decoding
 
 
-def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool = True) -> Decoding:
+def advance(call: Call, decoding: Decoding, step: Step, drawn: bool = True) -> Decoding:
     """One step: the blocks, the head, and what it drew put in its place.
 
     Args:
       call, decoding: what stays, and what changes.
       step: the step, or one of several under `lax.scan`.
-      layers: see `Generator.step`.
       drawn: whether contents are drawn; else they are known, and only remembered.
     """
     call = call.at(decoding, step)
     content, score, cache, sequence = decoding.content, decoding.score, decoding.cache, decoding.slots
     state = decoding.state
     if not drawn:
-        cache = call.step(decoding, content, step, layers)[2]
+        cache = call.step(decoding, content, step)[2]
     else:
         at, n = jnp.asarray(step.at()), call.slots.shape[1]
         slots = call.slots[:, jnp.minimum(at, n - 1)]
@@ -35,9 +34,9 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
         put = jnp.where(at < (step.start + step.count if sequence is None else n), slots, n)
         draws, guidance = call.draws.at(slots), call.guidance(step.index)
         if call.generator.head.noise_levels is None:
-            sample, cache, state = at_once(call, decoding, step, put, draws, guidance, layers)
+            sample, cache, state = at_once(call, decoding, step, put, draws, guidance)
         else:
-            sample, cache = jointly(call, decoding, step, put, draws, guidance, layers)
+            sample, cache = jointly(call, decoding, step, put, draws, guidance)
         if (slot := call.generator.tokenizer.slot).stop is not None:  # so is what comes after a stop code
             put = jnp.where(slot.stopped(content)[:, None], n, put)
         if sequence is not None:
@@ -49,11 +48,11 @@ def advance(call: Call, decoding: Decoding, step: Step, layers=None, drawn: bool
     return Decoding(content, state, cache, score, sequence)
 
 
-def at_once(call: Call, decoding: Decoding, step: Step, slots, draws: Draws, guidance, layers=None):
+def at_once(call: Call, decoding: Decoding, step: Step, slots, draws: Draws, guidance):
     """A step in one pass, of which the head draws from the last hidden vectors, or a code after each stage.
 
     Args:
-      call, decoding, step, layers: as of `advance`.
+      call, decoding, step: as of `advance`.
       slots: int [B, size]: of the step; N where there is none.
       draws, guidance: of the step.
 
@@ -76,7 +75,7 @@ def at_once(call: Call, decoding: Decoding, step: Step, slots, draws: Draws, gui
         return dataclasses.replace(rows, content=told)
 
     between = draw if head.each_stage else None
-    hidden, rows, cache = call.step(decoding, decoding.content, step, layers, between)
+    hidden, rows, cache = call.step(decoding, decoding.content, step, between)
     draw(hidden, rows)
     own = call.generator.rows_of(hidden, rows, slots) if head.around else hidden
     return together(samples), cache, call.feed("remember", decoding.state, own, slots)
@@ -100,11 +99,11 @@ def _revised(call: Call, step: Step, slots, sample, draws) -> jax.Array:
     return contents.put(call.slots, at, jnp.take_along_axis(slots, best, axis=-1))
 
 
-def jointly(call: Call, decoding: Decoding, step: Step, slots, draws: Draws, guidance, layers=None):
+def jointly(call: Call, decoding: Decoding, step: Step, slots, draws: Draws, guidance):
     """A step that the head drafts and refines over several passes, of which the first brings what the step before left.
 
     Args:
-      call, decoding, step, layers: as of `advance`.
+      call, decoding, step: as of `advance`.
       slots: int [B, size]: of the step; N where there is none.
       draws, guidance: of the step.
 
@@ -113,39 +112,24 @@ def jointly(call: Call, decoding: Decoding, step: Step, slots, draws: Draws, gui
     """
     noise_levels = jnp.asarray(call.generator.head.noise_levels)
 
-    def one(draft, cache, at, step, layers):
+    def one(draft, cache, at, step):
         content = contents.put(decoding.content, slots, draft.content)
         noised = contents.Noised(decoding.content, content, noise_levels[at])
-        hidden, _, cache = call.step(dataclasses.replace(decoding, cache=cache), noised, step, layers)
+        hidden, _, cache = call.step(dataclasses.replace(decoding, cache=cache), noised, step)
         return call.head("refine", hidden, draft, at, call.sampling, guidance), cache
 
-    draft, cache = one(call.head("start", draws, call.sampling), decoding.cache, 0, step, layers)
+    draft, cache = one(call.head("start", draws, call.sampling), decoding.cache, 0, step)
     if len(noise_levels) == 1:
         return draft, cache
-    alone, whole = dataclasses.replace(step, before=0, begins=False), layers is None
-    if whole:
-        layers, cache = cut(call, cache)
+    alone = dataclasses.replace(step, before=0, begins=False)
     (draft, cache), _ = jax.lax.scan(
-        lambda carry, at: (one(*carry, at, alone, layers), None),
+        lambda carry, at: (one(*carry, at, alone), None),
         (draft, cache),
         jnp.arange(1, len(noise_levels)),
     )
-    return draft, stacked(call, cache) if whole else cache
+    return draft, cache
 
 
 def keeping(known, content):
     """Content [B, N, ...] with that of the slots that are known (content, bool [N]); None for none."""
     return content if known is None else contents.choose(known[1], known[0], content)
-
-
-def cut(call: Call, cache):
-    """Layers and caches cut out of their stack once, before a loop: inside it that would be a copy each time."""
-    cut = {s.name: s.cut(call.params, call.modulations[s.name], cache[s.name]) for s in call.generator.stages}
-    layers = {name: both[0] for name, both in cut.items()}
-    return layers, cache | {name: both[1] for name, both in cut.items()}
-
-
-def stacked(call: Call, cache):
-    """Caches that `cut` has cut, in their stack again."""
-    names = [s.name for s in call.generator.stages]
-    return cache | {name: jax.tree.map(lambda *x: jnp.stack(x), *cache[name]) for name in names}

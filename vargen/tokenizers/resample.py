@@ -53,9 +53,16 @@ def bicubic(x: jax.Array, size: tuple[int, int]) -> jax.Array:
 def _separable(x, matrix, size):
     if x.shape[1:3] == tuple(size):
         return x
-    rows, columns = matrix(x.shape[1], size[0]), matrix(x.shape[2], size[1])
+    rows, columns = (_to_power(matrix(x.shape[i], n)) for i, n in zip((1, 2), size, strict=True))
     # Full precision: on TPUs the default would round the latents to bfloat16 and change the codes chosen.
-    return jnp.einsum("ih,jw,bhwc->bijc", rows, columns, x, precision=jax.lax.Precision.HIGHEST)
+    y = jnp.einsum("ih,jw,bhwc->bijc", rows, columns, x, precision=jax.lax.Precision.HIGHEST)
+    return y[:, : size[0], : size[1]]
+
+
+def _to_power(matrix):
+    """With rows of zeros up to a power of two: for other numbers XLA's compiler for GPUs may find no tiling."""
+    n = len(matrix)
+    return np.pad(matrix, ((0, (1 << (n - 1).bit_length()) - n), (0, 0)))
 
 
 def _cubic(t: float) -> float:

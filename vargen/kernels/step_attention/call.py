@@ -10,13 +10,17 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 from vargen.kernels import dispatch
-from vargen.kernels.step_attention import cudnn, gpu, reference, tpu, xla
+from vargen.kernels.step_attention import cudnn, few, gpu, reference, tpu, xla
 from vargen.kernels.step_attention.spans import arrange, spans
 
 NAME = "step_attention"
 PAIRS = "step_attention_of_{}_pairs"  # the scope it runs under: pairs of a query and a key that it sees, of an example
-# So few queries (a step of decoding) are no work for blocks: the dense form reads the keys once as well.
+# So few queries (a step of decoding) are no work for blocks: the dense form reads the keys once as well, and a GPU has
+# a kernel of its own for them.
 FEW = 16
+FORWARD_FEW = {"xla": reference.attend, "gpu": few.attend}
+BACKWARD_FEW = {"xla": reference.backward}
+CACHED = {"xla": reference.attend_cached, "gpu": few.attend_cached}
 FORWARD = {
     "xla": xla.attend,
     **dispatch.kernels(tpu.attend, gpu.attend),
@@ -61,9 +65,9 @@ def step_attention(
       return_lse: also return the log-sum-exp of the scaled logits that a query sees, for `merge`.
       steps_are_sorted: promises that both step vectors are non-decreasing, which saves traced ones a sort.
       implementation: None chooses when the program is lowered: the Pallas kernels on TPU ("tpu") and on CUDA
-        ("gpu"), "xla" elsewhere; "reference" (dense) for at most 16 queries. By name also "tpu_interpret" and
-        "gpu_interpret" (the kernels' values on any platform, slowly), and "cudnn" (CUDA, bfloat16 or float16,
-        static steps that come to full, padded or causal attention, no log-sum-exp).
+        ("gpu"), "xla" elsewhere; for at most 16 queries "reference" (dense), on CUDA `few`. By name also
+        "tpu_interpret" and "gpu_interpret" (the kernels' values on any platform, slowly), and "cudnn" (CUDA,
+        bfloat16 or float16, static steps that come to full, padded or causal attention, no log-sum-exp).
 
     Returns:
       [B, N, H, D] in v's dtype (logits, softmax and sums in float32); zeros for a query that sees nothing.
@@ -89,8 +93,6 @@ def step_attention(
         if return_lse:
             raise ValueError(f"{NAME}: implementation 'cudnn' returns no log-sum-exp")
         return arrange(cudnn.attend(q, k, v, s.low, s.high, scale=scale), s.q_order, back=True)
-    if implementation is None and n <= FEW:
-        implementation = "reference"
     fixed = _Fixed(s.low, s.high) if s.static else None
     low, high = (None, None) if s.static else (s.low, s.high)
     seen = int(np.mean(np.sum(np.maximum(s.high - s.low, 0), axis=-1))) if s.static else n * m
@@ -100,28 +102,28 @@ def step_attention(
     return (out, arrange(lse.swapaxes(1, 2), s.q_order, back=True)) if return_lse else out
 
 
-def merge(outs, lses):
-    """The attention over a union of disjoint sets of keys, from the attention over each.
-
-    For visibilities that are unions (skip-causal, ACDiT, arXiv 2412.07720) and for keys spread over devices.
+def cached_attention(q, k, v, cache_k, cache_v, start, q_step, k_step, *, window=None, scale=None):
+    """`step_attention` of a step of decoding, whose keys and values are put into caches first: in place where the
+    caches may be overwritten (a loop's). On CUDA one kernel does both for at most 16 queries. Not differentiable.
 
     Args:
-      outs: results of `step_attention`, each [B, N, H, D].
-      lses: their log-sum-exps, float32 [B, N, H].
+      q: [B, N, H, D].
+      k, v: [B, N, G, D]: the new rows.
+      cache_k, cache_v: [B, M, G, D].
+      start: int [], traced: where the new rows go; `start + N` is at most M.
+      q_step, k_step: int [N], [M], or per example [B, N], [B, M], both non-decreasing.
+      window, scale: as of `step_attention`.
 
     Returns:
-      [B, N, H, D] in the first's dtype and float32 [B, N, H]; zeros and -inf where no part sees anything.
+      [B, N, H, D] in v's dtype, and the caches.
     """
-    lses = jnp.stack(lses)
-    peak = jax.lax.stop_gradient(jnp.max(lses, axis=0))
-    peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
-    seen = jnp.isfinite(lses)
-    weights = jnp.where(seen, jnp.exp(jnp.where(seen, lses - peak, 0.0)), 0.0)
-    total = jnp.sum(weights, axis=0)
-    some = total > 0
-    out = sum(w[..., None] * o.astype(jnp.float32) for w, o in zip(weights, outs, strict=True))
-    out = out / jnp.where(some, total, 1.0)[..., None]
-    return out.astype(outs[0].dtype), jnp.where(some, peak + jnp.log(jnp.where(some, total, 1.0)), -jnp.inf)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    s = spans(q_step, k_step, strict=False, window=window, sorted_already=True)
+    run = {name: functools.partial(f, scale=scale) for name, f in CACHED.items()}
+    if q.shape[1] > FEW:
+        run = {"xla": run["xla"]}
+    out, _, *caches = dispatch.run(NAME, None, run, q, k, v, cache_k, cache_v, start, s.low, s.high)
+    return out, *caches
 
 
 class _Fixed:
@@ -163,6 +165,8 @@ _attend.defvjp(_forward, _backward)
 @functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))  # layers that are alike are traced once
 def _run(direction, arrays, low, high, fixed, scale, implementation):
     table = {"forward": FORWARD, "backward": BACKWARD}[direction]
+    if implementation is None and arrays[0].shape[1] <= FEW:
+        table = {"forward": FORWARD_FEW, "backward": BACKWARD_FEW}[direction]
     if fixed is None:
         known = {name: functools.partial(f, scale=scale) for name, f in table.items()}
         return dispatch.run(NAME, implementation, known, *arrays, low, high)

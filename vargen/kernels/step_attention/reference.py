@@ -34,11 +34,45 @@ def attend(q, k, v, low, high, *, scale: float):
     return out.reshape(batch, n, heads, dim).astype(v.dtype), lse.reshape(batch, heads, n)
 
 
+def attend_cached(q, new_k, new_v, k, v, start, low, high, *, scale: float):
+    """`attend` with new keys and values [B, n, G, D] put into k and v, the caches, from row `start` (traced) on.
+
+    Returns:
+      What `attend` does, then the caches with the new rows.
+    """
+    k, v = (jax.lax.dynamic_update_slice_in_dim(x, new, start, axis=1) for x, new in ((k, new_k), (v, new_v)))
+    return *attend(q, k, v, low, high, scale=scale), k, v
+
+
 def backward(q, k, v, out, lse, d_out, d_lse, low, high, *, scale: float):
     """Gradients of `attend` with respect to q, k and v, from the definition."""
     del out, lse
     _, pull = jax.vjp(lambda q, k, v: attend(q, k, v, low, high, scale=scale), q, k, v)
     return pull((d_out, d_lse))
+
+
+def merge(outs, lses):
+    """The attention over a union of disjoint sets of keys, from the attention over each.
+
+    For visibilities that are unions (skip-causal, ACDiT, arXiv 2412.07720) and for keys spread over devices.
+
+    Args:
+      outs: results of `step_attention`, each [B, N, H, D].
+      lses: their log-sum-exps, float32 [B, N, H].
+
+    Returns:
+      [B, N, H, D] in the first's dtype and float32 [B, N, H]; zeros and -inf where no part sees anything.
+    """
+    lses = jnp.stack(lses)
+    peak = jax.lax.stop_gradient(jnp.max(lses, axis=0))
+    peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
+    seen = jnp.isfinite(lses)
+    weights = jnp.where(seen, jnp.exp(jnp.where(seen, lses - peak, 0.0)), 0.0)
+    total = jnp.sum(weights, axis=0)
+    some = total > 0
+    out = sum(w[..., None] * o.astype(jnp.float32) for w, o in zip(weights, outs, strict=True))
+    out = out / jnp.where(some, total, 1.0)[..., None]
+    return out.astype(outs[0].dtype), jnp.where(some, peak + jnp.log(jnp.where(some, total, 1.0)), -jnp.inf)
 
 
 def visible(low, high, start, size: int):

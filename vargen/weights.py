@@ -1,0 +1,79 @@
+"""A generator's parameters as a model holds them: as they were given, and as decoding reads them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from vargen.errors import UserError
+from vargen.layers import SCALE, Boxed
+from vargen.schema import WEIGHTS
+
+if TYPE_CHECKING:
+    from vargen.generator import Generator
+
+DTYPES = {"int8": jnp.int8, "float8": jnp.float8_e4m3fn}
+
+
+class Weights:
+    """Parameters, made ready for decoding once (`Generator.ready`) and kept.
+
+    Where that changes any, those given go to the host: the device holds one copy, the one that is read.
+
+    Args:
+      given: as they were trained or published.
+      form: of `schema.WEIGHTS`.
+
+    Raises:
+      UserError: no such form.
+    """
+
+    def __init__(self, given: Any, form: str = "full"):
+        if form not in WEIGHTS:
+            raise UserError(f"weights: expected {', '.join(WEIGHTS)}, found {form!r:.80}")
+        self.given, self.form = given, form
+        self._made: dict[tuple, Any] = {}
+
+    def ready(self, generator: Generator) -> Any:
+        """As a generator reads them; made once for every compute dtype."""
+        if self.form == "full" and not generator.changes(self.given):
+            return self.given
+        key = tuple(map(str, jax.tree.leaves(generator.dtypes)))
+        if key not in self._made:
+            # From the host, where on a CPU they are: what isn't converted is not copied there.
+            params = self.given = jax.device_get(self.given)
+            if self.form != "full":
+                params = eight_bits(jax.tree.map(jnp.asarray, params), generator.boxes, self.form)
+            self._made[key] = jax.device_put(generator.ready(params))
+        return self._made[key]
+
+
+def eight_bits(params: Any, boxes: Any, form: str) -> Any:
+    """Parameters with kernels of dense layers in 8 bits: each output's largest weight is the dtype's largest number.
+
+    Args:
+      params: float32 or bfloat16; kernels [..., I, O].
+      boxes: of the same structure (`Generator.boxes`).
+      form: "int8" (LLM.int8, arXiv 2208.07339, weights alone) or "float8".
+
+    Returns:
+      The tree with `kernel` in 8 bits and beside it `kernel_scale`, float32 [..., O].
+    """
+    dtype: Any = DTYPES[form]
+    whole = jnp.issubdtype(dtype, jnp.integer)
+    largest = float(jnp.iinfo(dtype).max if whole else jnp.finfo(dtype).max)
+    found = {}
+    for name, x in params.items():
+        box = boxes[name]
+        if isinstance(x, dict):
+            found[name] = eight_bits(x, box, form)
+        elif name == "kernel" and isinstance(box, Boxed) and box.dtype is not None:
+            x = x.astype(jnp.float32)
+            scale = jnp.max(jnp.abs(x), axis=-2, keepdims=True) / largest
+            scaled = x / jnp.where(scale > 0, scale, 1.0)
+            found |= {name: (jnp.round(scaled) if whole else scaled).astype(dtype), SCALE: scale[..., 0, :]}
+        else:
+            found[name] = x
+    return found
