@@ -25,7 +25,6 @@ LAYERS = (
         "paths",
         "progress",
         "spelling",
-        "weights",
     ),
     ("seeds", "sharding", "slots", "static"),
     ("hub", "layout", "orders", "parts", "schema", "segments", "weights_file", "words"),

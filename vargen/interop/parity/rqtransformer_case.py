@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.conditioning import Condition, LabelEmbedding
+from vargen.conditioning import Condition
 from vargen.conditioning.conditioning import Apart
 from vargen.config import part
 from vargen.interop import mapping as m
@@ -27,10 +27,17 @@ class Numbers(Apart, nn.Module):
 
     size: int
     width: int
+    length: int
+
+    pads = False
 
     @nn.compact
     def __call__(self, numbers) -> Condition:
         return Condition(Embed(self.size, self.width, nn.initializers.zeros, name="words")(numbers))
+
+    def example(self):
+        """The first numbers."""
+        return np.zeros((1, self.length), np.int32)
 
 
 class Words(nn.Module):
@@ -97,29 +104,19 @@ def build(golden: Golden, name: str) -> Case:
     words, table = None, rqtransformer.table(generator) if not own else []
     if own:
         size, width = weights["cond_emb.weight"].shape
-        words = Words(size, width)
-        generator = dataclasses.replace(generator, condition=Numbers(size, width))
-        table = _table(generator, depth, vocab, len(golden[f"in/{name}/cond"][0]))
-    like = jax.eval_shape(
-        lambda key: _init(generator, words, key, golden[f"in/{name}/cond"]), jax.random.key(0)
-    )
+        words, length = Words(size, width), len(golden[f"in/{name}/cond"][0])
+        generator = dataclasses.replace(generator, condition=Numbers(size, width, length))
+        table = _table(generator, depth, vocab, length)
+    like = jax.eval_shape(lambda key: _init(generator, words, key), jax.random.key(0))
     params = jax.tree.map(jnp.asarray, m.read(table, weights, like, what=rqtransformer.WHAT))
     return Case(name, golden, generator, params, table, {"codebook": jnp.asarray(codebook)}, words)
 
 
-def _init(generator, words, key, numbers):
+def _init(generator, words, key):
+    params = generator.init(key)
     if words is None:
-        return generator.init(key)
-    params = {k: v for k, v in _parts(generator, key).items() if k != "condition"}
-    params["condition"] = nn.meta.unbox(generator.condition.init(key, numbers)["params"])
+        return params
     return params | {"words": nn.meta.unbox(words.init(key, jnp.zeros((1, 1, words.width)))["params"])}
-
-
-def _parts(generator, key):
-    """All parameters but for the condition, whose stand-in has no example."""
-    usual = LabelEmbedding(num_classes=1, width=generator.width, initial=generator.feed.initial)
-    lead = dataclasses.replace(generator, condition=usual.clone(lead=generator.feed.prefix - 1))
-    return lead.init(key)
 
 
 def _fill(c, config: dict[str, Any], heads: int) -> None:
