@@ -44,6 +44,19 @@ SIZES = dict(
     rar=("rar:b", 1, 64),
     mar=("mar:b", 1, 64),
 )
+# Images/s that are published for the authors' code, 256 pixels but where it says so, on an A100: RAR's own table (batch
+# 128, arXiv 2411.00776), VAR (batch 1, arXiv 2404.02905), and LlamaGen under vLLM (its repository).
+PUBLISHED = {
+    "var:d16": dict(images_per_second=8.3, batch=1),
+    "var:d30": dict(images_per_second=17.3, batch=128),
+    "rar:b": dict(images_per_second=17.0, batch=128),
+    "rar:xl": dict(images_per_second=8.3, batch=128),
+    "rar:xxl": dict(images_per_second=6.4, batch=128),
+    "mar:b": dict(images_per_second=0.8, batch=128),
+    "mar:l": dict(images_per_second=0.5, batch=128),
+    "mar:h": dict(images_per_second=0.3, batch=128),
+    "llamagen:b": dict(images_per_second=3.35, batch=8, pixels=384),
+}
 
 # Training: without a GPU to tune on the compiler takes Triton's products everywhere; with one it mostly chooses
 # cuBLAS's for products as large as these.
@@ -167,7 +180,8 @@ def useful(
 def main() -> None:
     """Compiles, prints a line a program, and writes the results."""
     args = _parse()
-    results: dict[str, Any] = {}
+    file = timing.RESULTS / f"{args.out}.json"
+    results: dict[str, Any] = json.loads(file.read_text())["programs"] if args.append else {}
     names = args.names or [size for size, _, _ in SIZES.values()]
     for name, target, changes, what in itertools.product(
         names, args.target, itertools.product(*args.set), args.what
@@ -175,22 +189,22 @@ def main() -> None:
         c, tokenizer, generator = built(name, changes=changes)
         _, few, many = SIZES.get(name.partition(":")[0], (name, 1, 32))
         devices = targets.devices(target)
-        label = " ".join([name, what, target, *map("=".join, changes)])
+        batch = (args.train_batch or many) if what == "train" else (args.batch or few)
+        label = " ".join([name, what, f"batch={batch}", target, *map("=".join, changes)])
         save = args.text / (re.sub("[ :=]", "_", label) + ".hlo") if args.text else None
         if what == "train":
-            batch, devices = args.train_batch or many, devices[: args.devices or None]
+            devices = devices[: args.devices or None]
             lowered = trainer(c, tokenizer, generator, batch, devices)
         elif what == "sample":
-            batch = args.batch or few
             lowered = sampler(c, tokenizer, generator, batch, devices)
         else:
-            batch = args.batch or few
             lowered = decoder(tokenizer, "bfloat16", batch, devices)
         found = dict(batch=batch) | counted(lowered, target, save, OPTIONS.get((what, target)))
         if what == "train":
             found["useful"] = useful(generator, tokenizer, batch, len(devices), target, found)
         if what == "sample":
             found["floor"] = floor_of_sampling(c, tokenizer, generator, batch, target)
+            found["published"] = PUBLISHED.get(name, {})
         results[label] = found
         print(_line(label, found), flush=True)
         if args.against:
@@ -243,6 +257,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--devices", type=int, default=0, help="so many of the target's; default all")
     parser.add_argument("--against", type=pathlib.Path, help="results of before")
     parser.add_argument("--text", type=pathlib.Path, help="a folder for the programs' texts")
+    parser.add_argument("--append", action="store_true", help="keep the other programs that the results hold")
     parser.add_argument("--out", default="compiled", help="the name of the results")
     args = parser.parse_args()
     args.target = args.target or ["h100"]
