@@ -29,7 +29,7 @@ from vargen.config import part
 
 # What both sizes for pictures share; the first table in capitals is that of the sizes.
 pictures = dict(
-    layers=4, width=192, heads=6, batch=32, steps=(3000, 3000), groups=((2, 1, 2), (3, 3, 7), (1, 8, 8)),
+    layers=4, width=192, heads=6, batch=32, steps=(1000, 1500), groups=((2, 1, 2), (3, 3, 7), (1, 8, 8)),
     levels=(1, 2, 3, 4, 6, 8),
 )  # fmt: skip
 SIZES = dict(
@@ -38,7 +38,7 @@ SIZES = dict(
         groups=((1, 1, 1), (1, 2, 3), (1, 4, 4)), levels=(1, 2, 3, 4),
     ),
     pictures32=Size(**pictures, vocab=512, encoder=(32, (1, 2, 2))),
-    pictures64=Size(**pictures, vocab=1024, encoder=(32, (1, 1, 2, 2))),
+    pictures64=Size(**pictures, vocab=1024, encoder=(16, (1, 2, 2, 4))),
     # The paper's. Learning rates are per 256 images, `last` their last share.
     d16=Size(depth=16, epochs=180, rate=1e-4, last=0.1, gate=1e-3),
     d20=Size(depth=20, epochs=250, rate=1e-4, last=0.1, gate=1e-3),

@@ -27,8 +27,8 @@ from vargen.config import part
 # width, heads. `steps` of training, or of the dense level; guidance of the pivots, and of the dense level.
 SIZES = dict(
     digits=Size(layers=4, width=128, heads=4, batch=64, steps=1200, patch=4, channels=8, levels=(2, 4)),
-    pictures32=Size(layers=4, width=192, heads=6, batch=32, steps=4000, patch=4, channels=8, levels=(4, 8)),
-    pictures64=Size(layers=4, width=192, heads=6, batch=32, steps=4000, patch=8, channels=16, levels=(4, 8)),
+    pictures32=Size(layers=4, width=192, heads=6, batch=32, steps=2500, patch=4, channels=8, levels=(4, 8)),
+    pictures64=Size(layers=4, width=192, heads=6, batch=32, steps=2500, patch=8, channels=16, levels=(4, 8)),
     # The paper's.
     b=Size(layers=24, width=768, heads=12, slot=(6, 1024), dit=(6, 512, 8), steps=4, guidance=(2.7, 2.5)),
     l=Size(layers=32, width=1024, heads=16, slot=(8, 1280), dit=(8, 512, 8), steps=4, guidance=(3.5, 3.5)),

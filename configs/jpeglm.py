@@ -28,9 +28,15 @@ from vargen import config as base
 from vargen.config import part
 
 SIZES = dict(
-    digits=Size(layers=4, width=128, heads=4, quality=10, length=47, slots=43, merges=3, steps=10000),
-    pictures32=Size(layers=4, width=192, heads=6, quality=25, length=319, slots=287, merges=63, steps=8000),
-    pictures64=Size(layers=4, width=192, heads=6, quality=25, length=1023, slots=895, merges=63, steps=8000),
+    digits=Size(
+        layers=4, width=128, heads=4, quality=10, length=47, slots=43, merges=3, batch=32, steps=10000
+    ),
+    pictures32=Size(
+        layers=4, width=192, heads=6, quality=25, length=319, slots=287, merges=63, batch=32, steps=2000
+    ),
+    pictures64=Size(
+        layers=4, width=192, heads=6, quality=25, length=1023, slots=895, merges=63, batch=8, steps=1200
+    ),
     # The paper's.
     **{"7b": Size(layers=32, width=4096, heads=32, mlp_width=11008, length=16384, slots=12287, merges=63)},
 )
@@ -57,7 +63,7 @@ def small(c, size, s):
     c.sampling.update(
         dict(guidance=2.0, top_k=40, top_p=0.9)
     )  # without the filters one file in three is whole
-    base.small(c, tokenizer={}, generator=dict(steps=s.steps, batch_size=32))
+    base.small(c, tokenizer={}, generator=dict(steps=s.steps, batch_size=s.batch))
     return c
 
 

@@ -26,10 +26,10 @@ SIZES = dict(
         layers=3, head=1, width=96, heads=4, batch=64, steps=(1200, 1600), patch=4, vocab=128, depth=2
     ),
     pictures32=Size(
-        layers=4, head=2, width=192, heads=6, batch=32, steps=(3000, 6000), patch=4, vocab=512, depth=3
+        layers=4, head=2, width=192, heads=6, batch=32, steps=(3000, 2000), patch=4, vocab=512, depth=3
     ),
     pictures64=Size(
-        layers=4, head=2, width=192, heads=6, batch=32, steps=(4000, 4000), patch=8, vocab=1024, depth=4
+        layers=4, head=2, width=192, heads=6, batch=32, steps=(3000, 2000), patch=8, vocab=1024, depth=4
     ),
     # The paper's; the last of `epochs` are the generator's, over as many `images`.
     **{

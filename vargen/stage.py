@@ -130,7 +130,10 @@ class Stage:
             params, modulation, cache, rate, key, layer = inputs
             rngs = {"dropout": key} if train else None
             here = dataclasses.replace(layout, layer=layer)
-            modulation = modulation if own is None else self.modulate(params, own, owner)
+            if own is not None:
+                # In its turn: products of all layers with one condition would be made one, and their weights copied.
+                mine, x = (own, x) if train else jax.lax.optimization_barrier((own, x))
+                modulation = self.modulate(params, mine, owner)
             return self.block.apply({"params": params}, x, modulation, here, cache, train, rate, rngs=rngs)
 
         blocks = params[self.name]
