@@ -59,8 +59,10 @@ PUBLISHED = {
 }
 
 # Training: without a GPU to tune on the compiler takes Triton's products everywhere; with one it mostly chooses
-# cuBLAS's for products as large as these.
-OPTIONS = {("train", "h100"): {"xla_gpu_enable_triton_gemm": False}}
+# cuBLAS's for products as large as these. Sampling takes Triton's, but where none of its tilings fits some product.
+CUBLAS = {"xla_gpu_enable_triton_gemm": False}
+OPTIONS = {("train", "h100"): CUBLAS}
+UNTILED = "Couldn't find output tile sizes"
 
 
 def built(
@@ -131,7 +133,13 @@ def counted(
 ) -> dict[str, Any]:
     """What the compiler makes of a lowered program: counts, memory, predicted seconds, and seconds that it took."""
     begin = time.perf_counter()
-    compiled = targets.compiled(lowered, options)
+    try:
+        compiled = targets.compiled(lowered, options)
+    except jax.errors.JaxRuntimeError as error:
+        if UNTILED not in str(error):
+            raise
+        options = CUBLAS
+        compiled = targets.compiled(lowered, options)
     seconds = time.perf_counter() - begin
     text, device = compiled.as_text(), targets.sheet(target)
     if save is not None:
@@ -144,6 +152,7 @@ def counted(
             one_after_another=program.total.seconds, overlapped=device.overlapped(program.total)
         ),
         compile_seconds=seconds,
+        **(dict(products="cublas") if options == CUBLAS else {}),
     )
     if program.loops():
         loop = program.main_loop()

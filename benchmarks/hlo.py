@@ -247,10 +247,11 @@ class Program:
         """Bytes that are read of a fusion's parameter."""
         total = 0.0
         for user in users.get(name, []):
-            if user.opcode in ("dynamic-slice", "slice") or (
-                user.opcode == "gather" and user.operands[0] == name
-            ):
+            if user.opcode == "gather" and user.operands[0] == name:
                 total += size(user.shape)
+            elif user.opcode in ("dynamic-slice", "slice"):  # of which again a slice may be all that is read
+                inside = self._read(fused, user.name, users) if user.name in users else math.inf
+                total += min(size(user.shape), inside)
             elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
                 continue
             elif user.opcode == "bitcast":

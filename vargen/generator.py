@@ -441,9 +441,8 @@ class Generator:
             modulation = modulations[stage.name]
             if stage.rounds is not None:
                 modulation = modulation[:, i // count]
-            elif rows.condition is not None and modulation is not None:
-                modulation = jnp.take(modulation, rows.row, axis=2, mode="clip")
-            args = (rows.layout, vector, modulation, own, stage_cache, stage_key, owner)
+            row = rows.row if rows.condition is not None and modulation is not None else None
+            args = (rows.layout, vector, modulation, own, stage_cache, stage_key, owner, row)
             hidden, stage_cache = stage(params, rows.x, *args)
             after[stage.name] = stage_cache
             if self.head.each_stage or i % count == branch[-1]:

@@ -104,7 +104,17 @@ class Stage:
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.layers, *x.shape)), one)
 
     def __call__(
-        self, params, x, layout: Layout, vector, modulations, own=None, cache=None, key=None, owner=None
+        self,
+        params,
+        x,
+        layout: Layout,
+        vector,
+        modulations,
+        own=None,
+        cache=None,
+        key=None,
+        owner=None,
+        row=None,
     ):
         """Rows through the blocks, in a scan; one block after another where the stage is split.
 
@@ -118,6 +128,7 @@ class Stage:
           cache: as of `init_cache`, or None (the parallel form).
           key: PRNG key of dropout, which is on where there is one; for stages that aren't split.
           owner: None, or int [M]: by which of `vector` and `own` each row is modulated, see `Rows.owner`.
+          row: None, or int [M]: by which of the modulations' M each row is.
 
         Returns:
           [B, M, D], and the cache with the rows that stay in it.
@@ -134,6 +145,8 @@ class Stage:
                 # In its turn: products of all layers with one condition would be made one, and their weights copied.
                 mine, x = (own, x) if train else jax.lax.optimization_barrier((own, x))
                 modulation = self.modulate(params, mine, owner)
+            elif row is not None:
+                modulation = jnp.take(modulation, row, axis=1, mode="clip")
             return self.block.apply({"params": params}, x, modulation, here, cache, train, rate, rngs=rngs)
 
         blocks = params[self.name]
