@@ -169,7 +169,7 @@ def like(text: str) -> dict[str, Any]:
         if levels := made["sampling"].get("levels"):
             made["sampling"]["levels"] = tuple(x if isinstance(x, int) else (x[0], x[1]) for x in levels)
         made["steps"] = tuple(data["steps"])
-        if (weights := data["weights"]) not in schema.WEIGHTS:
+        if (weights := data.get("weights", "full")) not in schema.WEIGHTS:  # older pictures don't say it
             raise ValueError(f"weights {weights!r:.40}")
         made["weights"] = weights
     except KeyError as error:
