@@ -72,6 +72,32 @@ def test_other_digits():
         agree(row, [*quality(measured[name]), measured[name]["psnr_db"]])
 
 
+COMPILED = {
+    "LlamaGen-B": "llamagen:b sample batch=1 h100",
+    "LlamaGen-B, 384 pixels": "llamagen:b sample batch=8 h100 data.image_size=384",
+    "RAR-B": "rar:b sample batch=1 h100",
+    "RAR-XL": "rar:xl sample batch=64 h100",
+    "VAR-d16": "var:d16 sample batch=1 h100",
+    "VAR-d30": "var:d30 sample batch=64 h100",
+    "MAR-B": "mar:b sample batch=1 h100",
+    "MAR-L": "mar:l sample batch=64 h100",
+}
+
+
+def test_compiled():
+    """Sampling as it is compiled, and what is published beside it."""
+    now, before = (results(name)["programs"] for name in ("compiled", "compiled_before"))
+    shown = {name: row for name, (row,) in rows("Speed", 7).items() if name}
+    assert shown.keys() == COMPILED.keys()
+    for name, label in COMPILED.items():
+        found, values = now[label], []
+        for key in ("launches", "mbytes"):
+            values += [x[label][key] / 1e3 for x in (now, before) if label in x]
+        rate = found["batch"] / found["predicted_seconds"]["one_after_another"]
+        published = list(found["published"].values()) if shown[name][-1] else []
+        agree(shown[name], [found["batch"], *values, found["floor"]["mbytes"] / 1e3, rate, *published])
+
+
 def test_passes_of_hmar():
     text = re.search(r"HMAR in other numbers of passes.*?\n\n", README, flags=re.DOTALL)[0]
     found = {k: v for k, v in DIGITS["hmar_seeds"].items() if k != "note"}
