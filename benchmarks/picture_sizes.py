@@ -4,11 +4,12 @@
 
 Seconds of processor time of a jitted step of the tokenizer and of the generator at the config's batch, on random
 pictures, in turn; and the minutes that the config's numbers of steps take at that rate, of one core. Writes
-results/picture_sizes_<backend>.json: of the configs named, or of all that have these sizes.
+results/picture_sizes_<backend>.json: of the configs named, beside what it holds, or of all that have these sizes.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -75,7 +76,8 @@ def systems() -> list[str]:
 def main() -> None:
     """Runs the benchmark; names of configs may be given instead."""
     out = f"picture_sizes_{jax.default_backend()}"
-    result: dict[str, Any] = {}
+    file = timing.RESULTS / f"{out}.json"
+    result: dict[str, Any] = json.loads(file.read_text())["systems"] if sys.argv[1:] and file.exists() else {}
     for name in sys.argv[1:] or systems():
         c, runs = stages(name)
         times, rows = timing.interleaved(runs, ROUNDS), {}

@@ -98,6 +98,16 @@ def test_compiled():
         agree(shown[name], [found["batch"], *values, found["floor"]["mbytes"] / 1e3, rate, *published])
 
 
+def test_eight_bits():
+    text = re.search(r"Fréchet distance of[^;]*; of the likeliest[^.]*\.", README, flags=re.DOTALL)[0]
+    full, int8, float8 = (results("eight_bits")["weights"][name] for name in ("full", "int8", "float8"))
+    distances = [x["frechet_distance_classifier"] for x in (int8, float8, full)]
+    assert full["label_accuracy"] == int8["label_accuracy"] == float8["label_accuracy"]
+    shared = [*percent(full["label_accuracy"]), full["bits_per_code"]]
+    numbers = re.sub(r"int8|float8|bfloat16", "", text)
+    agree([numbers], [*distances, *shared, *percent(int8["equal_codes"], float8["equal_codes"])])
+
+
 def test_passes_of_hmar():
     text = re.search(r"HMAR in other numbers of passes.*?\n\n", README, flags=re.DOTALL)[0]
     found = {k: v for k, v in DIGITS["hmar_seeds"].items() if k != "note"}
