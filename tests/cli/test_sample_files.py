@@ -100,6 +100,7 @@ def test_settings_come_back(tmp_path):
     assert found == dict(
         model="VAR",
         workdir="runs/x",
+        weights="full",  # older pictures don't say it
         steps=(4, 4),
         labels=[0, 1, 2, 7],
         count=3,
@@ -112,6 +113,14 @@ def test_settings_come_back(tmp_path):
     with Image.open(tmp_path / "a.png") as picture:
         assert json.loads(picture.text["vargen"])["class"] == "犬" and "vargen" in picture.text["Software"]
         np.testing.assert_array_equal(np.asarray(picture), PIXELS)
+
+
+def test_weights_come_back(tmp_path):
+    pictures.save(PIXELS, tmp_path / "a.png", SETTINGS | {"class": "x", "weights": "int8"})
+    assert sample_files.like(tmp_path / "a.png")["weights"] == "int8"
+    pictures.save(PIXELS, tmp_path / "a.png", SETTINGS | {"class": "x", "weights": "int4"})
+    with pytest.raises(UserError, match="broken ones .*int4"):
+        sample_files.like(tmp_path / "a.png")
 
 
 def test_levels_come_back(tmp_path):
