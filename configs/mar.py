@@ -27,7 +27,7 @@ from vargen.config import part
 SIZES = dict(
     digits=Size(layers=4, width=128, heads=4, batch=64, steps=(1200, 1200), patch=4, channels=8),
     pictures32=Size(layers=4, width=192, heads=6, batch=32, steps=(4000, 4000), patch=4, channels=8),
-    pictures64=Size(layers=4, width=192, heads=6, batch=32, steps=(4000, 2500), patch=8, channels=16),
+    pictures64=Size(layers=4, width=192, heads=6, batch=32, steps=(4000, 4000), patch=8, channels=16),
     # The paper's.
     b=Size(layers=24, width=768, heads=12, depth=6, denoiser=1024, guidance=2.9),
     l=Size(layers=32, width=1024, heads=16, depth=8, denoiser=1280, guidance=3.0),
