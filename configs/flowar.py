@@ -27,7 +27,7 @@ SIZES = dict(
         layers=4, width=192, heads=6, batch=32, steps=(4000, 3000), patch=4, channels=8, levels=(1, 2, 4, 8)
     ),
     pictures64=Size(
-        layers=4, width=192, heads=6, batch=32, steps=(3000, 1500), patch=8, channels=16, levels=(1, 2, 4, 8)
+        layers=4, width=192, heads=6, batch=32, steps=(4000, 3000), patch=8, channels=16, levels=(1, 2, 4, 8)
     ),
     # The paper's. `until`: guidance acts at times up to this.
     s=Size(layers=12, width=768, heads=12, depth=2, flow=1024, passes=25, guidance=4.3, until=0.9),
