@@ -233,11 +233,7 @@ class Program:
 
     def _fused_bytes(self, fused: Computation) -> float:
         """Operands and outputs of a fusion; of buffers of which slices are read or written the slices alone."""
-        users: dict[str, list[Instruction]] = {}
-        for i in fused.instructions.values():
-            for operand in i.operands:
-                users.setdefault(operand, []).append(i)
-        total = 0.0
+        total, users = 0.0, _users(fused)
         for i in fused.instructions.values():
             if i.opcode == "parameter":
                 total += min(size(i.shape), self._read(fused, i.name, users))
@@ -258,14 +254,10 @@ class Program:
                 total += self._read(fused, user.name, users)
             elif user.opcode == "fusion":
                 inner = self.computations[user.called("calls")[0]]
-                inner_users: dict[str, list[Instruction]] = {}
-                for j in inner.instructions.values():
-                    for operand in j.operands:
-                        inner_users.setdefault(operand, []).append(j)
                 parameters = {j.literal: j for j in inner.instructions.values() if j.opcode == "parameter"}
                 for at, operand in enumerate(user.operands):
                     if operand == name:
-                        total += self._read(inner, parameters[str(at)].name, inner_users)
+                        total += self._read(inner, parameters[str(at)].name, _users(inner))
             else:
                 return math.inf
         return total
@@ -282,6 +274,15 @@ class Program:
             inner = self.computations[i.called("calls")[0]]
             return sum(self._written(inner, root) for root in _roots(inner))
         return size(i.shape)
+
+
+def _users(computation: Computation) -> dict[str, list[Instruction]]:
+    """By name of an instruction those that read it."""
+    users: dict[str, list[Instruction]] = {}
+    for i in computation.instructions.values():
+        for operand in i.operands:
+            users.setdefault(operand, []).append(i)
+    return users
 
 
 def _roots(computation: Computation) -> list[str]:

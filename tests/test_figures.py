@@ -98,6 +98,35 @@ def test_compiled():
         agree(shown[name], [found["batch"], *values, found["floor"]["mbytes"] / 1e3, rate, *published])
 
 
+def test_sentences_of_compiled():
+    now = results("compiled")["programs"]
+    decoders = [x["predicted_seconds"]["one_after_another"] * 1e3 for k, x in now.items() if " decode " in k]
+    text = re.search(r"decoder of pictures \((.*?) ms", README)[1]
+    agree([text], [min(decoders), max(decoders)])
+    text = re.search(r"launches decide: (.*?)\.", README, flags=re.DOTALL)[1]
+    steps = [now[COMPILED[name]]["loop"]["launches"] for name in ("LlamaGen-B", "RAR-B")]
+    agree([re.search(r"^\d+", text)[0], re.search(r", (\d+) for", text)[1]], steps)
+
+
+def test_picture_sizes():
+    minutes = [x["cpu_minutes"] for x in results("picture_sizes_cpu")["systems"].values()]
+    text = re.search(r"Both stages of the latter two take (.*?) minutes.*?, (\d+) of them", README, re.DOTALL)
+    agree(list(text.groups()), [min(minutes), max(minutes), len(minutes)])
+
+
+@pytest.mark.parametrize("policy", ["none", "products", "blocks"])
+def test_remat(policy):
+    """As loops, whose memory and FLOPs are shown, and unrolled."""
+    found, values = results("remat")["programs"], []
+    label = "{} train h100 training.scan_layers={} training.remat={}"
+    for name in ("llamagen:l", "var:d16"):
+        loop, flat = (found[label.format(name, scanned, policy)] for scanned in (True, False))
+        values += [loop["temporary_mbytes"] / 1e3, loop["gflop"] / 1e3]
+        values += percent(loop["useful"]["mfu"], flat["useful"]["mfu"])
+    row = re.search(rf"^\| `{policy}`[^|]*\|(.*)", README, flags=re.MULTILINE)[1]
+    agree([row], values)
+
+
 def test_eight_bits():
     text = re.search(r"Fréchet distance of[^;]*; of the likeliest[^.]*\.", README, flags=re.DOTALL)[0]
     full, int8, float8 = (results("eight_bits")["weights"][name] for name in ("full", "int8", "float8"))

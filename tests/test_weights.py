@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend import core
-from systems import SYSTEMS, labels_for, make, some_slow
+from systems import SYSTEMS, labels_for, make
 
 from vargen import models
 from vargen.errors import UserError
 from vargen.layers import SCALE, Dense
 from vargen.model import Model
-from vargen.weights import Weights, eight_bits
+from vargen.weights import Weights, dtypes, eight_bits, ready
 
 MOVES = {"reshape", "transpose", "squeeze", "slice", "dynamic_slice", "gather", "broadcast_in_dim", "copy"}
 
@@ -41,7 +41,7 @@ def other_uses(jaxpr, watched):
     return found
 
 
-@pytest.mark.parametrize("name", some_slow(SYSTEMS, ()))
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_what_is_converted_once_is_used_in_no_other_dtype(name):
     """So that passes give the same to the last bit, by every use in the loss; only the trace is looked at."""
     c = SYSTEMS[name]()
@@ -56,11 +56,11 @@ def test_what_is_converted_once_is_used_in_no_other_dtype(name):
     trace = jax.make_jaxpr(lambda p, q, k: generator.loss(p, q, content, labels, k)[0])(
         params, quantizer, key
     )
-    dtypes = jax.tree.leaves(generator.dtypes)
+    wanted = jax.tree.leaves(dtypes(generator))
     leaves = jax.tree_util.tree_leaves_with_path(params)
     watched = {
         v: (jax.tree_util.keystr(path), dtype)
-        for v, (path, leaf), dtype in zip(trace.jaxpr.invars, leaves, dtypes, strict=False)
+        for v, (path, leaf), dtype in zip(trace.jaxpr.invars, leaves, wanted, strict=False)
         if dtype != leaf.dtype
     }
     assert len(watched) > 5
@@ -70,8 +70,8 @@ def test_what_is_converted_once_is_used_in_no_other_dtype(name):
 def test_ready_once_and_for_all():
     """Twice is once; the device holds one copy; another compute dtype is made of what was given."""
     config, generator, params, tokenizer_params = make("llamagen")
-    once = generator.ready(params)
-    chex.assert_trees_all_equal(generator.ready(once), once)
+    once = ready(generator, params)
+    chex.assert_trees_all_equal(ready(generator, once), once)
     assert isinstance(once["blocks"], list)
     config.compute_dtype = "bfloat16"
     model = Model(config, tokenizer_params, params)
@@ -79,12 +79,12 @@ def test_ready_once_and_for_all():
     assert kernel.dtype == jnp.bfloat16 and model._ready is model._ready
     given = model.generator_params["blocks"]["feed_forward"]["up"]["kernel"]
     assert isinstance(given, np.ndarray) and given.dtype == np.float32
-    again = model.with_config(dict_of(config, "float32"))
+    again = model.with_config(at_dtype(config, "float32"))
     assert again._ready["blocks"][0]["feed_forward"]["up"]["kernel"].dtype == jnp.float32
     np.testing.assert_array_equal(again._ready["blocks"][1]["feed_forward"]["up"]["kernel"], given[1])
 
 
-def dict_of(config, dtype):
+def at_dtype(config, dtype):
     config = config.copy_and_resolve_references()
     config.compute_dtype = dtype
     return config

@@ -16,7 +16,6 @@ from vargen import static
 from vargen.conditioning import Condition, Conditioning
 from vargen.feeds import Feed, Step
 from vargen.heads import Head, JointHead
-from vargen.layers import Boxed
 from vargen.layout import Layout
 from vargen.mixers.block import MODULATIONS, SharedModulation
 from vargen.orders import Order, Ordering
@@ -70,6 +69,11 @@ class Generator:
         for i, stage in enumerate(self.stages):
             params |= stage.init_boxed(jax.random.fold_in(key, i))
         return params
+
+    @functools.cached_property
+    def boxes(self) -> Any:
+        """Shapes of the parameters in their boxes, see `init_boxed`."""
+        return jax.eval_shape(self.init_boxed, jax.eval_shape(lambda: jax.random.key(0)))
 
     def init_feed(self, key: jax.Array):
         """The feed's parameters alone, a plain pytree."""
@@ -294,33 +298,6 @@ class Generator:
 
     # Decoding.
 
-    @functools.cached_property
-    def boxes(self) -> Any:
-        """Shapes of the parameters in their boxes, see `init_boxed`."""
-        return jax.eval_shape(self.init_boxed, jax.eval_shape(lambda: jax.random.key(0)))
-
-    @functools.cached_property
-    def dtypes(self) -> Any:
-        """The dtype that each parameter is converted to wherever it is used, or its own."""
-
-        def dtype(box):
-            own = box.dtype if isinstance(box, Boxed) else None
-            return nn.meta.unbox(box).dtype if own is None else own
-
-        return jax.tree.map(dtype, self.boxes, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
-
-    def changes(self, params) -> bool:
-        """Whether `ready` would change parameters, given as a plain pytree."""
-        return self.feed.loops or jax.tree.map(lambda x: x.dtype, params) != self.dtypes
-
-    def ready(self, params):
-        """Parameters as decoding reads them, which is to be done once, before any loop: what every pass would convert
-        to the compute dtype is converted, and where the feed loops, stages are split. Passes give the same of both, to
-        the last bit. Kernels of 8 bits stay so."""
-        for stage in self.stages if self.feed.loops else ():
-            params = stage.split(params)
-        return _converted(params, self.dtypes)
-
     def modulations(self, params, condition):
         """Every block's modulations by the condition's vector, by the stage, see `Stage.modulations`.
 
@@ -374,7 +351,7 @@ class Generator:
         """One pass of one step of decoding.
 
         Args:
-          params: as of `ready`.
+          params: as of `weights.ready`.
           quantizer: as for `loss`.
           state: the feed's state.
           cache: of `init_cache`.
@@ -449,17 +426,6 @@ class Generator:
                 seen.append(self.feed.apply({"params": params["feed"]}, hidden, rows, method="outputs"))
         hidden = jnp.stack(seen, axis=2) if self.head.each_stage else jnp.concatenate(seen, axis=1)
         return hidden, None if cache is None else after
-
-
-def _converted(params, dtypes):
-    """Parameters in the given dtypes; those of 8 bits and what stands beside them as they are."""
-    if isinstance(params, dict):
-        return {name: _converted(x, dtypes[name]) if name in dtypes else x for name, x in params.items()}
-    if isinstance(params, list):
-        return [_converted(x, dtypes) for x in params]
-    return (
-        params if params.dtype.itemsize == 1 or params.dtype == dtypes else jnp.asarray(params).astype(dtypes)
-    )
 
 
 def _touch_feed(feed, generator, layouts: list[Layout] | None = None):

@@ -78,7 +78,7 @@ class Model:
         """What decoding reads them in, see `vargen.load`."""
         return self._weights.form
 
-    @property
+    @functools.cached_property
     def _ready(self) -> Any:
         return self._weights.ready(self.needs_generator())
 

@@ -137,14 +137,12 @@ class Stage:
         rates = np.linspace(*self.drop_path, self.layers).astype(np.float32) if any(self.drop_path) else None
         keys = jax.random.split(key, self.layers) if train else None
 
-        def body(x, inputs):
+        def body(x, inputs, own=own):
             params, modulation, cache, rate, key, layer = inputs
             rngs = {"dropout": key} if train else None
             here = dataclasses.replace(layout, layer=layer)
             if own is not None:
-                # In its turn: products of all layers with one condition would be made one, and their weights copied.
-                mine, x = (own, x) if train else jax.lax.optimization_barrier((own, x))
-                modulation = self.modulate(params, mine, owner)
+                modulation = self.modulate(params, own, owner)
             elif row is not None:
                 modulation = jnp.take(modulation, row, axis=1, mode="clip")
             return self.block.apply({"params": params}, x, modulation, here, cache, train, rate, rngs=rngs)
@@ -154,13 +152,15 @@ class Stage:
             caches = []
             for i, block in enumerate(blocks):
                 modulation, one = (None if y is None else y[i] for y in (modulations, cache))
-                x, one = body(x, (block, modulation, one, None, None, i))
+                if own is not None:
+                    # In its turn: products of all layers with one condition would be made one, their weights copied.
+                    own, x = jax.lax.optimization_barrier((own, x))
+                x, one = body(x, (block, modulation, one, None, None, i), own)
                 caches.append(one)
             cache = None if cache is None else caches
         else:
-            if (
-                train
-            ):  # between the bodies of loops the compiler can't take one pass's work for the other's anyway
+            if train:
+                # Between bodies of loops the compiler can't take one pass's work for the other's anyway.
                 body = REMAT[self.remat](body, prevent_cse=not self.scanned)
             layers = blocks, modulations, cache, rates, keys, np.arange(self.layers)
             x, cache = jax.lax.scan(body, x, layers, unroll=1 if self.scanned else self.layers)

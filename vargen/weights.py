@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -18,7 +19,7 @@ DTYPES = {"int8": jnp.int8, "float8": jnp.float8_e4m3fn}
 
 
 class Weights:
-    """Parameters, made ready for decoding once (`Generator.ready`) and kept.
+    """Parameters, made ready for decoding once (`ready`) and kept.
 
     Where that changes any, those given go to the host: the device holds one copy, the one that is read.
 
@@ -38,16 +39,48 @@ class Weights:
 
     def ready(self, generator: Generator) -> Any:
         """As a generator reads them; made once for every compute dtype."""
-        if self.form == "full" and not generator.changes(self.given):
+        wanted = dtypes(generator)
+        same = jax.tree.map(lambda x: x.dtype, self.given) == wanted
+        if self.form == "full" and same and not generator.feed.loops:
             return self.given
-        key = tuple(map(str, jax.tree.leaves(generator.dtypes)))
+        key = tuple(jax.tree.leaves(wanted))
         if key not in self._made:
             # From the host, where on a CPU they are: what isn't converted is not copied there.
             params = self.given = jax.device_get(self.given)
             if self.form != "full":
                 params = eight_bits(jax.tree.map(jnp.asarray, params), generator.boxes, self.form)
-            self._made[key] = jax.device_put(generator.ready(params))
+            self._made[key] = jax.device_put(ready(generator, params))
         return self._made[key]
+
+
+def ready(generator: Generator, params: Any) -> Any:
+    """Parameters as decoding reads them, which is to be done once, before any loop: what every pass would convert to
+    the compute dtype is converted, and where the feed loops, stages are split. Passes give the same of both, to the
+    last bit. Kernels of 8 bits stay so; what is ready already stays as it is."""
+    for stage in generator.stages if generator.feed.loops else ():
+        params = stage.split(params)
+    return _converted(params, dtypes(generator))
+
+
+def dtypes(generator: Generator) -> Any:
+    """The dtype that each parameter is converted to wherever it is used, or its own."""
+
+    def dtype(box):
+        own = box.dtype if isinstance(box, Boxed) else None
+        return jnp.dtype(nn.meta.unbox(box).dtype if own is None else own)
+
+    return jax.tree.map(dtype, generator.boxes, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
+
+
+def _converted(params, wanted):
+    """Parameters in the wanted dtypes; those of 8 bits and what stands beside them as they are."""
+    if isinstance(params, dict):
+        return {name: _converted(x, wanted[name]) if name in wanted else x for name, x in params.items()}
+    if isinstance(params, list):
+        return [_converted(x, wanted) for x in params]
+    return (
+        params if params.dtype.itemsize == 1 or params.dtype == wanted else jnp.asarray(params).astype(wanted)
+    )
 
 
 def eight_bits(params: Any, boxes: Any, form: str) -> Any:

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
         args.out,
         tokenizer=args.tokenizer,
         generator=args.generator,
-        weights=args.params,
+        params=args.params,
         image_size=args.image_size,
         heads=args.heads,
     )

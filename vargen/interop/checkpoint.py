@@ -27,7 +27,7 @@ def import_checkpoint(
     *,
     tokenizer: Path,
     generator: Path | None = None,
-    weights: Literal["auto", "ema", "plain"] = "auto",
+    params: Literal["auto", "ema", "plain"] = "auto",
     image_size: int = 0,
     heads: int = 0,
 ) -> ConfigDict:
@@ -40,7 +40,7 @@ def import_checkpoint(
       out: the directory; made, and must not be there yet.
       tokenizer: the file of the tokenizer's weights, also hf://OWNER/REPO[@REVISION]/FILE.
       generator: the file of the generator's; None for the tokenizer alone.
-      weights: "auto", "ema" or "plain": which of several sets in the files, as for `files.read`.
+      params: "auto", "ema" or "plain": which of several sets in the files, as for `files.read`.
       image_size, heads: as for `systems.infer`.
 
     Returns:
@@ -57,7 +57,7 @@ def import_checkpoint(
     given = {flag[2:]: file for flag, file in hub.pin(flags).items()}
     arrays: dict[str, Any] = {}
     for part, file in given.items():
-        which = weights if part == "generator" else _lenient(weights)
+        which = params if part == "generator" else _lenient(params)
         arrays[part] = files.read(file, which, part)  # type: ignore[arg-type]
         arrays[part].parameters()  # nothing empty, whose sizes would tell nonsense
     named = " and ".join(os.fspath(file) for file in given.values())
@@ -72,14 +72,14 @@ def import_checkpoint(
             beside=beside,
         )
         parts = dict(zip(("tokenizer", "generator"), systems.build(c), strict=True))
-    params = {}
+    trees = {}
     for part, found in arrays.items():
         with _about(os.fspath(given[part])):
-            params[part] = systems.read(getattr(s, part), parts[part], found.parameters())
+            trees[part] = systems.read(getattr(s, part), parts[part], found.parameters())
     origins = {part: hub.origin(file) for part, file in given.items() if hub.is_hub(file)}
     paths.sweep(where.parent)
     with paths.new_directory(where, last=checkpoints.CONFIG) as partial:
-        for part, tree in params.items():
+        for part, tree in trees.items():
             (partial / part).mkdir()
             weights_file.write(partial / part / checkpoints.WEIGHTS, tree)
             (partial / part / checkpoints.CONFIG).write_text(config.to_json(c))
@@ -228,6 +228,6 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
     return [line for lines in found for line in lines]
 
 
-def _lenient(weights: str) -> Any:
+def _lenient(params: str) -> Any:
     """Tokenizers are published without averages beside them: what is insisted on is the generator's."""
-    return "auto" if weights == "ema" else weights
+    return "auto" if params == "ema" else params

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen import static
+from vargen import static, weights
 from vargen.draws import keyed
 from vargen.orders import Order
 from vargen.samplers.call import Call, Decoded, Decoding
@@ -80,7 +80,7 @@ def begin(
 ) -> tuple[Call, Decoding]:
     """What stays through a decoding, and what it changes before the first step; see `decode`."""
     batch, sequence, other = jax.tree.leaves(labels)[0].shape[0], generator.sequence, None
-    params = generator.ready(params)
+    params = weights.ready(generator, params)
     generator = dataclasses.replace(generator, ordering=sampling.ordering(generator.ordering))
     given = generator.given_by(labels) if given is None else given
     key_order, key_slots = jax.random.split(key)
