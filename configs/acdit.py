@@ -13,6 +13,8 @@ The small sizes add an embedding of the slot. The recipe is the paper's, with be
 (thunlp/ACDiT); in the last 15 % of the updates the rate falls to a 64th by a half cosine, theirs exponentially, and a
 picture and its mirror image are seen equally often. The tokenizer is Stable Diffusion's of stride 8; its recipe here is
 latent diffusion's as far as it is known (4 channels, weight 1e-6 of the divergence), the number of updates ours.
+The authors' models of videos (UCF-101) are generators over frames, four a step; they get a config with the first source
+of clips.
 """
 
 from types import SimpleNamespace as Size
