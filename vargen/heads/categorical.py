@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen.heads.filters import filter_logits
 from vargen.heads.head import Sample
 from vargen.heads.plain import Plain, guided, mean
 from vargen.layers import Dense, Initial, keeps_inputs
@@ -153,41 +154,3 @@ def draw(logits, draws, settings) -> jax.Array:
       int32 [B, n].
     """
     return draws.choose(filtered(logits, settings), jnp.asarray(settings.temperature) <= 0)
-
-
-def filter_logits(logits, top_k: int = 0, top_p=None) -> jax.Array:
-    """-inf outside the top k, then outside the nucleus (Holtzman et al., arXiv 1904.09751).
-
-    Ties are kept, and what differs by a few roundings is one.
-
-    Args:
-      logits: float32 [..., K].
-      top_k: how many to keep; 0 keeps all (static).
-      top_p: keeps the likeliest codes until their mass reaches top_p, always one; None keeps all. A value of
-        1 or more filters nothing.
-
-    Returns:
-      float32 [..., K].
-    """
-    vocab = logits.shape[-1]
-    if top_k and top_k < vocab:
-        best, _ = jax.lax.top_k(logits, top_k)
-        logits = jnp.where(_below(logits, best[..., :1], best[..., -1:]), -jnp.inf, logits)
-    if top_p is None:
-        return logits
-    ordered = best if top_k and top_k < vocab else -jnp.sort(-logits, axis=-1)
-    mass = jnp.exp(ordered - jax.nn.logsumexp(logits, axis=-1, keepdims=True))
-    before = jnp.cumsum(mass, axis=-1) - mass
-    kept = (before < top_p) | (jnp.arange(ordered.shape[-1]) == 0)
-    least = jnp.min(jnp.where(kept, ordered, jnp.inf), axis=-1, keepdims=True)
-    below = _below(logits, ordered[..., :1], least)
-    return jnp.where(below & (jnp.asarray(top_p) < 1.0), -jnp.inf, logits)
-
-
-def _below(logits, most, least):
-    """Which logits [..., K] are less than `least` [..., 1] by more than rounding, where `most` [..., 1] is the largest.
-
-    XLA may compute logits once to sort them and once more to compare them, rounded otherwise: the last code to stay
-    would be less than itself.
-    """
-    return logits < least - 2.0**-20 * jnp.maximum(jnp.abs(most), jnp.abs(least))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 
-from vargen.heads.categorical import filter_logits
+from vargen.heads.filters import filter_logits
 from vargen.interop import mapping
 from vargen.interop.parity.golden import REPRODUCED, Golden, Result, close
 from vargen.layers import KERNEL_INIT, Mlp
