@@ -21,6 +21,7 @@ class Feed(Linen, Protocol):
       rounds: how often a whole pass goes through the stages: in each round rows of other slots predict, one level's
         after another's; a step of decoding has one round.
       cached: whether rows that are known are remembered in caches.
+      pads: whether a step of decoding may bring contents that a pass had already, and ask for slots beyond its own.
       loops: whether decoding runs its steps in loops; else each has arithmetic of its own, and goes through the layers
         in a scan, as else compiling would take long.
       takes_prefix: whether it takes a condition of several rows.
@@ -46,6 +47,8 @@ class Feed(Linen, Protocol):
     def rounds(self) -> int: ...
     @property
     def cached(self) -> bool: ...
+    @property
+    def pads(self) -> bool: ...
     @property
     def loops(self) -> bool: ...
     @property
@@ -169,6 +172,7 @@ class Plain:
 
     stages: tuple[str, ...] = ("blocks",)
     rounds = 1
+    pads = False
     loops = True
     takes_prefix = False
     takes_segments = False

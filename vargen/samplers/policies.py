@@ -20,12 +20,14 @@ from vargen.samplers.step import advance
 # Steps of a feed without a cache are gathered in so many scans, each padded to its longest step: more would
 # waste less on padding and take longer to compile.
 PIECES = 4
+# With a cache a loop more, for steps of another size, is compiled where it saves so many rows of an example.
+LOOP = 64
 
 
 def scheduled(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
     """All steps, one after another: alone where each has arithmetic of its own, else in scans."""
     passes, noise_levels = 0, call.generator.head.noise_levels
-    for steps in groups(call.order, call.generator.feed, call.generator.ordering.proposes):
+    for steps in joined(call, groups(call.order, call.generator.feed, call.generator.ordering.proposes)):
         drawn, count = steps[0].start >= call.order.given, 1
         if len(steps) == 1:
             decoding = advance(call, decoding, steps[0], drawn=drawn)
@@ -107,6 +109,50 @@ def groups(order: Order, feed, proposes: str = "step") -> list[list[Step]]:
         ]
         for piece in pieces
     ]
+
+
+def joined(call: Call, groups: list[list[Step]]) -> list[list[Step]]:
+    """The groups, of which neighbours become one where that takes fewer loops for few more rows.
+
+    Each step is padded to the most slots and the most contents among them. Contents that a pass had already come out as
+    they were. It needs a feed that takes both, mixers that write rows again, and settings that don't ask for a step's
+    size.
+    """
+    generator, n = call.generator, call.slots.shape[1]
+    if (
+        len(groups) == 1
+        or not generator.feed.pads
+        or call.sampling.random_sides
+        or not all(stage.block.mixer.keeps_rows for stage in generator.stages)
+    ):
+        return groups
+    best: list[tuple[int, list[list[Step]]]] = [(0, [])]
+    for stop in range(1, len(groups) + 1):
+        ways = []
+        for start in reversed(range(stop)):
+            rows, before = best[start]
+            steps = padded([step for group in groups[start:stop] for step in group], call.order.given, n)
+            if steps is None:
+                break
+            rows += LOOP + len(steps) * (steps[0].size + steps[0].before)
+            ways.append((rows, [*before, steps]))
+        best.append(min(ways, key=lambda way: way[0]))
+    return best[-1][1]
+
+
+def padded(steps: list[Step], given: int, n: int) -> list[Step] | None:
+    """Steps, several as if all were of one size after steps of one size.
+
+    None where that would reach beyond the n slots or before the first, and for several of which some are special.
+    """
+    if len(steps) == 1:
+        return steps
+    size, before = max(s.size for s in steps), max(s.before for s in steps)
+    first, last = steps[0], steps[-1]
+    special = any(s.begins for s in steps) or first.start < given or first.segment != last.segment
+    if special or first.start < before or last.start + size > n:
+        return None
+    return [dataclasses.replace(s, size=size, before=before, most_known=last.start) for s in steps]
 
 
 def scanned(call: Call, decoding: Decoding, steps: list[Step], drawn: bool) -> tuple[Decoding, Any]:
