@@ -1,13 +1,10 @@
 """Top-k and top-p."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vargen.heads import filters
 from vargen.heads.filters import filter_logits
 
 
@@ -49,22 +46,3 @@ def test_the_last_code_stays(top_k):
     logits, (by_rank, by_mass) = kept(with_it, without, 2.5, 0.7)
     assert (by_rank.sum(axis=-1) == top_k).all()
     np.testing.assert_array_equal(by_mass, logits == logits.max(axis=-1, keepdims=True))
-
-
-@pytest.mark.parametrize("bits", sorted(set(filters.BITS.values())))
-def test_least_of_most(bits):
-    """Of numbers of both signs, zeros of both, ties and infinities: as by sorting, in the form of every platform."""
-    rng = np.random.default_rng(1)
-    x = rng.normal(size=(6, 40)).astype(np.float32) * 10.0 ** rng.integers(-30, 30, (6, 40))
-    x[1] = np.round(rng.normal(size=40))
-    x[2, ::2], x[2, 1::2] = 0.0, -0.0
-    x[3, :30] = -np.inf
-    x[4] = -np.abs(x[4])
-    x = x.astype(np.float32)
-    weights = rng.integers(0, 5, x.shape).astype(np.int32)
-    search = jax.jit(functools.partial(filters._search, bits=bits))
-    for target in (1, 7, 40, 90):
-        found = search(x, weights, jnp.asarray(target, jnp.int32))[:, 0]
-        for row, weight, least in zip(x, weights, found, strict=True):
-            enough = [t for t in row if weight[row >= t].sum() >= target]
-            np.testing.assert_array_equal(least, max(enough) if enough else np.nan)

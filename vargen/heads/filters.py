@@ -1,15 +1,11 @@
-"""Top-k and top-p without a sort: the least logit that stays is searched for by its digits."""
+"""Top-k and top-p, without a sort."""
 
 from __future__ import annotations
-
-import functools
 
 import jax
 import jax.numpy as jnp
 
-# Bits of a digit. On a CPU each round reads the logits once and compares them with one number; elsewhere a round is a
-# launch or two, and comparing with fifteen costs next to nothing.
-BITS = dict(cpu=1, default=4)
+from vargen.kernels import least_of_most
 
 
 def filter_logits(logits, top_k: int = 0, top_p=None) -> jax.Array:
@@ -34,41 +30,6 @@ def filter_logits(logits, top_k: int = 0, top_p=None) -> jax.Array:
     mass = jnp.exp(logits - jax.nn.logsumexp(logits, axis=-1, keepdims=True))
     least = least_of_most(logits, mass, jnp.maximum(top_p, 1e-30))
     return jnp.where(_below(logits, least) & (jnp.asarray(top_p) < 1.0), -jnp.inf, logits)
-
-
-def least_of_most(x, weights, target) -> jax.Array:
-    """The largest t for which the weights of all numbers >= t come to `target`; NaN if those of all don't.
-
-    The bits of a float, as an integer with the sign turned, are in the order of the floats: t is found digit by digit,
-    the highest first, by what the weights come to from each value of the digit on.
-
-    Args:
-      x: float32 [..., K].
-      weights: [..., K], not negative.
-      target: [] or [..., 1].
-
-    Returns:
-      float32 [..., 1].
-    """
-    rounds = {platform: functools.partial(_search, bits=bits) for platform, bits in BITS.items()}
-    return jax.lax.platform_dependent(x, weights, jnp.asarray(target, weights.dtype), **rounds)
-
-
-def _search(x, weights, target, *, bits: int):
-    keys = jax.lax.bitcast_convert_type(x, jnp.uint32)
-    sign = jnp.uint32(1 << 31)
-    keys = jnp.where(keys & sign, ~keys, keys | sign)
-
-    def digit(i, found):
-        shift = jnp.uint32(32 - bits) - jnp.uint32(bits) * jnp.asarray(i, jnp.uint32)
-        tried = found | (jnp.arange(1, 1 << bits, dtype=jnp.uint32) << shift)
-        # [..., K, digits] is never held: it is summed as it is made.
-        come_to = jnp.sum(jnp.where(keys[..., None] >= tried[..., None, :], weights[..., None], 0), axis=-2)
-        return found | (jnp.sum(come_to >= target, axis=-1, keepdims=True).astype(jnp.uint32) << shift)
-
-    found = jnp.zeros((*x.shape[:-1], 1), jnp.uint32)
-    found = jax.lax.fori_loop(0, 32 // bits, digit, found, unroll=bits > 1)
-    return jax.lax.bitcast_convert_type(jnp.where(found & sign, found ^ sign, ~found), jnp.float32)
 
 
 def _below(logits, least):
