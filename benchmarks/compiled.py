@@ -37,12 +37,26 @@ from vargen.training import optimizer, state, work
 from vargen.training.step import make_step
 from vargen.training.tasks import GeneratorTask
 
-# What is compiled where nothing is named: (config, batch at sampling, batch at training).
+# What is compiled where nothing is named, of every system: (config, batch at sampling, batch at training).
 SIZES = dict(
     var=("var:d16", 1, 32),
     llamagen=("llamagen:b", 1, 64),
     rar=("rar:b", 1, 64),
     mar=("mar:b", 1, 64),
+    randar=("randar:l", 1, 64),
+    arpg=("arpg:l", 1, 64),
+    xar=("xar:b", 1, 64),
+    acdit=("acdit:b", 1, 32),
+    maskgit=("maskgit:imagenet256", 1, 64),
+    maskgil=("maskgil:b", 1, 64),
+    dnd=("dnd:xxl", 1, 16),
+    rqtransformer=("rqtransformer:ffhq", 1, 32),
+    flexvar=("flexvar:d16", 1, 16),
+    hmar=("hmar:d16_masked", 1, 16),
+    flowar=("flowar:s", 1, 32),
+    himar=("himar:b", 1, 64),
+    jpeglm=("jpeglm:7b", 1, 1),
+    orthus=("orthus:7b", 1, 1),
 )
 # Images/s that are published for the authors' code, 256 pixels but where it says so, on an A100: RAR's own table (batch
 # 128, arXiv 2411.00776), VAR (batch 1, arXiv 2404.02905), and LlamaGen under vLLM (its repository).
@@ -249,7 +263,9 @@ def _changes(text: str) -> list[tuple[str, str]]:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help=f"configs, of {', '.join(bundled.names())}; default four")
+    parser.add_argument(
+        "names", nargs="*", help=f"configs, of {', '.join(bundled.names())}; default one of each"
+    )
     parser.add_argument("--target", action="append", default=[], help="h100, v5e:2x2, ...; default h100")
     parser.add_argument(
         "--what", nargs="+", default=["sample", "train"], choices=["sample", "decode", "train"]

@@ -6,6 +6,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks import compiled, hlo, targets
+from vargen import bundled, config
 from vargen.sharding import make_mesh
 
 M, K, TRIPS = 16, 1024, 5
@@ -60,6 +61,15 @@ def test_slices_count_as_slices(gpu_devices):
     shape = jax.ShapeDtypeStruct((1000, K), jnp.float32)
     body = program(run, gpu_devices, shape, shape).main_loop().body
     assert body.bytes < 20 * 4 * K
+
+
+def test_every_system_is_compiled():
+    """By a size that is published."""
+    assert {*compiled.SIZES, "mixers"} == set(bundled.names())
+    for name, (size, *_) in compiled.SIZES.items():
+        system, _, chosen = size.partition(":")
+        assert system == name and not chosen.startswith(("digits", "pictures", "shapes"))
+        config.load(size)
 
 
 # Launches and megabytes of one trip of the loop that moves most, as they were counted with jax 0.10.2: a change may
