@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vargen.kernels import dispatch
+from vargen.kernels.dropout import draw_words
 from vargen.kernels.step_attention import call as core
 from vargen.kernels.step_attention import merge, shapes, step_attention, xla
 from vargen.kernels.step_attention.spans import edges, spans, visits
@@ -27,8 +28,24 @@ def see(q_step, k_step, strict=False, window=None):
     return seen if window is None else seen & (k >= q - window)
 
 
-def dense(q, k, v, seen, scale=None, d_out=None, d_lse=None):
-    """The definition in float64 NumPy: output and log-sum-exp, and with cotangents the gradients of q, k, v."""
+def kept(words, keys, rate):
+    """Which weights stay, bool [..., N, keys], of a word for each query: the hash in unsigned NumPy."""
+
+    def mixed(x):
+        x = (x ^ (x >> 16)) * np.uint32(0x21F0AAAD)
+        x = (x ^ (x >> 15)) * np.uint32(0xD35A2D97)
+        return x
+
+    index = mixed(np.arange(keys, dtype=np.uint32))
+    bits = mixed(np.asarray(words).astype(np.uint32)[..., None] ^ index ^ (index >> 15))
+    return (bits ^ np.uint32(2**31)) >= rate * 2**32
+
+
+def dense(q, k, v, seen, scale=None, d_out=None, d_lse=None, grown=1.0):
+    """The definition in float64 NumPy: output and log-sum-exp, and with cotangents the gradients of q, k, v.
+
+    `grown` [B, H, N, M]: what the weights are multiplied by after the softmax.
+    """
     q, k, v = (np.asarray(x, np.float64).swapaxes(1, 2) for x in (q, k, v))
     repeat = q.shape[1] // k.shape[1]
     k, v = np.repeat(k, repeat, axis=1), np.repeat(v, repeat, axis=1)
@@ -39,13 +56,14 @@ def dense(q, k, v, seen, scale=None, d_out=None, d_lse=None):
     with np.errstate(divide="ignore"):
         lse = np.log(total[..., 0])
     weights = weights / np.where(total > 0, total, 1.0)
-    out = weights @ v
+    out = weights * grown @ v
     if d_out is None:
         return out.swapaxes(1, 2), lse.swapaxes(1, 2)
     d_out, d_lse = (np.asarray(x, np.float64).swapaxes(1, 2) for x in (d_out, d_lse))
-    d_weights = d_out @ v.swapaxes(-1, -2)
+    d_weights = d_out @ v.swapaxes(-1, -2) * grown
     d_logits = weights * (d_weights - (d_out * out).sum(-1, keepdims=True) + d_lse[..., None])
-    grads = scale * d_logits @ k, scale * d_logits.swapaxes(-1, -2) @ q, weights.swapaxes(-1, -2) @ d_out
+    grads = scale * d_logits @ k, scale * d_logits.swapaxes(-1, -2) @ q
+    grads += ((weights * grown).swapaxes(-1, -2) @ d_out,)
     fold = lambda x: x.reshape(x.shape[0], -1, repeat, *x.shape[2:]).sum(2)  # noqa: E731
     return tuple(x.swapaxes(1, 2) for x in (grads[0], fold(grads[1]), fold(grads[2])))
 
@@ -63,6 +81,10 @@ def check(q_step, k_step, implementation, *, batch=2, heads=2, groups=1, dim=16,
     q, k, v, d_out, d_lse = inputs(0, batch, n, m, heads, groups, dim, options.pop("dtype", jnp.float32))
     seen = see(q_step, k_step, options.get("strict", False), options.get("window"))
     d_lse = jnp.where(seen.any(-1)[..., None], d_lse, 0.0)
+    grown = 1.0
+    if rate := options.get("dropout"):
+        options["words"] = draw_words(jax.random.key(1), (batch, heads, n))
+        grown = by_steps(kept(options["words"], m, rate), q_step, k_step) / (1 - rate)
 
     @jax.jit
     def run(q, k, v):
@@ -79,7 +101,7 @@ def check(q_step, k_step, implementation, *, batch=2, heads=2, groups=1, dim=16,
 
     out, lse, grads = run(q, k, v)
     scale = options.get("scale")
-    expected_out, expected_lse = dense(q, k, v, seen, scale)
+    expected_out, expected_lse = dense(q, k, v, seen, scale, grown=grown)
     close = lambda a, b: np.testing.assert_allclose(  # noqa: E731
         np.asarray(a, np.float64),
         b,
@@ -89,8 +111,17 @@ def check(q_step, k_step, implementation, *, batch=2, heads=2, groups=1, dim=16,
     assert out.dtype == v.dtype and lse.dtype == jnp.float32
     close(out, expected_out)
     close(lse, expected_lse)
-    for found, wanted in zip(grads, dense(q, k, v, seen, scale, d_out, d_lse), strict=True):
+    for found, wanted in zip(grads, dense(q, k, v, seen, scale, d_out, d_lse, grown), strict=True):
         close(found, wanted)
+
+
+def by_steps(x, q_step, k_step):
+    """x [B, H, N, M] of queries and keys as sorted by step, brought to where they came."""
+    rows, keys = (np.argsort(np.atleast_2d(s), axis=-1, kind="stable") for s in (q_step, k_step))
+    found = np.empty(x.shape)
+    for b in range(len(x)):
+        found[b][:, rows[b % len(rows)][:, None], keys[b % len(keys)]] = x[b]
+    return found
 
 
 CASES = {
@@ -116,6 +147,21 @@ def test_steps_of_each_example(implementation, small_blocks):
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("name", CASES)
+def test_dropout(name, implementation, small_blocks):
+    """The same weights by every implementation, forward and backward."""
+    check(implementation=implementation, dropout=0.3, **CASES[name])
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_dropout_with_steps_of_each_example(implementation, small_blocks):
+    rng = np.random.default_rng(2)
+    steps = jnp.asarray(np.stack([rng.permutation(37), rng.permutation(37) // 4]))
+    check(steps, steps, implementation, strict=True, window=3, dropout=0.3)
+    check(steps, steps, implementation, groups=2, dropout=0.3, dtype=jnp.bfloat16, tolerance=2e-2)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_bfloat16(implementation):
     """Rounding of inputs is shared; weights, outputs and gradients are rounded to 8 bits: 2e-2 of the largest."""
     check(LEVELS, LEVELS, implementation, dtype=jnp.bfloat16, tolerance=2e-2)
@@ -134,6 +180,7 @@ def test_many_blocks(implementation):
     check(steps, steps, implementation, batch=1, groups=2)
     traced = jnp.asarray(np.random.default_rng(1).permutation(steps))
     check(traced, traced, implementation, batch=1, groups=2)
+    check(steps, steps, implementation, batch=1, dropout=0.1)
 
 
 @examples(5)
