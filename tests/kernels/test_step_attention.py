@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vargen.kernels import dispatch
-from vargen.kernels.dropout import draw_words
+from vargen.kernels.dropout import draw_words, drop
 from vargen.kernels.step_attention import call as core
 from vargen.kernels.step_attention import merge, shapes, step_attention, xla
 from vargen.kernels.step_attention.spans import edges, spans, visits
@@ -153,6 +153,26 @@ def test_dropout(name, implementation, small_blocks):
     check(implementation=implementation, dropout=0.3, **CASES[name])
 
 
+def test_what_is_dropped():
+    """At its rate, and as if drawn: neighbours in every direction together as often as any two."""
+    rate, n = 0.1, 64
+    words = np.asarray(draw_words(jax.random.key(0), (16, 8, n)))
+    gone = ~kept(words, n, rate)
+    values = jnp.ones((16, 8, n, n))
+    found = np.asarray(drop(values, jnp.asarray(words)[..., None], np.arange(n, dtype=np.int32), rate))
+    np.testing.assert_array_equal(found == 0, gone)
+    np.testing.assert_allclose(found[~gone], 1 / (1 - rate), rtol=1e-6)
+    deviation = np.sqrt(rate * (1 - rate))
+    centred = (gone - rate) / deviation  # of mean 0 and variance 1, and so are products of independent ones
+    wanted = [centred, *(centred * np.roll(centred, 1 << k, axis) for axis in range(4) for k in range(3))]
+    wanted += [centred * np.roll(centred, 1, 3) * np.roll(centred, 2, 3), centred[:, :4] * centred[:, 4:]]
+    for x in wanted:
+        assert abs(x.mean()) < 4.5 / np.sqrt(x.size)  # standard deviations
+    for axis in (2, 3):  # how many of a row, of a column
+        counts = gone.sum(axis)
+        assert abs(counts.var() / (n * rate * (1 - rate)) - 1) < 4.5 * np.sqrt(2 / counts.size)
+
+
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_dropout_with_steps_of_each_example(implementation, small_blocks):
     rng = np.random.default_rng(2)
@@ -230,18 +250,26 @@ def test_a_query_that_sees_nothing(implementation):
     np.testing.assert_array_equal(grads[0][0, 0], 0)
 
 
-def test_merge_is_the_union():
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_merge_is_the_union(rate):
     """ACDiT's visibility: earlier clean blocks, and the own noisy one; with a query that sees neither."""
     n = 12
     step = np.arange(n) // 3
     q, clean, value, d_out, d_lse = inputs(3, 2, n, n, 2, 2, 8)
     noisy, noisy_value, *_ = inputs(4, 2, n, n, 2, 2, 8)
     clean_step = step + 1  # the first block of clean keys is hidden from the first queries
+    words = [draw_words(jax.random.key(i), (2, 2, n)) if rate else None for i in range(2)]
+    grown = (
+        [kept(w, m, rate) / (1 - rate) for w, m in zip(words, (n, n - 3))] if rate else [np.ones((1, 1, 1))]
+    )
+
+    attend = functools.partial(step_attention, return_lse=True, dropout=rate)
+    grown = np.concatenate(grown, axis=-1)
 
     def union(q, clean, noisy):
         parts = (
-            step_attention(q, clean, value, step, clean_step, return_lse=True),
-            step_attention(q, noisy[:, 3:], noisy_value[:, 3:], step, step[3:], window=0, return_lse=True),
+            attend(q, clean, value, step, clean_step, words=words[0]),
+            attend(q, noisy[:, 3:], noisy_value[:, 3:], step, step[3:], window=0, words=words[1]),
         )
         return merge(*zip(*parts))
 
@@ -256,11 +284,11 @@ def test_merge_is_the_union():
         return found, pull((d_out, d_lse))
 
     (out, lse), found = run(q, clean, noisy)
-    expected = dense(q, keys, values, seen)
+    expected = dense(q, keys, values, seen, grown=grown)
     np.testing.assert_allclose(out, expected[0], atol=1e-5)
     np.testing.assert_allclose(lse, expected[1], atol=1e-5)
     assert not seen[0].any() and (lse[:, 0] == -np.inf).all()
-    dq, dk, _ = dense(q, keys, values, seen, None, d_out, d_lse)
+    dq, dk, _ = dense(q, keys, values, seen, None, d_out, d_lse, grown)
     np.testing.assert_allclose(found[0], dq, atol=1e-5)
     np.testing.assert_allclose(jnp.concatenate([found[1], found[2][:, 3:]], axis=1), dk, atol=1e-5)
 
@@ -336,21 +364,34 @@ def test_no_matrix_of_all_pairs_is_kept():
         assert memory.temp_size_in_bytes < 4 * heads * n * n / 4
 
 
+def dropped(shape, rate):
+    """Options of dropout."""
+    words = draw_words(jax.random.key(0), (shape.batch, shape.heads, shape.slots)) if rate else None
+    return dict(dropout=rate, words=words)
+
+
 # The sort of traced steps takes the longer to compile the more there are.
 RANDOM = shapes.Shape(2, 4, 4, 64, shapes.random_orders(2, 512))
 
 
 @pytest.mark.parametrize(
-    "shape", [shapes.SHAPES["var_256"], shapes.SHAPES["causal_4096"], RANDOM], ids=["var", "causal", "random"]
+    "shape, rate",
+    [
+        (shapes.SHAPES["var_256"], 0.0),
+        (shapes.SHAPES["causal_4096"], 0.0),
+        (RANDOM, 0.0),
+        (shapes.SHAPES["mar"], 0.1),
+    ],
+    ids=["var", "causal", "random", "dropout"],
 )
-def test_compiles_for_tpu(shape, compile_for_tpu):
+def test_compiles_for_tpu(shape, rate, compile_for_tpu):
     """Forward and backward in bfloat16: three kernels, and no matrix of all pairs."""
     arrays = [jax.ShapeDtypeStruct(s, jnp.bfloat16) for s in shape.shapes]
     traced = shape.steps.ndim == 2
     steps = [jax.ShapeDtypeStruct(shape.steps.shape, jnp.int32)] if traced else []
 
     def run(q, k, v, steps=shape.steps):
-        return jnp.sum(step_attention(q, k, v, steps, steps).astype(jnp.float32))
+        return jnp.sum(step_attention(q, k, v, steps, steps, **dropped(shape, rate)).astype(jnp.float32))
 
     program = compile_for_tpu(jax.grad(run, (0, 1, 2)), *arrays, *steps)
     assert program.as_text().count('custom_call_target="tpu_custom_call"') == 3
@@ -359,13 +400,14 @@ def test_compiles_for_tpu(shape, compile_for_tpu):
 
 
 def test_lowers_for_cuda(lower_for_cuda):
-    for name in ("var_256", "random_1024"):
+    for name, rate in (("var_256", 0.0), ("random_1024", 0.0), ("mar", 0.1)):
         shape = shapes.SHAPES[name]
         arrays = [jax.ShapeDtypeStruct(s, jnp.bfloat16) for s in shape.shapes]
         steps = [jax.ShapeDtypeStruct(shape.steps.shape, jnp.int32)] if shape.steps.ndim == 2 else []
 
-        def run(q, k, v, steps=shape.steps):
-            return jnp.sum(step_attention(q, k, v, steps, steps).astype(jnp.float32))
+        def run(q, k, v, steps=shape.steps, shape=shape, rate=rate):
+            found = step_attention(q, k, v, steps, steps, **dropped(shape, rate))
+            return jnp.sum(found.astype(jnp.float32))
 
         assert lower_for_cuda(jax.grad(run, (0, 1, 2)), *arrays, *steps).count("triton") >= 3
 
@@ -409,5 +451,12 @@ def test_what_cannot_run_says_why():
     with pytest.raises(ValueError, match="'cudnn': expected bfloat16 or float16"):
         call(implementation="cudnn")
     half = (q.astype(jnp.bfloat16),) + (k[:, :, :1].astype(jnp.bfloat16),) * 2
+    words = jnp.zeros((1, 3, 3), jnp.int32)
+    with pytest.raises(ValueError, match=r"words: expected shape \(1, 3, 3\) for dropout 0.1, found None"):
+        call(dropout=0.1)
+    with pytest.raises(ValueError, match=r"words: expected none for dropout 0.0, found \(1, 3, 3\)"):
+        call(words=words)
+    with pytest.raises(ValueError, match="'cudnn' drops no weights"):
+        call(dropout=0.1, words=words, implementation="cudnn")
     with pytest.raises(ValueError, match="'cudnn': expected static steps"):
         step_attention(*half, np.arange(3), np.arange(2), implementation="cudnn")

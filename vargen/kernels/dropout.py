@@ -34,7 +34,8 @@ def drop(x, words, index, rate: float):
     bits = _mixed(words ^ _last(_mixed(index)))
     # Compared by the highest bits, into which the products carry all others; what would mix the low ones is left out.
     kept = bits >= np.int32(round(rate * 2**32) - 2**31)
-    return jnp.where(kept, x * (1.0 / (1.0 - rate)), 0.0).astype(x.dtype)
+    # No choice between x and zeros: autodiff puts those before a loop over layers, which then reads them in each.
+    return (x * (kept.astype(jnp.float32) * np.float32(1.0 / (1.0 - rate)))).astype(x.dtype)
 
 
 def _mixed(x):

@@ -72,8 +72,8 @@ def step_attention(
         not.
       steps_are_sorted: promises that both step vectors are non-decreasing, which saves traced ones a sort.
       implementation: None chooses when the program is lowered: the Pallas kernels on TPU ("tpu") and on CUDA
-        ("gpu"), "xla" elsewhere; for at most 16 queries "reference" (dense), on CUDA `few` but for dropout. By name also
-        "tpu_interpret" and "gpu_interpret" (the kernels' values on any platform, slowly), and "cudnn" (CUDA,
+        ("gpu"), "xla" elsewhere; for at most 16 queries "reference" (dense), on CUDA `few` without dropout. By name
+        also "tpu_interpret" and "gpu_interpret" (the kernels' values on any platform, slowly), and "cudnn" (CUDA,
         bfloat16 or float16, static steps that come to full, padded or causal attention, no log-sum-exp or dropout).
 
     Returns:
@@ -104,7 +104,7 @@ def step_attention(
         if return_lse:
             raise ValueError(f"{NAME}: implementation 'cudnn' returns no log-sum-exp")
         if dropout:
-            raise ValueError(f"{NAME}: implementation 'cudnn' has other dropout")
+            raise ValueError(f"{NAME}: implementation 'cudnn' drops no weights")
         return arrange(cudnn.attend(q, k, v, s.low, s.high, scale=scale), s.q_order, back=True)
     fixed = _Fixed(s.low, s.high) if s.static else None
     low, high = (None, None) if s.static else (s.low, s.high)
