@@ -21,7 +21,7 @@ def draw_words(key, shape) -> jax.Array:
 
 
 def drop(x, words, index, rate: float):
-    """Zeros at a rate, all others grow by 1 / (1 - rate); x as it is where words are None.
+    """Zeros at a rate, all others grow by 1 / (1 - rate).
 
     Args:
       x: float [...].
@@ -29,8 +29,6 @@ def drop(x, words, index, rate: float):
       index: int32, the number's place in its row; broadcasts with x, and is hashed in its own shape.
       rate: in [0, 1).
     """
-    if words is None:
-        return x
     bits = _mixed(words ^ _last(_mixed(index)))
     # Compared by the highest bits, into which the products carry all others; what would mix the low ones is left out.
     kept = bits >= np.int32(round(rate * 2**32) - 2**31)
