@@ -116,30 +116,6 @@ def test_the_last_level_says_how_long_the_axes_are():
     np.testing.assert_array_equal(found, half_angles(coords, 8, Grid(((64, 64),))))
 
 
-RATE = 0.3
-
-
-def test_dropout_of_weights_is_of_training_alone():
-    """Elsewhere the very same numbers; in training others, around them."""
-    case = CASES["raster"]
-    with_, without = (make(Attention, case, heads=2, weight_dropout=r) for r in (RATE, 0.0))
-    params, x = init(with_, case)
-    np.testing.assert_array_equal(
-        parallel(with_, params, x, case.layout), parallel(without, params, x, case.layout)
-    )
-
-    @jax.jit
-    def trained(keys):
-        one = lambda k: with_.apply({"params": params}, x, case.layout, None, True, rngs={"dropout": k})[0]  # noqa: E731
-        return jax.vmap(one)(keys)
-
-    many = trained(jax.random.split(jax.random.key(0), 4000))
-    error = np.std(many, axis=0) / np.sqrt(len(many))
-    difference = np.mean(many, axis=0) - parallel(without, params, x, case.layout)
-    assert np.all(np.abs(difference) < 5 * error + 1e-5)
-    assert np.std(many, axis=0).mean() > 0.05
-
-
 CLEAN, NOISY = np.repeat(np.arange(3), 2), np.repeat(np.arange(3), 2)
 # Skip-causal (ACDiT): clean rows see clean ones of their own and earlier blocks, noisy rows clean ones of earlier
 # blocks and noisy ones of their own.
@@ -152,6 +128,28 @@ SKIP_CAUSAL = Layout(
     ),
 )
 UNSORTED = Layout(np.array([3, 0, 2, 0, 1, 2]), np.zeros((6, 2), np.int32))
+RATE = 0.3
+
+
+@pytest.mark.parametrize("layout", [CASES["raster"].layout, SKIP_CAUSAL], ids=["raster", "skip_causal"])
+def test_dropout_of_weights_is_of_training_alone(layout):
+    """Elsewhere the very same numbers; in training others, around them: of unions as well."""
+    case = CASES["raster"]
+    with_, without = (make(Attention, case, heads=2, weight_dropout=r) for r in (RATE, 0.0))
+    params, _ = init(with_, case)
+    x = jax.random.normal(jax.random.key(1), (2, len(layout.times), 8))
+    np.testing.assert_array_equal(parallel(with_, params, x, layout), parallel(without, params, x, layout))
+
+    @jax.jit
+    def trained(keys):
+        one = lambda k: with_.apply({"params": params}, x, layout, None, True, rngs={"dropout": k})[0]  # noqa: E731
+        return jax.vmap(one)(keys)
+
+    many = trained(jax.random.split(jax.random.key(0), 4000))
+    error = np.std(many, axis=0) / np.sqrt(len(many))
+    difference = np.mean(many, axis=0) - parallel(without, params, x, layout)
+    assert np.all(np.abs(difference) < 5 * error + 1e-5)
+    assert np.std(many, axis=0).mean() > 0.05
 
 
 def _seen(layout):
