@@ -12,11 +12,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.ad_checkpoint import checkpoint_name
+
+from vargen.kernels.dropout import draw_words, drop
 
 Dtype = Any
 SCALE = "kernel_scale"  # beside a kernel of 8 bits: what each of its outputs is multiplied by
-MASK = "dropout"  # what masks are called by, for what decides what is kept for a backward pass
 KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
@@ -176,7 +176,7 @@ def _normalized(x, own, scale, shift, kind: str, eps: float):
 
 
 class Dropout(nn.Module):
-    """Zeros at a rate, all others grow by 1 / (1 - rate); as `nn.Dropout`, whose mask can't be kept by its name."""
+    """`drop` in training (with the rng "dropout"), of which nothing is kept for the backward pass but the words."""
 
     rate: float
 
@@ -184,8 +184,12 @@ class Dropout(nn.Module):
     def __call__(self, x, train: bool):
         if not train or not self.rate:
             return x
-        kept = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, x.shape)
-        return jax.lax.select(checkpoint_name(kept, MASK), x / (1.0 - self.rate), jnp.zeros_like(x))
+        return _dropped(x, draw_words(self.make_rng("dropout"), (*x.shape[:-1], 1)), self.rate)
+
+
+@functools.partial(keeps_inputs, static_argnums=(2,))
+def _dropped(x, words, rate: float):
+    return drop(x, words, np.arange(x.shape[-1], dtype=np.int32), rate)
 
 
 class Mlp(nn.Module):

@@ -13,20 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.kernels import dispatch
-from vargen.layers import MASK
 from vargen.layout import Layout, Memory
 from vargen.mixers.block import GATES_AND_SCALES, MODULATIONS, Block, FinalNorm, RoundModulation
 from vargen.mixers.rollback import rollback
 
 # What of a block is computed again in the backward pass: nothing but what `keeps_inputs` marks; all but what products
-# and kernels gave, and dropout's masks; all.
+# and kernels gave; all.
 REMAT: dict[str, Callable] = dict(
     none=lambda body, **_: body,
     products=functools.partial(
         jax.checkpoint,
         policy=jax.checkpoint_policies.save_from_both_policies(
             jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-            jax.checkpoint_policies.save_only_these_names(dispatch.KEPT, MASK),
+            jax.checkpoint_policies.save_only_these_names(dispatch.KEPT),
         ),
     ),
     blocks=jax.checkpoint,

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from vargen import kernels, sharding
+from vargen.kernels.dropout import draw_words
 from vargen.mixers import primitives
 
 ROWS = P(("fsdp", "data"), None, "tensor", None)
@@ -25,6 +26,11 @@ def cases():
     of_example = jnp.asarray(np.stack([rng.permutation(18) for _ in range(4)]))
     attend = functools.partial(kernels.step_attention, q_step=STEPS, k_step=STEPS)
     yield "static steps", attend, rows, [ROWS] * 3
+    words = draw_words(jax.random.key(0), (4, 4, 18))
+    drop = lambda q, k, v, words, implementation: kernels.step_attention(  # noqa: E731
+        q, k, v, STEPS, STEPS, dropout=0.3, words=words, implementation=implementation
+    )
+    yield "dropout", drop, [*rows, words], [ROWS] * 3 + [P(("fsdp", "data"), "tensor", None)]
     attend = lambda q, k, v, s, implementation: kernels.step_attention(  # noqa: E731
         q, k, v, s, s, implementation=implementation
     )
@@ -75,6 +81,16 @@ def main():
                 f"mixers, {groups} key heads",
                 functools.partial(run, kernels.step_attention),
                 functools.partial(run, primitives.step_attention),
+                [q, k[:, :, :groups], v[:, :, :groups]],
+            )
+            key = jax.random.key(0)
+            words = draw_words(key, (4, 4, 18))
+            compare(
+                f"mixers, dropout, {groups} key heads",
+                lambda q, k, v, w=words: kernels.step_attention(q, k, v, STEPS, STEPS, dropout=0.3, words=w),
+                lambda q, k, v, key=key: primitives.step_attention(
+                    q, k, v, STEPS, STEPS, dropout=0.3, key=key
+                ),
                 [q, k[:, :, :groups], v[:, :, :groups]],
             )
         decay = -jnp.abs(q[..., 0])

@@ -19,5 +19,5 @@ def test_eight_devices_equal_one():
     )
     assert run.returncode == 0, run.stderr[-2000:]
     errors = json.loads(run.stdout.strip().splitlines()[-1])
-    assert len(errors) == 17
+    assert len(errors) == 22
     assert max(errors.values()) < 2e-5, errors

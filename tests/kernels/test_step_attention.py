@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vargen.kernels import dispatch
+from vargen.kernels.dropout import draw_words, drop
 from vargen.kernels.step_attention import call as core
 from vargen.kernels.step_attention import merge, shapes, step_attention, xla
 from vargen.kernels.step_attention.spans import edges, spans, visits
@@ -27,8 +28,24 @@ def see(q_step, k_step, strict=False, window=None):
     return seen if window is None else seen & (k >= q - window)
 
 
-def dense(q, k, v, seen, scale=None, d_out=None, d_lse=None):
-    """The definition in float64 NumPy: output and log-sum-exp, and with cotangents the gradients of q, k, v."""
+def kept(words, keys, rate):
+    """Which weights stay, bool [..., N, keys], of a word for each query: the hash in unsigned NumPy."""
+
+    def mixed(x):
+        x = (x ^ (x >> 16)) * np.uint32(0x21F0AAAD)
+        x = (x ^ (x >> 15)) * np.uint32(0xD35A2D97)
+        return x
+
+    index = mixed(np.arange(keys, dtype=np.uint32))
+    bits = mixed(np.asarray(words).astype(np.uint32)[..., None] ^ index ^ (index >> 15))
+    return (bits ^ np.uint32(2**31)) >= rate * 2**32
+
+
+def dense(q, k, v, seen, scale=None, d_out=None, d_lse=None, grown=1.0):
+    """The definition in float64 NumPy: output and log-sum-exp, and with cotangents the gradients of q, k, v.
+
+    `grown` [B, H, N, M]: what the weights are multiplied by after the softmax.
+    """
     q, k, v = (np.asarray(x, np.float64).swapaxes(1, 2) for x in (q, k, v))
     repeat = q.shape[1] // k.shape[1]
     k, v = np.repeat(k, repeat, axis=1), np.repeat(v, repeat, axis=1)
@@ -39,13 +56,14 @@ def dense(q, k, v, seen, scale=None, d_out=None, d_lse=None):
     with np.errstate(divide="ignore"):
         lse = np.log(total[..., 0])
     weights = weights / np.where(total > 0, total, 1.0)
-    out = weights @ v
+    out = weights * grown @ v
     if d_out is None:
         return out.swapaxes(1, 2), lse.swapaxes(1, 2)
     d_out, d_lse = (np.asarray(x, np.float64).swapaxes(1, 2) for x in (d_out, d_lse))
-    d_weights = d_out @ v.swapaxes(-1, -2)
+    d_weights = d_out @ v.swapaxes(-1, -2) * grown
     d_logits = weights * (d_weights - (d_out * out).sum(-1, keepdims=True) + d_lse[..., None])
-    grads = scale * d_logits @ k, scale * d_logits.swapaxes(-1, -2) @ q, weights.swapaxes(-1, -2) @ d_out
+    grads = scale * d_logits @ k, scale * d_logits.swapaxes(-1, -2) @ q
+    grads += ((weights * grown).swapaxes(-1, -2) @ d_out,)
     fold = lambda x: x.reshape(x.shape[0], -1, repeat, *x.shape[2:]).sum(2)  # noqa: E731
     return tuple(x.swapaxes(1, 2) for x in (grads[0], fold(grads[1]), fold(grads[2])))
 
@@ -63,6 +81,10 @@ def check(q_step, k_step, implementation, *, batch=2, heads=2, groups=1, dim=16,
     q, k, v, d_out, d_lse = inputs(0, batch, n, m, heads, groups, dim, options.pop("dtype", jnp.float32))
     seen = see(q_step, k_step, options.get("strict", False), options.get("window"))
     d_lse = jnp.where(seen.any(-1)[..., None], d_lse, 0.0)
+    grown = 1.0
+    if rate := options.get("dropout"):
+        options["words"] = draw_words(jax.random.key(1), (batch, heads, n))
+        grown = by_steps(kept(options["words"], m, rate), q_step, k_step) / (1 - rate)
 
     @jax.jit
     def run(q, k, v):
@@ -79,7 +101,7 @@ def check(q_step, k_step, implementation, *, batch=2, heads=2, groups=1, dim=16,
 
     out, lse, grads = run(q, k, v)
     scale = options.get("scale")
-    expected_out, expected_lse = dense(q, k, v, seen, scale)
+    expected_out, expected_lse = dense(q, k, v, seen, scale, grown=grown)
     close = lambda a, b: np.testing.assert_allclose(  # noqa: E731
         np.asarray(a, np.float64),
         b,
@@ -89,8 +111,17 @@ def check(q_step, k_step, implementation, *, batch=2, heads=2, groups=1, dim=16,
     assert out.dtype == v.dtype and lse.dtype == jnp.float32
     close(out, expected_out)
     close(lse, expected_lse)
-    for found, wanted in zip(grads, dense(q, k, v, seen, scale, d_out, d_lse), strict=True):
+    for found, wanted in zip(grads, dense(q, k, v, seen, scale, d_out, d_lse, grown), strict=True):
         close(found, wanted)
+
+
+def by_steps(x, q_step, k_step):
+    """x [B, H, N, M] of queries and keys as sorted by step, brought to where they came."""
+    rows, keys = (np.argsort(np.atleast_2d(s), axis=-1, kind="stable") for s in (q_step, k_step))
+    found = np.empty(x.shape)
+    for b in range(len(x)):
+        found[b][:, rows[b % len(rows)][:, None], keys[b % len(keys)]] = x[b]
+    return found
 
 
 CASES = {
@@ -116,6 +147,41 @@ def test_steps_of_each_example(implementation, small_blocks):
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("name", CASES)
+def test_dropout(name, implementation, small_blocks):
+    """The same weights by every implementation, forward and backward."""
+    check(implementation=implementation, dropout=0.3, **CASES[name])
+
+
+def test_what_is_dropped():
+    """At its rate, and as if drawn: neighbours in every direction together as often as any two."""
+    rate, n = 0.1, 64
+    words = np.asarray(draw_words(jax.random.key(0), (16, 8, n)))
+    gone = ~kept(words, n, rate)
+    values = jnp.ones((16, 8, n, n))
+    found = np.asarray(drop(values, jnp.asarray(words)[..., None], np.arange(n, dtype=np.int32), rate))
+    np.testing.assert_array_equal(found == 0, gone)
+    np.testing.assert_allclose(found[~gone], 1 / (1 - rate), rtol=1e-6)
+    deviation = np.sqrt(rate * (1 - rate))
+    centred = (gone - rate) / deviation  # of mean 0 and variance 1, and so are products of independent ones
+    wanted = [centred, *(centred * np.roll(centred, 1 << k, axis) for axis in range(4) for k in range(3))]
+    wanted += [centred * np.roll(centred, 1, 3) * np.roll(centred, 2, 3), centred[:, :4] * centred[:, 4:]]
+    for x in wanted:
+        assert abs(x.mean()) < 4.5 / np.sqrt(x.size)  # standard deviations
+    for axis in (2, 3):  # how many of a row, of a column
+        counts = gone.sum(axis)
+        assert abs(counts.var() / (n * rate * (1 - rate)) - 1) < 4.5 * np.sqrt(2 / counts.size)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_dropout_with_steps_of_each_example(implementation, small_blocks):
+    rng = np.random.default_rng(2)
+    steps = jnp.asarray(np.stack([rng.permutation(37), rng.permutation(37) // 4]))
+    check(steps, steps, implementation, strict=True, window=3, dropout=0.3)
+    check(steps, steps, implementation, groups=2, dropout=0.3, dtype=jnp.bfloat16, tolerance=2e-2)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_bfloat16(implementation):
     """Rounding of inputs is shared; weights, outputs and gradients are rounded to 8 bits: 2e-2 of the largest."""
     check(LEVELS, LEVELS, implementation, dtype=jnp.bfloat16, tolerance=2e-2)
@@ -134,6 +200,7 @@ def test_many_blocks(implementation):
     check(steps, steps, implementation, batch=1, groups=2)
     traced = jnp.asarray(np.random.default_rng(1).permutation(steps))
     check(traced, traced, implementation, batch=1, groups=2)
+    check(steps, steps, implementation, batch=1, dropout=0.1)
 
 
 @examples(5)
@@ -183,18 +250,26 @@ def test_a_query_that_sees_nothing(implementation):
     np.testing.assert_array_equal(grads[0][0, 0], 0)
 
 
-def test_merge_is_the_union():
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_merge_is_the_union(rate):
     """ACDiT's visibility: earlier clean blocks, and the own noisy one; with a query that sees neither."""
     n = 12
     step = np.arange(n) // 3
     q, clean, value, d_out, d_lse = inputs(3, 2, n, n, 2, 2, 8)
     noisy, noisy_value, *_ = inputs(4, 2, n, n, 2, 2, 8)
     clean_step = step + 1  # the first block of clean keys is hidden from the first queries
+    words = [draw_words(jax.random.key(i), (2, 2, n)) if rate else None for i in range(2)]
+    grown = (
+        [kept(w, m, rate) / (1 - rate) for w, m in zip(words, (n, n - 3))] if rate else [np.ones((1, 1, 1))]
+    )
+
+    attend = functools.partial(step_attention, return_lse=True, dropout=rate)
+    grown = np.concatenate(grown, axis=-1)
 
     def union(q, clean, noisy):
         parts = (
-            step_attention(q, clean, value, step, clean_step, return_lse=True),
-            step_attention(q, noisy[:, 3:], noisy_value[:, 3:], step, step[3:], window=0, return_lse=True),
+            attend(q, clean, value, step, clean_step, words=words[0]),
+            attend(q, noisy[:, 3:], noisy_value[:, 3:], step, step[3:], window=0, words=words[1]),
         )
         return merge(*zip(*parts))
 
@@ -209,11 +284,11 @@ def test_merge_is_the_union():
         return found, pull((d_out, d_lse))
 
     (out, lse), found = run(q, clean, noisy)
-    expected = dense(q, keys, values, seen)
+    expected = dense(q, keys, values, seen, grown=grown)
     np.testing.assert_allclose(out, expected[0], atol=1e-5)
     np.testing.assert_allclose(lse, expected[1], atol=1e-5)
     assert not seen[0].any() and (lse[:, 0] == -np.inf).all()
-    dq, dk, _ = dense(q, keys, values, seen, None, d_out, d_lse)
+    dq, dk, _ = dense(q, keys, values, seen, None, d_out, d_lse, grown)
     np.testing.assert_allclose(found[0], dq, atol=1e-5)
     np.testing.assert_allclose(jnp.concatenate([found[1], found[2][:, 3:]], axis=1), dk, atol=1e-5)
 
@@ -289,21 +364,34 @@ def test_no_matrix_of_all_pairs_is_kept():
         assert memory.temp_size_in_bytes < 4 * heads * n * n / 4
 
 
+def dropped(shape, rate):
+    """Options of dropout."""
+    words = draw_words(jax.random.key(0), (shape.batch, shape.heads, shape.slots)) if rate else None
+    return dict(dropout=rate, words=words)
+
+
 # The sort of traced steps takes the longer to compile the more there are.
 RANDOM = shapes.Shape(2, 4, 4, 64, shapes.random_orders(2, 512))
 
 
 @pytest.mark.parametrize(
-    "shape", [shapes.SHAPES["var_256"], shapes.SHAPES["causal_4096"], RANDOM], ids=["var", "causal", "random"]
+    "shape, rate",
+    [
+        (shapes.SHAPES["var_256"], 0.0),
+        (shapes.SHAPES["causal_4096"], 0.0),
+        (RANDOM, 0.0),
+        (shapes.SHAPES["mar"], 0.1),
+    ],
+    ids=["var", "causal", "random", "dropout"],
 )
-def test_compiles_for_tpu(shape, compile_for_tpu):
+def test_compiles_for_tpu(shape, rate, compile_for_tpu):
     """Forward and backward in bfloat16: three kernels, and no matrix of all pairs."""
     arrays = [jax.ShapeDtypeStruct(s, jnp.bfloat16) for s in shape.shapes]
     traced = shape.steps.ndim == 2
     steps = [jax.ShapeDtypeStruct(shape.steps.shape, jnp.int32)] if traced else []
 
     def run(q, k, v, steps=shape.steps):
-        return jnp.sum(step_attention(q, k, v, steps, steps).astype(jnp.float32))
+        return jnp.sum(step_attention(q, k, v, steps, steps, **dropped(shape, rate)).astype(jnp.float32))
 
     program = compile_for_tpu(jax.grad(run, (0, 1, 2)), *arrays, *steps)
     assert program.as_text().count('custom_call_target="tpu_custom_call"') == 3
@@ -312,13 +400,14 @@ def test_compiles_for_tpu(shape, compile_for_tpu):
 
 
 def test_lowers_for_cuda(lower_for_cuda):
-    for name in ("var_256", "random_1024"):
+    for name, rate in (("var_256", 0.0), ("random_1024", 0.0), ("mar", 0.1)):
         shape = shapes.SHAPES[name]
         arrays = [jax.ShapeDtypeStruct(s, jnp.bfloat16) for s in shape.shapes]
         steps = [jax.ShapeDtypeStruct(shape.steps.shape, jnp.int32)] if shape.steps.ndim == 2 else []
 
-        def run(q, k, v, steps=shape.steps):
-            return jnp.sum(step_attention(q, k, v, steps, steps).astype(jnp.float32))
+        def run(q, k, v, steps=shape.steps, shape=shape, rate=rate):
+            found = step_attention(q, k, v, steps, steps, **dropped(shape, rate))
+            return jnp.sum(found.astype(jnp.float32))
 
         assert lower_for_cuda(jax.grad(run, (0, 1, 2)), *arrays, *steps).count("triton") >= 3
 
@@ -362,5 +451,12 @@ def test_what_cannot_run_says_why():
     with pytest.raises(ValueError, match="'cudnn': expected bfloat16 or float16"):
         call(implementation="cudnn")
     half = (q.astype(jnp.bfloat16),) + (k[:, :, :1].astype(jnp.bfloat16),) * 2
+    words = jnp.zeros((1, 3, 3), jnp.int32)
+    with pytest.raises(ValueError, match=r"words: expected shape \(1, 3, 3\) for dropout 0.1, found None"):
+        call(dropout=0.1)
+    with pytest.raises(ValueError, match=r"words: expected none for dropout 0.0, found \(1, 3, 3\)"):
+        call(words=words)
+    with pytest.raises(ValueError, match="'cudnn' drops no weights"):
+        call(dropout=0.1, words=words, implementation="cudnn")
     with pytest.raises(ValueError, match="'cudnn': expected static steps"):
         step_attention(*half, np.arange(3), np.arange(2), implementation="cudnn")

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 
 from vargen import static
-from vargen.kernels.step_attention.reference import product
 from vargen.layers import Dense, Dropout, Norm, keeps_inputs, logical
 from vargen.layout import Layout, View
 from vargen.limits import COUNT, EPS, RATE, SIZE, Above, AtLeast, Between, OneOf, check_heads
@@ -45,7 +44,7 @@ class Attention(nn.Module):
       kernel_init, out_init: kernel initialisers.
       in_gain: factor on the initial projections in; sqrt(1/2) is Xavier's rule for one matrix of all three (timm's).
       dropout: rate on the result.
-      weight_dropout: rate on the attention weights in training, which are then held whole (see `dropped`).
+      weight_dropout: rate on the attention weights in training.
       dtype: compute dtype.
     """
 
@@ -181,9 +180,8 @@ class Attention(nn.Module):
         return Dropout(self.dropout)(y, train), cache
 
     def _attend(self, q, k, v, views, scale, key):
-        """The attention over a union of visibilities; with a key its weights are dropped."""
-        if key is not None:
-            return dropped(q, k, v, views, key, rate=self.weight_dropout, scale=scale)
+        """The attention over a union of visibilities; with a key its weights are dropped, in each by other bits."""
+        keys = [None] * len(views) if key is None else jax.random.split(key, len(views))
         found = [
             step_attention(
                 q,
@@ -195,51 +193,15 @@ class Attention(nn.Module):
                 scale=scale,
                 return_lse=len(views) > 1,
                 steps_are_sorted=_sorted(view),
+                dropout=0.0 if key is None else self.weight_dropout,
+                key=one,
             )
-            for view in views
+            for view, one in zip(views, keys, strict=True)
         ]
         return found[0] if len(views) == 1 else merge(*zip(*found, strict=True))[0]
 
     def _init_in(self, key, shape, dtype=jnp.float32):
         return self.in_gain * self.kernel_init(key, shape, dtype)
-
-
-def dropped(q, k, v, views, key, *, rate: float, scale: float):
-    """`step_attention` with dropout on the weights after the softmax, dense.
-
-    No kernel: the weights [B, H, N, M] of one layer are held in float32, a few times over, and made anew in the
-    backward pass. For 64 images, 16 heads and MAR's 320 rows they take 0.4 GiB.
-
-    Args:
-      q: [B, N, H, D].
-      k, v: [B, M, G, D], H a multiple of G.
-      views: which keys a query sees: the union of these.
-      key: PRNG key.
-      rate: with which a weight is dropped; the others grow by 1 / (1 - rate).
-      scale: as of `step_attention`.
-
-    Returns:
-      [B, N, H, D] in v's dtype; zeros for a query that sees nothing.
-    """
-    (batch, n, heads, dim), groups = q.shape, k.shape[2]
-    seen = False
-    for view in views:
-        q_time, k_time = (jnp.atleast_2d(t) for t in (view.times, view.key_times))
-        apart = q_time[:, None, None, :, None] - k_time[:, None, None, None, :]
-        seen = seen | (apart >= 0 if view.window is None else (apart >= 0) & (apart <= view.window))
-
-    @jax.checkpoint
-    def attend(q, k, v, key):
-        logits = scale * product("bngrd,bmgd->bgrnm", q.reshape(batch, n, groups, -1, dim), k)
-        logits = jnp.where(seen, logits, -jnp.inf)
-        peak = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
-        weights = jnp.exp(logits - jnp.where(jnp.isfinite(peak), peak, 0.0))
-        total = jnp.sum(weights, axis=-1, keepdims=True)
-        weights = weights / (jnp.where(total > 0, total, 1.0) * (1.0 - rate))
-        kept = jax.random.bernoulli(key, 1.0 - rate, weights.shape)
-        return product("bgrnm,bmgd->bngrd", jnp.where(kept, weights, 0.0).astype(v.dtype), v)
-
-    return attend(q, k, v, key).reshape(batch, n, heads, dim).astype(v.dtype)
 
 
 @keeps_inputs

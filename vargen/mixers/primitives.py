@@ -9,16 +9,26 @@ import functools
 
 from vargen import kernels, sharding, static
 from vargen.kernels import merge as merge
+from vargen.kernels.dropout import draw_words
 
 ROWS = ("batch", None, "heads", None)
 
 
-def step_attention(q, k, v, q_step, k_step, **options):
-    """`kernels.step_attention`, split by examples, and by heads where the key heads can be."""
+def step_attention(q, k, v, q_step, k_step, *, dropout: float = 0.0, key=None, **options):
+    """`kernels.step_attention`, split by examples, and by heads where the key heads can be; `key` is dropout's."""
     rows = _rows(k)
     out = (rows, rows[:3]) if options.get("return_lse") else rows
-    run = functools.partial(kernels.step_attention, **options)
-    return _with_steps(run, (q, k, v), [rows] * 3, (q_step, k_step), out)
+    arrays, names = (q, k, v), [rows] * 3
+    if key is not None:
+        # Drawn for all at once: a device drops what one alone would.
+        arrays += (draw_words(key, (q.shape[0], q.shape[2], q.shape[1])),)
+        names.append((rows[0], rows[2], None))
+
+    def run(q, k, v, *rest):
+        drop = dict(dropout=dropout, words=rest[0]) if key is not None else {}
+        return kernels.step_attention(q, k, v, *rest[-2:], **drop, **options)
+
+    return _with_steps(run, arrays, names, (q_step, k_step), out)
 
 
 def cached_attention(q, k, v, cache, start, q_step, k_step, **options):

@@ -43,6 +43,8 @@ def step_attention(
     strict: bool = False,
     window: int | None = None,
     scale: float | None = None,
+    dropout: float = 0.0,
+    words=None,
     return_lse: bool = False,
     steps_are_sorted: bool = False,
     implementation: str | None = None,
@@ -62,12 +64,17 @@ def step_attention(
       strict: a query sees earlier steps only (`<`).
       window: a query sees no key more than this many steps before it.
       scale: factor on the logits, 1/sqrt(D) by default.
-      return_lse: also return the log-sum-exp of the scaled logits that a query sees, for `merge`.
+      dropout: rate with which a weight is zeroed after the softmax; the others grow by 1 / (1 - dropout). Every
+        implementation drops the same ones.
+      words: int32 [B, H, N], of `draw_words`, where weights are dropped: a random one for each query, the
+        queries and the keys numbered as sorted by step.
+      return_lse: also return the log-sum-exp of the scaled logits that a query sees, for `merge`: of all, dropped or
+        not.
       steps_are_sorted: promises that both step vectors are non-decreasing, which saves traced ones a sort.
       implementation: None chooses when the program is lowered: the Pallas kernels on TPU ("tpu") and on CUDA
-        ("gpu"), "xla" elsewhere; for at most 16 queries "reference" (dense), on CUDA `few`. By name also
-        "tpu_interpret" and "gpu_interpret" (the kernels' values on any platform, slowly), and "cudnn" (CUDA,
-        bfloat16 or float16, static steps that come to full, padded or causal attention, no log-sum-exp).
+        ("gpu"), "xla" elsewhere; for at most 16 queries "reference" (dense), on CUDA `few` without dropout. By name
+        also "tpu_interpret" and "gpu_interpret" (the kernels' values on any platform, slowly), and "cudnn" (CUDA,
+        bfloat16 or float16, static steps that come to full, padded or causal attention, no log-sum-exp or dropout).
 
     Returns:
       [B, N, H, D] in v's dtype (logits, softmax and sums in float32); zeros for a query that sees nothing.
@@ -85,6 +92,10 @@ def step_attention(
             raise ValueError(
                 f"{NAME}: {name}: expected shape {(wanted,)} or {(batch, wanted)}, found {step.shape}"
             )
+    if (words is not None) != (dropout > 0) or (dropout and words.shape != (batch, heads, n)):
+        found = None if words is None else words.shape
+        expected = f"shape {(batch, heads, n)}" if dropout else "none"
+        raise ValueError(f"{NAME}: words: expected {expected} for dropout {dropout}, found {found}")
     dispatch.check(NAME, implementation, {**FORWARD, "cudnn": None})
     scale = dim**-0.5 if scale is None else scale
     s = spans(q_step, k_step, strict=strict, window=window, sorted_already=steps_are_sorted)
@@ -92,12 +103,14 @@ def step_attention(
     if implementation == "cudnn":
         if return_lse:
             raise ValueError(f"{NAME}: implementation 'cudnn' returns no log-sum-exp")
+        if dropout:
+            raise ValueError(f"{NAME}: implementation 'cudnn' drops no weights")
         return arrange(cudnn.attend(q, k, v, s.low, s.high, scale=scale), s.q_order, back=True)
     fixed = _Fixed(s.low, s.high) if s.static else None
     low, high = (None, None) if s.static else (s.low, s.high)
     seen = int(np.mean(np.sum(np.maximum(s.high - s.low, 0), axis=-1))) if s.static else n * m
     with jax.named_scope(PAIRS.format(seen)):
-        out, lse = _attend(q, k, v, low, high, fixed, scale, implementation)
+        out, lse = _attend(q, k, v, low, high, words, fixed, scale, dropout, implementation)
     out = arrange(out, s.q_order, back=True)
     return (out, arrange(lse.swapaxes(1, 2), s.q_order, back=True)) if return_lse else out
 
@@ -140,39 +153,49 @@ class _Fixed:
         return hash(self._key)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
-def _attend(q, k, v, low, high, fixed, scale, implementation):
-    return _run("forward", (q, k, v), low, high, fixed, scale, implementation)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8, 9))
+def _attend(q, k, v, low, high, words, fixed, scale, dropout, implementation):
+    return _run("forward", (q, k, v), low, high, words, fixed, scale, dropout, implementation)
 
 
-def _forward(q, k, v, low, high, fixed, scale, implementation):
-    found = _attend(q, k, v, low, high, fixed, scale, implementation)
+def _forward(q, k, v, low, high, words, fixed, scale, dropout, implementation):
+    found = _attend(q, k, v, low, high, words, fixed, scale, dropout, implementation)
     out, lse = (checkpoint_name(x, dispatch.KEPT) for x in found)
-    return (out, lse), (q, k, v, out, lse, low, high)
+    return (out, lse), (q, k, v, out, lse, low, high, words)
 
 
-def _backward(fixed, scale, implementation, saved, grads):
-    *arrays, low, high = saved
+def _backward(fixed, scale, dropout, implementation, saved, grads):
+    *arrays, low, high, words = saved
     d_out, d_lse = grads
     # A query that sees nothing has a constant -inf, whatever asks for its gradient.
     d_lse = jnp.where(jnp.isfinite(arrays[4]), d_lse, 0.0)
-    return *_run("backward", (*arrays, d_out, d_lse), low, high, fixed, scale, implementation), None, None
+    found = _run("backward", (*arrays, d_out, d_lse), low, high, words, fixed, scale, dropout, implementation)
+    return *found, None, None, None
 
 
 _attend.defvjp(_forward, _backward)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))  # layers that are alike are traced once
-def _run(direction, arrays, low, high, fixed, scale, implementation):
+@functools.partial(jax.jit, static_argnums=(0, 5, 6, 7, 8))  # layers that are alike are traced once
+def _run(direction, arrays, low, high, words, fixed, scale, dropout, implementation):
     table = {"forward": FORWARD, "backward": BACKWARD}[direction]
     if implementation is None and arrays[0].shape[1] <= FEW:
         table = {"forward": FORWARD_FEW, "backward": BACKWARD_FEW}[direction]
+        table = {"xla": table["xla"]} if dropout else table
+    options = dict(scale=scale)
+    if dropout:
+        arrays, options = (words, *arrays), dict(scale=scale, dropout=dropout)
+        table = {name: functools.partial(_words_last, f) for name, f in table.items()}
     if fixed is None:
-        known = {name: functools.partial(f, scale=scale) for name, f in table.items()}
+        known = {name: functools.partial(f, **options) for name, f in table.items()}
         return dispatch.run(NAME, implementation, known, *arrays, low, high)
-    known = {name: functools.partial(_with, f, fixed, scale) for name, f in table.items()}
+    known = {name: functools.partial(_with, f, fixed, **options) for name, f in table.items()}
     return dispatch.run(NAME, implementation, known, *arrays)
 
 
-def _with(function, fixed, scale, *arrays):
-    return function(*arrays, fixed.low, fixed.high, scale=scale)
+def _with(function, fixed, *arrays, **options):
+    return function(*arrays, fixed.low, fixed.high, **options)
+
+
+def _words_last(function, words, *arrays, **options):
+    return function(*arrays, words, **options)

@@ -16,6 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from vargen.kernels import static
+from vargen.kernels.dropout import drop
 from vargen.kernels.step_attention.spans import edges
 
 LOG2_E = 1.4426950408889634  # the hardware's exponential has base 2
@@ -33,41 +34,62 @@ BLOCKS = {
 }
 
 
-def attend(q, k, v, low, high, *, scale: float, interpret: bool = False):
+def attend(q, k, v, low, high, words=None, *, scale: float, dropout: float = 0.0, interpret: bool = False):
     """As `reference.attend`."""
     batch, n, heads, dim = q.shape
     plan = _Plan("forward", low, high, q, k, interpret)
     out, lse = plan.call(
-        functools.partial(_forward_kernel, scale=scale, k_block=plan.k_block),
+        functools.partial(_forward_kernel, scale=scale, dropout=dropout, k_block=plan.k_block),
         grid=(batch, heads, plan.q_blocks),
         in_specs=[
             plan.query_edges(),
             plan.query_spans(),
             plan.queries(),
             *[plan.all_keys()] * 2,
+            *[plan.stats()] * (words is not None),
         ],
         out_specs=[plan.queries(), plan.stats()],
         out_shape=[
             jax.ShapeDtypeStruct((batch, plan.n, heads, plan.dim), v.dtype),
             jax.ShapeDtypeStruct((batch, heads, plan.n), jnp.float32),
         ],
-    )(plan.edges(of_keys=False), plan.bounds, plan.pad_q(q), plan.pad_k(k), plan.pad_k(v))
+    )(
+        *(plan.edges(of_keys=False), plan.bounds, plan.pad_q(q), plan.pad_k(k), plan.pad_k(v)),
+        *plan.pad_stats(words),
+    )
     return out[:, :n, :, :dim], lse[..., :n]
 
 
-def backward(q, k, v, out, lse, d_out, d_lse, low, high, *, scale: float, interpret: bool = False):
+def backward(
+    q,
+    k,
+    v,
+    out,
+    lse,
+    d_out,
+    d_lse,
+    low,
+    high,
+    words=None,
+    *,
+    scale: float,
+    dropout: float = 0.0,
+    interpret: bool = False,
+):
     """Gradients with respect to q, k and v: one walk by queries, one by keys (FlashAttention-2, arXiv 2307.08691)."""
     (batch, n, heads, dim), (m, groups) = q.shape, k.shape[1:3]
     delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1).swapaxes(1, 2) - d_lse
     lse = LOG2_E * jnp.where(jnp.isfinite(lse), lse, 0.0)
 
     def arrays(plan):
-        stats = (jnp.pad(x, ((0, 0), (0, 0), (0, plan.n - n))) for x in (lse, delta))
-        return plan.bounds, *stats, plan.pad_q(q), plan.pad_q(d_out), plan.pad_k(k), plan.pad_k(v)
+        rows = plan.pad_q(q), plan.pad_q(d_out), plan.pad_k(k), plan.pad_k(v)
+        return plan.bounds, *plan.pad_stats(lse, delta), *rows, *plan.pad_stats(words)
+
+    drops = words is not None
 
     plan = _Plan("query", low, high, q, k, interpret)
     dq = plan.call(
-        functools.partial(_query_kernel, scale=scale, k_block=plan.k_block),
+        functools.partial(_query_kernel, scale=scale, dropout=dropout, k_block=plan.k_block),
         grid=(batch, heads, plan.q_blocks),
         in_specs=[
             plan.query_edges(),
@@ -75,13 +97,14 @@ def backward(q, k, v, out, lse, d_out, d_lse, low, high, *, scale: float, interp
             *[plan.stats()] * 2,
             *[plan.queries()] * 2,
             *[plan.all_keys()] * 2,
+            *[plan.stats()] * drops,
         ],
         out_specs=plan.queries(),
         out_shape=jax.ShapeDtypeStruct((batch, plan.n, heads, plan.dim), q.dtype),
     )(plan.edges(of_keys=False), *arrays(plan))
     plan, repeat = _Plan("key", low, high, q, k, interpret), heads // groups
     dk, dv = plan.call(
-        functools.partial(_key_kernel, scale=scale, q_block=plan.q_block, repeat=repeat),
+        functools.partial(_key_kernel, scale=scale, dropout=dropout, q_block=plan.q_block, repeat=repeat),
         grid=(batch, groups, plan.k_blocks),
         in_specs=[
             plan.key_edges(),
@@ -89,6 +112,7 @@ def backward(q, k, v, out, lse, d_out, d_lse, low, high, *, scale: float, interp
             *[plan.group_stats(repeat)] * 2,
             *[plan.group_queries(repeat)] * 2,
             *[plan.keys()] * 2,
+            *[plan.group_stats(repeat)] * drops,
         ],
         out_specs=[plan.keys()] * 2,
         out_shape=[jax.ShapeDtypeStruct((batch, plan.m, groups, plan.dim), x.dtype) for x in (k, v)],
@@ -96,7 +120,8 @@ def backward(q, k, v, out, lse, d_out, d_lse, low, high, *, scale: float, interp
     return dq[:, :n, :, :dim], dk[:, :m, :, :dim], dv[:, :m, :, :dim]
 
 
-def _forward_kernel(edges, bounds, q, k, v, out, lse, *, scale, k_block, interpret):
+def _forward_kernel(edges, bounds, q, k, v, *refs, scale, dropout, k_block, interpret):
+    *words, out, lse = refs
     # The largest logit is found before they are scaled: a sign goes with the queries.
     queries, scale = q[...] if scale >= 0 else -q[...], max(abs(scale), 1e-30) * LOG2_E
     low, high = bounds[0][:, None], bounds[1][:, None]
@@ -111,8 +136,11 @@ def _forward_kernel(edges, bounds, q, k, v, out, lse, *, scale, k_block, interpr
         new = jnp.maximum(peak, scale * jnp.max(logits, axis=1))
         weights = _exp2(logits, scale, new[:, None], interpret)
         keep = _exp2(peak, 1.0, new, interpret)
+        total = total * keep + jnp.sum(weights, axis=1)
+        for w in words:
+            weights = drop(weights, w[...][:, None], _index(j * k_block, k_block)[None], dropout)
         acc = acc * keep[:, None] + _dot(weights.astype(v.dtype), v[keys, :], interpret)
-        return acc, new, total * keep + jnp.sum(weights, axis=1)
+        return acc, new, total
 
     empty = jnp.full((rows,), -1e30, jnp.float32), jnp.zeros((rows,), jnp.float32)
     acc, peak, total = _stretches(edges, visit, (jnp.zeros(queries.shape, jnp.float32), *empty))
@@ -122,7 +150,8 @@ def _forward_kernel(edges, bounds, q, k, v, out, lse, *, scale, k_block, interpr
     lse[...] = jnp.where(some, (peak + jnp.log2(total)) / LOG2_E, -jnp.inf)
 
 
-def _query_kernel(edges, bounds, lse, delta, q, d_out, k, v, dq, *, scale, k_block, interpret):
+def _query_kernel(edges, bounds, lse, delta, q, d_out, k, v, *refs, scale, dropout, k_block, interpret):
+    *words, dq = refs
     queries, d_rows, low, high = q[...], d_out[...], bounds[0][:, None], bounds[1][:, None]
     lse, delta = lse[...][:, None], delta[...][:, None]
 
@@ -132,14 +161,18 @@ def _query_kernel(edges, bounds, lse, delta, q, d_out, k, v, dq, *, scale, k_blo
         weights = _exp2(_dot(queries, k_j.T, interpret), scale * LOG2_E, lse, interpret)
         if masked:
             weights = jnp.where(_seen(low, high, j * k_block, weights.shape, 1), weights, 0.0)
-        d_logits = weights * (_dot(d_rows, v[keys, :].T, interpret) - delta)
+        d_weights = _dot(d_rows, v[keys, :].T, interpret)
+        for w in words:
+            d_weights = drop(d_weights, w[...][:, None], _index(j * k_block, k_block)[None], dropout)
+        d_logits = weights * (d_weights - delta)
         return acc + _dot(d_logits.astype(k_j.dtype), k_j, interpret)
 
     acc = _stretches(edges, visit, jnp.zeros(queries.shape, jnp.float32))
     dq[...] = (scale * acc).astype(dq.dtype)
 
 
-def _key_kernel(edges, bounds, lse, delta, q, d_out, k, v, dk, dv, *, scale, q_block, repeat, interpret):
+def _key_kernel(edges, bounds, lse, delta, q, d_out, k, v, *refs, scale, dropout, q_block, repeat, interpret):
+    *words, dk, dv = refs
     keys, values = k[...], v[...]
     first = pl.program_id(2) * keys.shape[0]
     zeros = jnp.zeros(keys.shape, jnp.float32)
@@ -154,8 +187,12 @@ def _key_kernel(edges, bounds, lse, delta, q, d_out, k, v, dk, dv, *, scale, q_b
             if masked:
                 low, high = bounds[0, rows][None], bounds[1, rows][None]
                 weights = jnp.where(_seen(low, high, first, weights.shape, 0), weights, 0.0)
-            acc_v = acc_v + _dot(weights.astype(d_rows.dtype), d_rows, interpret)
-            d_logits = weights * (_dot(values, d_rows.T, interpret) - delta[r, rows][None])
+            kept, d_weights = weights, _dot(values, d_rows.T, interpret)
+            for w in words:
+                index = _index(first, keys.shape[0])[:, None]
+                kept, d_weights = (drop(x, w[r, rows][None], index, dropout) for x in (weights, d_weights))
+            acc_v = acc_v + _dot(kept.astype(d_rows.dtype), d_rows, interpret)
+            d_logits = weights * (d_weights - delta[r, rows][None])
             return acc_k + _dot(d_logits.astype(queries.dtype), queries, interpret), acc_v
 
         return _stretches(edges, visit, carry)
@@ -171,6 +208,11 @@ def _stretches(edges, visit, carry):
     for a, b, masked in ((start, full_start, True), (full_start, full_stop, False), (full_stop, stop, True)):
         carry = jax.lax.fori_loop(a, b, functools.partial(visit, masked=masked), carry)
     return carry
+
+
+def _index(first, size: int):
+    """int32 [size]: numbers of keys."""
+    return first + jax.lax.broadcasted_iota(jnp.int32, (size,), 0)
 
 
 def _seen(low, high, first, shape, axis: int):
@@ -242,6 +284,10 @@ class _Plan:
 
     def pad_k(self, x):
         return jnp.pad(x, ((0, 0), (0, self.m - x.shape[1]), (0, 0), (0, self.dim - x.shape[3])))
+
+    def pad_stats(self, *found):
+        """[B, H, N] with padded queries, of those that aren't None."""
+        return [jnp.pad(x, ((0, 0), (0, 0), (0, self.n - x.shape[2]))) for x in found if x is not None]
 
     # Block specifications: of grids (batch, query head, block of queries) ...
 

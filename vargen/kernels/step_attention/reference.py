@@ -5,21 +5,25 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from vargen.kernels.dropout import drop
+
 PRECISE = jax.lax.Precision.HIGHEST
 
 
-def attend(q, k, v, low, high, *, scale: float):
+def attend(q, k, v, low, high, words=None, *, scale: float, dropout: float = 0.0):
     """softmax(scale q k^T) v over the keys low <= j < high; zeros where a query sees nothing.
 
     Args:
       q: [B, N, H, D].
       k, v: [B, M, G, D], H a multiple of G.
       low, high: int [N] or [1 or B, N].
+      words: None, or int32 [B, H, N]: a random one for each query, by which its weights are dropped (`drop`).
       scale: factor on the logits.
+      dropout: rate of that.
 
     Returns:
       [B, N, H, D] in v's dtype, and the log-sum-exp of the scaled logits float32 [B, H, N] (-inf where a query
-      sees nothing); logits and softmax are float32.
+      sees nothing), of all that are seen; logits and softmax are float32.
     """
     (batch, n, heads, dim), (m, groups) = q.shape, k.shape[1:3]
     q = q.reshape(batch, n, groups, heads // groups, dim)
@@ -29,6 +33,8 @@ def attend(q, k, v, low, high, *, scale: float):
     weights = jnp.exp(logits - jnp.where(jnp.isfinite(peak), peak, 0.0))
     total = jnp.sum(weights, axis=-1, keepdims=True)
     weights = weights / jnp.where(total > 0, total, 1.0)
+    if words is not None:
+        weights = drop(weights, words.reshape(batch, groups, -1, n, 1), jnp.arange(m), dropout)
     out = product("bgrnm,bmgd->bngrd", weights.astype(v.dtype), v)
     lse = jnp.where(total > 0, peak + jnp.log(jnp.where(total > 0, total, 1.0)), -jnp.inf)
     return out.reshape(batch, n, heads, dim).astype(v.dtype), lse.reshape(batch, heads, n)
@@ -44,10 +50,11 @@ def attend_cached(q, new_k, new_v, k, v, start, low, high, *, scale: float):
     return *attend(q, k, v, low, high, scale=scale), k, v
 
 
-def backward(q, k, v, out, lse, d_out, d_lse, low, high, *, scale: float):
+def backward(q, k, v, out, lse, d_out, d_lse, low, high, words=None, *, scale: float, dropout: float = 0.0):
     """Gradients of `attend` with respect to q, k and v, from the definition."""
     del out, lse
-    _, pull = jax.vjp(lambda q, k, v: attend(q, k, v, low, high, scale=scale), q, k, v)
+    run = lambda q, k, v: attend(q, k, v, low, high, words, scale=scale, dropout=dropout)  # noqa: E731
+    _, pull = jax.vjp(run, q, k, v)
     return pull((d_out, d_lse))
 
 

@@ -18,6 +18,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from vargen.kernels import static
+from vargen.kernels.dropout import drop
 from vargen.kernels.step_attention.spans import ACTIVE, FIRST, LAST, PARTIAL, edges, visits
 
 LANES = 128
@@ -28,7 +29,7 @@ SIZES = (128, 256, 384, 512)
 VISIT = 256 * 256
 
 
-def attend(q, k, v, low, high, *, scale: float, interpret: bool = False):
+def attend(q, k, v, low, high, words=None, *, scale: float, dropout: float = 0.0, interpret: bool = False):
     """As `reference.attend`."""
     (batch, n, heads, dim), (m, groups) = q.shape, k.shape[1:3]
     plan = _Plan(low, high, n, m)
@@ -36,7 +37,7 @@ def attend(q, k, v, low, high, *, scale: float, interpret: bool = False):
     row = lambda b, h, p, walk: (b, h, 0, walk[_of(walk, b), 0, p])  # noqa: E731
     key = lambda b, h, p, walk: (b, _group(h, heads // groups), walk[_of(walk, b), 1, p], 0)  # noqa: E731
     out, lse = pl.pallas_call(
-        functools.partial(_forward_kernel, scale=scale),
+        functools.partial(_forward_kernel, scale=scale, dropout=dropout),
         out_shape=[
             jax.ShapeDtypeStruct((batch, heads, dim, plan.n), v.dtype),
             jax.ShapeDtypeStruct((batch, heads, 1, plan.n), jnp.float32),
@@ -49,6 +50,7 @@ def attend(q, k, v, low, high, *, scale: float, interpret: bool = False):
                 pl.BlockSpec((1, 1, dim, plan.q_block), row),
                 pl.BlockSpec((1, 1, plan.k_block, dim), key),
                 pl.BlockSpec((1, 1, plan.k_block, dim), key),
+                *[pl.BlockSpec((1, 1, 1, plan.q_block), row)] * (words is not None),
             ],
             out_specs=[
                 pl.BlockSpec((1, 1, dim, plan.q_block), row),
@@ -60,18 +62,33 @@ def attend(q, k, v, low, high, *, scale: float, interpret: bool = False):
         compiler_params=_PARAMS,
         cost_estimate=plan.cost(walk, q, products=2),
         interpret=interpret,
-    )(walk, plan.bounds, plan.queries(q), plan.keys(k), plan.keys(v))
+    )(walk, plan.bounds, plan.queries(q), plan.keys(k), plan.keys(v), *plan.stats(words))
     return out[..., :n].transpose(0, 3, 1, 2), lse[:, :, 0, :n]
 
 
-def backward(q, k, v, out, lse, d_out, d_lse, low, high, *, scale: float, interpret: bool = False):
+def backward(
+    q,
+    k,
+    v,
+    out,
+    lse,
+    d_out,
+    d_lse,
+    low,
+    high,
+    words=None,
+    *,
+    scale: float,
+    dropout: float = 0.0,
+    interpret: bool = False,
+):
     """Gradients with respect to q, k and v: one walk by queries, one by keys (FlashAttention-2, arXiv 2307.08691)."""
     (batch, n, heads, dim), (m, groups) = q.shape, k.shape[1:3]
     plan = _Plan(low, high, n, m)
     delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1).swapaxes(1, 2) - d_lse
     lse = jnp.where(jnp.isfinite(lse), lse, 0.0)
-    stats = jnp.pad(jnp.stack([lse, delta], axis=2), ((0, 0),) * 3 + ((0, plan.n - n),))
-    arrays = plan.bounds, stats, plan.queries(q), plan.queries(d_out), plan.keys(k), plan.keys(v)
+    rows = plan.queries(q), plan.queries(d_out), plan.keys(k), plan.keys(v)
+    arrays = plan.bounds, *plan.stats(lse, delta), *rows, *plan.stats(words)
 
     def specs(query_head, query_block, key_head, key_block):
         """Of the inputs, from functions of the grid's indices."""
@@ -88,6 +105,7 @@ def backward(q, k, v, out, lse, d_out, d_lse, low, high, *, scale: float, interp
                 pl.BlockSpec((1, 1, dim, plan.q_block), of_rows),
                 pl.BlockSpec((1, 1, plan.k_block, dim), of_keys),
                 pl.BlockSpec((1, 1, plan.k_block, dim), of_keys),
+                *[pl.BlockSpec((1, 1, 1, plan.q_block), of_rows)] * (words is not None),
             ],
         )
 
@@ -99,7 +117,7 @@ def backward(q, k, v, out, lse, d_out, d_lse, low, high, *, scale: float, interp
         lambda b, h, p, walk: walk[_of(walk, b), 1, p],
     )
     dq = pl.pallas_call(
-        functools.partial(_query_kernel, scale=scale),
+        functools.partial(_query_kernel, scale=scale, dropout=dropout),
         out_shape=jax.ShapeDtypeStruct((batch, heads, dim, plan.n), q.dtype),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=1,
@@ -123,7 +141,7 @@ def backward(q, k, v, out, lse, d_out, d_lse, low, high, *, scale: float, interp
         lambda b, g, p, r, walk: walk[_of(walk, b), 0, p],
     )
     dk, dv = pl.pallas_call(
-        functools.partial(_key_kernel, scale=scale),
+        functools.partial(_key_kernel, scale=scale, dropout=dropout),
         out_shape=[jax.ShapeDtypeStruct((batch, groups, plan.m, dim), x.dtype) for x in (k, v)],
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=1,
@@ -144,7 +162,8 @@ def backward(q, k, v, out, lse, d_out, d_lse, low, high, *, scale: float, interp
 _PARAMS = pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary"))
 
 
-def _forward_kernel(walk, bounds, q, k, v, out, lse, acc, peak, total, *, scale):
+def _forward_kernel(walk, bounds, q, k, v, *refs, scale, dropout):
+    *words, out, lse, acc, peak, total = refs
     p = pl.program_id(2)
     b = _of(walk, pl.program_id(0))
     flags = walk[b, 2, p]
@@ -162,6 +181,7 @@ def _forward_kernel(walk, bounds, q, k, v, out, lse, acc, peak, total, *, scale)
         keep = jnp.exp(peak[...] - new)
         peak[...] = new
         total[...] = total[...] * keep + jnp.sum(weights, axis=0, keepdims=True)
+        weights = _drop(weights, words, walk[b, 1, p], dropout)
         acc[...] = acc[...] * keep + _dot(v[0, 0], weights.astype(v.dtype), 0, 0)
 
     _visit(flags, visit)
@@ -174,7 +194,8 @@ def _forward_kernel(walk, bounds, q, k, v, out, lse, acc, peak, total, *, scale)
         lse[0, 0] = jnp.where(some, peak[...] + jnp.log(sums), -jnp.inf)
 
 
-def _query_kernel(walk, bounds, stats, q, d_out, k, v, dq, acc, *, scale):
+def _query_kernel(walk, bounds, stats, q, d_out, k, v, *refs, scale, dropout):
+    *words, dq, acc = refs
     p = pl.program_id(2)
     b = _of(walk, pl.program_id(0))
     flags = walk[b, 2, p]
@@ -184,7 +205,8 @@ def _query_kernel(walk, bounds, stats, q, d_out, k, v, dq, acc, *, scale):
         acc[...] = jnp.zeros_like(acc)
 
     def visit(masked):
-        _, d_logits = _weights(bounds, stats, q, d_out, k, v, walk[b, 1, p], scale, masked)
+        rows = bounds, stats, q, d_out, k, v
+        _, d_logits = _weights(*rows, words, walk[b, 1, p], scale, dropout, masked)
         acc[...] += _dot(k[0, 0], d_logits.astype(k.dtype), 0, 0)
 
     _visit(flags, visit)
@@ -194,7 +216,8 @@ def _query_kernel(walk, bounds, stats, q, d_out, k, v, dq, acc, *, scale):
         dq[0, 0] = (scale * acc[...]).astype(dq.dtype)
 
 
-def _key_kernel(walk, bounds, stats, q, d_out, k, v, dk, dv, acc_k, acc_v, *, scale):
+def _key_kernel(walk, bounds, stats, q, d_out, k, v, *refs, scale, dropout):
+    *words, dk, dv, acc_k, acc_v = refs
     p, r = pl.program_id(2), pl.program_id(3)
     b = _of(walk, pl.program_id(0))
     flags = walk[b, 2, p]
@@ -205,7 +228,8 @@ def _key_kernel(walk, bounds, stats, q, d_out, k, v, dk, dv, acc_k, acc_v, *, sc
         acc_v[...] = jnp.zeros_like(acc_v)
 
     def visit(masked):
-        weights, d_logits = _weights(bounds, stats, q, d_out, k, v, walk[b, 0, p], scale, masked)
+        rows = bounds, stats, q, d_out, k, v
+        weights, d_logits = _weights(*rows, words, walk[b, 0, p], scale, dropout, masked)
         acc_v[...] += _dot(weights.astype(d_out.dtype), d_out[0, 0], 1, 1)
         acc_k[...] += _dot(d_logits.astype(q.dtype), q[0, 0], 1, 1)
 
@@ -231,11 +255,21 @@ def _logits(k, q, bounds, block, scale, masked):
     return jnp.where((bounds[0, :1] <= index) & (index < bounds[0, 1:]), logits, -jnp.inf)
 
 
-def _weights(bounds, stats, q, d_out, k, v, block, scale, masked):
+def _drop(x, words, block, dropout):
+    """What is of weights [keys, queries] of one visit, dropped by the queries' words, if there are."""
+    if not words:
+        return x
+    index = block * x.shape[0] + jax.lax.broadcasted_iota(jnp.int32, (x.shape[0], 1), 0)
+    return drop(x, words[0][0, 0], index, dropout)
+
+
+def _weights(bounds, stats, q, d_out, k, v, words, block, scale, dropout, masked):
     """Weights and gradients of the logits before `scale`, float32 [keys, queries]."""
     logits = _logits(k, q, bounds, block, scale, masked)
     weights = jnp.exp(logits - stats[0, 0, :1])
-    return weights, weights * (_dot(v[0, 0], d_out[0, 0], 1, 0) - stats[0, 0, 1:])
+    d_weights = _drop(_dot(v[0, 0], d_out[0, 0], 1, 0), words, block, dropout)
+    d_logits = weights * (d_weights - stats[0, 0, 1:])
+    return _drop(weights, words, block, dropout), d_logits
 
 
 def _dot(a, b, axis_a, axis_b):
@@ -292,6 +326,12 @@ class _Plan:
     def queries(self, x):
         """[B, N, H, D] -> [B, H, D, padded N]."""
         return jnp.pad(x.transpose(0, 2, 3, 1), ((0, 0),) * 3 + ((0, self.n - x.shape[1]),))
+
+    def stats(self, *found):
+        """[B, H, N] each -> a list of [B, H, each, padded N]; without what is None it is empty."""
+        if found[0] is None:
+            return []
+        return [jnp.pad(jnp.stack(found, axis=2), ((0, 0),) * 3 + ((0, self.n - found[0].shape[2]),))]
 
     def keys(self, x):
         """[B, M, G, D] -> [B, G, padded M, D]."""

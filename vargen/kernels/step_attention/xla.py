@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.kernels import static
+from vargen.kernels.dropout import drop
 from vargen.kernels.step_attention.reference import product, visible
 
 # Queries per block: at least, so that matrix products stay large; at most, so that a block's logits stay small.
@@ -19,24 +20,27 @@ KEYS = 512
 WRITTEN_OUT = 6
 
 
-def attend(q, k, v, low, high, *, scale: float):
+def attend(q, k, v, low, high, words=None, *, scale: float, dropout: float = 0.0):
     """As `reference.attend`. A few blocks of queries with spans known before tracing each meet the keys that some
     query of theirs sees in one product; else keys are walked in blocks, from the first to the last that is seen."""
-    q, k, v = _by_head(q, k.shape[2]), _by_head(k), _by_head(v)
+    groups = k.shape[2]
+    q, k, v, words = _by_head(q, groups), _by_head(k), _by_head(v), _by_group(words, groups)
     if written_out := few_blocks(low, high):
         out, lse = [], []
         for block in written_out:
             keys, values = (x[..., block.keys, :] for x in (k, v))
-            o, l = _softmax(q[..., block.rows, :], keys, values, block.mask(low, high), scale)
+            here = None if words is None else words[..., block.rows]
+            dropped = functools.partial(_drop, words=here, first=block.keys.start, rate=dropout)
+            o, l = _softmax(q[..., block.rows, :], keys, values, block.mask(low, high), scale, dropped)
             out.append(o.astype(v.dtype))
             lse.append(l)
         out, lse = jnp.concatenate(out, axis=-2), jnp.concatenate(lse, axis=-1)
     else:
-        out, lse = _walk(q, k, v, low, high, scale)
+        out, lse = _walk(q, k, v, words, low, high, scale, dropout)
     return _by_row(out), lse.reshape(lse.shape[0], -1, lse.shape[-1])
 
 
-def backward(q, k, v, out, lse, d_out, d_lse, low, high, *, scale: float):
+def backward(q, k, v, out, lse, d_out, d_lse, low, high, words=None, *, scale: float, dropout: float = 0.0):
     """Gradients with respect to q, k and v: weights are computed again from the log-sum-exp, block by block.
 
     dS = P (dP - delta), delta = sum(d_out out) - d_lse: FlashAttention-2, arXiv 2307.08691, section 3.1.
@@ -44,12 +48,12 @@ def backward(q, k, v, out, lse, d_out, d_lse, low, high, *, scale: float):
     dtypes = q.dtype, k.dtype, v.dtype
     groups = k.shape[2]
     delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1).swapaxes(1, 2) - d_lse
-    lse, delta = (x.reshape(x.shape[0], groups, -1, x.shape[-1]) for x in (lse, delta))
+    lse, delta, words = (_by_group(x, groups) for x in (lse, delta, words))
     q, d_out, k, v = _by_head(q, groups), _by_head(d_out, groups), _by_head(k), _by_head(v)
     if written_out := few_blocks(low, high):
-        grads = _backward_of_blocks(written_out, q, k, v, lse, delta, d_out, low, high, scale)
+        grads = _backward_of_blocks(written_out, q, k, v, lse, delta, d_out, words, low, high, scale, dropout)
     else:
-        grads = _walk_backward(q, k, v, lse, delta, d_out, low, high, scale)
+        grads = _walk_backward(q, k, v, lse, delta, d_out, words, low, high, scale, dropout)
     return tuple(_by_row(g).astype(t) for g, t in zip(grads, dtypes, strict=True))
 
 
@@ -96,8 +100,8 @@ def blocks(low: np.ndarray, high: np.ndarray) -> list[Block]:
     return [Block(low, high, a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
 
 
-def _softmax(q, k, v, mask, scale):
-    """One block by the definition: float32 [B, G, R, n, D] and the log-sum-exp [B, G, R, n]."""
+def _softmax(q, k, v, mask, scale, dropped):
+    """One block by the definition: float32 [B, G, R, n, D] and the log-sum-exp [B, G, R, n]; `dropped`: of weights."""
     if k.shape[-2] == 0:
         return jnp.zeros(q.shape, jnp.float32), jnp.full(q.shape[:-1], -jnp.inf)
     logits = _logits(q, k, mask, scale)
@@ -105,7 +109,7 @@ def _softmax(q, k, v, mask, scale):
     peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
     weights = jnp.exp(logits - peak)
     total = jnp.sum(weights, axis=-1, keepdims=True)
-    out = product("bgrnm,bgmd->bgrnd", weights.astype(v.dtype), v) / jnp.where(total > 0, total, 1.0)
+    out = product("bgrnm,bgmd->bgrnd", dropped(weights).astype(v.dtype), v) / jnp.where(total > 0, total, 1.0)
     return out, (peak + jnp.log(total))[..., 0]
 
 
@@ -114,16 +118,16 @@ def _logits(q, k, mask, scale):
     return logits if mask is None else jnp.where(mask, logits, -jnp.inf)
 
 
-def _gradients(q, k, v, lse, delta, d_out, mask, scale):
+def _gradients(q, k, v, lse, delta, d_out, mask, scale, dropped):
     """Of one block: float32 dq [B, G, R, n, D], dk and dv [B, G, m, D]."""
     weights = jnp.exp(_logits(q, k, mask, scale) - jnp.where(jnp.isfinite(lse), lse, 0.0)[..., None])
-    d_weights = product("bgrnd,bgmd->bgrnm", d_out, v)
+    d_weights = dropped(product("bgrnd,bgmd->bgrnm", d_out, v))
     d_logits = (scale * weights * (d_weights - delta[..., None])).astype(k.dtype)
-    dv = product("bgrnm,bgrnd->bgmd", weights.astype(v.dtype), d_out)
+    dv = product("bgrnm,bgrnd->bgmd", dropped(weights).astype(v.dtype), d_out)
     return product("bgrnm,bgmd->bgrnd", d_logits, k), product("bgrnm,bgrnd->bgmd", d_logits, q), dv
 
 
-def _backward_of_blocks(written_out, q, k, v, lse, delta, d_out, low, high, scale):
+def _backward_of_blocks(written_out, q, k, v, lse, delta, d_out, words, low, high, scale, dropout):
     dq, dk, dv = [], jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
     for block in written_out:
         rows, keys = block.rows, block.keys
@@ -131,21 +135,23 @@ def _backward_of_blocks(written_out, q, k, v, lse, delta, d_out, low, high, scal
             dq.append(jnp.zeros(q[..., rows, :].shape, jnp.float32))
             continue
         of_rows = lse[..., rows], delta[..., rows], d_out[..., rows, :]
+        here = None if words is None else words[..., rows]
+        dropped = functools.partial(_drop, words=here, first=keys.start, rate=dropout)
         a, b, c = _gradients(
-            q[..., rows, :], k[..., keys, :], v[..., keys, :], *of_rows, block.mask(low, high), scale
+            q[..., rows, :], k[..., keys, :], v[..., keys, :], *of_rows, block.mask(low, high), scale, dropped
         )
         dq.append(a)
         dk, dv = dk.at[..., keys, :].add(b), dv.at[..., keys, :].add(c)
     return jnp.concatenate(dq, axis=-2), dk, dv
 
 
-def _walk(q, k, v, low, high, scale):
+def _walk(q, k, v, words, low, high, scale, dropout):
     """Blocks of queries, and for each a loop over the blocks of keys that some query sees (online softmax)."""
     n, size = q.shape[-2], min(KEYS, k.shape[2])
-    (k, v), (q,), (low, high), (start, stop) = _cut((k, v), (q,), (low, high), size)
+    (k, v), rows, (low, high), (start, stop) = _cut((k, v), (q, words), (low, high), size)
 
     def block(args):
-        q, low, high, start, stop = args
+        (q, words), low, high, start, stop = args
 
         def body(j, carry):
             acc, peak, total = carry
@@ -155,7 +161,8 @@ def _walk(q, k, v, low, high, scale):
             safe = jnp.where(jnp.isfinite(new), new, 0.0)
             weights = jnp.exp(logits - safe[..., None])
             keep = jnp.exp(peak - safe)
-            acc = acc * keep[..., None] + product("bgrnm,bgmd->bgrnd", weights.astype(v.dtype), v_j)
+            kept = _drop(weights, words, j * size, dropout)
+            acc = acc * keep[..., None] + product("bgrnm,bgmd->bgrnd", kept.astype(v.dtype), v_j)
             return acc, new, total * keep + jnp.sum(weights, axis=-1)
 
         empty = jnp.full(q.shape[:-1], -jnp.inf)
@@ -164,21 +171,23 @@ def _walk(q, k, v, low, high, scale):
         out = acc / jnp.where(total > 0, total, 1.0)[..., None]
         return out.astype(v.dtype), jnp.where(total > 0, peak, 0.0) + jnp.log(total)
 
-    out, lse = jax.lax.map(block, (q, low, high, start, stop))
+    out, lse = jax.lax.map(block, (rows, low, high, start, stop))
     return _join(out, 3)[..., :n, :], _join(lse, 3)[..., :n]
 
 
-def _walk_backward(q, k, v, lse, delta, d_out, low, high, scale):
+def _walk_backward(q, k, v, lse, delta, d_out, words, low, high, scale, dropout):
     n, m, size = q.shape[-2], k.shape[-2], min(KEYS, k.shape[-2])
-    (k, v), rows, (low, high), (start, stop) = _cut((k, v), (q, lse, delta, d_out), (low, high), size)
+    of_rows = q, lse, delta, d_out, words
+    (k, v), rows, (low, high), (start, stop) = _cut((k, v), of_rows, (low, high), size)
 
     def block(carry, args):
-        (q, lse, delta, d_out), low, high, start, stop = args
+        (q, lse, delta, d_out, words), low, high, start, stop = args
 
         def body(j, carry):
             dq, dk, dv = carry
             k_j, v_j, mask = _take(k, j, size), _take(v, j, size), _seen(low, high, j, size)
-            a, b, c = _gradients(q, k_j, v_j, lse, delta, d_out, mask, scale)
+            dropped = functools.partial(_drop, words=words, first=j * size, rate=dropout)
+            a, b, c = _gradients(q, k_j, v_j, lse, delta, d_out, mask, scale, dropped)
             put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=j * size, axis=2)
             return dq + a, put(dk, _take(dk, j, size) + b), put(dv, _take(dv, j, size) + c)
 
@@ -198,6 +207,8 @@ def _cut(of_keys, of_rows, spans, keys: int):
     of_keys = [_pad(x, 2, -m % keys) for x in of_keys]
 
     def cut(x, axis):
+        if x is None:
+            return None
         x = _pad(x, axis, -n % size)
         return jnp.moveaxis(x.reshape(*x.shape[:axis], -1, size, *x.shape[axis + 1 :]), axis, 0)
 
@@ -206,6 +217,11 @@ def _cut(of_keys, of_rows, spans, keys: int):
     start = jnp.min(jnp.where(seen, low, m), axis=(1, 2)) // keys
     stop = -(-jnp.max(jnp.where(seen, high, 0), axis=(1, 2)) // keys)
     return of_keys, tuple(cut(x, 3) for x in of_rows), (low, high), (start, stop)
+
+
+def _drop(x, words, first, rate):
+    """x [B, G, R, n, m] of queries with `words` [B, G, R, n] and the keys from `first` on, dropped."""
+    return x if words is None else drop(x, words[..., None], first + jnp.arange(x.shape[-1]), rate)
 
 
 def _join(x, axis):
@@ -230,6 +246,11 @@ def _by_head(x, groups: int = 0):
     """[B, N, H, D] -> [B, H, N, D], or with groups [B, G, H / G, N, D]."""
     x = x.swapaxes(1, 2)
     return x.reshape(x.shape[0], groups, -1, *x.shape[2:]) if groups else x
+
+
+def _by_group(x, groups: int):
+    """[B, H, N] -> [B, G, H / G, N]; None as it is."""
+    return None if x is None else x.reshape(x.shape[0], groups, -1, x.shape[-1])
 
 
 def _by_row(x):
