@@ -7,15 +7,18 @@ import json
 import os
 import pathlib
 import platform
+import re
 import time
 from collections.abc import Callable
 from typing import Any
 
 RESULTS = pathlib.Path(__file__).parent / "results"
+# Flags of /proc/cpuinfo and what they are called, the widest first.
+INSTRUCTIONS = dict(avx512f="AVX-512", avx2="AVX2", avx="AVX", sse4_2="SSE4.2", sve="SVE", asimd="NEON")
 
 
 def environment() -> dict[str, Any]:
-    """The device, its cores, and the versions of what was measured."""
+    """The device, its cores and instruction set, and the versions of what was measured."""
     import jax
 
     versions = {}
@@ -30,18 +33,36 @@ def environment() -> dict[str, Any]:
     return dict(
         device=jax.devices()[0].device_kind,
         processor=model or platform.processor(),
+        instruction_set=instruction_set(_lines("/proc/cpuinfo"), os.environ.get("XLA_FLAGS", "")),
         cores=len(os.sched_getaffinity(0)),
         python=platform.python_version(),
         **versions,
     )
 
 
+def instruction_set(cpuinfo: list[str], xla_flags: str) -> str:
+    """The widest vector instructions of a processor, and to which XLA is limited if it is (the code that it emits, not
+    its libraries' products).
+
+    Args:
+      cpuinfo: lines of /proc/cpuinfo.
+      xla_flags: the environment's XLA_FLAGS.
+    """
+    names = next(
+        (line.split(":")[1].split() for line in cpuinfo if re.match("(flags|Features)\\s*:", line)), []
+    )
+    widest = next((name for flag, name in INSTRUCTIONS.items() if flag in names), "unknown")
+    limits = re.findall(r"--xla_cpu_max_isa=(\S+)", xla_flags)
+    return f"{widest}, XLA's code at most {limits[-1]}" if limits else widest
+
+
 def interleaved(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, Any]]:
     """Times each of `runs` once per round, in turn: the first round apart, then the best of the others.
 
     Returns:
-      By name: `first` and `warm` in seconds, `all` seconds of the later rounds, and `cpu_per_wall`, the cores
-      that were really at work during the best (below the machine's, others were in the way).
+      By name: `first` and `warm` in seconds, `all` seconds of the later rounds, `cpu_per_wall`, the cores that were
+      really at work during the best (below the machine's, others were in the way), and `cpu`, the fewest seconds of
+      processor time of a later round, which others disturb least.
     """
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for _ in range(rounds + 1):
@@ -52,7 +73,13 @@ def interleaved(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, di
     out = {}
     for name, ((first, _), *later) in times.items():
         wall, cpu = min(later)
-        out[name] = dict(first=first, warm=wall, all=[t for t, _ in later], cpu_per_wall=cpu / wall)
+        out[name] = dict(
+            first=first,
+            warm=wall,
+            all=[t for t, _ in later],
+            cpu_per_wall=cpu / wall,
+            cpu=min(cpu for _, cpu in later),
+        )
     return out
 
 

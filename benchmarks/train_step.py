@@ -3,7 +3,9 @@
     python -m benchmarks.train_step
 
 Depth 4, width 256, levels to 8x8 (155 slots), batch 16: seconds of the jitted step (forward, backward, AdamW, EMA),
-and of as many products of the same shapes alone, interleaved. Writes results/train_step_<backend>.json.
+and of as many products of the same shapes alone, before it and after. Freed memory is kept for the next step, as the
+commands do (a loop of one's own has GLIBC_TUNABLES for that). Writes results/train_step_<backend>.json. On a CPU that
+others use too the ratio of processor times holds, best on one core: `taskset -c 0 python -m benchmarks.train_step`.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import jax.numpy as jnp
 
 from benchmarks import timing
 from vargen import config, models
+from vargen.cli.main import keep_freed_memory
 from vargen.sharding import make_mesh
 from vargen.training import optimizer, state
 from vargen.training.step import make_step
@@ -42,8 +45,19 @@ def products(slots: int):
     return [(m, k, n, t * DEPTH) for m, k, n, t in dense + attention] + [(rows, d, VOCAB, 1)]
 
 
+def alone(shapes: list[tuple]) -> dict[str, float]:
+    """Seconds of those products, forward and backward: by the clock ("warm") and of processor time ("cpu")."""
+    total, multiply = dict(warm=0.0, cpu=0.0), jax.jit(jnp.matmul)
+    for m, k, n, times in shapes:
+        a, b = jnp.ones((m, k)), jnp.ones((k, n))
+        product = timing.interleaved({"": lambda a=a, b=b: multiply(a, b).block_until_ready()}, 10)[""]
+        total = {kind: seconds + 3 * times * product[kind] for kind, seconds in total.items()}
+    return total
+
+
 def main() -> None:
     """Runs the benchmark."""
+    keep_freed_memory()
     c = small_config()
     tokenizer = models.build_tokenizer(c)
     generator = models.build_generator(c, tokenizer)
@@ -64,13 +78,9 @@ def main() -> None:
 
     # Forward and backward are three products of each shape; their times are added up one by one.
     shapes = products(slots)
-    floors = []
-    for m, k, n, times in shapes:
-        a, b = jnp.ones((m, k)), jnp.ones((k, n))
-        product = jax.jit(jnp.matmul)
-        runs = timing.interleaved({"product": lambda a=a, b=b, f=product: f(a, b).block_until_ready()}, 10)
-        floors.append(3 * times * runs["product"]["warm"])
-    times = timing.interleaved({"step": run}, 10)["step"]
+    before = alone(shapes)
+    step = timing.interleaved({"step": run}, 10)["step"]
+    floor = {kind: min(before[kind], seconds) for kind, seconds in alone(shapes).items()}
     flops = sum(6 * m * k * n * t for m, k, n, t in shapes)
     timing.save(
         f"train_step_{jax.default_backend()}",
@@ -80,10 +90,13 @@ def main() -> None:
             batch=BATCH,
             slots=slots,
             parameters=models.parameter_count(generator),
-            step=times,
-            products_alone=sum(floors),
-            ratio_to_products=times["warm"] / sum(floors),
-            gflops_per_second=flops / times["warm"] / 1e9,
+            step=step,
+            products_alone=floor["warm"],
+            products_alone_cpu=floor["cpu"],
+            ratio_to_products=step["warm"] / floor["warm"],
+            cpu_ratio_to_products=step["cpu"] / floor["cpu"],
+            gflops_per_second=flops / step["warm"] / 1e9,
+            gflops_per_cpu_second=flops / step["cpu"] / 1e9,
         ),
     )
 

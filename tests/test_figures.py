@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+from benchmarks import timing
+
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?"
@@ -241,8 +243,9 @@ def sentences():
     yield "took N to N times as long \\(\\[grammar", [min(ratios), max(ratios)]
     step, start = results("train_step_cpu"), results("startup")
     sizes = [step["parameters"] / 1e6, step["slots"], step["batch"]]
-    words = r"small VAR \(N M parameters, N slots, batch N\) takes N times .* alone take, at N GFLOP/s"
-    yield words, [*sizes, step["ratio_to_products"], step["gflops_per_second"]]
+    words = r"small VAR \(N M parameters, N slots, batch N\) takes on one core N times .* alone, at N GFLOP/s"
+    assert step["environment"]["cores"] == 1
+    yield words, [*sizes, step["cpu_ratio_to_products"], step["gflops_per_cpu_second"]]
     warm = [start["import_vargen"]["warm"], start["help"]["warm"]]
     yield "`import vargen` takes N s, `vargen --help` N s", warm
     faults = results("faults")
@@ -281,3 +284,17 @@ def test_sentences(words, values):
     match = re.search(re.sub(r"\bN\b", lambda _: f"({NUMBER})", words), text)
     assert match, "the README says it in other words"
     agree(match.groups(), values)
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "flags", "expected"),
+    [
+        (["flags\t\t: fpu avx avx2 avx512f"], "", "AVX-512"),
+        (["flags\t\t: avx2", "vmx flags\t: avx512f"], "--xla_x=1", "AVX2"),
+        (["Features\t: fp asimd"], "", "NEON"),
+        (["flags: avx512f"], "--xla_cpu_max_isa=AVX2 --xla_x=1", "AVX-512, XLA's code at most AVX2"),
+        ([], "", "unknown"),
+    ],
+)
+def test_results_state_the_instruction_set(cpuinfo, flags, expected):
+    assert timing.instruction_set(cpuinfo, flags) == expected

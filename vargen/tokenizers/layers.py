@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from vargen.layers import KERNEL_INIT, logical
+from vargen.tokenizers import winograd
 
 
 def conv(
@@ -23,6 +24,7 @@ def conv(
     init=KERNEL_INIT,
 ):
     """A square convolution over NHWC; padding keeps the size unless given."""
+    usual = (size, stride, padding) == (3, 1, None)
     return nn.Conv(
         features,
         (size, size),
@@ -32,8 +34,13 @@ def conv(
         dtype=dtype,
         kernel_init=logical(init, None, None, None, "conv"),
         bias_init=logical(nn.initializers.zeros, "conv"),
+        conv_general_dilated=_usual if usual else None,
         name=name,
     )
+
+
+def _usual(x, kernel, *_, **__):
+    return winograd.convolve(x, kernel)
 
 
 class GroupNorm(nn.Module):
