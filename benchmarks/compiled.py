@@ -213,11 +213,12 @@ def main() -> None:
         _, few, many = SIZES.get(name.partition(":")[0], (name, 1, 32))
         devices = targets.devices(target)
         batch = (args.train_batch or many) if what == "train" else (args.batch or few)
-        label = " ".join([name, what, f"batch={batch}", target, *map("=".join, changes)])
+        mesh = [f"fsdp={args.fsdp}"] if what == "train" and args.fsdp > 1 else []
+        label = " ".join([name, what, f"batch={batch}", target, *mesh, *map("=".join, changes)])
         save = args.text / (re.sub("[ :=]", "_", label) + ".hlo") if args.text else None
         if what == "train":
             devices = devices[: args.devices or None]
-            lowered = trainer(c, tokenizer, generator, batch, devices)
+            lowered = trainer(c, tokenizer, generator, batch, devices, fsdp=args.fsdp)
         elif what == "sample":
             lowered = sampler(c, tokenizer, generator, batch, devices)
         else:
@@ -280,6 +281,7 @@ def _parse() -> argparse.Namespace:
         help="a field of the config, and what it is in turn: training.remat=none,blocks",
     )
     parser.add_argument("--devices", type=int, default=0, help="so many of the target's; default all")
+    parser.add_argument("--fsdp", type=int, default=1, help="of these, how many split the parameters in training")
     parser.add_argument("--against", type=pathlib.Path, help="results of before")
     parser.add_argument("--text", type=pathlib.Path, help="a folder for the programs' texts")
     parser.add_argument("--append", action="store_true", help="keep the other programs that the results hold")
