@@ -14,12 +14,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 # or above, and of those in ONLY no others.
 LAYERS = (
     ("errors",),
+    ("kernels",),
     (
         "bundled",
         "content",
         "draws",
         "fits",
-        "kernels",
         "layers",
         "limits",
         "paths",

@@ -1,7 +1,21 @@
 """Primitives of the numerical core, each with an XLA form that is the truth for every other."""
 
+from vargen.kernels.few_rows import Matrix, Onto, few_rows
 from vargen.kernels.linear_attention import linear_attention
 from vargen.kernels.linear_scan import grid_scan, linear_scan
+from vargen.kernels.norming import Norming, Part
 from vargen.kernels.step_attention import cached_attention, merge, step_attention
 
-__all__ = ["cached_attention", "grid_scan", "linear_attention", "linear_scan", "merge", "step_attention"]
+__all__ = [
+    "Matrix",
+    "Norming",
+    "Onto",
+    "Part",
+    "cached_attention",
+    "few_rows",
+    "grid_scan",
+    "linear_attention",
+    "linear_scan",
+    "merge",
+    "step_attention",
+]
