@@ -23,7 +23,9 @@ from vargen.kernels.step_attention.gpu import _dot
 ROWS = 16  # that a product on tensor cores has at least
 PROGRAMS = 132  # of which as many as an H100 has multiprocessors run at once
 COLUMNS = (64, 32, 16)  # of a program: the most of which there are enough programs, else the fewest
-DEPTH = 256  # rows of the weights that a program looks at together, at most
+DEPTH = (
+    512  # bytes of a column of the weights that a program looks at together, at most: no register is spilt
+)
 BYTES = "few_rows_moving_{}_bytes"  # the scope it runs under: of modulations it reads some rows alone
 
 
@@ -63,7 +65,7 @@ def _kernel(*refs, tree, act, dtype, columns, interpret):
     (batch, n, size), program = x.shape, pl.program_id(0)
     row = jnp.arange(ROWS)
     rows = row // n, row % n, row < batch * n
-    depth = min(DEPTH, max(ROWS, pl.next_power_of_2(size)))
+    depth = min(DEPTH // max(2, dtype.itemsize), max(ROWS, pl.next_power_of_2(size)))
     stats = None if norm is None else _statistics(x, rows, norm, depth)
 
     def inputs(start):
