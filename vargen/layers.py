@@ -189,25 +189,24 @@ class Ahead(NamedTuple):
 
 
 def product(x, *layers: Dense, act: str = "none", onto: Onto | None = None) -> jax.Array:
-    """act(layers(x)) of x [B, N, I], also `Ahead`; added to what `onto` says. A step of decoding, whose few rows make
-    this one launch on a GPU, see `kernels.few_rows`: of several layers of an `act` that gates nothing the results lie
-    side by side."""
+    """`products` of one layer, or of the two of a gated `act`: [B, N, features]."""
+    (y,) = products(x, *layers, act=act, onto=onto)
+    return y
+
+
+def products(x, *layers: Dense, act: str = "none", onto: Onto | None = None) -> list[jax.Array]:
+    """act(layer(x)) by each of the layers, of x [B, N, I], also `Ahead`; added to what `onto` says. For steps of
+    decoding, whose few rows make all this one launch on a GPU, see `kernels.few_rows`."""
     rows, norm = x if isinstance(x, Ahead) else (x, None)
     if are_few(rows.shape):
         matrices = [layer.matrix(rows.shape[-1]) for layer in layers]
         return few_rows(rows, matrices, norm=norm, act=act, onto=onto, dtype=layers[0].dtype)
     x = rows if norm is None else x.made()
     found = [layer.flat(x) for layer in layers]
-    if act in GATED:
-        y = GATED[act](*found)
-    else:
-        y = ACTIVATIONS[act](found[0] if len(found) == 1 else jnp.concatenate(found, axis=-1))
-    return y if onto is None else added(y, onto)
-
-
-def added(y, onto: Onto) -> jax.Array:
-    """The residual plus y times the gate."""
-    return onto.residual + (y if onto.gate is None else gated(y, onto.gate.rows()))
+    found = [GATED[act](*found)] if act in GATED else [ACTIVATIONS[act](y) for y in found]
+    if onto is None:
+        return found
+    return [onto.residual + (y if onto.gate is None else gated(y, onto.gate.rows())) for y in found]
 
 
 @keeps_inputs

@@ -9,13 +9,12 @@ from typing import Annotated, Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from vargen import static
 from vargen.kernels import Onto
 from vargen.kernels.few_rows import are_few
 from vargen.kernels.step_attention.reference import product as einsum
-from vargen.layers import Ahead, Dense, Dropout, Norm, keeps_inputs, logical, product
+from vargen.layers import Ahead, Dense, Dropout, Norm, keeps_inputs, logical, product, products
 from vargen.layout import Layout, View
 from vargen.limits import COUNT, EPS, RATE, SIZE, Above, AtLeast, Between, OneOf, check_heads
 from vargen.mixers.primitives import cached_attention, merge, step_attention
@@ -135,18 +134,14 @@ class Attention(nn.Module):
 
         def project(*names):
             """[B, N, heads, D/H] by each of the names."""
-            layers, ends = [], np.cumsum([sizes[name] for name in names])
+            layers = []
             for name in names:
                 bias = name[0] in self.bias if self.bias != "none" else False
                 features, axes = sizes[name] * self.head_dim, ("embed", "heads")
                 layers.append(Dense(features, axes, self._init_in, bias, self.dtype, name=name))
-            if isinstance(x, Ahead):
-                rows = product(x, *layers).reshape(*x.shape[:-1], ends[-1], self.head_dim)
-                return jnp.split(rows, ends[:-1], axis=-2)
-            return [
-                layer(x).reshape(*x.shape[:-1], sizes[name], self.head_dim)
-                for name, layer in zip(names, layers, strict=True)
-            ]
+            found = products(x, *layers) if isinstance(x, Ahead) else [layer(x) for layer in layers]
+            heads = (sizes[name] for name in names)
+            return [y.reshape(*x.shape[:-1], n, self.head_dim) for y, n in zip(found, heads, strict=True)]
 
         memory = layout.memory
         if memory is None:

@@ -40,22 +40,21 @@ def few_rows(
     onto: Onto | None = None,
     dtype: Any = jnp.float32,
     implementation: str | None = None,
-):
+) -> list[jax.Array]:
     """act(norm(x) W + b), or the residual plus this times a gate: one launch on a GPU, which reads the weights once.
 
     Args:
       x: [B, N, I], B N at most `FEW`.
-      matrices: one, or several whose results are put side by side, [B, N, F1 + F2 + ...]; of a gated `act` the gate's,
-        then the other.
+      matrices: one or several; of a gated `act` the gate's, then the other.
       norm: of x before, with the condition's scale and shift.
       act: none, silu, gelu, gelu_tanh, gelu_sigmoid; gated swiglu or geglu.
-      onto: what the result is added to.
+      onto: what the result is added to, of one matrix or a gated `act`.
       dtype: of the products.
       implementation: None chooses when the program is lowered: a Pallas kernel on CUDA ("gpu"), "xla" elsewhere; also
         "gpu_interpret" (the kernel's values on any platform, slowly).
 
     Returns:
-      [B, N, F]. Differentiable: where it is differentiated, it is XLA's form.
+      A result [B, N, F] of each matrix, of a gated `act` one. Differentiable: as XLA's form.
 
     Raises:
       ValueError: an unknown implementation (or, at lowering, one that can't run here).
@@ -65,7 +64,6 @@ def few_rows(
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))  # layers that are alike are traced once
 def _run(args, act, dtype, implementation):
     known = {name: functools.partial(f, act=act, dtype=dtype) for name, f in IMPLEMENTATIONS.items()}
     return dispatch.run(NAME, implementation, known, *args)

@@ -12,6 +12,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
@@ -29,11 +30,16 @@ DEPTH = (
 BYTES = "few_rows_moving_{}_bytes"  # the scope it runs under: of modulations it reads some rows alone
 
 
+@functools.partial(
+    jax.jit, static_argnames=("act", "dtype", "interpret")
+)  # layers that are alike are traced once
 def few_rows(x, matrices, norm, onto, *, act: str, dtype, interpret: bool = False):
     """As `reference.few_rows`; between its roundings everything is float32."""
     args = (x, matrices, norm, onto)
-    out = jax.eval_shape(functools.partial(reference.few_rows, act=act, dtype=dtype), *args)
-    sizes = [matrix.kernel.shape[1] for matrix in (matrices[:1] if act in GATED else matrices)]
+    outs = jax.eval_shape(functools.partial(reference.few_rows, act=act, dtype=dtype), *args)
+    # Side by side, as what reads them may want them.
+    sizes = [out.shape[-1] for out in outs]
+    out = jax.ShapeDtypeStruct((*x.shape[:-1], sum(sizes)), outs[0].dtype)
     enough = (c for c in COLUMNS if sum(pl.cdiv(size, c) for size in sizes) >= PROGRAMS)
     columns = next(enough, COLUMNS[-1])
     leaves, tree = jax.tree.flatten(args)
@@ -43,14 +49,15 @@ def few_rows(x, matrices, norm, onto, *, act: str, dtype, interpret: bool = Fals
         x.shape[0] * x.shape[1] * values.shape[-1] * values.dtype.itemsize for values in modulations
     )
     with jax.named_scope(BYTES.format(moved)):
-        return pl.pallas_call(
+        found = pl.pallas_call(
             functools.partial(_kernel, tree=tree, act=act, dtype=dtype, columns=columns, interpret=interpret),
             grid=(sum(pl.cdiv(size, columns) for size in sizes),),
-            out_shape=jax.ShapeDtypeStruct(out.shape, out.dtype),
+            out_shape=out,
             compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=4 if dtype.itemsize < 4 else 2),
             interpret=interpret,
             name="few_rows",
         )(*leaves)
+    return jnp.split(found, np.cumsum(sizes)[:-1], axis=-1)
 
 
 def _parts(norm, onto) -> list[Part]:

@@ -61,15 +61,12 @@ def product(x, matrix: Matrix):
 
 def few_rows(
     x, matrices: Sequence[Matrix], norm: Norming | None, onto: Onto | None, *, act: str, dtype: Any
-) -> jax.Array:
+) -> list[jax.Array]:
     """See the public call."""
     if norm is not None:
         x = norm(x)
     found = [product(x.astype(dtype), matrix) for matrix in matrices]
-    if act in GATED:
-        y = GATED[act](*found)
-    else:
-        y = ACTIVATIONS[act](jnp.concatenate(found, axis=-1) if len(found) > 1 else found[0])
+    found = [GATED[act](*found)] if act in GATED else [ACTIVATIONS[act](y) for y in found]
     if onto is None:
-        return y
-    return onto.residual + (y if onto.gate is None else y * onto.gate.rows())
+        return found
+    return [onto.residual + (y if onto.gate is None else y * onto.gate.rows()) for y in found]
