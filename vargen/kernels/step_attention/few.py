@@ -33,8 +33,9 @@ def attend_cached(
     q, new_k, new_v, k, v, start, low, high, norms=None, *, scale: float, interpret: bool = False
 ):
     """As `reference.attend_cached`; the caches are written in place, by the programs that look at the new rows."""
-    # As one array: what makes the three is one launch then.
-    rows = jnp.concatenate([q, new_k, new_v], axis=2)
+    # As one array: what makes the three is one launch then, or none where one product has made them side by side.
+    rows = jnp.concatenate([y.reshape(*y.shape[:2], -1) for y in (q, new_k, new_v)], axis=2)
+    rows = rows.reshape(*q.shape[:2], -1, q.shape[3])
     start = jnp.asarray(start, jnp.int32).reshape(1)
     return _call(rows, k, v, low, high, start, q.shape[2], norms, scale, interpret)
 
