@@ -281,7 +281,9 @@ def _parse() -> argparse.Namespace:
         help="a field of the config, and what it is in turn: training.remat=none,blocks",
     )
     parser.add_argument("--devices", type=int, default=0, help="so many of the target's; default all")
-    parser.add_argument("--fsdp", type=int, default=1, help="of these, how many split the parameters in training")
+    parser.add_argument(
+        "--fsdp", type=int, default=1, help="of these, how many split the parameters in training"
+    )
     parser.add_argument("--against", type=pathlib.Path, help="results of before")
     parser.add_argument("--text", type=pathlib.Path, help="a folder for the programs' texts")
     parser.add_argument("--append", action="store_true", help="keep the other programs that the results hold")

@@ -3,8 +3,9 @@
 A launch is an instruction that a device runs by itself: a fusion, a custom call, a copy, a sort, a collective; one that
 gives a single number runs beside the others and is none, nor is what brings the next operand onto the chip meanwhile.
 Its bytes are those of its operands and outputs in the main memory, except that of a buffer of which a slice is read or
-written only the slice counts. FLOPs are of products and convolutions (a multiplication and an addition are two); a
-kernel of one's own (Pallas) shows none. Of branches the one with the most launches counts.
+written only the slice counts, and of a kernel what its scope says, where it does. FLOPs are of products and
+convolutions (a multiplication and an addition are two); a kernel of one's own (Pallas) shows none. Of branches the one
+with the most launches counts.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import re
 from collections.abc import Iterator
 
 from benchmarks.hlo_text import BYTES, Computation, Instruction, arrays, parse, size
+from vargen.kernels.few_rows.gpu import BYTES as MOVED
 
 # Instructions that are no work, or whose work is counted where it begins.
 FREE = frozenset(
@@ -305,6 +307,8 @@ def _own_bytes(i: Instruction, shapes: list[str]) -> float:
         return moved * sum("S(1)" not in layout for layout in (to, source))
     if i.opcode.endswith("-start"):
         return sum(map(size, shapes))
+    if moved := re.search(MOVED.format(r"(\d+)"), i.attributes):
+        return float(moved[1])
     # Buffers that a kernel changes in place: it reads and writes at most what they hold, mostly a row; once is enough.
     aliased = re.findall(r"\{(\d+)\}: \((\d+), \{\}", i.attributes) if i.opcode == "custom-call" else []
     return size(i.shape) + sum(map(size, shapes)) - sum(size(shapes[int(at)]) for _, at in aliased)

@@ -74,7 +74,7 @@ def test_every_system_is_compiled():
 
 # Launches and megabytes of one trip of the loop that moves most, as they were counted with jax 0.10.2: a change may
 # make them fewer. `python -m benchmarks.compiled NAME --batch 2 --text FOLDER` writes the program out for a look.
-SAMPLING = {"llamagen:digits": (50, 2.164), "rar:digits": (67, 2.380)}
+SAMPLING = {"llamagen:digits": (38, 2.054), "rar:digits": (34, 2.026)}
 
 
 @pytest.mark.parametrize("name", SAMPLING)
@@ -87,3 +87,5 @@ def test_a_step_of_decoding_does_not_grow(name, gpu_devices):
     assert found["launches"] <= 1.05 * launches, found
     assert found["mbytes"] <= 1.05 * mbytes, found
     assert found["unchanged"]["mbytes"] < 0.01 * mbytes, found
+    # Of a layer: norm and projections in, attention, projection out and residual, and both halves of the network.
+    assert found["by_kind"]["kernel"]["launches"] == 5 * c.model.layers

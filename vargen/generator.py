@@ -417,7 +417,7 @@ class Generator:
             stage_key = None if key is None else jax.random.fold_in(key, i)
             modulation = modulations[stage.name]
             if stage.rounds is not None:
-                modulation = modulation[:, i // count]
+                modulation = stage.of_round(modulation, i // count)
             row = rows.row if rows.condition is not None and modulation is not None else None
             args = (rows.layout, vector, modulation, own, stage_cache, stage_key, owner, row)
             hidden, stage_cache = stage(params, rows.x, *args)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import flax.struct
@@ -14,6 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.kernels.dropout import draw_words, drop
+
+from vargen.kernels import Matrix, Norming, Onto, Part, norming
+from vargen.kernels.few_rows import are_few, few_rows, reference
 
 Dtype = Any
 SCALE = "kernel_scale"  # beside a kernel of 8 bits: what each of its outputs is multiplied by
@@ -30,16 +32,9 @@ def keeps_inputs(function, static_argnums: tuple[int, ...] = ()):
     return jax.checkpoint(function, prevent_cse=False, static_argnums=static_argnums)
 
 
-silu = keeps_inputs(nn.silu)
-GELU = {
-    "gelu": keeps_inputs(functools.partial(nn.gelu, approximate=False)),
-    "gelu_tanh": keeps_inputs(nn.gelu),
-    "gelu_sigmoid": keeps_inputs(lambda x: x * nn.sigmoid(1.702 * x)),
-}
-GATED = {
-    "swiglu": keeps_inputs(lambda gate, up: nn.silu(gate) * up),
-    "geglu": keeps_inputs(lambda gate, up: nn.gelu(gate, approximate=False) * up),
-}
+ACTIVATIONS = {name: keeps_inputs(function) for name, function in reference.ACTIVATIONS.items()}
+GELU = {name: ACTIVATIONS[name] for name in reference.GELU}
+GATED = {name: keeps_inputs(function) for name, function in reference.GATED.items()}
 
 
 class Linen(Protocol):
@@ -115,25 +110,27 @@ class Dense(nn.Module):
     dtype: Dtype = jnp.float32
     axes: int = 1
 
-    @nn.compact
     def __call__(self, x):
-        before, size = x.shape[: -self.axes], math.prod(x.shape[-self.axes :])
+        return self.flat(x.reshape(*x.shape[: -self.axes], math.prod(x.shape[-self.axes :])))
+
+    def flat(self, x):
+        """The same of x [..., I], whatever its axes were."""
+        return _product(x.astype(self.dtype), self.matrix(x.shape[-1]))
+
+    @nn.compact
+    def matrix(self, size: int) -> Matrix:
+        """Its parameters for an input of this size, in the compute dtype or in 8 bits."""
         init = logical(self.kernel_init, *self.names, dtype=self.dtype)
-        kernel = self.param("kernel", init, (size, self.features))
-        y = _product(x.astype(self.dtype), kernel.astype(self.dtype))
+        kernel, scale, bias = self.param("kernel", init, (size, self.features)), None, None
         if self.has_variable("params", SCALE):
-            y = y * self.get_variable("params", SCALE).astype(self.dtype)
+            scale = self.get_variable("params", SCALE)
         if self.bias:
             init = logical(nn.initializers.zeros, self.names[1], dtype=self.dtype)
-            bias = self.param("bias", init, (self.features,))
-            y = y + bias.astype(self.dtype)
-        return y.reshape(*before, self.features)
+            bias = self.param("bias", init, (self.features,)).astype(self.dtype)
+        return Matrix(kernel if kernel.dtype.itemsize == 1 else kernel.astype(self.dtype), scale, bias)
 
 
-@keeps_inputs  # x as it comes, which others may keep as well
-def _product(x, kernel):
-    # As one product of two matrices: XLA's CPU gradient of a batched one is slower.
-    return x.reshape(-1, kernel.shape[0]) @ kernel
+_product = keeps_inputs(reference.product)  # x as it comes, which others may keep as well
 
 
 class Norm(nn.Module):
@@ -151,28 +148,71 @@ class Norm(nn.Module):
     eps: float = 1e-6
     each: bool = False
 
-    @nn.compact
     def __call__(self, x, scale=None, shift=None):
-        """x [..., D] normalised; where a condition modulates it, times 1 + scale, plus shift (which broadcast to x)."""
+        """x [..., D] normalised; where a condition modulates it, times 1 + scale, plus shift (each a `Part` or an array
+        that broadcasts to x)."""
+        scale, shift = (y.rows() if isinstance(y, Part) else y for y in (scale, shift))
+        return _normalized(x, self._own(x), scale, shift, self.kind, self.eps)
+
+    def ahead(self, x, scale: Part | None = None, shift: Part | None = None) -> Ahead:
+        """The same of x [B, N, D], left to what reads it."""
+        return Ahead(x, Norming(self._own(x), scale, shift, self.kind, self.eps))
+
+    @nn.compact
+    def _own(self, x) -> dict[str, jax.Array]:
         names, shape = (("heads", "embed"), x.shape[-2:]) if self.each else (("embed",), x.shape[-1:])
         own = {}
         if self.affine:
             own["scale"] = self.param("scale", logical(nn.initializers.ones, *names), shape)
             if self.kind == "layer":
                 own["bias"] = self.param("bias", logical(nn.initializers.zeros, *names), shape)
-        return _normalized(x, own, scale, shift, self.kind, self.eps)
+        return own
 
 
-@functools.partial(keeps_inputs, static_argnums=(4, 5))
-def _normalized(x, own, scale, shift, kind: str, eps: float):
-    y = x.astype(jnp.float32)
-    if kind == "layer":
-        y = y - jnp.mean(y, axis=-1, keepdims=True)
-    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + eps)
-    y = y * own["scale"] if "scale" in own else y
-    y = y + own["bias"] if "bias" in own else y
-    y = y.astype(x.dtype)
-    return y if scale is None else y * (1 + scale) + shift
+_normalized = keeps_inputs(norming.normalized, static_argnums=(4, 5))
+
+
+class Ahead(NamedTuple):
+    """Rows [B, N, D] and the norm that they are still to get, which a product of few rows makes with its own launch."""
+
+    x: jax.Array
+    norm: Norming
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[B, N, D]."""
+        return self.x.shape
+
+    def made(self) -> jax.Array:
+        """The rows with their norm."""
+        return keeps_inputs(Norming.__call__)(self.norm, self.x)
+
+
+def product(x, *layers: Dense, act: str = "none", onto: Onto | None = None) -> jax.Array:
+    """`products` of one layer, or of the two of a gated `act`: [B, N, features]."""
+    (y,) = products(x, *layers, act=act, onto=onto)
+    return y
+
+
+def products(x, *layers: Dense, act: str = "none", onto: Onto | None = None) -> list[jax.Array]:
+    """act(layer(x)) by each of the layers, of x [B, N, I], also `Ahead`; added to what `onto` says. For steps of
+    decoding, whose few rows make all this one launch on a GPU, see `kernels.few_rows`."""
+    rows, norm = x if isinstance(x, Ahead) else (x, None)
+    if are_few(rows.shape):
+        matrices = [layer.matrix(rows.shape[-1]) for layer in layers]
+        return few_rows(rows, matrices, norm=norm, act=act, onto=onto, dtype=layers[0].dtype)
+    x = rows if norm is None else x.made()
+    found = [layer.flat(x) for layer in layers]
+    found = [GATED[act](*found)] if act in GATED else [ACTIVATIONS[act](y) for y in found]
+    if onto is None:
+        return found
+    return [onto.residual + (y if onto.gate is None else gated(y, onto.gate.rows())) for y in found]
+
+
+@keeps_inputs
+def gated(y, gate):
+    """y times the gate."""
+    return y * gate
 
 
 class Dropout(nn.Module):
@@ -214,22 +254,23 @@ class Mlp(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, train: bool = False):
-        def inner(name):
-            return Dense(self.hidden, ("embed", "mlp"), self.kernel_init, self.bias, self.dtype, name=name)(x)
-
-        if self.kind in GATED:
-            y = GATED[self.kind](inner("gate"), inner("up"))
-        elif self.kind in GELU:
-            y = GELU[self.kind](inner("up"))
-        else:
+    def __call__(self, x, train: bool = False, onto: Onto | None = None):
+        """x [..., D] -> [..., D]; in a step of decoding of x, also `Ahead`, and added to what `onto` says."""
+        if self.kind not in GELU and self.kind not in GATED:
             raise ValueError(
                 f"model.mlp: expected gelu, gelu_sigmoid, gelu_tanh, swiglu or geglu, found {self.kind!r}"
             )
+        inner = [
+            Dense(self.hidden, ("embed", "mlp"), self.kernel_init, self.bias, self.dtype, name=name)
+            for name in (("gate", "up") if self.kind in GATED else ("up",))
+        ]
+        outer = Dense(x.shape[-1], ("mlp", "embed"), self.out_init, self.bias, self.dtype, name="down")
+        if onto is not None:
+            return product(product(x, *inner, act=self.kind), outer, onto=onto)
+        y = (GATED | GELU)[self.kind](*(layer(x) for layer in inner))
         if self.kind != "swiglu":
             y = Dropout(self.dropout)(y, train)
-        y = Dense(x.shape[-1], ("mlp", "embed"), self.out_init, self.bias, self.dtype, name="down")(y)
-        return Dropout(self.dropout)(y, train)
+        return Dropout(self.dropout)(outer(y), train)
 
 
 class Embed(nn.Module):

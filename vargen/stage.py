@@ -87,13 +87,20 @@ class Stage:
         return params | {self.name: layers}
 
     def modulations(self, params, condition):
-        """Those of all blocks by [B, M, ...]: [L, B, M, 6, D], or by the round: [L, R, 1, 1, 6, D]."""
+        """Those of all blocks by [B, M, ...]: [L, B, M, 6, D], or by the round: [L, R, 1, 1, 6, D]; of a split stage a
+        list of one per layer."""
         if self.rounds is not None:
             condition = self.rounds.apply({"params": params[f"{self.name}_rounds"]})
         blocks = params[self.name]
         if isinstance(blocks, list):
-            return jnp.stack([self.modulate(p, condition) for p in blocks])
+            return [self.modulate(p, condition) for p in blocks]
         return jax.lax.map(lambda p: self.modulate(p, condition), blocks)
+
+    def of_round(self, modulations, at: int):
+        """Of modulations by the round those of one, [L, 1, 1, 6, D], or of a split stage a list."""
+        if isinstance(modulations, list):
+            return [y[at] for y in modulations]
+        return modulations[:, at]
 
     def init_cache(self, batch: int, length: int, split: bool = False):
         """Empty caches of all layers for `length` rows, [L, ...] per leaf; of a split stage a list of one per layer."""
@@ -139,12 +146,15 @@ class Stage:
         def body(x, inputs, own=own):
             params, modulation, cache, rate, key, layer = inputs
             rngs = {"dropout": key} if train else None
-            here = dataclasses.replace(layout, layer=layer)
+            here, at = dataclasses.replace(layout, layer=layer), None
             if own is not None:
                 modulation = self.modulate(params, own, owner)
+            elif row is not None and row.shape == (1,):
+                at = jnp.asarray(row[0])
             elif row is not None:
                 modulation = jnp.take(modulation, row, axis=1, mode="clip")
-            return self.block.apply({"params": params}, x, modulation, here, cache, train, rate, rngs=rngs)
+            args = (x, modulation, here, cache, train, rate, at)
+            return self.block.apply({"params": params}, *args, rngs=rngs)
 
         blocks = params[self.name]
         if isinstance(blocks, list):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from kernels.test_step_attention import dense, inputs
 
-from vargen.kernels import cached_attention, step_attention
+from vargen.kernels import Norming, cached_attention, step_attention
 from vargen.kernels.step_attention import few, reference
 
 CASES = {
@@ -56,6 +56,25 @@ def test_new_rows_go_into_the_caches(name):
     expected = reference.attend_cached(q, new_k, new_v, k, v, start, low, high, scale=0.3)
     chex.assert_trees_all_close(found, expected, atol=1e-5)
     assert not np.array_equal(found[2], k)
+
+
+@pytest.mark.parametrize("kind", ["layer", "rms"])
+@pytest.mark.parametrize("each", [False, True])
+@pytest.mark.parametrize("name", ["groups", "several_stretches"])
+def test_norms_of_queries_and_new_keys(name, each, kind):
+    """Made by the kernel on its way, with scales of all heads or of each: 1e-5."""
+    batch, n, m, heads, groups, dim = CASES[name]
+    q, k, v, *_ = inputs(3, batch, n, m, heads, groups, dim)
+    _, new_k, new_v, *_ = inputs(4, batch, n, n, heads, groups, dim)
+    rng, norms = np.random.default_rng(5), []
+    for count in (heads, groups):
+        shape = (count, dim) if each else (dim,)
+        own = {x: jnp.asarray(rng.normal(size=shape), jnp.float32) for x in ("scale", "bias")}
+        norms.append(Norming(own, None, None, kind, 1e-6))
+    low, high = np.zeros((batch, n), int), np.full((batch, n), m // 2 + n)
+    args = (q, new_k, new_v, k, v, m // 2, low, high, tuple(norms))
+    run = jax.jit(functools.partial(few.attend_cached, scale=0.3, interpret=True))
+    chex.assert_trees_all_close(run(*args), reference.attend_cached(*args, scale=0.3), atol=1e-5)
 
 
 def test_bfloat16():

@@ -12,6 +12,8 @@ from systems import SLOW, SYSTEMS, labels_for, make, some_slow
 from uncached import uncached
 
 from vargen import models
+from vargen.kernels.few_rows import call as few_rows
+from vargen.kernels.step_attention import call as step_attention
 from vargen.layers import Embed
 from vargen.model import Model
 from vargen.orders import Order
@@ -41,6 +43,22 @@ def test_cached_equals_uncached(name):
     np.testing.assert_array_equal(
         np.sort(np.broadcast_to(order.slots, (3, n))), np.arange(n)[None] * np.ones((3, 1))
     )
+
+
+@pytest.mark.parametrize("name", ["rar", "mar"])
+def test_by_the_kernels_of_a_gpu(name, monkeypatch):
+    """What a GPU runs for few rows, interpreted in XLA's place, draws the same."""
+    _, generator, params, tokenizer_params = make(name)
+    sampling = Sampling.make(guidance=2.0)
+    args = (params, tokenizer_params["quantizer"], labels_for(generator, 2), jax.random.key(5), sampling)
+    expected = jax.jit(functools.partial(decode, generator))(*args)
+    jax.clear_caches()
+    monkeypatch.setitem(few_rows.IMPLEMENTATIONS, "xla", few_rows.IMPLEMENTATIONS["gpu_interpret"])
+    cached = functools.partial(step_attention.few.attend_cached, interpret=True)
+    monkeypatch.setitem(step_attention.CACHED, "xla", cached)
+    found = jax.jit(functools.partial(decode, generator))(*args)
+    jax.clear_caches()
+    chex.assert_trees_all_close(found.content, expected.content, rtol=1e-4, atol=1e-4)
 
 
 # Of a draft that is noise alone the first pass makes 157 times as much; patches go in again, one after another.

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from vargen.heads.plain import OfLatents, guided
-from vargen.layers import Dense, Initial, Norm, silu, sinusoid
+from vargen.kernels import Onto, Part
+from vargen.layers import Dense, Initial, Norm, product, sinusoid
 from vargen.limits import COUNT, SIZE, Between
 
 FREQUENCIES = 256
@@ -50,23 +51,28 @@ class Denoiser(nn.Module):
 
     def __call__(self, x, t, hidden):
         """x float32 [M, C], t [M] in training steps, hidden [M, D] -> float32 [M, outputs C]."""
-        return self.modulated(x, self.modulations(t, hidden))
+        return self.modulated(x, self.modulations(t[:, None], hidden))
 
     def modulations(self, t, hidden):
-        """What doesn't depend on the content: t [..., M], hidden [M, D] -> list of [..., M, 3 width], [.., 2 width]."""
+        """What doesn't depend on the content: t [1 or M, S], hidden [M, D] -> of each block [M, S, 3, width] (shift,
+        scale, gate), then [M, S, 2, width]."""
         time = self.time_2(nn.silu(self.time_1(sinusoid(t, FREQUENCIES))))
-        y = nn.silu(time + self.hidden(hidden))
-        return [layer(y) for layer in (*self.modulation, self.modulation_out)]
+        y, found = nn.silu(time + self.hidden(hidden)[:, None]), []
+        for layer in (*self.modulation, self.modulation_out):
+            # In turn: all as one product would ask for their weights side by side, copied.
+            y, last = jax.lax.optimization_barrier((y, found[-1:]))
+            found[-1:] = [*last, layer(y)]
+        return [m.reshape(*m.shape[:2], -1, self.width) for m in found]
 
-    def modulated(self, x, modulations):
-        """The rest: x float32 [M, C] -> float32 [M, outputs C]."""
-        x = self.content(x)
+    def modulated(self, x, modulations, at=None):
+        """The rest: x float32 [M, C] -> float32 [M, outputs C], by modulations whose S is 1, or those at one."""
+        x = product(x[:, None], self.content)
         for i in range(self.depth):
-            shift, scale, gate = jnp.split(modulations[i], 3, axis=-1)
-            h = self.norm[i](x, scale, shift)
-            x = x + gate * self.outer[i](silu(self.inner[i](h)))
-        shift, scale = jnp.split(modulations[-1], 2, axis=-1)
-        return self.out(self.norm_out(x, scale, shift)).astype(jnp.float32)
+            shift, scale, gate = (Part(modulations[i], at, j) for j in range(3))
+            h = product(self.norm[i].ahead(x, scale, shift), self.inner[i], act="silu")
+            x = product(h, self.outer[i], onto=Onto(x, gate))
+        shift, scale = (Part(modulations[-1], at, j) for j in range(2))
+        return product(self.norm_out.ahead(x, scale, shift), self.out)[:, 0].astype(jnp.float32)
 
 
 class Denoising(OfLatents):
@@ -132,18 +138,18 @@ class Denoising(OfLatents):
         """
         # A bound Linen module may not be called inside a plain scan: go through its pure form.
         module, variables = self.denoiser.unbind()
+        times, inputs = jax.tree.map(jnp.asarray, (times, inputs))
         known = None
         if len(hidden) <= FEW:
-            known = module.apply(variables, times[:, None], hidden, method="modulations")
+            known = module.apply(variables, times[None], hidden, method="modulations")
 
-        def body(x, at):
-            t, modulations, inputs = at
+        def body(s, x):
             both = x if guidance is None else jnp.concatenate([x, x])
-            if modulations is None:
-                out = module.apply(variables, both, jnp.broadcast_to(t, (len(both),)), hidden)
+            if known is None:
+                out = module.apply(variables, both, jnp.broadcast_to(times[s], (len(both),)), hidden)
             else:
-                out = module.apply(variables, both, modulations, method="modulated")
+                out = module.apply(variables, both, known, s, method="modulated")
             first, others = out[:, : self.channels], out[: len(x), self.channels :]
-            return step(x, guided(first, guidance), others, inputs), None
+            return step(x, guided(first, guidance), others, jax.tree.map(lambda y: y[s], inputs))
 
-        return jax.lax.scan(body, x, (times, known, inputs))[0]
+        return jax.lax.fori_loop(0, len(times), body, x)

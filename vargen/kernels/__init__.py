@@ -1,12 +1,19 @@
 """Primitives of the numerical core, each with an XLA form that is the truth for every other."""
 
+from vargen.kernels.few_rows import Matrix, Onto, few_rows
 from vargen.kernels.linear_attention import linear_attention
 from vargen.kernels.linear_scan import grid_scan, linear_scan
+from vargen.kernels.norming import Norming, Part
 from vargen.kernels.selection import least_of_most
 from vargen.kernels.step_attention import cached_attention, merge, step_attention
 
 __all__ = [
+    "Matrix",
+    "Norming",
+    "Onto",
+    "Part",
     "cached_attention",
+    "few_rows",
     "grid_scan",
     "least_of_most",
     "linear_attention",

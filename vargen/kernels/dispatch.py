@@ -44,7 +44,7 @@ def run(kernel: str, implementation: str | None, known: Mapping[str, Callable], 
       kernel: the kernel's name, for messages.
       implementation: a name in `known`, or None.
       known: functions of the same arrays by name; "xla" must be among them, "tpu" and "gpu" may.
-      *args: arrays.
+      *args: arrays, the first by itself, others also in trees.
 
     Raises:
       ValueError: an unknown name; or, at lowering, a named one that the platform can't run.

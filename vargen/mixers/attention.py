@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from vargen import static
-from vargen.layers import Dense, Dropout, Norm, keeps_inputs, logical
+from vargen.kernels import Onto
+from vargen.kernels.few_rows import are_few
+from vargen.layers import Ahead, Dense, Dropout, Norm, keeps_inputs, logical, product, products
 from vargen.layout import Layout, View
 from vargen.limits import COUNT, EPS, RATE, SIZE, Above, AtLeast, Between, OneOf, check_heads
 from vargen.mixers.primitives import cached_attention, merge, step_attention
@@ -69,6 +71,7 @@ class Attention(nn.Module):
     dtype: Any = jnp.float32
 
     keeps_rows = True
+    reads_ahead = True
 
     @property
     def head_dim(self) -> int:
@@ -110,35 +113,47 @@ class Attention(nn.Module):
         return {"key": jnp.zeros(shape, self.dtype), "value": jnp.zeros(shape, self.dtype)}
 
     @nn.compact
-    def __call__(self, x, layout: Layout, cache=None, train: bool = False):
+    def __call__(self, x, layout: Layout, cache=None, train: bool = False, onto: Onto | None = None):
         """Mixes rows.
 
         Args:
-          x: [B, N, D].
+          x: [B, N, D]; in the cached form also `Ahead`.
           layout: times and places of the rows and, in the cached form, their place in the cache; with a memory they
             look at that instead of each other, and nothing is remembered.
           cache: None (parallel form) or a cache that holds all rows before `layout.start`.
           train: whether dropout is on (needs the rng "dropout").
+          onto: what the result is added to, of x that is `Ahead`.
 
         Returns:
           [B, N, D], and the cache with these rows in it (None in the parallel form). Where `layout.start` is
           an int, only rows that exist are touched and the cache returned ends with the new ones; where it is
           traced, the cache keeps its length.
         """
-        groups = self.groups
+        sizes = dict(query=self.heads, key=self.groups, value=self.groups)
 
-        def project(name, heads):
-            bias = name[0] in self.bias if self.bias != "none" else False
-            y = Dense(heads * self.head_dim, ("embed", "heads"), self._init_in, bias, self.dtype, name=name)(
-                x
-            )
-            return y.reshape(*x.shape[:-1], heads, self.head_dim)
+        def project(*names):
+            """[B, N, heads, D/H] by each of the names."""
+            layers = []
+            for name in names:
+                bias = name[0] in self.bias if self.bias != "none" else False
+                features, axes = sizes[name] * self.head_dim, ("embed", "heads")
+                layers.append(Dense(features, axes, self._init_in, bias, self.dtype, name=name))
+            found = products(x, *layers) if isinstance(x, Ahead) else [layer(x) for layer in layers]
+            heads = (sizes[name] for name in names)
+            return [y.reshape(*x.shape[:-1], n, self.head_dim) for y, n in zip(found, heads, strict=True)]
 
-        q, memory = project("query", self.heads), layout.memory
-        k, v = (
-            (project(n, groups) for n in ("key", "value")) if memory is None else (memory.key, memory.value)
-        )
-        scale = self.scale / math.sqrt(self.head_dim)
+        memory = layout.memory
+        if memory is None:
+            q, k, v = project("query", "key", "value")
+        else:
+            (q,), k, v = project("query"), memory.key, memory.value
+        windows = [w for w in (self.window, layout.window) if w is not None]
+        key_times = layout.times if layout.key_times is None else layout.key_times
+        if memory is not None:
+            key_times = memory.times
+        views = [View(layout.times, key_times, min(windows, default=None)), *layout.views]
+        in_place = cache is not None and memory is None and _in_place(views, layout.start)
+        scale, norms = self.scale / math.sqrt(self.head_dim), None
         if self.qk_norm == "l2":
             log_scale = self.param(
                 "log_scale", logical(nn.initializers.constant(math.log(4.0)), "heads"), (self.heads,)
@@ -147,9 +162,14 @@ class Attention(nn.Module):
             q, scale = _unit(q, factor), 1.0
             k = _unit(k) if memory is None else k
         elif self.qk_norm != "none":
-            norm = functools.partial(Norm, self.qk_norm, eps=self.eps, each=self.norm_each)
-            q = norm(name="query_norm")(q)
-            k = norm(name="key_norm")(k) if memory is None else k
+            of_query, of_key = (
+                Norm(self.qk_norm, eps=self.eps, each=self.norm_each, name=name)
+                for name in ("query_norm", "key_norm")
+            )
+            if in_place and self.rope == "none" and are_few(x.shape):
+                norms = of_query.ahead(q).norm, of_key.ahead(k).norm
+            else:
+                q, k = of_query(q), of_key(k) if memory is None else k
         if self.rope != "none":
             coords = layout.sequence if self.rope == "sequence" else layout.coords
             if self.rope == "halves":
@@ -157,27 +177,21 @@ class Attention(nn.Module):
             else:
                 turn = functools.partial(rotate, squeezed=squeeze(self.grid, self.trained_side))
             q, k = turn(q, coords), turn(k, coords) if memory is None else k
-        key_times = layout.times if layout.key_times is None else layout.key_times
-        if memory is not None:
-            key_times = memory.times
-        windows = [w for w in (self.window, layout.window) if w is not None]
-        views = [View(layout.times, key_times, min(windows, default=None)), *layout.views]
         key = self.make_rng("dropout") if train and self.weight_dropout else None
         if cache is None or memory is not None:
             y = self._attend(q, k, v, views, scale, key)
-        elif (
-            len(views) == 1 and not static.known(layout.start) and not layout.start.ndim and _sorted(views[0])
-        ):
-            view, new = views[0], [x.astype(self.dtype) for x in (k, v)]
-            y, cache = cached_attention(
-                q, *new, cache, layout.start, view.times, view.key_times, window=view.window, scale=scale
-            )
+        elif in_place:
+            view, new = views[0], [y.astype(self.dtype) for y in (k, v)]
+            steps, options = (view.times, view.key_times), dict(window=view.window, scale=scale, norms=norms)
+            y, cache = cached_attention(q, *new, cache, layout.start, *steps, **options)
         else:
             cache = {n: static.append(cache[n], new, layout.start) for n, new in (("key", k), ("value", v))}
             y = self._attend(q, cache["key"], cache["value"], views, scale, key)
             cache = cache if layout.keep is None else _kept(cache, layout)
-        y = Dense(self.width, ("heads", "embed"), self.out_init, self.out_bias, self.dtype, 2, name="out")(y)
-        return Dropout(self.dropout)(y, train), cache
+        out = Dense(self.width, ("heads", "embed"), self.out_init, self.out_bias, self.dtype, 2, name="out")
+        if onto is not None:
+            return product(y.reshape(*x.shape[:-1], self.width), out, onto=onto), cache
+        return Dropout(self.dropout)(out(y), train), cache
 
     def _attend(self, q, k, v, views, scale, key):
         """The attention over a union of visibilities; with a key its weights are dropped, in each by other bits."""
@@ -217,6 +231,11 @@ def _kept(cache, layout: Layout):
     if static.known(layout.start):
         return {name: x[:, : layout.start + layout.keep] for name, x in cache.items()}
     return cache
+
+
+def _in_place(views, start) -> bool:
+    """Whether the rows of a pass are put into the caches where they are: not behind those that are there."""
+    return len(views) == 1 and not static.known(start) and not start.ndim and _sorted(views[0])
 
 
 def _sorted(view: View) -> bool:

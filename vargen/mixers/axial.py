@@ -47,6 +47,7 @@ class Axial(nn.Module):
     dtype: Any = jnp.float32
 
     keeps_rows = False
+    reads_ahead = False
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.layers import Dense, Initial, Mlp, Norm, keeps_inputs, logical
+from vargen.kernels import Onto, Part
+from vargen.layers import Dense, Initial, Mlp, Norm, gated, keeps_inputs, logical
 from vargen.mixers.mixer import Mixer
 from vargen.mixers.rollback import mix
 
@@ -108,12 +109,13 @@ class Block(nn.Module):
             y = condition + self.offset.astype(self.dtype)
         return spread(y, owner, jnp.repeat(jnp.array(NEUTRAL, y.dtype), self.width).reshape(y.shape[2:]))
 
-    def __call__(self, x, modulation, layout, cache=None, train: bool = False, drop_path=None):
+    def __call__(self, x, modulation, layout, cache=None, train: bool = False, drop_path=None, at=None):
         """Runs the block.
 
         Args:
           x: [B, N, D].
           modulation: what `modulate` gave.
+          at: None, or int [], traced: by which of the modulations' M all rows are modulated.
           layout, cache, train: as for the mixer.
           drop_path: probability of skipping a residual branch per example (stochastic depth), in training; None: it
             never is.
@@ -121,34 +123,37 @@ class Block(nn.Module):
         Returns:
           [B, N, D] and the mixer's cache.
         """
-        if modulation is None:
-            gamma = scale = shift = (None, None)
-        else:
-            parts = [modulation[..., i, :] for i in range(MODULATIONS)]
-            gamma, scale, shift = parts[0:2], parts[2:4], parts[4:6]
+        parts: list[Any] = [None] * MODULATIONS
+        if modulation is not None:
+            parts = [Part(modulation, at, i) for i in range(MODULATIONS)]
         pre, res_post, post = (self.norm_position == p for p in ("pre", "res_post", "post"))
-        y = self.norm_1(x, scale[0], shift[0]) if pre else x
-        y, cache = mix(self.mixer, y, layout, cache, train)
-        x = x + self._branch(self.norm_1(y) if res_post else y, gamma[0], train, drop_path)
+        # In a step of decoding the products make the norms before them and the residuals behind.
+        ahead = pre and cache is not None
+        gamma, scale, shift = parts[0:2], parts[2:4], parts[4:6]
+        if ahead and self.mixer.reads_ahead:
+            y = self.norm_1.ahead(x, scale[0], shift[0])
+            x, cache = mix(self.mixer, y, layout, cache, onto=Onto(x, gamma[0]))
+        else:
+            y = self.norm_1(x, scale[0], shift[0]) if pre else x
+            y, cache = mix(self.mixer, y, layout, cache, train)
+            x = x + self._branch(self.norm_1(y) if res_post else y, gamma[0], train, drop_path)
         x = self.norm_1(x) if post else x
         if self.cross is not None:
             y = self.cross(self.norm_cross(x), *layout.context)
             x = x + self._branch(y, None, train, drop_path)
+        if ahead:
+            y = self.norm_2.ahead(x, scale[1], shift[1])
+            return self.feed_forward(y, onto=Onto(x, gamma[1])), cache
         y = self.feed_forward(self.norm_2(x, scale[1], shift[1]) if pre else x, train)
         x = x + self._branch(self.norm_2(y) if res_post else y, gamma[1], train, drop_path)
         return self.norm_2(x) if post else x, cache
 
     def _branch(self, y, gamma, train, drop_path):
-        y = y if gamma is None else _gated(y, gamma)
+        y = y if gamma is None else gated(y, gamma.rows())
         if not train or drop_path is None:
             return y
         keep = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - drop_path, (y.shape[0], 1, 1))
         return _skipped(y, keep, drop_path)
-
-
-@keeps_inputs
-def _gated(y, gamma):
-    return y * gamma
 
 
 @keeps_inputs

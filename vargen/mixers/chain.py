@@ -19,6 +19,8 @@ class Chain(nn.Module):
 
     mixers: tuple[Mixer, ...]
 
+    reads_ahead = False
+
     @property
     def keeps_rows(self) -> bool:
         """Whether all of them do; else all are run row by row where rows may be taken back."""

@@ -48,6 +48,7 @@ class ConvS5(nn.Module):
     dtype: Any = jnp.float32
 
     keeps_rows = False
+    reads_ahead = False
 
     def check(self, layout) -> None:
         """Raises ValueError for an order whose steps aren't whole frames, rows that may be taken back, and options that

@@ -65,6 +65,7 @@ class Mamba(nn.Module):
     dtype: Any = jnp.float32
 
     keeps_rows = False
+    reads_ahead = False
 
     @property
     def inner(self) -> int:

@@ -53,6 +53,7 @@ class Mamba2D(nn.Module):
     dtype: Any = jnp.float32
 
     keeps_rows = False
+    reads_ahead = False
 
     @property
     def inner(self) -> int:

@@ -16,10 +16,14 @@ class Mixer(Linen, Protocol):
     Attributes:
       keeps_rows: whether the cache keeps every row apart, at its place in the sequence, so that later ones may be
         written over; else it is a state that each row changes.
+      reads_ahead: whether in the cached form it takes `layers.Ahead` for x, and `onto`, to which it then adds.
     """
 
     @property
     def keeps_rows(self) -> bool: ...
+
+    @property
+    def reads_ahead(self) -> bool: ...
 
     def check(self, layout: Layout) -> None:
         """Raises ValueError for options that don't fit, and for a layout of a whole pass that it can't honour; of one

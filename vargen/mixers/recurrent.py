@@ -32,6 +32,7 @@ class Recurrent(nn.Module):
     dtype: Any = jnp.float32
 
     keeps_rows = False
+    reads_ahead = False
 
     def check(self, layout) -> None:
         """Raises ValueError for a layout that this mixer can't honour: one that is causal along the rows honours all

@@ -14,8 +14,10 @@ from vargen.layout import Layout
 from vargen.mixers.mixer import Mixer
 
 
-def mix(mixer: Mixer, x, layout: Layout, cache: Any = None, train: bool = False) -> tuple[jax.Array, Any]:
-    """A mixer's rows and its cache, inside a module that holds it.
+def mix(
+    mixer: Mixer, x, layout: Layout, cache: Any = None, train: bool = False, **ahead: Any
+) -> tuple[jax.Array, Any]:
+    """A mixer's rows and its cache, inside a module that holds it; `ahead` is what `Mixer.reads_ahead` lets it take.
 
     Where the rows are speculative and the cache is a state, rows come one by one, since the state after each must be
     kept: N states of every layer, and each row's products alone.
@@ -24,7 +26,7 @@ def mix(mixer: Mixer, x, layout: Layout, cache: Any = None, train: bool = False)
       [B, N, D], and the cache, or in that case the caches after each row, [B, N, ...].
     """
     if not layout.speculative or mixer.keeps_rows:
-        return mixer(x, layout, cache, train)
+        return mixer(x, layout, cache, train, **ahead)
 
     def row(mixer, cache, x, times, coords, i):
         here = dataclasses.replace(

@@ -40,6 +40,7 @@ class S5(nn.Module):
     dtype: Any = jnp.float32
 
     keeps_rows = False
+    reads_ahead = False
 
     def check(self, layout) -> None:
         """Raises ValueError for options that don't fit, and for rows that later ones don't see."""

@@ -56,6 +56,7 @@ class SSM2D(nn.Module):
     dtype: Any = jnp.float32
 
     keeps_rows = False
+    reads_ahead = False
 
     def check(self, layout) -> None:
         """Raises ValueError for options that don't exist, and for an order that the directions can't honour."""

@@ -115,7 +115,9 @@ def step_attention(
     return (out, arrange(lse.swapaxes(1, 2), s.q_order, back=True)) if return_lse else out
 
 
-def cached_attention(q, k, v, cache_k, cache_v, start, q_step, k_step, *, window=None, scale=None):
+def cached_attention(
+    q, k, v, cache_k, cache_v, start, q_step, k_step, *, window=None, scale=None, norms=None
+):
     """`step_attention` of a step of decoding, whose keys and values are put into caches first: in place where the
     caches may be overwritten (a loop's). On CUDA one kernel does both for at most 16 queries. Not differentiable.
 
@@ -126,6 +128,7 @@ def cached_attention(q, k, v, cache_k, cache_v, start, q_step, k_step, *, window
       start: int [], traced: where the new rows go; `start + N` is at most M.
       q_step, k_step: int [N], [M], or per example [B, N], [B, M], both non-decreasing.
       window, scale: as of `step_attention`.
+      norms: None, or of queries and of new keys, two `Norming`, which nothing modulates.
 
     Returns:
       [B, N, H, D] in v's dtype, and the caches.
@@ -135,7 +138,7 @@ def cached_attention(q, k, v, cache_k, cache_v, start, q_step, k_step, *, window
     run = {name: functools.partial(f, scale=scale) for name, f in CACHED.items()}
     if q.shape[1] > FEW:
         run = {"xla": run["xla"]}
-    out, _, *caches = dispatch.run(NAME, None, run, q, k, v, cache_k, cache_v, start, s.low, s.high)
+    out, _, *caches = dispatch.run(NAME, None, run, q, k, v, cache_k, cache_v, start, s.low, s.high, norms)
     return out, *caches
 
 

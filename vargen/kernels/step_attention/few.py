@@ -25,19 +25,22 @@ DOT = 16  # rows and channels that a product on tensor cores has at least
 
 def attend(q, k, v, low, high, *, scale: float, interpret: bool = False):
     """As `reference.attend`."""
-    out, lse = _call(q, k, v, low, high, None, q.shape[2], scale, interpret)
+    out, lse = _call(q, k, v, low, high, None, q.shape[2], None, scale, interpret)
     return out, lse
 
 
-def attend_cached(q, new_k, new_v, k, v, start, low, high, *, scale: float, interpret: bool = False):
+def attend_cached(
+    q, new_k, new_v, k, v, start, low, high, norms=None, *, scale: float, interpret: bool = False
+):
     """As `reference.attend_cached`; the caches are written in place, by the programs that look at the new rows."""
-    # As one array: what makes the three is one launch then.
-    rows = jnp.concatenate([q, new_k, new_v], axis=2)
+    # As one array: what makes the three is one launch then, or none where one product has made them side by side.
+    rows = jnp.concatenate([y.reshape(*y.shape[:2], -1) for y in (q, new_k, new_v)], axis=2)
+    rows = rows.reshape(*q.shape[:2], -1, q.shape[3])
     start = jnp.asarray(start, jnp.int32).reshape(1)
-    return _call(rows, k, v, low, high, start, q.shape[2], scale, interpret)
+    return _call(rows, k, v, low, high, start, q.shape[2], norms, scale, interpret)
 
 
-def _call(rows, k, v, low, high, start, heads, scale, interpret):
+def _call(rows, k, v, low, high, start, heads, norms, scale, interpret):
     """The kernel over queries [B, N, H, D]; with `start` the new keys and values lie behind them, along the heads."""
     (batch, n, _, dim), (m, groups) = rows.shape, k.shape[1:3]
     repeat = heads // groups
@@ -56,6 +59,7 @@ def _call(rows, k, v, low, high, start, heads, scale, interpret):
         pl.BlockSpec((None, None, n, repeat, dim), lambda b, g, s: (s, b, 0, g, 0)),
         pl.BlockSpec((None, None, None, repeat, n), lambda b, g, s: (s, b, g, 0, 0)),
     ]
+    own, tree = jax.tree.flatten(norms)
     if start is not None:
         inputs += [start, rows, rows]
         in_specs.append(pl.BlockSpec((1,), lambda b, g, s: (0,)))
@@ -65,15 +69,15 @@ def _call(rows, k, v, low, high, start, heads, scale, interpret):
         out_shape += [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (k, v)]
         out_specs += [keys, keys]
     out, lse, *caches = pl.pallas_call(
-        functools.partial(_kernel, scale=scale, size=pl.cdiv(m, stretches), interpret=interpret),
+        functools.partial(_kernel, scale=scale, size=pl.cdiv(m, stretches), norms=tree, interpret=interpret),
         grid=(batch, groups, stretches),
-        in_specs=in_specs,
+        in_specs=in_specs + [pl.BlockSpec()] * len(own),
         out_specs=out_specs,
         out_shape=out_shape,
         input_output_aliases={} if start is None else {3: 2, 4: 3},
         compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=2),
         interpret=interpret,
-    )(*inputs)
+    )(*inputs, *own)
     lse = lse.reshape(stretches, batch, heads, n)
     if stretches == 1:
         return out[0], lse[0], *caches
@@ -81,8 +85,10 @@ def _call(rows, k, v, low, high, start, heads, scale, interpret):
     return out.astype(v.dtype), lse.swapaxes(1, 2), *caches
 
 
-def _kernel(low, high, q, k, v, *refs, scale, size, interpret):
-    *new, out, lse = refs if len(refs) == 2 else refs[:5]
+def _kernel(low, high, q, k, v, *refs, scale, size, norms, interpret):
+    count = norms.num_leaves
+    new, rest = ([], refs) if len(refs) == 2 else (refs[:3], refs[3:])
+    norms, (out, lse, *caches) = jax.tree.unflatten(norms, rest[:count]), rest[count:]
     (n, repeat, dim), m = q.shape, k.shape[0]
     row, channel = jnp.arange(_power(n * repeat)), jnp.arange(_power(dim))
     query, head = row // repeat, row % repeat
@@ -90,6 +96,9 @@ def _kernel(low, high, q, k, v, *refs, scale, size, interpret):
     index = (query[:, None], head[:, None], channel[None])
     both = real[:, None] & inside[None]
     queries = plgpu.load(q.at[index], mask=both, other=0.0)
+    group = pl.program_id(1)
+    if norms is not None:
+        queries = _normed(queries, norms[0], group * repeat + head, channel, dim)
     # The largest logit is found before they are scaled: a sign goes with the queries.
     queries, scale = queries if scale >= 0 else -queries, max(abs(scale), 1e-30) * LOG2_E
     first, last = (plgpu.load(x.at[query], mask=real, other=0) for x in (low, high))
@@ -101,11 +110,12 @@ def _kernel(low, high, q, k, v, *refs, scale, size, interpret):
         start = new[0][0]
         end = jnp.minimum(end, start)
 
-    def look(refs, at, key, there, carry):
-        """At rows `at` of keys and values, which are keys number `key`, `there` or not."""
+    def look(refs, at, key, there, carry, norm=None):
+        """At rows `at` of keys and values, which are keys number `key`, `there` or not; keys may want a norm."""
         acc, peak, total = carry
         spot, mask = (at[:, None], channel[None]), there[:, None] & inside[None]
         keys, values = (plgpu.load(x.at[spot], mask=mask, other=0.0) for x in refs)
+        keys = keys if norm is None else _normed(keys, norm, group, channel, dim)
         logits = _dot(queries, keys.T, interpret)
         seen = (first[:, None] <= key[None]) & (key[None] < last[:, None]) & there[None]
         logits = jnp.where(seen, logits, -jnp.inf)
@@ -125,8 +135,9 @@ def _kernel(low, high, q, k, v, *refs, scale, size, interpret):
     if new:
         at = jnp.arange(_power(n))
         there = (at < n) & (stretch == 0)
-        carry, keys, values = look(new[1:], at, start + at, there, carry)
-        for cache, rows in zip(refs[5:], (keys, values), strict=True):
+        norm = None if norms is None else norms[1]
+        carry, keys, values = look(new[1:], at, start + at, there, carry, norm)
+        for cache, rows in zip(caches, (keys, values), strict=True):
             spot, mask = ((start + at)[:, None], channel[None]), there[:, None] & inside[None]
             plgpu.store(cache.at[spot], rows, mask=mask)
     acc, peak, total = carry
@@ -135,6 +146,26 @@ def _kernel(low, high, q, k, v, *refs, scale, size, interpret):
     plgpu.store(out.at[index], (acc * (1.0 / total)[:, None]).astype(out.dtype), mask=both)
     found = jnp.where(some, (peak + jnp.log2(total)) / LOG2_E, -jnp.inf)
     plgpu.store(lse.at[head, query], found, mask=real)
+
+
+def _normed(rows, norm, head, channel, dim: int):
+    """Rows [n, D] of heads (int [n], or of one) with their norm, as `normalized` makes it."""
+    inside = channel < dim
+    y = rows.astype(jnp.float32)
+    if norm.kind == "layer":
+        y = jnp.where(inside, y - jnp.sum(y, axis=1, keepdims=True) / dim, 0.0)
+    y = y * jax.lax.rsqrt(jnp.sum(y * y, axis=1, keepdims=True) / dim + norm.eps)
+    for name, function in (("scale", jnp.multiply), ("bias", jnp.add)):
+        if name in norm.own:
+            own = norm.own[name]
+            one_for_all = len(own.shape) == 1
+            spot = (
+                channel if one_for_all else (jnp.broadcast_to(head, rows.shape[:1])[:, None], channel[None])
+            )
+            mask = inside if one_for_all else jnp.broadcast_to(inside[None], rows.shape)
+            vector = plgpu.load(own.at[spot], mask=mask, other=0.0).astype(jnp.float32)
+            y = function(y, vector[None] if one_for_all else vector)
+    return y.astype(rows.dtype)
 
 
 def _power(size: int) -> int:

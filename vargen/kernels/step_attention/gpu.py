@@ -257,6 +257,8 @@ class _Plan:
         self.dim = max(16, 1 << (dim - 1).bit_length())  # powers of two alone
         q_block, k_block, self.num_warps, self.num_stages = blocks(kernel, self.dim, q.dtype)
         shrink = lambda size, of: min(size, max(16, 1 << (of - 1).bit_length()))  # noqa: E731
+        if kernel == "forward" and n % q_block and not n % (q_block // 2):
+            q_block //= 2  # saves copies to and from padded arrays
         self.q_block, self.k_block = shrink(q_block, n), shrink(k_block, m)
         self.q_blocks, self.k_blocks = pl.cdiv(n, self.q_block), pl.cdiv(m, self.k_block)
         self.n, self.m = self.q_blocks * self.q_block, self.k_blocks * self.k_block

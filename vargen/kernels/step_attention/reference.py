@@ -40,12 +40,15 @@ def attend(q, k, v, low, high, words=None, *, scale: float, dropout: float = 0.0
     return out.reshape(batch, n, heads, dim).astype(v.dtype), lse.reshape(batch, heads, n)
 
 
-def attend_cached(q, new_k, new_v, k, v, start, low, high, *, scale: float):
-    """`attend` with new keys and values [B, n, G, D] put into k and v, the caches, from row `start` (traced) on.
+def attend_cached(q, new_k, new_v, k, v, start, low, high, norms=None, *, scale: float):
+    """`attend` with new keys and values [B, n, G, D] put into k and v, the caches, from row `start` (traced) on; before
+    that queries and new keys get the norms, if any.
 
     Returns:
       What `attend` does, then the caches with the new rows.
     """
+    if norms is not None:
+        q, new_k = norms[0](q), norms[1](new_k)
     k, v = (jax.lax.dynamic_update_slice_in_dim(x, new, start, axis=1) for x, new in ((k, new_k), (v, new_v)))
     return *attend(q, k, v, low, high, scale=scale), k, v
 

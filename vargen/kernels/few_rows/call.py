@@ -1,0 +1,77 @@
+"""The public call: a product of few rows, with the norm before it and what is done with it behind."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vargen.kernels import dispatch
+from vargen.kernels.few_rows import gpu, reference
+from vargen.kernels.few_rows.reference import Matrix, Onto
+from vargen.kernels.norming import Norming
+
+NAME = "few_rows"
+# Up to so many rows each weight's way from memory takes longer than its products, and one program holds all rows.
+FEW = 16
+IMPLEMENTATIONS = {
+    "xla": reference.few_rows,
+    "gpu": gpu.few_rows,
+    "gpu_interpret": functools.partial(gpu.few_rows, interpret=True),
+}
+
+
+def are_few(shape: Sequence[int]) -> bool:
+    """Whether rows [..., D] are few, and whole: a compiler that splits programs over devices can't split a kernel."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return math.prod(shape[:-1]) <= FEW and (mesh.empty or mesh.size == 1)
+
+
+def few_rows(
+    x,
+    matrices: Sequence[Matrix],
+    *,
+    norm: Norming | None = None,
+    act: str = "none",
+    onto: Onto | None = None,
+    dtype: Any = jnp.float32,
+    implementation: str | None = None,
+) -> list[jax.Array]:
+    """act(norm(x) W + b), or the residual plus this times a gate: one launch on a GPU, which reads the weights once.
+
+    Args:
+      x: [B, N, I], B N at most `FEW`.
+      matrices: one or several; of a gated `act` the gate's, then the other.
+      norm: of x before, with the condition's scale and shift.
+      act: none, silu, gelu, gelu_tanh, gelu_sigmoid; gated swiglu or geglu.
+      onto: what the result is added to, of one matrix or a gated `act`.
+      dtype: of the products.
+      implementation: None chooses when the program is lowered: a Pallas kernel on CUDA ("gpu"), "xla" elsewhere; also
+        "gpu_interpret" (the kernel's values on any platform, slowly).
+
+    Returns:
+      A result [B, N, F] of each matrix, of a gated `act` one. Differentiable: as XLA's form.
+
+    Raises:
+      ValueError: an unknown implementation (or, at lowering, one that can't run here).
+    """
+    dispatch.check(NAME, implementation, IMPLEMENTATIONS)
+    return _run((x, list(matrices), norm, onto), act, jnp.dtype(dtype), implementation)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
+def _run(args, act, dtype, implementation):
+    known = {name: functools.partial(f, act=act, dtype=dtype) for name, f in IMPLEMENTATIONS.items()}
+    return dispatch.run(NAME, implementation, known, *args)
+
+
+@_run.defjvp
+def _differentiated(act, dtype, implementation, primals, tangents):
+    def run(args):
+        return reference.few_rows(*args, act=act, dtype=dtype)
+
+    return jax.jvp(run, primals, tangents)

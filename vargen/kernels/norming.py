@@ -1,0 +1,70 @@
+"""Norms that a kernel makes on its way, and what modulates them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+STATIC = dict(static=True)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One of the vectors by which a condition modulates rows, still among the others.
+
+    Attributes:
+      values: [1 or B, M, P, D].
+      at: None: M is 1 or as many as an example has rows; or int32 [], traced: of all M this one counts.
+      index: which of the P.
+    """
+
+    values: jax.Array
+    at: jax.Array | None
+    index: int = dataclasses.field(metadata=STATIC)
+
+    def rows(self) -> jax.Array:
+        """[1 or B, M or 1, D]."""
+        values = self.values
+        if self.at is not None:
+            values = jax.lax.dynamic_slice_in_dim(values, self.at, 1, axis=1)
+        return values[:, :, self.index]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Norming:
+    """A norm of x [B, N, D] that is still to be made, see `normalized`.
+
+    Attributes:
+      own: learned `scale` and `bias` [D] (of heads also [H, D]), either, or neither.
+      scale, shift: None, or the condition's.
+      kind: "layer" or "rms".
+      eps: added to the variance.
+    """
+
+    own: dict[str, jax.Array]
+    scale: Part | None
+    shift: Part | None
+    kind: str = dataclasses.field(metadata=STATIC)
+    eps: float = dataclasses.field(metadata=STATIC)
+
+    def __call__(self, x) -> jax.Array:
+        """x with the norm."""
+        scale, shift = (None if part is None else part.rows() for part in (self.scale, self.shift))
+        return normalized(x, self.own, scale, shift, self.kind, self.eps)
+
+
+def normalized(x, own, scale, shift, kind: str, eps: float):
+    """x [..., D] normalised in float32; where a condition modulates it, times 1 + scale, plus shift (arrays that
+    broadcast to x)."""
+    y = x.astype(jnp.float32)
+    if kind == "layer":
+        y = y - jnp.mean(y, axis=-1, keepdims=True)
+    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + eps)
+    y = y * own["scale"] if "scale" in own else y
+    y = y + own["bias"] if "bias" in own else y
+    y = y.astype(x.dtype)
+    return y if scale is None else y * (1 + scale) + shift
