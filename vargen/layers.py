@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.kernels.dropout import draw_words, drop
-
 from vargen.kernels import Matrix, Norming, Onto, Part, norming
+from vargen.kernels.dropout import draw_words, drop
 from vargen.kernels.few_rows import are_few, few_rows, reference
 
 Dtype = Any
@@ -227,9 +226,11 @@ class Dropout(nn.Module):
         return _dropped(x, draw_words(self.make_rng("dropout"), (*x.shape[:-1], 1)), self.rate)
 
 
-@functools.partial(keeps_inputs, static_argnums=(2,))
-def _dropped(x, words, rate: float):
+def _drop_channels(x, words, rate: float):
     return drop(x, words, np.arange(x.shape[-1], dtype=np.int32), rate)
+
+
+_dropped = keeps_inputs(_drop_channels, static_argnums=(2,))
 
 
 class Mlp(nn.Module):
