@@ -40,6 +40,28 @@ def test_a_loop_of_products(gpu_devices):
     assert loop.body.seconds >= loop.body.launches * targets.sheet("h100").launch
 
 
+@pytest.mark.parametrize(
+    "name, side, options, taps",
+    [
+        # Taps on pixels, a dimension: of 3 over n pixels 3 n - 2; of n / 2 strides three each, but 2 of the last.
+        ("same", 16, "size=3x3 pad=1_1x1_1", (3 * 16 - 2) ** 2),
+        ("strided", 8, "size=3x3 stride=2x2 pad=0_1x0_1", (3 * 8 - 1) ** 2),
+        ("valid", 14, "size=3x3", (3 * 14) ** 2),
+        ("transposed", 32, "size=2x2 pad=1_1x1_1 lhs_dilate=2x2", 32**2),
+    ],
+)
+def test_convolutions_count_pixels(name, side, options, taps):
+    """By the definition: padding, and zeros between pixels, are multiplied by nobody."""
+    text = f"""
+%main (x: f32[2,16,16,8], k: f32[3,3,8,4]) -> f32[2,{side},{side},4] {{
+  %x = f32[2,16,16,8]{{3,2,1,0}} parameter(0)
+  %k = f32[{",".join(options[5:8].split("x"))},8,4]{{3,2,1,0}} parameter(1)
+  ROOT %y = f32[2,{side},{side},4]{{3,2,1,0}} convolution(%x, %k), window={{{options}}}, dim_labels=b01f_01io->b01f
+}}
+"""
+    assert hlo.Program(text.replace("%main", "ENTRY %main")).total.flops == 2 * 2 * 8 * 4 * taps
+
+
 def test_what_does_not_change_is_found(gpu_devices):
     """A weight kept in float32 is converted in every trip: 4 bytes are read and 2 written of each number."""
     x, w = jax.ShapeDtypeStruct((M, K), jnp.bfloat16), jax.ShapeDtypeStruct((K, K), jnp.float32)

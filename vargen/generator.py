@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen import content as contents
-from vargen import static
+from vargen import sharding, static
 from vargen.conditioning import Condition, Conditioning
 from vargen.feeds import Feed, Step
 from vargen.heads import Head, JointHead
@@ -281,7 +281,7 @@ class Generator:
 
         With a key, training's dropout is on. Contents are `Noised` where the feed drafts.
         """
-        condition = self.condition.apply({"params": params["condition"]}, labels)
+        condition = sharding.by_batch(self.condition.apply({"params": params["condition"]}, labels))
         rngs = None if key is None else {"dropout": jax.random.fold_in(key, len(self.stages))}
         rows = self.feed.apply(
             {"params": params["feed"]},
@@ -293,6 +293,7 @@ class Generator:
             method="inputs",
             rngs=rngs,
         )
+        rows = dataclasses.replace(rows, x=sharding.by_batch(rows.x))
         modulations = self.modulations(params, condition)
         return self.through(params, rows, condition, modulations, key=key)[0], rows
 

@@ -144,6 +144,22 @@ def per_shard(function: Callable, arrays: Sequence[jax.Array], names: Sequence, 
     )(*arrays)
 
 
+def by_batch(tree: Any) -> Any:
+    """Arrays [B, ...], under a mesh (`jax.set_mesh`) split by the batch; elsewhere as they are.
+
+    XLA's partitioner follows what is near: behind a table or a map whose parameters are split it may split activations
+    by their channels instead, and later gather a whole batch on every device.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1 or mesh.manual_axes:
+        return tree
+
+    def split(x):
+        return jax.lax.with_sharding_constraint(x, spec(("batch", *[None] * (x.ndim - 1)), x.shape, mesh))
+
+    return jax.tree.map(split, tree)
+
+
 def splits(name: str, length: int) -> bool:
     """Whether an axis of this length divides evenly among the devices that its name is split by, if any."""
     mesh = jax.sharding.get_abstract_mesh()
