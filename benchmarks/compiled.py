@@ -130,11 +130,12 @@ def trainer(c: Any, tokenizer: Any, generator: Generator, batch: int, devices: l
     whole, key = NamedSharding(mesh, PartitionSpec()), jax.eval_shape(lambda: jax.random.key(0))
     frozen = _placed(whole, dict(quantizer=jax.eval_shape(tokenizer.init, key)["quantizer"]))
 
-    def examples():
+    def examples(key):
         labels = jax.tree.map(lambda x: jnp.repeat(x, batch, 0), generator.condition.example())
-        return dict(content=tokenizer.slot.zeros(batch, tokenizer.grid.size), label=labels)
+        images = jnp.zeros((batch, *tokenizer.image_size, c.data.channels))
+        return dict(content=tokenizer.stored(tokenizer.init(key), images), label=labels)
 
-    rows = _placed(batch_sharding(mesh), jax.eval_shape(examples))
+    rows = _placed(batch_sharding(mesh), jax.eval_shape(examples, key))
     return make_step(task, settings, mesh).lower(now, frozen, rows, _placed(whole, key))
 
 

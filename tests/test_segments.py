@@ -145,9 +145,9 @@ class Perfect:
         return self, None
 
     def apply(self, variables, x, *args, method=""):
-        if method == "modulations":  # of times [S, 1]: what the last step is told is its time
+        if method == "modulations":  # of times [1, S]: those of one step are its time
             return x
-        t = jnp.reshape(args[0], (-1, 1))
+        t = jnp.reshape(args[0][0, args[1]], (-1, 1))
         signal, spread = (jnp.asarray(np.sqrt(a), jnp.float32)[t] for a in (self.shares, 1 - self.shares))
         noise = (x - signal * self.content) / spread
         return signal * noise - spread * self.content

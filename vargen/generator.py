@@ -173,8 +173,9 @@ class Generator:
 
     def layout_of_step(self, order: Order, step: Step) -> Layout:
         """The same of the slots of one step, which are of one time; those that only fill it up come later."""
-        # Without a cache steps are padded to the longest of several.
-        at, padded = step.at(), not self.feed.cached and self.ordering.proposes == "step"
+        # Without a cache, and by feeds that can, steps are padded to the longest of several.
+        padded = (self.feed.pads or not self.feed.cached) and self.ordering.proposes == "step"
+        at = step.at()
         slots = static.take(order.slots, static.module(at).minimum(at, self.sequence.grid.size - 1))
         rows = np.arange(step.size)
         segments = None if order.segments is None else np.full(step.size, step.segment)
@@ -293,9 +294,9 @@ class Generator:
             method="inputs",
             rngs=rngs,
         )
-        rows = dataclasses.replace(rows, x=sharding.by_batch(rows.x))
+        rows = dataclasses.replace(rows, condition=sharding.by_batch(rows.condition))
         modulations = self.modulations(params, condition)
-        return self.through(params, rows, condition, modulations, key=key)[0], rows
+        return sharding.by_batch(self.through(params, rows, condition, modulations, key=key)[0]), rows
 
     # Decoding.
 

@@ -145,7 +145,7 @@ def per_shard(function: Callable, arrays: Sequence[jax.Array], names: Sequence, 
 
 
 def by_batch(tree: Any) -> Any:
-    """Arrays [B, ...], under a mesh (`jax.set_mesh`) split by the batch; elsewhere as they are.
+    """Arrays [B, ...], under a mesh (`jax.set_mesh`) split by the batch; elsewhere, or if it can't be, as they are.
 
     XLA's partitioner follows what is near: behind a table or a map whose parameters are split it may split activations
     by their channels instead, and later gather a whole batch on every device.
@@ -155,7 +155,8 @@ def by_batch(tree: Any) -> Any:
         return tree
 
     def split(x):
-        return jax.lax.with_sharding_constraint(x, spec(("batch", *[None] * (x.ndim - 1)), x.shape, mesh))
+        parts = spec(("batch", *[None] * (x.ndim - 1)), x.shape, mesh)
+        return jax.lax.with_sharding_constraint(x, parts) if any(parts) else x
 
     return jax.tree.map(split, tree)
 

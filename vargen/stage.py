@@ -16,6 +16,7 @@ from vargen.kernels import dispatch
 from vargen.layout import Layout, Memory
 from vargen.mixers.block import GATES_AND_SCALES, MODULATIONS, Block, FinalNorm, RoundModulation
 from vargen.mixers.rollback import rollback
+from vargen.sharding import by_batch
 
 # What of a block is computed again in the backward pass: nothing but what `keeps_inputs` marks; all but what products
 # and kernels gave; all.
@@ -145,6 +146,7 @@ class Stage:
 
         def body(x, inputs, own=own):
             params, modulation, cache, rate, key, layer = inputs
+            x = by_batch(x)
             rngs = {"dropout": key} if train else None
             here, at = dataclasses.replace(layout, layer=layer), None
             if own is not None:

@@ -16,6 +16,7 @@ from vargen.layers import Dense, Embed, Initial, Norm, sinusoid
 from vargen.layout import HIDDEN, Layout, View
 from vargen.limits import OneOf
 from vargen.orders import Order
+from vargen.sharding import by_batch
 from vargen.slots import Grid, Slot
 
 FREQUENCIES = 256
@@ -127,7 +128,7 @@ class Noisy(Pending, nn.Module):
 
     def _conditions(self, condition, level):
         """[B, G, D] by noise levels [1 or B, G]."""
-        time = self.time_2(nn.silu(self.time_1(sinusoid(level, FREQUENCIES))))
+        time = self.time_2(by_batch(nn.silu(self.time_1(sinusoid(level, FREQUENCIES)))))
         return condition.vector[:, None].astype(self.dtype) + time
 
     def _placed(self, x, slots, stage: int = 0):

@@ -14,6 +14,7 @@ from vargen import static
 from vargen.content import repeat_to
 from vargen.layers import Dense, Embed, Initial
 from vargen.layout import HIDDEN, Layout
+from vargen.sharding import by_batch
 from vargen.slots import Grid, Slot
 
 
@@ -145,4 +146,5 @@ class Content(nn.Module):
                 size *= self.slot.shape[0]
             table = self.initial.table()
             x = Embed(size, self.width, table, "vocab", self.dtype, name="codes")(content)
-        return jnp.sum(x, axis=-2) if several else x
+        x = by_batch(x)
+        return by_batch(jnp.sum(x, axis=-2)) if several else x

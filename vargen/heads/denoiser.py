@@ -12,6 +12,7 @@ from vargen.heads.plain import OfLatents, guided
 from vargen.kernels import Onto, Part
 from vargen.layers import Dense, Initial, Norm, product, sinusoid
 from vargen.limits import COUNT, SIZE, Between
+from vargen.sharding import by_batch
 
 FREQUENCIES = 256
 # Up to so many rows the modulations of all steps are made in one product before the loop: they are most of the
@@ -56,7 +57,7 @@ class Denoiser(nn.Module):
     def modulations(self, t, hidden):
         """What doesn't depend on the content: t [1 or M, S], hidden [M, D] -> of each block [M, S, 3, width] (shift,
         scale, gate), then [M, S, 2, width]."""
-        time = self.time_2(nn.silu(self.time_1(sinusoid(t, FREQUENCIES))))
+        time = self.time_2(by_batch(nn.silu(self.time_1(sinusoid(t, FREQUENCIES)))))
         y, found = nn.silu(time + self.hidden(hidden)[:, None]), []
         for layer in (*self.modulation, self.modulation_out):
             # In turn: all as one product would ask for their weights side by side, copied.
@@ -119,12 +120,16 @@ class Denoising(OfLatents):
           weights float32 [M].
         """
         weight = jnp.ones(hidden.shape[:2]) if weight is None else weight
-        weight = jnp.tile(weight.reshape(-1), self.repeat)
-        hidden = jnp.tile(hidden.reshape(-1, hidden.shape[-1]), (self.repeat, 1))
-        target = jnp.tile(target.reshape(-1, self.channels).astype(jnp.float32), (self.repeat, 1))
+
+        def cases(x):
+            # A picture's together: where devices split the batch, they split the cases likewise.
+            repeated = jnp.tile(x, (1, self.repeat, *[1] * (x.ndim - 2)))
+            return by_batch(repeated.reshape(-1, *x.shape[2:]))
+
+        hidden, target, weight = cases(hidden), cases(target.astype(jnp.float32)), cases(weight)
         key_t, key_noise = jax.random.split(self.make_rng("head"))
-        t = jax.random.randint(key_t, (len(hidden),), 0, self.train_steps)
-        return hidden, target, t, jax.random.normal(key_noise, target.shape), weight
+        t = jax.random.randint(key_t, weight.shape, 0, self.train_steps)
+        return hidden, target, by_batch(t), by_batch(jax.random.normal(key_noise, target.shape)), weight
 
     def passes(self, step, x, hidden, times, inputs, guidance=None):
         """Denoises x float32 [M, C] in S steps: `step(x, first, others, at)` is x after one.

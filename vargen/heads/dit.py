@@ -16,6 +16,7 @@ from vargen.heads.plain import OfLatents, guided
 from vargen.layers import Dense, Initial, Mlp, Norm, sinusoid
 from vargen.limits import COUNT, SIZE, AtLeast, Between, OneOf
 from vargen.mixers.primitives import step_attention
+from vargen.sharding import by_batch
 
 FREQUENCIES = 256
 XAVIER, ZERO, SMALL = Initial(0).kernel(), nn.initializers.zeros, nn.initializers.normal(0.02)
@@ -82,7 +83,7 @@ class DitNetwork(nn.Module):
             return Dense(features, names, init, dtype=self.dtype, name=name)
 
         time = dense(self.width, SMALL, (None, "mlp"), "time_1")(sinusoid(t, FREQUENCIES))
-        time = dense(self.width, SMALL, ("mlp", "embed"), "time_2")(nn.silu(time))
+        time = dense(self.width, SMALL, ("mlp", "embed"), "time_2")(by_batch(nn.silu(time)))
         condition = nn.silu(time[:, None] + dense(self.width, XAVIER, ("embed", "mlp"), "hidden")(hidden))
         x = dense(self.width, XAVIER, ("latent", "embed"), "content")(x)
         x = x + place_waves(places, self.width).astype(x.dtype)

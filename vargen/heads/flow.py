@@ -17,6 +17,7 @@ from vargen.layout import Layout
 from vargen.limits import COUNT, SHARE, SIZE, Between, OneOf
 from vargen.mixers.primitives import step_attention
 from vargen.mixers.rope import rotate
+from vargen.sharding import by_batch
 
 FREQUENCIES = 256
 XAVIER = Initial(0).kernel()
@@ -115,7 +116,7 @@ class FlowNetwork(nn.Module):
         """x float32 [B, n, C], t [B or 1, n or 1] in thousandths, hidden [B, n, D] -> float32 [B, n, C]."""
         time = sinusoid(t, FREQUENCIES)
         time = dense(self.width, (None, "mlp"), dtype=self.dtype, name="time_1")(time)
-        time = dense(self.width, ("mlp", "embed"), dtype=self.dtype, name="time_2")(nn.silu(time))
+        time = dense(self.width, ("mlp", "embed"), dtype=self.dtype, name="time_2")(by_batch(nn.silu(time)))
         both = nn.silu(time + dense(self.width, dtype=self.dtype, name="hidden")(hidden))
         time = nn.silu(time)
         x = dense(self.width, ("latent", "embed"), dtype=self.dtype, name="content")(x)
