@@ -36,7 +36,7 @@ def compile_for_tpu(tpu_devices):
 
     def run(function, *shapes):
         shapes = [jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding) for s in shapes]
-        return jax.jit(function).lower(*shapes).compile()
+        return targets.compiled(jax.jit(function).lower(*shapes))
 
     return run
 

@@ -120,13 +120,38 @@ def test_picture_sizes():
 def test_remat(policy):
     """As loops, whose memory and FLOPs are shown, and unrolled."""
     found, values = results("remat")["programs"], []
-    label = "{} train h100 training.scan_layers={} training.remat={}"
-    for name in ("llamagen:l", "var:d16"):
+    label = "{} h100 training.scan_layers={} training.remat={}"
+    for name in ("llamagen:l train batch=64", "var:d16 train batch=32"):
         loop, flat = (found[label.format(name, scanned, policy)] for scanned in (True, False))
         values += [loop["temporary_mbytes"] / 1e3, loop["gflop"] / 1e3]
         values += percent(loop["useful"]["mfu"], flat["useful"]["mfu"])
     row = re.search(rf"^\| `{policy}`[^|]*\|(.*)", README, flags=re.MULTILINE)[1]
     agree([row], values)
+
+
+def test_pods():
+    """Training on many chips, now and before activations were kept split by the batch."""
+    pods, values = results("compiled_pods"), []
+    text = re.search(r"As compiled for v5e slices.*?\)\.", README, flags=re.DOTALL)[0]
+    for name, sizes in (("var:d30", [1024, 256, 16]), ("mar:b", [64, 16, 4])):
+        values += sizes
+        for found in (pods["programs"], pods["before"]):
+            (one,) = (x for label, x in found.items() if label.startswith(name))
+            values += [one["predicted_seconds"]["one_after_another"], *percent(one["useful"]["mfu"])]
+            values += [one["collective_mbytes"] / 1e3]
+    agree([re.sub(r"v5e|VAR-d30|[\w/]*\.(json|py)", "", text)], values)
+
+
+def test_every_system_compiled():
+    """One picture of each system, for an H100."""
+    found = results("compiled_systems")["programs"]
+    shown = {name.strip("`"): row for name, (row,) in rows("Speed", 6).items() if name.startswith("`")}
+    assert {f"{name} sample batch=1 h100" for name in shown} == found.keys()
+    for name, row in shown.items():
+        one = found[f"{name} sample batch=1 h100"]
+        floor = [x / 1e3 for x in [one["floor"].get("mbytes")] if x]
+        times = [one["predicted_seconds"][kind] * 1e3 for kind in ("overlapped", "one_after_another")]
+        agree(row, [one["launches"] / 1e3, one["mbytes"] / 1e3, *floor, *times, one["compile_seconds"]])
 
 
 def test_eight_bits():
