@@ -21,6 +21,7 @@ CASES = {
     "gated": (2, 2, 32, (50, 50), dict(norm="rms", own=True, act="swiglu")),
     "geglu": (2, 1, 16, (20, 20), dict(act="geglu", bias=True)),
     "sigmoid": (1, 1, 16, (20,), dict(act="gelu_sigmoid", bias=True, residual=True)),
+    "many": (4, 6, 300, (33,), dict(norm="layer", modulated="rows", act="gelu")),
     "eight_bits": (2, 1, 32, (24,), dict(bits=True, bias=True)),
 }
 ACTIVATIONS = {

@@ -17,7 +17,7 @@ from vargen.kernels.norming import Norming
 
 NAME = "few_rows"
 # Up to so many rows each weight's way from memory takes longer than its products, and one program holds all rows.
-FEW = 16
+FEW = 32
 IMPLEMENTATIONS = {
     "xla": reference.few_rows,
     "gpu": gpu.few_rows,

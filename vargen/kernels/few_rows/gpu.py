@@ -24,9 +24,7 @@ from vargen.kernels.step_attention.gpu import _dot
 ROWS = 16  # that a product on tensor cores has at least
 PROGRAMS = 132  # of which as many as an H100 has multiprocessors run at once
 COLUMNS = (64, 32, 16)  # of a program: the most of which there are enough programs, else the fewest
-DEPTH = (
-    512  # bytes of a column of the weights that a program looks at together, at most: no register is spilt
-)
+DEPTH = 512  # bytes of a column of the weights that a program looks at together, at most, of `ROWS`: no register is spilt
 BYTES = "few_rows_moving_{}_bytes"  # the scope it runs under: of modulations it reads some rows alone
 
 
@@ -70,13 +68,14 @@ def _kernel(*refs, tree, act, dtype, columns, interpret):
     *refs, out = refs
     x, matrices, norm, onto = jax.tree.unflatten(tree, refs)
     (batch, n, size), program = x.shape, pl.program_id(0)
-    row = jnp.arange(ROWS)
+    row = jnp.arange(max(ROWS, pl.next_power_of_2(batch * n)))
     rows = row // n, row % n, row < batch * n
-    depth = min(DEPTH // max(2, dtype.itemsize), max(ROWS, pl.next_power_of_2(size)))
+    # Twice the rows come in half the depth.
+    depth = min(DEPTH * ROWS // len(row) // max(2, dtype.itemsize), max(ROWS, pl.next_power_of_2(size)))
     stats = None if norm is None else _statistics(x, rows, norm, depth)
 
     def inputs(start):
-        """[ROWS, depth] of the rows as the products take them."""
+        """[rows, depth] of the rows as the products take them."""
         index = start + jnp.arange(depth)
         y = _load(x, rows, index)
         if norm is not None:
@@ -103,7 +102,7 @@ def _kernel(*refs, tree, act, dtype, columns, interpret):
                 total + _dot(y, w.astype(dtype), interpret) for total, w in zip(sums, weights, strict=True)
             )
 
-        empty = (jnp.zeros((ROWS, columns), jnp.float32),) * len(alike)
+        empty = (jnp.zeros((len(row), columns), jnp.float32),) * len(alike)
         sums = jax.lax.fori_loop(0, pl.cdiv(size, depth), step, empty)
         sums = [_finished(total, m, column, there) for total, m in zip(sums, alike, strict=True)]
         y = ACTIVATIONS[act](*sums)
@@ -128,7 +127,7 @@ def _zero(ref):
 
 
 def _load(ref, rows, index):
-    """float32 [ROWS, len(index)] of a reference [B, N, D]; zeros for rows and channels that aren't there."""
+    """float32 [rows, len(index)] of a reference [B, N, D]; zeros for rows and channels that aren't there."""
     example, place, real = rows
     mask = real[:, None] & (index < ref.shape[2])[None]
     spot = example[:, None], place[:, None], index[None]
@@ -136,7 +135,7 @@ def _load(ref, rows, index):
 
 
 def _modulation(part: Part, rows, index):
-    """float32 [ROWS, len(index)] of what a condition modulates the rows by."""
+    """float32 [rows, len(index)] of what a condition modulates the rows by."""
     (examples, places, _, size), (example, place, real) = part.values.shape, rows
     example = example if examples > 1 else 0 * example
     place = place if places > 1 else 0 * place
@@ -148,7 +147,7 @@ def _modulation(part: Part, rows, index):
 
 
 def _statistics(x, rows, norm, depth):
-    """float32 [ROWS, 1], twice: what is taken from the rows, and what they are multiplied by."""
+    """float32 [rows, 1], twice: what is taken from the rows, and what they are multiplied by."""
     size = x.shape[2]
 
     def over(function):
@@ -159,10 +158,10 @@ def _statistics(x, rows, norm, depth):
             y = jnp.where(index < size, function(_load(x, rows, index)), 0.0)
             return total + jnp.sum(y, axis=1, keepdims=True)
 
-        zero = jnp.zeros((ROWS, 1), jnp.float32)
+        zero = jnp.zeros((len(rows[0]), 1), jnp.float32)
         return jax.lax.fori_loop(0, pl.cdiv(size, depth), step, zero) / size
 
-    mean = over(lambda y: y) if norm.kind == "layer" else jnp.zeros((ROWS, 1), jnp.float32)
+    mean = over(lambda y: y) if norm.kind == "layer" else 0.0
     return mean, jax.lax.rsqrt(over(lambda y: (y - mean) * (y - mean)) + norm.eps)
 
 
