@@ -129,6 +129,13 @@ def test_remat(policy):
     agree([row], values)
 
 
+def test_unrolled_training():
+    text = re.search(r"RAR-L and MAR-L unrolled are predicted at (.*?), before", README, flags=re.DOTALL)[1]
+    found = results("compiled_train")["programs"]
+    names = (f"{name}:l train batch=64 h100 training.scan_layers=False" for name in ("rar", "mar"))
+    agree([text], percent(*(found[name]["useful"]["mfu"] for name in names)))
+
+
 def test_pods():
     """Training on many chips, now and before activations were kept split by the batch."""
     pods, values = results("compiled_pods"), []
