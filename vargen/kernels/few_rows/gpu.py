@@ -24,7 +24,9 @@ from vargen.kernels.step_attention.gpu import _dot
 ROWS = 16  # that a product on tensor cores has at least
 PROGRAMS = 132  # of which as many as an H100 has multiprocessors run at once
 COLUMNS = (64, 32, 16)  # of a program: the most of which there are enough programs, else the fewest
-DEPTH = 512  # bytes of a column of the weights that a program looks at together, of `ROWS`: no register is spilt
+DEPTH = (
+    512  # bytes of a column of the weights that a program looks at together, of `ROWS`: no register is spilt
+)
 BYTES = "few_rows_moving_{}_bytes"  # the scope it runs under: of modulations it reads some rows alone
 
 
