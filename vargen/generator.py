@@ -174,7 +174,7 @@ class Generator:
     def layout_of_step(self, order: Order, step: Step) -> Layout:
         """The same of the slots of one step, which are of one time; those that only fill it up come later."""
         # Without a cache, and by feeds that can, steps are padded to the longest of several.
-        padded = (self.feed.pads or not self.feed.cached) and self.ordering.proposes == "step"
+        padded = (self.feed.joins or not self.feed.cached) and self.ordering.proposes == "step"
         at = step.at()
         slots = static.take(order.slots, static.module(at).minimum(at, self.sequence.grid.size - 1))
         rows = np.arange(step.size)

@@ -214,9 +214,8 @@ def test_commands_again(system, workdir, tmp_path, capsys):
 
     # One of them drawn again, by the settings inside it.
     run("sample", "--like", out / "9-001.png", "--out", tmp_path / "one")
-    assert {path.stem for path in (tmp_path / "one").iterdir()} == {
-        "9-001"
-    }  # files of bytes lie beside pictures
+    # Files of bytes lie beside their pictures.
+    assert {path.stem for path in (tmp_path / "one").iterdir()} == {"9-001"}
     assert (tmp_path / "one" / "9-001.png").read_bytes() == (out / "9-001.png").read_bytes()
     run("sample", "--like", out / "9-001.png", "--out", tmp_path / "other", "--temperature", 3)
     assert (tmp_path / "other" / "9-001.png").read_bytes() != (out / "9-001.png").read_bytes()

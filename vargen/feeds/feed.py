@@ -21,7 +21,8 @@ class Feed(Linen, Protocol):
       rounds: how often a whole pass goes through the stages: in each round rows of other slots predict, one level's
         after another's; a step of decoding has one round.
       cached: whether rows that are known are remembered in caches.
-      pads: whether a step of decoding may bring contents that a pass had already, and ask for slots beyond its own.
+      joins: whether steps of several sizes may share a loop: one may bring contents that a pass had already, and ask
+        for slots beyond its own.
       loops: whether decoding runs its steps in loops; else each has arithmetic of its own, and goes through the layers
         in a scan, as else compiling would take long.
       takes_prefix: whether it takes a condition of several rows.
@@ -48,7 +49,7 @@ class Feed(Linen, Protocol):
     @property
     def cached(self) -> bool: ...
     @property
-    def pads(self) -> bool: ...
+    def joins(self) -> bool: ...
     @property
     def loops(self) -> bool: ...
     @property
@@ -172,7 +173,7 @@ class Plain:
 
     stages: tuple[str, ...] = ("blocks",)
     rounds = 1
-    pads = False
+    joins = False
     loops = True
     takes_prefix = False
     takes_segments = False

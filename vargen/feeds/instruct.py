@@ -52,7 +52,7 @@ class Instruct(Turned, nn.Module):
     dtype: Any = jnp.float32
 
     cached = True
-    pads = True
+    joins = True
     takes_prefix = True
     hides = True
 

@@ -55,7 +55,7 @@ class Query(Turned, nn.Module):
 
     stages = ("content", "query")
     cached = True
-    pads = True
+    joins = True
     takes_prefix = True
 
     @property

@@ -60,7 +60,8 @@ class Step:
       count: slots that it generates.
       size: slots that it computes, at least `count` (static).
       most_known: a static bound on `start`.
-      before: slots of the step before, whose contents have not been in a pass yet (static).
+      before: slots of the step before, whose contents have not been in a pass yet; of steps of several sizes in a loop
+        the most that any has (static).
       begins: whether no pass came before (static).
       speculative: whether contents from `start` on are drafts, which may change, and steps hold one slot each (static).
       segment: number of the segment, or in an order `by_level` the level, whose slots it generates (static).

@@ -121,12 +121,12 @@ class Denoising(OfLatents):
         """
         weight = jnp.ones(hidden.shape[:2]) if weight is None else weight
 
-        def cases(x):
+        def repeated(x):
             # A picture's together: where devices split the batch, they split the cases likewise.
-            repeated = jnp.tile(x, (1, self.repeat, *[1] * (x.ndim - 2)))
-            return by_batch(repeated.reshape(-1, *x.shape[2:]))
+            x = jnp.tile(x, (1, self.repeat, *[1] * (x.ndim - 2)))
+            return by_batch(x.reshape(-1, *x.shape[2:]))
 
-        hidden, target, weight = cases(hidden), cases(target.astype(jnp.float32)), cases(weight)
+        hidden, target, weight = map(repeated, (hidden, target.astype(jnp.float32), weight))
         key_t, key_noise = jax.random.split(self.make_rng("head"))
         t = jax.random.randint(key_t, weight.shape, 0, self.train_steps)
         return hidden, target, by_batch(t), by_batch(jax.random.normal(key_noise, target.shape)), weight

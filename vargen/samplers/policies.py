@@ -111,8 +111,8 @@ def groups(order: Order, feed, proposes: str = "step") -> list[list[Step]]:
     ]
 
 
-def joined(call: Call, groups: list[list[Step]]) -> list[list[Step]]:
-    """The groups, of which neighbours become one where that takes fewer loops for few more rows.
+def joined(call: Call, found: list[list[Step]]) -> list[list[Step]]:
+    """Groups, of which neighbours become one where that takes fewer loops for few more rows.
 
     Each step is padded to the most slots and the most contents among them. Contents that a pass had already come out as
     they were. It needs a feed that takes both, mixers that write rows again, and settings that don't ask for a step's
@@ -120,18 +120,18 @@ def joined(call: Call, groups: list[list[Step]]) -> list[list[Step]]:
     """
     generator, n = call.generator, call.slots.shape[1]
     if (
-        len(groups) == 1
-        or not generator.feed.pads
+        len(found) == 1
+        or not generator.feed.joins
         or call.sampling.random_sides
         or not all(stage.block.mixer.keeps_rows for stage in generator.stages)
     ):
-        return groups
+        return found
     best: list[tuple[int, list[list[Step]]]] = [(0, [])]
-    for stop in range(1, len(groups) + 1):
+    for stop in range(1, len(found) + 1):
         ways = []
         for start in reversed(range(stop)):
             rows, before = best[start]
-            steps = padded([step for group in groups[start:stop] for step in group], call.order.given, n)
+            steps = padded([step for group in found[start:stop] for step in group], call.order.given, n)
             if steps is None:
                 break
             rows += LOOP + len(steps) * (steps[0].size + steps[0].before)
