@@ -29,7 +29,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks import floors, hlo, targets, timing
-from vargen import bundled, config, models
+from vargen import bundled, config, models, weights
 from vargen.generator import Generator
 from vargen.samplers import Sampling, decode
 from vargen.sharding import batch_sharding, make_mesh
@@ -101,7 +101,9 @@ def sampler(c: Any, tokenizer: Any, generator: Generator, batch: int, devices: l
     mesh = make_mesh(devices=devices[:1])
     place = functools.partial(_placed, NamedSharding(mesh, PartitionSpec()))
     key = jax.eval_shape(lambda: jax.random.key(0))
-    params = jax.eval_shape(generator.init, key)
+    # As a `Model` holds them.
+    platform = devices[0].platform
+    params = jax.eval_shape(lambda key: weights.ready(generator, generator.init(key), platform), key)
     quantizer = jax.eval_shape(tokenizer.init, key)["quantizer"]
     labels = jax.eval_shape(
         lambda: jax.tree.map(lambda x: jnp.repeat(x, batch, 0), generator.condition.example())

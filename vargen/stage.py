@@ -94,7 +94,11 @@ class Stage:
             condition = self.rounds.apply({"params": params[f"{self.name}_rounds"]})
         blocks = params[self.name]
         if isinstance(blocks, list):
-            return [self.modulate(p, condition) for p in blocks]
+            found = []
+            for p in blocks:
+                found.append(self.modulate(p, condition))
+                condition, found[-1] = _in_turn(condition, found[-1])
+            return found
         return jax.lax.map(lambda p: self.modulate(p, condition), blocks)
 
     def of_round(self, modulations, at: int):
@@ -103,10 +107,10 @@ class Stage:
             return [y[at] for y in modulations]
         return modulations[:, at]
 
-    def init_cache(self, batch: int, length: int, split: bool = False):
+    def init_cache(self, params, batch: int, length: int):
         """Empty caches of all layers for `length` rows, [L, ...] per leaf; of a split stage a list of one per layer."""
         one = {} if self.reads_memory else self.block.mixer.init_cache(batch, length)
-        if split:
+        if isinstance(params[self.name], list):
             return [one] * self.layers
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.layers, *x.shape)), one)
 
@@ -164,8 +168,7 @@ class Stage:
             for i, block in enumerate(blocks):
                 modulation, one = (None if y is None else y[i] for y in (modulations, cache))
                 if own is not None:
-                    # In its turn: products of all layers with one condition would be made one, their weights copied.
-                    own, x = jax.lax.optimization_barrier((own, x))
+                    own, x = _in_turn(own, x)
                 x, one = body(x, (block, modulation, one, None, None, i), own)
                 caches.append(one)
             cache = None if cache is None else caches
@@ -184,6 +187,11 @@ class Stage:
     def normed(self, params, x, vector, owner=None):
         """The norm behind the blocks."""
         return self.norm.apply({"params": params.get(f"{self.name}_norm", {})}, x, vector, owner)
+
+
+def _in_turn(condition, x):
+    """Both, the condition's next use after x: products of all layers with one would be made one, their weights copied."""
+    return jax.lax.optimization_barrier((condition, x))
 
 
 def _touch(block, memory: bool):

@@ -23,8 +23,7 @@ class Feed(Linen, Protocol):
       cached: whether rows that are known are remembered in caches.
       joins: whether steps of several sizes may share a loop: one may bring contents that a pass had already, and ask
         for slots beyond its own.
-      loops: whether decoding runs its steps in loops; else each has arithmetic of its own, and goes through the layers
-        in a scan, as else compiling would take long.
+      loops: whether decoding runs its steps in loops; else each has arithmetic of its own.
       takes_prefix: whether it takes a condition of several rows.
       takes_segments: whether it takes a sequence of several segments (`Order.segments`).
       takes_partial: whether it takes a training pass over some of the slots (`Ordering.partial`).

@@ -194,7 +194,7 @@ def _until_stopped(slot, body, decoding: Decoding, table, count: int) -> tuple[D
 def _lengthened(call: Call, cache):
     """A cache padded to the shapes of one of full length."""
     generator, conditions = call.generator, len(call.condition.prefix)
-    full = jax.eval_shape(lambda: generator.init_cache(conditions, generator.feed.length))
+    full = jax.eval_shape(lambda: generator.init_cache(call.params, conditions, generator.feed.length))
     return jax.tree.map(
         lambda x, y: jnp.pad(x, [(0, b - a) for a, b in zip(x.shape, y.shape, strict=True)]), cache, full
     )

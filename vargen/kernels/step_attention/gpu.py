@@ -2,12 +2,14 @@
 
 One program per block of queries walks the blocks of keys that some of them see (and one per block of keys, for
 their gradients, the blocks of queries), in three stretches: masked, whole, masked. Arrays are read as the
-public call has them, [B, N, H, D]; no copy is made but for padding.
+public call has them, [B, N, H, D]; what a last block lacks is masked, and no copy is made.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +24,8 @@ from vargen.kernels.step_attention.spans import edges
 LOG2_E = 1.4426950408889634  # the hardware's exponential has base 2
 
 # Queries and keys per block, warps and stages, by bytes per number and the largest head dimension: what an H100's
-# registers hold without spilling (compiled for sm_90a) and, but for the gradients of heads above 128, the 99 KB of
-# shared memory of smaller GPUs.
+# registers hold (compiled for sm_90a, at most 120 bytes a thread are spilt) and, but for the gradients of heads above
+# 128, the 99 KB of shared memory of smaller GPUs.
 BLOCKS = {
     ("forward", 2): {64: (128, 64, 4, 3), 128: (128, 64, 8, 2), 256: (64, 32, 4, 2)},
     ("query", 2): {64: (64, 64, 4, 3), 128: (64, 64, 4, 2), 256: (64, 32, 8, 2)},
@@ -39,7 +41,7 @@ def attend(q, k, v, low, high, words=None, *, scale: float, dropout: float = 0.0
     batch, n, heads, dim = q.shape
     plan = _Plan("forward", low, high, q, k, interpret)
     out, lse = plan.call(
-        functools.partial(_forward_kernel, scale=scale, dropout=dropout, k_block=plan.k_block),
+        functools.partial(_forward_kernel, scale=scale, dropout=dropout),
         grid=(batch, heads, plan.q_blocks),
         in_specs=[
             plan.query_edges(),
@@ -50,14 +52,11 @@ def attend(q, k, v, low, high, words=None, *, scale: float, dropout: float = 0.0
         ],
         out_specs=[plan.queries(), plan.stats()],
         out_shape=[
-            jax.ShapeDtypeStruct((batch, plan.n, heads, plan.dim), v.dtype),
-            jax.ShapeDtypeStruct((batch, heads, plan.n), jnp.float32),
+            jax.ShapeDtypeStruct((batch, n, heads, dim), v.dtype),
+            jax.ShapeDtypeStruct((batch, heads, n), jnp.float32),
         ],
-    )(
-        *(plan.edges(of_keys=False), plan.bounds, plan.pad_q(q), plan.pad_k(k), plan.pad_k(v)),
-        *plan.pad_stats(words),
-    )
-    return out[:, :n, :, :dim], lse[..., :n]
+    )(*(plan.edges(of_keys=False), plan.bounds, q, k, v), *_some(words))
+    return out, lse
 
 
 def backward(
@@ -77,19 +76,14 @@ def backward(
     interpret: bool = False,
 ):
     """Gradients with respect to q, k and v: one walk by queries, one by keys (FlashAttention-2, arXiv 2307.08691)."""
-    (batch, n, heads, dim), (m, groups) = q.shape, k.shape[1:3]
+    (batch, _, heads, _), groups = q.shape, k.shape[2]
     delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1).swapaxes(1, 2) - d_lse
     lse = LOG2_E * jnp.where(jnp.isfinite(lse), lse, 0.0)
-
-    def arrays(plan):
-        rows = plan.pad_q(q), plan.pad_q(d_out), plan.pad_k(k), plan.pad_k(v)
-        return plan.bounds, *plan.pad_stats(lse, delta), *rows, *plan.pad_stats(words)
-
-    drops = words is not None
+    arrays, drops = (lse, delta, q, d_out, k, v, *_some(words)), words is not None
 
     plan = _Plan("query", low, high, q, k, interpret)
     dq = plan.call(
-        functools.partial(_query_kernel, scale=scale, dropout=dropout, k_block=plan.k_block),
+        functools.partial(_query_kernel, scale=scale, dropout=dropout),
         grid=(batch, heads, plan.q_blocks),
         in_specs=[
             plan.query_edges(),
@@ -100,11 +94,11 @@ def backward(
             *[plan.stats()] * drops,
         ],
         out_specs=plan.queries(),
-        out_shape=jax.ShapeDtypeStruct((batch, plan.n, heads, plan.dim), q.dtype),
-    )(plan.edges(of_keys=False), *arrays(plan))
+        out_shape=jax.ShapeDtypeStruct(q.shape, q.dtype),
+    )(plan.edges(of_keys=False), plan.bounds, *arrays)
     plan, repeat = _Plan("key", low, high, q, k, interpret), heads // groups
     dk, dv = plan.call(
-        functools.partial(_key_kernel, scale=scale, dropout=dropout, q_block=plan.q_block, repeat=repeat),
+        functools.partial(_key_kernel, scale=scale, dropout=dropout, repeat=repeat),
         grid=(batch, groups, plan.k_blocks),
         in_specs=[
             plan.key_edges(),
@@ -115,22 +109,29 @@ def backward(
             *[plan.group_stats(repeat)] * drops,
         ],
         out_specs=[plan.keys()] * 2,
-        out_shape=[jax.ShapeDtypeStruct((batch, plan.m, groups, plan.dim), x.dtype) for x in (k, v)],
-    )(plan.edges(of_keys=True), *arrays(plan))
-    return dq[:, :n, :, :dim], dk[:, :m, :, :dim], dv[:, :m, :, :dim]
+        out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (k, v)],
+    )(plan.edges(of_keys=True), plan.bounds, *arrays)
+    return dq, dk, dv
 
 
-def _forward_kernel(edges, bounds, q, k, v, *refs, scale, dropout, k_block, interpret):
-    *words, out, lse = refs
+def _some(*found):
+    return [x for x in found if x is not None]
+
+
+def _forward_kernel(edges, bounds, q, k, v, *refs, scale, dropout, plan):
+    (*words, out, lse), interpret, k_block = refs, plan.interpret, plan.k_block
+    here = plan.queries_at(plan.last_first(pl.program_id(2)))
+    queries = here.load(q)
     # The largest logit is found before they are scaled: a sign goes with the queries.
-    queries, scale = q[...] if scale >= 0 else -q[...], max(abs(scale), 1e-30) * LOG2_E
+    queries, scale = queries if scale >= 0 else -queries, max(abs(scale), 1e-30) * LOG2_E
     low, high = bounds[0][:, None], bounds[1][:, None]
+    words = [here.load_stats(w)[:, None] for w in words]
     rows = queries.shape[0]
 
     def visit(j, carry, masked):
         acc, peak, total = carry
-        keys = pl.ds(j * k_block, k_block)
-        logits = _dot(queries, k[keys, :].T, interpret)
+        keys = plan.keys_at(j, masked, alone=False)
+        logits = _dot(queries, keys.load(k).T, interpret)
         if masked:
             logits = jnp.where(_seen(low, high, j * k_block, logits.shape, 1), logits, -jnp.inf)
         new = jnp.maximum(peak, scale * jnp.max(logits, axis=1))
@@ -138,68 +139,71 @@ def _forward_kernel(edges, bounds, q, k, v, *refs, scale, dropout, k_block, inte
         keep = _exp2(peak, 1.0, new, interpret)
         total = total * keep + jnp.sum(weights, axis=1)
         for w in words:
-            weights = drop(weights, w[...][:, None], _index(j * k_block, k_block)[None], dropout)
-        acc = acc * keep[:, None] + _dot(weights.astype(v.dtype), v[keys, :], interpret)
+            weights = drop(weights, w, _index(j * k_block, k_block)[None], dropout)
+        acc = acc * keep[:, None] + _dot(weights.astype(v.dtype), keys.load(v), interpret)
         return acc, new, total
 
     empty = jnp.full((rows,), -1e30, jnp.float32), jnp.zeros((rows,), jnp.float32)
     acc, peak, total = _stretches(edges, visit, (jnp.zeros(queries.shape, jnp.float32), *empty))
     some = total > 0
     total = jnp.where(some, total, 1.0)
-    out[...] = (acc * (1.0 / total)[:, None]).astype(out.dtype)
-    lse[...] = jnp.where(some, (peak + jnp.log2(total)) / LOG2_E, -jnp.inf)
+    here.store(out, acc * (1.0 / total)[:, None])
+    here.store_stats(lse, jnp.where(some, (peak + jnp.log2(total)) / LOG2_E, -jnp.inf))
 
 
-def _query_kernel(edges, bounds, lse, delta, q, d_out, k, v, *refs, scale, dropout, k_block, interpret):
-    *words, dq = refs
-    queries, d_rows, low, high = q[...], d_out[...], bounds[0][:, None], bounds[1][:, None]
-    lse, delta = lse[...][:, None], delta[...][:, None]
+def _query_kernel(edges, bounds, lse, delta, q, d_out, k, v, *refs, scale, dropout, plan):
+    (*words, dq), interpret, k_block = refs, plan.interpret, plan.k_block
+    here = plan.queries_at(plan.last_first(pl.program_id(2)))
+    queries, d_rows, low, high = here.load(q), here.load(d_out), bounds[0][:, None], bounds[1][:, None]
+    lse, delta, *words = (here.load_stats(x)[:, None] for x in (lse, delta, *words))
 
     def visit(j, acc, masked):
-        keys = pl.ds(j * k_block, k_block)
-        k_j = k[keys, :]
+        keys = plan.keys_at(j, masked, alone=False)
+        k_j = keys.load(k)
         weights = _exp2(_dot(queries, k_j.T, interpret), scale * LOG2_E, lse, interpret)
         if masked:
             weights = jnp.where(_seen(low, high, j * k_block, weights.shape, 1), weights, 0.0)
-        d_weights = _dot(d_rows, v[keys, :].T, interpret)
+        d_weights = _dot(d_rows, keys.load(v).T, interpret)
         for w in words:
-            d_weights = drop(d_weights, w[...][:, None], _index(j * k_block, k_block)[None], dropout)
+            d_weights = drop(d_weights, w, _index(j * k_block, k_block)[None], dropout)
         d_logits = weights * (d_weights - delta)
         return acc + _dot(d_logits.astype(k_j.dtype), k_j, interpret)
 
     acc = _stretches(edges, visit, jnp.zeros(queries.shape, jnp.float32))
-    dq[...] = (scale * acc).astype(dq.dtype)
+    here.store(dq, scale * acc)
 
 
-def _key_kernel(edges, bounds, lse, delta, q, d_out, k, v, *refs, scale, dropout, q_block, repeat, interpret):
-    *words, dk, dv = refs
-    keys, values = k[...], v[...]
-    first = pl.program_id(2) * keys.shape[0]
+def _key_kernel(edges, bounds, lse, delta, q, d_out, k, v, *refs, scale, dropout, repeat, plan):
+    (*words, dk, dv), interpret = refs, plan.interpret
+    here = plan.keys_at(pl.program_id(2))
+    keys, values, first = here.load(k), here.load(v), here.first
     zeros = jnp.zeros(keys.shape, jnp.float32)
 
     def head(r, carry):
         def visit(i, carry, masked):
             acc_k, acc_v = carry
-            rows = pl.ds(i * q_block, q_block)
-            queries, d_rows = q[rows, r, :], d_out[rows, r, :]
+            rows = plan.queries_at(i, masked, alone=False)
+            queries, d_rows = rows.load(q, r), rows.load(d_out, r)
             weights = _dot(keys, queries.T, interpret)
-            weights = _exp2(weights, scale * LOG2_E, lse[r, rows][None], interpret)
+            weights = _exp2(weights, scale * LOG2_E, rows.load_stats(lse, r)[None], interpret)
             if masked:
-                low, high = bounds[0, rows][None], bounds[1, rows][None]
+                low, high = bounds[0, rows.slice][None], bounds[1, rows.slice][None]
                 weights = jnp.where(_seen(low, high, first, weights.shape, 0), weights, 0.0)
             kept, d_weights = weights, _dot(values, d_rows.T, interpret)
             for w in words:
                 index = _index(first, keys.shape[0])[:, None]
-                kept, d_weights = (drop(x, w[r, rows][None], index, dropout) for x in (weights, d_weights))
+                kept, d_weights = (
+                    drop(x, rows.load_stats(w, r)[None], index, dropout) for x in (weights, d_weights)
+                )
             acc_v = acc_v + _dot(kept.astype(d_rows.dtype), d_rows, interpret)
-            d_logits = weights * (d_weights - delta[r, rows][None])
+            d_logits = weights * (d_weights - rows.load_stats(delta, r)[None])
             return acc_k + _dot(d_logits.astype(queries.dtype), queries, interpret), acc_v
 
         return _stretches(edges, visit, carry)
 
     acc_k, acc_v = jax.lax.fori_loop(0, repeat, head, (zeros, zeros))
-    dk[...] = (scale * acc_k).astype(dk.dtype)
-    dv[...] = acc_v.astype(dv.dtype)
+    here.store(dk, scale * acc_k)
+    here.store(dv, acc_v)
 
 
 def _stretches(edges, visit, carry):
@@ -249,19 +253,72 @@ def _dot(a, b, interpret):
     return jax.lax.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """A block of rows, as a kernel reads and writes it: zeros for what arrays lack of it.
+
+    Attributes:
+      first: number of the first row.
+      size: of the block.
+      slice: where it lies in a reference; None of a reference that holds it alone.
+      rows: how many the arrays have, None where all of the block are there.
+      channels: likewise, of a block's `width`.
+      width: channels of the block.
+    """
+
+    first: Any
+    size: int
+    slice: Any
+    rows: int | None
+    channels: int | None
+    width: int
+
+    def load(self, ref, head=None):
+        """[size, width]; of [rows, heads, width] those of a head."""
+        at = () if head is None else (head,)
+        return _load(ref if self.slice is None else ref.at[self.slice, *at, :], self._mask())
+
+    def load_stats(self, ref, head=None):
+        """[size]; of [heads, rows] those of a head."""
+        return _load(ref if self.slice is None else ref.at[head, self.slice], self._there())
+
+    def store(self, ref, x):
+        """Writes [size, width], in the reference's dtype."""
+        plgpu.store(ref, x.astype(ref.dtype), mask=self._mask())
+
+    def store_stats(self, ref, x):
+        """Writes [size]."""
+        plgpu.store(ref, x, mask=self._there())
+
+    def _there(self):
+        return None if self.rows is None else _index(self.first, self.size) < self.rows
+
+    def _mask(self):
+        rows = self._there()
+        if self.channels is None:
+            return None if rows is None else jnp.broadcast_to(rows[:, None], (self.size, self.width))
+        channels = jnp.broadcast_to((_index(0, self.width) < self.channels)[None], (self.size, self.width))
+        return channels if rows is None else channels & rows[:, None]
+
+
+def _load(ref, mask):
+    return plgpu.load(ref) if mask is None else plgpu.load(ref, mask=mask, other=jnp.zeros((), ref.dtype))
+
+
 class _Plan:
-    """Padded sizes, blocks and block specifications of one kernel's call."""
+    """Sizes, blocks and block specifications of one kernel's call."""
 
     def __init__(self, kernel, low, high, q, k, interpret):
         n, m, dim = q.shape[1], k.shape[1], q.shape[3]
-        self.dim = max(16, 1 << (dim - 1).bit_length())  # powers of two alone
-        q_block, k_block, self.num_warps, self.num_stages = blocks(kernel, self.dim, q.dtype)
+        self.width = max(16, 1 << (dim - 1).bit_length())  # powers of two alone
+        q_block, k_block, self.num_warps, self.num_stages = blocks(kernel, self.width, q.dtype)
         shrink = lambda size, of: min(size, max(16, 1 << (of - 1).bit_length()))  # noqa: E731
         if kernel == "forward" and n % q_block and not n % (q_block // 2):
-            q_block //= 2  # saves copies to and from padded arrays
+            q_block //= 2  # saves masks
         self.q_block, self.k_block = shrink(q_block, n), shrink(k_block, m)
         self.q_blocks, self.k_blocks = pl.cdiv(n, self.q_block), pl.cdiv(m, self.k_block)
         self.n, self.m = self.q_blocks * self.q_block, self.k_blocks * self.k_block
+        self.queries_there, self.keys_there, self.channels = n, m, dim
         self.heads_per_group = q.shape[2] // k.shape[2]
         pad = ((0, 0), (0, self.n - n))
         self.low, self.high = (
@@ -273,7 +330,7 @@ class _Plan:
 
     def call(self, kernel, **options):
         params = plgpu.CompilerParams(num_warps=self.num_warps, num_stages=self.num_stages)
-        kernel = functools.partial(kernel, interpret=self.interpret)
+        kernel = functools.partial(kernel, plan=self)
         return pl.pallas_call(kernel, compiler_params=params, interpret=self.interpret, **options)
 
     def edges(self, of_keys: bool):
@@ -281,41 +338,44 @@ class _Plan:
         found = edges(self.low, self.high, self.q_block, self.k_block, self.k_blocks, of_keys=of_keys)
         return jnp.asarray(found)
 
-    def pad_q(self, x):
-        return jnp.pad(x, ((0, 0), (0, self.n - x.shape[1]), (0, 0), (0, self.dim - x.shape[3])))
+    def queries_at(self, i, masked: bool = True, alone: bool = True) -> _Rows:
+        """The i-th block of queries, that may reach beyond the last where it is `masked`; in a reference `alone`."""
+        return self._rows(i, self.q_block, self.queries_there, masked, alone)
 
-    def pad_k(self, x):
-        return jnp.pad(x, ((0, 0), (0, self.m - x.shape[1]), (0, 0), (0, self.dim - x.shape[3])))
+    def keys_at(self, j, masked: bool = True, alone: bool = True) -> _Rows:
+        """Likewise of keys."""
+        return self._rows(j, self.k_block, self.keys_there, masked, alone)
 
-    def pad_stats(self, *found):
-        """[B, H, N] with padded queries, of those that aren't None."""
-        return [jnp.pad(x, ((0, 0), (0, 0), (0, self.n - x.shape[2]))) for x in found if x is not None]
+    def _rows(self, i, size, there, masked, alone):
+        at, channels = i * size, None if self.channels == self.width else self.channels
+        rows = there if masked and there % size else None
+        return _Rows(at, size, None if alone else pl.ds(at, size), rows, channels, self.width)
 
     # Block specifications: of grids (batch, query head, block of queries) ...
 
     def _example(self, b):
         return b if self.examples > 1 else 0
 
-    def _last_first(self, i):
+    def last_first(self, i):
         # The last queries see most keys: they start first, so that no multiprocessor ends long after the rest.
         return self.q_blocks - 1 - i
 
     def query_edges(self):
-        return pl.BlockSpec((None, None, 4), lambda b, h, i: (self._example(b), self._last_first(i), 0))
+        return pl.BlockSpec((None, None, 4), lambda b, h, i: (self._example(b), self.last_first(i), 0))
 
     def query_spans(self):
-        at = lambda b, h, i: (self._example(b), 0, self._last_first(i))  # noqa: E731
+        at = lambda b, h, i: (self._example(b), 0, self.last_first(i))  # noqa: E731
         return pl.BlockSpec((None, 2, self.q_block), at)
 
     def queries(self):
-        shape = (None, self.q_block, None, self.dim)
-        return pl.BlockSpec(shape, lambda b, h, i: (b, self._last_first(i), h, 0))
+        shape = (None, self.q_block, None, self.width)
+        return pl.BlockSpec(shape, lambda b, h, i: (b, self.last_first(i), h, 0))
 
     def stats(self):
-        return pl.BlockSpec((None, None, self.q_block), lambda b, h, i: (b, h, self._last_first(i)))
+        return pl.BlockSpec((None, None, self.q_block), lambda b, h, i: (b, h, self.last_first(i)))
 
     def all_keys(self):
-        shape = (None, self.m, None, self.dim)
+        shape = (None, self.m, None, self.width)
         return pl.BlockSpec(shape, lambda b, h, i: (b, 0, h // self.heads_per_group, 0))
 
     # ... and of grids (batch, key head, block of keys), where the first keys are seen most.
@@ -327,13 +387,13 @@ class _Plan:
         return pl.BlockSpec((None, 2, self.n), lambda b, g, j: (self._example(b), 0, 0))
 
     def group_queries(self, repeat):
-        return pl.BlockSpec((None, self.n, repeat, self.dim), lambda b, g, j: (b, 0, g, 0))
+        return pl.BlockSpec((None, self.n, repeat, self.width), lambda b, g, j: (b, 0, g, 0))
 
     def group_stats(self, repeat):
         return pl.BlockSpec((None, repeat, self.n), lambda b, g, j: (b, g, 0))
 
     def keys(self):
-        return pl.BlockSpec((None, self.k_block, None, self.dim), lambda b, g, j: (b, j, g, 0))
+        return pl.BlockSpec((None, self.k_block, None, self.width), lambda b, g, j: (b, j, g, 0))
 
 
 def blocks(kernel: str, dim: int, dtype) -> tuple[int, int, int, int]:
