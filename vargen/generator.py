@@ -330,10 +330,11 @@ class Generator:
             return condition
         return self.modulation.apply({"params": params["modulation"]}, condition)
 
-    def init_cache(self, params, batch: int, length: int):
+    def init_cache(self, params, batch: int):
         """Empty caches of every stage; None for feeds that remember nothing."""
         if not self.feed.cached:
             return None
+        length = self.feed.length
         own = {stage.name: stage.init_cache(params, batch, length) for stage in self.stages}
         return own | {"feed": self.feed.init_cache(batch, length)}
 

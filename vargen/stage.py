@@ -108,9 +108,11 @@ class Stage:
         return modulations[:, at]
 
     def init_cache(self, params, batch: int, length: int):
-        """Empty caches of all layers for `length` rows, [L, ...] per leaf; of a split stage a list of one per layer."""
-        one = {} if self.reads_memory else self.block.mixer.init_cache(batch, length)
-        if isinstance(params[self.name], list):
+        """Empty caches of all layers: of a split stage a list of one per layer, each for `length` rows, which are
+        written in place; else [L, ...] per leaf, which grow, as every pass copies the stack."""
+        split = isinstance(params[self.name], list)
+        one = {} if self.reads_memory else self.block.mixer.init_cache(batch, length if split else 0)
+        if split:
             return [one] * self.layers
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.layers, *x.shape)), one)
 
@@ -190,7 +192,7 @@ class Stage:
 
 
 def _in_turn(condition, x):
-    """Both, the condition's next use after x: products of all layers with one would be made one, their weights copied."""
+    """Both, the condition's next use after x: products of all layers with one would be made one, weights copied."""
     return jax.lax.optimization_barrier((condition, x))
 
 

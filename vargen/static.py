@@ -67,12 +67,12 @@ def arange(start: Any, size: int) -> Any:
 
 
 def append(rows: Any, new: Any, start: Any) -> Any:
-    """rows [B, M, ...] with `new` [B, n, ...] from row `start` on: cut behind these where that is known, else as long
-    as before, into which they must fit (`samplers.engine` sees to it); with a start for each example, [B], those
-    beyond the end are dropped."""
-    if known(start):
+    """rows [B, M, ...] with `new` [B, n, ...] from row `start` on, in their places; where they don't fit and the start
+    is known, behind the rows before it (`samplers.engine` sees to it that with a traced one they do); with a start for
+    each example, [B], those beyond the end are dropped."""
+    if known(start) and start + new.shape[1] > rows.shape[1]:
         return jnp.concatenate([rows[:, :start], new], axis=1)
-    if start.ndim:
+    if np.ndim(start):
         at = start[:, None] + np.arange(new.shape[1])
         return contents.put(rows, at, new.astype(rows.dtype))
     return jax.lax.dynamic_update_slice(rows, new.astype(rows.dtype), (0, start, *[0] * (rows.ndim - 2)))

@@ -9,10 +9,12 @@ from typing import Annotated, Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vargen import static
 from vargen.kernels import Onto
 from vargen.kernels.few_rows import are_few
+from vargen.kernels.step_attention.call import FEW
 from vargen.layers import Ahead, Dense, Dropout, Norm, keeps_inputs, logical, product, products
 from vargen.layout import Layout, View
 from vargen.limits import COUNT, EPS, RATE, SIZE, Above, AtLeast, Between, OneOf, check_heads
@@ -125,9 +127,8 @@ class Attention(nn.Module):
           onto: what the result is added to, of x that is `Ahead`.
 
         Returns:
-          [B, N, D], and the cache with these rows in it (None in the parallel form). Where `layout.start` is
-          an int, only rows that exist are touched and the cache returned ends with the new ones; where it is
-          traced, the cache keeps its length.
+          [B, N, D], and the cache with these rows in it (None in the parallel form). One without room
+          for them, whose `layout.start` is an int, grows until the new ones are its last; else it keeps its length.
         """
         sizes = dict(query=self.heads, key=self.groups, value=self.groups)
 
@@ -152,7 +153,9 @@ class Attention(nn.Module):
         if memory is not None:
             key_times = memory.times
         views = [View(layout.times, key_times, min(windows, default=None)), *layout.views]
-        in_place = cache is not None and memory is None and _in_place(views, layout.start)
+        in_place = (
+            cache is not None and memory is None and _in_place(views, layout.start, cache["key"].shape[1])
+        )
         scale, norms = self.scale / math.sqrt(self.head_dim), None
         if self.qk_norm == "l2":
             log_scale = self.param(
@@ -227,15 +230,24 @@ def _unit(x, factor=None):
 
 
 def _kept(cache, layout: Layout):
-    """The cache without the rows that don't stay; one of fixed length keeps them, and later rows take their place."""
-    if static.known(layout.start):
+    """The cache without the rows that don't stay; one with room for more has later rows in their place."""
+    if static.known(layout.start) and layout.start + layout.times.shape[-1] == cache["key"].shape[1]:
         return {name: x[:, : layout.start + layout.keep] for name, x in cache.items()}
     return cache
 
 
-def _in_place(views, start) -> bool:
-    """Whether the rows of a pass are put into the caches where they are: not behind those that are there."""
-    return len(views) == 1 and not static.known(start) and not start.ndim and _sorted(views[0])
+def _in_place(views, start, length: int) -> bool:
+    """Whether the kernel puts the rows of a pass into the caches: with a start for all that is traced, or with room
+    for a few."""
+    view = views[0]
+    if len(views) > 1:
+        return False
+    if not static.known(start):
+        return not start.ndim and _sorted(view)
+    times = view.times, view.key_times
+    n = view.times.shape[-1]
+    fits = n <= FEW and start + n <= length == view.key_times.shape[-1]
+    return fits and static.known(*times) and all(np.all(np.diff(x) >= 0) for x in times)
 
 
 def _sorted(view: View) -> bool:

@@ -115,7 +115,7 @@ def begin(
     start = Decoding(
         content,
         call.feed("begin", batch),
-        generator.init_cache(params, len(condition.prefix), 0),
+        generator.init_cache(params, len(condition.prefix)),
         _no_scores(call) if scored else None,
         call.slots if generator.ordering.proposes != "step" else None,
     )

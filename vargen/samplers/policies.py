@@ -44,7 +44,6 @@ def speculative(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
     known = passes = 0
     for steps in groups(call.order, call.generator.feed):
         if len(steps) > 1:
-            decoding = dataclasses.replace(decoding, cache=_lengthened(call, decoding.cache))
             decoding, lookahead = jacobi.decode(call, decoding, known, passes)
             return decoding, lookahead.passes
         decoding = advance(call, decoding, steps[0], drawn=steps[0].start >= call.order.given)
@@ -158,8 +157,6 @@ def padded(steps: list[Step], given: int, n: int) -> list[Step] | None:
 def scanned(call: Call, decoding: Decoding, steps: list[Step], drawn: bool) -> tuple[Decoding, Any]:
     """Steps that are alike, in one loop: to its end, or until every example has stopped; and how many they were."""
     generator, count = call.generator, cast(Any, len(steps))
-    if generator.feed.cached:
-        decoding = dataclasses.replace(decoding, cache=_lengthened(call, decoding.cache))
 
     def body(decoding, at):
         return advance(call, decoding, dataclasses.replace(steps[0], begins=False, **at), drawn), None
@@ -189,12 +186,3 @@ def _until_stopped(slot, body, decoding: Decoding, table, count: int) -> tuple[D
 
     rows, decoding = jax.lax.while_loop(goes_on, step, (jnp.int32(0), decoding))
     return decoding, rows
-
-
-def _lengthened(call: Call, cache):
-    """A cache padded to the shapes of one of full length."""
-    generator, conditions = call.generator, len(call.condition.prefix)
-    full = jax.eval_shape(lambda: generator.init_cache(call.params, conditions, generator.feed.length))
-    return jax.tree.map(
-        lambda x, y: jnp.pad(x, [(0, b - a) for a, b in zip(x.shape, y.shape, strict=True)]), cache, full
-    )
