@@ -166,12 +166,12 @@ class Stage:
 
         blocks = params[self.name]
         if isinstance(blocks, list):
-            caches = []
+            caches, one_layer = [], jax.jit(body)  # traced once
             for i, block in enumerate(blocks):
                 modulation, one = (None if y is None else y[i] for y in (modulations, cache))
                 if own is not None:
                     own, x = _in_turn(own, x)
-                x, one = body(x, (block, modulation, one, None, None, i), own)
+                x, one = one_layer(x, (block, modulation, one, None, None, i), own)
                 caches.append(one)
             cache = None if cache is None else caches
         else:

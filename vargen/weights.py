@@ -39,9 +39,9 @@ class Weights:
 
     def ready(self, generator: Generator) -> Any:
         """As a generator reads them; made once for every compute dtype."""
-        wanted = dtypes(generator)
+        wanted, platform = dtypes(generator), jax.default_backend()
         same = jax.tree.map(lambda x: x.dtype, self.given) == wanted
-        if self.form == "full" and same and not splits(generator):
+        if self.form == "full" and same and not splits(generator, platform):
             return self.given
         key = tuple(jax.tree.leaves(wanted))
         if key not in self._made:
@@ -49,11 +49,11 @@ class Weights:
             params = self.given = jax.device_get(self.given)
             if self.form != "full":
                 params = eight_bits(jax.tree.map(jnp.asarray, params), generator.boxes, self.form)
-            self._made[key] = jax.device_put(ready(generator, params))
+            self._made[key] = jax.device_put(ready(generator, params, platform))
         return self._made[key]
 
 
-def ready(generator: Generator, params: Any, platform: str | None = None) -> Any:
+def ready(generator: Generator, params: Any, platform: str = "") -> Any:
     """Parameters as decoding reads them, which is to be done once, before any loop: what every pass would convert to
     the compute dtype is converted, and stages are split (`splits`). Passes give the same of both, to the last bit.
     Kernels of 8 bits stay so; what is ready already stays as it is."""
@@ -62,12 +62,12 @@ def ready(generator: Generator, params: Any, platform: str | None = None) -> Any
     return _converted(params, dtypes(generator))
 
 
-def splits(generator: Generator, platform: str | None = None) -> bool:
+def splits(generator: Generator, platform: str) -> bool:
     """Whether decoding goes through layers one by one: where the feed loops, as a loop in a loop would cut each layer
-    out of its stack in every step; else on GPUs alone (`jax.default_backend()`, if not told), whose products take no
-    slices: VAR-d16 compiled for an H100 moves 0.6 of the bytes in half the launches then. Elsewhere a loop over the
-    layers is as fast, and compiles in a quarter of the time."""
-    return generator.feed.loops or (platform or jax.default_backend()) == "gpu"
+    out of its stack in every step; else on GPUs alone, whose products take no slices: VAR-d16 compiled for an H100
+    moves half of the bytes in half the launches then. Elsewhere a loop over the layers is as fast, and compiles in a
+    quarter of the time."""
+    return generator.feed.loops or platform == "gpu"
 
 
 def dtypes(generator: Generator) -> Any:
