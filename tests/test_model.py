@@ -371,3 +371,13 @@ def test_broken_configs_of_models(models, tmp_path, text, words):
     refused("expected parameters as its config says", vargen.load, tmp_path)
     put(config.to_json(model.config))
     np.testing.assert_array_equal(vargen.load(tmp_path).encode(IMAGES), model.encode(IMAGES))
+
+
+def test_a_few_pictures_are_decoded_at_a_time(models, monkeypatch):
+    model = models["llamagen"]
+    codes = np.random.default_rng(0).integers(0, model.tokenizer.slot.vocab, (6, 16))
+    together = model.decode(codes)
+    monkeypatch.setattr("vargen.model.PIXELS", 2 * 16 * 16)
+    in_turn = model.with_config(model.config)
+    assert "while" in in_turn._decode.lower(model.tokenizer_params, jnp.asarray(codes)).as_text()
+    np.testing.assert_allclose(in_turn.decode(codes), together, rtol=0, atol=1e-6)

@@ -18,6 +18,8 @@ from vargen.segments import PICTURE
 from vargen.weights import Weights
 
 CHECKED = 64  # settings that are remembered to be right
+# Pixels that a CPU decodes together: more take more memory, and longer, as they leave the cache.
+PIXELS = 256 * 256
 
 
 class Model:
@@ -51,7 +53,7 @@ class Model:
         several = len(levels) > len(self.tokenizer.grid.levels)
         self._smaller = self.over(levels[:-1]) if several and generator is not None else None
         self._encode = jax.jit(self.tokenizer.encode)
-        self._decode = jax.jit(lambda params, content: _image(self.tokenizer.decode(params, content)))
+        self._decode = jax.jit(lambda params, content: _image(_pictures(self.tokenizer, params, content)))
         self._valid = jax.jit(self.tokenizer.valid)
         self._decode_known = jax.jit(
             lambda params, content, known: _image(
@@ -453,6 +455,22 @@ class Model:
                 f"{self.config.conditioning.name}{numbers}"
             )
         return generator
+
+
+def _pictures(tokenizer, params, content) -> jax.Array:
+    """`tokenizer.decode`; on a CPU of as many pictures at a time as `PIXELS` holds."""
+    height, width = tokenizer.image_size
+    batch, most = len(content), max(PIXELS // (height * width), 1)
+    together = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= most)
+
+    def in_turn(params, content):
+        turns = content.reshape(batch // together, together, *content.shape[1:])
+        images = jax.lax.map(lambda content: tokenizer.decode(params, content), turns)
+        return images.reshape(batch, *images.shape[2:])
+
+    if together == batch:
+        return tokenizer.decode(params, content)
+    return jax.lax.platform_dependent(params, content, cpu=in_turn, default=tokenizer.decode)
 
 
 def _image(x) -> jax.Array:

@@ -178,8 +178,14 @@ class Stage:
             if train:
                 # Between bodies of loops the compiler can't take one pass's work for the other's anyway.
                 body = REMAT[self.remat](body, prevent_cse=not self.scanned)
-            layers = blocks, modulations, cache, rates, keys, np.arange(self.layers)
-            x, cache = jax.lax.scan(body, x, layers, unroll=1 if self.scanned else self.layers)
+            layers, unroll = np.arange(self.layers), 1 if self.scanned else self.layers
+            if cache is None or layout.keep == 0:
+                every: Any = blocks, modulations, cache, rates, keys, layers
+                x, cache = jax.lax.scan(body, x, every, unroll=unroll)
+            else:
+                every = blocks, modulations, rates, keys, layers
+                body, cache = _remembering(body, x, every, cache)
+                (x, cache), _ = jax.lax.scan(body, (x, cache), every, unroll=unroll)
         return self.normed(params, x, vector, owner), cache
 
     def rollback(self, cache, kept):
@@ -194,6 +200,42 @@ class Stage:
 def _in_turn(condition, x):
     """Both, the condition's next use after x: products of all layers with one would be made one, weights copied."""
     return jax.lax.optimization_barrier((condition, x))
+
+
+def _remembering(body, x, inputs, cache):
+    """A scan's body with the caches of all layers in its carry, and these, with room for the rows that it adds.
+
+    As results of the scan they would be zeros before it, which the CPU's compiler makes for all passes at the start.
+
+    Args:
+      body: of a scan over (parameters, modulation, cache, ...), see `Stage.__call__`.
+      x: [B, M, D].
+      inputs: what it is over but the caches, the number of the layer last.
+      cache: [L, ...] per leaf.
+    """
+
+    def run(x, inputs, one):
+        params, modulation, *others = inputs
+        return body(x, (params, modulation, one, *others))
+
+    first = jax.tree.map(lambda y: y[0], (inputs, cache))
+    after = jax.eval_shape(lambda x, first: run(x, *first)[1], x, first)
+
+    def with_room(y, new):
+        more = [max(b - a, 0) for a, b in zip(y.shape[1:], new.shape, strict=True)]
+        return jnp.pad(y, [(0, n) for n in (0, *more)])
+
+    def turn(carry, inputs):
+        (x, caches), layer = carry, inputs[-1]
+
+        def of_layer(y, old):
+            return jax.lax.dynamic_slice(y, (layer, *[0] * (old.ndim - 1)), (1, *old.shape[1:]))[0]
+
+        x, one = run(x, inputs, jax.tree.map(of_layer, caches, cache))
+        put = functools.partial(jax.lax.dynamic_update_index_in_dim, index=layer, axis=0)
+        return (x, jax.tree.map(put, caches, one)), None
+
+    return turn, jax.tree.map(with_room, cache, after)
 
 
 def _touch(block, memory: bool):

@@ -80,3 +80,14 @@ def test_accelerators_keep_their_own(platform):
     x, kernel, _ = numbers((2, 16, 16, 64), 64)
     text = jax.jit(winograd.convolve).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
     assert text.count("stablehlo.convolution") == 1 and "dot_general" not in text
+
+
+def test_results_take_no_memory_before_their_turn():
+    x, kernel, _ = numbers((1, 64, 64, 64), 64)
+
+    def many(x):
+        for _ in range(8):
+            x = jnp.tanh(winograd.winograd(x, kernel))
+        return x
+
+    assert jax.jit(many).lower(x).compile().memory_analysis().temp_size_in_bytes < 6 * x.nbytes

@@ -186,7 +186,9 @@ class Refine(Plain, nn.Module):
         else:
             x = repeat_to(self.content(self.tokenizer.resample(state, level)), condition.vector.shape[0])
         if self.past:
-            layout = Layout(coords[slots, 0], self.lie[slots], step.start, coords[:, 0])
+            # Nothing comes after the last level, of which nothing need stay.
+            keep = 0 if step.start + step.size == self.grid.size else None
+            layout = Layout(coords[slots, 0], self.lie[slots], step.start, coords[:, 0], keep=keep)
         else:
             layout = Layout(coords[slots, 0], self.lie[slots], 0, keep=0, window=0)
         return Rows(self._placed(x, slots), layout, slots)

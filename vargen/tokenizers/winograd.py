@@ -91,7 +91,8 @@ def winograd(x: jax.Array, kernel: jax.Array, transposed: bool = False) -> jax.A
         pixels = pixels.reshape(batch, rows, width, features)
         return jax.lax.dynamic_update_slice(y, pixels, (0, k * rows, 0, 0))
 
-    y = jnp.zeros((batch, height, width, features), x.dtype)
+    # Every row will be written. Of zeros, the CPU's compiler would make those of all convolutions at the start.
+    y = jnp.broadcast_to(x[..., :1], (batch, height, width, features))
     return _walk(height // rows, _cut(_padded(x), rows, 2), use, y)
 
 
