@@ -6,7 +6,8 @@
 Writes results/sampling_<backend>.json after every system and batch. VAR-d16, LlamaGen-B, MAR-B and RAR-B with the
 guidance of their papers, ours and theirs interleaved in one process. On a CPU: float32, as many threads as cores, MAR
 in 16 steps instead of 256. On a GPU: bfloat16 (TF32 where float32 is asked for), batches 1, 8 and 64. Peak memory on a
-CPU is that of a fresh process with one call in it; on a GPU that of the framework's allocator. The floor: `floors`.
+CPU is that of a fresh process with one call in it, ours also with programs of JAX's compilation cache
+(`vargen_cached`); on a GPU that of the framework's allocator. The floor: `floors`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import pathlib
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterable
 
 import jax
 import numpy as np
@@ -40,14 +43,25 @@ GPU_BATCHES = (1, 8, 64)
 CPU_MAR_STEPS = 16
 
 
-def build(name: str, dtype: str) -> Model:
+def build(name: str, dtype: str, parameters=lambda init, key: jax.jit(init)(key)) -> Model:
     """A full-size model with random parameters."""
     c = config.load(name)
     c.compute_dtype = dtype
     tokenizer = models.build_tokenizer(c)
     generator = models.build_generator(c, tokenizer)
-    params = jax.jit(generator.init)(jax.random.key(0))
-    return Model(c, jax.jit(tokenizer.init)(jax.random.key(1)), params)
+    params = parameters(generator.init, jax.random.key(0))
+    return Model(c, parameters(tokenizer.init, jax.random.key(1)), params)
+
+
+def noise(init, key):
+    """Parameters as `init` would give them, but of small random numbers, and made one by one: it takes no more memory
+    than they do."""
+    random = np.random.default_rng(0)
+
+    def one(x):
+        return jax.device_put(np.float32(0.02) * random.standard_normal(x.shape, np.float32))
+
+    return jax.tree.map(one, jax.eval_shape(init, key))
 
 
 def ours(model: Model, batch: int, sampling: dict) -> references.Reference:
@@ -109,20 +123,33 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def memory_of_one_call(args: argparse.Namespace, system: str, batch: int, side: str) -> dict:
-    """What `--side` prints in a fresh process."""
+def memory_of_calls(args: argparse.Namespace, system: str, batch: int, sides: Iterable[str]) -> dict:
+    """Of each side `memory_of_one_call`; of ours once more, with the programs that the first call compiled."""
+    with tempfile.TemporaryDirectory() as cache:
+        found = {who: memory_of_one_call(args, system, batch, who, cache) for who in sides}
+        return found | dict(vargen_cached=memory_of_one_call(args, system, batch, "vargen", cache))
+
+
+def memory_of_one_call(args: argparse.Namespace, system: str, batch: int, side: str, cache: str) -> dict:
+    """What `--side` prints in a fresh process, with its compiled programs in the folder `cache`."""
     command = [sys.executable, "-m", "benchmarks.sampling", "--side", side, "--systems", system]
     command += ["--batches", str(batch), "--dtype", args.dtype, "--mar-steps", str(args.mar_steps)]
     command += [f"--{system}-checkout", checkout_of(args, system)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    caching = dict(JAX_COMPILATION_CACHE_DIR=cache, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | caching)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def one_call(side: references.Reference) -> dict:
-    """Peak memory of this process, before and after its only call, and the parameters' size in it."""
+def one_call(side: references.Reference, imported: int) -> dict:
+    """Peak memory of this process, after imports (given), before and after its only call, and the parameters' size."""
     before = peak_memory()
     side.sample()
-    return dict(peak_bytes=peak_memory(), peak_bytes_before=before, parameter_bytes=side.parameter_bytes)
+    return dict(
+        peak_bytes=peak_memory(),
+        peak_bytes_before=before,
+        peak_bytes_imported=imported,
+        parameter_bytes=side.parameter_bytes,
+    )
 
 
 def gpu_memory(sides: dict[str, references.Reference], before: int) -> dict:
@@ -213,7 +240,7 @@ def run_system(args: argparse.Namespace, system: str, rates: dict[str, float], s
             if args.device == "cuda":
                 found["memory"] = gpu_memory(sides, before)
             else:
-                found["memory"] = {who: memory_of_one_call(args, system, batch, who) for who in sides}
+                found["memory"] = memory_of_calls(args, system, batch, sides)
         for who in sides:
             entry["images_per_second"][who][str(batch)] = found[who]["images_per_second"]
         entry["batches"][str(batch)] = found
@@ -234,10 +261,14 @@ def main() -> None:
         (system,), (batch,) = systems, batches_of(args, systems[0])
         sampling = settings(system, args.mar_steps)
         if args.side == "vargen":
-            side = ours(build(SYSTEMS[system][0], args.dtype), batch, sampling)
+            imported = peak_memory()
+            side = ours(build(SYSTEMS[system][0], args.dtype, noise), batch, sampling)
         else:
+            import torch  # noqa: F401
+
+            imported = peak_memory()
             side = theirs(args, system, batch, sampling)
-        print(json.dumps(one_call(side)))
+        print(json.dumps(one_call(side, imported)))
         return
     result = {}
     if args.append and args.out.exists():
