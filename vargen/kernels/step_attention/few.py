@@ -11,10 +11,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
+from vargen.kernels import static
 from vargen.kernels.step_attention.gpu import LOG2_E, _dot, _exp2
 from vargen.kernels.step_attention.reference import merge
 
@@ -44,7 +44,7 @@ def attend_cached(
 def _call(rows, k, v, low, high, start, heads, norms, scale, interpret):
     """The kernel over queries [B, N, H, D]; with `start` the new keys and values lie behind them, along the heads."""
     (batch, n, _, dim), (m, groups) = rows.shape, k.shape[1:3]
-    if isinstance(high, np.ndarray):
+    if static.known(high):
         m = max(1, int(high.max(initial=0)))  # what nobody sees may be much
     repeat = heads // groups
     stretches = max(1, min(PROGRAMS // (batch * groups), m // STRETCH))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from vargen.kernels import static
 from vargen.kernels.dropout import drop
 
 PRECISE = jax.lax.Precision.HIGHEST
@@ -26,7 +26,7 @@ def attend(q, k, v, low, high, words=None, *, scale: float, dropout: float = 0.0
       [B, N, H, D] in v's dtype, and the log-sum-exp of the scaled logits float32 [B, H, N] (-inf where a query
       sees nothing), of all that are seen; logits and softmax are float32.
     """
-    if isinstance(high, np.ndarray):
+    if static.known(high):
         k, v = (x[:, : max(1, int(high.max(initial=0)))] for x in (k, v))  # what nobody sees may be much
     (batch, n, heads, dim), (m, groups) = q.shape, k.shape[1:3]
     q = q.reshape(batch, n, groups, heads // groups, dim)
