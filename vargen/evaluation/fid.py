@@ -68,18 +68,14 @@ class Gathered:
         return self._score.value()
 
 
-def check_count(what: str, count: int, *sets: Gaussian | None) -> None:
-    """Checks that images are enough for the covariances that they are compared by.
+def check_count(what: str, count: int, needed: int) -> None:
+    """Checks that a set is large enough: a covariance of F features is of full rank with more than F of them.
 
     Raises:
-      UserError: there are no more than features, of which `what` is told.
+      UserError: it has no more than `needed`; `what` is the set.
     """
-    features = max((len(gaussian.mean) for gaussian in sets if gaussian is not None), default=0)
-    if count <= features:
-        raise UserError(
-            f"{what}: expected more than {features} images, since that many features have a covariance of no full "
-            f"rank otherwise, found {count}"
-        )
+    if count <= needed:
+        raise UserError(f"{what}: expected more than {needed}, which the statistics need, found {count}")
 
 
 def compare(reference: Reference, samples: Gathered) -> dict[str, float]:
@@ -118,12 +114,8 @@ def compare_features(reference: np.ndarray, samples: np.ndarray) -> dict[str, fl
     """
     _check_features(reference.shape[1], samples.shape[1])
     found = {}
-    for name, features in (("the reference's features", reference), ("the samples' features", samples)):
-        if len(features) <= features.shape[1]:
-            raise UserError(
-                f"{name}: expected more than their {features.shape[1]} numbers, since their covariance has no full "
-                f"rank otherwise, found {len(features)}"
-            )
+    for name, features in (("reference", reference), ("samples", samples)):
+        check_count(name, *features.shape)
     found["features_frechet_distance"] = metrics.frechet_distance(reference, samples)
     found["features_precision"], found["features_recall"] = adm.precision_recall(
         *(np.asarray(x[:KEPT], np.float32) for x in (reference, samples))
