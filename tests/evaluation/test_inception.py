@@ -165,3 +165,4 @@ def test_the_published_size():
     like = weights.expected()
     assert sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(like["params"])) == 23_850_960 - 1008
     assert inception.Encoder(like).sizes == (2048, 2023)
+    assert like["params"]["fc"]["kernel"].shape == (2048, 1008)

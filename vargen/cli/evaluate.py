@@ -22,12 +22,13 @@ samples.png and report.html, one page with everything on it. Label accuracy (of 
 distance, precision and recall rest on a small classifier that is trained on the data set once and kept; for
 images of more than 64 pixels, of which it would say little, they are left out.
 
-With --reference and --inception the field's figures come beside them: FID, sFID, inception score, precision
-and recall as ADM's evaluator has them, and KID. The reference is ADM's .npz (VIRTUAL_imagenet256_labeled.npz),
-an .npz with mu and sigma, or a folder of pictures; Inception's weights are your copy of
-pt_inception-2015-12-05-6726825d.pth or classify_image_graph_def.pb. --samples may name an .npz (arr_0) or a
-folder: no model is needed then. Without --inception both files hold `features` [M, F] of another network:
-Fréchet distance (FD-DINOv2 of DINOv2's), precision, recall, KID and CMMD (of CLIP's).
+With --reference and --inception the field's figures come beside them: FID, sFID, inception score,
+precision and recall as ADM's evaluator has them, and KID. The reference is ADM's .npz
+(VIRTUAL_imagenet256_labeled.npz), an .npz with mu and sigma, or a folder of pictures; Inception's
+weights are your copy of pt_inception-2015-12-05-6726825d.pth (which needs vargen[torch]) or
+classify_image_graph_def.pb. --samples may name an .npz (arr_0) or a folder: no model is needed then.
+Without --inception both files hold `features` [M, F] of another network: Fréchet distance (FD-DINOv2 of
+DINOv2's), precision, recall, KID and CMMD (of CLIP's).
 """
 EXAMPLES = """\
   vargen evaluate --workdir runs/quickstart

@@ -1,8 +1,9 @@
 """Inception score, precision and recall as ADM's evaluator computes them (openai/guided-diffusion, evaluations/):
 its splits, its neighbours, its 16-bit distances.
 
-Distances in float16 have steps of 0.25 to 0.5 where Inception's features lie: they make part of the published figures,
-which the same measure in float64 (`metrics.precision_recall`) misses by a few points.
+Squared distances in float16 have steps of 0.25 from 256 on and of 0.5 from 512: that is part of the published figures,
+which the same measure in float64 (`metrics.precision_recall`) misses by some tenths of a point. Sums are taken in
+float32 and rounded once, as GPUs do it.
 """
 
 from __future__ import annotations

@@ -20,7 +20,9 @@ from vargen.data import pipeline
 
 SIDE = 299  # pixels that every image is scaled to
 CLASSES = 1008
+FEATURES = 2048  # of an image
 SPATIAL = 7  # channels of sFID's features: the first of mixed_6/conv, which is Mixed_6d's first branch
+POSITIONS = 17 * 17  # at which they are taken
 WIDTH = 32  # channels of the first layer, in proportion to which all others are
 
 
@@ -260,12 +262,10 @@ class Encoder:
         """The module that the variables are of."""
         return Inception(self.variables["params"]["Conv2d_1a_3x3"]["conv"]["kernel"].shape[-1])
 
-    @functools.cached_property
+    @property
     def sizes(self) -> tuple[int, int]:
         """Lengths of `Outputs.pool` and `Outputs.spatial`: 2048 and 2023 as published."""
-        images = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), np.uint8)
-        found = jax.eval_shape(self.network.apply, self.variables, images)
-        return found.pool.shape[1], found.spatial.shape[1]
+        return FEATURES * self.network.width // WIDTH, SPATIAL * POSITIONS
 
     @functools.cached_property
     def _apply(self):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -77,8 +78,8 @@ def _array(tensor: memoryview) -> Array | None:
     return Array(shape, lambda: np.broadcast_to(values, math.prod(shape)).reshape(shape))
 
 
-def _fields(data: memoryview | bytes) -> Iterator[tuple[int, int | memoryview]]:
-    """Numbers of fields and what they hold: whole numbers, or bytes."""
+def _fields(data: memoryview | bytes) -> Iterator[tuple[int, Any]]:
+    """Numbers of fields and what they hold: whole numbers, or bytes as a memoryview."""
     data, place = memoryview(data), 0
     while place < len(data):
         tag, place = _varint(data, place)

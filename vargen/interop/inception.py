@@ -69,7 +69,7 @@ def table(like: Mapping[str, Any]) -> list[m.Entry]:
 def ported(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The PyTorch port's arrays from the constants of TensorFlow's graph; a layer that lacks one is left out."""
     statistics = dict(weight="gamma", bias="beta", running_mean="moving_mean", running_var="moving_variance")
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for name, scope in scopes().items():
         named = {f"{name}.bn.{theirs}": f"{scope}/batchnorm/{ours}" for theirs, ours in statistics.items()}
         found |= {theirs: arrays[ours] for theirs, ours in named.items() if ours in arrays}
