@@ -56,6 +56,37 @@ def read_many(path: paths.PathLike, name: str, checks: dict[str, Check]) -> dict
         return found
 
 
+def headers(path: paths.PathLike, name: str, wanted: str) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    """The dtype and the shape of every array of an .npz file; `wanted` is what it should be, for messages.
+
+    Raises:
+      UserError: as `read`.
+    """
+    with _opened(path, name, wanted) as file, zipfile.ZipFile(file) as archive:
+        found = {}
+        for info in archive.infolist():
+            with archive.open(info) as member:
+                found[info.filename.removesuffix(".npy")] = _header(member, info.file_size)[:2]
+        return found
+
+
+def rows(path: paths.PathLike, name: str, key: str, size: int) -> Iterator[np.ndarray]:
+    """An array of an .npz file along its first axis, `size` of it in memory at once.
+
+    Raises:
+      UserError: as `read`; also an array whose rows don't lie one after the other.
+    """
+    with _opened(path, name, f"an .npz of {key}") as file, zipfile.ZipFile(file) as archive:
+        info = archive.getinfo(f"{key}.npy")
+        with archive.open(info) as member:
+            dtype, shape, fortran = _header(member, info.file_size)
+            if fortran and len(shape) > 1:
+                raise ValueError(f"{key} in Fortran's order")
+            for start in range(0, shape[0], size):
+                part = min(size, shape[0] - start), *shape[1:]
+                yield np.frombuffer(member.read(math.prod(part) * dtype.itemsize), dtype).reshape(part)
+
+
 @contextlib.contextmanager
 def _opened(path: paths.PathLike, name: str, wanted: str) -> Iterator[BinaryIO]:
     where = paths.path(path, name)
@@ -75,6 +106,15 @@ def _opened(path: paths.PathLike, name: str, wanted: str) -> Iterator[BinaryIO]:
 
 def _array(file: Any, size: int, check: Check) -> np.ndarray:
     """An array of `size` bytes with its header."""
+    dtype, shape, fortran = _header(file, size, check)
+    flat = np.frombuffer(file.read(math.prod(shape) * dtype.itemsize), dtype)
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _header(
+    file: Any, size: int, check: Check = lambda dtype, shape: None
+) -> tuple[np.dtype, tuple[int, ...], bool]:
+    """The dtype, the shape and whether columns come first, of an array of `size` bytes with its header."""
     version = np.lib.format.read_magic(file)
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in headers:
@@ -86,5 +126,4 @@ def _array(file: Any, size: int, check: Check) -> np.ndarray:
     claimed = math.prod(shape) * dtype.itemsize
     if claimed != (left := size - file.tell()):
         raise ValueError(f"{left} bytes where its header says {claimed}")
-    flat = np.frombuffer(file.read(claimed), dtype)
-    return flat.reshape(shape, order="F" if fortran else "C")
+    return dtype, shape, fortran

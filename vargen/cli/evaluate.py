@@ -10,6 +10,7 @@ from vargen.cli import common, flags, sample_files
 from vargen.errors import UserError
 
 if TYPE_CHECKING:
+    from vargen.cli.evaluate_reference import Judge
     from vargen.data import Source, Sources
     from vargen.model import Model
     from vargen.paths import Path, PathLike
@@ -20,10 +21,22 @@ Measures reconstructions of held-out images, codes and samples; prints the table
 samples.png and report.html, one page with everything on it. Label accuracy (of several classes), Fréchet
 distance, precision and recall rest on a small classifier that is trained on the data set once and kept; for
 images of more than 64 pixels, of which it would say little, they are left out.
+
+With --reference and --inception the field's figures come beside them: FID, sFID, inception score,
+precision and recall as ADM's evaluator has them, and KID. The reference is ADM's .npz
+(VIRTUAL_imagenet256_labeled.npz), an .npz with mu and sigma, or a folder of pictures; Inception's
+weights are your copy of pt_inception-2015-12-05-6726825d.pth (which needs vargen[torch]) or
+classify_image_graph_def.pb. --samples may name an .npz (arr_0) or a folder: no model is needed then.
+Without --inception both files hold `features` [M, F] of another network: Fréchet distance (FD-DINOv2 of
+DINOv2's), precision, recall, KID and CMMD (of CLIP's).
 """
 EXAMPLES = """\
   vargen evaluate --workdir runs/quickstart
   vargen evaluate --workdir runs/quickstart --samples 2000 --guidance 1.5
+  vargen evaluate --workdir runs/mine --samples 10000 --reference ~/pictures32 \\
+      --inception pt_inception-2015-12-05-6726825d.pth
+  vargen evaluate --samples samples.npz --reference VIRTUAL_imagenet256_labeled.npz \\
+      --inception classify_image_graph_def.pb --out runs/fid
 """
 
 FEWEST = 4  # held-out images
@@ -32,24 +45,60 @@ LARGEST = 64  # pixels: a small classifier says little about larger images
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags."""
-    flags.add_config(parser, required=False, reads=True)
+    flags.add_config(parser, required=False, workdir=False, reads=True)
     flags.add_check_data(parser)
     parser.add_argument(
         "--samples",
-        type=flags.within(schema.SAMPLES, int),
-        metavar="N",
-        help="how many to draw (config.evaluation.samples)",
+        type=_samples,
+        metavar="N|PATH",
+        help="how many to draw (config.evaluation.samples); or an .npz or a folder that has them already",
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="FILE",
+        help="what to compare with: an .npz of ADM's or of statistics, or a folder",
+    )
+    parser.add_argument(
+        "--inception",
+        metavar="FILE",
+        help="weights of FID's Inception-v3: PyTorch's .pth or TensorFlow's .pb",
     )
     parser.add_argument("--out", metavar="DIR", help="where to write (WORKDIR)")
     flags.add_sampling(parser)
 
 
+def _samples(text: str) -> int | str:
+    """An argparse type: how many, or a path of what is there."""
+    from vargen import paths
+
+    if text.endswith(".npz") or (text.strip() and paths.path(text, "--samples").is_dir()):
+        return text
+    return flags.within(schema.SAMPLES, int)(text)
+
+
+def _check_flags(args: argparse.Namespace) -> None:
+    """Raises UserError for flags that don't belong together."""
+    given = isinstance(args.samples, str)
+    if args.workdir is None and not given:
+        raise UserError("--workdir: expected a run, or --samples with an .npz or a folder, found neither")
+    if args.workdir is not None and given:
+        raise UserError("--samples: expected a number beside --workdir, which draws them, found a path")
+    if args.reference is None and (given or args.inception is not None):
+        raise UserError("--reference: expected a file to compare with, found none")
+    if args.reference is not None and args.inception is None and not given:
+        raise UserError("--inception: expected the weights beside --reference, found none")
+
+
 def run(args: argparse.Namespace) -> None:
     """Measures, prints and writes."""
     from vargen import data, report
-    from vargen.cli import evaluate_words
+    from vargen.cli import evaluate_reference, evaluate_words
     from vargen.tokenizers import usage
 
+    _check_flags(args)
+    if isinstance(args.samples, str):
+        evaluate_reference.run(args)
+        return
     out = common.out_directory(args)
     model = common.load_model(args)
     given = {k: v for k, v in flags.sampling_options(args).items() if v is not None}
@@ -65,9 +114,16 @@ def run(args: argparse.Namespace) -> None:
         common.check_data(sources)
     command = f"vargen evaluate --workdir {args.workdir}"
     if model.needs_generator().condition.takes != "classes":
+        if args.reference is not None:
+            raise UserError("--reference: expected a model of classes, found one of words")
         evaluate_words.run(model, args.workdir, out, samples, seed)
         return
-    metrics = evaluate(model, sources, args.workdir, out, samples, seed, command)
+    judge = None
+    if args.reference is not None:
+        name, size = "--samples", model.tokenizer.image_size
+        judge = evaluate_reference.Judge(args.reference, args.inception, name, samples, size)
+        command += f" --samples {samples} --reference {args.reference} --inception {args.inception}"
+    metrics = evaluate(model, sources, args.workdir, out, samples, seed, command, judge)
     for key, metric in report.METRICS.items():
         if key in metrics:
             print(f"{metric.label:30} {metric.beside_real(key, metrics)}")
@@ -88,9 +144,17 @@ def check_held_out(test: Source) -> None:
 
 
 def evaluate(
-    model: Model, sources: Sources, workdir: PathLike, out: Path, samples: int, seed: int, command: str
+    model: Model,
+    sources: Sources,
+    workdir: PathLike,
+    out: Path,
+    samples: int,
+    seed: int,
+    command: str,
+    judge: Judge | None = None,
 ) -> dict[str, float]:
-    """Measures `model` on the data of its config and writes its report into `out`; returns the numbers.
+    """Measures `model` on the data of its config, and its samples by `judge` where there is one; writes its report into
+    `out`; returns the numbers.
 
     Raises:
       UserError: too few images for the classifier.
@@ -122,9 +186,10 @@ def evaluate(
         batch_size=size,
         key=seeds.key(seed),
         progress=progress.each,
+        watch=(lambda batch: None) if judge is None else judge.add,
     )
     record = training_record(hub.directory(workdir))
-    metrics = measured.metrics | record["metrics"]
+    metrics = measured.metrics | record["metrics"] | ({} if judge is None else judge.metrics())
 
     images, original_labels = data.arrays(test, 20)
     originals = data.to_float(images)

@@ -80,6 +80,7 @@ def measure(
     limit: int = 10_000,
     keep: int = 500,
     progress: Progress = lambda batches, total, name: batches,
+    watch: Callable[[np.ndarray], object] = lambda batch: None,
     **sampling: Any,
 ) -> Measured:
     """As `evaluate`, with pictures.
@@ -97,6 +98,7 @@ def measure(
       limit: the most held-out images that are used, and the most training images.
       keep: how many images of each kind to return.
       progress: wraps an iterable of batches, given also their total length and a name: a progress bar.
+      watch: called with every batch of samples, float32 [b, H, W, C], in their order.
       **sampling: for `model.sample`: guidance, temperature, top_k, top_p, steps.
 
     Raises:
@@ -126,6 +128,7 @@ def measure(
     averaged = small(training)
     kept, features, logits, places, distances = [], [], [], [], []
     for batch in drawn:
+        watch(batch)
         kept.append(batch[: max(0, keep - sum(len(k) for k in kept))])
         for values, batches in zip(nearest(batch, averaged), (places, distances)):
             batches.append(values)

@@ -1,4 +1,4 @@
-"""The files in which people exchange weights: safetensors, npz, PyTorch's own and Flax's.
+"""The files in which people exchange weights: safetensors, npz, PyTorch's own, Flax's, TensorFlow's graphs.
 
 `read` gives a Mapping from the authors' names to NumPy arrays that converts each array when asked for; `write`
 the way back. PyTorch is imported for its own files only, and nothing in a file is ever run.
@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from vargen import hub, paths, weights_file
 from vargen.errors import UserError
-from vargen.interop import flax_files, sentencepiece, torch_files
+from vargen.interop import flax_files, graph_files, sentencepiece, torch_files
 from vargen.interop.lazy import FAILURES, Array, Found, Path, Weights, head, unreadable
 
 INDICES = (".safetensors.index.json", ".bin.index.json")  # of weights in several files
@@ -37,13 +37,13 @@ def read(
 ) -> Weights:
     """The weights in a file, by their authors' names.
 
-    The suffix says the format: .safetensors, .npz, PyTorch's .pth, .pt, .bin, .ckpt, or Flax's .msgpack; with any
-    other, the first bytes do, also of SentencePiece's .model. Of weights in several files the index is given
-    (model.safetensors.index.json, pytorch_model.bin.index.json), or a directory that has one. Of an npz with names
-    "sd/..." only those are taken, without the "sd/". In a PyTorch file the weights are the dict itself or lie in it
-    as "model", "module" or "state_dict", averaged ones as "model_ema" or "ema"; a file of VAR's trainer holds them
-    under "trainer". "module." and "_orig_mod." are dropped where every name starts with them. What is not a tensor is
-    passed over.
+    The suffix says the format: .safetensors, .npz, PyTorch's .pth, .pt, .bin, .ckpt, Flax's .msgpack, or .pb of
+    TensorFlow's frozen graphs; with any other, the first bytes do, also of SentencePiece's .model. Of weights in
+    several files the index is given (model.safetensors.index.json, pytorch_model.bin.index.json), or a directory
+    that has one. Of an npz with names "sd/..." only those are taken, without the "sd/". In a PyTorch file the
+    weights are the dict itself or lie in it as "model", "module" or "state_dict", averaged ones as "model_ema" or
+    "ema"; a file of VAR's trainer holds them under "trainer". "module." and "_orig_mod." are dropped where every
+    name starts with them. What is not a tensor is passed over.
 
     Args:
       path: the file; also hf://OWNER/REPO[@REVISION]/FILE, the commit of which is fixed when it is opened.
@@ -176,6 +176,8 @@ def _sets(path: paths.Path, member: str | None) -> dict[str, Found]:
         return {"": flax_files.read(file)}
     if kind == "sentencepiece":
         return {"": sentencepiece.read(file)}
+    if kind == "graph":
+        return {"": graph_files.read(file)}
     return {"": _npz_arrays(file) if kind == "npz" else _safetensors_arrays(file)}
 
 
@@ -218,6 +220,8 @@ def _kind(path: pathlib.Path) -> str:
         return "torch"
     if path.suffix == flax_files.SUFFIX:
         return "flax"
+    if path.suffix == graph_files.SUFFIX:
+        return "graph"
     if path.suffix == sentencepiece.SUFFIX and first.startswith(sentencepiece.FIRST):
         return "sentencepiece"
     length = int.from_bytes(first[:8], "little")  # of the header that follows it

@@ -20,7 +20,7 @@ from vargen.report.metrics import METRICS, levels
 from vargen.report.style import STYLE
 
 # What is said first, of those that were measured.
-HEADLINES = ("label_accuracy", "psnr_db", "codebook_use", "train_seconds")
+HEADLINES = ("fid", "label_accuracy", "psnr_db", "codebook_use", "train_seconds")
 
 
 def write(
