@@ -289,14 +289,20 @@ class Model:
         Raises:
           UserError: as `encode`, `generate` and `kept`; labels other than one for each image.
         """
+        return self._decode(self.tokenizer_params, self.redrawn(images, kept, labels, key, **options))
+
+    def redrawn(self, images, kept, labels, key, **options) -> jax.Array:
+        """The content of `complete`'s images, as of `encode`; arguments and errors are its.
+
+        In slots that `kept` says stay it is, to the bit, that of the images with 0 in the place of what isn't kept.
+        """
         generator, images = self.needs_generator(), self._images(images)
         sampling, key = self.sampling(**options), inputs.key(key)
         labels = self._labels(generator, labels)
         pixels, slots, how = self.kept(kept, **options)
         self._one_for_each(labels, images, "images")
         content = self._encode(self.tokenizer_params, jnp.where(pixels[..., None], images, 0.0))
-        found = self._redrawn(content, slots, labels, key, sampling, how)
-        return self._decode(self.tokenizer_params, generator.picture(found.content, found.order)[0])
+        return self._around(content, slots, labels, key, sampling, how)
 
     def kept(self, kept, name: str = "kept", **options) -> tuple[np.ndarray, np.ndarray, str]:
         """What stays in `complete`, held against the model; nothing is drawn.
@@ -367,13 +373,13 @@ class Model:
         self._one_for_each(labels, content, "contents")
         known = np.arange(content.shape[1]) < count
         self._check_ahead(sampling, tuple(known.tolist()), "given", "count")
-        found = self._redrawn(content, known, labels, key, sampling, "given")
-        return generator.picture(found.content, found.order)[0]
+        return self._around(content, known, labels, key, sampling, "given")
 
-    def _redrawn(self, content, known, labels, key, sampling, how: str):
-        """`Decoded` with what is known [N] of the content, which is "given" or "kept" as `decode` has it."""
+    def _around(self, content, known, labels, key, sampling, how: str) -> jax.Array:
+        """A picture's content with what is known [N] of it, which is "given" or "kept" as `decode` has it."""
         quantizer, known = self.tokenizer_params["quantizer"], tuple(known.tolist())
-        return self._complete(self._ready, quantizer, labels, key, sampling, content, known, how)
+        found = self._complete(self._ready, quantizer, labels, key, sampling, content, known, how)
+        return self.needs_generator().picture(found.content, found.order)[0]
 
     def _completed(self, params, quantizer, labels, key, sampling, content, known, how):
         known = self.generator.kept(content, labels, np.array(known))
