@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from systems import SYSTEMS, make, some_slow
+from uncached import uncached
 
 from vargen.errors import UserError
 from vargen.model import Model
@@ -59,6 +60,14 @@ def test_codes_inside_stay_to_the_bit(name):
     np.testing.assert_array_equal(found[:, slots], content[:, slots])
     assert (found[:, ~slots] != content[:, ~slots]).any()
     np.testing.assert_array_equal(own.complete(images, mask, [1, 2], 0), own.decode(found))
+    if name in FIXED:  # random orders and levels: tests/samplers/test_engine.py, test_levels.py
+        given, key = (jax.numpy.asarray(content), slots), jax.random.key(0)
+        params, quantizer = own.parameters[0], own.tokenizer_params["quantizer"]
+        whole = uncached(
+            own.generator, params, quantizer, jax.numpy.array([1, 2]), key, own.sampling(), given
+        )
+        close = np.testing.assert_allclose if found.dtype.kind == "f" else np.testing.assert_array_equal
+        close(found, whole, **(dict(atol=1e-4) if found.dtype.kind == "f" else {}))
     noise = np.where(mask[..., None], images, -images)
     np.testing.assert_array_equal(own.redrawn(noise, mask, [1, 2], 0), found)
     other = np.asarray(own.redrawn(images, mask, [3, 4], 1))
