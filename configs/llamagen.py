@@ -89,7 +89,7 @@ def of_classes(c, size, s):
     c.name = f"LlamaGen-{size.upper()}"
     c.data = base.imagenet(256, crop="five", crop_range=(1.05, 1.1))
     c.sampling.guidance = s.guidance
-    c.presets.paper = base.preset(count=50, guidance=s.guidance)
+    c.presets.paper = base.preset(count=50, labels="random", guidance=s.guidance)
     c.presets.demo = base.preset(guidance=4.0, top_k=2000)
     c.training.steps = 300 * (IMAGES // s.batch)
     c.training.augmented_copies = 20  # two squares, five crops of each, and their mirror images

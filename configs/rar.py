@@ -78,6 +78,7 @@ def paper(c, size, s):
     c.sampling.update(dict(guidance=4.0))
     c.presets.paper = base.preset(
         count=50,
+        rounding="down",
         guidance=s.guidance,
         guidance_schedule="cosine",
         guidance_power=s.power,

@@ -33,7 +33,7 @@ LAYERS = (
     ("axes", "generator"),
     ("config", "models"),
     ("fine_tuning", "model", "training"),
-    ("interop", "loading"),
+    ("across", "interop", "loading"),
     ("cli",),
     ("__main__",),
 )

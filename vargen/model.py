@@ -14,6 +14,7 @@ from vargen.errors import UserError
 from vargen.generator import Generator
 from vargen.models import build_generator, build_tokenizer, count_text, sampled
 from vargen.samplers import Sampling, check_ahead, decode
+from vargen.samplers.call import Decoded
 from vargen.segments import PICTURE
 from vargen.weights import Weights
 
@@ -63,8 +64,7 @@ class Model:
             )
         )
         if self.generator is not None:
-            self._generate = jax.jit(functools.partial(decode, self.generator))
-            self._enlarge = jax.jit(self._enlarged)
+            self._generate = jax.jit(self.decoded)
             self._complete = jax.jit(self._completed, static_argnums=(6, 7))
             self._describe = jax.jit(self._described)
             self._log_likelihood = jax.jit(self.generator.log_likelihood)
@@ -83,6 +83,11 @@ class Model:
     @functools.cached_property
     def _ready(self) -> Any:
         return self._weights.ready(self.needs_generator())
+
+    @property
+    def parameters(self) -> tuple[Any, Any]:
+        """The generator's parameters as decoding reads them, and the tokenizer's."""
+        return self._ready, self.tokenizer_params
 
     def with_config(self, config) -> Model:
         """The same parameters under another config (another compute dtype, other sampling settings)."""
@@ -232,15 +237,23 @@ class Model:
             out of range; no such seed or key; an option that is unknown or out of range.
         """
         generator = self.needs_generator()
-        sampling, key = self.sampling(**options), inputs.key(key)
-        parsed = self._labels(generator, labels)
-        args = (self._ready, self.tokenizer_params["quantizer"], parsed, key, sampling)
-        if self._smaller is None:
-            found = self._generate(*args)
-        else:
-            small = self._smaller.generate(labels, key, **self._of_smaller(options))[0]
-            found = self._enlarge(*args, small)
+        samplings, key = self.samplings(**options), inputs.key(key)
+        quantizer, parsed = self.tokenizer_params["quantizer"], self._labels(generator, labels)
+        found = self._generate(self._ready, quantizer, parsed, key, samplings)
         return generator.picture(found.content, found.order)
+
+    def samplings(self, **options) -> tuple[Sampling, ...]:
+        """`sampling`, and where a picture is drawn around smaller ones those of these, from large to small."""
+        smaller = () if self._smaller is None else self._smaller.samplings(**self._of_smaller(options))
+        return (self.sampling(**options), *smaller)
+
+    def decoded(self, params, quantizer, labels, key, samplings: tuple[Sampling, ...]) -> Decoded:
+        """`samplers.decode` of labels as conditions take them, by `samplings`; a pure function, nothing is checked."""
+        if self._smaller is None:
+            return decode(self.generator, params, quantizer, labels, key, samplings[0])
+        found = self._smaller.decoded(params, quantizer, labels, key, samplings[1:])
+        small = self.generator.sequence.part(found.content, PICTURE)
+        return self._enlarged(params, quantizer, labels, key, samplings[0], small)
 
     def _enlarged(self, params, quantizer, labels, key, sampling, small):
         """`Decoded` around the content [B, N / 4, ...] of a picture of half the size."""
@@ -278,14 +291,20 @@ class Model:
         Raises:
           UserError: as `encode`, `generate` and `kept`; labels other than one for each image.
         """
+        return self._decode(self.tokenizer_params, self.redrawn(images, kept, labels, key, **options))
+
+    def redrawn(self, images, kept, labels, key, **options) -> jax.Array:
+        """The content of `complete`'s images, as of `encode`; arguments and errors are its.
+
+        In slots that `kept` says stay it is, to the bit, that of the images with 0 in the place of what isn't kept.
+        """
         generator, images = self.needs_generator(), self._images(images)
         sampling, key = self.sampling(**options), inputs.key(key)
         labels = self._labels(generator, labels)
         pixels, slots, how = self.kept(kept, **options)
         self._one_for_each(labels, images, "images")
         content = self._encode(self.tokenizer_params, jnp.where(pixels[..., None], images, 0.0))
-        found = self._redrawn(content, slots, labels, key, sampling, how)
-        return self._decode(self.tokenizer_params, generator.picture(found.content, found.order)[0])
+        return self._around(content, slots, labels, key, sampling, how)
 
     def kept(self, kept, name: str = "kept", **options) -> tuple[np.ndarray, np.ndarray, str]:
         """What stays in `complete`, held against the model; nothing is drawn.
@@ -356,13 +375,13 @@ class Model:
         self._one_for_each(labels, content, "contents")
         known = np.arange(content.shape[1]) < count
         self._check_ahead(sampling, tuple(known.tolist()), "given", "count")
-        found = self._redrawn(content, known, labels, key, sampling, "given")
-        return generator.picture(found.content, found.order)[0]
+        return self._around(content, known, labels, key, sampling, "given")
 
-    def _redrawn(self, content, known, labels, key, sampling, how: str):
-        """`Decoded` with what is known [N] of the content, which is "given" or "kept" as `decode` has it."""
+    def _around(self, content, known, labels, key, sampling, how: str) -> jax.Array:
+        """A picture's content with what is known [N] of it, which is "given" or "kept" as `decode` has it."""
         quantizer, known = self.tokenizer_params["quantizer"], tuple(known.tolist())
-        return self._complete(self._ready, quantizer, labels, key, sampling, content, known, how)
+        found = self._complete(self._ready, quantizer, labels, key, sampling, content, known, how)
+        return self.needs_generator().picture(found.content, found.order)[0]
 
     def _completed(self, params, quantizer, labels, key, sampling, content, known, how):
         known = self.generator.kept(content, labels, np.array(known))

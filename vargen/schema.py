@@ -32,9 +32,9 @@ class Data:
     """Where the images come from, and what shape they take: `config.data`.
 
     Attributes:
-      source: the digits that ship with vargen, emoji, a folder of pictures, shapes that vargen draws, or TensorFlow
-        Datasets.
-      path: the folder, or the directory of TensorFlow Datasets.
+      source: the digits that ship with vargen, emoji, a folder of pictures, the IDX files of MNIST or Fashion-MNIST,
+        shapes that vargen draws, or TensorFlow Datasets.
+      path: the folder of pictures or IDX files, or the directory of TensorFlow Datasets.
       dataset: the name of the TensorFlow Datasets set.
       image_size: side in pixels of what is learnt and drawn.
       channels: grey or colour.
@@ -50,7 +50,7 @@ class Data:
       skip_broken: broken files that a run goes on without.
     """
 
-    source: Annotated[str, OneOf("digits", "emoji", "folder", "shapes", "tfds")] = "digits"
+    source: Annotated[str, OneOf("digits", "emoji", "folder", "idx", "shapes", "tfds")] = "digits"
     path: str = ""
     dataset: str = ""
     image_size: Annotated[int, Between(1, LARGEST_IMAGE)] = 16
@@ -125,13 +125,15 @@ class Preset:
     Attributes:
       count: images of each class; 0: as always.
       resize: side in pixels to which samples are scaled; 0: not.
+      labels: of --fid-samples: classes in turn, all alike (balanced), or each drawn (random).
+      rounding: of --fid-samples: levels to the nearest whole one, or down.
       sampling: fields of `config.sampling`.
     """
 
     count: Annotated[int, Between(0, 10**6)] = 0
-    resize: Annotated[int, Between(0, LARGEST_IMAGE)] = (
-        0  # side in pixels to which samples are scaled; 0: not
-    )
+    resize: Annotated[int, Between(0, LARGEST_IMAGE)] = 0
+    labels: Annotated[str, OneOf("balanced", "random")] = "balanced"
+    rounding: Annotated[str, OneOf("nearest", "down")] = "nearest"
     sampling: Any = dataclasses.field(default_factory=Sampling)
 
 

@@ -88,6 +88,14 @@ def test_commands_after_an_import(tmp_path, capsys):
         found = np.abs(pixels - (np.clip(image, -1, 1) + 1) * 127.5).max() < 1
         assert found == same
 
+    # And one line makes the file of its FID, with levels rounded down as the authors do.
+    out_npz, fid = tmp_path / "samples.npz", ("--fid-samples", 4, "--batch-size", 4)
+    run("sample", "--workdir", out, "--classes", "1,4", "--preset", "paper", *fid, "--out", out_npz)
+    with np.load(out_npz) as found:
+        assert found["arr_1"].tolist() == [1, 4, 1, 4]
+        below = (np.asarray(model.sample([1, 4, 1, 4], key, **paper)) + 1) * 127.5 - found["arr_0"]
+    assert -0.01 < below.min() and 0.6 < below.max() < 1.01  # to the nearest: from -0.5 to 0.5
+
     # Given codes become the images that the tokenizer makes of them.
     codes = np.asarray(model.generate([1, 2], 3)[0])
     np.save(tmp_path / "codes.npy", codes)

@@ -158,7 +158,10 @@ def test_folders_that_will_not_do(tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (dict(source="nonesuch"), "expected one of digits, emoji, folder, shapes, tfds, found 'nonesuch'"),
+        (
+            dict(source="nonesuch"),
+            "expected one of digits, emoji, folder, idx, shapes, tfds, found 'nonesuch'",
+        ),
         (dict(channels=2), "data.channels"),
         (dict(num_classes=7), "expected 10 as in digits, or 0"),
         (dict(image_size=4), "at least 8"),

@@ -77,6 +77,11 @@ def test_the_network_takes_any_size(size, channels):
     assert sum(np.prod(x.shape) for x in jax.tree.leaves(params)) < 600_000
 
 
+def test_large_sets_are_gone_through_three_times():
+    settings = c.Settings()
+    assert settings.updates(1437) == 500 and settings.updates(50_000) == 2343  # 3 x 50,000 / 64
+
+
 @pytest.mark.slow
 def test_digits(tmp_path):
     settings = config.digits()

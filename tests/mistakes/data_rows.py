@@ -35,6 +35,9 @@ DATA = [
     *(Row(f"{command} --check-data", ("--check-data",)) for command in (SAMPLE, RECONSTRUCT)),
     Row("tokenize --workdir {model} --config.data.skip_broken=3", ("data.skip_broken", "expected 0 for digits")),
     Row(f"{FOLDER} --config.data.path=gs:/bucket", ("data.path", "gs:/bucket")),
+    Row(f"{TRAIN} --config.data.source=idx", ("data.path", "IDX files")),
+    Row(f"{TRAIN} --config.data.source=idx --config.data.path={{tmp}}/none", ("idx", "none", "no such folder")),
+    Row(f"{TRAIN} --config.data.source=idx --config.data.path={{tmp}}/two", ("two", "train-labels-idx1-ubyte", "found none")),
     Row(f"{TRAIN} --config.data.source=tfds --config.data.path={{tmp}}", ("tfds",)),
     Row(f"{TRAIN} --config.data.source=tfds", ("data.path",)),
     *(Row(f"{RECONSTRUCT} --input {{tmp}}/{name}", words) for name, words in (

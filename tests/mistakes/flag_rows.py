@@ -50,6 +50,19 @@ FLAGS = [
     Row(f"{SAMPLE} --class 3", ("--class",)),  # no abbreviations
     Row(f"{SAMPLE} 3", ("3",)),
     Row(f"{SAMPLE} --preset papers", ("--preset", "papers")),
+    *(
+        Row(f"{SAMPLE} --fid-samples {value} --out {{tmp}}/x.npz", ("--fid-samples",))
+        for value in ("0", "-1", "1e4", "9", "99999999999")
+    ),
+    Row(f"{SAMPLE} --fid-samples 20", ("--out", "FILE.npz", "found none")),
+    Row(f"{SAMPLE} --fid-samples 20 --out {{tmp}}/x", ("--out", "FILE.npz")),
+    Row(f"{SAMPLE} --fid-samples 20 --out {{tmp}}/nowhere/x.npz", ("--out", "nowhere", "found none")),
+    Row(
+        f"{SAMPLE} --fid-samples 20 --out {{tmp}}/x.npz --count 2", ("--fid-samples or --count", "found both")
+    ),
+    Row(f"{SAMPLE} --fid-samples 20 --out {{tmp}}/x.npz --classes bird", ("class",)),
+    Row("sample --fid-samples 20 --out x.npz", ("--workdir",)),
+    Row(f"{SAMPLE} --num-processes 2", ("--fid-samples",)),
     Row(f"{SAMPLE} --captions {{tmp}}/none.npz", ("--classes", "--captions")),
     Row(f"{SAMPLE} --codes {{tmp}}/none.npy --classes 3", ("--codes", "--classes")),
     Row(f"{SAMPLE} --steps 1000", ("steps",)),

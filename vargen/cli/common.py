@@ -135,7 +135,7 @@ def check_size(model: Model) -> None:
 
 
 def preset(config: ConfigDict, name: str) -> Mapping[str, Any]:
-    """A preset's `sampling`, `count` (images of each class) and `resize` (pixels); zeros without a name.
+    """The fields of a preset (`schema.Preset`); their defaults, and no `sampling`, without a name.
 
     Raises:
       UserError: the config has no such preset.
@@ -144,7 +144,8 @@ def preset(config: ConfigDict, name: str) -> Mapping[str, Any]:
     if name and name not in presets:
         known = ", ".join(sorted(presets)) or "none (the config has no presets)"
         raise UserError(f"--preset: expected one of {known}, found {name!r}")
-    return presets[name] if name else dict(sampling={}, count=0, resize=0)
+    given = presets[name] if name else dict(sampling={})
+    return dict(count=0, resize=0, labels="balanced", rounding="nearest") | dict(given.items())
 
 
 def sample_batches(

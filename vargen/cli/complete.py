@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 SUMMARY = "draw parts of pictures anew (in- and outpainting)"
 DESCRIPTION = """
 Keeps a part of each picture and draws the rest anew, writes each as a PNG into a folder that has nothing
-else in it, and beside it as DIR_sheet.png the pictures, what was kept of them and what came of it. Models
-whose order is random keep any part, and so do those of levels; where levels add up (VAR, HMAR) what is kept
-comes out only as near as the coarsest levels, which lie across it and are drawn, let it. A raster order
-begins at the top. Models of levels keep the coarsest, too: the rest is drawn anew. Each picture stays of its
-class: a held-out one of the data set's, one of --input of the folder's that has the name of a class.
+else in it, and beside it as DIR_sheet.png each as it was before, what is kept, and what came after. Codes
+inside of what is kept stay, to the bit; of the rest nothing is promised. Models whose order is random keep
+any part, and so do those of levels; where levels add up (VAR, HMAR) what is kept comes out only as near as
+the coarsest levels, which lie across it and are drawn, let it. A raster order begins at the top. Models of
+levels keep the coarsest, too: the rest is drawn anew. Each picture stays of its class: a held-out one of
+the data set's, one of --input of the folder's that has the name of a class; --classes draws it as another's.
 """
 EXAMPLES = """\
   vargen complete --workdir models/randar_l --input photo.jpg --keep border --classes 207 --count 8
@@ -103,7 +104,9 @@ def run(args: argparse.Namespace) -> None:
             pictures.save(image, folder.out / f"{i:04d}-{number:03d}.png", made_by | own)
         shown = np.where(stays[..., None], originals[i], 127).astype(np.uint8)
         rows.append(np.stack([originals[i], shown, *completions[:8]]))
-    sheet = pictures.grid(np.stack(rows[:20]), column_labels=["picture", "kept", *[""] * min(args.count, 8)])
+    sheet = pictures.grid(
+        np.stack(rows[:20]), column_labels=["before", "kept", *["after"] * min(args.count, 8)]
+    )
     pictures.save(sheet, folder.sheets["sheet"], made_by)
     print(
         f"{total} completions of {len(originals)} pictures in {folder.out}; look at {folder.sheets['sheet']}"

@@ -22,12 +22,15 @@ DESCRIPTION = """
 Draws images of the classes (or captions) asked for and writes each as a PNG into a folder that has
 nothing else in it, and next to it the file that it was decoded from, where codes are bytes of files.
 Beside the folder lie DIR_grid.png, a choice of them, and DIR_steps.png, how the first ones of some classes
-came about, step by step. Every PNG carries its settings: --like PICTURE draws it again.
+came about, step by step. Every PNG carries its settings: --like PICTURE draws it again. --fid-samples
+writes one file for evaluators of FID instead, on all devices, the same file on any number of them; a run that
+was stopped goes on with the same command.
 """
 EXAMPLES = """\
   vargen sample --workdir runs/quickstart
   vargen sample --workdir runs/quickstart --classes 3,5-7 --count 16 --guidance 2 --seed 1
   vargen sample --workdir models/var_d16 --preset paper --out samples
+  vargen sample --workdir models/var_d16 --preset paper --fid-samples 50000 --out samples.npz
   vargen sample --workdir models/llamagen_text --captions captions.npz
   vargen sample --workdir runs/orthus --captions "a red circle at the top left"
   vargen sample --workdir models/var_d16 --codes tokens.npy
@@ -64,13 +67,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="images of each class (the preset's, or 8)",
     )
     parser.add_argument(
+        "--fid-samples",
+        type=flags.number(int, 1, MOST),
+        metavar="N",
+        help="write N images and their classes to --out FILE.npz in ADM's form; of all classes alike, or as "
+        "the preset says",
+    )
+    parser.add_argument(
         "--like",
         metavar="PICTURE",
         help="draw the picture of a PNG again, by the settings inside it; sampling flags replace some. Its model is "
         "looked for where it was and in the folders above the picture, or --workdir says where it is",
     )
     parser.add_argument(
-        "--out", metavar="DIR", help="where to write (WORKDIR/samples; WORKDIR/like for --like)"
+        "--out",
+        metavar="DIR",
+        help="where to write (WORKDIR/samples; WORKDIR/like for --like); FILE.npz of --fid-samples",
     )
     flags.add_overwrite(parser)
     parser.add_argument(
@@ -80,10 +92,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="images drawn at once (64)",
     )
     flags.add_sampling(parser)
+    flags.add_cluster(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Draws and writes the images."""
+    if args.fid_samples is not None:
+        with flags.cluster(args):
+            _draw_for_fid(args)
+        return
+    if args.coordinator or args.num_processes or args.distributed:
+        raise UserError("sample: expected --fid-samples where there are several processes, found none")
     again = None
     if args.like is not None:
         for flag in ("classes", "captions", "codes", "count", "seed", "batch_size", "preset"):
@@ -114,6 +133,16 @@ def run(args: argparse.Namespace) -> None:
         decode(model, args, folder, preset["resize"])
     else:
         draw(model, args, folder, args.count or preset["count"] or 8, preset["resize"])
+
+
+def _draw_for_fid(args: argparse.Namespace) -> None:
+    from vargen.cli import fid_samples
+
+    if args.workdir is None:
+        raise UserError("sample: expected --workdir for --fid-samples, found none")
+    out = fid_samples.check(args)
+    model = common.load_model(args)
+    fid_samples.run(model, args, common.preset(model.config, args.preset), out)
 
 
 def draw(

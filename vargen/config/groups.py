@@ -35,16 +35,19 @@ def config() -> ConfigDict:
     return c
 
 
-def preset(count: int = 0, resize: int = 0, **sampling: Any) -> ConfigDict:
+def preset(
+    count: int = 0, resize: int = 0, labels: str = "balanced", rounding: str = "nearest", **sampling: Any
+) -> ConfigDict:
     """Named settings for `config.presets`.
 
     Args:
       count: images drawn of each class; 0: as always.
       resize: side in pixels to which samples are scaled; 0: not.
+      labels, rounding: of the samples of a FID, see `schema.Preset`.
       **sampling: fields of `config.sampling`; those not given have their defaults.
     """
     changed = _changed(schema.defaults(schema.Sampling), sampling)
-    return ConfigDict(dict(count=count, resize=resize, sampling=changed))
+    return ConfigDict(dict(count=count, resize=resize, labels=labels, rounding=rounding, sampling=changed))
 
 
 def training(**changes: Any) -> ConfigDict:
@@ -65,7 +68,7 @@ def images(
     """Fields of `config.data`: where the images come from, and what shape they take.
 
     Args:
-      source: "digits", "folder", "emoji", "shapes" or "tfds".
+      source: "digits", "emoji", "folder", "idx", "shapes" or "tfds".
       image_size: side in pixels.
       channels: 1 (grey) or 3.
       num_classes: number of labels; 0 takes the number that the source has.

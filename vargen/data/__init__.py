@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vargen import limits, schema
-from vargen.data import digits, emoji, folder, shapes, tfds
+from vargen.data import digits, emoji, folder, idx, shapes, tfds
 from vargen.data.pipeline import arrays, batches, evenly, in_batches, padded, to_float
 from vargen.data.sources import SPLITS, ArraySource, Source
 from vargen.errors import UserError
@@ -31,10 +31,11 @@ SOURCES: dict[str, Callable[[Mapping[str, Any]], Callable[[str], Source]]] = dic
     digits=lambda settings: functools.partial(digits.load, settings),
     emoji=lambda settings: functools.partial(emoji.load, settings),
     folder=lambda settings: folder.Folder(settings).source,
+    idx=lambda settings: functools.partial(idx.load, settings),
     shapes=lambda settings: functools.partial(shapes.load, settings),
     tfds=lambda settings: functools.partial(tfds.load, settings),
 )
-PLACED = ("folder", "tfds")  # those that lie somewhere
+PLACED = ("folder", "idx", "tfds")  # those that lie somewhere
 
 
 class Sources:

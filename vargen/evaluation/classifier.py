@@ -22,7 +22,7 @@ from vargen.data import pipeline, transforms
 from vargen.data.sources import Source
 
 # Raise when the network or its training changes: cached classifiers of other versions are not used.
-VERSION = 1
+VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Settings:
       width: channels after the first layer; each further one doubles them.
       features: length of the feature vectors.
       steps, batch_size, learning_rate, weight_decay, dropout, smoothing: of training (AdamW, cosine decay).
+      epochs: passes over the training images that it takes, where `steps` are fewer.
       shift: largest random shift in sixteenths of the image's side.
       limit: the most images that are taken from either set.
       seed: of initialisation, order and augmentation.
@@ -49,6 +50,11 @@ class Settings:
     shift: int = 1
     limit: int = 50_000
     seed: int = 0
+    epochs: int = 3
+
+    def updates(self, images: int) -> int:
+        """How many steps training on so many images takes."""
+        return max(self.steps, self.epochs * images // self.batch_size)
 
 
 class Network(nn.Module):
@@ -132,7 +138,8 @@ def fit(
 ) -> Classifier:
     """A classifier trained on one source and measured on the other; from `cache_dir` where it is known there.
 
-    Digits: 99.72 % of the 360 held-out images right (benchmarks/results/digits.json, `real_label_accuracy`).
+    Digits: 99.72 % of the 360 held-out images right (benchmarks/results/digits.json, `real_label_accuracy`);
+    Fashion-MNIST at 28x28: 90.1 % of the 10,000; emoji at 32x32, nine groups: 59 % of the 179.
 
     Args:
       source_train, source_test: of one size, with the same classes.
@@ -169,7 +176,8 @@ def fingerprint(settings: Settings, classes: int, *data: np.ndarray) -> str:
 def _train(network: Network, images: np.ndarray, labels: np.ndarray) -> Any:
     s = network.settings
     params = jax.jit(network.init)(jax.random.key(s.seed), pipeline.to_float(images[:1]))["params"]
-    schedule = optax.cosine_decay_schedule(s.learning_rate, s.steps)
+    steps = s.updates(len(labels))
+    schedule = optax.cosine_decay_schedule(s.learning_rate, steps)
     optimizer = optax.adamw(schedule, weight_decay=s.weight_decay)
 
     def loss(params, images, labels, key):
@@ -187,7 +195,7 @@ def _train(network: Network, images: np.ndarray, labels: np.ndarray) -> Any:
     state = jax.jit(optimizer.init)(params)
     shift = s.shift * images.shape[1] // 16
     rng = np.random.default_rng(s.seed)
-    for step in range(s.steps):
+    for step in range(steps):
         chosen = rng.integers(0, len(labels), s.batch_size)
         draws = rng.random((s.batch_size, transforms.DRAWS))
         batch = pipeline.to_float(transforms.augment(images[chosen], draws, shift))

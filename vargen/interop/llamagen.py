@@ -67,7 +67,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     else:
         c.sampling.update(dict(guidance=guidance))
         resize = 256 if c.data.image_size > 256 else 0
-        c.presets.paper = preset(count=50, resize=resize, guidance=guidance)
+        c.presets.paper = preset(count=50, resize=resize, labels="random", guidance=guidance)
         c.presets.demo = preset(guidance=4.0, top_k=2000)
 
 

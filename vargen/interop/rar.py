@@ -59,6 +59,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     c.sampling.update(dict(guidance=4.0))
     c.presets.paper = preset(
         count=50,
+        rounding="down",
         guidance=guidance,
         guidance_schedule="cosine",
         guidance_power=power,

@@ -86,11 +86,13 @@ class Axial(nn.Module):
         self.lines = {name: Line(*args) for name in names}
 
     def __call__(self, x, layout: Layout, cache=None, train: bool = False):
-        """[B, N, D] -> [B, N, D] and the cache (None in the parallel form); cached rows come one at a time."""
+        """[B, N, D] -> [B, N, D] and the cache (None in the parallel form), which takes rows one after the other."""
         if not self.causal:
             return self._bidirectional(x), None
         if cache is not None:
-            return self._next(x, layout.start, cache)
+            if x.shape[1] == 1:
+                return self._next(x, layout.start, cache)
+            return self._several(x, layout.start, cache)
         height, width = self.shape
         batch, n = x.shape[:2]
         x = jnp.pad(x, ((0, 0), (0, height * width - n), (0, 0))).reshape(batch, height, width, -1)
@@ -119,6 +121,16 @@ class Axial(nn.Module):
                 out = jnp.concatenate([line(front, np.zeros(prefix, np.int32)), out], axis=1)
             y = y + out
         return y
+
+    def _several(self, x, start, cache):
+        """Given rows, before the first that is drawn."""
+
+        def one(cache, row):
+            y, cache = self._next(row[0][:, None], row[1], cache)
+            return cache, y[:, 0]
+
+        cache, y = jax.lax.scan(one, cache, (x.swapaxes(0, 1), start + jnp.arange(x.shape[1])))
+        return y.swapaxes(0, 1), cache
 
     def _next(self, x, start, cache):
         height, width = self.shape
