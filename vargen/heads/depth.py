@@ -150,7 +150,7 @@ class Depth(OfSeveralCodes):
         conditions = len(hidden) // batch
         codes, seen = jnp.zeros((batch, n, depths), jnp.int32), []
         row = hidden.reshape(-1, 1, hidden.shape[-1]).astype(self.dtype)
-        cache = self.blocks.init_cache(len(row), 0)
+        cache = self.blocks.init_cache(self.weights, len(row), 0)
         for d in range(depths):
             if d:
                 vectors = self.tokenizer.vectors(quantizer, codes) if self.vectors else None
