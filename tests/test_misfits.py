@@ -53,7 +53,7 @@ from vargen.errors import UserError
         (
             arpg,
             dict(order=part("confidence", steps=4)),
-            "order confidence: needs the feed mask and a head of codes, such as categorical, found query, categorical",
+            "feed query: needs an order whose steps in training are the same .* random; found the order confidence",
         ),
         (
             var,
@@ -93,7 +93,11 @@ from vargen.errors import UserError
             dict(order=part("confidence", steps=4, skipped=4)),
             "skipped: expected fewer than steps, 4",
         ),
-        (llamagen, dict(head=part("masked_lm")), "with feed/mask, which it shares, found none"),
+        (
+            llamagen,
+            dict(head=part("masked_lm")),
+            "head masked_lm: shares feed/mask, which a feed must have, .*; found the feed shift",
+        ),
         (
             rar,
             dict(model=dict(layers=2, width=16, adaptive="adaln", norm_position="post")),
@@ -241,7 +245,10 @@ from vargen.errors import UserError
         *(
             (rqtransformer, dict(head=part("depth", layers=1, mixer=mixer)), message)
             for mixer, message in (
-                (part("mamba_2d"), "config field head.mixer mamba_2d: .* (of the 2 codes of a slot"),
+                (
+                    part("mamba_2d"),
+                    "config field head.mixer mamba_2d: .* (in the head depth, of the 2 codes of a slot",
+                ),
                 (part("axial", heads=2), "config field head.mixer axial: needs the order raster"),
                 (
                     part("attention", heads=3),
