@@ -30,9 +30,10 @@ PARTS: dict[str, Mapping[str, Callable]] = {
     "head.heads.picture": HEADS,
     "conditioning": CONDITIONINGS,
 }
-# The axes themselves, and what each answers.
+# What the choice at each place answers, but for those within a head.
 QUESTIONS = {
     "tokenizer": "what are the slots, and what is in each?",
+    "tokenizer.encoder": "how do pixels become latents, and latents pixels?",
     "order": "which slots come together, in what sequence?",
     "feed": "how do known slots reach a prediction?",
     "mixer": "how do slots exchange information?",

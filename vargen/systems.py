@@ -6,7 +6,7 @@ import ast
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vargen import bundled
@@ -106,7 +106,7 @@ def table(folder: str = "") -> str:
     return "\n".join(lines) + "\n"
 
 
-def parts(system: System, axes: tuple[str, ...]) -> dict[str, str]:
+def parts(system: System, axes: Iterable[str]) -> dict[str, str]:
     """The names of a system's parts by axes, in its first size of the paper."""
     from vargen import config
 

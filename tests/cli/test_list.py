@@ -70,7 +70,7 @@ def test_one_system(capsys):
     assert [*found] == ["systems"] and [*found["systems"]] == ["mar"]
     mar, c = found["systems"]["mar"], config.load("mar:b")
     assert mar["title"] == "MAR" and mar["paper"] == "https://arxiv.org/abs/2406.11838"
-    assert mar["parts"] == {axis: c[axis].name for axis in axes.QUESTIONS}
+    assert mar["parts"] == {axis: c[axis].name for axis in config.AXES}
     assert "B 207.9 M" in mar["parameters"] and any("FID 2.31 (B)" in note for note in mar["notes"])
 
 
@@ -81,10 +81,12 @@ def test_one_part_of_two_axes(capsys):
     assert holds == "one of layer, rms; default 'rms'" and meaning
 
 
-@pytest.mark.parametrize("word", ["mixer", "mixers"])
-def test_one_axis(capsys, word):
+@pytest.mark.parametrize(
+    "word, axis", [("mixer", "mixer"), ("mixers", "mixer"), ("encoders", "tokenizer.encoder")]
+)
+def test_one_axis(capsys, word, axis):
     found = listed(capsys, word)
-    assert [*found["axes"]] == ["mixer"] and [*found["axes"]["mixer"]["parts"]] == [*axes.PARTS["mixer"]]
+    assert [*found["axes"]] == [axis] and [*found["axes"][axis]["parts"]] == [*axes.PARTS[axis]]
     assert "systems" not in found
 
 

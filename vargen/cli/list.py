@@ -61,9 +61,8 @@ def listed(name: str | None = None, combinations: bool = False) -> dict[str, Any
     from vargen import axes, systems
 
     own = systems.names()
-    plural = {f"{axis.removesuffix('s')}s": axis for axis in axes.QUESTIONS} | {
-        axis: axis for axis in axes.QUESTIONS
-    }
+    plural = {axis.rpartition(".")[2]: axis for axis in axes.QUESTIONS}
+    plural |= {f"{word}s": axis for word, axis in plural.items()}
     places = {axis: [*axes.PARTS[axis]] for axis in axes.QUESTIONS}
     chosen: list[str] = []
     if name in plural:
@@ -105,13 +104,13 @@ def _part(axis: str, name: str, alone: bool, combinations: bool) -> dict[str, An
 
 
 def _system(name: str, alone: bool) -> dict[str, Any]:
-    from vargen import axes, systems
+    from vargen import config, systems
 
     s = systems.read(name)
     found: dict[str, Any] = dict(title=s.title, what=s.what, paper=s.url, config=name, sizes=[*s.sizes])
     found |= dict(checked=s.checked, parameters=s.parameters, measured=dict(s.measured))
     if alone:
-        found |= dict(parts=systems.parts(s, tuple(axes.QUESTIONS)), notes=[*s.notes])
+        found |= dict(parts=systems.parts(s, config.AXES), notes=[*s.notes])
     return found
 
 
