@@ -236,6 +236,21 @@ from vargen.errors import UserError
             dict(head=part("dit")),
             "head dit: looks at all that is known, expected a feed without a cache",
         ),
+        (
+            himar,
+            dict(head=part("dit", depth=1, width=8, heads=2)),
+            "head dit: draws slots of one level, .* or the head rounds, found 2 levels in the feed pivots",
+        ),
+        (
+            randar,
+            dict(order=part("cells", count=(2, 2))),
+            "feed instruct: needs an order of one slot a step in training, such as random; found the order cells",
+        ),
+        (
+            rar,
+            dict(mixer=part("mamba_2d"), conditioning=part("label")),
+            "mixer mamba_2d: needs the order raster .* found another order (feed shift, order random_to_raster",
+        ),
         (mar_dit, dict(head=part("dit", width=8, heads=3)), "head.heads: expected a divisor of the width 8"),
         (
             mar,

@@ -125,6 +125,11 @@ def check_rounds(config, ordering, feed, head, adaptive: str) -> None:
             f"head {config.head.name}: looks at all that is known, expected a feed without a cache, such as mask, "
             f"found {config.feed.name}"
         )
+    if head.around and head.rounds == 1 and (levels := len(ordering.grid.levels)) > 1:
+        raise UserError(
+            f"head {config.head.name}: draws slots of one level, expected a tokenizer of one, or the head rounds, "
+            f"found {levels} levels in the feed {config.feed.name}"
+        )
     if adaptive == "rounds" and feed.rounds == 1:
         raise UserError(
             f"config field model.adaptive: rounds needs a feed of several, such as pivots, found {config.feed.name}"

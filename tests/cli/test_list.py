@@ -95,7 +95,7 @@ def test_what_goes_with_a_part(capsys):
     found = listed(capsys, "pivots", "--combinations")
     assert found["axes"]["feed"]["parts"]["pivots"]["goes_with"] == dict(
         order=["level_sets"],
-        head=["diffusion", "dit", "flow", "rounds", "v_diffusion"],
+        head=["diffusion", "flow", "rounds", "v_diffusion"],
         mixer=["attention", "gla", "mamba", "retention", "s5", "ssd"],
     )
 
