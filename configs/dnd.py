@@ -5,10 +5,10 @@
     vargen train --config configs/dnd.py:xxl --workdir runs/dnd_xxl --config.data.path=/data/tfds
     vargen import dnd --generator xxl_model.pt --tokenizer FILE.pt --out models/dnd_xxl
 
-Published, on ImageNet 256x256 with two codes a slot: FID 2.58 (xxl, guidance 2) and 2.21 (xxxl, guidance 1.7). `text`
-(one code a slot, pictures of text at 384 pixels) and `arxiv` (eight codes, 256 pixels) have no classes and are drawn at
-temperature 0.1: --config.data.path names a folder of pictures. Not trained by us. Parameters of the generator: xxl
-1436 M, xxxl 2569 M, text 1372 M, arxiv 1586 M.
+Checked: no licence, no golden: by its formulas. Published, on ImageNet 256x256 with two codes a slot: FID 2.58 (xxl,
+guidance 2) and 2.21 (xxxl, guidance 1.7). `text` (one code a slot, pictures of text at 384 pixels) and `arxiv` (eight
+codes, 256 pixels) have no classes and are drawn at temperature 0.1: --config.data.path names a folder of pictures. Not
+trained by us. Parameters of the generator: xxl 1436 M, xxxl 2569 M, text 1372 M, arxiv 1586 M.
 
 The generator's recipe is that of the authors' script (chenllliang/DnD-Transformer) over the codes of ten crops; batch
 and number of epochs aren't told there, those here are LlamaGen's. Theirs draws a crop anew at each visit. The RQ-VAE's

@@ -5,9 +5,10 @@
     vargen train --config configs/himar.py:b --workdir runs/himar_b --config.data.path=/data/tfds
     vargen import himar --generator checkpoint-last.pth --tokenizer kl16.ckpt --out models/himar_b
 
-Published, on ImageNet 256x256: FID 1.93 (B), 1.66 (L), 1.52 (H) with the settings of the preset `paper`, after 800
-epochs. Not trained by us. Parameters of the generator: B 244.5 M, L 529.2 M, H 1090.6 M, as the published files' shapes
-say. The tokenizer is MAR's, see configs/mar.py.
+Checked: no licence, no golden: hidden vectors 2e-5, whole sampler 2e-4 by a float64 formula. Published, on ImageNet
+256x256: FID 1.93 (B), 1.66 (L), 1.52 (H) with the settings of the preset `paper`, after 800 epochs. Not trained by us.
+Parameters of the generator: B 244.5 M, L 529.2 M, H 1090.6 M, as the published files' shapes say. The tokenizer is
+MAR's, see configs/mar.py.
 
 The recipe is that of the authors' code (HiDream-ai/himar), whose training pass does not run as it is. Other than there:
 the masked share of each level is drawn for each image, theirs for the images of a device together; a label is dropped

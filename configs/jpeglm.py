@@ -4,11 +4,11 @@
     vargen quickstart --config configs/jpeglm.py:pictures32 --workdir runs/mine --config.data.path=~/pictures
     vargen train --config configs/jpeglm.py:7b --workdir runs/jpeglm_7b --config.data.path=~/pictures
 
-A picture is as many codes as its file has bytes, merged to 320 codes; the loss counts these and the stop code behind
-them, and drawing ends with the last picture's. The headers and tables, which are the same in every file, are left out.
-The tokenizer has nothing to train. Pictures that don't fit are not learnt, and counted where codes are stored.
-`Model.continued` draws what follows a prefix of codes, of one length for all examples; restart markers let one end with
-a row of blocks.
+Checked: bytes and pixels are libjpeg's. A picture is as many codes as its file has bytes, merged to 320 codes; the loss
+counts these and the stop code behind them, and drawing ends with the last picture's. The headers and tables, which are
+the same in every file, are left out. The tokenizer has nothing to train. Pictures that don't fit are not learnt, and
+counted where codes are stored. `Model.continued` draws what follows a prefix of codes, of one length for all examples;
+restart markers let one end with a row of blocks.
 
 `vargen import jpeglm` reads a reimplementation that one of the authors published. Its codes are of whole files but for
 the tables, by the tokenizer's options `header` and `pieces`.

@@ -4,10 +4,10 @@
     vargen quickstart --config configs/maskgil.py:pictures32 --workdir runs/mine --config.data.path=~/pictures
     vargen train --config configs/maskgil.py:b --workdir runs/maskgil_b --config.data.path=/data/tfds
 
-The README has the numbers of the digits. Published, on ImageNet 256x256: FID 5.64 (B), 4.01 (L), 3.90
-(XL), 3.71 (XXL, 8 steps), over LlamaGen's VQ-16. Not trained by us; the authors' weights aren't published. Parameters
-of the generator: B 110.9 M, L 342.9 M, XL 774.7 M, XXL 1411.0 M, as many as the authors' code (synbol/MaskGIL) but for
-a logit of the mask, which there is drawn from too, and the norms of queries and keys.
+Checked: no licence, no golden: by its formulas. Published, on ImageNet 256x256: FID 5.64 (B), 4.01 (L), 3.90 (XL), 3.71
+(XXL, 8 steps), over LlamaGen's VQ-16. Not trained by us; the authors' weights aren't published. Parameters of the
+generator: B 110.9 M, L 342.9 M, XL 774.7 M, XXL 1411.0 M, as many as the authors' code (synbol/MaskGIL) but for a logit
+of the mask, which there is drawn from too, and the norms of queries and keys.
 
 The blocks are the paper's: rotary places in two dimensions, queries and keys normalised, norms behind the branches.
 (Their published code has places in one dimension, one off, norms before the branches, and the class last.) The details

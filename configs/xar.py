@@ -5,10 +5,10 @@
     vargen train --config configs/xar.py:b --workdir runs/xar_b --config.data.path=/data/tfds
     vargen import xar --generator xAR-B.pth --tokenizer kl16.ckpt --out models/xar_b
 
-Published, on ImageNet 256x256 in four cells of 8x8 latents, with the guidance of the preset `paper`: FID 1.72 (B, 40
-passes a cell), 1.28 (L, 50), 1.24 (H, 50). Not trained by us. Parameters of the generator: B 172.64 M, L 608.40 M,
-H 1186.0 M, of which the paper says 172 M, 608 M and 1.1 B. No outputs of the authors' program were compared: its
-repository has no licence.
+Checked: no licence, no golden: by its formulas. Published, on ImageNet 256x256 in four cells of 8x8 latents, with the
+guidance of the preset `paper`: FID 1.72 (B, 40 passes a cell), 1.28 (L, 50), 1.24 (H, 50). Not trained by us.
+Parameters of the generator: B 172.64 M, L 608.40 M, H 1186.0 M, of which the paper says 172 M, 608 M and 1.1 B. No
+outputs of the authors' program were compared: its repository has no licence.
 
 The recipe is the authors' (OliverRen/xAR), but that modulations start at half of Xavier's rule and the map of the time
 as the tables do, theirs by Xavier's rule both; and that a picture and its mirror image are seen equally often, theirs

@@ -19,7 +19,7 @@ from vargen.draws import keyed
 from vargen.feeds import FEEDS
 from vargen.heads import HEADS
 from vargen.mixers import MIXERS
-from vargen.orders import ORDERS, Fixed
+from vargen.orders import ORDERS
 from vargen.samplers import Sampling, decode, policies
 from vargen.tokenizers.autoencoder import latent_grid
 
@@ -48,7 +48,7 @@ def signs(image_size, image_channels, dtype, encoder=tokenizers.CONV, channels=4
 
 
 PARTS = dict(
-    columns=(ORDERS, "order", lambda: lambda grid: Fixed(grid, shown("columns")(grid))),
+    columns=(ORDERS, "order", lambda: shown("columns")),
     average=(MIXERS, "mixer", lambda: shown("Average")),
     counted=(FEEDS, "feed", lambda: shown("Counted")),
     tempered=(HEADS, "head", lambda: shown("Tempered")),

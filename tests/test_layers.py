@@ -32,7 +32,7 @@ LAYERS = (
     ("conditioning", "evaluation", "samplers"),
     ("axes", "generator"),
     ("config", "models"),
-    ("fine_tuning", "model", "training"),
+    ("combinations", "fine_tuning", "model", "systems", "training"),
     ("across", "interop", "loading"),
     ("cli",),
     ("__main__",),

@@ -53,7 +53,7 @@ from vargen.errors import UserError
         (
             arpg,
             dict(order=part("confidence", steps=4)),
-            "order confidence: needs the feed mask and a head of codes, such as categorical, found query, categorical",
+            "feed query: needs an order whose steps in training are the same .* random; found the order confidence",
         ),
         (
             var,
@@ -93,7 +93,11 @@ from vargen.errors import UserError
             dict(order=part("confidence", steps=4, skipped=4)),
             "skipped: expected fewer than steps, 4",
         ),
-        (llamagen, dict(head=part("masked_lm")), "with feed/mask, which it shares, found none"),
+        (
+            llamagen,
+            dict(head=part("masked_lm")),
+            "head masked_lm: shares feed/mask, which a feed must have, .*; found the feed shift",
+        ),
         (
             rar,
             dict(model=dict(layers=2, width=16, adaptive="adaln", norm_position="post")),
@@ -232,6 +236,21 @@ from vargen.errors import UserError
             dict(head=part("dit")),
             "head dit: looks at all that is known, expected a feed without a cache",
         ),
+        (
+            himar,
+            dict(head=part("dit", depth=1, width=8, heads=2)),
+            "head dit: draws slots of one level, .* or the head rounds, found 2 levels in the feed pivots",
+        ),
+        (
+            randar,
+            dict(order=part("cells", count=(2, 2))),
+            "feed instruct: needs an order of one slot a step in training, such as random; found the order cells",
+        ),
+        (
+            rar,
+            dict(mixer=part("mamba_2d"), conditioning=part("label")),
+            "mixer mamba_2d: needs the order raster .* found another order (feed shift, order random_to_raster",
+        ),
         (mar_dit, dict(head=part("dit", width=8, heads=3)), "head.heads: expected a divisor of the width 8"),
         (
             mar,
@@ -241,7 +260,10 @@ from vargen.errors import UserError
         *(
             (rqtransformer, dict(head=part("depth", layers=1, mixer=mixer)), message)
             for mixer, message in (
-                (part("mamba_2d"), "config field head.mixer mamba_2d: .* (of the 2 codes of a slot"),
+                (
+                    part("mamba_2d"),
+                    "config field head.mixer mamba_2d: .* (in the head depth, of the 2 codes of a slot",
+                ),
                 (part("axial", heads=2), "config field head.mixer axial: needs the order raster"),
                 (
                     part("attention", heads=3),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +29,16 @@ PARTS: dict[str, Mapping[str, Callable]] = {
     "head.heads.text": HEADS,
     "head.heads.picture": HEADS,
     "conditioning": CONDITIONINGS,
+}
+# What the choice at each place answers, but for those within a head.
+QUESTIONS = {
+    "tokenizer": "what are the slots, and what is in each?",
+    "tokenizer.encoder": "how do pixels become latents, and latents pixels?",
+    "order": "which slots come together, in what sequence?",
+    "feed": "how do known slots reach a prediction?",
+    "mixer": "how do slots exchange information?",
+    "head": "what distribution is over a slot, or a step's slots?",
+    "conditioning": "what is known before the first slot?",
 }
 # What the assembly gives a part, and a config does not.
 GIVEN = {
@@ -70,3 +84,27 @@ def swapped(place: str, part: Mapping[str, Any], name: str) -> dict[str, Any]:
         if k in known and not limits.problem_with(v, known[k].kind, known[k].limit)
     }
     return {"name": name, **kept}
+
+
+def summary(place: str, name: str) -> str:
+    """A part in one sentence: the first of its module where it stands there alone, else of its own."""
+    homes = Counter(_home(constructor) for constructor in PARTS[place].values())
+    constructor = PARTS[place][name]
+    home = _home(constructor)
+    text = sys.modules[home].__doc__ if homes[home] == 1 else inspect.getdoc(constructor)
+    sentence = re.split(r"\.(?=\s|$)", " ".join((text or "").split()), maxsplit=1)[0]
+    if sentence.startswith("The part"):  # and then of its options
+        sentence = sentence.partition(";")[0]
+    return re.sub(r'^The (part "\w+"|\w+ (feed|head)): ', "", sentence)
+
+
+def _home(constructor: Callable) -> str:
+    """The module that a part stands in: of a function that stands with its registry that of what it makes."""
+    made = getattr(constructor, "__annotations__", {}).get("return")
+    if made and sys.modules[constructor.__module__].__spec__.submodule_search_locations:  # a package
+        return (
+            vars(sys.modules[constructor.__module__])[made].__module__
+            if isinstance(made, str)
+            else made.__module__
+        )
+    return constructor.__module__

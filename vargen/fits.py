@@ -2,9 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 
 from vargen.errors import UserError
+
+
+@contextlib.contextmanager
+def beside(config, *axes: str) -> Iterator[None]:
+    """Names the parts that a part was held against where its own check, which doesn't know their names, refuses them.
+
+    What is said of a field stands as it is.
+    """
+    try:
+        yield
+    except ValueError as error:
+        line = str(error)
+        if isinstance(error, UserError) or line.startswith("config field"):
+            raise
+        there = ", ".join(f"{axis} {config[axis].name}" for axis in axes)
+        raise UserError(f"{line} ({there})" if "found" in line else f"{line}; found the {there}") from error
+
+
+def check_stages(config, feed, head) -> None:
+    """Raises UserError where only one of feed and head has something between stages."""
+    if feed.told and not head.each_stage:
+        raise UserError(
+            f"feed {config.feed.name}: tells rows a code after each stage, expected the head staged, found "
+            f"{config.head.name}"
+        )
+    if head.each_stage and not feed.told:
+        raise UserError(
+            f"head {config.head.name}: draws a code after each stage, expected the feed staged, found "
+            f"{config.feed.name}"
+        )
 
 
 def check_condition(config, condition, feed, adaptive: str) -> None:
@@ -50,7 +83,8 @@ def check_order(config, sequence, ordering, feed) -> None:
             f"order {config.order.name}: trains on some of the slots alone, which needs the feed refine, found "
             f"{config.feed.name}"
         )
-    feed.check(ordering)
+    with beside(config, "order"):
+        feed.check(ordering)
     several, segmented = len(sequence.segments) > 1, False
     if not ordering.random_decoding:
         segmented = ordering.decoding(None, 1).segments is not None
@@ -91,9 +125,24 @@ def check_rounds(config, ordering, feed, head, adaptive: str) -> None:
             f"head {config.head.name}: looks at all that is known, expected a feed without a cache, such as mask, "
             f"found {config.feed.name}"
         )
+    if head.around and head.rounds == 1 and (levels := len(ordering.grid.levels)) > 1:
+        raise UserError(
+            f"head {config.head.name}: draws slots of one level, expected a tokenizer of one, or the head rounds, "
+            f"found {levels} levels in the feed {config.feed.name}"
+        )
     if adaptive == "rounds" and feed.rounds == 1:
         raise UserError(
             f"config field model.adaptive: rounds needs a feed of several, such as pivots, found {config.feed.name}"
+        )
+
+
+def check_redraws(config, ordering, feed, head) -> None:
+    """Raises UserError for an order whose steps propose more than they keep, where feed or head can't draw it again."""
+    if ordering.proposes != "step" and (feed.redraws != ordering.proposes or not head.enumerable):
+        needed = "mask" if ordering.proposes == "rest" else "branched (masked=True)"
+        raise UserError(
+            f"order {config.order.name}: needs the feed {needed} and a head of codes, such as categorical, found "
+            f"{config.feed.name}, {config.head.name}"
         )
 
 

@@ -102,7 +102,9 @@ class Generator:
             found = params
             for key in name.split("/"):
                 if key not in found:
-                    raise ValueError(f"head: expected a generator with {name}, which it shares, found none")
+                    raise ValueError(
+                        f"head {self.head.called}: shares {name}, which a feed must have, such as mask over codes"
+                    )
                 found = found[key]
             shared[name] = found
         return {"params": params[self.name_of_head(branch)]} | ({"shared": shared} if shared else {})
@@ -438,7 +440,8 @@ def _touch_feed(feed, generator, layouts: list[Layout] | None = None):
     length = generator.condition.length
     padding = jnp.zeros((1, length), bool) if generator.condition.pads else None
     condition = Condition(jnp.zeros((1, length, width)), jnp.zeros((1, width)), padding)
-    order = generator.ordering.training(jax.random.key(0), content)
+    # As training begins: orders that end with the raster one are random then.
+    order = generator.ordering.training(jax.random.key(0), content, jnp.float32(0))
     abstract = nn.meta.unbox(jax.eval_shape(tokenizer.init_quantizer, jax.random.key(0)))
     quantizer = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract)
     if feed.drafts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +14,14 @@ from flax import linen as nn
 from vargen import fits, limits, parts, schema, tokenizers
 from vargen.conditioning import CONDITIONINGS
 from vargen.errors import UserError
-from vargen.feeds import FEEDS
+from vargen.feeds import FEEDS, Feed
 from vargen.generator import Generator
 from vargen.heads import HEADS
 from vargen.layers import Initial
 from vargen.mixers import MIXERS
 from vargen.mixers.block import Block, FinalNorm, RoundModulation, SharedModulation
 from vargen.mixers.cross import CrossAttention
-from vargen.orders import ORDERS
+from vargen.orders import ORDERS, Ordering
 from vargen.segments import PICTURE, Segment, Sequence
 from vargen.stage import Stage
 from vargen.tokenizers.autoencoder import Autoencoder
@@ -50,21 +50,22 @@ def build_tokenizer(config):
     )
 
 
-def build_generator(config, tokenizer) -> Generator:
-    """The generator of a config, over a tokenizer's slots.
+class Rows(NamedTuple):
+    """The parts of a config that lay out the rows of a pass."""
+
+    condition: Any
+    sequence: Sequence
+    ordering: Ordering
+    feed: Feed
+
+
+def build_rows(config, tokenizer) -> Rows:
+    """What is known of the picture, what the sequence holds, its order and how known slots reach a prediction.
 
     Raises:
-      UserError: a part or option is unknown, or parts don't fit each other.
+      UserError: as `build_generator`, of these parts alone.
     """
-    require(config, "order", "feed", "mixer", "head", "conditioning", "model")
-    limits.check(limits.fields(schema.Model), config.model, "model.")
-    m = {**schema.defaults(schema.Model), **config.model}
-    dtype = compute_dtype(config)
-    width = m["width"]
-    initial = Initial(m["init_std"], width, m["init"] == "truncated")
-    if not width:
-        raise UserError("config field model.width: expected a width, found none")
-    common = dict(width=width, initial=initial, dtype=dtype)
+    m, common = _model(config)
     try:
         condition = parts.build(
             CONDITIONINGS, config.conditioning, "conditioning", num_classes=config.data.num_classes, **common
@@ -91,6 +92,22 @@ def build_generator(config, tokenizer) -> Generator:
         fits.check_order(config, sequence, ordering, feed)
         fits.check_condition(config, condition, feed, m["adaptive"])
         fits.check_prompt(config, sequence, condition, ordering)
+    except ValueError as error:
+        raise error if isinstance(error, UserError) else UserError(str(error)) from error
+    return Rows(condition, sequence, ordering, feed)
+
+
+def build_generator(config, tokenizer) -> Generator:
+    """The generator of a config, over a tokenizer's slots.
+
+    Raises:
+      UserError: a part or option is unknown, or parts don't fit each other.
+    """
+    m, common = _model(config)
+    initial, dtype = common["initial"], common["dtype"]
+    condition, sequence, ordering, feed = build_rows(config, tokenizer)
+    grid = sequence.grid
+    try:
         head = parts.build(
             HEADS,
             config.head,
@@ -103,19 +120,12 @@ def build_generator(config, tokenizer) -> Generator:
             initial=initial,
             dtype=dtype,
         )
-        head.check(slot)
+        fits.check_stages(config, feed, head)
+        with fits.beside(config, "tokenizer"):
+            head.check(sequence.slot)
         fits.check_drafts(config, feed, head)
         fits.check_rounds(config, ordering, feed, head, m["adaptive"])
-        if head.each_stage != feed.told:
-            raise ValueError(
-                f"head {config.head.name}: doesn't go with the feed {config.feed.name}; staged with staged"
-            )
-        if ordering.proposes != "step" and (feed.redraws != ordering.proposes or not head.enumerable):
-            needed = "mask" if ordering.proposes == "rest" else "branched (masked=True)"
-            raise UserError(
-                f"order {config.order.name}: needs the feed {needed} and a head of codes, such as categorical, found "
-                f"{config.feed.name}, {config.head.name}"
-            )
+        fits.check_redraws(config, ordering, feed, head)
         generator = Generator(
             tokenizer=tokenizer,
             sequence=sequence,
@@ -124,15 +134,28 @@ def build_generator(config, tokenizer) -> Generator:
             feed=feed,
             stages=_stages(config, m, feed, grid, initial, dtype, condition.remembers),
             head=head,
-            modulation=SharedModulation(width, initial, dtype) if m["adaptive"] == "shared" else None,
+            modulation=SharedModulation(m["width"], initial, dtype) if m["adaptive"] == "shared" else None,
         )
-        for i, layout in enumerate(generator.layouts()):
-            generator.stages[i % len(generator.stages)].block.mixer.check(layout)
+        with fits.beside(config, "feed", "order"):
+            for i, layout in enumerate(generator.layouts()):
+                generator.stages[i % len(generator.stages)].block.mixer.check(layout)
         if head.shares:  # whose parameters are there, or aren't
-            jax.eval_shape(generator.init_boxed, jax.random.key(0))
+            with fits.beside(config, "feed"):
+                jax.eval_shape(generator.init_boxed, jax.random.key(0))
     except ValueError as error:
         raise error if isinstance(error, UserError) else UserError(str(error)) from error
     return generator
+
+
+def _model(config) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All fields of `config.model`, and what all parts are built with."""
+    require(config, "order", "feed", "mixer", "head", "conditioning", "model")
+    limits.check(limits.fields(schema.Model), config.model, "model.")
+    m = {**schema.defaults(schema.Model), **config.model}
+    if not m["width"]:
+        raise UserError("config field model.width: expected a width, found none")
+    initial = Initial(m["init_std"], m["width"], m["init"] == "truncated")
+    return m, dict(width=m["width"], initial=initial, dtype=compute_dtype(config))
 
 
 def sampled(config, tokenizer, generator=None):

@@ -49,13 +49,29 @@ def _part(place: str, part: Mapping[str, Any]) -> Iterator[str]:
     constructor = parts.find(registry, name, place)
     yield f"{place} = {name}  [{', '.join(sorted(registry))}]"
     yield f"    {(inspect.getdoc(constructor) or name).splitlines()[0]}"
+    yield from _fields(f"{place}.", _own(place, name), meanings.of(constructor), part)
+
+
+def _own(place: str, name: str) -> dict[str, limits.Field]:
+    """The options of a part but for those that have parts of their own within."""
     inner = [f"{other}." for other in axes.PARTS]
-    options = {
+    return {
         k: f
         for k, f in axes.options(place, name).items()
         if "Mapping" not in str(f.kind) or not any(other.startswith(f"{place}.{k}.") for other in inner)
     }
-    yield from _fields(f"{place}.", options, meanings.of(constructor), part)
+
+
+def options(place: str, name: str) -> dict[str, tuple[str, str]]:
+    """Of a part's options by name what each may hold, with its default, and what it means."""
+    meaning = meanings.of(axes.PARTS[place][name])
+    return {
+        k: (f"{limits.words(f)}; {_default(f)}", meaning.get(k, "")) for k, f in _own(place, name).items()
+    }
+
+
+def _default(field: limits.Field) -> str:
+    return "to be given" if field.default is inspect.Parameter.empty else f"default {field.default!r}"
 
 
 def _group(prefix: str, group: Callable, values: Mapping[str, Any]) -> Iterator[str]:

@@ -20,7 +20,7 @@ from vargen.errors import UserError
 # import JAX inside run, so that help is instant.
 COMMANDS = (
     *("quickstart", "train", "tokenize", "sample", "complete", "caption", "reconstruct", "evaluate"),
-    *("import", "export", "push", "env"),
+    *("import", "export", "push", "list", "env"),
 )
 
 EPILOG = """\

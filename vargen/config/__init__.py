@@ -7,7 +7,7 @@ size), starts from `config()` here and names the parts and sizes of one system; 
 from ml_collections import ConfigDict
 
 from vargen.config.fields import AXES, check, override
-from vargen.config.files import load
+from vargen.config.files import load, variants
 from vargen.config.groups import (
     config,
     digits,
@@ -42,4 +42,5 @@ __all__ = [
     "small_vq",
     "to_json",
     "training",
+    "variants",
 ]

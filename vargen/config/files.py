@@ -7,7 +7,8 @@ import importlib.util
 import inspect
 import os
 import traceback
-from collections.abc import Iterable
+import types
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -103,13 +104,29 @@ def _similar(file: paths.Path, variant: str | None) -> str:
     return "" if file.suffix else f" (nor one of vargen's own: {', '.join(own)})"
 
 
-def _executed(file: paths.Path, source: str, variant: str | None) -> ConfigDict:
+def variants(name: str) -> tuple[str, ...]:
+    """What may follow the colon after one of vargen's own configs; its program runs."""
+    file = paths.path(bundled.folder() / f"{name}.py")
+    return tuple(map(str, _variants(_module(file, _text(file)))))
+
+
+def _variants(module: types.ModuleType) -> Mapping[str, Any]:
+    """The first table in capitals."""
+    return next((v for k, v in vars(module).items() if k.isupper() and isinstance(v, dict) and v), {})
+
+
+def _module(file: paths.Path, source: str) -> types.ModuleType:
     spec = importlib.util.spec_from_loader(f"vargen_config_{file.stem}", loader=None)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     module.__file__ = os.fspath(file)
     with _Watched(file):
         exec(compile(source, os.fspath(file), "exec"), module.__dict__)
+    return module
+
+
+def _executed(file: paths.Path, source: str, variant: str | None) -> ConfigDict:
+    module = _module(file, source)
     get_config = getattr(module, "get_config", None)
     if not callable(get_config):
         raise UserError(f"config {file}: expected a function get_config(), found none")
@@ -118,7 +135,7 @@ def _executed(file: paths.Path, source: str, variant: str | None) -> ConfigDict:
     if variant is not None:
         if not takes:
             raise UserError(f"config {file}: has no variants, found {variant!r} after the colon")
-        known = next((v for k, v in vars(module).items() if k.isupper() and isinstance(v, dict) and v), {})
+        known = _variants(module)
         if known and variant not in known:
             raise UserError(
                 f"config {file}: unknown variant {variant!r}, expected one of {', '.join(map(str, known))}"

@@ -61,6 +61,14 @@ class Instruct(Turned, nn.Module):
         """Rows in all."""
         return self.prefix + 2 * self.grid.size
 
+    def check(self, ordering) -> None:
+        """Raises ValueError for heads that don't fit, and for an order whose training has several slots a step: each
+        would be learnt from the contents of others of its step, which decoding doesn't have."""
+        super().check(ordering)
+        alone = ordering.random or np.array_equal(ordering.decoding(None, 1).steps, np.arange(self.grid.size))
+        if ordering.masked or not alone:
+            raise ValueError("feed instruct: needs an order of one slot a step in training, such as random")
+
     def setup(self):
         self.content = Content(self.slot, self.width, self.initial, dtype=self.dtype)
         self.instruction = self.param(

@@ -80,7 +80,7 @@ class Mask(Plain, nn.Module):
 
     def check(self, ordering) -> None:
         """Raises ValueError for an order that has no masked training pass."""
-        if not ordering.random_decoding:
+        if not ordering.masked:
             raise ValueError("feed mask: needs an order of random sets, such as random_sets")
 
     def setup(self):

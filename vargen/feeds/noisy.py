@@ -71,9 +71,7 @@ class Noisy(Pending, nn.Module):
     def check(self, ordering) -> None:
         """Raises ValueError for an order that examples don't share."""
         if ordering.random or ordering.random_decoding:
-            raise ValueError(
-                "feed noisy: needs an order that is the same for all examples, such as cells, found a random one"
-            )
+            raise ValueError("feed noisy: needs an order that is the same for all examples, such as cells")
 
     def setup(self):
         init, table = self.initial.kernel(), self.initial.table()

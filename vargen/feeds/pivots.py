@@ -96,8 +96,8 @@ class Pivots(Plain, nn.Module):
             raise ValueError("feed pivots: needs an order of random sets level by level, such as level_sets")
         if len(self.grid.levels) != 2 or self.slot.vocab:
             raise ValueError(
-                f"feed pivots: expected a tokenizer of latents at two levels, such as pyramid_kl, found "
-                f"{len(self.grid.levels)} of {self.slot}"
+                f"feed pivots: expected a tokenizer of latents at two levels, such as pyramid_kl, found slots of "
+                f"{self.slot} at {len(self.grid.levels)}"
             )
 
     def setup(self):

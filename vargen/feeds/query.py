@@ -63,6 +63,14 @@ class Query(Turned, nn.Module):
         """Rows of the first stage, in all."""
         return self.prefix + self.grid.size
 
+    def check(self, ordering) -> None:
+        """Raises ValueError for heads that don't fit, and for an order whose training steps differ per example."""
+        super().check(ordering)
+        if ordering.masked:
+            raise ValueError(
+                "feed query: needs an order whose steps in training are the same for all examples, such as random"
+            )
+
     def reads_memory(self, stage: int) -> bool:
         """The second does."""
         return stage == 1

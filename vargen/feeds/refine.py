@@ -106,7 +106,9 @@ class Refine(Plain, nn.Module):
     def check(self, ordering) -> None:
         """Raises ValueError for an order whose steps are not the levels, or a tokenizer without them."""
         if not isinstance(self.tokenizer, Leveled):
-            raise ValueError(f"feed {self.called}: needs a tokenizer with levels, such as multiscale_vq")
+            raise ValueError(
+                f"feed {self.called}: needs a tokenizer with levels, such as multiscale_vq, found one without"
+            )
         self._check_order(ordering)
         if self.coords == "picture" and self.grid.frames > 1:
             raise ValueError("config field feed.coords: expected level for a grid of frames, found picture")
@@ -127,7 +129,7 @@ class Refine(Plain, nn.Module):
         if ordering.partial and not self.tokenizer.independent:
             raise ValueError(
                 f"feed {self.called}: levels that are drawn need a tokenizer whose levels are independent, such as "
-                "pyramid_vq"
+                "pyramid_vq, found one whose aren't"
             )
 
     def setup(self):

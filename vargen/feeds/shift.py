@@ -98,6 +98,7 @@ class Shift(Plain, nn.Module):
     dropout: Annotated[float, RATE] = 0.0
     dtype: Any = jnp.float32
 
+    called = "shift"  # in messages
     cached = True
     takes_prefix = True
     looks_ahead = True
@@ -126,9 +127,11 @@ class Shift(Plain, nn.Module):
     def check(self, ordering) -> None:
         """Raises ValueError for an order that this feed can't honour, and for what it can't make of the slots."""
         if ordering.random_decoding:
-            raise ValueError("feed shift: needs steps that are the same for all examples, found random sets")
+            raise ValueError(
+                f"feed {self.called}: needs steps that are the same for all examples, such as raster's"
+            )
         if ordering.random and not (self.target_positions or ordering.foretold):
-            raise ValueError("feed shift: a random order needs target_positions=True, found False")
+            raise ValueError(f"feed {self.called}: a random order needs target_positions=True, found False")
         if not (self.target_positions or ordering.random):
             steps = np.asarray(ordering.decoding(None, 1).steps)
             if len({*zip(steps.tolist(), sources(steps).tolist(), strict=True)}) < len(steps):

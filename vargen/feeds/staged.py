@@ -23,6 +23,7 @@ class Staged(Shift):
       vectors: not here.
     """
 
+    called = "staged"
     one_table = True
     told = True
     looks_ahead = False

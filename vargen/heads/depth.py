@@ -54,7 +54,9 @@ class Depth(OfSeveralCodes):
             self.blocks.block.mixer.check(_layout(np.arange(self.depths)))
         except ValueError as error:
             text = str(error).removeprefix("config field ")
-            raise ValueError(f"config field head.{text} (of the {self.depths} codes of a slot)") from error
+            raise ValueError(
+                f"config field head.{text} (in the head depth, of the {self.depths} codes of a slot)"
+            ) from error
 
     @property
     def depths(self) -> int:

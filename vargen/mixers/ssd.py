@@ -19,7 +19,7 @@ from vargen.mixers.ssm_init import dt_bias_init, uniform
 
 
 class SSD(Recurrent):
-    """S_t = exp(dt_t A) S_(t-1) + dt_t B_t x_t^T, y_t = C_t S_t + D x_t per head, causal along the rows.
+    """Mamba-2 (arXiv 2405.21060): S_t = exp(dt_t A) S_(t-1) + dt_t B_t x_t^T, y_t = C_t S_t + D x_t, causal by row.
 
     Mamba-2, section 7: x, B and C pass a short causal convolution and silu; dt_t = softplus(its projection plus
     a bias), A = -exp(A_log) per head; the result is gated by silu(z), then normalised (root mean square).
@@ -93,7 +93,8 @@ class SSD(Recurrent):
 
 
 class VSSD(SSD):
-    """y_i = C_i S + D x_i, S the sum of |A| dt_j B_j x_j^T over all rows of the own and earlier steps.
+    """Mamba-2 over whole steps (VSSD, arXiv 2407.18559): y_i = C_i S + D x_i, S the sum of |A| dt_j B_j x_j^T over all
+    rows of the own and earlier steps.
 
     How much a row adds no longer depends on the rows between: only its own weight |A| dt stays. The convolution
     is two-dimensional, over the rows of the own step at neighbouring places (see `place_conv`): VSSD's on a step

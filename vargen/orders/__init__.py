@@ -22,11 +22,28 @@ from vargen.orders.order import Order, Ordering
 from vargen.orders.schedules import cosine_sizes
 from vargen.orders.segments import SegmentOrder
 from vargen.orders.subsets import SomeLevels, some_levels
+from vargen.slots import Grid
+
+
+def _raster(grid: Grid) -> Fixed:
+    """One slot a step, row by row."""
+    return Fixed(grid, raster(grid))
+
+
+def _frames(grid: Grid) -> Fixed:
+    """A frame a step."""
+    return Fixed(grid, frames(grid))
+
+
+def _levels(grid: Grid) -> Fixed:
+    """Next-scale prediction (VAR, arXiv 2404.02905): a level a step, coarse to fine."""
+    return Fixed(grid, levels(grid))
+
 
 ORDERS = {
-    "raster": lambda grid: Fixed(grid, raster(grid)),
-    "frames": lambda grid: Fixed(grid, frames(grid)),
-    "levels": lambda grid: Fixed(grid, levels(grid)),
+    "raster": _raster,
+    "frames": _frames,
+    "levels": _levels,
     "cells": cells,
     "chunks": chunks,
     "random": random,

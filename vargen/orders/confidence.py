@@ -46,6 +46,7 @@ class Confidence(Plain):
     masks: str = "counted"
     random: bool = True
     random_decoding: bool = True
+    masked: bool = True
     proposes: Proposes = "rest"
 
     def training(self, key: Any, content: Any, progress: Any = None) -> Order:

@@ -74,6 +74,7 @@ class RandomSets(Plain):
     mask_ratio_min: float = 0.7
     random: bool = True
     random_decoding: bool = True
+    masked: bool = True
 
     @property
     def most_known(self) -> int:
@@ -156,7 +157,7 @@ def random_sets(
     steps: Annotated[int, Between(1, 10**6)],
     mask_ratio_min: Annotated[float, Between(0, 1, above=True)] = 0.7,
 ) -> RandomSets:
-    """The part "random_sets".
+    """The part "random_sets": random sets of slots by a cosine schedule (MAR, arXiv 2406.11838).
 
     Raises:
       ValueError: more steps than slots.
@@ -170,7 +171,7 @@ def random(
     steps: Annotated[int, Between(0, 10**6)] = 0,
     schedule: Annotated[str, OneOf(*SCHEDULES)] = "cosine",
 ) -> Random:
-    """The part "random"; 0 steps are as many as slots.
+    """The part "random": a random sequence for every example (RandAR, ARPG); 0 steps are as many as slots.
 
     Raises:
       ValueError: more steps than slots.
@@ -187,7 +188,9 @@ def random_to_raster(
     start: Annotated[float, SHARE, FineTuned(0.0)] = 0.5,
     end: Annotated[float, SHARE, FineTuned(0.0)] = 0.75,
 ) -> RandomToRaster:
-    """The part "random_to_raster"; a trained model has left the random orders behind.
+    """The part "random_to_raster": random sequences that become the raster one (RAR, arXiv 2411.00776).
+
+    A trained model has left the random orders behind.
 
     Raises:
       ValueError: it ends before it starts.

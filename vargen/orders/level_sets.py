@@ -39,6 +39,7 @@ class LevelSets(Plain):
     mask_ratio_min: float
     random: bool = True
     random_decoding: bool = True
+    masked: bool = True
     by_level: bool = True
 
     def training(self, key: Any, content: Any, progress: Any = None) -> Order:

@@ -30,6 +30,7 @@ class MaskedLevels(Plain):
     schedule: tuple[tuple[int, ...], ...]
     random: bool = True
     random_decoding: bool = True
+    masked: bool = True
     proposes: Proposes = "level"
 
     def training(self, key: Any, content: Any, progress: Any = None) -> Order:

@@ -1,0 +1,177 @@
+"""Which parts combine: each combination is built abstractly at a tiny size, and the parts' own checks decide."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vargen import axes, config, models
+from vargen.config import part
+from vargen.errors import UserError
+from vargen.tokenizers.tokenizer import Tokenizer
+
+AXES = ("order", "feed", "head", "mixer")
+SIDE = 8  # pixels
+
+# The sizes at which parts are tried: pictures of 8x8 pixels, 2x2 slots or levels of 1x1 and 2x2. Where a part has
+# forms for different company, they are tried in turn.
+Options = Mapping[str, Any]
+PATCHES = dict(name="patch", patch=4, width=8, blocks=1, token_width=8, channel_width=8)
+LEVELS = dict(levels=(1, 2), encoder=PATCHES)
+TOKENIZERS: dict[str, Options] = dict(
+    vq=dict(encoder=PATCHES, vocab=16, channels=4),
+    kl=dict(encoder=PATCHES, channels=4),
+    rq=dict(encoder=PATCHES, vocab=16, channels=4, depth=2),
+    multiscale_vq=dict(LEVELS, vocab=16, channels=4),
+    pyramid_vq=dict(LEVELS, vocab=16, channels=4, level_weight=0.0),
+    pyramid_kl=dict(LEVELS, channels=4),
+)
+ORDERS: dict[str, Options] = dict(
+    cells=dict(count=(2, 1)),
+    chunks=dict(size=2),
+    random_sets=dict(steps=3),
+    confidence=dict(steps=3),
+    random_to_raster=dict(start=0.25, end=0.75),
+    level_sets=dict(steps=(1, 2)),
+    some_levels=dict(groups=((1, 1, 1), (1, 2, 2))),
+)
+# Orders level by level are tried over several levels alone: over one they have nothing to order.
+BY_LEVEL = ("levels", "masked_levels", "level_sets", "some_levels")
+FEEDS: dict[str, tuple[Options, ...]] = dict(
+    shift=({}, dict(target_positions=True)),
+    staged=({}, dict(target_positions=True)),
+    branched=({}, dict(masked=True)),
+    mask=(dict(buffer=1, encoder_decoder=False), dict(buffer=2)),
+    noisy=(dict(clean=False), {}),
+    pivots=(dict(buffer=1),),
+)
+DRAWN = dict(depth=1, width=8, sample_steps=2)
+NOISE = dict(DRAWN, train_steps=10)
+DIT = dict(NOISE, heads=2)
+HEADS: dict[str, Options] = dict(
+    depth=dict(layers=1),
+    diffusion=NOISE,
+    v_diffusion=NOISE,
+    dit=DIT,
+    epsilon=dict(sample_steps=2),
+    velocity=dict(sample_steps=2),
+    flow=dict(DRAWN, heads=2),
+    rounds=dict(heads=dict(pivots=dict(NOISE, name="diffusion"), picture=dict(DIT, name="dit"))),
+    segments=dict(heads=dict(text=dict(name="categorical"), picture=dict(NOISE, name="v_diffusion"))),
+)
+MIXERS: dict[str, Options] = dict(
+    chain=dict(mixers=(dict(name="ssm_2d", state=2), dict(name="gla", heads=2))),
+    conv_s5=dict(state=4, blocks=1),
+    mamba=dict(state=2),
+    mamba_2d=dict(state=2),
+    s5=dict(state=4, blocks=1),
+    ssd=dict(heads=2, state_size=4),
+    ssm_2d=dict(state=2),
+    vssd=dict(heads=2, state_size=4),
+)
+# A class, and blocks that it modulates; or words that are drawn too.
+CONDITIONS = (("label", {}, "adaln"), ("text", dict(vocabulary=("a", "b", "c"), tokens=4), "none"))
+
+
+def find(order: str, feed: str, head: str, mixer: str) -> tuple[ConfigDict, str]:
+    """The first tiny config of a combination that builds, and ""; or one that doesn't, and the line that refuses it.
+
+    Of several it is one whose line names the most of the four parts, then of all its parts.
+    """
+    best: tuple[int, int] = (-1, -1)
+    for form, (c, line) in zip(_forms(order, feed), _rows(order, feed), strict=True):
+        try:
+            if not line:
+                c = _config(order, feed, head, mixer, *form)
+                models.build_generator(c, tokenizer(c.tokenizer.name))
+                return c, ""
+        except UserError as error:
+            line = str(error)
+        rank = len(named(line, c) & {*AXES}), len(named(line, c))
+        if rank > best:
+            best, found = rank, (c, line)
+    return found
+
+
+def named(line: str, c: ConfigDict) -> set[str]:
+    """The axes whose parts in a config a line names."""
+    return {axis for axis in config.AXES if re.search(rf"(\b{axis}|\bfound|,) {c[axis].name}\b", line)}
+
+
+@functools.cache
+def builds(order: str, feed: str, head: str, mixer: str) -> bool:
+    """Whether a combination does."""
+    return not find(order, feed, head, mixer)[1]
+
+
+def fitting(axis: str, name: str) -> dict[str, list[str]]:
+    """By each other axis of `AXES` the parts that stand beside one of `axis` in a combination that builds.
+
+    Heads are tried with attention, which honours every order and feed, and mixers beside heads that were found so.
+    """
+    every = {a: [name] if a == axis else [*axes.PARTS[a]] for a in AXES}
+    found: dict[str, set[str]] = {a: set() for a in AXES if a != axis}
+    for order, feed in itertools.product(every["order"], every["feed"]):
+        heads = [head for head in every["head"] if builds(order, feed, head, "attention")]
+        mixers = [m for m in every["mixer"] if any(builds(order, feed, head, m) for head in heads)]
+        if heads and mixers:
+            for a, parts in dict(order=[order], feed=[feed], head=heads, mixer=mixers).items():
+                if a != axis:
+                    found[a] |= {*parts}
+    if axis == "mixer":  # beside the others' heads it may refuse what attention does not
+        found["head"] = {
+            head
+            for head in found["head"]
+            if any(builds(o, f, head, name) for o, f in itertools.product(found["order"], found["feed"]))
+        }
+    return {a: [part for part in axes.PARTS[a] if part in names] for a, names in found.items()}
+
+
+@functools.cache
+def _rows(order: str, feed: str) -> list[tuple[ConfigDict, str]]:
+    """Of each form a config with some head and mixer, and the line that refuses it whatever these are, or ""."""
+    found = []
+    for form in _forms(order, feed):
+        c, line = _config(order, feed, "categorical", "attention", *form), ""
+        try:
+            models.build_rows(c, tokenizer(c.tokenizer.name))
+        except UserError as error:
+            line = str(error)
+        found.append((c, line))
+    return found
+
+
+def _forms(order: str, feed: str) -> list[tuple[str, Options, tuple[str, Options, str]]]:
+    """What a combination is tried with: tokenizer, options of the feed, condition."""
+    names = [name for name in TOKENIZERS if order not in BY_LEVEL or "levels" in TOKENIZERS[name]]
+    return list(itertools.product(names, FEEDS.get(feed, ({},)), CONDITIONS))
+
+
+def _config(
+    order: str, feed: str, head: str, mixer: str, tokenizer: str, options: Options, condition
+) -> ConfigDict:
+    conditioning, words, adaptive = condition
+    c = config.config()
+    c.name, c.compute_dtype, c.data.image_size = f"{order} {feed} {head} {mixer}", "float32", SIDE
+    c.tokenizer = part(tokenizer, **TOKENIZERS[tokenizer])
+    c.order = part(order, **ORDERS.get(order, {}))
+    c.feed = part(feed, **options)
+    c.head = part(head, **HEADS.get(head, {}))
+    heads = dict(heads=2) if "heads" in axes.options("mixer", mixer) else {}
+    c.mixer = part(mixer, **MIXERS.get(mixer, heads))
+    c.conditioning = part(conditioning, **words)
+    c.model = dict(layers=6, width=16, mlp_width=16, adaptive=adaptive)
+    return c
+
+
+@functools.cache
+def tokenizer(name: str) -> Tokenizer:
+    """One of `TOKENIZERS`."""
+    c = config.config()
+    c.data.image_size, c.tokenizer = SIDE, part(name, **TOKENIZERS[name])
+    return models.build_tokenizer(c)
