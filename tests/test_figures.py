@@ -150,14 +150,20 @@ def test_pods():
 
 
 def test_every_system_compiled():
-    """One picture of each system, for an H100."""
-    found = results("compiled_systems")["programs"]
+    """One picture of each system, for an H100 and for a v5e."""
+    found, tpu = (results(name)["programs"] for name in ("compiled_systems", "compiled_tpu"))
     shown = {name.strip("`"): row for name, (row,) in rows("Speed", 6).items() if name.startswith("`")}
     assert {f"{name} sample batch=1 h100" for name in shown} == found.keys()
     for name, row in shown.items():
         one = found[f"{name} sample batch=1 h100"]
         floor = [x / 1e3 for x in [one["floor"].get("mbytes")] if x]
-        times = [one["predicted_seconds"][kind] * 1e3 for kind in ("overlapped", "one_after_another")]
+        on_tpu = tpu.get(f"{name} sample batch=1 v5e:2x2")
+        times = [
+            x["predicted_seconds"][kind] * 1e3
+            for x in (one, on_tpu)
+            for kind in ("overlapped", "one_after_another")
+            if x
+        ]
         agree(row, [one["launches"] / 1e3, one["mbytes"] / 1e3, *floor, *times])
 
 
