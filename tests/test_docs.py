@@ -1,5 +1,6 @@
 """What the documentation says in code is run; what it lists is what there is."""
 
+import ast
 import doctest
 import pathlib
 import re
@@ -35,6 +36,16 @@ def test_paths(page):
     named = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
     named += re.findall(r"`((?:vargen|tests|benchmarks|configs|docs|notebooks)/[\w./]*)`", text)
     assert not [path for path in named if not (ROOT / path).exists()]
+
+
+def test_published():
+    """Figures that are published stand as the configs have them."""
+    text = (ROOT / "docs/evaluation.md").read_text()
+    found = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text, flags=re.MULTILINE))
+    assert {*found} == {name for name in CONFIGS if name not in ("jpeglm", "mixers", "orthus")}
+    for name, figures in found.items():
+        words = " ".join(ast.get_docstring(ast.parse((ROOT / f"configs/{name}.py").read_text())).split())
+        assert figures in words, name
 
 
 def section(heading):
