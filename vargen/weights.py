@@ -63,11 +63,11 @@ def ready(generator: Generator, params: Any, platform: str = "") -> Any:
 
 
 def splits(generator: Generator, platform: str) -> bool:
-    """Whether decoding goes through layers one by one: where the feed loops, as a loop in a loop would cut each layer
-    out of its stack in every step; else on GPUs alone, whose products take no slices: VAR-d16 compiled for an H100
-    moves half of the bytes in half the launches then. Elsewhere a loop over the layers is as fast, and compiles in a
-    quarter of the time."""
-    return generator.feed.loops or platform == "gpu"
+    """Whether decoding goes through layers one by one: where loops take few rows through them, those of feeds with
+    caches, as a loop in a loop would cut each layer out of its stack in every step; else on GPUs alone, whose products
+    take no slices: VAR-d16 compiled for an H100 moves half of the bytes in half the launches then. Elsewhere a loop
+    over the layers is as fast, and compiles in a fraction of the time."""
+    return (generator.feed.loops and generator.feed.cached) or platform == "gpu"
 
 
 def dtypes(generator: Generator) -> Any:
