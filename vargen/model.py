@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen import inputs, limits, schema
+from vargen import flops, inputs, limits, schema
 from vargen.errors import UserError
 from vargen.generator import Generator
 from vargen.models import build_generator, build_tokenizer, count_text, sampled
-from vargen.samplers import Sampling, check_ahead, decode
+from vargen.orders import Order
+from vargen.samplers import Sampling, check_ahead, decode, likelihood
 from vargen.segments import PICTURE
 from vargen.weights import Weights
 
 CHECKED = 64  # settings that are remembered to be right
+
+
+class Drawn(NamedTuple):
+    """What came of `Model.drawn`.
+
+    Attributes:
+      content: codes int32 [B, N] or [B, N, Q], or latents float32 [B, N, C].
+      order: in which it came.
+      passes: int32 [B]: passes through the blocks until each example was done; of several sizes those of all.
+    """
+
+    content: jax.Array
+    order: Order
+    passes: jax.Array
 
 
 class Model:
@@ -66,6 +81,9 @@ class Model:
             self._complete = jax.jit(self._completed, static_argnums=(6, 7))
             self._describe = jax.jit(self._described)
             self._log_likelihood = jax.jit(self.generator.log_likelihood)
+            self._in_drawn_order = jax.jit(
+                functools.partial(likelihood.in_drawn_order, self.generator), static_argnames="steps"
+            )
             self._check_ahead = functools.lru_cache(CHECKED)(self._checked)
 
     @property
@@ -229,16 +247,53 @@ class Model:
           UserError: no generator here; labels that are neither whole numbers nor names, have more than one axis or are
             out of range; no such seed or key; an option that is unknown or out of range.
         """
+        content, order, _ = self.drawn(labels, key, **options)
+        return content, order
+
+    def drawn(self, labels, key, **options) -> Drawn:
+        """As `generate`, with the passes that it took."""
         generator = self.needs_generator()
         sampling, key = self.sampling(**options), inputs.key(key)
         parsed = self._labels(generator, labels)
         args = (self._ready, self.tokenizer_params["quantizer"], parsed, key, sampling)
         if self._smaller is None:
-            found = self._generate(*args)
+            found, before = self._generate(*args), 0
         else:
-            small = self._smaller.generate(labels, key, **self._of_smaller(options))[0]
-            found = self._enlarge(*args, small)
-        return generator.picture(found.content, found.order)
+            small = self._smaller.drawn(labels, key, **self._of_smaller(options))
+            found, before = self._enlarge(*args, small.content), small.passes
+        return Drawn(*generator.picture(found.content, found.order), found.passes + before)
+
+    def sampling_flops(self, batch: int = 1, **options) -> float | None:
+        """FLOPs of the products that drawing one of `batch` images takes, the decoder's among them; nothing is drawn.
+
+        None where the number of passes depends on what is drawn (the policy jacobi).
+
+        Raises:
+          UserError: as `generate`.
+        """
+        batch, t = inputs.whole(batch, "batch", 1), self.tokenizer
+        if self.sampling(**options).policy != "scheduled":
+            return None
+        content = t.slot.zeros(batch, t.grid.size)
+        decoder = jax.make_jaxpr(self._decode)(self.tokenizer_params, content)
+        return self._drawing_flops(batch, options) + flops.products(decoder.jaxpr) / batch
+
+    def _drawing_flops(self, batch: int, options) -> float:
+        """Of `sampling_flops` what contents take."""
+        generator, t = self.needs_generator(), self.tokenizer
+        labels = jax.tree.map(lambda x: jnp.repeat(x[:1], batch, axis=0), generator.condition.example())
+        args = (
+            self._ready,
+            self.tokenizer_params["quantizer"],
+            labels,
+            inputs.key(0),
+            self.sampling(**options),
+        )
+        if self._smaller is None:
+            return flops.products(jax.make_jaxpr(self._generate)(*args).jaxpr) / batch
+        small = t.slot.zeros(batch, self._smaller.tokenizer.grid.size)
+        own = flops.products(jax.make_jaxpr(self._enlarge)(*args, small).jaxpr) / batch
+        return own + self._smaller._drawing_flops(batch, self._of_smaller(options))
 
     def _enlarged(self, params, quantizer, labels, key, sampling, small):
         """`Decoded` around the content [B, N / 4, ...] of a picture of half the size."""
@@ -407,18 +462,35 @@ class Model:
         step_of = jax.vmap(lambda s: jnp.zeros(len(steps), jnp.int32).at[s].set(steps))(slots)
         return jnp.stack([self._decode_known(self.tokenizer_params, content, step_of <= s) for s in shown])
 
-    def log_likelihood(self, content, labels) -> jax.Array:
+    @property
+    def likelihood(self) -> tuple[str, str]:
+        """What `log_likelihood` is: "exact", "bound" or "none", and why; see `samplers.likelihood.kind`.
+
+        Raises:
+          UserError: no generator here.
+        """
+        return likelihood.kind(self.needs_generator())
+
+    def log_likelihood(self, content, labels, key=None) -> jax.Array:
         """float32 [B], nats: log p(codes int [B, N] or [B, N, Q] | labels int [B]).
+
+        Args:
+          content, labels: a label for each of the codes.
+          key: as for `generate`, of models whose order is drawn: the result is log p(codes | labels, order) in an order
+            drawn for each example, by `config.sampling.steps`; its mean over keys is at most log p(codes | labels).
 
         Raises:
           UserError: no generator here, or one without an explicit likelihood; codes that `decode` doesn't take, labels
-            that `generate` doesn't take, or other than one for each of the codes.
+            that `generate` doesn't take, or other than one for each of the codes; an order that is drawn, and no key.
         """
         generator = self.needs_generator()
         content, labels = inputs.content(content, self.tokenizer), self._labels(generator, labels)
         self._one_for_each(labels, content, "codes")
+        args = (self._ready, self.tokenizer_params["quantizer"], content, labels)
         try:
-            return self._log_likelihood(self._ready, self.tokenizer_params["quantizer"], content, labels)
+            if key is None or self.likelihood[0] == likelihood.EXACT:
+                return self._log_likelihood(*args)
+            return self._in_drawn_order(*args, inputs.key(key), steps=self.sampling().steps)
         except ValueError as error:
             raise UserError(str(error)) from error
 

@@ -40,6 +40,21 @@ def summary(model: Model, metrics: dict[str, float]) -> str:
     return sentence
 
 
+def sizes(model: Model) -> dict[str, float]:
+    """Parameters, and where it was trained here the FLOPs of the generator's updates, in products."""
+    from vargen.models import parameter_count
+    from vargen.training import work
+
+    generator = model.needs_generator()
+    found = dict(
+        tokenizer_parameters=parameter_count(model.tokenizer), generator_parameters=parameter_count(generator)
+    )
+    if steps := model.steps[1]:
+        images = steps * model.config.training.batch_size
+        found["training_flops"] = images * work.of_generator(generator, model.tokenizer).flops
+    return found
+
+
 def facts(model: Model) -> dict[str, str]:
     """What else to say about a run: the six choices, sizes, machine and versions."""
     import flax

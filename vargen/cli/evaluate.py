@@ -124,7 +124,7 @@ def evaluate(
         progress=progress.each,
     )
     record = training_record(hub.directory(workdir))
-    metrics = measured.metrics | record["metrics"]
+    metrics = measured.metrics | record["metrics"] | describe.sizes(model)
 
     images, original_labels = data.arrays(test, 20)
     originals = data.to_float(images)
