@@ -57,11 +57,6 @@ def sizes(model: Model) -> dict[str, float]:
 
 def facts(model: Model) -> dict[str, str]:
     """What else to say about a run: the six choices, sizes, machine and versions."""
-    import flax
-    import jax
-    import numpy
-
-    import vargen
     from vargen.config import AXES
     from vargen.models import count_text, parameter_count
 
@@ -73,10 +68,19 @@ def facts(model: Model) -> dict[str, str]:
     )
     told["Model"] = ", ".join(f"{k} {v}" for k, v in sorted(c.model.items()))
     told["Sampling"] = ", ".join(f"{k} {v}" for k, v in sorted(c.sampling.items()))
-    told["Machine"] = machine()
+    return told | surroundings(machine())
+
+
+def surroundings(devices: str) -> dict[str, str]:
+    """The machine, by its devices, and the versions."""
+    import flax
+    import jax
+    import numpy
+
+    import vargen
+
     versions = [f"{module.__name__} {module.__version__}" for module in (vargen, jax, flax, numpy)]
-    told["Versions"] = ", ".join([*versions, f"Python {platform.python_version()}"])
-    return told
+    return dict(Machine=devices, Versions=", ".join([*versions, f"Python {platform.python_version()}"]))
 
 
 def part_text(part: Any) -> str:

@@ -41,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how many to draw (config.evaluation.samples)",
     )
     parser.add_argument("--out", metavar="DIR", help="where to write (WORKDIR)")
+    parser.add_argument(
+        "--pictures",
+        metavar="FILE",
+        help="an .npz for what samples.png shows: samples uint8 [M, H, W, C], labels [M]",
+    )
     flags.add_sampling(parser)
 
 
@@ -67,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
     if model.needs_generator().condition.takes != "classes":
         evaluate_words.run(model, args.workdir, out, samples, seed)
         return
-    metrics = evaluate(model, sources, args.workdir, out, samples, seed, command)
+    metrics = evaluate(model, sources, args.workdir, out, samples, seed, command, args.pictures)
     for key, metric in report.METRICS.items():
         if key in metrics:
             print(f"{metric.label:30} {metric.beside_real(key, metrics)}")
@@ -88,9 +93,18 @@ def check_held_out(test: Source) -> None:
 
 
 def evaluate(
-    model: Model, sources: Sources, workdir: PathLike, out: Path, samples: int, seed: int, command: str
+    model: Model,
+    sources: Sources,
+    workdir: PathLike,
+    out: Path,
+    samples: int,
+    seed: int,
+    command: str,
+    pictures: PathLike | None = None,
 ) -> dict[str, float]:
     """Measures `model` on the data of its config and writes its report into `out`; returns the numbers.
+
+    The samples that it shows are written to `pictures` too, where that is a file.
 
     Raises:
       UserError: too few images for the classifier.
@@ -131,6 +145,9 @@ def evaluate(
     reconstructions = data.in_batches(model.reconstruct, originals, size)
     labels = np.repeat(np.arange(min(len(model.classes), 20), dtype=np.int32), 12)
     drawn = np.concatenate(list(common.sample_batches(model, labels, seed, size)))
+    if pictures is not None:
+        with paths.replacing(pictures) as file, file.open("wb") as opened:
+            np.savez_compressed(opened, samples=report.pictures.to_uint8(drawn), labels=labels)
     steps = common.sample_steps(model, labels[::12][:12], seed, min(size, len(labels)))
     report.write(
         out,

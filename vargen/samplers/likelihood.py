@@ -54,7 +54,7 @@ def in_drawn_order(generator, params, quantizer, content, labels, key, steps: An
         )
     sampling = Sampling.make(steps=steps)
     told = Told(content)
-    nats = decode(generator, params, quantizer, labels, key, sampling, draws=told, scored=True).score
+    nats: Any = decode(generator, params, quantizer, labels, key, sampling, draws=told, scored=True).score
     exists = generator.tokenizer.slot.exists(content)
     nats = nats.reshape(*content.shape[:2], -1).sum(axis=-1)
     return jnp.sum(nats if exists is None else nats * exists, axis=1)
