@@ -81,7 +81,7 @@ def test_a_comparison_is_killed_goes_on_and_stands_a_failure(judged, tmp_path, c
 
     # A file stands where one run wants its folder.
     blocked = out / "runs" / "llamagen" / "64images" / "seed0"
-    blocked.parent.mkdir(parents=True)
+    blocked.parent.mkdir(parents=True, exist_ok=True)
     blocked.write_text("")
     said, error = run(words, capsys, code=2)
     assert error.count("\n") == 1 and "1 of 2 runs failed; llamagen, 64images, seed 0: " in error

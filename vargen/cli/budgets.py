@@ -59,7 +59,7 @@ def parse(text: str) -> Budget:
     Raises:
       argparse.ArgumentTypeError: it is none.
     """
-    found = re.fullmatch(r"\s*(\d+\.?\d*(?:e\+?\d+)?)\s*([kMGTPE]?)\s*(images|flops|[smh])\s*", text)
+    found = re.fullmatch(r"\s*([0-9]+\.?[0-9]*(?:e\+?[0-9]+)?)\s*([kMGTPE]?)\s*(images|flops|[smh])\s*", text)
     if not found or (found[2] and len(found[3]) == 1):
         raise argparse.ArgumentTypeError(f"expected {FORM}, found {text!r:.100}")
     unit, times = UNITS[found[3]]

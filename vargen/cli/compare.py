@@ -14,7 +14,7 @@ from vargen.cli import budgets, flags
 from vargen.errors import UserError
 
 if TYPE_CHECKING:
-    from vargen.cli import children, compared
+    from vargen.cli import children, compare_runs, compared
     from vargen.data import Sources
 
 SUMMARY = "train systems on the same data with the same budget, and rank them"

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from vargen.cli.compared import System
 
 RUNS, TOKENIZERS, PICTURES = "runs", "tokenizers", "pictures.npz"
-TOLD = "label_accuracy", "frechet_distance_classifier", "generator_train_seconds"  # in a line, of a run that ends
+TOLD = (
+    "label_accuracy",
+    "frechet_distance_classifier",
+    "generator_train_seconds",
+)  # in a line, of a run that ends
 
 
 @dataclasses.dataclass
@@ -65,7 +69,7 @@ class Run:
     def text(self) -> str:
         """The first of what was measured, for a line."""
         found = self.measured()
-        shown = [k for k in ("label_accuracy", RANKED, "generator_train_seconds") if found.get(k) is not None]
+        shown = [k for k in TOLD if found.get(k) is not None]
         return (
             ", ".join(f"{METRICS[k].label.strip('… ')} {METRICS[k].show(found[k])}" for k in shown)
             or "measured"
