@@ -68,7 +68,7 @@ def run(
       environment: of the processes.
       on_end: called with each job as it ends.
     """
-    waiting, running = list(jobs), dict[int, _Running]()
+    waiting, running, said = list(jobs), dict[int, _Running](), False
     try:
         while waiting or running:
             for slot in range(count):
@@ -76,6 +76,9 @@ def run(
                     _look(running, slot, environment, on_end)
                 if slot not in running and (job := _startable(waiting, on_end)) is not None:
                     _start(running, slot, job, shares(count)[slot], environment, time.perf_counter(), on_end)
+            if waiting and not running and not said:
+                said = True
+                print(f"waiting for what an earlier command left at work in {waiting[0].workdir}", flush=True)
             time.sleep(POLL)
     finally:
         for one in running.values():

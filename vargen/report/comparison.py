@@ -106,6 +106,12 @@ class Comparison:
         return title if [s.title for s in self.systems.values()].count(title) == 1 and title else name
 
     @property
+    def seeds(self) -> int:
+        """The most that a number is over."""
+        found = (s.count for own in self.summary.values() for m in own.values() for s in m.values())
+        return max(found, default=0)
+
+    @property
     def last(self) -> str:
         """The largest budget."""
         return list(self.budgets)[-1]
@@ -154,7 +160,7 @@ def number(spread: Spread | None, key: str) -> str:
 
 
 def _summary(c: Comparison) -> str:
-    seeds = max((s.count for own in c.summary.values() for m in own.values() for s in m.values()), default=0)
+    seeds = c.seeds
     first = [c.called(name) for name, rank in c.ranks.items() if rank == 1]
     text = f"Trained on the same data with the same budget, {seeds} seed{'s' * (seeds != 1)} each."
     if len(first) == 1:
@@ -175,14 +181,20 @@ def _ranking_lead(c: Comparison) -> str:
 
 
 def _ranking(c: Comparison) -> str:
-    lines = []
+    lines, seeds = [], c.seeds
     for name in c.order():
         system, own = c.systems[name], c.spreads(name)
         tied = ", ".join(map(c.called, c.ties.get(name, ()))) or ("none" if name in c.ranks else "")
+        distance = own.get(c.ranked)
+        fewer = (
+            f" <small>{distance.count} of {seeds} seeds</small>"
+            if distance and distance.count < seeds
+            else ""
+        )
         title = f"{html.escape(c.called(name))}<small>{html.escape(system.config)}</small>"
         lines.append(
             f'<tr><td>{c.ranks.get(name, "")}</td><th scope="row">{title}</th>'
-            f"<td>{number(own.get(c.ranked), c.ranked)}</td><td>{html.escape(tied)}</td></tr>"
+            f"<td>{number(distance, c.ranked)}{fewer}</td><td>{html.escape(tied)}</td></tr>"
         )
     return _wide(("", "", SHORT[c.ranked], "tied with"), lines)
 
