@@ -137,7 +137,7 @@ def test_a_comparison_is_killed_goes_on_and_stands_a_failure(judged, tmp_path, c
 def test_budgets_of_time_side_by_side(judged, tmp_path, capsys):
     """Pilots tell how many updates each budget is; SIGTERM stops the children, and the same command goes on."""
     out = tmp_path / "o"
-    words = arguments(out, "--seeds", "2", "--jobs", "2", budget="20s,40s", systems=("var", "llamagen"))
+    words = arguments(out, "--seeds", "1", "--jobs", "2", budget="20s,40s", systems=("var", "llamagen"))
     process = start(*words)
     wait_for(lambda: list(out.glob("runs/*/*/seed0/generator/metrics.jsonl")), process, 500)
     process.terminate()
@@ -153,10 +153,10 @@ def test_budgets_of_time_side_by_side(judged, tmp_path, capsys):
     assert not (out / "pilots").exists()
     run(words, capsys)
     found = json.loads((out / "compare.json").read_text())
-    assert not any(r["failed"] for r in found["runs"]) and len(found["runs"]) == 8
+    assert not any(r["failed"] for r in found["runs"]) and len(found["runs"]) == 4
     for system in ("var", "llamagen"):
         for budget in ("20s", "40s"):
-            assert found["summary"][system][budget]["frechet_distance_classifier"]["count"] == 2
+            assert found["summary"][system][budget]["frechet_distance_classifier"]["count"] == 1
     page = (out / "compare.html").read_text()
     assert "By training budget" in page and "2 runs at once" in page
     _, error = run(arguments(tmp_path / "p", budget="1s"), capsys, code=2)
@@ -250,13 +250,19 @@ def test_updates_that_a_budget_pays_for():
 
 
 def test_a_pilot_is_timed(tmp_path):
-    """The first row has the compilation; single updates that took long don't count."""
-    seconds = [6.5, 7.4, 8.0, 8.5, 9.0, 29.0, 29.5, 30.0]
-    rows = [json.dumps(dict(step=i + 1, seconds=s)) for i, s in enumerate(seconds)]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(rows) + "\n")
-    assert compare_plan.timed(tmp_path) == dict(compiling=6.0, update=0.5)
-    (tmp_path / "metrics.jsonl").write_text("\n".join(rows[:-1]) + "\n")
-    assert compare_plan.timed(tmp_path) == compare_plan.timed(tmp_path / "none") == {}
+    """The first row has the compilation; then eight updates, five seconds of them, or so many as there are at most."""
+
+    def timed(seconds):
+        rows = [json.dumps(dict(step=i + 1, seconds=s)) for i, s in enumerate(seconds)]
+        (tmp_path / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+        return compare_plan.timed(tmp_path)
+
+    assert timed([6.5, 9.0, 9.5, 10, 10.5, 13, 14, 15]) == dict(compiling=5.5, update=1.0)
+    assert timed([6.5, 9.0, 9.5, 10, 10.5, 13, 15]) == {}
+    assert timed([6.5, 6.6, 7, 8, 9, 10, 11, 11.5]) == {}
+    many = [2.0 + 0.01 * i for i in range(400)]
+    assert timed(many) == dict(compiling=1.99, update=0.01) and timed(many[:-1]) == {}
+    assert compare_plan.timed(tmp_path / "none") == {}
 
 
 def test_names():
@@ -319,3 +325,13 @@ def test_shares_of_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3, 5})
     assert children.shares(2) == [[2, 5], [3]]
     assert children.shares(4) == [[2], [3], [5], [2]]
+
+
+def test_a_job_stops_when_there_is_enough(tmp_path):
+    """It is told to stop once it said something, and has ended well by that."""
+    log = tmp_path / "log"
+    said = lambda: log.is_file() and "training" in log.read_text()  # noqa: E731
+    train = ["train", "--config", "var:digits", "--workdir", str(tmp_path / "w")]
+    job = children.Job("j", [(train, said)], tmp_path / "w", log, enough=said)
+    children.run([job], 1, os.environ, lambda job: None)
+    assert job.done and not job.failed and "stopped by SIGTERM" in log.read_text()

@@ -27,6 +27,7 @@ class Job:
       workdir: where they write.
       log: the file that has all that they say.
       needs: jobs that must have ended well before.
+      enough: whether a command at work may stop, as by SIGTERM, since what it is for is there.
       failed: what became of it, in a line; "" while it has not failed.
       done: whether all commands ended well.
       seconds: that it took, this time.
@@ -37,6 +38,7 @@ class Job:
     workdir: pathlib.Path
     log: pathlib.Path
     needs: Sequence[Job] = ()
+    enough: Callable[[], bool] = lambda: False
     failed: str = ""
     done: bool = False
     seconds: float = 0.0
@@ -53,6 +55,7 @@ class _Running:
     arguments: Sequence[str]
     cores: list[int] | None
     began: float
+    stopped: bool = False
 
 
 def run(
@@ -157,10 +160,13 @@ def _look(
     one = running[slot]
     code = one.process.poll()
     if code is None:
+        if not one.stopped and one.job.enough():
+            one.stopped = True
+            one.process.terminate()
         return
     del running[slot]
     job = one.job
-    if code == 0 and job.next() is not one.arguments:
+    if job.next() is not one.arguments:  # it is done
         _start(running, slot, job, one.cores, environment, one.began, on_end)
         return
     job.failed = ending(code, job.log)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 FILE, PILOTS = "plan.json", "pilots"
-UPDATES = 8  # of a pilot, the first of which compiles
-UNHURRIED = 2  # updates before those that are timed
+# A pilot ends after so many updates that took so many seconds, or after the most; the first compile, and aren't timed.
+LEAST, LONG, MOST, FIRST = 8, 5.0, 400, 2
 
 
 @dataclasses.dataclass
@@ -214,57 +214,69 @@ def pilots(
     Programs are compiled anew, whatever is cached: the number of updates is part of them, so that a run must.
     """
     from vargen import paths
-    from vargen.cli import stages
+    from vargen.training import checkpoints
 
     folder = out / PILOTS
     environment = dict(environment, JAX_ENABLE_COMPILATION_CACHE="false")
-    made: dict[str, children.Job] = {}
+    made: dict[tuple[str, str], children.Job] = {}
     for system in systems:
-        workdir = folder / system.name
-        done = functools.partial(stages.complete, paths.path(workdir) / "generator", UPDATES)
-        if workdir.exists() and not done():  # of one that goes on, updates would be compiled twice
-            shutil.rmtree(workdir)
-        owner = made.get(system.tokenizer)
         file = folder / f"{system.name}.json"
         write_config(file, pilot(system.config))
-        arguments = ["train", "--config", str(file), "--workdir", str(workdir)]
-        if owner is not None:
-            arguments += ["--tokenizer", str(owner.workdir)]
-        needs, log = () if owner is None else (owner,), folder / f"{system.name}.log"
-        made[system.name] = children.Job(system.name, [(arguments, done)], workdir, log, needs)
-    say(f"timing {UPDATES} updates of each of {len(systems)} systems")
+        for stage in ("tokenizer", "generator"):
+            if stage == "tokenizer" and system.tokenizer != system.name:
+                continue
+            workdir = folder / stage / system.name
+            enough = functools.partial(lambda directory: bool(timed(directory)), workdir / stage)
+            if not enough():  # of one that goes on, updates would be compiled twice
+                shutil.rmtree(workdir, ignore_errors=True)
+            done, needs = enough, []
+            arguments = ["train", "--config", str(file), "--workdir", str(workdir)]
+            if stage == "tokenizer":
+                arguments += ["--stage", "tokenizer"]
+                if not plan["systems"][system.name]["trained"]:
+                    done = functools.partial(paths.is_file, workdir / stage / checkpoints.CONFIG)
+            elif owner := made.get(("tokenizer", system.tokenizer)):
+                arguments += ["--tokenizer", str(owner.workdir)]
+                needs = [owner]
+            log = folder / stage / f"{system.name}.log"
+            name = system.name if stage == "generator" else f"the tokenizer of {system.name}"
+            made[stage, system.name] = children.Job(name, [(arguments, done)], workdir, log, needs, enough)
+    say(f"timing some updates of each of {len(systems)} systems")
+    cores = len(children.shares(jobs)[0] or ())
 
     def ended(job: children.Job) -> None:
-        own = plan["systems"][job.name]
-        own["failed"] = job.failed
+        stage, name = next(key for key, value in made.items() if value is job)
+        own = plan["systems"][name]
         if job.failed:
+            own["failed"] = job.failed
             say(f"{job.name}: failed, and is left out: {job.failed}")
             return
-        own["pilot"] = {stage: timed(job.workdir / stage) for stage in ("tokenizer", "generator")}
-        own["pilot"]["cores"] = len(children.shares(jobs)[0] or ())
-        found = own["pilot"]["generator"]
-        say(f"{job.name}: {found['compiling']:.1f} s to compile, {found['update']:.3g} s an update")
+        found = timed(job.workdir / stage)
+        own.setdefault("pilot", dict(cores=cores))[stage] = found
+        if found:
+            say(f"{job.name}: {found['compiling']:.1f} s to compile, {found['update']:.3g} s an update")
 
+    for system in systems:
+        plan["systems"][system.name].pop("failed", None)
     children.run(list(made.values()), jobs, environment, ended)
 
 
 def timed(directory: pathlib.Path) -> dict[str, float]:
-    """Seconds of compiling and of an update, by the records of a pilot's stage; {} where nothing was trained there."""
+    """Seconds of compiling and of an update, mean, by the records of a pilot's stage; {} while they are too few."""
     from vargen.training import metrics
 
     seconds = [row["seconds"] for row in metrics.read(directory / metrics.FILE)]
-    if len(seconds) < UPDATES:
+    if len(seconds) < LEAST or (len(seconds) < MOST and seconds[-1] - seconds[FIRST - 1] < LONG):
         return {}
-    each = sorted(b - a for a, b in zip(seconds[UNHURRIED:], seconds[UNHURRIED + 1 :]))
-    update = max(each[len(each) // 2], 1e-4)
+    update = max((seconds[-1] - seconds[FIRST - 1]) / (len(seconds) - FIRST), 1e-4)
     return dict(compiling=round(max(seconds[0] - update, 0.0), 3), update=round(update, 5))
 
 
 def pilot(config: ConfigDict) -> ConfigDict:
-    """A config of so few updates, each of which is recorded."""
-    c = trained(config, UPDATES, UPDATES)
+    """A config of a few updates, each of which is recorded."""
+    c = trained(config, MOST, MOST)
     for group in (c.tokenizer_training, c.training):
-        group.update(log_every=1, save_every=UPDATES, validate_every=0, image_every=0)
+        group.update(log_every=1, save_every=MOST, validate_every=0, image_every=0)
     c.training.augmented_copies = 1
     c.evaluation.update(samples=4, batch_size=4)
     return c
