@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ml_collections import ConfigDict
 
-FILE, PILOTS = "plan.json", "pilots"
+FILE, PILOTS, TOKENIZERS = "plan.json", "pilots", "tokenizers"
 # A pilot ends after so many updates that took so many seconds, or after the most; the first compile, and aren't timed.
 LEAST, LONG, MOST, FIRST = 8, 5.0, 400, 2
 
@@ -125,6 +125,8 @@ def make(
     Raises:
       UserError: a budget that doesn't pay for an update, or for compiling it.
     """
+    from vargen import paths
+
     systems = request.systems
     if plan is None:
         described = {s.name: _described(s) for s in systems}
@@ -142,9 +144,6 @@ def make(
         own["updates"] = {str(b): budgets.steps(b, cost, system.name) for b in request.budgets}
         if system.tokenizer == system.name:
             plan["tokenizers"][system.name] = _tokenizer(system, request, own)
-    (out / FILE).parent.mkdir(parents=True, exist_ok=True)
-    from vargen import paths
-
     paths.write_text(out / FILE, json.dumps(plan, indent=1) + "\n")
     shutil.rmtree(out / PILOTS, ignore_errors=True)
     return plan
@@ -238,6 +237,8 @@ def pilots(
             elif owner := made.get(("tokenizer", system.tokenizer)):
                 arguments += ["--tokenizer", str(owner.workdir)]
                 needs = [owner]
+            else:  # trained for the systems whose pilots didn't fail before
+                arguments += ["--tokenizer", str(out / TOKENIZERS / system.tokenizer)]
             log = folder / stage / f"{system.name}.log"
             name = system.name if stage == "generator" else f"the tokenizer of {system.name}"
             made[stage, system.name] = children.Job(name, [(arguments, done)], workdir, log, needs, enough)

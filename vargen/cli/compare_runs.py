@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from vargen.cli.compared import System
 
-RUNS, TOKENIZERS, PICTURES = "runs", "tokenizers", "pictures.npz"
+RUNS, PICTURES = "runs", "pictures.npz"
 TOLD = (
     "label_accuracy",
     "frechet_distance_classifier",
@@ -135,7 +135,7 @@ def tokenizers(
     for system in systems:
         if (own := plan["tokenizers"].get(system.name)) is None:
             continue
-        workdir = out / TOKENIZERS / system.name
+        workdir = out / compare_plan.TOKENIZERS / system.name
         updates = own.get("updates", system.config.tokenizer_training.steps)
         file = workdir.with_name(f"{system.name}.json")
         compare_plan.write_config(

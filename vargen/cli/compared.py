@@ -127,7 +127,7 @@ def share(systems: Sequence[System], asked: bool, check: Any) -> None:
             for owner in owners if asked else ():
                 taken = over(system.config, owner.config)
                 if contents(taken) != contents(system.config):
-                    system.apart = f"other contents than those of {owner.name}"
+                    system.apart = system.apart or "no other has contents of its kind"
                     continue
                 try:
                     check(taken)
