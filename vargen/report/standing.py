@@ -28,7 +28,8 @@ def draw(c: Comparison) -> Image.Image:
     """A picture of `Comparison.ranks`: rank, name, pictures of different classes, mean and spread on one axis."""
     names = list(c.ranks)
     found = {name: c.spreads(name)[c.ranked] for name in names}
-    lead = f"{c.title}; {METRICS[c.ranked].label}, mean and spread: less is better"
+    spread_of = "mean and spread" if c.seeds > 1 else "one seed"
+    lead = f"{c.title}; {METRICS[c.ranked].label}, {spread_of}: less is better"
     fonts = [pictures.font(lead + "±" + "".join(map(c.called, names)), size) for size in (20, 15)]
     text = max(fonts[0].getlength(c.called(name)) for name in names)
     strip = SHOWN * (SIDE + 4) if c.pictures else 0
