@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.training.work import products
+from vargen.flops import products
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,12 +25,12 @@ LAYERS = (
         "progress",
         "spelling",
     ),
-    ("layers", "seeds", "sharding", "slots", "static"),
+    ("flops", "layers", "seeds", "sharding", "slots", "static"),
     ("hub", "layout", "orders", "parts", "schema", "segments", "weights_file", "words"),
     ("classes", "data", "mixers", "tokenizers", "weights"),
     ("feeds", "heads", "inputs", "report", "stage"),
-    ("conditioning", "evaluation", "samplers"),
-    ("axes", "generator"),
+    ("conditioning", "samplers"),
+    ("axes", "evaluation", "generator"),
     ("config", "models"),
     ("combinations", "fine_tuning", "model", "systems", "training"),
     ("across", "interop", "loading"),
@@ -40,8 +40,8 @@ LAYERS = (
 ONLY = dict(kernels={"limits", "errors"}, orders={"limits", "errors", "slots"})
 # Rooms of the numerical core, and the packages that they may load when they are imported.
 CORE = (
-    "content conditioning draws feeds fits generator heads kernels layers layout mixers models orders samplers slots "
-    "stage static tokenizers"
+    "content conditioning draws feeds fits flops generator heads kernels layers layout mixers models orders samplers "
+    "slots stage static tokenizers"
 ).split()
 PACKAGES = {"jax", "flax", "optax", "einops", "numpy"}
 

@@ -116,6 +116,37 @@ class Recorded:
         return jnp.argmax(jnp.where(greedy, logits, reached), axis=-1).astype(jnp.int32)
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """Codes that are known, in the place of what would be drawn: for their scores.
+
+    Attributes:
+      content: int32 [B, n], or of Q codes a slot [B, n, Q].
+    """
+
+    content: jax.Array
+
+    @property
+    def shape(self):
+        return self.content.shape[:2]
+
+    def at(self, slots):
+        return Told(jax.vmap(lambda c, s: c[s])(self.content, slots))
+
+    def of(self, part):
+        return Told(self.content[:, :, part])
+
+    def normal(self, shape):
+        raise ValueError("told draws: expected codes to be asked for, found numbers of a normal distribution")
+
+    def gumbel(self):
+        return jnp.zeros(self.shape)
+
+    def choose(self, logits, greedy=False):
+        return self.content.astype(jnp.int32)
+
+
 def keyed(key: jax.Array, batch: int, slots: int) -> Keyed:
     """Keys [B, N], of the key, the example's place in the batch and the slot."""
     fold = jax.random.fold_in

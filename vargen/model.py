@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen import inputs, limits, schema
+from vargen import flops, inputs, limits, schema
 from vargen.errors import UserError
 from vargen.generator import Generator
 from vargen.models import build_generator, build_tokenizer, count_text, sampled
-from vargen.samplers import Sampling, check_ahead, decode
+from vargen.orders import Order
+from vargen.samplers import Sampling, check_ahead, decode, likelihood
 from vargen.samplers.call import Decoded
 from vargen.segments import PICTURE
 from vargen.weights import Weights
@@ -21,6 +22,20 @@ from vargen.weights import Weights
 CHECKED = 64  # settings that are remembered to be right
 # Pixels that a CPU decodes together: more take more memory, and longer, as they leave the cache.
 PIXELS = 256 * 256
+
+
+class Drawn(NamedTuple):
+    """What came of `Model.drawn`.
+
+    Attributes:
+      content: codes int32 [B, N] or [B, N, Q], or latents float32 [B, N, C].
+      order: in which it came.
+      passes: int32 [B]: passes through the blocks until each example was done; of several sizes those of all.
+    """
+
+    content: jax.Array
+    order: Order
+    passes: jax.Array
 
 
 class Model:
@@ -68,6 +83,9 @@ class Model:
             self._complete = jax.jit(self._completed, static_argnums=(6, 7))
             self._describe = jax.jit(self._described)
             self._log_likelihood = jax.jit(self.generator.log_likelihood)
+            self._in_drawn_order = jax.jit(
+                functools.partial(likelihood.in_drawn_order, self.generator), static_argnames="steps"
+            )
             self._check_ahead = functools.lru_cache(CHECKED)(self._checked)
 
     @property
@@ -236,11 +254,37 @@ class Model:
           UserError: no generator here; labels that are neither whole numbers nor names, have more than one axis or are
             out of range; no such seed or key; an option that is unknown or out of range.
         """
+        content, order, _ = self.drawn(labels, key, **options)
+        return content, order
+
+    def drawn(self, labels, key, **options) -> Drawn:
+        """As `generate`, with the passes that it took."""
         generator = self.needs_generator()
         samplings, key = self.samplings(**options), inputs.key(key)
         quantizer, parsed = self.tokenizer_params["quantizer"], self._labels(generator, labels)
         found = self._generate(self._ready, quantizer, parsed, key, samplings)
-        return generator.picture(found.content, found.order)
+        return Drawn(*generator.picture(found.content, found.order), found.passes)
+
+    def sampling_flops(self, batch: int = 1, **options) -> float | None:
+        """FLOPs of the products that drawing one of `batch` images takes, the decoder's among them; nothing is drawn.
+
+        None where the number of passes depends on what is drawn (the policy jacobi).
+
+        Raises:
+          UserError: as `generate`.
+        """
+        batch, t = inputs.whole(batch, "batch", 1), self.tokenizer
+        generator, samplings = self.needs_generator(), self.samplings(**options)
+        if samplings[0].policy != "scheduled":
+            return None
+        labels = jax.tree.map(lambda x: jnp.repeat(x[:1], batch, axis=0), generator.condition.example())
+        args = (self._ready, self.tokenizer_params["quantizer"], labels, inputs.key(0), samplings)
+        content = t.slot.zeros(batch, t.grid.size)
+        traces = (
+            jax.make_jaxpr(self._generate)(*args),
+            jax.make_jaxpr(self._decode)(self.tokenizer_params, content),
+        )
+        return sum(flops.products(trace.jaxpr) for trace in traces) / batch
 
     def samplings(self, **options) -> tuple[Sampling, ...]:
         """`sampling`, and where a picture is drawn around smaller ones those of these, from large to small."""
@@ -253,7 +297,8 @@ class Model:
             return decode(self.generator, params, quantizer, labels, key, samplings[0])
         found = self._smaller.decoded(params, quantizer, labels, key, samplings[1:])
         small = self.generator.sequence.part(found.content, PICTURE)
-        return self._enlarged(params, quantizer, labels, key, samplings[0], small)
+        large = self._enlarged(params, quantizer, labels, key, samplings[0], small)
+        return large._replace(passes=large.passes + found.passes)
 
     def _enlarged(self, params, quantizer, labels, key, sampling, small):
         """`Decoded` around the content [B, N / 4, ...] of a picture of half the size."""
@@ -428,18 +473,35 @@ class Model:
         step_of = jax.vmap(lambda s: jnp.zeros(len(steps), jnp.int32).at[s].set(steps))(slots)
         return jnp.stack([self._decode_known(self.tokenizer_params, content, step_of <= s) for s in shown])
 
-    def log_likelihood(self, content, labels) -> jax.Array:
+    @property
+    def likelihood(self) -> tuple[str, str]:
+        """What `log_likelihood` is: "exact", "bound" or "none", and why; see `samplers.likelihood.kind`.
+
+        Raises:
+          UserError: no generator here.
+        """
+        return likelihood.kind(self.needs_generator())
+
+    def log_likelihood(self, content, labels, key=None) -> jax.Array:
         """float32 [B], nats: log p(codes int [B, N] or [B, N, Q] | labels int [B]).
+
+        Args:
+          content, labels: a label for each of the codes.
+          key: as for `generate`, of models whose order is drawn: the result is log p(codes | labels, order) in an order
+            drawn for each example, by `config.sampling.steps`; its mean over keys is at most log p(codes | labels).
 
         Raises:
           UserError: no generator here, or one without an explicit likelihood; codes that `decode` doesn't take, labels
-            that `generate` doesn't take, or other than one for each of the codes.
+            that `generate` doesn't take, or other than one for each of the codes; an order that is drawn, and no key.
         """
         generator = self.needs_generator()
         content, labels = inputs.content(content, self.tokenizer), self._labels(generator, labels)
         self._one_for_each(labels, content, "codes")
+        args = (self._ready, self.tokenizer_params["quantizer"], content, labels)
         try:
-            return self._log_likelihood(self._ready, self.tokenizer_params["quantizer"], content, labels)
+            if key is None or self.likelihood[0] == likelihood.EXACT:
+                return self._log_likelihood(*args)
+            return self._in_drawn_order(*args, inputs.key(key), steps=self.sampling().steps)
         except ValueError as error:
             raise UserError(str(error)) from error
 

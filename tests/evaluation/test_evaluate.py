@@ -3,6 +3,7 @@
 import dataclasses
 import types
 
+import jax
 import numpy as np
 import pytest
 from easy_images import QUICK, bars
@@ -22,11 +23,11 @@ NATS = 7.0
 class Known:
     """Codes are indices of stored images; decoding adds a constant; samples are real images."""
 
-    def __init__(self, error=0.0, mistakes=0.0, explicit=True, kind="codes", generator=True):
+    def __init__(self, error=0.0, mistakes=0.0, likelihood="exact", kind="codes", generator=True):
         slot = Slot((), VOCAB) if kind == "codes" else Slot((4,))
         self.tokenizer = types.SimpleNamespace(slot=slot, vocab=VOCAB, grid=Grid(((1, 1), (1, 1))))
         self.generator = object() if generator else None
-        self.error, self.mistakes, self.explicit = error, mistakes, explicit
+        self.error, self.mistakes, self.kind, self.keys = error, mistakes, likelihood, []
         self.questionable = False
         self.real = data.to_float(TEST.images)
         self.shapes, self.calls, self.options = set(), 0, []
@@ -42,7 +43,14 @@ class Known:
     def valid(self, content):
         return content[:, 1] % 2 == 0 if self.questionable else None
 
-    def generate(self, labels, key, **options):
+    @property
+    def likelihood(self):
+        return self.kind, "for a test"
+
+    def sampling_flops(self, batch, **options):
+        return 1e6 * batch
+
+    def drawn(self, labels, key, **options):
         self.shapes.add(("sample", labels.shape))
         self.options.append(options)
         rng = np.random.default_rng(self.calls)
@@ -50,12 +58,12 @@ class Known:
         wrong = rng.random(len(labels)) < self.mistakes
         labels = np.where(wrong, (labels + 1) % 3, labels)
         index = np.array([rng.choice(np.flatnonzero(TEST.labels == label)) for label in labels])
-        return np.stack([index // VOCAB, index % VOCAB], axis=1), None
+        return np.stack([index // VOCAB, index % VOCAB], axis=1), None, 2 + np.arange(len(labels)) % 2
 
-    def log_likelihood(self, content, labels):
-        if not self.explicit:
-            raise UserError("log_likelihood: none")
+    def log_likelihood(self, content, labels, key=None):
+        assert (key is None) == (self.kind == "exact")
         self.shapes.add(("likelihood", content.shape))
+        self.keys.append(key)
         return np.full(len(content), -NATS)
 
 
@@ -81,9 +89,9 @@ class Several(Known):
     def decode(self, content):
         return super().decode(content[..., 0])
 
-    def generate(self, labels, key, **options):
-        content, order = super().generate(labels, key, **options)
-        return np.stack([content] * 2, axis=-1), order
+    def drawn(self, labels, key, **options):
+        content, order, passes = super().drawn(labels, key, **options)
+        return np.stack([content] * 2, axis=-1), order, passes
 
 
 def test_several_codes_a_slot(judge):
@@ -114,6 +122,7 @@ def test_a_perfect_model(judge):
     assert found["bits_per_code"] == pytest.approx(NATS / np.log(2) / 2)
     assert found["images_per_second"] > 0 and found["samples"] == 90
     assert found["real_nearest_distance"] > 0
+    assert found["sampling_passes"] == pytest.approx(2.5, abs=0.1) and found["sampling_flops"] == 16e6
     assert all(type(value) in (int, float) and np.isfinite(value) for value in found.values())
 
 
@@ -135,7 +144,17 @@ def test_errors_show(judge):
 def test_latents_have_no_codes_and_no_bits(judge):
     found = run(Known(kind="latents"), judge)
     assert not any(name.startswith(("codebook", "bits")) for name in found)
-    assert "bits_per_code" not in run(Known(explicit=False), judge)
+    assert not any(name.startswith("bits") for name in run(Known(likelihood="none"), judge))
+
+
+def test_a_bound_is_named_as_one(judge):
+    """Each picture in several orders, no two of them by the same key."""
+    model = Known(likelihood="bound")
+    found = run(model, judge)
+    assert found["bits_per_dimension_bound"] == pytest.approx(NATS / np.log(2) / 64)
+    assert "bits_per_dimension" not in found and "bits_per_code" not in found
+    keys = {tuple(np.asarray(jax.random.key_data(key))) for key in model.keys}
+    assert len(keys) == len(model.keys) == 4 * -(-60 // 16)
 
 
 def test_a_tokenizer_alone(judge):

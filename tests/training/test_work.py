@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from systems import llamagen, var
 
-from vargen import models
+from vargen import flops, models
 from vargen.kernels.step_attention import step_attention
 from vargen.training import metrics, work
 from vargen.training.tasks import GeneratorTask, TokenizerTask
@@ -14,7 +14,7 @@ from vargen.training.work import Work
 
 
 def count(function, *shapes):
-    return work.products(
+    return flops.products(
         jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)).jaxpr
     )
 
@@ -58,7 +58,7 @@ def test_tokenizer():
     params = jax.eval_shape(task.tokenizer.init, jax.random.key(0))
     image = jnp.zeros((1, *task.tokenizer.image_size, task.tokenizer.image_channels))
     there = jax.make_jaxpr(lambda p: task.tokenizer.decode(p, task.tokenizer.encode(p, image)))(params)
-    assert found == Work(3 * work.products(there.jaxpr), 0) and found.flops > 0
+    assert found == Work(3 * flops.products(there.jaxpr), 0) and found.flops > 0
 
 
 @pytest.mark.parametrize(

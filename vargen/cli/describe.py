@@ -40,13 +40,23 @@ def summary(model: Model, metrics: dict[str, float]) -> str:
     return sentence
 
 
+def sizes(model: Model) -> dict[str, float]:
+    """Parameters, and where it was trained here the FLOPs of the generator's updates, in products."""
+    from vargen.models import parameter_count
+    from vargen.training import work
+
+    generator = model.needs_generator()
+    found = dict(
+        tokenizer_parameters=parameter_count(model.tokenizer), generator_parameters=parameter_count(generator)
+    )
+    if steps := model.steps[1]:
+        images = steps * model.config.training.batch_size
+        found["training_flops"] = images * work.of_generator(generator, model.tokenizer).flops
+    return found
+
+
 def facts(model: Model) -> dict[str, str]:
     """What else to say about a run: the six choices, sizes, machine and versions."""
-    import flax
-    import jax
-    import numpy
-
-    import vargen
     from vargen.config import AXES
     from vargen.models import count_text, parameter_count
 
@@ -58,10 +68,19 @@ def facts(model: Model) -> dict[str, str]:
     )
     told["Model"] = ", ".join(f"{k} {v}" for k, v in sorted(c.model.items()))
     told["Sampling"] = ", ".join(f"{k} {v}" for k, v in sorted(c.sampling.items()))
-    told["Machine"] = machine()
+    return told | surroundings(machine())
+
+
+def surroundings(devices: str) -> dict[str, str]:
+    """The machine, by its devices, and the versions."""
+    import flax
+    import jax
+    import numpy
+
+    import vargen
+
     versions = [f"{module.__name__} {module.__version__}" for module in (vargen, jax, flax, numpy)]
-    told["Versions"] = ", ".join([*versions, f"Python {platform.python_version()}"])
-    return told
+    return dict(Machine=devices, Versions=", ".join([*versions, f"Python {platform.python_version()}"]))
 
 
 def part_text(part: Any) -> str:

@@ -64,6 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weights of FID's Inception-v3: PyTorch's .pth or TensorFlow's .pb",
     )
     parser.add_argument("--out", metavar="DIR", help="where to write (WORKDIR)")
+    parser.add_argument(
+        "--pictures",
+        metavar="FILE",
+        help="an .npz for what samples.png shows: samples uint8 [M, H, W, C], labels [M]",
+    )
     flags.add_sampling(parser)
 
 
@@ -123,7 +128,7 @@ def run(args: argparse.Namespace) -> None:
         name, size = "--samples", model.tokenizer.image_size
         judge = evaluate_reference.Judge(args.reference, args.inception, name, samples, size)
         command += f" --samples {samples} --reference {args.reference} --inception {args.inception}"
-    metrics = evaluate(model, sources, args.workdir, out, samples, seed, command, judge)
+    metrics = evaluate(model, sources, args.workdir, out, samples, seed, command, judge, args.pictures)
     for key, metric in report.METRICS.items():
         if key in metrics:
             print(f"{metric.label:30} {metric.beside_real(key, metrics)}")
@@ -152,9 +157,12 @@ def evaluate(
     seed: int,
     command: str,
     judge: Judge | None = None,
+    pictures: PathLike | None = None,
 ) -> dict[str, float]:
     """Measures `model` on the data of its config, and its samples by `judge` where there is one; writes its report into
     `out`; returns the numbers.
+
+    The samples that it shows are written to `pictures` too, where that is a file.
 
     Raises:
       UserError: too few images for the classifier.
@@ -189,13 +197,17 @@ def evaluate(
         watch=(lambda batch: None) if judge is None else judge.add,
     )
     record = training_record(hub.directory(workdir))
-    metrics = measured.metrics | record["metrics"] | ({} if judge is None else judge.metrics())
+    metrics = measured.metrics | record["metrics"] | describe.sizes(model)
+    metrics |= {} if judge is None else judge.metrics()
 
     images, original_labels = data.arrays(test, 20)
     originals = data.to_float(images)
     reconstructions = data.in_batches(model.reconstruct, originals, size)
     labels = np.repeat(np.arange(min(len(model.classes), 20), dtype=np.int32), 12)
     drawn = np.concatenate(list(common.sample_batches(model, labels, seed, size)))
+    if pictures is not None:
+        with paths.replacing(pictures) as file, file.open("wb") as opened:
+            np.savez_compressed(opened, samples=report.pictures.to_uint8(drawn), labels=labels)
     steps = common.sample_steps(model, labels[::12][:12], seed, min(size, len(labels)))
     report.write(
         out,

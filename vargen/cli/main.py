@@ -19,7 +19,17 @@ from vargen.errors import UserError
 # Each command is a module of vargen.cli with SUMMARY, DESCRIPTION, add_arguments(parser) and run(args). They
 # import JAX inside run, so that help is instant.
 COMMANDS = (
-    *("quickstart", "train", "tokenize", "sample", "complete", "caption", "reconstruct", "evaluate"),
+    *(
+        "quickstart",
+        "train",
+        "tokenize",
+        "sample",
+        "complete",
+        "caption",
+        "reconstruct",
+        "evaluate",
+        "compare",
+    ),
     *("import", "export", "push", "list", "env"),
 )
 

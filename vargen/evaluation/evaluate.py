@@ -17,9 +17,11 @@ from vargen.errors import UserError
 from vargen.evaluation import metrics
 from vargen.evaluation.classifier import Classifier
 from vargen.evaluation.nearest import nearest, small
+from vargen.samplers import likelihood
 from vargen.tokenizers import usage
 
 NEIGHBOURS = 3  # of precision and recall
+ORDERS = 4  # drawn for each image, for a bound on the likelihood where orders are
 Progress = Callable[[Iterable[np.ndarray], int, str], Iterable[np.ndarray]]
 
 
@@ -60,8 +62,11 @@ def evaluate(
       `samples`; `valid`, the share of their contents that could be an image's, where not all could.
       `nearest_distance`: the median over samples of the distance to the nearest training image (see
       `vargen.evaluation.nearest`), and `real_nearest_distance` that of held-out images.
+      `sampling_passes` through the blocks of an image, mean, and where it is known beforehand `sampling_flops` of an
+      image, in products.
       Where there is an explicit likelihood, of the held-out images' codes, `bits_per_dimension` (per image
-      value) and `bits_per_code` (padding not counted).
+      value) and `bits_per_code` (padding not counted); where the order is drawn the same names with `_bound`, of which
+      they are at most the mean over `ORDERS` orders of each image (see `samplers.likelihood.kind`).
       For comparison, `real_precision`, `real_recall` and `real_frechet_distance_classifier` with as many
       training images in the samples' place, and `real_label_accuracy` of held-out images.
     """
@@ -109,7 +114,7 @@ def measure(
     for name, count in (("held-out images", len(images)), ("samples", samples)):
         if count <= NEIGHBOURS:
             raise UserError(f"evaluation: expected more than {NEIGHBOURS} {name}, found {count}")
-    found, reconstructions = _tokenizer(model, images, labels, batch_size, keep, progress)
+    found, reconstructions = _tokenizer(model, images, labels, batch_size, keep, key, progress)
     measured = Measured(found, pipeline.to_float(images[:keep]), reconstructions)
     several = len(source_train.classes) > 1
     if classifier is not None:
@@ -123,7 +128,10 @@ def measure(
     asked = np.resize(np.random.default_rng(0).permutation(labels), samples)
     timer = _Timer()
     valid: list[np.ndarray] = []
-    drawn = progress(_draw(model, asked, batch_size, key, sampling, timer, valid), samples, "sampling")
+    passes: list[np.ndarray] = []
+    drawn = progress(
+        _draw(model, asked, batch_size, key, sampling, timer, valid, passes), samples, "sampling"
+    )
     training, _ = pipeline.arrays(source_train, limit)
     averaged = small(training)
     kept, features, logits, places, distances = [], [], [], [], []
@@ -150,6 +158,9 @@ def measure(
     if valid:
         found["valid"] = float(np.mean(np.concatenate(valid)))
     found |= dict(images_per_second=timer.images / max(timer.seconds, 1e-9), samples=samples)
+    found["sampling_passes"] = float(np.mean(np.concatenate(passes)))
+    if (flops := model.sampling_flops(min(batch_size, samples), **sampling)) is not None:
+        found["sampling_flops"] = flops
     return measured
 
 
@@ -167,12 +178,19 @@ def _compare(real: np.ndarray, features: np.ndarray, prefix: str) -> dict[str, f
 
 
 def _tokenizer(
-    model: Any, images: np.ndarray, labels: np.ndarray, batch_size: int, keep: int, progress: Progress
+    model: Any,
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int,
+    keep: int,
+    key: jax.Array,
+    progress: Progress,
 ) -> tuple[dict[str, float], np.ndarray]:
     """What reconstructions and codes of uint8 images [M, H, W, C] show, and `keep` of the former."""
     measured: dict[str, list[np.ndarray]] = dict(psnr_db=[], ssim=[], mse=[])
     codes, nats, kept = [], [], []
-    explicit = model.generator is not None and model.tokenizer.slot.kind == "codes"
+    coded = model.generator is not None and model.tokenizer.slot.kind == "codes"
+    kind = model.likelihood[0] if coded else likelihood.NONE
     batch_size = min(batch_size, len(images))
     split = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
     for i, batch in enumerate(progress(split, len(images), "reconstructing")):
@@ -184,23 +202,24 @@ def _tokenizer(
         kept.append(reconstruction[: max(0, keep - i * batch_size)])
         if model.tokenizer.slot.kind == "codes":
             codes.append(np.asarray(content)[:count])
-        if explicit:
-            try:
-                given = pipeline.padded(labels[i * batch_size :][:count], batch_size)
-                nats.append(-np.asarray(model.log_likelihood(content, given), np.float64)[:count])
-            except UserError:  # the head or the order has no explicit likelihood
-                explicit = False
+        if kind != likelihood.NONE:
+            given = pipeline.padded(labels[i * batch_size :][:count], batch_size)
+            keys: list[Any] = [None]
+            if kind == likelihood.BOUND:
+                keys = [jax.random.fold_in(key, i * ORDERS + k) for k in range(ORDERS)]
+            each = [np.asarray(model.log_likelihood(content, given, k), np.float64) for k in keys]
+            nats.append(-np.mean(each, axis=0)[:count])
     result = {name: float(np.mean(np.concatenate(values))) for name, values in measured.items()}
-    each = 0.0  # codes of an image, without padding
+    codes_of_image = 0.0  # without padding
     if codes:
         content, t = np.concatenate(codes), model.tokenizer
         exists = t.slot.exists(content)
-        each = content[0].size if exists is None else float(exists.sum()) / len(content)
+        codes_of_image = content[0].size if exists is None else float(exists.sum()) / len(content)
         result |= usage.statistics(usage.count(content, t.grid.level_sizes, t.vocab, exists))
-    if explicit:
-        mean = float(np.mean(np.concatenate(nats)))
-        result["bits_per_dimension"] = metrics.bits(mean, images[0].size)
-        result["bits_per_code"] = metrics.bits(mean, each)
+    if nats:
+        mean, name = float(np.mean(np.concatenate(nats))), "_bound" * (kind == likelihood.BOUND)
+        result[f"bits_per_dimension{name}"] = metrics.bits(mean, images[0].size)
+        result[f"bits_per_code{name}"] = metrics.bits(mean, codes_of_image)
     return result, np.concatenate(kept)
 
 
@@ -218,10 +237,11 @@ def _draw(
     sampling: dict[str, Any],
     timer: _Timer,
     valid: list[np.ndarray],
+    passes: list[np.ndarray],
 ) -> Iterator[np.ndarray]:
     """Samples float32 [b, H, W, C] in [-1, 1] for labels int [M]; all but the first batch timed.
 
-    Which of their contents are valid is appended, bool [b], where that is a question.
+    Which of their contents are valid is appended, bool [b], where that is a question; and how many passes they took.
     """
     batch_size = min(batch_size, len(labels))
     starts = list(range(0, len(labels), batch_size))
@@ -230,13 +250,14 @@ def _draw(
         asked = labels[start : start + batch_size]
         began = time.perf_counter()
         batch_key = jax.random.fold_in(key, start)
-        content, _ = model.generate(pipeline.padded(asked, batch_size), batch_key, **sampling)
+        content, _, took = model.drawn(pipeline.padded(asked, batch_size), batch_key, **sampling)
         drawn = np.asarray(model.decode(content), np.float32)
         if i > 0:
             timer.seconds += time.perf_counter() - began
             timer.images += batch_size
         if i < len(starts):
             found = model.valid(content)
+            passes.append(np.asarray(took)[: len(asked)])
             if found is not None:
                 valid.append(np.asarray(found)[: len(asked)])
             yield drawn[: len(asked)]

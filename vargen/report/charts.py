@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -57,6 +57,69 @@ def chart(title: str, series: Mapping[str, Series]) -> str:
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(title)}">'
         f"{''.join(parts)}</svg></figure>"
     )
+
+
+def marks(
+    title: str, across: str, series: Mapping[str, Sequence[tuple[float, float, float]]], up: str = ""
+) -> str:
+    """An SVG chart of named points (x, y, spread of y), each with a bar from y - spread to y + spread.
+
+    Points of one name are joined by a line. Both axes are logarithmic where their values are positive; `across` and
+    `up` say what they are of. Values that are not finite are left out.
+    """
+    kept = {name: [p for p in points if all(map(math.isfinite, p))] for name, points in series.items()}
+    kept = {name: sorted(points) for name, points in kept.items() if points}
+    if not kept:
+        return ""
+    every = [p for points in kept.values() for p in points]
+    width, height, left, right, top, bottom = 460, 300, 52, 70, 14, 44
+    low_x, high_x = min(p[0] for p in every), max(p[0] for p in every)
+    place_x, ticks_x = _axis(low_x, high_x, left, width - right)
+    low_y = min(max(y - s, 0.0) if y > 0 else y - s for _, y, s in every)
+    place_y, ticks_y = _axis(low_y, max(y + s for _, y, s in every), height - bottom, top)
+    parts = []
+    for tick in ticks_y:
+        y = place_y(tick)
+        parts.append(f'<line class="rule" x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
+    for tick in ticks_x:
+        x = place_x(tick)
+        parts.append(f'<text x="{x:.1f}" y="{height - bottom + 18}" text-anchor="middle">{tick:.3g}</text>')
+    middle = (left + width - right) / 2
+    parts.append(f'<text x="{middle:.0f}" y="{height - 6}" text-anchor="middle">{html.escape(across)}</text>')
+    for i, (name, points) in enumerate(kept.items()):
+        color = f"--line:hsl({(18 + 360 * i / len(kept)) % 360:.0f} 62% 45%)"
+        at = [(place_x(x), place_y(y)) for x, y, _ in points]
+        drawn = []
+        if len(at) > 1:
+            drawn.append(f'<polyline class="line" points="{_points(*zip(*at))}"/>')
+        for (x, y), (_, value, spread) in zip(at, points, strict=True):
+            if spread > 0:
+                ends = place_y(max(value - spread, low_y)), place_y(value + spread)
+                drawn.append(f'<polyline class="line" points="{_points((x, x), ends)}"/>')
+            drawn.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.6"/>')
+        x, y = at[-1]
+        drawn.append(f'<text x="{x + 7:.1f}" y="{y + 4:.1f}">{html.escape(name)}</text>')
+        parts.append(f'<g style="{color}">{"".join(drawn)}</g>')
+    note = f"<span>{html.escape(up)}</span>" if up else ""
+    return (
+        f'<figure class="chart marks"><figcaption><b>{html.escape(title)}</b>{note}</figcaption>'
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(title)}">'
+        f"{''.join(parts)}</svg></figure>"
+    )
+
+
+def _axis(low: float, high: float, start: float, end: float) -> tuple[Callable[[float], float], list[float]]:
+    """Where values from `low` to `high` lie between two places, and round numbers to write there."""
+    logarithmic = low > 0
+    ticks = _log_ticks(low, high) if logarithmic else _ticks(low, high)
+    if logarithmic and len(ticks) > 1 and ticks[-1] / ticks[0] <= 10 and high / low < 2:
+        ticks = _ticks(low, high)  # too near each other for 1, 2 and 5
+        logarithmic = ticks[0] > 0
+    a, b = ticks[0], max(ticks[-1], high)
+    if logarithmic:
+        return lambda v: start + (end - start) * (math.log(v / a) / (math.log(b / a) or 1.0)), ticks
+    return lambda v: start + (end - start) * (v - a) / ((b - a) or 1.0), ticks
 
 
 def _finite(x: Sequence[float], y: Sequence[float], most: int = 300) -> tuple[np.ndarray, np.ndarray]:

@@ -28,10 +28,21 @@ class Metric:
             return f"{100 * value:.1f} %"
         if self.format == _TIME:
             return progress.duration(value)
+        if self.format == _COUNT:
+            return engineering(value)
         return self.format.format(value)
 
 
-_PERCENT, _TIME = "percent", "seconds"
+def engineering(value: float) -> str:
+    """A large number in three digits: 950, 1.23 k, 45.6 M, 7.89 G."""
+    for unit in ("", " k", " M", " G", " T", " P", " E"):
+        if abs(value) < 999.5 or unit == " E":
+            return f"{value:.3g}{unit}"
+        value /= 1000
+    raise AssertionError
+
+
+_PERCENT, _TIME, _COUNT = "percent", "seconds", "count"
 
 # fmt: off
 METRICS = {
@@ -71,11 +82,19 @@ METRICS = {
     "bits_per_dimension": Metric("Bits per dimension", "{:.3f}",
         "held-out codes under the model, per pixel value"),
     "bits_per_code": Metric("Bits per code", "{:.2f}", "likewise, per code"),
+    "bits_per_dimension_bound": Metric("Bits per dimension, at most", "{:.3f}",
+        "likewise, where orders are drawn: the mean over orders bounds it from above"),
+    "bits_per_code_bound": Metric("Bits per code, at most", "{:.2f}", "likewise, per code"),
+    "tokenizer_parameters": Metric("Parameters, tokenizer", _COUNT, ""),
+    "generator_parameters": Metric("Parameters, generator", _COUNT, ""),
     "train_seconds": Metric("Training time", _TIME, "tokenizer and generator together"),
     "tokenizer_train_seconds": Metric("… tokenizer", _TIME, ""),
     "generator_train_seconds": Metric("… generator", _TIME, ""),
     "images_per_second": Metric("Sampling speed", "{:.1f} images/s", "after compilation, batched"),
+    "sampling_passes": Metric("Sampling passes", "{:.3g}", "through the generator, for an image"),
+    "sampling_flops": Metric("Sampling FLOPs", _COUNT, "products, for an image; guidance and decoder among them"),
     "training_images_per_second": Metric("Training speed", "{:.0f} images/s", "generator, steady state"),
+    "training_flops": Metric("Training FLOPs", _COUNT, "products of all updates of the generator"),
 }
 # fmt: on
 

@@ -104,10 +104,20 @@ def write(
     lead = "On samples and held-out images; real images beside, where the measure allows."
     sections.append(("Measured", lead, _table(metrics) + _levels(metrics)))
     sections.append(("How it was made", "", _made(facts or {}, command, config_json)))
-    body = "\n".join(
-        [_header(title, summary, metrics, caveats), *(_section(*section) for section in sections)]
-    )
-    page = (
+    parts = [_header(title, summary, metrics, caveats), *(section(*each) for each in sections)]
+    numbers: dict = _plain(metrics)
+    if recognised:
+        numbers["label_accuracy_by_class"] = {class_names[c]: share for c, share in recognised.items()}
+    paths.write_text(directory / "metrics.json", json.dumps(numbers, indent=2) + "\n")
+    pictures.save(sheet(rows, class_names), directory / "samples.png", made_by)
+    paths.write_text(directory / "report.html", whole(title, parts))
+    return directory / "report.html"
+
+
+def whole(title: str, parts: Sequence[str]) -> str:
+    """A page of these parts."""
+    body = "\n".join(parts)
+    return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta name="color-scheme" content="light dark"><title>{html.escape(title)}</title>'
@@ -115,13 +125,6 @@ def write(
         "<footer>Made by vargen: one grammar for visual autoregressive generation, in JAX.</footer>"
         "</main></body></html>\n"
     )
-    numbers: dict = _plain(metrics)
-    if recognised:
-        numbers["label_accuracy_by_class"] = {class_names[c]: share for c, share in recognised.items()}
-    paths.write_text(directory / "metrics.json", json.dumps(numbers, indent=2) + "\n")
-    pictures.save(sheet(rows, class_names), directory / "samples.png", made_by)
-    paths.write_text(directory / "report.html", page)
-    return directory / "report.html"
 
 
 def by_class(
@@ -146,12 +149,14 @@ def _plain(metrics: Mapping[str, float]) -> dict[str, float | None]:
     }
 
 
-def _section(title: str, lead: str, body: str) -> str:
+def section(title: str, lead: str, body: str) -> str:
+    """A part of a page: a heading, a sentence, and what it is of as HTML."""
     lead = f'<p class="lead">{html.escape(lead)}</p>' if lead else ""
     return f"<section><h2>{html.escape(title)}</h2>{lead}{body}</section>"
 
 
-def _image(image: np.ndarray, alt: str) -> str:
+def picture(image: np.ndarray, alt: str) -> str:
+    """One picture [H, W, C] inside a page."""
     return f'<img src="{pictures.data_address(image)}" alt="{html.escape(alt)}">'
 
 
@@ -159,7 +164,7 @@ def _names(labels: Sequence[int], class_names: Sequence[str]) -> list[str]:
     return [class_names[int(c)] for c in labels]
 
 
-def _header(title: str, summary: str, metrics: Mapping[str, float], caveats: Sequence[str] = ()) -> str:
+def _header(title: str, summary: str, metrics: Mapping[str, float], notes: Sequence[str] = ()) -> str:
     tiles = []
     for key in HEADLINES:
         if key not in metrics:
@@ -172,14 +177,15 @@ def _header(title: str, summary: str, metrics: Mapping[str, float], caveats: Seq
     return (
         f'<header><p class="kicker">vargen</p><h1>{html.escape(title)}</h1>'
         f'<p class="summary">{html.escape(summary)}</p>'
-        f'<div class="tiles">{"".join(tiles)}</div>{_caveats(caveats)}</header>'
+        f'<div class="tiles">{"".join(tiles)}</div>{remarks(notes)}</header>'
     )
 
 
-def _caveats(caveats: Sequence[str]) -> str:
-    if not caveats:
+def remarks(notes: Sequence[str]) -> str:
+    """Sentences that stand above everything."""
+    if not notes:
         return ""
-    items = "".join(f"<li>{html.escape(text)}</li>" for text in caveats)
+    items = "".join(f"<li>{html.escape(text)}</li>" for text in notes)
     return f'<div class="caveats"><h3>Before you believe the numbers</h3><ul>{items}</ul></div>'
 
 
@@ -189,7 +195,7 @@ def _samples(
     lines = []
     for c, images in rows.items():
         name = class_names[c]
-        cells = "".join(_image(image, f"sample of {name}") for image in images)
+        cells = "".join(picture(image, f"sample of {name}") for image in images)
         share = f"<small>{recognised[c]:.0%}</small>" if c in recognised else ""
         lines.append(
             f'<div class="row"><span class="name">{html.escape(name)}{share}</span>'
@@ -205,7 +211,7 @@ def _steps(steps: np.ndarray, names: Sequence[str], classes: Sequence[str]) -> s
     captions = "".join(f"<span>{html.escape(names[t]) if len(names) else t + 1}</span>" for t in chosen)
     strips = []
     for e in range(min(steps.shape[1], 12 if len(chosen) <= 5 else 6)):
-        cells = "".join(_image(steps[t, e], f"sample {e + 1} after step {t + 1}") for t in chosen)
+        cells = "".join(picture(steps[t, e], f"sample {e + 1} after step {t + 1}") for t in chosen)
         label = f'<span class="name">{html.escape(classes[e])}</span>' if len(classes) > e else ""
         strips.append(f'<div>{label}<div class="steps">{cells}{captions}</div></div>')
     return f'<div class="growth" style="--columns:{len(chosen)}">{"".join(strips)}</div>'
@@ -220,7 +226,7 @@ def _pairs(
     pairs = []
     for i, (a, b) in enumerate(list(zip(above, below, strict=True))[:20]):
         label = f'<span class="name">{html.escape(names[i])}</span>' if len(names) > i else ""
-        pairs.append(f"<figure>{label}{_image(a, words[0])}{_image(b, words[1])}</figure>")
+        pairs.append(f"<figure>{label}{picture(a, words[0])}{picture(b, words[1])}</figure>")
     return f'<div class="pairs">{"".join(pairs)}</div>'
 
 

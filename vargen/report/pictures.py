@@ -142,6 +142,11 @@ def _label(text: str, instead: str, size: int) -> tuple[str, Any]:
     return (text, found) if found is not None else (instead, ImageFont.load_default(size=size))
 
 
+def font(text: str, size: int) -> Any:
+    """A font that has every letter of a text; where there is none, Pillow's own."""
+    return _font(text, size) or ImageFont.load_default(size=size)
+
+
 def _font(text: str, size: int) -> Any:
     """A font that has every letter of a text: Pillow's own, or one of the system's; None where none has."""
     letters = frozenset(c for c in text if not c.isspace())

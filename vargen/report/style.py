@@ -46,6 +46,10 @@ svg text { font:12.5px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif; fil
 polyline { fill:none; stroke:var(--line); stroke-linejoin:round; stroke-linecap:round; vector-effect:non-scaling-stroke; }
 .line { stroke-width:2.2; } .raw { stroke-width:1; opacity:.28; }
 .s0 { --line:var(--accent); } .s1 { --line:var(--second); } .s2 { --line:#8a8f3c; } .s3 { --line:#8e63b5; }
+.marks circle { fill:var(--line); } .marks figcaption span::before { display:none; } .marks g text { fill:var(--ink); }
+.wide { overflow-x:auto; } .wide td { font-size:15px; } .wide td small { color:var(--soft); } .wide th small { font-size:13px; }
+.beside { display:grid; gap:6px; grid-template-columns:var(--names) repeat(var(--systems),1fr); align-items:center; }
+.beside b { font-size:14px; text-align:center; overflow-wrap:anywhere; line-height:1.2; align-self:end; }
 table { width:100%; border-collapse:collapse; font-variant-numeric:tabular-nums; }
 th,td { padding:11px 0; border-bottom:1px solid var(--rule); text-align:left; vertical-align:baseline; }
 .levels { margin-top:28px; } .levels + .lead { margin-top:14px; }

@@ -6,14 +6,12 @@ is computed anew. Of attention the pairs count that see each other, where that i
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any, NamedTuple
 
 import jax
-from jax.extend import core
 
-from vargen.kernels.step_attention.call import PAIRS
+from vargen.flops import products
 
 # FLOP/s of dense products in bfloat16, by data sheet, and how JAX calls the device (`device_kind`).
 PEAKS = dict(
@@ -70,42 +68,3 @@ def of_tokenizer(tokenizer: Any) -> Work:
 def _shapes(generator: Any, tokenizer: Any) -> tuple[Any, Any, Any]:
     key = jax.eval_shape(lambda: jax.random.key(0))
     return jax.eval_shape(generator.init, key), jax.eval_shape(tokenizer.init, key), key
-
-
-def products(jaxpr: core.Jaxpr) -> int:
-    """FLOPs of a jaxpr's matrix products and convolutions (a multiplication and an addition are two).
-
-    Loops with a known length count it, others count once, of branches the one with most. Step attention counts two
-    products of the pairs that see each other, whatever computes it; other kernels (Pallas) count none, and those here
-    are a branch beside one of XLA's.
-    """
-    total = 0
-    for eqn in jaxpr.eqns:
-        if pairs := re.search(PAIRS.format(r"(\d+)"), str(eqn.source_info.name_stack)):
-            if eqn.primitive.name.startswith("custom_vjp_call"):
-                batch, _, heads, dim = eqn.invars[0].aval.shape
-                total += 4 * batch * heads * dim * int(pairs[1])
-            continue
-        if eqn.primitive.name == "pallas_call":
-            continue
-        if eqn.primitive.name == "dot_general":
-            (contracted, _), _ = eqn.params["dimension_numbers"]
-            shape = eqn.invars[0].aval.shape
-            total += 2 * eqn.outvars[0].aval.size * math.prod(shape[i] for i in contracted)
-        elif eqn.primitive.name == "conv_general_dilated":
-            kernel = eqn.invars[1].aval
-            out_features = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
-            total += 2 * eqn.outvars[0].aval.size * kernel.size // out_features
-        inner = [products(j) for value in eqn.params.values() for j in _jaxprs(value)]
-        if inner:
-            combined = max(inner) if eqn.primitive.name == "cond" else sum(inner)
-            total += combined * eqn.params.get("length", 1)
-    return total
-
-
-def _jaxprs(value: Any) -> list:
-    if isinstance(value, core.ClosedJaxpr):
-        return [value.jaxpr]
-    if isinstance(value, core.Jaxpr):
-        return [value]
-    return [j for v in value for j in _jaxprs(v)] if isinstance(value, (tuple, list)) else []
