@@ -10,7 +10,7 @@ import pytest
 from parameters import noisy
 from systems import SYSTEMS, arpg, make, randar
 
-from vargen import models, orders
+from vargen import flops, models, orders
 from vargen.config import part
 from vargen.draws import Told
 from vargen.model import Model
@@ -130,10 +130,12 @@ def test_flops_of_sampling():
     over all 17 rows of the cache or fewer; guidance doubles what isn't the decoder's."""
     config, _, params, tokenizer_params = make("llamagen")
     model = Model(config, tokenizer_params, params)
-    decoder = model.sampling_flops() - model._drawing_flops(1, {})
+    content = model.tokenizer.slot.zeros(1, model.tokenizer.grid.size)
+    decoder = flops.products(jax.make_jaxpr(model.tokenizer.decode)(tokenizer_params, content).jaxpr)
+    drawing = model.sampling_flops() - decoder
     row = 2 * (2 * (16 * 16 + 2 * 16 * 8 + 16 * 16 + 3 * 16 * 64) + 2 * 16 * 16 // 2)
     least, most = 16 * row, 16 * (row + 2 * 4 * 16 * 17)
-    assert decoder > 0 and least <= model._drawing_flops(1, {}) <= most
-    assert model._drawing_flops(1, dict(guidance=2.0)) == 2 * model._drawing_flops(1, {})
+    assert decoder > 0 and least <= drawing <= most
+    assert model.sampling_flops(guidance=2.0) == 2 * drawing + decoder
     assert model.sampling_flops(4) == model.sampling_flops()
     assert model.sampling_flops(policy="jacobi") is None

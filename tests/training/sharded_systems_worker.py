@@ -32,6 +32,7 @@ def main():
         for sizes in ((1, 1, 1), (2, 2, 2)):
             mesh = make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
             now = state.create(task, optimizer.build(config.training, ["model"]), mesh, jax.random.key(1))
+            jax.block_until_ready(now)
             frozen = jax.device_put(
                 tokenizer_params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
             )
@@ -40,6 +41,8 @@ def main():
             for _ in range(2):
                 now, metrics = step(now, frozen, put_batch(batch, mesh), jax.random.key(2))
                 losses.append(float(metrics["loss"]))
+                # Of eight simulated devices two programs at once may wait for each other.
+                jax.block_until_ready(now)
             split = sum(not x.sharding.is_fully_replicated for x in jax.tree.leaves(now.params))
             total = sum(float(jnp.sum(jnp.abs(np.asarray(x)))) for x in jax.tree.leaves(now.params))
             out[f"{name}/{'x'.join(map(str, sizes))}"] = dict(losses=losses, total=total, split=split)
