@@ -167,6 +167,21 @@ def test_every_system_compiled():
         agree(row, [one["launches"] / 1e3, one["mbytes"] / 1e3, *floor, *times])
 
 
+def test_first_call():
+    text = re.search(r"tracing and compiling take (.*?) s on the same cores", README, flags=re.DOTALL)[1]
+    found, values = results("first_call")["systems"], {}
+    for name, of in found.items():
+        for target, times in of.items():
+            for when, parts in times.items():
+                values[name, target, when] = sum(x["wall"] for x in parts.values())
+    first, cached, h100 = (
+        [v for (_, *key), v in values.items() if key == kind]
+        for kind in (["cpu", "first"], ["cpu", "cached"], ["h100", "first"])
+    )
+    numbers = re.sub(r"-d16|H100", "", text)
+    agree([numbers], [*first, min(cached), max(cached), *h100])
+
+
 def test_eight_bits():
     text = re.search(r"Fréchet distance of[^;]*; of the likeliest[^.]*\.", README, flags=re.DOTALL)[0]
     full, int8, float8 = (results("eight_bits")["weights"][name] for name in ("full", "int8", "float8"))

@@ -4,9 +4,10 @@ import json
 import os
 import sys
 
-# Two collectives at once may wait for each other where cores are fewer than simulated devices.
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_cpu_enable_concurrency_optimized_scheduler=false"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
+# Where cores are fewer than simulated devices, two collectives at once may wait for each other: one at a time.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
+    " --xla_force_host_platform_device_count=8 --xla_cpu_enable_concurrency_optimized_scheduler=false"
+)
 
 import jax
 import jax.numpy as jnp
