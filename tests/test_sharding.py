@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+import simulated
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
@@ -104,7 +105,6 @@ print("equal")
 def test_eight_devices_equal_one():
     here = pathlib.Path(__file__).parent
     code = EIGHT.format(tests=str(here / "training"), root=str(here.parent))
-    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"
-    environment = dict(os.environ, JAX_PLATFORMS="cpu", XLA_FLAGS=flags)
+    environment = dict(os.environ, JAX_PLATFORMS="cpu", XLA_FLAGS=simulated.flags(8))
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "equal" in done.stdout, done.stderr[-3000:]

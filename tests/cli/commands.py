@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 
+import simulated
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 TINY = """
@@ -42,10 +44,9 @@ def tiny(system: str) -> list[str]:
 
 def start(*arguments: object, devices: int = 1, **environment: str) -> subprocess.Popen:
     """`vargen ARGUMENTS` in a process of its own, with so many simulated devices."""
-    flags = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, "-m", "vargen", *map(str, arguments)],
-        env=dict(os.environ, XLA_FLAGS=flags, JAX_PLATFORMS="cpu", **environment),
+        env=dict(os.environ, XLA_FLAGS=simulated.flags(devices), JAX_PLATFORMS="cpu", **environment),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -6,6 +6,8 @@ import pathlib
 import subprocess
 import sys
 
+import simulated
+
 HERE = pathlib.Path(__file__).parent
 
 
@@ -15,7 +17,8 @@ def test_eight_devices_equal_one():
         [sys.executable, str(HERE / "sharded_kernels_worker.py")],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(HERE.parent.parent), "JAX_PLATFORMS": "cpu"},
+        env=os.environ
+        | {"PYTHONPATH": str(HERE.parent.parent), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": simulated.flags(8)},
     )
     assert run.returncode == 0, run.stderr[-2000:]
     errors = json.loads(run.stdout.strip().splitlines()[-1])

@@ -2,11 +2,8 @@
 
 import json
 import math
-import os
 import re
 import sys
-
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
 import jax
 from systems import SYSTEMS

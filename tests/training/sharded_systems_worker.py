@@ -1,13 +1,7 @@
 """Runs in a process of its own with eight devices: two steps of the systems named on several meshes, as JSON."""
 
 import json
-import os
 import sys
-
-# Where cores are fewer than simulated devices, two collectives at once may wait for each other: one at a time.
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
-    " --xla_force_host_platform_device_count=8 --xla_cpu_enable_concurrency_optimized_scheduler=false"
-)
 
 import jax
 import jax.numpy as jnp

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import simulated
 from systems import SYSTEMS
 
 QUICK = ["var", "rar", "mar"]
@@ -22,6 +23,7 @@ def test_nothing_larger_than_a_parameter_is_sent(names):
     env = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
         "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": simulated.flags(8),
     }
     run = subprocess.run([sys.executable, str(worker), *names], capture_output=True, text=True, env=env)
     assert run.returncode == 0, run.stderr[-2000:]

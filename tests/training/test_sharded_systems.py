@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import simulated
 
 QUICK, REST = ["var"], ["mar", "llamagen", "llamagen_text", "rar", "gla_chain", "acdit"]
 TESTS = pathlib.Path(__file__).parent.parent
@@ -21,7 +22,7 @@ def test_eight_devices_equal_one(names):
         [sys.executable, str(worker), *names],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
+        env=os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": simulated.flags(8)},
     )
     assert run.returncode == 0, run.stderr[-2000:]
     found = json.loads(run.stdout.strip().splitlines()[-1])

@@ -66,6 +66,9 @@ def read(out: pathlib.Path, request: Request) -> dict[str, Any] | None:
     Raises:
       UserError: the folder holds another comparison, of which the field is named, or something else.
     """
+    from vargen.config import from_json
+    from vargen.training import resume
+
     file = out / FILE
     if not file.is_file():
         if (
@@ -87,9 +90,9 @@ def read(out: pathlib.Path, request: Request) -> dict[str, Any] | None:
     for field in ("systems", "budget", "tokenizer_budget", "share_tokenizer", "jobs"):
         if was.get(field) != now[field]:
             raise _another(out, field, was.get(field), now[field])
-    for name, config in now["configs"].items():
-        for field, a, b in _differences(configs[name], config):
-            raise _another(out, f"config field {field} of {name}", a, b)
+    for system in request.systems:
+        for field, a, b in resume.differences(from_json(json.dumps(configs[system.name])), system.config):
+            raise _another(out, f"config field {field} of {system.name}", a, b)
     return plan
 
 
@@ -102,15 +105,6 @@ def _another(out: pathlib.Path, field: str, was: Any, now: Any) -> UserError:
     return UserError(
         f"--out {out}: holds another comparison: expected {field} {text(was)}, found {text(now)}; take another folder"
     )
-
-
-def _differences(was: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""):
-    for key in sorted(was.keys() | now.keys()):
-        a, b = was.get(key, "none"), now.get(key, "none")
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            yield from _differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            yield f"{prefix}{key}", a, b
 
 
 def make(

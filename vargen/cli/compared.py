@@ -97,10 +97,13 @@ def names(texts: Sequence[str]) -> list[str]:
 
 def check_same(systems: Sequence[System]) -> None:
     """Raises UserError where two systems have other data, or would be measured otherwise: which, and the field."""
+    from vargen.training import resume
+
     first = systems[0]
+    differ = [{f: x for f, *x in resume.differences(first.config, other.config)} for other in systems[1:]]
     for field in SAME:
-        for other in systems[1:]:
-            a, b = (_field(s.config, field) for s in (first, other))
+        for other, found in zip(systems[1:], differ, strict=True):
+            a, b = found.get(field, (None, None))
             if a != b and not (field == "data.num_classes" and 0 in (a, b)):
                 raise UserError(
                     f"compare: expected one {field} for all, found {a!r} in {first.text} and {b!r} in {other.text}; "
@@ -169,9 +172,6 @@ def _told(config: ConfigDict) -> Any:
 
 def plain(config: ConfigDict) -> Any:
     """A config as JSON has it."""
-    return json.loads(json.dumps(config.to_dict()))
+    from vargen.config import to_json
 
-
-def _field(config: ConfigDict, dotted: str) -> Any:
-    group, _, field = dotted.partition(".")
-    return config[group].get(field)
+    return json.loads(to_json(config))
