@@ -8,9 +8,10 @@ class UserError(ValueError):
     """
 
 
-class Stopped(Exception):
+class Stopped(BaseException):
     """A signal ended a command before its end; what was done until then is saved.
 
+    No Exception, as KeyboardInterrupt is none: libraries that try something and go on without it would swallow it.
     Commands exit with code 128 + `signal_number`: 130 for Ctrl-C, 143 for SIGTERM.
     """
 

@@ -109,6 +109,30 @@ def test_sigterm_saves_and_a_later_run_goes_on(tmp_path, uninterrupted, capsys):
     assert_same(done.state, uninterrupted[1].state)
 
 
+@pytest.mark.skipif(
+    threading.current_thread() is not threading.main_thread(), reason="signals need the main thread"
+)
+def test_a_signal_at_the_last_step_or_after_it_is_not_lost(tmp_path):
+    """Of two stages the second isn't begun: the first tells of it, or who handled it before hears of it."""
+    assert go(tmp_path / "at", stream=sigterm_at(4), steps=4).stopped_by == signal.SIGTERM
+    heard = []
+
+    def on_images(train_state):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return dict(samples=np.zeros((5, 4, 4, 1)))
+
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        done = go(tmp_path / "after", steps=4, image_every=4, on_images=on_images)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (
+        heard == [signal.SIGTERM]
+        and not done.stopped_by
+        and saved_steps(tmp_path / "after/checkpoints") == [4]
+    )
+
+
 def test_records(uninterrupted):
     workdir, done = uninterrupted
     rows = metrics.read(workdir / metrics.FILE)

@@ -170,7 +170,7 @@ def signals(outcome: Outcome) -> Iterator[None]:
     def stop(number: int, frame: Any) -> None:
         nonlocal reminder
         outcome.signalled = number
-        while frame is not None and frame.f_code is not again.__code__ and not _loads_jaxlib(frame):
+        while frame is not None and frame.f_code is not again.__code__ and not _imports(frame):
             frame = frame.f_back
         if frame is None:
             heard.set()
@@ -218,9 +218,10 @@ def signals(outcome: Outcome) -> Iterator[None]:
         sys.unraisablehook, sys.excepthook = hooks
 
 
-def _loads_jaxlib(frame: Any) -> bool:
-    """Whether this is jaxlib's import: an error inside it ends in C++, which aborts the process."""
-    return frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__", "").startswith("jaxlib")
+def _imports(frame: Any) -> bool:
+    """Whether this is an import's: modules swallow errors while they try what there is, and jaxlib's reach C++."""
+    code = frame.f_code
+    return code.co_name == "_find_and_load" and code.co_filename == "<frozen importlib._bootstrap>"
 
 
 @contextlib.contextmanager

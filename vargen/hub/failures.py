@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from vargen.errors import Stopped, UserError
+from vargen.errors import UserError
 from vargen.hub.places import Place, library
 
 LOGIN = "HF_TOKEN or `hf auth login`"
@@ -36,7 +36,7 @@ def explained(place: Place, verb: str = "read") -> Iterator[list[logging.LogReco
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that little space is left
             yield held.records
-    except (UserError, Stopped):
+    except UserError:
         raise
     except Exception as error:  # all that is inside is the library's
         raise UserError(_line(hub, error, place, verb)) from error

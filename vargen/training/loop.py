@@ -34,8 +34,8 @@ class Trained(NamedTuple):
 
     Attributes:
       state: the last state, on the mesh.
-      stopped_by: 0 where it reached `settings.steps`, else the number of the signal that ended it (the state is
-        saved: run again to go on).
+      stopped_by: the number of the signal that came, if only at the last step, as whoever sent it wants no more of
+        this process; else 0. The state is saved: a run that didn't reach `settings.steps` goes on when run again.
       seconds: of training, over all restarts.
     """
 
@@ -187,7 +187,7 @@ def train(
             metrics.say(metrics.summary(step))
         if not last:
             metrics.say(f"stopped at step {step} of {settings.steps}, saved: run again to go on")
-        return Trained(train_state, 0 if last else stopping, metrics.seconds)
+        return Trained(train_state, stopping, metrics.seconds)
 
 
 def _leave(checkpoints: Checkpoints, error: type[BaseException] | None, *_: Any) -> None:
@@ -222,12 +222,18 @@ def _termination() -> Iterator[Callable[[int], int]]:
     """A function of the step: the signal that has come, SIGTERM or SIGINT, or 0.
 
     Ctrl-C finishes the step and saves, as SIGTERM does; a second one stops at once. Many processes agree on the step
-    at which a signal has come.
+    at which a signal has come. One that comes when no step asks any more is sent again at the end, to whom it went
+    before.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda step: 0  # signals go to the main thread, which isn't ours
         return
-    came = [0]
+    came, told = [0], [False]
+
+    def tell(step: int) -> int:
+        number = came[0]
+        told[0] = bool(number)
+        return number
 
     def handle(number: int, frame: Any) -> None:
         came[0] = number
@@ -249,10 +255,12 @@ def _termination() -> Iterator[Callable[[int], int]]:
             reached = multihost_utils.reached_preemption_sync_point
             yield lambda step: (came[0] or signal.SIGTERM) if reached(step) else 0
         else:
-            yield lambda step: came[0]
+            yield tell
     finally:
         for number, handler in zip(caught, before, strict=True):
             signal.signal(number, handler)
+    if came[0] and not told[0] and jax.process_count() == 1:
+        signal.raise_signal(came[0])
 
 
 def _due(step: int, every: int) -> bool:
