@@ -8,7 +8,7 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: help install quickstart test test-slow test-fuzz test-faults lint format notebook benchmarks clean
+.PHONY: help install quickstart test test-slow test-fuzz test-faults lint format docs notebook benchmarks clean
 
 help:
 	@echo "make quickstart   install, then train, sample and evaluate on the digits: runs/quickstart/report.html"
@@ -18,7 +18,8 @@ help:
 	@echo "make test-fuzz    the tests with drawn examples, drawn anew, many times as many"
 	@echo "make test-faults  training under 400 injected failures: benchmarks/results/faults.json"
 	@echo "make lint         check style          make format   mend it"
-	@echo "make notebook     execute notebooks/quickstart.ipynb"
+	@echo "make docs         the documentation: build/site/index.html"
+	@echo "make notebook     execute docs/notebooks/quickstart.ipynb"
 	@echo "make benchmarks   measure speed; results go to benchmarks/results/"
 	@echo "make clean        remove .venv and caches"
 
@@ -34,6 +35,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	@bash .ci/install-compilers $(VENV)
 	@touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@bash .ci/install $(VENV) '.[docs]'
+	@touch $@
+
 quickstart: install
 	@$(BIN)/vargen quickstart --config var:digits --workdir runs/quickstart $(ARGS)
 
@@ -43,7 +48,7 @@ test test-slow test-fuzz test-faults: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-test-slow: $(VENV)/.installed-test
+test-slow: $(VENV)/.installed-test $(VENV)/.installed-docs
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 # Drawn examples are the same in every run of `make test`; here they are new, and FUZZ times as many.
@@ -64,8 +69,11 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build $(ARGS)
+
 notebook: $(VENV)/.installed-test
-	cd notebooks && ../$(BIN)/jupyter-execute quickstart.ipynb
+	cd docs/notebooks && ../../$(BIN)/jupyter-execute quickstart.ipynb
 
 # Those that need nothing but this machine; precision and jacobi take trained models, test-faults is above.
 benchmarks: $(VENV)/.installed-test

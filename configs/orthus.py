@@ -6,7 +6,7 @@
     vargen evaluate --workdir runs/orthus
 
 Checked: no licence, no golden: by its formulas. Trained both ways at once, on pictures with captions that vargen draws
-itself: in half of the examples the words come first, in half the picture. The README has the numbers.
+itself: in half of the examples the words come first, in half the picture. docs/systems.md has the numbers.
 
 `vargen import orthus` reads the published weights for pictures of prompts, by the conditioning `prompt`: there words
 stand right before their picture, and come as numbers, since their tokenizer isn't read.

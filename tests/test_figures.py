@@ -1,4 +1,4 @@
-"""Figures of the README are those of benchmarks/results/, to as many digits as it shows."""
+"""Figures of the documentation are those of benchmarks/results/, to as many digits as it shows."""
 
 import decimal
 import json
@@ -10,7 +10,7 @@ import pytest
 from benchmarks import timing
 
 ROOT = pathlib.Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+TEXT = "\n".join(page.read_text() for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
 NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?"
 
 
@@ -23,7 +23,7 @@ DIGITS, KERNELS, SAMPLING = results("digits"), results("kernels"), results("samp
 
 def rows(heading, columns):
     """The rows of that many cells under a heading, by their first cell; an empty one is the row's above."""
-    section = re.search(rf"^#+ {heading}\n(.*?)(?=^#|\Z)", README, flags=re.DOTALL | re.MULTILINE)[1]
+    section = re.search(rf"^#+ {heading}\n(.*?)(?=^#|\Z)", TEXT, flags=re.DOTALL | re.MULTILINE)[1]
     found, name = {}, ""
     for line in section.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
@@ -89,7 +89,7 @@ COMPILED = {
 def test_compiled():
     """Sampling as it is compiled, and what is published beside it."""
     now, before = (results(name)["programs"] for name in ("compiled", "compiled_before"))
-    shown = {name: row for name, (row,) in rows("Speed", 7).items() if name}
+    shown = {name: row for name, (row,) in rows("On accelerators that aren't at hand", 7).items() if name}
     assert shown.keys() == COMPILED.keys()
     for name, label in COMPILED.items():
         found, values = now[label], []
@@ -103,16 +103,16 @@ def test_compiled():
 def test_sentences_of_compiled():
     now = results("compiled")["programs"]
     decoders = [x["predicted_seconds"]["one_after_another"] * 1e3 for k, x in now.items() if " decode " in k]
-    text = re.search(r"decoder of pictures \((.*?) ms", README)[1]
+    text = re.search(r"decoder of pictures \((.*?) ms", TEXT)[1]
     agree([text], [min(decoders), max(decoders)])
-    text = re.search(r"launches decide: (.*?)\.", README, flags=re.DOTALL)[1]
+    text = re.search(r"launches decide: (.*?)\.", TEXT, flags=re.DOTALL)[1]
     steps = [now[COMPILED[name]]["loop"]["launches"] for name in ("LlamaGen-B", "RAR-B")]
     agree([re.search(r"^\d+", text)[0], re.search(r", (\d+) for", text)[1]], steps)
 
 
 def test_picture_sizes():
     minutes = [x["cpu_minutes"] for x in results("picture_sizes_cpu")["systems"].values()]
-    text = re.search(r"Both stages of the latter two take (.*?) minutes.*?, (\d+) of them", README, re.DOTALL)
+    text = re.search(r"Both stages of the latter two take (.*?) minutes.*?, (\d+) of them", TEXT, re.DOTALL)
     agree(list(text.groups()), [min(minutes), max(minutes), len(minutes)])
 
 
@@ -125,12 +125,12 @@ def test_remat(policy):
         loop, flat = (found[label.format(name, scanned, policy)] for scanned in (True, False))
         values += [loop["temporary_mbytes"] / 1e3, loop["gflop"] / 1e3]
         values += percent(loop["useful"]["mfu"], flat["useful"]["mfu"])
-    row = re.search(rf"^\| `{policy}`[^|]*\|(.*)", README, flags=re.MULTILINE)[1]
+    row = re.search(rf"^\| `{policy}`[^|]*\|(.*)", TEXT, flags=re.MULTILINE)[1]
     agree([row], values)
 
 
 def test_unrolled_training():
-    text = re.search(r"RAR-L and MAR-L unrolled are predicted at (.*?), before", README, flags=re.DOTALL)[1]
+    text = re.search(r"RAR-L and MAR-L unrolled are predicted at (.*?), before", TEXT, flags=re.DOTALL)[1]
     found = results("compiled_train")["programs"]
     names = (f"{name}:l train batch=64 h100 training.scan_layers=False" for name in ("rar", "mar"))
     agree([text], percent(*(found[name]["useful"]["mfu"] for name in names)))
@@ -139,7 +139,7 @@ def test_unrolled_training():
 def test_pods():
     """Training on many chips, now and before activations were kept split by the batch."""
     pods, values = results("compiled_pods"), []
-    text = re.search(r"As compiled for v5e slices.*?\)\.", README, flags=re.DOTALL)[0]
+    text = re.search(r"As compiled for v5e slices.*?\)\.", TEXT, flags=re.DOTALL)[0]
     for name, sizes in (("var:d30", [1024, 256, 16]), ("mar:b", [64, 16, 4])):
         values += sizes
         for found in (pods["programs"], pods["before"]):
@@ -152,7 +152,7 @@ def test_pods():
 def test_every_system_compiled():
     """One picture of each system, for an H100 and for a v5e."""
     found, tpu = (results(name)["programs"] for name in ("compiled_systems", "compiled_tpu"))
-    shown = {name.strip("`"): row for name, (row,) in rows("Speed", 6).items() if name.startswith("`")}
+    shown = {name.strip("`"): row for name, (row,) in rows("On accelerators that aren't at hand", 6).items() if name.startswith("`")}
     assert {f"{name} sample batch=1 h100" for name in shown} == found.keys()
     for name, row in shown.items():
         one = found[f"{name} sample batch=1 h100"]
@@ -168,7 +168,7 @@ def test_every_system_compiled():
 
 
 def test_first_call():
-    text = re.search(r"tracing and compiling take (.*?) s on the same cores", README, flags=re.DOTALL)[1]
+    text = re.search(r"tracing and compiling take (.*?) s on the same cores", TEXT, flags=re.DOTALL)[1]
     found, values = results("first_call")["systems"], {}
     for name, of in found.items():
         for target, times in of.items():
@@ -183,7 +183,7 @@ def test_first_call():
 
 
 def test_eight_bits():
-    text = re.search(r"Fréchet distance of[^;]*; of the likeliest[^.]*\.", README, flags=re.DOTALL)[0]
+    text = re.search(r"Fréchet distance of[^;]*; of the likeliest[^.]*\.", TEXT, flags=re.DOTALL)[0]
     full, int8, float8 = (results("eight_bits")["weights"][name] for name in ("full", "int8", "float8"))
     distances = [x["frechet_distance_classifier"] for x in (int8, float8, full)]
     assert full["label_accuracy"] == int8["label_accuracy"] == float8["label_accuracy"]
@@ -193,14 +193,14 @@ def test_eight_bits():
 
 
 def test_passes_of_hmar():
-    text = re.search(r"HMAR in other numbers of passes.*?\n\n", README, flags=re.DOTALL)[0]
+    text = re.search(r"HMAR in other numbers of passes.*?\n\n", TEXT, flags=re.DOTALL)[0]
     found = {k: v for k, v in DIGITS["hmar_seeds"].items() if k != "note"}
     means = [[sum(seed[i] for seed in seeds) / len(seeds) for i in (1, 3)] for seeds in found.values()]
     agree([text], [*(distance for distance, _ in means), *percent(*(recall for _, recall in means))])
 
 
 def test_mixers():
-    shown, measured = rows("Mixers", 7), results("mixers_digits")
+    shown, measured = rows("Mixers and kernels", 7), results("mixers_digits")
     for name, found in {"`gla`": measured["gla"], "`mamba`": measured["mamba"]}.items():
         (row,) = shown[name]
         agree(row, [found["generator_steps"], *quality(found), found["images_per_second"]])
@@ -239,7 +239,7 @@ def test_attention():
 
 
 def test_precision():
-    shown, measured = rows("Published checkpoints", 5), results("precision_cpu")
+    shown, measured = rows("bfloat16", 5), results("precision_cpu")
     names = {"VAR-d16": "var_d16", "LlamaGen-B": "llamagen_b", "RAR-B": "rar_b", "MAR-B": "mar_b"}
     names |= {f"{s} on the digits, trained": f"{s.lower()}_digits" for s in ("VAR", "RAR")}
     for name, key in names.items():
@@ -255,7 +255,7 @@ def test_precision():
 
 
 def sentences():
-    """Words of the README with a group for each of its numbers, and what was measured."""
+    """Words of the pages with a group for each of its numbers, and what was measured."""
     quick, pictures, shapes = results("quickstart"), results("pictures")["metrics"], results("orthus_shapes")
     shapes, levels = shapes["metrics"], DIGITS["flexvar_levels"]["label_accuracy"]
     yield "took N min N s on two cores", divmod(quick["wall_seconds"], 60)
@@ -333,9 +333,9 @@ def sentences():
 
 @pytest.mark.parametrize("words, values", sentences(), ids=lambda x: x[:40] if isinstance(x, str) else "")
 def test_sentences(words, values):
-    text = " ".join(README.split())
+    text = " ".join(TEXT.split())
     match = re.search(re.sub(r"\bN\b", lambda _: f"({NUMBER})", words), text)
-    assert match, "the README says it in other words"
+    assert match, "the pages say it in other words"
     agree(match.groups(), values)
 
 

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-NOTEBOOK = pathlib.Path(__file__).parent.parent / "notebooks" / "quickstart.ipynb"
+NOTEBOOK = pathlib.Path(__file__).parent.parent / "docs" / "notebooks" / "quickstart.ipynb"
 
 
 @pytest.fixture

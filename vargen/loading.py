@@ -18,7 +18,7 @@ def load(path: str | os.PathLike, which: str = "ema", weights: str = "full") -> 
     """A model from a working directory of `vargen train` or a directory of `vargen import`; the config lies inside.
 
     Args:
-      path: the directory, also in a bucket; or hf://OWNER/REPO[@REVISION][/FOLDER], what `vargen push` wrote there.
+      path: the directory, also in a bucket; or `hf://OWNER/REPO[@REVISION][/FOLDER]`, what `vargen push` wrote there.
       which: "ema" or "params": averaged or last parameters.
       weights: what the generator's are held in for decoding: "full", the compute dtype; "int8" or "float8", kernels of
         8 bits with a scale for each output, half the bytes of bfloat16.

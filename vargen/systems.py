@@ -90,17 +90,13 @@ def read(name: str) -> System:
     )
 
 
-def table(folder: str = "") -> str:
-    """All systems as a table in Markdown, of the parts in each one's first size of its paper.
-
-    Args:
-      folder: from the page to the clone, "../" or "".
-    """
+def table() -> str:
+    """All systems as docs/systems.md's table in Markdown, of the parts in each one's first size of its paper."""
     axes = ("tokenizer", "order", "feed", "head")
     lines = [f"| system | config | {' | '.join(axes)} | checked |", "|---" * (len(axes) + 3) + "|"]
     for name in names():
         s = read(name)
-        cells = [f"[{s.title}]({s.url})", f"[{name}]({folder}configs/{name}.py): {', '.join(s.published)}"]
+        cells = [f"[{s.title}]({s.url})", f"[{name}](../configs/{name}.py): {', '.join(s.published)}"]
         cells += [f"`{part}`" for part in parts(s, axes).values()] + [s.checked]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

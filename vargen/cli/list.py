@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vargen import limits
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="as JSON")
-    form.add_argument("--markdown", action="store_true", help="the systems as the README's table")
+    form.add_argument("--markdown", action="store_true", help="the systems as the documentation's table")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -135,13 +135,14 @@ def text(found: dict[str, Any]) -> Iterator[str]:
             yield from _wrapped(f"    {'parts':<16}", ", ".join(f"{k} {v}" for k, v in told["parts"].items()))
         yield from _wrapped(f"    {'checked':<16}", told["checked"])
         if told["measured"]:
-            yield from _wrapped(f"    {'on the digits':<16}", _figures(told["measured"]))
+            yield from _wrapped(f"    {'on the digits':<16}", figures(told["measured"]))
         for note in told.get("notes", ()):
             yield ""
             yield from _wrapped("    ", note)
 
 
-def _figures(measured: dict[str, float]) -> str:
+def figures(measured: Mapping[str, float]) -> str:
+    """What a run on the digits came to, in words."""
     from vargen.systems import FIGURES
 
     def shown(key: str, value: float) -> str:

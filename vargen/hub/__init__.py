@@ -1,4 +1,4 @@
-"""Models and weights on the Hugging Face Hub, hf://OWNER/REPO[@REVISION][/PATH]: read, and written by `push` alone.
+"""Models and weights on the Hugging Face Hub, `hf://OWNER/REPO[@REVISION][/PATH]`: read, and written by `push` alone.
 
 What is read becomes a file or a directory of this machine, in the cache of the package huggingface_hub. A command asks
 once which commit a branch is (`pin`), and reads all that it reads from that commit.

@@ -1,4 +1,4 @@
-"""Places on the hub: what hf://OWNER/REPO[@REVISION][/PATH] names."""
+"""Places on the hub: what `hf://OWNER/REPO[@REVISION][/PATH]` names."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def place(text: PathLike, name: str = "path") -> Place:
     """The place that a user named.
 
     Args:
-      text: hf://OWNER/REPO[@REVISION][/PATH].
+      text: `hf://OWNER/REPO[@REVISION][/PATH]`.
       name: what it is called in messages, such as "--workdir".
 
     Raises:

@@ -11,7 +11,7 @@ from vargen.mixers.mixer import Mixer
 
 
 class Chain(nn.Module):
-    """x -> mixers[0](x) -> mixers[1](...) -> ...: the 2-D SSM before a block's attention (arXiv 2306.06635).
+    """`x -> mixers[0](x) -> mixers[1](...) -> ...`: the 2-D SSM before a block's attention (arXiv 2306.06635).
 
     Attributes:
       mixers: already built.

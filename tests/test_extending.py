@@ -1,4 +1,4 @@
-"""The parts that CONTRIBUTING.md shows are put where it says, and train and sample."""
+"""The parts that docs/extending.md shows are put where it says, and train and sample."""
 
 import dataclasses
 import importlib
@@ -23,7 +23,7 @@ from vargen.orders import ORDERS
 from vargen.samplers import Sampling, decode, policies
 from vargen.tokenizers.autoencoder import latent_grid
 
-PAGE = (pathlib.Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+PAGE = (pathlib.Path(__file__).parents[1] / "docs/extending.md").read_text()
 # The module that is named last before a block of code.
 SHOWN = {
     re.search(r"(?:class|def) (\w+)", code).group(1): (modules[-1], code)
@@ -37,7 +37,7 @@ def shown(name):
     module, code = SHOWN[name]
     module = importlib.import_module("vargen." + module.replace("/", ".").removesuffix(".__init__"))
     scope = {**vars(module), "__name__": module.__name__}
-    exec(compile(code, f"CONTRIBUTING.md, {name}", "exec", dont_inherit=True), scope)
+    exec(compile(code, f"docs/extending.md, {name}", "exec", dont_inherit=True), scope)
     return scope[name]
 
 
