@@ -2,9 +2,9 @@
 
     vargen quickstart --config configs/mixers.py:mamba --workdir runs/mamba
 
-The rows of `MIXERS` are what can follow the colon; docs/mixers.md has what was measured of two. Manhattan attention, whose
-slots all see each other, has MAR's random sets in the raster's place. ConvS5 has no row: it is recurrent over frames,
-and a picture is one.
+The rows of `MIXERS` are what can follow the colon; docs/mixers.md has what was measured of two. Manhattan attention,
+whose slots all see each other, has MAR's random sets in the raster's place. ConvS5 has no row: it is recurrent over
+frames, and a picture is one.
 """
 
 from vargen import config as base

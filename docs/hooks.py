@@ -1,4 +1,4 @@
-"""What MkDocs makes besides the pages: the API, each system, each command; and the repository's files that are linked."""
+"""What MkDocs makes besides the pages: the API, each system, each command; and files of the repository."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def on_files(files, config):
 
 def on_page_markdown(markdown, page, config, files):
     """Links into the repository lead to the copies; a page's marker is replaced by what systems.py tells."""
-    markdown = markdown.replace("<!-- every system -->", systems() if page.file.src_uri == "systems.md" else "")
+    markdown = markdown.replace(
+        "<!-- every system -->", systems() if page.file.src_uri == "systems.md" else ""
+    )
     return LINK.sub(r"](repository/\1", markdown)
 
 
@@ -75,7 +77,10 @@ def systems() -> str:
     sections = []
     for name in told.names():
         s = told.read(name)
-        lines = [f"### {s.title}", f"[{s.what[:1].upper()}{s.what[1:]}]({s.url}). `--config {name}:SIZE` with SIZE one of"]
+        lines = [
+            f"### {s.title}",
+            f"[{s.what[:1].upper()}{s.what[1:]}]({s.url}). `--config {name}:SIZE` with SIZE one of",
+        ]
         lines[-1] += " " + ", ".join(f"`{size}`" for size in s.sizes) + "."
         lines += [note for note in s.notes if note]
         if s.measured:
@@ -92,6 +97,8 @@ def commands() -> str:
     lines = ["# Commands", "`vargen COMMAND --help` says the same."]
     for name in main.COMMANDS:
         run = [sys.executable, "-m", "vargen", name, "--help"]
-        said = subprocess.run(run, capture_output=True, text=True, check=True, env=environment, cwd=ROOT).stdout
+        said = subprocess.run(
+            run, capture_output=True, text=True, check=True, env=environment, cwd=ROOT
+        ).stdout
         lines += [f"## vargen {name}", f"```text\n{said.rstrip()}\n```"]
     return "\n\n".join(lines) + "\n"

@@ -131,12 +131,34 @@ def every_order(
 
 
 def every_tokenizer(
+    binned_kl: tokenizers.binned.BinnedKL,
+    bsq: tokenizers.implicit.Signs,
+    fsq: tokenizers.implicit.FSQ,
     jpeg: Jpeg,
     kl: tokenizers.KL,
+    lfq: tokenizers.implicit.Signs,
     multiscale_vq: tokenizers.MultiScaleVQ,
+    product_vq: tokenizers.product.ProductVQ,
     pyramid_kl: tokenizers.PyramidKL,
     pyramid_vq: tokenizers.PyramidVQ,
+    qlae: tokenizers.product.ProductVQ,
     rq: tokenizers.RQ,
     vq: tokenizers.VQ,
+    vq_ema: tokenizers.FollowedVQ,
 ) -> list[Tokenizer]:
-    return [jpeg, kl, multiscale_vq, pyramid_kl, pyramid_vq, rq, vq]
+    return [
+        binned_kl,
+        bsq,
+        fsq,
+        jpeg,
+        kl,
+        lfq,
+        multiscale_vq,
+        product_vq,
+        pyramid_kl,
+        pyramid_vq,
+        qlae,
+        rq,
+        vq,
+        vq_ema,
+    ]

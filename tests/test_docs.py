@@ -30,15 +30,19 @@ def test_paths(page):
     """Links into the repository, and paths in words, lead to what there is."""
     text = (ROOT / page).read_text()
     named = [(ROOT / page).parent / link for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text)]
-    named += [ROOT / path for path in re.findall(r"`((?:vargen|tests|benchmarks|configs|docs)/[\w./]*)`", text)]
-    assert not [path for path in named if not path.exists() and path != ROOT / "docs/commands.md"]  # hooks.py's
+    named += [
+        ROOT / path for path in re.findall(r"`((?:vargen|tests|benchmarks|configs|docs)/[\w./]*)`", text)
+    ]
+    assert not [
+        path for path in named if not path.exists() and path != ROOT / "docs/commands.md"
+    ]  # hooks.py's
 
 
 def test_published():
     """Figures that are published stand as the configs have them."""
     text = (ROOT / "docs/evaluation.md").read_text()
     found = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text, flags=re.MULTILINE))
-    assert {*found} == {name for name in CONFIGS if name not in ("jpeglm", "mixers", "orthus")}
+    assert {*found} == {name for name in CONFIGS if name not in ("jpeglm", "mixers", "orthus", "tokenizers")}
     for name, figures in found.items():
         words = " ".join(ast.get_docstring(ast.parse((ROOT / f"configs/{name}.py").read_text())).split())
         assert figures in words, name
@@ -50,7 +54,7 @@ def page(name):
 
 def test_systems():
     """The table is what `vargen list --markdown` prints, every config in it; importers have their way of importing."""
-    assert systems.names() == sorted({*CONFIGS} - {"mixers"})
+    assert systems.names() == sorted({*CONFIGS} - {"mixers", "tokenizers"})
     assert systems.table() in page("systems"), "vargen list --markdown prints the table"
     rows = page("checkpoints")
     importers = set(re.findall(r"^\|.*\| `vargen import (\w+)`", rows, flags=re.MULTILINE))
@@ -71,12 +75,19 @@ WORD = r'[^"#;]'
 def commands():
     """Every `vargen COMMAND ...` of a line of code, with the page that has it."""
     names = "|".join(main.COMMANDS)
-    pages = ["README.md", "CONTRIBUTING.md", *(f"docs/{page}" for page in PAGES), *(f"configs/{name}.py" for name in CONFIGS)]
+    pages = [
+        "README.md",
+        "CONTRIBUTING.md",
+        *(f"docs/{page}" for page in PAGES),
+        *(f"configs/{name}.py" for name in CONFIGS),
+    ]
     for page in pages:
         text = (ROOT / page).read_text()
         text = text.split('"""')[1] if page.endswith(".py") else text
         for line in re.sub(r"\\+\n\s+", "", text).splitlines():
-            found = re.match(rf"    (?! )[^#]*?\b(vargen (?:{names})\b{WORD}*(?:\"{WORD}*\")?{WORD}*)", line)
+            found = re.match(
+                rf"    (?! )(?!>>>)[^#]*?\b(vargen (?:{names})\b{WORD}*(?:\"{WORD}*\")?{WORD}*)", line
+            )
             if found:
                 yield page, found[1]
 

@@ -21,6 +21,7 @@ from vargen.heads import HEADS
 from vargen.mixers import MIXERS
 from vargen.orders import ORDERS
 from vargen.samplers import Sampling, decode, policies
+from vargen.tokenizers import assembly
 from vargen.tokenizers.autoencoder import latent_grid
 
 PAGE = (pathlib.Path(__file__).parents[1] / "docs/extending.md").read_text()
@@ -43,7 +44,7 @@ def shown(name):
 
 def signs(image_size, image_channels, dtype, encoder=tokenizers.CONV, channels=4):
     """The part "signs"."""
-    codec = tokenizers._codec(encoder, image_size, image_channels, channels, 1, dtype)
+    codec = assembly.codec(encoder, image_size, image_channels, channels, 1, dtype)
     return shown("Signs")(codec, image_size, image_channels, latent_grid(codec), 2**channels, channels)
 
 

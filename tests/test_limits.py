@@ -14,7 +14,8 @@ from vargen.heads import HEADS
 from vargen.limits import Above, AtLeast, Between, OneOf
 from vargen.mixers import MIXERS
 from vargen.orders import ORDERS
-from vargen.tokenizers import ENCODERS, TOKENIZERS
+from vargen.tokenizers import TOKENIZERS
+from vargen.tokenizers.assembly import ENCODERS
 
 COUNT, SHARE = AtLeast(1), Between(0, 1, below=True)
 

@@ -15,7 +15,8 @@ from vargen.feeds import FEEDS
 from vargen.heads import HEADS
 from vargen.mixers import MIXERS
 from vargen.orders import ORDERS
-from vargen.tokenizers import ENCODERS, TOKENIZERS
+from vargen.tokenizers import TOKENIZERS
+from vargen.tokenizers.assembly import ENCODERS
 
 PARTS: dict[str, Mapping[str, Callable]] = {
     "tokenizer": TOKENIZERS,

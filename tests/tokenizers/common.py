@@ -17,12 +17,19 @@ PARTS = dict(
     multiscale_vq=part(
         "multiscale_vq", vocab=32, channels=4, levels=(1, 2, 4), revive_every=5, encoder=PATCH
     ),
+    vq_ema=part("vq_ema", vocab=32, channels=4, encoder=PATCH),
     rq=part("rq", vocab=32, channels=4, depth=2, encoder=PATCH),
+    fsq=part("fsq", levels=(4, 3, 3), encoder=PATCH),
+    lfq=part("lfq", channels=6, groups=2, entropy_bits=3, encoder=PATCH),
+    bsq=part("bsq", channels=5, entropy_bits=5, encoder=PATCH),
+    product_vq=part("product_vq", vocab=16, channels=4, groups=2, revive_every=5, encoder=PATCH),
+    qlae=part("qlae", vocab=6, channels=3, encoder=PATCH),
     pyramid_vq=part(
         "pyramid_vq", vocab=32, channels=4, levels=(1, 2, 4), revive_every=5, encoder=PATCH, level_weight=0.0
     ),
     pyramid_kl=part("pyramid_kl", channels=4, levels=(1, 2, 4), measure=True, encoder=PATCH),
     kl=part("kl", channels=4, measure=True, encoder=PATCH),
+    binned_kl=part("binned_kl", vocab=8, channels=3, measure=True, spread=1.0, encoder=PATCH),
     jpeg=part("jpeg", quality=5, length=100, merges=2),
 )
 
@@ -40,7 +47,7 @@ def golden(name: str) -> tuple[dict, dict, dict]:
     arrays = np.load(FOLDER / f"{name}.npz")
     weights = {k.removeprefix("sd/"): arrays[k] for k in arrays.files if k.startswith("sd/")}
     rest = {k: nhwc(arrays[k]) for k in arrays.files if not k.startswith("sd/") and k != "meta"}
-    return rest, weights, json.loads(str(arrays["meta"]))
+    return rest, weights, json.loads(str(arrays["meta"])) if "meta" in arrays.files else {}
 
 
 def nhwc(x: np.ndarray) -> np.ndarray:

@@ -82,7 +82,7 @@ def run(t, steps, rate=3e-3, codebook_scale=1.0):
     """Parameters after a training on digits (jittable), the metrics of every step, and the codes of the images."""
     images, optimizer = jnp.asarray(digits()), optax.adam(rate)
     params, stats = t.init(jax.random.key(0)), t.init_stats()
-    if t.vocab:
+    if "codebook" in params["quantizer"]:
         params["quantizer"]["codebook"] *= codebook_scale
 
     def step(carry, i):
@@ -108,7 +108,10 @@ def train(name, codebook_scale=1.0, **options):
 # The others' training is of the same quantisers and parts.
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * name.startswith(("pyramid", "rq"))) for name in TRAINED],
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * name.startswith(("pyramid", "rq", "lfq", "fsq")))
+        for name in TRAINED
+    ],
 )
 def test_learns_digits(name):
     images = digits()

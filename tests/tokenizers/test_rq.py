@@ -161,3 +161,30 @@ def test_attention_at_chosen_levels():
     assert levels() == [[2], [2, 2]]
     with pytest.raises(UserError, match="expected attention at levels from 0 to 2, found 3"):
         levels(encoder_attention=(0, 3))
+
+
+def test_a_table_that_follows_its_vectors():
+    """The VQ-VAE's: one code a slot, the nearest; the step of its table is RQ's."""
+    t = tiny("vq_ema")
+    images = jax.random.uniform(jax.random.key(1), (4, 16, 16, 1))
+
+    @jax.jit
+    def run(key):
+        params = t.init(key)
+        quantizer, codes = params["quantizer"], t.encode(params, images)
+        straight, _, stats, _ = t.bottleneck(params, t.init_stats(), images, key)
+        half = t.latents(quantizer, codes, jnp.arange(16)[None] < 8)
+        found = codes, t.latents(quantizer, codes), half, straight
+        return t.vectors_of(params, images), *found, quantizer, stats["quantizer"]
+
+    vectors, codes, latents, half, straight, before, after = run(jax.random.key(0))
+    table = np.float64(before["codebook"][0])
+    expected = np.sum(np.square(np.float64(vectors)[..., None, :] - table), -1).argmin(-1)
+    assert t.slot.shape == () and codes.shape == (4, 16)
+    np.testing.assert_array_equal(codes, expected)
+    np.testing.assert_allclose(latents.reshape(4, 16, -1), table[expected], atol=1e-6)
+    np.testing.assert_allclose(straight, latents, atol=1e-6)
+    assert np.all(half[:, 2:] == 0)
+    np.testing.assert_allclose(half[:, :2], latents[:, :2])
+    size = t.decay * before["size"][0] + (1 - t.decay) * np.bincount(expected.reshape(-1), minlength=32)
+    np.testing.assert_allclose(after["size"][0], np.where(size < 1, 1.0, size), rtol=1e-5)

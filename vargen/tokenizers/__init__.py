@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import types
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -14,16 +12,14 @@ from vargen import parts
 from vargen.errors import UserError
 from vargen.limits import SHARE, SIZE, Above, AtLeast, Between, OneOf, divisors
 from vargen.slots import Grid
-from vargen.tokenizers import conv, jpeg, patch, pooled
+from vargen.tokenizers import assembly, binned, implicit, jpeg, product
+from vargen.tokenizers.assembly import CONV
 from vargen.tokenizers.autoencoder import latent_grid
 from vargen.tokenizers.kl import KL
 from vargen.tokenizers.multiscale import MultiScaleVQ
 from vargen.tokenizers.pyramid import PyramidKL, PyramidVQ
-from vargen.tokenizers.rq import RQ
+from vargen.tokenizers.rq import RQ, FollowedVQ
 from vargen.tokenizers.vq import VQ
-
-ENCODERS = dict(conv=conv.build, patch=patch.build, pooled=pooled.build)
-CONV = types.MappingProxyType(dict(name="conv"))  # the encoder where a config names none
 
 
 def build(
@@ -61,8 +57,8 @@ def build_vq(
     revive_threshold: Annotated[float, SHARE] = 0.03,
 ) -> VQ:
     """The part "vq": one code per latent; options as `VQ`'s attributes (the defaults are LlamaGen's)."""
-    codec = _codec(encoder, image_size, image_channels, channels, 1, dtype)
-    return _made(VQ, locals(), grid=latent_grid(codec))
+    codec = assembly.codec(encoder, image_size, image_channels, channels, 1, dtype)
+    return assembly.made(VQ, locals(), grid=latent_grid(codec))
 
 
 def build_multiscale_vq(
@@ -95,8 +91,10 @@ def build_multiscale_vq(
     Raises:
       UserError: the last level is not the encoder's grid, or a level is larger than it.
     """
-    codec = _codec(encoder, image_size, image_channels, channels, 1, dtype)
-    return _made(MultiScaleVQ, locals(), grid=_levels(levels, codec.grid, encoder, image_size))
+    codec = assembly.codec(encoder, image_size, image_channels, channels, 1, dtype)
+    return assembly.made(
+        MultiScaleVQ, locals(), grid=assembly.levels(levels, codec.grid, encoder, image_size)
+    )
 
 
 def build_pyramid_vq(
@@ -129,55 +127,13 @@ def build_pyramid_vq(
       UserError: the last level is not the encoder's grid, or a level is larger than it; levels are to be decoded by
         what decodes one size alone.
     """
-    codec = _codec(encoder, image_size, image_channels, channels, 1, dtype)
+    codec = assembly.codec(encoder, image_size, image_channels, channels, 1, dtype)
     if level_weight and not codec.any_size and len(levels) > 1:
         raise UserError(
             "config field tokenizer.level_weight: needs an encoder that takes images of any size, such as conv, found "
             f"{encoder.get('name')} and {level_weight:g}"
         )
-    return _made(PyramidVQ, locals(), grid=_levels(levels, codec.grid, encoder, image_size))
-
-
-def _levels(
-    levels: tuple, last: tuple[int, int], encoder: Mapping[str, Any], image_size: tuple[int, int]
-) -> Grid:
-    """The grid of sides or pairs that a config names, which must end with the encoder's."""
-    pairs = tuple((x, x) if isinstance(x, int) else tuple(x) for x in levels)
-    grid = "x".join(map(str, last))
-    if not pairs or pairs[-1] != last:
-        found = "x".join(map(str, pairs[-1])) if pairs else "none"
-        raise UserError(
-            f"config field tokenizer.levels: expected the last to be the latent grid {grid}, found {found}; for "
-            f"instance {_levels_for(last)}{_patch_for(encoder, pairs, image_size)}"
-        )
-    for height, width in pairs:
-        if not (1 <= height <= last[0] and 1 <= width <= last[1]):
-            raise UserError(
-                f"config field tokenizer.levels: expected levels from 1x1 to {grid}, found {height}x{width}"
-            )
-    return Grid(pairs)
-
-
-def _levels_for(grid: tuple[int, int]) -> str:
-    """Levels that end with a grid, each about a quarter longer than the one before, as VAR's."""
-    side = max(grid)
-    sides = [1]
-    while (longer := max(sides[-1] + 1, round(sides[-1] * 1.26))) < side:
-        sides.append(longer)
-    if grid[0] == grid[1]:
-        return str((*sides[: side > 1 and len(sides)], side)).replace(" ", "")
-    pairs = [tuple(max(1, round(s * x / side)) for x in grid) for s in sides]
-    return str((*pairs, grid)).replace(" ", "")
-
-
-def _patch_for(encoder: Mapping[str, Any], pairs: tuple, image_size: tuple[int, int]) -> str:
-    """' or tokenizer.encoder.patch=8' where a patch would make the grid that the levels end with."""
-    if encoder.get("name") != "patch" or not pairs:
-        return ""
-    sides = [divmod(size, last) if last > 0 else (0, 1) for size, last in zip(image_size, pairs[-1])]
-    if any(rest for _, rest in sides) or sides[0] != sides[1]:
-        return ""
-    return f", or tokenizer.encoder.patch={sides[0][0]}"
+    return assembly.made(PyramidVQ, locals(), grid=assembly.levels(levels, codec.grid, encoder, image_size))
 
 
 def build_kl(
@@ -191,8 +147,8 @@ def build_kl(
     measure: bool = False,
 ) -> KL:
     """The part "kl": continuous latents; options as `KL`'s attributes (the defaults are MAR's)."""
-    codec = _codec(encoder, image_size, image_channels, channels, 2, dtype)
-    return _made(KL, locals(), grid=latent_grid(codec), vocab=0)
+    codec = assembly.codec(encoder, image_size, image_channels, channels, 2, dtype)
+    return assembly.made(KL, locals(), grid=latent_grid(codec), vocab=0)
 
 
 def build_rq(
@@ -218,7 +174,7 @@ def build_rq(
     Raises:
       UserError: the latents' grid does not divide into cells.
     """
-    codec = _codec(encoder, image_size, image_channels, channels, 1, dtype)
+    codec = assembly.codec(encoder, image_size, image_channels, channels, 1, dtype)
     if any(side % part for side, part in zip(codec.grid, cell, strict=True)):
         grid, found = ("x".join(map(str, x)) for x in (codec.grid, cell))
         raise UserError(
@@ -226,7 +182,24 @@ def build_rq(
             f"{divisors(math.gcd(*codec.grid), max(cell))}"
         )
     height, width = (side // part for side, part in zip(codec.grid, cell, strict=True))
-    return _made(RQ, locals(), grid=Grid(((height, width),)), channels=channels * cell[0] * cell[1])
+    return assembly.made(RQ, locals(), grid=Grid(((height, width),)), channels=channels * cell[0] * cell[1])
+
+
+def build_vq_ema(
+    image_size: tuple[int, int],
+    image_channels: int,
+    dtype: Any,
+    encoder: Mapping[str, Any] = CONV,
+    vocab: Annotated[int, Between(2, 2**24)] = 512,
+    channels: Annotated[int, SIZE] = 64,
+    beta: Annotated[float, AtLeast(0)] = 0.25,
+    decay: Annotated[float, Between(0, 1, below=True)] = 0.99,
+    restart: bool = True,
+) -> FollowedVQ:
+    """The part "vq_ema": a table that follows its vectors; options as `RQ`'s attributes (the defaults are VQ-VAE's)."""
+    codec = assembly.codec(encoder, image_size, image_channels, channels, 1, dtype)
+    own = dict(depth=1, shared=True, cell=(1, 1), temperature=0.0)
+    return assembly.made(FollowedVQ, locals(), grid=latent_grid(codec), **own)
 
 
 def build_pyramid_kl(
@@ -253,13 +226,15 @@ def build_pyramid_kl(
       UserError: the last level is not the encoder's grid, or a level is larger than it; levels are to be pictures for
         an encoder of one size alone.
     """
-    codec = _codec(encoder, image_size, image_channels, channels, 2, dtype)
+    codec = assembly.codec(encoder, image_size, image_channels, channels, 2, dtype)
     if of == "pictures" and not codec.any_size:
         raise UserError(
             "config field tokenizer.of: pictures need an encoder that takes images of any size, such as conv, found "
             f"{encoder.get('name')}"
         )
-    return _made(PyramidKL, locals(), grid=_levels(levels, codec.grid, encoder, image_size), vocab=0)
+    return assembly.made(
+        PyramidKL, locals(), grid=assembly.levels(levels, codec.grid, encoder, image_size), vocab=0
+    )
 
 
 TOKENIZERS = dict(
@@ -267,26 +242,14 @@ TOKENIZERS = dict(
     multiscale_vq=build_multiscale_vq,
     pyramid_vq=build_pyramid_vq,
     kl=build_kl,
+    binned_kl=binned.build_binned_kl,
     pyramid_kl=build_pyramid_kl,
     rq=build_rq,
+    vq_ema=build_vq_ema,
+    fsq=implicit.build_fsq,
+    lfq=implicit.build_lfq,
+    bsq=implicit.build_bsq,
+    product_vq=product.build_product_vq,
+    qlae=product.build_qlae,
     jpeg=jpeg.build,
 )
-
-
-def _codec(encoder, image_size, image_channels, channels, moments, dtype):
-    return parts.build(
-        ENCODERS,
-        encoder,
-        "tokenizer.encoder",
-        image_size=image_size,
-        image_channels=image_channels,
-        latent_channels=channels,
-        moments=moments,
-        dtype=dtype,
-    )
-
-
-def _made(kind: type, options: Mapping[str, Any], **own: Any) -> Any:
-    """A tokenizer of the options of its part that are its attributes too, and of its own."""
-    named = {field.name for field in dataclasses.fields(kind)}
-    return kind(**{name: x for name, x in options.items() if name in named} | own)

@@ -182,3 +182,27 @@ class RQ(Autoencoder):
     ) -> tuple[dict, dict]:
         """The tables become what the step made of them."""
         return dict(params, quantizer=stats["quantizer"]), stats
+
+
+@dataclasses.dataclass(frozen=True)
+class FollowedVQ(RQ):
+    """One code a slot, whose table follows the vectors: the VQ-VAE of arXiv 1711.00937's appendix A.1."""
+
+    @property
+    def slot(self) -> Slot:
+        """A code."""
+        return Slot((), self.vocab)
+
+    def encode(self, params: dict, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """[B, H, W, C_image] -> codes int32 [B, N]. The key is not used."""
+        return super().encode(params, images)[..., 0]
+
+    def vectors(self, qparams: dict, content: jax.Array) -> jax.Array:
+        """Codes int32 [...] -> float32 [..., C]."""
+        return super().vectors(qparams, content[..., None])[..., 0, :]
+
+    def latents(self, qparams: dict, content: jax.Array, known: jax.Array | None = None) -> jax.Array:
+        """Codes int32 [B, N] -> float32 [B, h, w, C], zero where not known."""
+        vectors = self.vectors(qparams, content)
+        vectors = vectors if known is None else vectors * known[..., None]
+        return vectors.reshape(-1, *self.codec.grid, self.channels)

@@ -1,0 +1,42 @@
+"""One generator, any tokenizer of a grid of codes: LlamaGen's on the digits, 16x16. Default: FSQ, arXiv 2309.15505.
+
+    vargen quickstart --config configs/tokenizers.py:bsq --workdir runs/bsq
+
+The rows of `TOKENIZERS` are what can follow the colon: VQ by gradients and by moving averages (arXiv 1711.00937), LFQ
+(2310.05737), BSQ (2406.07548), products of tables (ImageFolder's, 2410.01756, and QLAE's, 2305.18378) and of bins
+(TokenBridge, 2503.16430). Where a slot has several codes RQ-Transformer's head draws them one after another.
+"""
+
+from vargen import config as base
+from vargen.config import part
+
+PATCH = part("patch", patch=4, blocks=1)
+TOKENIZERS = dict(
+    vq=base.small_vq(4, 256),
+    vq_ema=part("vq_ema", encoder=PATCH, vocab=256, channels=8),
+    fsq=part("fsq", encoder=PATCH, levels=(8, 6, 5)),
+    lfq=part("lfq", encoder=PATCH, channels=8, entropy_bits=8),
+    bsq=part("bsq", encoder=PATCH, channels=8, entropy_bits=8),
+    bsq_groups=part("bsq", encoder=PATCH, channels=16, groups=2, entropy_bits=8),
+    product=part("product_vq", encoder=PATCH, vocab=64, channels=8, groups=2, revive_every=25),
+    qlae=part("qlae", encoder=PATCH, vocab=12, channels=6, beta=0.1, codebook_weight=0.1),
+    bins=part("binned_kl", encoder=PATCH, vocab=16, channels=8, measure=True, spread=1.0),
+)
+SEVERAL = ("bsq_groups", "product", "qlae", "bins")
+
+
+def get_config(tokenizer="fsq"):
+    c = base.config()
+    c.name = f"LlamaGen over {tokenizer}"
+    c.tokenizer = TOKENIZERS[tokenizer]
+    c.order = part("raster")
+    c.feed = part("shift", dropout=0.1, target_positions=True)
+    c.mixer = part("attention", heads=4, dropout=0.1)
+    c.head = part("depth", layers=2) if tokenizer in SEVERAL else part("categorical", bias=False)
+    c.model = dict(
+        layers=4, width=128, mlp="swiglu", mlp_width=384, norm="rms", eps=1e-5, bias=False, dropout=0.1
+    )
+    c.sampling.update(dict(guidance=1.5))
+    c.tokenizer_training.update(dict(steps=2400, batch_size=64, learning_rate=6e-3, warmup_steps=50))
+    c.training.update(dict(steps=2000, batch_size=64, learning_rate=2e-3, augmented_copies=8))
+    return c
