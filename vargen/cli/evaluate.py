@@ -29,6 +29,10 @@ weights are your copy of pt_inception-2015-12-05-6726825d.pth (which needs varge
 classify_image_graph_def.pb. --samples may name an .npz (arr_0) or a folder: no model is needed then.
 Without --inception both files hold `features` [M, F] of another network: Fréchet distance (FD-DINOv2 of
 DINOv2's), precision, recall, KID and CMMD (of CLIP's).
+
+With --tokenizer-only no generator is needed: errors of reconstructions, codes in use, bits per pixel, a
+linear probe, seconds and parameters of both ends, with --lpips LPIPS and with --inception rFID; writes
+tokenizer.json and reconstructions.png.
 """
 EXAMPLES = """\
   vargen evaluate --workdir runs/quickstart
@@ -37,6 +41,7 @@ EXAMPLES = """\
       --inception pt_inception-2015-12-05-6726825d.pth
   vargen evaluate --samples samples.npz --reference VIRTUAL_imagenet256_labeled.npz \\
       --inception classify_image_graph_def.pb --out runs/fid
+  vargen evaluate --workdir runs/mine --tokenizer-only --lpips vgg_lpips.safetensors
 """
 
 FEWEST = 4  # held-out images
@@ -63,6 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="weights of FID's Inception-v3: PyTorch's .pth or TensorFlow's .pb",
     )
+    parser.add_argument(
+        "--tokenizer-only",
+        action="store_true",
+        help="what the tokenizer keeps of held-out images, and its costs",
+    )
+    parser.add_argument("--lpips", metavar="FILE", help="with --tokenizer-only: LPIPS's network, for LPIPS")
     parser.add_argument("--out", metavar="DIR", help="where to write (WORKDIR)")
     parser.add_argument(
         "--pictures",
@@ -84,6 +95,8 @@ def _samples(text: str) -> int | str:
 def _check_flags(args: argparse.Namespace) -> None:
     """Raises UserError for flags that don't belong together."""
     given = isinstance(args.samples, str)
+    if args.lpips is not None:
+        raise UserError("--lpips: expected --tokenizer-only beside it, found none")
     if args.workdir is None and not given:
         raise UserError("--workdir: expected a run, or --samples with an .npz or a folder, found neither")
     if args.workdir is not None and given:
@@ -97,9 +110,12 @@ def _check_flags(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measures, prints and writes."""
     from vargen import data, report
-    from vargen.cli import evaluate_reference, evaluate_words
+    from vargen.cli import evaluate_reference, evaluate_tokenizer, evaluate_words
     from vargen.tokenizers import usage
 
+    if args.tokenizer_only:
+        evaluate_tokenizer.run(args)
+        return
     _check_flags(args)
     if isinstance(args.samples, str):
         evaluate_reference.run(args)

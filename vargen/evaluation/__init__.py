@@ -2,6 +2,6 @@
 
 from vargen.evaluation.caveats import caveats
 from vargen.evaluation.classifier import Classifier, fit
-from vargen.evaluation.evaluate import Measured, evaluate, measure
+from vargen.evaluation.evaluate import Measured, evaluate, measure, reconstruct
 
-__all__ = ["Classifier", "Measured", "caveats", "evaluate", "fit", "measure"]
+__all__ = ["Classifier", "Measured", "caveats", "evaluate", "fit", "measure", "reconstruct"]

@@ -114,7 +114,7 @@ def measure(
     for name, count in (("held-out images", len(images)), ("samples", samples)):
         if count <= NEIGHBOURS:
             raise UserError(f"evaluation: expected more than {NEIGHBOURS} {name}, found {count}")
-    found, reconstructions = _tokenizer(model, images, labels, batch_size, keep, key, progress)
+    found, reconstructions = reconstruct(model, images, labels, batch_size, keep, key, progress)
     measured = Measured(found, pipeline.to_float(images[:keep]), reconstructions)
     several = len(source_train.classes) > 1
     if classifier is not None:
@@ -177,7 +177,7 @@ def _compare(real: np.ndarray, features: np.ndarray, prefix: str) -> dict[str, f
     }
 
 
-def _tokenizer(
+def reconstruct(
     model: Any,
     images: np.ndarray,
     labels: np.ndarray,
@@ -185,8 +185,15 @@ def _tokenizer(
     keep: int,
     key: jax.Array,
     progress: Progress,
+    watch: Callable[[np.ndarray, np.ndarray, np.ndarray], object] = lambda *batch: None,
 ) -> tuple[dict[str, float], np.ndarray]:
-    """What reconstructions and codes of uint8 images [M, H, W, C] show, and `keep` of the former."""
+    """What reconstructions and codes of uint8 images [M, H, W, C] show, and `keep` of the former.
+
+    Args:
+      model, batch_size, keep, key, progress: as of `measure`.
+      images, labels: held out.
+      watch: called with each batch of images, reconstructions (float32 [b, H, W, C] in [-1, 1]) and contents.
+    """
     measured: dict[str, list[np.ndarray]] = dict(psnr_db=[], ssim=[], mse=[])
     codes, nats, kept = [], [], []
     coded = model.generator is not None and model.tokenizer.slot.kind == "codes"
@@ -199,6 +206,7 @@ def _tokenizer(
         reconstruction = np.asarray(model.decode(content))[:count]
         for name, metric in (("psnr_db", metrics.psnr), ("ssim", metrics.ssim), ("mse", metrics.mse)):
             measured[name].append(metric(real, reconstruction))
+        watch(real, reconstruction, np.asarray(content)[:count])
         kept.append(reconstruction[: max(0, keep - i * batch_size)])
         if model.tokenizer.slot.kind == "codes":
             codes.append(np.asarray(content)[:count])

@@ -10,6 +10,8 @@ import numpy as np
 DATA_RANGE = 2.0
 # A perfect reconstruction has an infinite PSNR; mean squared errors below this count as this: 106 dB.
 SMALLEST_MSE = 1e-10
+# Powers of MS-SSIM's scales, fine to coarse.
+SCALES = np.array([0.0448, 0.2856, 0.3001, 0.2363, 0.1333])
 
 
 def mse(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -33,7 +35,36 @@ def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     what `structural_similarity` of scikit-image gives with `gaussian_weights` and no `use_sample_covariance`.
     Images under 11 pixels get the largest odd window that fits.
     """
+    luminance, structure = _similarity(*_images(a, b))
+    return np.mean(luminance * structure, axis=(1, 2, 3))
+
+
+def ms_ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Structural similarity at several scales (Wang et al. 2003): float64 [B] for images [B, H, W, C] in [-1, 1].
+
+    Contrast and structure at each of five scales, each half the size of the one before by means of 2x2 pixels, and
+    luminance at the last, to the powers of the paper's table. Smaller images than 176 pixels have as many scales as 11
+    pixels leave, at least one, with powers that add up to 1 again. Negative structure counts as none.
+    """
     a, b = _images(a, b)
+    scales = int(np.clip(np.log2(min(a.shape[1:3]) / 11) + 1, 1, len(SCALES)))
+    powers, result = SCALES[:scales] / SCALES[:scales].sum(), np.ones((len(a), a.shape[3]))
+    for i, power in enumerate(powers):
+        luminance, structure = _similarity(a, b)
+        last = luminance * structure if i == scales - 1 else structure
+        result = result * np.maximum(np.mean(last, axis=(1, 2)), 0.0) ** power
+        a, b = (_halved(x) for x in (a, b))
+    return np.mean(result, axis=1)
+
+
+def _halved(images: np.ndarray) -> np.ndarray:
+    height, width = (side // 2 for side in images.shape[1:3])
+    blocks = images[:, : 2 * height, : 2 * width].reshape(len(images), height, 2, width, 2, -1)
+    return blocks.mean(axis=(2, 4))
+
+
+def _similarity(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Luminance, and contrast with structure, of every window: float64 [B, h, w, C]."""
     side = min(11, *a.shape[1:3])
     window = _gaussian(side - (side + 1) % 2, 1.5)
     c1, c2 = (0.01 * DATA_RANGE) ** 2, (0.03 * DATA_RANGE) ** 2
@@ -42,8 +73,7 @@ def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     var_b = _blur(b * b, window) - mean_b**2
     covariance = _blur(a * b, window) - mean_a * mean_b
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    structure = (2 * covariance + c2) / (var_a + var_b + c2)
-    return np.mean(luminance * structure, axis=(1, 2, 3))
+    return luminance, (2 * covariance + c2) / (var_a + var_b + c2)
 
 
 def _images(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,200 @@
+"""`vargen evaluate --tokenizer-only`: what a tokenizer keeps of held-out images, and what it costs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from vargen.cli import common, sample_files
+from vargen.errors import UserError
+
+if TYPE_CHECKING:
+    from vargen.model import Model
+
+RUNS = 3  # of which the median is told
+LIMIT = 10_000  # images of each split
+FILES = ("tokenizer.json", "reconstructions.png")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures, prints and writes."""
+    from vargen import data, paths, report
+    from vargen.cli import evaluate, reconstruct
+
+    if args.reference is not None or args.samples is not None:
+        raise UserError("--tokenizer-only: expected neither --samples nor --reference, found one")
+    if args.workdir is None:
+        raise UserError("--workdir: expected a run, found none")
+    out = common.out_directory(args)
+    model = common.load_model(args)
+    common.check_size(model)
+    sources = data.Sources(model.config.data)
+    evaluate.check_held_out(sources["test"])
+    found, originals, decoded = measure(model, sources, args.lpips, args.inception)
+    for key, metric in report.METRICS.items():
+        if key in found:
+            print(f"{metric.label:30} {metric.show(found[key])}")
+    for name, use, perplexity in report.levels(found):
+        print(f"{name:30} {use}, perplexity {perplexity}")
+    out.mkdir(parents=True, exist_ok=True)
+    paths.write_text(out / FILES[0], json.dumps(found, indent=2, sort_keys=True) + "\n")
+    made_by = sample_files.common_settings(model, args.workdir, reconstructed=len(originals))
+    report.pictures.save(
+        reconstruct.beside(originals, report.pictures.to_uint8(decoded)), out / FILES[1], made_by
+    )
+    print(f"see {out / FILES[1]}")
+
+
+def measure(
+    model: Model, sources: Any, lpips: str | None, inception: str | None
+) -> tuple[dict[str, float], Any, Any]:
+    """A tokenizer's numbers on held-out images, and some of these before and after.
+
+    Args:
+      model: with or without a generator.
+      sources: of data.
+      lpips: the file of LPIPS's network; None leaves it out.
+      inception: the file of Inception's weights, for rFID; None leaves it out.
+
+    Returns:
+      The numbers by the names of `report.METRICS`, images uint8 [M, H, W, C], reconstructions in [-1, 1].
+
+    Raises:
+      UserError: a file that can't be read, or fewer held-out images than rFID's statistics need.
+    """
+    import numpy as np
+
+    from vargen import data, evaluation, progress
+    from vargen.evaluation import metrics, probe
+
+    settings, tokenizer = model.config.evaluation, model.tokenizer
+    images, labels = data.arrays(sources["test"], LIMIT)
+    watching = [_Similar(metrics.ms_ssim)]
+    if lpips is not None:
+        watching.append(_perceptual(lpips))
+    if inception is not None:
+        watching.append(_Reconstructed(inception, len(images)))
+    contents: list[Any] = []
+
+    def watch(real: Any, reconstruction: Any, content: Any) -> None:
+        contents.append(content)
+        for one in watching:
+            one.add(real, reconstruction)
+
+    size = min(settings.batch_size, len(images))
+    plain = _without_generator(model)
+    found, decoded = evaluation.reconstruct(plain, images, labels, size, 32, None, progress.each, watch)
+    for one in watching:
+        found |= one.metrics()
+    if tokenizer.slot.kind == "codes" and tokenizer.slot.stop is None:
+        codes = contents[0][0].size
+        found["bits_per_pixel"] = codes * math.log2(tokenizer.vocab) / math.prod(tokenizer.image_size)
+    if tokenizer.trained:
+        for end in ("encoder", "decoder"):
+            found[f"{end}_parameters"] = _count(model.tokenizer_params[end])
+        classes = len(sources["train"].classes)
+        if classes > 1:
+            more, more_labels = data.arrays(sources["train"], LIMIT)
+            train = _latents(model, more, more_labels, size)
+            found["linear_probe"] = probe.accuracy(train, _latents(model, images, labels, size), classes)
+    real = data.to_float(images[:size])
+    content = model.encode(real)
+    found["encode_seconds"] = _seconds(lambda: np.asarray(model.encode(real))) / size
+    found["decode_seconds"] = _seconds(lambda: np.asarray(model.decode(content))) / size
+    return found, images[:32], decoded
+
+
+class _Similar:
+    """The mean of a measure of pairs of images."""
+
+    def __init__(self, measure: Any, name: str = "ms_ssim") -> None:
+        self._measure, self._name, self._values = measure, name, []
+
+    def add(self, real: Any, reconstruction: Any) -> None:
+        self._values.append(self._measure(real, reconstruction))
+
+    def metrics(self) -> dict[str, float]:
+        import numpy as np
+
+        return {self._name: float(np.mean(np.concatenate(self._values)))}
+
+
+def _perceptual(file: str) -> _Similar:
+    import jax
+    import numpy as np
+
+    from vargen.tokenizers.perceptual import load_perceptual
+
+    function, params = load_perceptual(file)
+    jitted = jax.jit(function)
+    return _Similar(lambda a, b: np.asarray(jitted(params, a, b)), "lpips")
+
+
+class _Reconstructed:
+    """rFID: reconstructions against the images that they are of."""
+
+    def __init__(self, weights: str, count: int) -> None:
+        from vargen.evaluation import fid
+        from vargen.interop import inception
+
+        self._encoder = inception.read(weights)
+        fid.check_count("held-out images", count, max(self._encoder.sizes))
+        self._sets = fid.Gathered(), fid.Gathered()
+
+    def add(self, real: Any, reconstruction: Any) -> None:
+        from vargen.report import pictures
+
+        for gathered, images in zip(self._sets, (real, reconstruction), strict=True):
+            gathered.add(self._encoder(pictures.to_uint8(images)))
+
+    def metrics(self) -> dict[str, float]:
+        from vargen.evaluation import fid
+
+        return dict(rfid=fid.compare(self._sets[0].reference(), self._sets[1])["fid"])
+
+
+def _without_generator(model: Model) -> Model:
+    """The same without its generator, whose likelihood isn't asked for."""
+    from vargen.model import Model
+
+    return Model(model.config, model.tokenizer_params)
+
+
+def _latents(model: Model, images: Any, labels: Any, size: int):
+    """Batches of latents float32 [b, h, w, C], as they are decoded, and labels."""
+    import jax
+    import numpy as np
+
+    from vargen import data
+    from vargen.data import pipeline
+
+    t = model.tokenizer
+
+    @jax.jit
+    def run(params, images):
+        return t.latents(params["quantizer"], t.encode(params, images))
+
+    for start in range(0, len(images), size):
+        batch = data.to_float(images[start : start + size])
+        latents = run(model.tokenizer_params, pipeline.padded(batch, size))
+        yield np.asarray(latents)[: len(batch)], labels[start : start + size]
+
+
+def _count(params: Any) -> int:
+    import jax
+
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+def _seconds(call: Any) -> float:
+    """The median of some calls, after one."""
+    call()
+    times = []
+    for _ in range(RUNS):
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    return sorted(times)[RUNS // 2]
