@@ -227,6 +227,20 @@ def test_sampling():
             agree(row, [int(batch), *seconds, found["ours_to_floor"], ours["first"], *memory])
 
 
+def test_ranking():
+    """Every row, and all that were compared."""
+    found, shown = results("ranking_fashion"), rows("A ranking", 9)
+    lines = [row for same in shown.values() for row in same][1:]  # but the heads
+    assert len(lines) == len(found["systems"])
+    for row in lines:
+        one = found["systems"][re.sub(r"\W", "", row[0]).lower()]
+        m = one["metrics"]
+        distance, rates = m["frechet_distance_classifier"], ("label_accuracy", "precision", "recall")
+        counts = [one["updates"], m["sampling_passes"]["mean"], m["images_per_second"]["mean"]]
+        values = [*distance.values(), *percent(*(m[k]["mean"] for k in rates)), *counts]
+        agree(row[1:], values)
+
+
 def test_attention():
     names = {
         "VAR 256: 680 slots, 10 steps": "var_256",
@@ -274,6 +288,11 @@ def sentences():
         [pictures["psnr_db"], *use],
     )
     yield "gets N % of held-out real digits", percent(DIGITS["var"]["real_label_accuracy"])
+    fashion = results("ranking_fashion")["real"]
+    yield (
+        r"classifier that gets N % of held-out pictures right \(training pictures in the samples' place: N\)",
+        [*percent(fashion["real_label_accuracy"]), fashion["real_frechet_distance_classifier"]],
+    )
     yield "in place of samples: N\\)", [DIGITS["var"]["real_frechet_distance_classifier"]]
     for shown in ("1,4", "1,2,3,4x6", "1,2,3,6x4", "1,2,3,4,6"):
         yield rf"N % [^%]*?\(`(?:--levels )?{shown}`\)", percent(levels[shown])

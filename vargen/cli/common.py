@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     import numpy as np
     from ml_collections import ConfigDict
 
-    from vargen.data import Sources
+    from vargen.data import Source, Sources
     from vargen.model import Model
     from vargen.paths import Path, PathLike
+
+FEWEST = 4  # held-out images
 
 
 def read_config(args: argparse.Namespace) -> ConfigDict:
@@ -296,3 +298,12 @@ def check_classes(workdir: PathLike, classes: list[str]) -> None:
     trained = any(resume.trained_config(paths.path(workdir) / stage) for stage in resume.STAGES)
     if trained and (theirs := class_names.stored(workdir)) is not None:
         class_names.check(theirs, classes, f"workdir {workdir}")
+
+
+def check_held_out(test: Source) -> None:
+    """Raises UserError where too few images are held out to measure anything with."""
+    if len(test) < FEWEST:
+        raise UserError(
+            f"{test.name}: expected at least {FEWEST} held-out images to measure with, found {len(test)}; more "
+            "pictures or a larger --config.data.test_fraction make more"
+        )

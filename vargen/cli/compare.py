@@ -151,7 +151,7 @@ def look(systems: Sequence[compared.System]) -> Sources:
     Raises:
       UserError: no such data, too little of it held out, or a system that isn't conditioned by its labels.
     """
-    from vargen.cli import evaluate, preflight, train
+    from vargen.cli import common, preflight, train
     from vargen.config import override
 
     for system in systems:
@@ -162,7 +162,7 @@ def look(systems: Sequence[compared.System]) -> Sources:
         if (found := system.config.conditioning.name) != "label":
             raise UserError(f"compare: expected systems conditioned by label, found {found} in {system.text}")
     filled, sources = train.look_at_data(systems[0].config)
-    evaluate.check_held_out(sources["test"])
+    common.check_held_out(sources["test"])
     for system in systems:
         system.config = override(system.config, [("data.num_classes", filled.data.num_classes)])
     return sources

@@ -11,7 +11,7 @@ from vargen.errors import UserError
 
 if TYPE_CHECKING:
     from vargen.cli.evaluate_reference import Judge
-    from vargen.data import Source, Sources
+    from vargen.data import Sources
     from vargen.model import Model
     from vargen.paths import Path, PathLike
 
@@ -44,7 +44,6 @@ EXAMPLES = """\
   vargen evaluate --workdir runs/mine --tokenizer-only --lpips vgg_lpips.safetensors
 """
 
-FEWEST = 4  # held-out images
 LARGEST = 64  # pixels: a small classifier says little about larger images
 
 
@@ -155,15 +154,6 @@ def run(args: argparse.Namespace) -> None:
     print(f"see {out / 'report.html'}")
 
 
-def check_held_out(test: Source) -> None:
-    """Raises UserError where too few images are held out to measure anything with."""
-    if len(test) < FEWEST:
-        raise UserError(
-            f"{test.name}: expected at least {FEWEST} held-out images to measure with, found {len(test)}; more "
-            "pictures or a larger --config.data.test_fraction make more"
-        )
-
-
 def evaluate(
     model: Model,
     sources: Sources,
@@ -191,7 +181,7 @@ def evaluate(
 
     c = model.config
     train, test = sources["train"], sources["test"]
-    check_held_out(test)
+    common.check_held_out(test)
     if class_names.stored(workdir) is not None or len(train.classes) != len(model.classes):
         class_names.check(model.classes, train.classes, f"workdir {workdir}")
     classifier = None

@@ -22,7 +22,7 @@ FILES = ("tokenizer.json", "reconstructions.png")
 def run(args: argparse.Namespace) -> None:
     """Measures, prints and writes."""
     from vargen import data, paths, report
-    from vargen.cli import evaluate, reconstruct
+    from vargen.cli import reconstruct
 
     if args.reference is not None or args.samples is not None:
         raise UserError("--tokenizer-only: expected neither --samples nor --reference, found one")
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     model = common.load_model(args)
     common.check_size(model)
     sources = data.Sources(model.config.data)
-    evaluate.check_held_out(sources["test"])
+    common.check_held_out(sources["test"])
     found, originals, decoded = measure(model, sources, args.lpips, args.inception)
     for key, metric in report.METRICS.items():
         if key in found:

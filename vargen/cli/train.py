@@ -125,7 +125,7 @@ def train(
     """
     from vargen import classes as class_names
     from vargen import paths
-    from vargen.cli import evaluate, stages
+    from vargen.cli import stages
     from vargen.config import to_json
     from vargen.training import resume
 
@@ -147,7 +147,7 @@ def train(
         paths.check_directory(workdir)
     config, sources = look_at_data(config)
     if measured:
-        evaluate.check_held_out(sources["test"])
+        common.check_held_out(sources["test"])
     classes = sources["train"].classes
     resume.check(config, workdir)
     common.check_classes(workdir, classes)
