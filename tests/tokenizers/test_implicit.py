@@ -44,7 +44,7 @@ def test_fsq_is_its_authors(shift, name, case, levels):
 @pytest.mark.parametrize("case, sphere, sharpness", [("group_l2", True, 1.0), ("group_raw", False, 2.0)])
 def test_bsq_is_its_authors(case, sphere, sharpness):
     """Their full code's first channel is its highest bit, and their commitment is a sum over channels."""
-    rest, _, meta = golden("bsq_quantizer")
+    rest, _, _ = golden("bsq_quantizer")
     size, beta, zeta, gammas = 12, 0.3, 1.1, (0.7, 0.9)
     t = tiny(
         "bsq" if sphere else "lfq",

@@ -77,10 +77,8 @@ def measure(
         watching.append(_perceptual(lpips))
     if inception is not None:
         watching.append(_Reconstructed(inception, len(images)))
-    contents: list[Any] = []
 
-    def watch(real: Any, reconstruction: Any, content: Any) -> None:
-        contents.append(content)
+    def watch(real: Any, reconstruction: Any) -> None:
         for one in watching:
             one.add(real, reconstruction)
 
@@ -90,7 +88,7 @@ def measure(
     for one in watching:
         found |= one.metrics()
     if tokenizer.slot.kind == "codes" and tokenizer.slot.stop is None:
-        codes = contents[0][0].size
+        codes = tokenizer.grid.size * math.prod(tokenizer.slot.shape)
         found["bits_per_pixel"] = codes * math.log2(tokenizer.vocab) / math.prod(tokenizer.image_size)
     if tokenizer.trained:
         for end in ("encoder", "decoder"):

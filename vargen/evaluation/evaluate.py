@@ -185,14 +185,14 @@ def reconstruct(
     keep: int,
     key: jax.Array,
     progress: Progress,
-    watch: Callable[[np.ndarray, np.ndarray, np.ndarray], object] = lambda *batch: None,
+    watch: Callable[[np.ndarray, np.ndarray], object] = lambda real, reconstruction: None,
 ) -> tuple[dict[str, float], np.ndarray]:
     """What reconstructions and codes of uint8 images [M, H, W, C] show, and `keep` of the former.
 
     Args:
       model, batch_size, keep, key, progress: as of `measure`.
       images, labels: held out.
-      watch: called with each batch of images, reconstructions (float32 [b, H, W, C] in [-1, 1]) and contents.
+      watch: called with each batch of images and of reconstructions, float32 [b, H, W, C] in [-1, 1].
     """
     measured: dict[str, list[np.ndarray]] = dict(psnr_db=[], ssim=[], mse=[])
     codes, nats, kept = [], [], []
@@ -206,7 +206,7 @@ def reconstruct(
         reconstruction = np.asarray(model.decode(content))[:count]
         for name, metric in (("psnr_db", metrics.psnr), ("ssim", metrics.ssim), ("mse", metrics.mse)):
             measured[name].append(metric(real, reconstruction))
-        watch(real, reconstruction, np.asarray(content)[:count])
+        watch(real, reconstruction)
         kept.append(reconstruction[: max(0, keep - i * batch_size)])
         if model.tokenizer.slot.kind == "codes":
             codes.append(np.asarray(content)[:count])

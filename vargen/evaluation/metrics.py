@@ -53,11 +53,13 @@ def ms_ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         luminance, structure = _similarity(a, b)
         last = luminance * structure if i == scales - 1 else structure
         result = result * np.maximum(np.mean(last, axis=(1, 2)), 0.0) ** power
-        a, b = (_halved(x) for x in (a, b))
+        if i < scales - 1:
+            a, b = halved(a), halved(b)
     return np.mean(result, axis=1)
 
 
-def _halved(images: np.ndarray) -> np.ndarray:
+def halved(images: np.ndarray) -> np.ndarray:
+    """[B, H, W, C] -> [B, H // 2, W // 2, C], means of 2x2 pixels."""
     height, width = (side // 2 for side in images.shape[1:3])
     blocks = images[:, : 2 * height, : 2 * width].reshape(len(images), height, 2, width, 2, -1)
     return blocks.mean(axis=(2, 4))

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from vargen.evaluation.metrics import halved
+
 LARGEST = 2048  # numbers of a latent; grids are averaged down to as many
 RIDGE = 1e-2  # of the mean variance
 
@@ -14,8 +16,7 @@ def features(latents: np.ndarray) -> np.ndarray:
     """Latents [B, h, w, C] -> float64 [B, F], the grid averaged over squares while there are more than `LARGEST`."""
     x = np.asarray(latents, np.float64)
     while x[0].size > LARGEST and min(x.shape[1:3]) > 1:
-        h, w = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
-        x = x[:, :h, :w].reshape(len(x), h // 2, 2, w // 2, 2, -1).mean(axis=(2, 4))
+        x = halved(x)
     return x.reshape(len(x), -1)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from vargen import parts
 from vargen.errors import UserError
+from vargen.limits import divisors
 from vargen.slots import Grid
 from vargen.tokenizers import conv, patch, pooled
 
@@ -34,6 +35,20 @@ def made(kind: type, options: Mapping[str, Any], **own: Any) -> Any:
     """A tokenizer of the options of its part that are its attributes too, and of its own."""
     named = {field.name for field in dataclasses.fields(kind)}
     return kind(**{name: x for name, x in options.items() if name in named} | own)
+
+
+def channels_of_a_group(channels: int, groups: int) -> int:
+    """How many of a latent's channels each of its codes has.
+
+    Raises:
+      UserError: they don't divide.
+    """
+    if channels % groups:
+        raise UserError(
+            f"config field tokenizer.groups: expected a divisor of {channels} channels, found {groups}; for instance "
+            f"{divisors(channels, groups)}"
+        )
+    return channels // groups
 
 
 def levels(

@@ -204,6 +204,12 @@ def check_images(tokenizer: Autoencoder, images: jax.Array) -> None:
         raise UserError(f"images: expected [B, {', '.join(map(str, expected))}], found {list(images.shape)}")
 
 
+def apart(parts: jax.Array) -> jax.Array:
+    """Of each of G codes its own c channels: float32 [..., G, c] -> [..., G, G c], zero in the others' channels."""
+    own = np.eye(parts.shape[-2], dtype=np.float32)[:, :, None]
+    return (parts[..., None, :] * own).reshape(*parts.shape[:-1], -1)
+
+
 def flat(x: jax.Array) -> jax.Array:
     """[B, h, w, C] -> [B, h * w, C]."""
     return jnp.reshape(x, (x.shape[0], -1, x.shape[-1]))

@@ -16,7 +16,7 @@ from vargen.limits import SIZE, Above, AtLeast, Between
 from vargen.slots import Slot
 from vargen.tokenizers import assembly
 from vargen.tokenizers.assembly import CONV
-from vargen.tokenizers.autoencoder import latent_grid
+from vargen.tokenizers.autoencoder import apart, latent_grid
 from vargen.tokenizers.kl import KL
 
 CUT = 3.0  # standard deviations, at which the outer bins end
@@ -62,7 +62,7 @@ class BinnedKL(KL):
 
     def vectors(self, qparams: dict, content: jax.Array) -> jax.Array:
         """Codes int32 [..., C] -> float32 [..., C, C], each zero but in its own channel."""
-        return jnp.asarray(self.bins())[content][..., None] * np.eye(self.channels, dtype=np.float32)
+        return apart(jnp.asarray(self.bins())[content][..., None])
 
     def latents(self, qparams: dict, content: jax.Array, known: jax.Array | None = None) -> jax.Array:
         """Codes int32 [B, N, C] -> float32 [B, h, w, C], zero where not known."""

@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.errors import UserError
-from vargen.limits import SIZE, Above, AtLeast, Between, OneOf, divisors
+from vargen.limits import SIZE, Above, AtLeast, Between, OneOf
 from vargen.slots import Slot
 from vargen.tokenizers import assembly, usage
 from vargen.tokenizers.assembly import CONV
-from vargen.tokenizers.autoencoder import Autoencoder, check_images, flat, latent_grid
+from vargen.tokenizers.autoencoder import Autoencoder, apart, check_images, flat, latent_grid
 from vargen.tokenizers.vq import normalised
 
 ALIVE = 0.03  # of the uniform share, for the metrics
@@ -107,8 +107,7 @@ class Implicit(Autoencoder):
         vectors = self.decoded(content)
         if self.groups == 1:
             return vectors
-        own = np.repeat(np.eye(self.groups, dtype=np.float32), len(self.bases), axis=1)
-        return vectors[..., None, :] * own
+        return apart(vectors.reshape(*vectors.shape[:-1], self.groups, -1))
 
     def bottleneck(self, params: dict, stats: dict, images: jax.Array, key: jax.Array) -> tuple:
         """The straight-through latents, the quantiser's loss, the codes in use."""
@@ -328,13 +327,7 @@ def build_bsq(
 
 
 def _signs(options: Mapping[str, Any], sphere: bool) -> Signs:
-    channels, groups = options["channels"], options["groups"]
-    if channels % groups:
-        raise UserError(
-            f"config field tokenizer.groups: expected a divisor of {channels} channels, found {groups}; for instance "
-            f"{divisors(channels, groups)}"
-        )
-    bits = channels // groups
+    bits = assembly.channels_of_a_group(options["channels"], options["groups"])
     codec = assembly.codec(
         *(options[k] for k in ("encoder", "image_size", "image_channels", "channels")), 1, options["dtype"]
     )

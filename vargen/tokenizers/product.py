@@ -11,13 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.errors import UserError
 from vargen.layers import logical
-from vargen.limits import SHARE, SIZE, Above, AtLeast, Between, OneOf, divisors
+from vargen.limits import SHARE, SIZE, Above, AtLeast, Between, OneOf
 from vargen.slots import Slot
 from vargen.tokenizers import assembly, usage
 from vargen.tokenizers.assembly import CONV
-from vargen.tokenizers.autoencoder import Autoencoder, check_images, flat, latent_grid
+from vargen.tokenizers.autoencoder import Autoencoder, apart, check_images, flat, latent_grid
 from vargen.tokenizers.vq import distances, entropy_loss, nearest, normalised
 
 
@@ -77,9 +76,8 @@ class ProductVQ(Autoencoder):
         """[B, H, W, C_image] -> codes int32 [B, N, G]. The key is not used."""
         check_images(self, images)
         parts = self.parted(flat(self.codec.encode(params, images)))
-        return self.nearest(
-            parts.reshape(-1, self.groups, self.width), self.tables(params["quantizer"])
-        ).reshape(*parts.shape[:-1])
+        codes = self.nearest(parts.reshape(-1, self.groups, self.width), self.tables(params["quantizer"]))
+        return codes.reshape(parts.shape[:-1])
 
     def parted(self, latents: jax.Array) -> jax.Array:
         """float32 [..., C] -> [..., G, C / G], on the unit sphere if so wished."""
@@ -102,9 +100,7 @@ class ProductVQ(Autoencoder):
 
     def vectors(self, qparams: dict, content: jax.Array) -> jax.Array:
         """Codes int32 [..., G] -> float32 [..., G, C], each zero but in its own channels."""
-        parts = self.tables(qparams)[np.arange(self.groups), content]
-        apart = parts[..., None, :] * np.eye(self.groups, dtype=np.float32)[:, :, None]
-        return apart.reshape(*parts.shape[:-1], self.channels)
+        return apart(self.tables(qparams)[np.arange(self.groups), content])
 
     def bottleneck(self, params: dict, stats: dict, images: jax.Array, key: jax.Array) -> tuple:
         """The straight-through latents; the weighted codebook, commitment and entropy losses."""
@@ -184,11 +180,7 @@ def build_product_vq(
     Raises:
       UserError: channels that don't divide into groups.
     """
-    if channels % groups:
-        raise UserError(
-            f"config field tokenizer.groups: expected a divisor of {channels} channels, found {groups}; for instance "
-            f"{divisors(channels, groups)}"
-        )
+    assembly.channels_of_a_group(channels, groups)
     codec = assembly.codec(encoder, image_size, image_channels, channels, 1, dtype)
     return assembly.made(ProductVQ, locals(), grid=latent_grid(codec))
 
