@@ -293,6 +293,12 @@ def sentences():
         r"classifier that gets N % of held-out pictures right \(training pictures in the samples' place: N\)",
         [*percent(fashion["real_label_accuracy"]), fashion["real_frechet_distance_classifier"]],
     )
+    ranking = results("ranking_fashion")
+    yield "On two CPU cores the whole took N minutes", [ranking["seconds"] / 60]
+    updates = [ranking["systems"][name]["updates"] for name in ("arpg", "himar")]
+    yield "ARPG's N beside Hi-MAR's N, half", updates
+    updates = [ranking["tokenizer_updates"][name] for name in ("flexvar", "var")]
+    yield "which makes N updates where VAR's makes N", updates
     yield "in place of samples: N\\)", [DIGITS["var"]["real_frechet_distance_classifier"]]
     for shown in ("1,4", "1,2,3,4x6", "1,2,3,6x4", "1,2,3,4,6"):
         yield rf"N % [^%]*?\(`(?:--levels )?{shown}`\)", percent(levels[shown])

@@ -41,8 +41,9 @@ def test_numbers_of_a_tokenizer(trained, tmp_path, capsys):
     [
         (
             ["--tokenizer-only", "--samples", "9"],
-            "--tokenizer-only: expected neither --samples nor --reference",
+            "--tokenizer-only: expected nothing that is of samples, found --samples",
         ),
+        (["--tokenizer-only", "--top-k", "5"], "expected nothing that is of samples, found --top-k"),
         (["--lpips", "x.npz"], "--lpips: expected --tokenizer-only beside it"),
         (
             ["--tokenizer-only", "--lpips", "nowhere.npz"],

@@ -140,12 +140,12 @@ def test_training_and_encoding_agree(name):
         (dict(name="fsq", levels=(1, 5)), "tokenizer.levels"),
         (
             dict(name="fsq", levels=(64,) * 5),
-            "tokenizer.groups: expected codes of at most 24 bits, found one of 30; about 3 groups",
+            "tokenizer.levels: expected at most 2^24 codes, found 1073741824; fewer levels, and tokenizer.groups",
         ),
         (
             dict(name="lfq", channels=40),
-            "tokenizer.groups: expected codes of at most 24 bits, found one of 40; about 4 groups make codes of 12 or "
-            "fewer, several a slot, which the heads depth and staged factorise",
+            "tokenizer.groups: expected codes of at most 24 bits, found one of 40; 4 groups make codes of 10, "
+            "several a slot, which the heads depth and staged factorise",
         ),
         (dict(name="bsq", channels=12, groups=5), "tokenizer.groups: expected a divisor of 12 channels, found 5"),
     ],

@@ -8,7 +8,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from vargen.cli import common, sample_files
+from vargen.cli import common, flags, sample_files
 from vargen.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,14 +24,19 @@ def run(args: argparse.Namespace) -> None:
     from vargen import data, paths, report
     from vargen.cli import reconstruct
 
-    if args.reference is not None or args.samples is not None:
-        raise UserError("--tokenizer-only: expected neither --samples nor --reference, found one")
+    asked = flags.sampling_options(args) | {k: getattr(args, k) for k in ("reference", "samples", "pictures")}
+    if given := [name for name, value in asked.items() if value is not None]:
+        raise UserError(
+            f"--tokenizer-only: expected nothing that is of samples, found --{given[0].replace('_', '-')}"
+        )
     if args.workdir is None:
         raise UserError("--workdir: expected a run, found none")
     out = common.out_directory(args)
     model = common.load_model(args)
     common.check_size(model)
     sources = data.Sources(model.config.data)
+    if args.check_data:
+        common.check_data(sources)
     common.check_held_out(sources["test"])
     found, originals, decoded = measure(model, sources, args.lpips, args.inception)
     for key, metric in report.METRICS.items():

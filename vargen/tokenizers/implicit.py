@@ -273,9 +273,14 @@ def build_fsq(
         raise UserError(
             f"config field tokenizer.vocab: expected {made}, the product of levels {levels}, found {vocab}"
         )
+    if made > 2**BITS:
+        raise UserError(
+            f"config field tokenizer.levels: expected at most 2^{BITS} codes, found {made}; fewer levels, and "
+            "tokenizer.groups for several codes a slot, which the heads depth and staged factorise"
+        )
     channels = len(levels) * groups
     codec = assembly.codec(encoder, image_size, image_channels, channels, 1, dtype)
-    return _implicit(FSQ, locals(), made, math.log2(made), codec)
+    return _implicit(FSQ, locals(), made, codec)
 
 
 def build_lfq(
@@ -327,19 +332,20 @@ def build_bsq(
 
 
 def _signs(options: Mapping[str, Any], sphere: bool) -> Signs:
-    bits = assembly.channels_of_a_group(options["channels"], options["groups"])
+    channels = options["channels"]
+    bits = assembly.channels_of_a_group(channels, options["groups"])
+    if bits > BITS:
+        groups = next(n for n in range(1, channels + 1) if channels % n == 0 and channels // n <= 12)
+        raise UserError(
+            f"config field tokenizer.groups: expected codes of at most {BITS} bits, found one of {bits}; {groups} "
+            f"groups make codes of {channels // groups}, several a slot, which the heads depth and staged factorise"
+        )
     codec = assembly.codec(
         *(options[k] for k in ("encoder", "image_size", "image_channels", "channels")), 1, options["dtype"]
     )
-    return _implicit(Signs, options, 2**bits, bits, codec, sphere=sphere)
+    return _implicit(Signs, options, 2**bits, codec, sphere=sphere)
 
 
-def _implicit(kind: type, options: Mapping[str, Any], vocab: int, bits: float, codec: Any, **own: Any) -> Any:
+def _implicit(kind: type, options: Mapping[str, Any], vocab: int, codec: Any, **own: Any) -> Any:
     """A tokenizer of codes without a table."""
-    if bits > BITS:
-        groups = next(n for n in range(options["groups"], 2**16) if bits * options["groups"] <= 12 * n)
-        raise UserError(
-            f"config field tokenizer.groups: expected codes of at most {BITS} bits, found one of {bits:.4g}; about "
-            f"{groups} groups make codes of 12 or fewer, several a slot, which the heads depth and staged factorise"
-        )
     return assembly.made(kind, options, codec=codec, grid=latent_grid(codec), vocab=vocab, **own)
