@@ -74,7 +74,7 @@ class Model:
         self._decode_known = jax.jit(
             lambda params, content, known: _image(
                 self.tokenizer.decode_latents(
-                    params, self.tokenizer.latents(params["quantizer"], content, known)
+                    params, self.tokenizer.latents(params["quantizer"], content, known), known
                 )
             )
         )

@@ -74,6 +74,25 @@ class Autoencoder:
         codec = dataclasses.replace(self.codec, grid=grid)
         return dataclasses.replace(self, codec=codec, grid=Grid(levels), image_size=size)
 
+    def first(self, slots: int) -> Any:
+        """The same tokenizer of the first so many slots, which are a picture.
+
+        Raises:
+          UserError: they are none by themselves, or end within a level.
+        """
+        ends = np.cumsum(self.grid.level_sizes)
+        several = f", or the end of a level: {', '.join(map(str, ends))}" if len(ends) > 1 else ""
+        if not self.codec.prefixes:
+            raise UserError(
+                "sampling.tokens: needs a tokenizer whose first tokens are a picture, such as one of registers that "
+                f"are nested, found {slots}"
+            )
+        if not 1 <= slots <= self.grid.size or (len(ends) > 1 and slots not in ends):
+            raise UserError(f"sampling.tokens: expected 1 to {self.grid.size}{several}, found {slots}")
+        levels = self.grid.levels[: int(np.searchsorted(ends, slots)) + 1] if several else ((1, slots),)
+        codec = dataclasses.replace(self.codec, grid=(1, slots), slots=levels)
+        return dataclasses.replace(self, codec=codec, grid=Grid(levels))
+
     def fit(self, images: Iterable[np.ndarray]) -> dict:
         """Nothing is learnt without training."""
         raise NotImplementedError
@@ -122,9 +141,11 @@ class Autoencoder:
         """Content -> float32 [B, H, W, C_image], not clipped."""
         return self.decode_latents(params, self.latents(params["quantizer"], content))
 
-    def decode_latents(self, params: dict, latents: jax.Array) -> jax.Array:
-        """float32 [B, h, w, C] -> float32 [B, H, W, C_image], not clipped."""
-        return self.codec.decode(params, latents)
+    def decode_latents(self, params: dict, latents: jax.Array, known: jax.Array | None = None) -> jax.Array:
+        """float32 [B, h, w, C] -> float32 [B, H, W, C_image], not clipped; see `Tokenizer.decode_latents`."""
+        if known is None or not self.codec.prefixes:
+            return self.codec.decode(params, latents)
+        return self.codec.decode(params, latents, known.reshape(-1, *self.codec.grid))
 
     def loss(
         self,
@@ -139,12 +160,14 @@ class Autoencoder:
         adversarial: Callable[[jax.Array], jax.Array] | None = None,
     ) -> tuple[jax.Array, tuple[dict, dict, jax.Array]]:
         """The training loss; see `Tokenizer.loss`."""
+        key_kept, key_draft = (jax.random.fold_in(key, i) for i in range(2))
         latents, extra, stats, metrics = self.bottleneck(params, stats, images, key)
-        features = self.codec.features(params, latents)
+        kept = self.codec.kept(key_kept, len(images))
+        features, weights = self.codec.draft(params, latents, kept, images, key_draft)
         reconstruction = self.codec.last(params, features)
 
         def fit(x):
-            return losses.reconstruction(images, x, settings, perceptual)
+            return losses.reconstruction(images, x, settings, perceptual, weights)
 
         if adversarial is None:
             fitting, fit_metrics = fit(reconstruction)
@@ -193,8 +216,8 @@ class Autoencoder:
 
 
 def latent_grid(codec: Codec) -> Grid:
-    """One level: the codec's own grid."""
-    return Grid((codec.grid,))
+    """A slot for each of the codec's latents."""
+    return codec.levels
 
 
 def check_images(tokenizer: Autoencoder, images: jax.Array) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from vargen.slots import Grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Codec:
       latent_channels: C.
       last_name: the name of the decoder's last layer among its parameters.
       any_size: whether the same parameters serve images of other sizes.
+      slots: (height, width) of each level of the latents, one after another; () for one of the whole grid.
     """
 
     encoder: nn.Module
@@ -29,6 +33,21 @@ class Codec:
     latent_channels: int
     last_name: str
     any_size: bool = False
+    slots: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def levels(self) -> Grid:
+        """The latents as slots, one each."""
+        return Grid(self.slots or (self.grid,))
+
+    @property
+    def prefixes(self) -> bool:
+        """Whether the first few latents are a picture."""
+        return False
+
+    def kept(self, key: jax.Array, batch: int) -> jax.Array | None:
+        """bool [B, h, w]: which latents reach the decoder in training; None where all do."""
+        return None
 
     def init_boxed(self, key: jax.Array, image_size: tuple[int, int], image_channels: int) -> dict:
         """dict(encoder, decoder) of parameters with logical axis names."""
@@ -44,14 +63,27 @@ class Codec:
         """[B, H, W, C_image] -> float32 [B, h, w, moments * C]."""
         return self.encoder.apply({"params": params["encoder"]}, images)
 
-    def decode(self, params: dict, latents: jax.Array) -> jax.Array:
-        """[B, h, w, C] -> float32 [B, H, W, C_image]."""
+    def decode(self, params: dict, latents: jax.Array, known: jax.Array | None = None) -> jax.Array:
+        """[B, h, w, C] -> float32 [B, H, W, C_image]; `known` bool [B, h, w] says which latents count, None all."""
         return self.decoder.apply({"params": params["decoder"]}, latents)
 
-    def features(self, params: dict, latents: jax.Array) -> jax.Array:
-        """What the decoder's last layer takes."""
-        return self.decoder.apply({"params": params["decoder"]}, latents, method="features")
+    def draft(
+        self, params: dict, latents: jax.Array, known: jax.Array | None, images: jax.Array, key: jax.Array
+    ) -> tuple[Any, jax.Array | None]:
+        """A reconstruction for training, before the decoder's last layer.
 
-    def last(self, params: dict, features: jax.Array) -> jax.Array:
+        Args:
+          params: dict(decoder=...).
+          latents: [B, h, w, C].
+          known: of `kept`.
+          images: [B, H, W, C_image], those that are encoded.
+          key: for what a decoder draws.
+
+        Returns:
+          What `last` takes, and None, or float32 [B]: weights of the squared errors.
+        """
+        return self.decoder.apply({"params": params["decoder"]}, latents, method="features"), None
+
+    def last(self, params: dict, features: Any) -> jax.Array:
         """The decoder's last layer: features -> float32 images."""
         return self.decoder.apply({"params": params["decoder"]}, features, method="last")

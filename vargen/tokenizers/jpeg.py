@@ -244,7 +244,7 @@ class Jpeg:
         """Codes int32 [B, N] -> float32 [B, H, W, C_image] in [-1, 1]."""
         return self.latents(params["quantizer"], content)
 
-    def decode_latents(self, params: dict, latents: jax.Array) -> jax.Array:
+    def decode_latents(self, params: dict, latents: jax.Array, known: jax.Array | None = None) -> jax.Array:
         """The latents as they are."""
         return latents
 

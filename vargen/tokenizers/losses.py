@@ -18,6 +18,7 @@ def reconstruction(
     decoded: jax.Array,
     settings: Mapping[str, Any],
     perceptual: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    weights: jax.Array | None = None,
 ) -> tuple[jax.Array, dict]:
     """l1 * mean |d| + l2 * mean d^2 + perceptual * mean distance.
 
@@ -25,6 +26,7 @@ def reconstruction(
       images, decoded: float [B, H, W, C].
       settings: the weights "l1", "l2", "perceptual".
       perceptual: (images, decoded) -> [B]; left out where None.
+      weights: float32 [B], of the squared errors; None for 1.
 
     Returns:
       loss [], metrics l1, l2, psnr_db (for a range of 2) and perceptual.
@@ -35,7 +37,11 @@ def reconstruction(
     difference = decoded.astype(jnp.float32) - images.astype(jnp.float32)
     l1, l2 = jnp.mean(jnp.abs(difference)), jnp.mean(jnp.square(difference))
     metrics = dict(l1=l1, l2=l2, psnr_db=10.0 * jnp.log10(4.0 / jnp.maximum(l2, 1e-10)))
-    loss = settings.get("l1", 0.0) * l1 + settings.get("l2", 0.0) * l2
+    weighted = l2
+    if weights is not None:
+        weighted = jnp.mean(weights * jnp.mean(jnp.square(difference), axis=(1, 2, 3)))
+        metrics["weighted_l2"] = weighted
+    loss = settings.get("l1", 0.0) * l1 + settings.get("l2", 0.0) * weighted
     weight = settings.get("perceptual", 0.0)
     if weight:
         if perceptual is None:

@@ -120,8 +120,8 @@ class Tokenizer(Protocol):
         """Content -> float32 [B, H, W, C_image], not clipped."""
         ...
 
-    def decode_latents(self, params: dict, latents: jax.Array) -> jax.Array:
-        """float32 [B, h, w, C] -> float32 [B, H, W, C_image], not clipped."""
+    def decode_latents(self, params: dict, latents: jax.Array, known: jax.Array | None = None) -> jax.Array:
+        """float32 [B, h, w, C] -> float32 [B, H, W, C_image], not clipped; `known` bool [B, N] as of `latents`."""
         ...
 
     def loss(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from vargen.layers import logical
 from vargen.tokenizers import usage
-from vargen.tokenizers.autoencoder import Autoencoder, check_images
+from vargen.tokenizers.autoencoder import Autoencoder, check_images, flat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +59,8 @@ class VQ(Autoencoder):
     def levels(self, features: jax.Array) -> list[jax.Array]:
         """What each level quantises of the encoder's features [B, h, w, C]: one float32 [B n, C] per level, on the unit
         sphere if so wished."""
-        vectors = features.reshape(-1, self.channels)
-        return [normalised(vectors) if self.normalise else vectors]
+        vectors = [x.reshape(-1, self.channels) for x in self.split(flat(features))]
+        return [normalised(x) if self.normalise else x for x in vectors]
 
     def latents(self, qparams: dict, content: jax.Array, known: jax.Array | None = None) -> jax.Array:
         """Codes int32 [B, N] -> float32 [B, h, w, C], zero where not known."""
@@ -77,9 +77,10 @@ class VQ(Autoencoder):
         return normalised(qparams["codebook"]) if self.normalise else qparams["codebook"]
 
     def bottleneck(self, params: dict, stats: dict, images: jax.Array, key: jax.Array) -> tuple:
-        """The last level's straight-through latents, and the losses."""
+        """The straight-through latents, and the losses."""
         through, loss, stats, metrics = self.through(params, stats, images)
-        return through[-1], loss, stats, metrics
+        latents = jnp.concatenate([flat(x) for x in through], axis=1)
+        return latents.reshape(-1, *self.codec.grid, self.channels), loss, stats, metrics
 
     def through(self, params: dict, stats: dict, images: jax.Array) -> tuple:
         """Every level's straight-through latents [B, h, w, C]; the weighted codebook, commitment and entropy losses,

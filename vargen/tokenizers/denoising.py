@@ -1,0 +1,257 @@
+"""A decoder that draws: images from noise by rectified flow, looking at registers (FlexTok, arXiv 2502.13967).
+
+With x_t = (1 - t) x + t e and e of N(0, I) the network gives the velocity v of e - x; its estimate of the image is
+x_t - t v, and mean |v - (e - x)|^2 is the estimate's squared error over t^2: so the losses on images serve here too. In
+decoding the noise is the same for all images and always, so that contents have one picture.
+
+Released in groups (D-AR, 2505.23660; Selftok, 2505.07538) the first registers alone are seen where there is much noise,
+and more of them with every part of the way: a prefix of the registers decides the first part of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vargen.errors import UserError
+from vargen.layers import Dense, sinusoid
+from vargen.limits import RATE, AtLeast, Between, OneOf, divisors
+from vargen.sharding import by_batch
+from vargen.tokenizers.reading import LAYERS, Ends, RegisterCodec, Told
+from vargen.tokenizers.transformer import (
+    SMALL,
+    Rows,
+    Transformer,
+    from_patches,
+    norm,
+    table,
+    to_patches,
+)
+
+FREQUENCIES = 256
+LEAST = 1e-2  # of t in training, whose inverse square weighs
+
+
+class Flow(nn.Module):
+    """The velocity of noisy images, from their time and registers.
+
+    Attributes:
+      ends: of the codec, with the decoder's own sizes.
+      forgets: whether registers may be left out altogether, for guidance.
+    """
+
+    ends: Ends
+    forgets: bool
+
+    def setup(self) -> None:
+        size = self.ends.patch**2 * self.ends.image_channels
+        self.patch_out = Dense(size, ("embed", None), nn.initializers.zeros, dtype=self.ends.dtype)
+
+    @nn.compact
+    def features(
+        self,
+        latents: jax.Array,
+        known: jax.Array | None,
+        noisy: jax.Array,
+        t: jax.Array,
+        without: jax.Array | None = None,
+    ) -> dict[str, jax.Array]:
+        """What `last` takes.
+
+        Args:
+          latents: [B, 1, n, C].
+          known: bool [B, 1, n], or None for all.
+          noisy: float32 [B, H, W, C_image].
+          t: float32 [B], from 0 (image) to 1 (noise).
+          without: bool [B]: whose registers are left out.
+        """
+        ends, sizes = self.ends, self.ends.sizes
+        told = Told(ends, name="registers")(latents, known)
+        if self.forgets:
+            nothing = table(self, "nothing", 1, sizes.width).astype(ends.dtype)
+            told = told if without is None else jnp.where(without[:, None, None], nothing, told)
+        x = Rows(sizes.width, ends.dtype, name="patches")(to_patches(noisy.astype(ends.dtype), ends.patch))
+        count = x.shape[1]
+        time = sinusoid(1000 * t, FREQUENCIES)
+        for name in ("time_1", "time_2"):
+            dense = Dense(sizes.width, (None, "embed"), SMALL, dtype=ends.dtype, name=name)
+            time = by_batch(nn.silu(dense(time)) if name == "time_1" else dense(time))
+        x = jnp.concatenate([x, told], axis=1)
+        x = Transformer(sizes, (0,) * x.shape[1], True, ends.dtype, name="blocks")(x, time[:, None])
+        modulation = Dense(
+            2 * sizes.width, ("embed", "mlp"), nn.initializers.zeros, dtype=ends.dtype, name="modulation"
+        )
+        scale, shift = jnp.split(modulation(nn.silu(time))[:, None], 2, axis=-1)
+        x = norm(sizes, "norm_out", False)(x[:, :count], scale, shift)
+        return dict(rows=x, noisy=noisy, t=t)
+
+    def velocity(self, rows: jax.Array) -> jax.Array:
+        """The last layer: [B, h w, D] -> float32 [B, H, W, C_image]."""
+        return from_patches(self.patch_out(rows), self.ends.patches, self.ends.patch).astype(jnp.float32)
+
+    def last(self, features: dict[str, jax.Array]) -> jax.Array:
+        """The estimate of the image, x_t - t v: float32 [B, H, W, C_image]."""
+        return features["noisy"] - features["t"][:, None, None, None] * self.velocity(features["rows"])
+
+    def __call__(
+        self, latents: jax.Array, noisy: jax.Array | None = None, t: Any = 0.0, known=None, without=None
+    ) -> jax.Array:
+        """The velocity float32 [B, H, W, C_image]; of nothing (for initialisation) where nothing is given."""
+        ends = self.ends
+        if noisy is None:
+            shape = (ends.patches[0] * ends.patch, ends.patches[1] * ends.patch, ends.image_channels)
+            noisy = jnp.zeros((len(latents), *shape))
+        t = jnp.broadcast_to(jnp.asarray(t, jnp.float32), len(latents))
+        return self.velocity(self.features(latents, known, noisy, t, without)["rows"])
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowCodec(RegisterCodec):
+    """A codec of registers whose decoder draws.
+
+    Attributes:
+      image_shape: (H, W, C_image).
+      steps: of decoding, Euler's.
+      guidance: factor on what registers change of the velocity; 1: none.
+      forget_rate: how often an example's registers are left out in training.
+      times: of training, see `build_flow`.
+      groups: in which registers are released; 1: all at once.
+    """
+
+    image_shape: tuple[int, int, int] = (0, 0, 0)
+    steps: int = 20
+    guidance: float = 1.0
+    forget_rate: float = 0.0
+    times: str = "uniform"
+    groups: int = 1
+
+    def released(self, t: jax.Array) -> jax.Array | None:
+        """bool [B, 1, K]: which registers are seen at times t float32 [B]; None for all."""
+        if self.groups == 1:
+            return None
+        each = self.registers // self.groups
+        seen = jnp.minimum(jnp.floor((1.0 - t) * self.groups + 1e-4) + 1, self.groups) * each
+        return jnp.arange(self.registers) < seen[:, None, None]
+
+    def draft(
+        self, params: dict, latents: jax.Array, known: jax.Array | None, images: jax.Array, key: jax.Array
+    ) -> tuple[Any, jax.Array]:
+        """What the last layer takes of noisy images, and the weights 1 / t^2, see `Codec.draft`."""
+        key_t, key_noise, key_forget = jax.random.split(key, 3)
+        t = self._drawn(key_t, len(images))
+        noise = jax.random.normal(key_noise, images.shape)
+        images = images.astype(jnp.float32)
+        s = t[:, None, None, None]
+        without = None
+        if self.forget_rate:
+            without = jax.random.bernoulli(key_forget, self.forget_rate, (len(images),))
+        features = self.decoder.apply(
+            {"params": params["decoder"]},
+            latents,
+            _both(known, self.released(t)),
+            (1 - s) * images + s * noise,
+            t,
+            without,
+            method="features",
+        )
+        return features, 1.0 / jnp.square(t)
+
+    def _drawn(self, key: jax.Array, batch: int) -> jax.Array:
+        if self.times == "logit_normal":
+            t = jax.nn.sigmoid(jax.random.normal(key, (batch,)))
+        else:
+            t = jax.random.uniform(key, (batch,))
+        return jnp.maximum(t, LEAST)
+
+    def decode(self, params: dict, latents: jax.Array, known: jax.Array | None = None) -> jax.Array:
+        """[B, 1, n, C], the first n registers, of which those count that are `known` bool [B, 1, n] -> images."""
+        batch, n = len(latents), latents.shape[2]
+        noise = jax.random.normal(jax.random.key(0), self.image_shape)
+        variables = {"params": params["decoder"]}
+        # Where registers are released in groups, those that are known take the way so far; the estimate there is shown.
+        end = jnp.zeros((batch, 1, 1, 1))
+        if self.groups > 1:
+            count = jnp.full((batch,), n) if known is None else jnp.sum(known, axis=(1, 2))
+            end = 1.0 - (count * self.groups // self.registers).reshape(end.shape) / self.groups
+
+        def velocity(x, t, without=None):
+            released = self.released(jnp.full((batch,), t))
+            seen = _both(known, None if released is None else released[..., :n])
+            return self.decoder.apply(variables, latents, x, t, seen, without)
+
+        def step(carry, times):
+            (x, image), (t, after) = carry, times
+            v = velocity(x, t)
+            if self.guidance != 1.0:
+                free = velocity(x, t, jnp.ones(batch, bool))
+                v = free + self.guidance * (v - free)
+            goes_on = t > end + 1e-4
+            return (jnp.where(goes_on, x + (after - t) * v, x), jnp.where(goes_on, x - t * v, image)), None
+
+        times = jnp.linspace(1.0, 0.0, self.steps + 1)
+        start = by_batch(jnp.broadcast_to(noise, (batch, *self.image_shape)))
+        return jax.lax.scan(step, (start, jnp.zeros_like(start)), (times[:-1], times[1:]))[0][1]
+
+
+def _both(a: jax.Array | None, b: jax.Array | None) -> jax.Array | None:
+    """What both allow; None allows all."""
+    return b if a is None else a if b is None else a & b
+
+
+def build_flow(
+    ends: Ends,
+    encoder: nn.Module,
+    width: Annotated[int, Between(0, 2**20)] = 0,
+    layers: Annotated[int, LAYERS] = 0,
+    heads: Annotated[int, LAYERS] = 0,
+    steps: Annotated[int, Between(1, 10**4)] = 20,
+    times: Annotated[str, OneOf("uniform", "logit_normal")] = "uniform",
+    groups: Annotated[int, Between(1, 4096)] = 1,
+    forget_rate: Annotated[float, RATE] = 0.0,
+    guidance: Annotated[float, AtLeast(0)] = 1.0,
+) -> FlowCodec:
+    """The part "flow" of the axis "tokenizer.encoder.decoder": images drawn from noise; others as `FlowCodec`'s.
+
+    Args:
+      ends: what the encoder shares.
+      encoder: images to registers.
+      width, layers, heads: of the decoder's blocks; 0: as the encoder's.
+      times: of training: even, or of a normal distribution's sigmoid (arXiv 2403.03206).
+
+    Raises:
+      UserError: registers that don't divide into groups, guidance without examples that forget, or groups of
+        registers that nothing stands for where they aren't seen.
+    """
+    if ends.registers % groups:
+        raise UserError(
+            f"config field tokenizer.encoder.decoder.groups: expected a divisor of {ends.registers} registers, found "
+            f"{groups}; for instance {divisors(ends.registers, groups)}"
+        )
+    if groups > 1 and ends.nested == "none":
+        ends = dataclasses.replace(ends, nested="groups")
+    if guidance != 1.0 and not forget_rate:
+        raise UserError(
+            "config field tokenizer.encoder.decoder.guidance: expected 1 where forget_rate is 0, found "
+            f"{guidance:g}"
+        )
+    h, w = ends.patches
+    return FlowCodec(
+        encoder,
+        Flow(ends.resized(width, layers, heads), bool(forget_rate)),
+        (1, ends.registers),
+        ends.latent_channels,
+        "patch_out",
+        slots=tuple((1, n) for n in ends.levels),
+        nested=ends.nested,
+        registers=ends.registers,
+        image_shape=(h * ends.patch, w * ends.patch, ends.image_channels),
+        steps=steps,
+        guidance=guidance,
+        forget_rate=forget_rate,
+        times=times,
+        groups=groups,
+    )

@@ -1,0 +1,193 @@
+"""What reads registers: rows of their latents beside rows for the patches, and a picture of these in one pass."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vargen.layers import Dense
+from vargen.limits import Between
+from vargen.tokenizers.codec import Codec
+from vargen.tokenizers.layers import conv
+from vargen.tokenizers.transformer import XAVIER, Sizes, Transformer, from_patches, norm, table
+
+LAYERS = Between(0, 4096)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ends:
+    """What both ends of a register codec share.
+
+    Attributes:
+      image_channels: of the images.
+      patches: (h, w), how many patches an image has.
+      patch: pixels per side of one.
+      levels: registers of each level.
+      latent_channels: C.
+      nested: how many registers are kept in training, see `registers.build`.
+      anchor: whether a row that nothing is read from stands before the patches.
+      norm_in: whether rows are normalised before the blocks.
+      sizes: of the encoder's blocks.
+      dtype: of the computation.
+    """
+
+    image_channels: int
+    patches: tuple[int, int]
+    patch: int
+    levels: tuple[int, ...]
+    latent_channels: int
+    nested: str
+    anchor: bool
+    norm_in: bool
+    sizes: Sizes
+    dtype: Any
+
+    @property
+    def registers(self) -> int:
+        """K."""
+        return sum(self.levels)
+
+    def resized(self, width: int, layers: int, heads: int) -> Ends:
+        """With blocks of other sizes, where they aren't 0."""
+        own = dict(width=width, layers=layers, heads=heads)
+        sizes = dataclasses.replace(self.sizes, **{k: v for k, v in own.items() if v})
+        return dataclasses.replace(self, sizes=sizes)
+
+
+class Told(nn.Module):
+    """Registers' latents as rows; of nested ones those that aren't known, or beyond the first n, are a learned row.
+
+    Attributes:
+      ends: of the codec.
+    """
+
+    ends: Ends
+
+    @nn.compact
+    def __call__(self, latents: jax.Array, known: jax.Array | None = None) -> jax.Array:
+        """[B, 1, n, C], known bool [B, 1, n] or None for all -> [B, K, D]."""
+        width, registers, dtype = self.ends.sizes.width, self.ends.registers, self.ends.dtype
+        x = Dense(width, ("latent", "embed"), XAVIER.kernel(), dtype=dtype, name="rows_in")(latents[:, 0])
+        if self.ends.nested != "none":
+            dropped = table(self, "dropped", 1, width).astype(dtype)
+            x = x if known is None else jnp.where(known[:, 0, :, None], x, dropped)
+            more = registers - x.shape[1]
+            x = jnp.concatenate([x, jnp.broadcast_to(dropped, (len(x), more, width))], axis=1)
+        return x + table(self, "places", registers, width).astype(dtype)
+
+
+class Direct(nn.Module):
+    """Patches from mask rows that look at the registers, in one pass.
+
+    Attributes:
+      ends: of the codec, with the decoder's own sizes.
+      smoothed: whether a 3x3 convolution follows the patches.
+    """
+
+    ends: Ends
+    smoothed: bool
+
+    def setup(self) -> None:
+        channels, dtype = self.ends.image_channels, self.ends.dtype
+        self.patch_out = Dense(self.ends.patch**2 * channels, ("embed", None), XAVIER.kernel(), dtype=dtype)
+        if self.smoothed:
+            self.conv_out = conv(channels, dtype=dtype)
+
+    @nn.compact
+    def features(self, latents: jax.Array, known: jax.Array | None = None) -> jax.Array:
+        """[B, 1, n, C], known bool [B, 1, n] or None -> [B, h w, D], all but the last layer."""
+        ends, sizes = self.ends, self.ends.sizes
+        told = Told(ends, name="registers")(latents, known)
+        count = ends.patches[0] * ends.patches[1]
+        asked = [table(self, "places", count, sizes.width) + table(self, "mask", 1, sizes.width)]
+        if ends.anchor:
+            asked = [table(self, "anchor", 1, sizes.width), *asked]
+        asked = [jnp.broadcast_to(y.astype(ends.dtype), (len(told), *y.shape)) for y in asked]
+        x = jnp.concatenate([*asked, told], axis=1)
+        x = norm(sizes, "norm_in")(x) if ends.norm_in else x
+        x = Transformer(sizes, (0,) * x.shape[1], False, ends.dtype, name="blocks")(x)
+        return norm(sizes, "norm_out")(x[:, ends.anchor : ends.anchor + count])
+
+    def last(self, features: jax.Array) -> jax.Array:
+        """The last layers: [B, h w, D] -> float32 [B, H, W, C_image]."""
+        image = from_patches(self.patch_out(features), self.ends.patches, self.ends.patch)
+        return (self.conv_out(image) if self.smoothed else image).astype(jnp.float32)
+
+    def __call__(self, latents: jax.Array, known: jax.Array | None = None) -> jax.Array:
+        """[B, 1, n, C] -> float32 [B, H, W, C_image]."""
+        return self.last(self.features(latents, known))
+
+
+@dataclasses.dataclass(frozen=True)
+class RegisterCodec(Codec):
+    """A codec of registers.
+
+    Attributes:
+      nested: how many registers are kept in training, see `registers.build`.
+      registers: K, of which the grid may be the first few.
+    """
+
+    nested: str = "none"
+    registers: int = 0
+
+    @property
+    def prefixes(self) -> bool:
+        """Whether the first few registers are a picture."""
+        return self.nested != "none"
+
+    def kept(self, key: jax.Array, batch: int) -> jax.Array | None:
+        """bool [B, 1, K], the first few of each example, see `Codec.kept`."""
+        if self.nested not in ("uniform", "powers", "levels"):
+            return None
+        most = self.registers
+        counts = np.arange(1, most + 1)
+        if self.nested == "powers":
+            counts = np.unique(np.minimum(2 ** np.arange(most.bit_length() + 1), most))
+        elif self.nested == "levels":
+            counts = np.cumsum([h * w for h, w in self.slots])
+        drawn = jnp.asarray(counts)[jax.random.randint(key, (batch, 1, 1), 0, len(counts))]
+        return jnp.arange(most) < drawn
+
+    def decode(self, params: dict, latents: jax.Array, known: jax.Array | None = None) -> jax.Array:
+        """[B, 1, n, C], the first n registers, of which those count that are `known` bool [B, 1, n] -> images."""
+        return self.decoder.apply({"params": params["decoder"]}, latents, known)
+
+    def draft(
+        self, params: dict, latents: jax.Array, known: jax.Array | None, images: jax.Array, key: jax.Array
+    ) -> tuple[Any, None]:
+        """What the decoder's last layers take, see `Codec.draft`."""
+        return self.decoder.apply({"params": params["decoder"]}, latents, known, method="features"), None
+
+
+def build_direct(
+    ends: Ends,
+    encoder: nn.Module,
+    width: Annotated[int, Between(0, 2**20)] = 0,
+    layers: Annotated[int, LAYERS] = 0,
+    heads: Annotated[int, LAYERS] = 0,
+    smoothed: bool = False,
+) -> RegisterCodec:
+    """The part "direct" of the axis "tokenizer.encoder.decoder": patches in one pass, from mask rows (TiTok's).
+
+    Args:
+      ends: what the encoder shares.
+      encoder: images to registers.
+      width, layers, heads: of the decoder's blocks; 0: as the encoder's.
+      smoothed: a 3x3 convolution follows the patches.
+    """
+    decoder = Direct(ends.resized(width, layers, heads), smoothed)
+    return RegisterCodec(
+        encoder,
+        decoder,
+        (1, ends.registers),
+        ends.latent_channels,
+        "conv_out" if smoothed else "patch_out",
+        slots=tuple((1, n) for n in ends.levels),
+        nested=ends.nested,
+        registers=ends.registers,
+    )

@@ -1,0 +1,146 @@
+"""One-dimensional tokens: a transformer writes an image into K rows of its own, registers, and another reads them.
+
+TiTok (arXiv 2406.07550) reads all of them at once; FlexTok (2502.13967) and Semanticist (2503.08685) let registers look
+at earlier ones alone and keep the first few of them in training (nested dropout, arXiv 1402.0915), so that any prefix
+is a picture; ResTok (2601.03955) has levels of them. What reads them is a part of its own: "direct", or "flow".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vargen import parts
+from vargen.errors import UserError
+from vargen.layers import Dense
+from vargen.limits import COUNT, SIZE, Above, Between, OneOf, divisors
+from vargen.tokenizers import denoising, reading
+from vargen.tokenizers.codec import Codec
+from vargen.tokenizers.reading import Ends
+from vargen.tokenizers.transformer import Rows, Sizes, Transformer, norm, table, to_patches
+
+DECODERS = dict(direct=reading.build_direct, flow=denoising.build_flow)
+
+
+class Registers(nn.Module):
+    """Images to registers.
+
+    Attributes:
+      ends: of the codec.
+      moments: 1, or 2 where there are mean and log-variance.
+      sees: see `build`.
+      standard: see `build`.
+    """
+
+    ends: Ends
+    moments: int
+    sees: str
+    standard: bool
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """[B, H, W, C_image] -> float32 [B, 1, K, moments * C]."""
+        ends, sizes, dtype = self.ends, self.ends.sizes, self.ends.dtype
+        x = Rows(sizes.width, dtype, name="patches")(to_patches(images.astype(dtype), ends.patch))
+
+        def rows(name, count):
+            return jnp.broadcast_to(
+                table(self, name, count, sizes.width).astype(dtype), (len(x), count, sizes.width)
+            )
+
+        before = [rows("anchor", 1), x] if ends.anchor else [x]
+        x = jnp.concatenate([*before, rows("registers", ends.registers)], axis=1)
+        x = norm(sizes, "norm_in")(x) if ends.norm_in else x
+        patches = x.shape[1] - ends.registers
+        x = Transformer(sizes, self._times(patches), False, dtype, name="blocks")(x)
+        x = norm(sizes, "norm_out")(x[:, patches:])
+        out = Dense(self.moments * ends.latent_channels, ("embed", "latent"), dtype=dtype, name="latents_out")
+        x = out(x).astype(jnp.float32)
+        if self.standard:
+            centred = x - jnp.mean(x, axis=-1, keepdims=True)
+            x = centred * jax.lax.rsqrt(jnp.var(x, axis=-1, keepdims=True, ddof=1) + 1e-12)
+        return x[:, None]
+
+    def _times(self, patches: int) -> tuple[int, ...]:
+        """Of all rows: patches at 0, registers with them or later."""
+        levels = self.ends.levels
+        times = dict(
+            all=np.zeros(sum(levels)),
+            causal=np.arange(1, sum(levels) + 1),
+            levels=np.repeat(np.arange(1, len(levels) + 1), levels),
+        )
+        return (0,) * patches + tuple(int(t) for t in times[self.sees])
+
+
+def build(
+    image_size: tuple[int, int],
+    image_channels: int,
+    latent_channels: int,
+    moments: int,
+    dtype: Any,
+    tokens: Annotated[int | tuple[int, ...], SIZE] = 32,
+    patch: Annotated[int, SIZE] = 16,
+    sees: Annotated[str, OneOf("all", "causal", "levels")] = "all",
+    nested: Annotated[str, OneOf("none", "uniform", "powers", "levels")] = "none",
+    standard: bool = False,
+    anchor: bool = False,
+    norm_in: bool = False,
+    width: Annotated[int, SIZE] = 128,
+    layers: Annotated[int, COUNT] = 4,
+    heads: Annotated[int, COUNT] = 4,
+    mlp: Annotated[str, OneOf("gelu", "gelu_tanh", "swiglu", "geglu")] = "gelu",
+    mlp_ratio: Annotated[float, Above(0)] = 4.0,
+    norm: Annotated[str, OneOf("layer", "rms")] = "layer",
+    bias: bool = True,
+    qk_norm: Annotated[str, OneOf("none", "layer", "rms")] = "none",
+    logit_scale: Annotated[float, Between(0, 100)] = 1.0,
+    decoder: Mapping[str, Any] = dict(name="direct"),
+) -> Codec:
+    """The part "registers" of the axis "tokenizer.encoder"; the sizes as `transformer.Sizes`' attributes.
+
+    Args:
+      image_size, image_channels: of the images, (H, W) and C.
+      latent_channels: channels that the decoder takes.
+      moments: 1, or 2 where the encoder gives mean and log-variance.
+      dtype: of the computation.
+      tokens: K, how many registers; or of each level.
+      patch: pixels per side of a patch.
+      sees: which rows registers see beside the patches: "all", which then see them too; "causal", those before them;
+        "levels", those of their own level and of the levels before. In the last two patches see each other alone.
+      nested: how many registers, the first ones, are kept of an example in training: all ("none"); from 1 to K, one
+        number as likely as another; of these the powers of 2 and K; or whole levels.
+      standard: a latent's numbers are shifted and scaled to mean 0 and variance 1.
+      anchor: a row that nothing is read from stands before the patches.
+      norm_in: rows are normalised before the blocks.
+      decoder: what makes images of them, a part of `DECODERS`.
+
+    Raises:
+      UserError: the image does not divide into patches, or the width into heads.
+    """
+    if any(side % patch for side in image_size):
+        pixels = "x".join(map(str, image_size))
+        raise UserError(
+            f"config field tokenizer.encoder.patch: expected a divisor of the image's {pixels} pixels, found {patch}; "
+            f"for instance {divisors(math.gcd(*image_size), patch, least=2)}"
+        )
+    sizes = Sizes(width, layers, heads, mlp, mlp_ratio, norm, bias, qk_norm, logit_scale)
+    ends = Ends(
+        image_channels=image_channels,
+        patches=(image_size[0] // patch, image_size[1] // patch),
+        patch=patch,
+        levels=(tokens,) if isinstance(tokens, int) else tuple(tokens),
+        latent_channels=latent_channels,
+        nested=nested,
+        anchor=anchor,
+        norm_in=norm_in,
+        sizes=sizes,
+        dtype=dtype,
+    )
+    encoder = Registers(ends, moments, sees, standard)
+    return parts.build(DECODERS, decoder, "tokenizer.encoder.decoder", ends=ends, encoder=encoder)

@@ -1,0 +1,179 @@
+"""Transformers inside tokenizers: blocks over rows that lie nowhere but in their tables of places."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vargen.errors import UserError
+from vargen.layers import Dense, Initial, Norm, logical
+from vargen.layout import Layout
+from vargen.limits import COUNT, SIZE, Above, Between, OneOf
+from vargen.mixers.attention import Attention
+from vargen.mixers.block import Block
+from vargen.sharding import by_batch
+
+XAVIER = Initial(0)
+SMALL = nn.initializers.normal(0.02)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Of a transformer's blocks.
+
+    Attributes:
+      width: D.
+      layers: L.
+      heads: H, of the attention.
+      mlp: kind of the position-wise network (`layers.Mlp`).
+      mlp_ratio: its inner width over D.
+      norm: of the blocks.
+      bias: whether the products have biases.
+      qk_norm: of queries and keys (`Attention`).
+      logit_scale: factor on the attention's logits over 1/sqrt(D/H).
+    """
+
+    width: Annotated[int, SIZE] = 128
+    layers: Annotated[int, COUNT] = 4
+    heads: Annotated[int, COUNT] = 4
+    mlp: Annotated[str, OneOf("gelu", "gelu_tanh", "swiglu", "geglu")] = "gelu"
+    mlp_ratio: Annotated[float, Above(0)] = 4.0
+    norm: Annotated[str, OneOf("layer", "rms")] = "layer"
+    bias: bool = True
+    qk_norm: Annotated[str, OneOf("none", "layer", "rms")] = "none"
+    logit_scale: Annotated[float, Between(0, 100, below=True)] = 1.0
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise UserError(
+                f"config field tokenizer.encoder.heads: expected a divisor of width {self.width}, found {self.heads}"
+            )
+
+    def block(self, modulated: bool, dtype: Any) -> Block:
+        """A block, modulated by a condition where so asked (adaLN-Zero, arXiv 2212.09748)."""
+        init = XAVIER.kernel()
+        mixer = Attention(
+            self.width,
+            self.heads,
+            init,
+            init,
+            qk_norm=self.qk_norm,
+            bias="qkv" if self.bias else "none",
+            out_bias=self.bias,
+            scale=self.logit_scale,
+            in_gain=0.5**0.5,
+            dtype=dtype,
+            parent=None,
+        )
+        return Block(
+            mixer=mixer,
+            width=self.width,
+            mlp=self.mlp,
+            mlp_width=int(self.width * self.mlp_ratio),
+            initial=XAVIER,
+            out_init=init,
+            norm=self.norm,
+            affine=not modulated,
+            bias=self.bias,
+            adaptive="adaln" if modulated else "none",
+            adaln_zero=True,
+            dtype=dtype,
+            name="block",
+        )
+
+
+class Layer(nn.Module):
+    """A block of a stack.
+
+    Attributes:
+      sizes: of the block.
+      times: int [N], of its rows: a row sees those of its own and of earlier times.
+      modulated: whether a condition modulates it.
+      dtype: of the computation.
+    """
+
+    sizes: Sizes
+    times: tuple[int, ...]
+    modulated: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, condition: jax.Array | None) -> tuple[jax.Array, None]:
+        """[B, N, D], condition [B, 1, D] or None -> [B, N, D], and nothing, as a scan wants it."""
+        block = self.sizes.block(self.modulated, self.dtype)
+        layout = Layout(np.array(self.times, np.int32), np.zeros((len(self.times), 2), np.int32))
+        modulation = block.modulate(condition) if self.modulated else None
+        return block(by_batch(x), modulation, layout)[0], None
+
+
+class Transformer(nn.Module):
+    """L blocks, one after another; the attributes are `Layer`'s."""
+
+    sizes: Sizes
+    times: tuple[int, ...]
+    modulated: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, condition: jax.Array | None = None) -> jax.Array:
+        """[B, N, D], condition [B, 1, D] -> [B, N, D]."""
+        scan = nn.scan(
+            Layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,
+            length=self.sizes.layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        return scan(self.sizes, self.times, self.modulated, self.dtype, name="layers")(x, condition)[0]
+
+
+class Rows(nn.Module):
+    """Patches of an image, or what stands for them, as rows: a product, and a table of places.
+
+    Attributes:
+      width: D.
+      dtype: of the computation.
+    """
+
+    width: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, N, C] -> [B, N, D]."""
+        x = Dense(self.width, (None, "embed"), XAVIER.kernel(), dtype=self.dtype, name="rows_in")(x)
+        return x + table(self, "places", x.shape[1], self.width).astype(self.dtype)
+
+
+def table(module: nn.Module, name: str, rows: int, width: int) -> jax.Array:
+    """A learned table [rows, D] of a module in the making."""
+    return module.param(name, logical(SMALL, None, "embed"), (rows, width))
+
+
+def to_patches(images: jax.Array, patch: int) -> jax.Array:
+    """[B, H, W, C] -> [B, H/p W/p, p p C]."""
+    batch, height, width, channels = images.shape
+    x = images.reshape(batch, height // patch, patch, width // patch, patch, channels)
+    return x.swapaxes(2, 3).reshape(batch, -1, patch * patch * channels)
+
+
+def from_patches(rows: jax.Array, grid: tuple[int, int], patch: int) -> jax.Array:
+    """[B, h w, p p C] -> [B, h p, w p, C]."""
+    x = rows.reshape(len(rows), *grid, patch, patch, -1).swapaxes(2, 3)
+    return x.reshape(len(rows), grid[0] * patch, grid[1] * patch, -1)
+
+
+def norm(sizes: Sizes, name: str, affine: bool = True) -> Norm:
+    """A norm as the blocks have them."""
+    return Norm(sizes.norm, affine, name=name)
+
+
+def as_float(x: jax.Array) -> jax.Array:
+    """float32, as all that leaves a network."""
+    return x.astype(jnp.float32)
