@@ -17,10 +17,12 @@ from vargen.mixers import MIXERS
 from vargen.orders import ORDERS
 from vargen.tokenizers import TOKENIZERS
 from vargen.tokenizers.assembly import ENCODERS
+from vargen.tokenizers.registers import DECODERS
 
 PARTS: dict[str, Mapping[str, Callable]] = {
     "tokenizer": TOKENIZERS,
     "tokenizer.encoder": ENCODERS,
+    "tokenizer.encoder.decoder": DECODERS,
     "order": ORDERS,
     "feed": FEEDS,
     "mixer": MIXERS,
@@ -35,6 +37,7 @@ PARTS: dict[str, Mapping[str, Callable]] = {
 QUESTIONS = {
     "tokenizer": "what are the slots, and what is in each?",
     "tokenizer.encoder": "how do pixels become latents, and latents pixels?",
+    "tokenizer.encoder.decoder": "what makes pixels of registers?",
     "order": "which slots come together, in what sequence?",
     "feed": "how do known slots reach a prediction?",
     "mixer": "how do slots exchange information?",
@@ -45,6 +48,7 @@ QUESTIONS = {
 GIVEN = {
     "tokenizer": "image_size image_channels dtype",
     "tokenizer.encoder": "image_size image_channels latent_channels moments dtype",
+    "tokenizer.encoder.decoder": "ends encoder",
     "order": "grid sizes",
     "feed": "tokenizer grid slot width initial most_known prefix heads kv_heads trained_side dtype",
     "mixer": "grid width kernel_init out_init dtype",

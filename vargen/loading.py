@@ -61,7 +61,7 @@ def _loaded(path: paths.Path, which: str, weights: str) -> Model:
     model.classes = class_names.of(path, config.data.num_classes)
     for name, part, params in (
         ("tokenizer", model.tokenizer, tokenizer_params),
-        ("generator", model.generator, generator_params),
+        ("generator", model.whole, generator_params),
     ):
         if part is not None:
             expected = jax.eval_shape(part.init, jax.random.key(0))

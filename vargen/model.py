@@ -47,6 +47,7 @@ class Model:
     Attributes:
       config: the config that it was trained with.
       tokenizer, tokenizer_params: the pure functions, and their parameters.
+      whole: the generator over all slots that it was trained on.
       generator, generator_params: likewise; None where only a tokenizer was trained. Parameters may be given as
         `Weights`, which say what decoding holds them in.
       classes: names of the classes, by their numbers.
@@ -59,15 +60,15 @@ class Model:
         self._weights = (
             generator_params if isinstance(generator_params, Weights) else Weights(generator_params)
         )
-        generator = None if self.generator_params is None else build_generator(config, tokenizer)
-        self.tokenizer, self.generator = sampled(config, tokenizer, generator)
+        self.whole = None if self.generator_params is None else build_generator(config, tokenizer)
+        self.tokenizer, self.generator = sampled(config, tokenizer, self.whole)
         self.classes = list(classes) if classes else [str(i) for i in range(config.data.num_classes)]
         self.steps = steps
         self.tokenizer_params = tokenizer_params
         levels = config.sampling.get("levels", ())
         # Where a picture is of one level, each is drawn around the smaller one before.
         several = len(levels) > len(self.tokenizer.grid.levels)
-        self._smaller = self.over(levels[:-1]) if several and generator is not None else None
+        self._smaller = self.over(levels[:-1]) if several and self.whole is not None else None
         self._encode = jax.jit(self.tokenizer.encode)
         self._decode = jax.jit(lambda params, content: _image(_pictures(self.tokenizer, params, content)))
         self._valid = jax.jit(self.tokenizer.valid)
@@ -132,6 +133,25 @@ class Model:
         config = self.config.copy_and_resolve_references()
         with config.sampling.unlocked():
             config.sampling.levels = levels
+        return self.with_config(config)
+
+    def first(self, tokens: int) -> Model:
+        """The same parameters, drawing the first so many tokens alone, which are a picture by themselves.
+
+        `config.sampling.tokens` is what a model begins with.
+
+        Args:
+          tokens: how many; 0 for all.
+
+        Raises:
+          UserError: no such number, or tokens that aren't nested.
+        """
+        if tokens == self.config.sampling.get("tokens", 0):
+            return self
+        limits.check(limits.fields(schema.Sampling), dict(tokens=tokens), "sampling.")
+        config = self.config.copy_and_resolve_references()
+        with config.sampling.unlocked():
+            config.sampling.tokens = tokens
         return self.with_config(config)
 
     def __repr__(self) -> str:

@@ -159,10 +159,11 @@ def _model(config) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def sampled(config, tokenizer, generator=None):
-    """What samples are drawn with: a tokenizer and a generator over `sampling.levels`, with the same parameters.
+    """What samples are drawn with: a tokenizer and a generator over `sampling.levels`, with the same parameters; or
+    over the first `sampling.tokens`, with the first rows of tables that have one for each.
 
     Args:
-      config: whose `sampling.levels` counts.
+      config: whose `sampling.levels` and `sampling.tokens` count.
       tokenizer, generator: as they are trained; None where only a tokenizer is.
 
     Returns:
@@ -170,8 +171,11 @@ def sampled(config, tokenizer, generator=None):
       asked for; each is twice the one before, whose codes stand at its even places.
 
     Raises:
-      UserError: a tokenizer whose levels can't be replaced, or not by these; a generator with parameters for each.
+      UserError: a tokenizer whose levels can't be replaced, or not by these; a generator with parameters for each; no
+        such number of tokens.
     """
+    if tokens := config.sampling.get("tokens", 0):
+        return _first(config, tokenizer, generator, tokens)
     pairs = tuple(
         tuple(x) if isinstance(x, (tuple, list)) else (int(x), int(x))
         for x in config.sampling.get("levels", ())
@@ -209,6 +213,18 @@ def sampled(config, tokenizer, generator=None):
             f"{config.order.name}"
         )
     return tokenizer, over
+
+
+def _first(config, tokenizer, generator, tokens: int):
+    """A tokenizer and a generator over the first tokens."""
+    if config.sampling.get("levels", ()):
+        raise UserError(f"config field sampling.tokens: expected 0 where there are levels, found {tokens}")
+    if not isinstance(tokenizer, Autoencoder):
+        raise UserError(
+            f"config field sampling.tokens: needs a tokenizer of registers, found {config.tokenizer.name}"
+        )
+    tokenizer = tokenizer.first(tokens)
+    return tokenizer, None if generator is None else build_generator(config, tokenizer)
 
 
 def _largest(pairs: tuple, trained: tuple[int, int]) -> tuple:

@@ -19,6 +19,7 @@ WEIGHTS = ("full", "int8", "float8")
 TOP_P = Between(0, 1, above=True)
 TOP_K = Between(0, 2**24)
 DECODING_STEPS = Between(0, 10**6)
+TOKENS = Between(0, 2**20)
 SEED = Between(0, 2**64 - 1)
 SAMPLES = Between(4, 10**7)
 BATCH = Between(1, 10**6)
@@ -90,6 +91,8 @@ class Sampling:
       levels: sides, or (height, width) pairs, coarse to fine, in the place of those trained (tokenizers of independent
         levels, such as pyramid_vq); of one level the size of the picture in slots, or several: as trained, and each
         twice the one before, around it (orders that may begin anywhere, such as random); none: as trained.
+      tokens: how many tokens, the first ones, are drawn, where these are a picture by themselves (encoder registers,
+        nested); 0: all.
       random_sides: sides of the levels whose codes are drawn, others take the likeliest; none: all are.
       policy: one step after another, or speculative Jacobi decoding: drafts of several steps are verified in one pass.
       lookahead: steps that a pass of the latter looks at.
@@ -112,6 +115,7 @@ class Sampling:
     steps: Annotated[int, DECODING_STEPS] = 0
     schedule: Annotated[tuple[tuple[int, ...], ...], Between(1, 2**24)] = ()
     levels: Annotated[tuple[int | tuple[int, int], ...], Between(1, 4096)] = ()
+    tokens: Annotated[int, TOKENS] = 0
     random_sides: Annotated[tuple[int, ...], Between(1, 4096)] = ()
     policy: Annotated[str, OneOf("scheduled", "jacobi")] = "scheduled"
     lookahead: Annotated[int, Between(1, 4096)] = 16

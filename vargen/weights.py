@@ -41,12 +41,14 @@ class Weights:
         """As a generator reads them; made once for every compute dtype."""
         wanted, platform = dtypes(generator), jax.default_backend()
         same = jax.tree.map(lambda x: x.dtype, self.given) == wanted
-        if self.form == "full" and same and not splits(generator, platform):
+        shapes = jax.tree.map(jnp.shape, self.given) == shapes_of(generator)
+        if self.form == "full" and same and shapes and not splits(generator, platform):
             return self.given
-        key = tuple(jax.tree.leaves(wanted))
+        key = generator.sequence.grid.size, *jax.tree.leaves(wanted)
         if key not in self._made:
             # From the host, where on a CPU they are: what isn't converted is not copied there.
-            params = self.given = jax.device_get(self.given)
+            self.given = jax.device_get(self.given)
+            params = firsts(generator, self.given)
             if self.form != "full":
                 params = eight_bits(jax.tree.map(jnp.asarray, params), generator.boxes, self.form)
             self._made[key] = jax.device_put(ready(generator, params, platform))
@@ -60,6 +62,20 @@ def ready(generator: Generator, params: Any, platform: str = "") -> Any:
     for stage in generator.stages if splits(generator, platform) else ():
         params = stage.split(params)
     return _converted(params, dtypes(generator))
+
+
+def shapes_of(generator: Generator) -> Any:
+    """The shape of each parameter."""
+    return jax.tree.map(lambda x: x.shape, nn.meta.unbox(generator.boxes))
+
+
+def firsts(generator: Generator, params: Any) -> Any:
+    """Of tables that have a row for each slot, or level, those of the first ones, where a generator is over fewer."""
+
+    def first(x, box):
+        return x[tuple(slice(n) for n in box.shape)] if x.shape != box.shape else x
+
+    return jax.tree.map(first, params, nn.meta.unbox(generator.boxes))
 
 
 def splits(generator: Generator, platform: str) -> bool:

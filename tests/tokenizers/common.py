@@ -34,12 +34,47 @@ PARTS = dict(
 )
 
 
-TRAINED = [name for name in PARTS if name != "jpeg"]
+SMALL = dict(patch=4, width=16, layers=1, heads=2)
+FEW = dict(width=8, multipliers=(1, 1, 2), blocks=1, groups=4)
+# Other encoders, each under one of the parts.
+ENCODED = dict(
+    registers=part(
+        "vq",
+        vocab=32,
+        channels=4,
+        encoder=part("registers", tokens=(1, 2, 4), sees="levels", nested="levels", **SMALL),
+    ),
+    stem=part(
+        "vq",
+        vocab=32,
+        channels=4,
+        encoder=part(
+            "registers",
+            tokens=8,
+            anchor=True,
+            norm_in=True,
+            stem=part("conv", **FEW),
+            stem_channels=8,
+            decoder=part("direct", pixels=part("pooled", **FEW), pixel_channels=8, codes=16),
+            **SMALL,
+        ),
+    ),
+    flow=part(
+        "vq",
+        vocab=32,
+        channels=4,
+        encoder=part(
+            "registers", tokens=8, sees="causal", nested="powers", decoder=part("flow", steps=3), **SMALL
+        ),
+    ),
+)
+ALL = {**PARTS, **ENCODED}
+TRAINED = [name for name in ALL if name != "jpeg"]
 
 
 def tiny(name: str, image_size: int = 16, **options):
     """A tokenizer of grey 16x16 images with a 4x4 latent grid."""
-    return tokenizers.build(part(**{**PARTS[name], **options}), image_size, 1)
+    return tokenizers.build(part(**{**ALL[name], **options}), image_size, 1)
 
 
 def golden(name: str) -> tuple[dict, dict, dict]:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from common import PARTS, TRAINED, tiny
+from common import ALL, PARTS, TRAINED, tiny
 
 from vargen.tokenizers import TOKENIZERS
 from vargen.tokenizers.tokenizer import Leveled
@@ -14,7 +14,7 @@ def test_no_tokenizer_is_left_out():
     assert PARTS.keys() == TOKENIZERS.keys()
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", ALL)
 def test_pictures_and_slots(name):
     """Shapes, kinds and ranges; an example doesn't depend on its neighbours; what isn't known doesn't count."""
     t = tiny(name)
@@ -73,7 +73,7 @@ def test_loss(name):
         assert any(np.any(g) for g in jax.tree.leaves(gradient[side]))
 
 
-@pytest.mark.parametrize("name", [name for name in PARTS if isinstance(tiny(name), Leveled)])
+@pytest.mark.parametrize("name", [name for name in ALL if isinstance(tiny(name), Leveled)])
 def test_levels_build_the_picture(name):
     """Level after level gives what all of them at once give; the rows of a level are as many as its slots."""
     t = tiny(name)

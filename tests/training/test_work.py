@@ -7,6 +7,7 @@ import pytest
 from systems import llamagen, var
 
 from vargen import flops, models
+from vargen.config import part
 from vargen.kernels.step_attention import step_attention
 from vargen.training import metrics, work
 from vargen.training.tasks import GeneratorTask, TokenizerTask
@@ -53,12 +54,25 @@ def test_generator():
 def test_tokenizer():
     """Both ways through the network, three times; images are what counts."""
     c = var()
+    c.tokenizer = part("kl", encoder=part("patch", patch=4), channels=4)
     task = TokenizerTask(models.build_tokenizer(c), c.tokenizer_training)
     found = task.work()
     params = jax.eval_shape(task.tokenizer.init, jax.random.key(0))
     image = jnp.zeros((1, *task.tokenizer.image_size, task.tokenizer.image_channels))
     there = jax.make_jaxpr(lambda p: task.tokenizer.decode(p, task.tokenizer.encode(p, image)))(params)
     assert found == Work(3 * flops.products(there.jaxpr), 0) and found.flops > 0
+
+
+def test_a_decoder_that_draws_counts_one_pass():
+    """Its training takes one of the many that decoding takes."""
+    c = var()
+    counts = []
+    for steps in (2, 50):
+        decoder = part("flow", steps=steps)
+        encoder = part("registers", tokens=4, patch=8, width=16, layers=1, heads=2, decoder=decoder)
+        c.tokenizer = part("fsq", levels=(3, 3), encoder=encoder)
+        counts.append(TokenizerTask(models.build_tokenizer(c), c.tokenizer_training).work().flops)
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize(

@@ -81,9 +81,10 @@ def load_model(args: argparse.Namespace) -> Model:
     if name := getattr(args, "preset", ""):
         asked.sampling.update(preset(asked, name)["sampling"])
     asked = config.override(asked, args.overrides)
-    if (levels := getattr(args, "levels", None)) is not None:
-        with asked.sampling.unlocked():
-            asked.sampling.levels = levels
+    for name in ("levels", "tokens"):
+        if (value := getattr(args, name, None)) is not None:
+            with asked.sampling.unlocked():
+                asked.sampling[name] = value
     preflight.check_fields(asked)
     for field in ("image_size", "channels"):
         if asked.data[field] != trained.data[field]:
@@ -93,6 +94,7 @@ def load_model(args: argparse.Namespace) -> Model:
             )
     if (levels := asked.sampling.get("levels", ())) != trained.sampling.get("levels", ()):
         model = model.over(levels)
+    model = model.first(asked.sampling.get("tokens", 0))
     if model.generator is not None:
         preflight.check_sampling(model.generator, Sampling.make(**asked.sampling))
     if asked.compute_dtype != trained.compute_dtype:

@@ -158,6 +158,12 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         "HEIGHTxWIDTH: 1,2,3x4,6x8; of models without levels the picture's size in slots, or several, each drawn "
         "around the one before: 16,32",
     )
+    group.add_argument(
+        "--tokens",
+        type=within(schema.TOKENS, int),
+        metavar="N",
+        help="draw the first N tokens alone, where these are a picture by themselves (nested registers); 0: all",
+    )
 
 
 def sampling_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -92,8 +92,9 @@ def _check_sampling(c: Any, tokenizer: Any, generator: Generator) -> None:
     named = {f"presets.{name}.sampling": preset["sampling"] for name, preset in c.get("presets", {}).items()}
     for name, settings in dict(sampling=c.sampling, **named).items():
         check_sampling(generator, Sampling.make(**settings), name)
-        if settings.get("levels"):
-            models.sampled(configs.override(c, [("sampling.levels", settings["levels"])]), tokenizer)
+        for field in ("levels", "tokens"):
+            if settings.get(field):
+                models.sampled(configs.override(c, [(f"sampling.{field}", settings[field])]), tokenizer)
 
 
 def check_sampling(generator: Generator, sampling: Sampling, where: str = "sampling") -> None:

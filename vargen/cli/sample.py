@@ -114,6 +114,8 @@ def run(args: argparse.Namespace) -> None:
         args.weights = args.weights or again["weights"]
         levels = again["sampling"].pop("levels", ())
         args.levels = levels or None if args.levels is None else args.levels
+        tokens = again["sampling"].pop("tokens", 0)
+        args.tokens = tokens if args.tokens is None else args.tokens
     if args.workdir is None:
         raise UserError("sample: expected --workdir, or --like with a picture, found neither")
     out = common.out_directory(args, "samples" if again is None else "like")

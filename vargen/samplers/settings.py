@@ -13,6 +13,7 @@ from vargen import limits, schema
 from vargen.slots import Slot
 
 FIELDS = limits.fields(schema.Sampling)
+OF_GENERATOR = "levels", "tokens"  # which say what is over how many slots, and are no settings of a call
 
 
 @jax.tree_util.register_dataclass
@@ -79,13 +80,15 @@ class Sampling:
 
     @classmethod
     def make(cls, **options) -> Sampling:
-        """From plain numbers (a config's `sampling`); its `levels` are those of the generator that draws, no setting.
+        """From plain numbers (a config's `sampling`), but for those that say what a generator is over (`OF_GENERATOR`).
 
         Raises:
           UserError: an unknown option or a value out of range.
         """
         limits.check(FIELDS, options, "sampling.")
-        options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items() if k != "levels"}
+        options = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in options.items() if k not in OF_GENERATOR
+        }
         s = cls(**options)
         each = s.top_p if isinstance(s.top_p, tuple) else (s.top_p,)
         neutral = 0.0 if s.guidance_schedule == "ramp" else 1.0

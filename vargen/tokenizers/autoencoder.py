@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -84,11 +85,13 @@ class Autoencoder:
         several = f", or the end of a level: {', '.join(map(str, ends))}" if len(ends) > 1 else ""
         if not self.codec.prefixes:
             raise UserError(
-                "sampling.tokens: needs a tokenizer whose first tokens are a picture, such as one of registers that "
-                f"are nested, found {slots}"
+                "config field sampling.tokens: needs a tokenizer whose first tokens are a picture, such as one of "
+                f"nested registers, found {slots}"
             )
         if not 1 <= slots <= self.grid.size or (len(ends) > 1 and slots not in ends):
-            raise UserError(f"sampling.tokens: expected 1 to {self.grid.size}{several}, found {slots}")
+            raise UserError(
+                f"config field sampling.tokens: expected 1 to {self.grid.size}{several}, found {slots}"
+            )
         levels = self.grid.levels[: int(np.searchsorted(ends, slots)) + 1] if several else ((1, slots),)
         codec = dataclasses.replace(self.codec, grid=(1, slots), slots=levels)
         return dataclasses.replace(self, codec=codec, grid=Grid(levels))
@@ -188,15 +191,12 @@ class Autoencoder:
 
     def _last_layer(self, params: dict, features: jax.Array) -> tuple[Callable, jax.Array]:
         """The reconstruction as a function of the last layer's kernel alone, and that kernel."""
-        decoder, name = params["decoder"], self.codec.last_name
-        layer = decoder[name]
+        path = *self.codec.last_name.split("/"), "kernel"
 
         def apply(kernel):
-            return self.codec.last(
-                dict(decoder=dict(decoder, **{name: dict(layer, kernel=kernel)})), features
-            )
+            return self.codec.last(dict(decoder=_with(params["decoder"], path, kernel)), features)
 
-        return apply, layer["kernel"]
+        return apply, functools.reduce(lambda tree, name: tree[name], path, params["decoder"])
 
     def bottleneck(self, params: dict, stats: dict, images: jax.Array, key: jax.Array) -> tuple:
         """Encodes for training: latents [B, h, w, C], the quantiser's weighted loss, stats, metrics."""
@@ -213,6 +213,12 @@ class Autoencoder:
     ) -> tuple[dict, dict]:
         """Nothing; see `Tokenizer.revive`."""
         return params, stats
+
+
+def _with(tree: dict, path: tuple[str, ...], leaf: jax.Array) -> dict:
+    """A nested dict with another leaf at a path."""
+    name, *rest = path
+    return dict(tree, **{name: _with(tree[name], tuple(rest), leaf) if rest else leaf})
 
 
 def latent_grid(codec: Codec) -> Grid:

@@ -22,7 +22,7 @@ class Codec:
         parts of that: `last` alone is what the adaptive adversarial weight is measured on.
       grid: (h, w) of the latents.
       latent_channels: C.
-      last_name: the name of the decoder's last layer among its parameters.
+      last_name: the name of the decoder's last layer among its parameters; of one within a part of it with slashes.
       any_size: whether the same parameters serve images of other sizes.
       slots: (height, width) of each level of the latents, one after another; () for one of the whole grid.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import flax.linen as nn
@@ -10,13 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen import parts
+from vargen.errors import UserError
 from vargen.layers import Dense
-from vargen.limits import Between
+from vargen.limits import SIZE, Between
+from vargen.tokenizers import conv, layers, pooled
 from vargen.tokenizers.codec import Codec
-from vargen.tokenizers.layers import conv
 from vargen.tokenizers.transformer import XAVIER, Sizes, Transformer, from_patches, norm, table
 
 LAYERS = Between(0, 4096)
+OUTER = dict(conv=conv.build, pooled=pooled.build)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Ends:
       patch: pixels per side of one.
       levels: registers of each level.
       latent_channels: C.
+      stem: the encoder and decoder between pixels and patches; None for one product each.
       nested: how many registers are kept in training, see `registers.build`.
       anchor: whether a row that nothing is read from stands before the patches.
       norm_in: whether rows are normalised before the blocks.
@@ -41,6 +46,7 @@ class Ends:
     patch: int
     levels: tuple[int, ...]
     latent_channels: int
+    stem: Codec | None
     nested: str
     anchor: bool
     norm_in: bool
@@ -51,6 +57,32 @@ class Ends:
     def registers(self) -> int:
         """K."""
         return sum(self.levels)
+
+    def outer(self, encoder: Mapping[str, Any], channels: int) -> Codec:
+        """An encoder part between pixels and patches of so many channels.
+
+        Raises:
+          UserError: its grid is another than the patches'.
+        """
+        side = self.patch
+        size = self.patches[0] * side, self.patches[1] * side
+        found = parts.build(
+            OUTER,
+            encoder,
+            "tokenizer.encoder.pixels",
+            image_size=size,
+            image_channels=self.image_channels,
+            latent_channels=channels,
+            moments=1,
+            dtype=self.dtype,
+        )
+        if found.grid != self.patches:
+            shown = ["x".join(map(str, x)) for x in (self.patches, found.grid)]
+            raise UserError(
+                f"config field tokenizer.encoder.pixels: expected a grid of {shown[0]}, that of the patches, found "
+                f"{shown[1]}"
+            )
+        return found
 
     def resized(self, width: int, layers: int, heads: int) -> Ends:
         """With blocks of other sizes, where they aren't 0."""
@@ -87,20 +119,27 @@ class Direct(nn.Module):
     Attributes:
       ends: of the codec, with the decoder's own sizes.
       smoothed: whether a 3x3 convolution follows the patches.
+      pixels: the decoder from patches to pixels, of `pixel_channels`; None for a product.
+      codes: of a table between the two, of which patches are means; 0: none.
     """
 
     ends: Ends
     smoothed: bool
+    pixels: nn.Module | None
+    pixel_channels: int
+    codes: int
 
     def setup(self) -> None:
         channels, dtype = self.ends.image_channels, self.ends.dtype
+        if self.pixels is not None:
+            return
         self.patch_out = Dense(self.ends.patch**2 * channels, ("embed", None), XAVIER.kernel(), dtype=dtype)
         if self.smoothed:
-            self.conv_out = conv(channels, dtype=dtype)
+            self.conv_out = layers.conv(channels, dtype=dtype)
 
     @nn.compact
     def features(self, latents: jax.Array, known: jax.Array | None = None) -> jax.Array:
-        """[B, 1, n, C], known bool [B, 1, n] or None -> [B, h w, D], all but the last layer."""
+        """[B, 1, n, C], known bool [B, 1, n] or None -> [B, h w, D], or what the last layer of `pixels` takes."""
         ends, sizes = self.ends, self.ends.sizes
         told = Told(ends, name="registers")(latents, known)
         count = ends.patches[0] * ends.patches[1]
@@ -111,10 +150,23 @@ class Direct(nn.Module):
         x = jnp.concatenate([*asked, told], axis=1)
         x = norm(sizes, "norm_in")(x) if ends.norm_in else x
         x = Transformer(sizes, (0,) * x.shape[1], False, ends.dtype, name="blocks")(x)
-        return norm(sizes, "norm_out")(x[:, ends.anchor : ends.anchor + count])
+        x = norm(sizes, "norm_out")(x[:, ends.anchor : ends.anchor + count])
+        if self.pixels is None:
+            return x
+        if self.codes:
+            for name, size in (("codes_in", 2 * sizes.width), ("codes_out", self.codes)):
+                dense = Dense(size, ("embed", "mlp"), XAVIER.kernel(), dtype=ends.dtype, name=name)
+                x = dense(x) if name == "codes_out" else jnp.tanh(dense(x))
+            codebook = table(self, "codebook", self.codes, self.pixel_channels)
+            x = jax.nn.softmax(x.astype(jnp.float32), axis=-1) @ codebook
+        else:
+            x = Dense(self.pixel_channels, ("embed", "latent"), dtype=ends.dtype, name="pixels_in")(x)
+        return self.pixels.features(x.reshape(len(x), *ends.patches, -1))
 
     def last(self, features: jax.Array) -> jax.Array:
-        """The last layers: [B, h w, D] -> float32 [B, H, W, C_image]."""
+        """The last layers: features [B, h w, D], or of the pixels' decoder -> float32 [B, H, W, C_image]."""
+        if self.pixels is not None:
+            return self.pixels.last(features)
         image = from_patches(self.patch_out(features), self.ends.patches, self.ends.patch)
         return (self.conv_out(image) if self.smoothed else image).astype(jnp.float32)
 
@@ -153,6 +205,10 @@ class RegisterCodec(Codec):
         drawn = jnp.asarray(counts)[jax.random.randint(key, (batch, 1, 1), 0, len(counts))]
         return jnp.arange(most) < drawn
 
+    def encode(self, params: dict, images: jax.Array) -> jax.Array:
+        """[B, H, W, C_image] -> float32 [B, 1, n, moments * C], the first n of K."""
+        return super().encode(params, images)[:, :, : self.grid[1]]
+
     def decode(self, params: dict, latents: jax.Array, known: jax.Array | None = None) -> jax.Array:
         """[B, 1, n, C], the first n registers, of which those count that are `known` bool [B, 1, n] -> images."""
         return self.decoder.apply({"params": params["decoder"]}, latents, known)
@@ -171,6 +227,9 @@ def build_direct(
     layers: Annotated[int, LAYERS] = 0,
     heads: Annotated[int, LAYERS] = 0,
     smoothed: bool = False,
+    pixels: Mapping[str, Any] | None = None,
+    pixel_channels: Annotated[int, SIZE] = 256,
+    codes: Annotated[int, Between(0, 2**24)] = 0,
 ) -> RegisterCodec:
     """The part "direct" of the axis "tokenizer.encoder.decoder": patches in one pass, from mask rows (TiTok's).
 
@@ -179,14 +238,32 @@ def build_direct(
       encoder: images to registers.
       width, layers, heads: of the decoder's blocks; 0: as the encoder's.
       smoothed: a 3x3 convolution follows the patches.
+      pixels: the encoder part whose decoder makes pixels of the patches; none: the stem's, or a product where there is
+        none either.
+      pixel_channels: of the patches that it takes.
+      codes: of a table of so many codes patches are means, by a softmax (TiTok's proxy codes); 0: no table.
+
+    Raises:
+      UserError: a table without pixels' decoder.
     """
-    decoder = Direct(ends.resized(width, layers, heads), smoothed)
+    outer = ends.stem if pixels is None else ends.outer(pixels, pixel_channels)
+    if codes and outer is None:
+        raise UserError(
+            "config field tokenizer.encoder.decoder.codes: needs a decoder of pixels, such as pixels=part('pooled'), "
+            f"found {codes}"
+        )
+    last = "conv_out" if smoothed else "patch_out"
+    if outer is not None:
+        pixel_channels, last = outer.latent_channels, f"pixels/{outer.last_name}"
+    decoder = Direct(
+        ends.resized(width, layers, heads), smoothed, outer and outer.decoder, pixel_channels, codes
+    )
     return RegisterCodec(
         encoder,
         decoder,
         (1, ends.registers),
         ends.latent_channels,
-        "conv_out" if smoothed else "patch_out",
+        last,
         slots=tuple((1, n) for n in ends.levels),
         nested=ends.nested,
         registers=ends.registers,

@@ -7,7 +7,9 @@ is a picture; ResTok (2601.03955) has levels of them. What reads them is a part 
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import types
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -21,11 +23,13 @@ from vargen.errors import UserError
 from vargen.layers import Dense
 from vargen.limits import COUNT, SIZE, Above, Between, OneOf, divisors
 from vargen.tokenizers import denoising, reading
+from vargen.tokenizers.autoencoder import flat
 from vargen.tokenizers.codec import Codec
 from vargen.tokenizers.reading import Ends
 from vargen.tokenizers.transformer import Rows, Sizes, Transformer, norm, table, to_patches
 
 DECODERS = dict(direct=reading.build_direct, flow=denoising.build_flow)
+DIRECT = types.MappingProxyType(dict(name="direct"))
 
 
 class Registers(nn.Module):
@@ -36,18 +40,21 @@ class Registers(nn.Module):
       moments: 1, or 2 where there are mean and log-variance.
       sees: see `build`.
       standard: see `build`.
+      stem: the encoder before it, of pixels; None for a product of each patch.
     """
 
     ends: Ends
     moments: int
     sees: str
     standard: bool
+    stem: nn.Module | None
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """[B, H, W, C_image] -> float32 [B, 1, K, moments * C]."""
         ends, sizes, dtype = self.ends, self.ends.sizes, self.ends.dtype
-        x = Rows(sizes.width, dtype, name="patches")(to_patches(images.astype(dtype), ends.patch))
+        x = to_patches(images, ends.patch) if self.stem is None else flat(self.stem(images))
+        x = Rows(sizes.width, dtype, name="patches")(x.astype(dtype))
 
         def rows(name, count):
             return jnp.broadcast_to(
@@ -100,7 +107,9 @@ def build(
     bias: bool = True,
     qk_norm: Annotated[str, OneOf("none", "layer", "rms")] = "none",
     logit_scale: Annotated[float, Between(0, 100)] = 1.0,
-    decoder: Mapping[str, Any] = dict(name="direct"),
+    stem: Mapping[str, Any] | None = None,
+    stem_channels: Annotated[int, SIZE] = 256,
+    decoder: Mapping[str, Any] = DIRECT,
 ) -> Codec:
     """The part "registers" of the axis "tokenizer.encoder"; the sizes as `transformer.Sizes`' attributes.
 
@@ -118,10 +127,13 @@ def build(
       standard: a latent's numbers are shifted and scaled to mean 0 and variance 1.
       anchor: a row that nothing is read from stands before the patches.
       norm_in: rows are normalised before the blocks.
+      stem: an encoder part between pixels and patches (GigaTok's are of convolutions, arXiv 2504.08736), and its
+        decoder in the way back; none: products.
+      stem_channels: of what it gives.
       decoder: what makes images of them, a part of `DECODERS`.
 
     Raises:
-      UserError: the image does not divide into patches, or the width into heads.
+      UserError: the image does not divide into patches, or the width into heads, or a stem has another grid.
     """
     if any(side % patch for side in image_size):
         pixels = "x".join(map(str, image_size))
@@ -136,11 +148,14 @@ def build(
         patch=patch,
         levels=(tokens,) if isinstance(tokens, int) else tuple(tokens),
         latent_channels=latent_channels,
+        stem=None,
         nested=nested,
         anchor=anchor,
         norm_in=norm_in,
         sizes=sizes,
         dtype=dtype,
     )
-    encoder = Registers(ends, moments, sees, standard)
+    if stem is not None:
+        ends = dataclasses.replace(ends, stem=ends.outer(stem, stem_channels))
+    encoder = Registers(ends, moments, sees, standard, ends.stem and ends.stem.encoder)
     return parts.build(DECODERS, decoder, "tokenizer.encoder.decoder", ends=ends, encoder=encoder)

@@ -103,16 +103,16 @@ class Layer(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array, condition: jax.Array | None) -> tuple[jax.Array, None]:
-        """[B, N, D], condition [B, 1, D] or None -> [B, N, D], and nothing, as a scan wants it."""
+    def __call__(self, x: jax.Array, condition: jax.Array | None) -> jax.Array:
+        """[B, N, D], condition [B, 1, D] or None -> [B, N, D]."""
         block = self.sizes.block(self.modulated, self.dtype)
         layout = Layout(np.array(self.times, np.int32), np.zeros((len(self.times), 2), np.int32))
         modulation = block.modulate(condition) if self.modulated else None
-        return block(by_batch(x), modulation, layout)[0], None
+        return block(by_batch(x), modulation, layout)[0]
 
 
 class Transformer(nn.Module):
-    """L blocks, one after another; the attributes are `Layer`'s."""
+    """L blocks, one after another; the attributes are `Layer`'s. Parameters are stacked, and loops go over them."""
 
     sizes: Sizes
     times: tuple[int, ...]
@@ -122,15 +122,22 @@ class Transformer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array | None = None) -> jax.Array:
         """[B, N, D], condition [B, 1, D] -> [B, N, D]."""
-        scan = nn.scan(
-            Layer,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=nn.broadcast,
-            length=self.sizes.layers,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )
-        return scan(self.sizes, self.times, self.modulated, self.dtype, name="layers")(x, condition)[0]
+        layer = Layer(self.sizes, self.times, self.modulated, self.dtype, parent=None)
+        rows = jnp.zeros((1, *x.shape[1:]))
+
+        def stacked(key):
+            keys = jax.random.split(key, self.sizes.layers)
+            boxed = jax.vmap(lambda k: layer.init(k, rows, rows[:, :1])["params"])(keys)
+            return jax.tree.map(_stack, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.meta.AxisMetadata))
+
+        def through(x, params):
+            return layer.apply({"params": params}, x, condition), None
+
+        return jax.lax.scan(through, x.astype(self.dtype), self.param("layers", stacked))[0]
+
+
+def _stack(box: Any) -> Any:
+    return box.replace(names=("layers", *box.names))
 
 
 class Rows(nn.Module):

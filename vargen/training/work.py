@@ -56,13 +56,13 @@ def of_generator(generator: Any, tokenizer: Any) -> Work:
 
 
 def of_tokenizer(tokenizer: Any) -> Work:
-    """What training a tokenizer takes: pixels to slots and back, without the networks that only judge it."""
+    """What training a tokenizer takes: its loss on pixels, without the networks that only judge it."""
     image = jax.ShapeDtypeStruct((1, *tokenizer.image_size, tokenizer.image_channels), "float32")
-    params = jax.eval_shape(tokenizer.init, jax.eval_shape(lambda: jax.random.key(0)))
-    there = jax.make_jaxpr(tokenizer.encode)(params, image)
-    content = jax.eval_shape(tokenizer.encode, params, image)
-    back = jax.make_jaxpr(tokenizer.decode)(params, content)
-    return Work(3.0 * (products(there.jaxpr) + products(back.jaxpr)), 0)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    trace = jax.make_jaxpr(lambda p, s, x, k: tokenizer.loss(p, s, x, k, 0, dict(l2=1.0))[0])(
+        jax.eval_shape(tokenizer.init, key), jax.eval_shape(tokenizer.init_stats), image, key
+    )
+    return Work(3.0 * products(trace.jaxpr), 0)
 
 
 def _shapes(generator: Any, tokenizer: Any) -> tuple[Any, Any, Any]:

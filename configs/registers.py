@@ -1,0 +1,62 @@
+"""One generator, tokenizers of registers: LlamaGen's over one-dimensional tokens of the digits, 16x16. Default: TiTok.
+
+    vargen quickstart --config configs/registers.py:flextok --workdir runs/flextok
+    vargen sample --workdir runs/flextok --classes 3,5,8 --tokens 4
+
+The rows of `TOKENIZERS` are what can follow the colon: TiTok (arXiv 2406.07550), all of whose registers are read in one
+pass; FlexTok (2502.13967), FSQ of nested registers under a flow decoder; Semanticist (2503.08685), the same of
+continuous latents; ResTok (2601.03955), levels of registers, drawn a level a step; D-AR (2505.23660) and Selftok
+(2505.07538), whose decoder sees more of the registers the less noise there is.
+"""
+
+from vargen import config as base
+from vargen.config import part
+
+DIRECT, FLOW = part("direct"), part("flow")
+
+
+def registers(decoder, tokens=16, **options):
+    """Of blocks of 64 channels over patches of 4x4 pixels."""
+    own = dict(patch=4, width=64, layers=3, heads=2)
+    return part("registers", tokens=tokens, decoder=decoder, **own, **options)
+
+
+def vq(encoder, vocab=256):
+    return part(
+        "vq", encoder=encoder, vocab=vocab, channels=8, codebook_weight=0.1, beta=0.02, revive_every=25
+    )
+
+
+TOKENIZERS = dict(
+    titok=vq(registers(DIRECT)),
+    flextok=part("fsq", encoder=registers(FLOW, sees="causal", nested="powers"), levels=(8, 6, 5)),
+    semanticist=part(
+        "kl",
+        encoder=registers(FLOW, sees="causal", nested="uniform"),
+        channels=4,
+        kl_weight=1e-3,
+        measure=True,
+    ),
+    restok=vq(registers(DIRECT, tokens=(1, 2, 4, 9), sees="levels", nested="levels")),
+    dar=vq(registers(part("flow", groups=4), sees="causal")),
+    selftok=vq(registers(part("flow", groups=16), sees="causal")),
+)
+
+
+def get_config(tokenizer="titok"):
+    c = base.config()
+    c.name = f"LlamaGen over {tokenizer}"
+    c.tokenizer = TOKENIZERS[tokenizer]
+    c.order = part("levels" if tokenizer == "restok" else "raster")
+    c.feed = part("shift", dropout=0.1, target_positions=True)
+    c.mixer = part("attention", heads=4, dropout=0.1)
+    c.head = part("categorical", bias=False)
+    if tokenizer == "semanticist":
+        c.head = part("diffusion", depth=3, width=128, sample_steps=50, repeat=4, clip=3.0)
+    c.model = dict(
+        layers=4, width=128, mlp="swiglu", mlp_width=384, norm="rms", eps=1e-5, bias=False, dropout=0.1
+    )
+    c.sampling.update(dict(guidance=1.5))
+    c.tokenizer_training.update(dict(steps=3000, batch_size=64, learning_rate=1e-3, warmup_steps=50))
+    c.training.update(dict(steps=2000, batch_size=64, learning_rate=2e-3, augmented_copies=8))
+    return c
