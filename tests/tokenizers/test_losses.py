@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from common import FOLDER, tiny
+from vargen.tokenizers.discriminator import Discriminator
 
 from vargen.errors import UserError
 from vargen.tokenizers import losses, perceptual, vq
-from vargen.tokenizers.discriminator import Discriminator
 from vargen.tokenizers.kl import divergence
 
 
