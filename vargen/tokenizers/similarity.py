@@ -34,9 +34,10 @@ def ms_ssim(a: jax.Array, b: jax.Array) -> jax.Array:
 
 def _similarity(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Luminance, and contrast with structure, of every window: [B, h, w, C]."""
-    mean_a, mean_b = _blur(a), _blur(b)
-    var_a, var_b = _blur(a * a) - mean_a**2, _blur(b * b) - mean_b**2
-    covariance = _blur(a * b) - mean_a * mean_b
+    means = _blur(jnp.concatenate([a, b, a * a, b * b, a * b], axis=-1))
+    mean_a, mean_b, *squares, product = jnp.split(means, 5, axis=-1)
+    var_a, var_b = (x - mean**2 for x, mean in zip(squares, (mean_a, mean_b), strict=True))
+    covariance = product - mean_a * mean_b
     luminance = (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
     return luminance, (2 * covariance + C2) / (var_a + var_b + C2)
 

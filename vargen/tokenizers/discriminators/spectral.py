@@ -19,15 +19,15 @@ from vargen.weights_file import flatten, unflatten
 EPS = 1e-12
 
 
-def start(params: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Unit vectors float32 [O] for every kernel [..., O] of a nested dict of arrays or shapes, by its name."""
-    sizes = {name: x.shape[-1] for name, x in flatten(params) if _is_kernel(name)}
-    return {name: jnp.full((size,), size**-0.5, jnp.float32) for name, size in sizes.items()}
+def start(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Unit vectors float32 [O] in the places of the kernels [..., O] of a nested dict of arrays or shapes."""
+    sizes = {name: x.shape[-1] for name, x in flatten(params) if name.rpartition("/")[2] == "kernel"}
+    return unflatten({name: jnp.full((size,), size**-0.5, jnp.float32) for name, size in sizes.items()})
 
 
 def normalised(
-    params: Mapping[str, Any], vectors: Mapping[str, jax.Array]
-) -> tuple[dict[str, Any], dict[str, jax.Array]]:
+    params: Mapping[str, Any], vectors: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Parameters whose kernels are divided by their norms, and the vectors after an iteration.
 
     Of W [O, I], a kernel [..., O] whose other axes are one: v = W' u / |W' u|, u = W v / |W v|, W / (u' W v). Vectors
@@ -38,18 +38,14 @@ def normalised(
       vectors: of `start` or of the update before.
     """
     flat, new = dict(flatten(params)), {}
-    for name, u in vectors.items():
+    for name, u in flatten(vectors):
         kernel = flat[name]
         matrix = kernel.reshape(-1, kernel.shape[-1])
         fixed = jax.lax.stop_gradient(matrix)
         v = _unit(_product(fixed, u))
         new[name] = _unit(_product(fixed.T, v))
         flat[name] = kernel / jnp.maximum(jnp.vdot(v, _product(matrix, new[name])), EPS)
-    return unflatten(flat), new
-
-
-def _is_kernel(name: str) -> bool:
-    return name.rpartition("/")[2] == "kernel"
+    return unflatten(flat), unflatten(new)
 
 
 def _product(matrix: jax.Array, x: jax.Array) -> jax.Array:
