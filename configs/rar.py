@@ -98,16 +98,8 @@ def paper(c, size, s):
             ema_decay=0.999,
         )
     )
-    c.tokenizer_training.losses.update(
-        dict(
-            l2=1.0,
-            perceptual=0.1,
-            adversarial=0.1,
-            adversarial_kind="non_saturating",
-            discriminator=part("stylegan"),
-            r1=10.0,  # of half the loss, as here, a half of it
-        )
-    )
+    losses = dict(l2=1.0, perceptual=0.1, adversarial=0.1, adversarial_kind="non_saturating")
+    c.tokenizer_training.losses.update(losses | dict(discriminator=part("stylegan"), r1=10.0))
     c.training.update(
         dict(
             steps=250_000,  # 400 epochs
