@@ -91,7 +91,7 @@ def paper(c, size, s):
         )
     )
     c.tokenizer_training.losses.update(
-        dict(l2=1.0, perceptual=1.0, adversarial=0.75, adaptive=True, discriminator_layers=2)
+        dict(l2=1.0, perceptual=1.0, adversarial=0.75, adaptive=True, discriminator=part("patch", layers=2))
     )
     c.training.update(
         dict(

@@ -14,8 +14,8 @@ ten crops (13 GB); nothing of it is known to differ.
 
 Its tokenizer is taken as MaskGIT's authors trained it. `tokenizer_training` is their recipe (google-research/maskgit,
 configs/vqgan_config.py) as far as it goes here: their perceptual loss is on features of a ResNet, here it is LPIPS;
-their discriminator is StyleGAN's with a penalty of 10 on its gradient (R1), here it is of patches and without; how
-they cut pictures isn't published, and the initial weights of convolutions and codes are ours.
+in their discriminator's blocks, StyleGAN's too, the blur halves the picture and is before the skip as well; how they
+cut pictures isn't published, and the initial weights of convolutions and codes are ours.
 """
 
 from types import SimpleNamespace as Size
@@ -98,9 +98,8 @@ def paper(c, size, s):
             ema_decay=0.999,
         )
     )
-    c.tokenizer_training.losses.update(
-        dict(l2=1.0, perceptual=0.1, adversarial=0.1, adversarial_kind="non_saturating")
-    )
+    losses = dict(l2=1.0, perceptual=0.1, adversarial=0.1, adversarial_kind="non_saturating")
+    c.tokenizer_training.losses.update(losses | dict(discriminator=part("stylegan"), r1=10.0))
     c.training.update(
         dict(
             steps=250_000,  # 400 epochs

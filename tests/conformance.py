@@ -11,6 +11,7 @@ from vargen.feeds import Feed
 from vargen.heads import Head, JointHead
 from vargen.mixers import Mixer
 from vargen.orders import Ordering
+from vargen.tokenizers.discriminators import Dino, Discriminator, Patch, StyleGAN
 from vargen.tokenizers.jpeg import Jpeg
 from vargen.tokenizers.tokenizer import Tokenizer
 
@@ -24,6 +25,10 @@ def every_conditioning(
     words: conditioning.WordEmbedding,
 ) -> list[Conditioning]:
     return [caption, label, prompt, text, word_memory, words]
+
+
+def every_discriminator(patch: Patch, stylegan: StyleGAN, dino: Dino) -> list[Discriminator]:
+    return [patch, stylegan, dino]
 
 
 def every_feed(

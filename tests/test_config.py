@@ -37,6 +37,7 @@ def field(c, dotted):
         ("order.sides", "(1, 3)", (1, 3)),
         ("order.unheard_of", "1.5", 1.5),  # options of parts are checked when the part is built
         ("tokenizer.encoder.blocks", "3", 3),
+        ("tokenizer_training.losses.discriminator.layers", "2", 2),
     ],
 )
 def test_overrides_are_read_as_the_type_of_the_field(dotted, text, expected):
@@ -250,7 +251,13 @@ def test_swapping_a_part_keeps_what_both_know():
 def test_a_part_inside_a_part_is_swapped(place):
     """By its place, and nowhere else."""
     owner = dict(
-        tokenizer="var", mixer="rqtransformer", pivots="himar", picture="himar", text="orthus", encoder="var"
+        tokenizer="var",
+        mixer="rqtransformer",
+        pivots="himar",
+        picture="himar",
+        text="orthus",
+        encoder="var",
+        discriminator="var",
     )
     c = config.load(owner[place.split(".")[-1]])
     other = sorted(set(axes.PARTS[place]) - {"attention"})[0]

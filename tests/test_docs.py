@@ -63,8 +63,7 @@ def test_systems():
 
 def test_parts():
     """All that is registered is named where the axes are."""
-    places = ("tokenizer", "tokenizer.encoder", "order", "feed", "mixer", "head", "conditioning")
-    names = {name for place in places for name in axes.PARTS[place]}
+    names = {name for place in axes.QUESTIONS for name in axes.PARTS[place]}
     names |= {*schema.GUIDANCE_SCHEDULES, *POLICIES}
     assert not names - set(re.findall(r"`(\w+)`", page("parts") + page("mixers").partition("## Kernels")[0]))
 

@@ -16,6 +16,7 @@ from vargen.mixers import MIXERS
 from vargen.orders import ORDERS
 from vargen.tokenizers import TOKENIZERS
 from vargen.tokenizers.assembly import ENCODERS
+from vargen.tokenizers.discriminators import DISCRIMINATORS, PLACE
 
 COUNT, SHARE = AtLeast(1), Between(0, 1, below=True)
 
@@ -129,17 +130,18 @@ REGISTRIES = dict(
     order=ORDERS,
     tokenizer=TOKENIZERS,
     encoder=ENCODERS,
+    discriminator=DISCRIMINATORS,
     conditioning=CONDITIONINGS,
 )
 PARTS = [(axis, name) for axis, registry in REGISTRIES.items() for name in registry]
 # Checked by what they name: paths against those that there are, inner parts when they are built.
-NAMED = {("mixer", "paths")}
+NAMED = {("mixer", "paths"), ("discriminator", "weights")}
 
 
 @pytest.mark.parametrize("axis, name", PARTS)
 def test_every_part_says_what_its_fields_may_hold(axis, name):
     """A number or a word without a limit would be found by nobody: a part added tomorrow is held to this too."""
-    given = axes.GIVEN["tokenizer.encoder" if axis == "encoder" else axis]
+    given = axes.GIVEN[{"encoder": "tokenizer.encoder", "discriminator": PLACE}.get(axis, axis)]
     context = {"parent", "name", *given.split()}
     for field in limits.fields(REGISTRIES[axis][name]).values():
         if field.name in context or (axis, field.name) in NAMED:

@@ -14,6 +14,7 @@ from vargen.mixers import MIXERS, Mixer
 from vargen.orders import ORDERS, Ordering
 from vargen.slots import Grid
 from vargen.tokenizers import TOKENIZERS
+from vargen.tokenizers.discriminators import DISCRIMINATORS, Discriminator
 from vargen.tokenizers.tokenizer import Tokenizer
 
 
@@ -26,6 +27,7 @@ def part(constructor):
 
 REGISTRIES = {
     Conditioning: (CONDITIONINGS, conformance.every_conditioning),
+    Discriminator: (DISCRIMINATORS, conformance.every_discriminator),
     Feed: (FEEDS, conformance.every_feed),
     Head: ({k: x for k, x in HEADS.items() if not issubclass(part(x), Joint)}, conformance.every_head),
     JointHead: ({k: x for k, x in HEADS.items() if issubclass(part(x), Joint)}, conformance.every_joint_head),

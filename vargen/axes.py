@@ -17,6 +17,7 @@ from vargen.mixers import MIXERS
 from vargen.orders import ORDERS
 from vargen.tokenizers import TOKENIZERS
 from vargen.tokenizers.assembly import ENCODERS
+from vargen.tokenizers.discriminators import DISCRIMINATORS
 from vargen.tokenizers.registers import DECODERS
 
 PARTS: dict[str, Mapping[str, Callable]] = {
@@ -32,6 +33,7 @@ PARTS: dict[str, Mapping[str, Callable]] = {
     "head.heads.text": HEADS,
     "head.heads.picture": HEADS,
     "conditioning": CONDITIONINGS,
+    "tokenizer_training.losses.discriminator": DISCRIMINATORS,
 }
 # What the choice at each place answers, but for those within a head.
 QUESTIONS = {
@@ -43,6 +45,7 @@ QUESTIONS = {
     "mixer": "how do slots exchange information?",
     "head": "what distribution is over a slot, or a step's slots?",
     "conditioning": "what is known before the first slot?",
+    "tokenizer_training.losses.discriminator": "what judges a tokenizer's pictures while it is trained?",
 }
 # What the assembly gives a part, and a config does not.
 GIVEN = {
@@ -58,6 +61,7 @@ GIVEN = {
     "head.heads.text": "tokenizer stage vocab channels segments initial dtype",
     "head.heads.picture": "tokenizer stage vocab channels segments initial dtype",
     "conditioning": "num_classes width initial dtype",
+    "tokenizer_training.losses.discriminator": "",
 }
 
 

@@ -231,27 +231,38 @@ class Losses:
 
     Attributes:
       l1, l2: weights of the mean absolute and squared error.
-      perceptual: weight of the perceptual loss, which needs `perceptual_weights`.
-      perceptual_weights: file of its network, safetensors or npz.
-      adversarial: weight of the patch discriminator's loss; 0: none.
+      ms_ssim: weight of 1 - MS-SSIM, the structural similarity at several scales.
+      perceptual: weight of the perceptual loss LPIPS, which needs `perceptual_weights`.
+      gram: weight of the squared distance of the same network's Gram matrices, which needs them too.
+      perceptual_weights: file of that network, safetensors or npz.
+      adversarial: weight of the discriminator's judgement; 0: there is none.
       adversarial_start: the update at which it begins.
       adversarial_kind: its form.
       adaptive: the adversarial weight balances the gradients of the last layer (VQGAN).
-      discriminator_width, discriminator_layers: of the discriminator.
+      discriminator: the part that judges.
       discriminator_learning_rate: its peak.
+      lecam: weight of LeCam's regularisation in the discriminator's loss.
+      lecam_decay: of its averages of logits.
+      r1: weight of R1 in the discriminator's loss, a half of it times the squared gradient at real pictures.
+      r1_every: updates between two of which R1 counts, so many times as much.
     """
 
     l1: Annotated[float, AtLeast(0)] = 0.0
     l2: Annotated[float, AtLeast(0)] = 1.0
+    ms_ssim: Annotated[float, AtLeast(0)] = 0.0
     perceptual: Annotated[float, AtLeast(0)] = 0.0
+    gram: Annotated[float, AtLeast(0)] = 0.0
     perceptual_weights: str = ""
     adversarial: Annotated[float, AtLeast(0)] = 0.0
     adversarial_start: Annotated[int, Between(0, STEPS)] = 0
     adversarial_kind: Annotated[str, OneOf("hinge", "vanilla", "non_saturating")] = "hinge"
     adaptive: bool = False
-    discriminator_width: Annotated[int, SIZE] = 64
-    discriminator_layers: Annotated[int, Between(1, 16)] = 3
+    discriminator: Any = dataclasses.field(default_factory=lambda: dict(name="patch"))
     discriminator_learning_rate: Annotated[float, Between(0, 100)] = 1e-4
+    lecam: Annotated[float, AtLeast(0)] = 0.0
+    lecam_decay: Annotated[float, RATE] = 0.999
+    r1: Annotated[float, AtLeast(0)] = 0.0
+    r1_every: Annotated[int, Between(1, STEPS)] = 1
 
 
 @dataclasses.dataclass

@@ -6,6 +6,7 @@ import pytest
 
 from vargen import axes, bundled, config, limits, models, parts, schema
 from vargen.cli import help_config, main, meanings
+from vargen.tokenizers import discriminators
 
 
 def test_docstrings_are_read():
@@ -57,6 +58,7 @@ def test_given_is_what_the_assembly_gives(monkeypatch):
     for name in ("var", "mar", "orthus", "himar", "rqtransformer"):
         c = config.override(config.load(name), own if name == "rqtransformer" else [])
         models.build_generator(c, models.build_tokenizer(c))
+        discriminators.build(c.tokenizer_training.losses.discriminator)
     assert seen == {place: set(names.split()) for place, names in axes.GIVEN.items()}
 
 

@@ -117,12 +117,12 @@ class FakeTask:
         stats = dict(mean=0.9 * stats["mean"] + 0.1 * jnp.mean(out), updates=stats["updates"] + 1)
         return loss, (stats, metrics, out)
 
-    def discriminator_loss(self, params, aux, batch, step):
+    def discriminator_loss(self, params, stats, frozen, aux, batch, step):
         judge = {"params": params["discriminator"]}
         real = self.judge.apply(judge, batch["image"], batch["label"])
         fake = self.judge.apply(judge, aux, batch["label"])
         loss = jnp.mean(nn.relu(1 - real)) + jnp.mean(nn.relu(1 + fake))
-        return loss, dict(discriminator_loss=loss)
+        return loss, (stats, dict(discriminator_loss=loss))
 
     def after_update(self, params, stats, frozen, batch, key, step):
         return params, stats

@@ -133,7 +133,7 @@ def _perceptual(file: str) -> _Similar:
 
     function, params = load_perceptual(file)
     jitted = jax.jit(function)
-    return _Similar(lambda a, b: np.asarray(jitted(params, a, b)), "lpips")
+    return _Similar(lambda a, b: np.asarray(jitted(params, a, b)["perceptual"]), "lpips")
 
 
 class _Reconstructed:

@@ -16,7 +16,9 @@ from vargen.errors import UserError
 from vargen.generator import Generator
 from vargen.models import build_generator, build_tokenizer, require
 from vargen.samplers import Sampling, decode
+from vargen.tokenizers.losses import PERCEPTUAL
 
+FITTING = ("l1", "l2", "ms_ssim", "perceptual")  # weights of losses that bring pictures back
 SIDES = dict(digits=8, shapes=16)  # the smallest image_size of a source
 
 
@@ -81,9 +83,10 @@ def _check_run(settings: Any, group: str, devices: int, processes: int) -> None:
             f"config field {group}.min_learning_rate: expected at most learning_rate, {settings.learning_rate:g}, "
             f"found {settings.min_learning_rate:g}"
         )
-    if "losses" in settings and not any(settings.losses[k] for k in ("l1", "l2", "perceptual")):
+    if "losses" in settings and not any(settings.losses[k] for k in FITTING):
         raise UserError(
-            f"config field {group}.losses: expected a weight above 0 for l1, l2 or perceptual, found none"
+            f"config field {group}.losses: expected a weight above 0 for {', '.join(FITTING[:-1])} or {FITTING[-1]}, "
+            "found none"
         )
 
 
@@ -164,9 +167,12 @@ def _trace(c: Any, tokenizer: Any, generator: Generator, devices: int, memory: M
         images = batch_of(c.tokenizer_training, image=((size, size, c.data.channels), jnp.float32))
         settings = c.tokenizer_training
         if tokenizer.trained:
-            perceptual = (lambda weights, x, y: jnp.zeros(len(x))) if settings.losses.perceptual else None
-            task = TokenizerTask(tokenizer, settings, perceptual)
-            params = trained(task, "tokenizer_training", dict(perceptual={}), images)
+            task = TokenizerTask(
+                tokenizer, settings, lambda weights, x, y: dict.fromkeys(PERCEPTUAL, jnp.zeros(len(x)))
+            )
+            judge = {} if task.adversary is None else task.adversary.discriminator.frozen()
+            frozen = dict(perceptual={}, discriminator=judge)
+            params = trained(task, "tokenizer_training", frozen, images)
         else:
             params = jax.eval_shape(tokenizer.init, key)
         content = jax.eval_shape(tokenizer.encode, params, images["image"])

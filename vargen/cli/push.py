@@ -95,8 +95,11 @@ def published(model: Model, workdir: Path, folder: pathlib.Path) -> dict[str, pa
     from vargen.training import checkpoints
 
     c = model.config
-    for field in ("data.path", "tokenizer_training.losses.perceptual_weights"):  # of this machine
+    losses = "tokenizer_training.losses"
+    for field in ("data.path", f"{losses}.perceptual_weights"):  # of this machine
         c = override(c, [(field, "")])
+    if c.tokenizer_training.losses.discriminator.get("weights"):
+        c = override(c, [(f"{losses}.discriminator.weights", "")])
     config = to_json(c).encode()
     files: dict[str, pathlib.Path | bytes] = {"config.json": config}
     for part, params in (("tokenizer", model.tokenizer_params), ("generator", model.generator_params)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,7 +17,9 @@ from vargen.data import codes
 from vargen.errors import UserError
 from vargen.models import build_generator, build_tokenizer, sampled
 from vargen.samplers import Sampling
-from vargen.tokenizers import usage
+from vargen.tokenizers import discriminators, usage
+from vargen.tokenizers.discriminators.dino import load
+from vargen.tokenizers.losses import PERCEPTUAL
 from vargen.tokenizers.perceptual import load_perceptual
 from vargen.training import checkpoints, held_out, metrics, resume
 from vargen.training.loop import train as loop
@@ -59,7 +61,7 @@ def train_tokenizer(
     workdir: Path,
     sources: data.Sources,
     held_out_images: HeldOut,
-    perceptual: tuple[Callable, dict] | None = None,
+    judges: Judges | None = None,
     *,
     asked: bool = False,
 ) -> int:
@@ -71,7 +73,7 @@ def train_tokenizer(
     Args:
       config, workdir, sources: as `vargen train` has checked them.
       held_out_images: see `read_held_out`.
-      perceptual: see `perceptual_loss`.
+      judges: see `judges`; none where losses need none.
       asked: whether the user asked for this stage by its name.
 
     Returns:
@@ -91,10 +93,10 @@ def train_tokenizer(
         return 0
     images, _ = held_out_images()
     validate, pictures = held_out.of_tokenizer(tokenizer, images, config.evaluation.batch_size, mesh)
-    distance, weights = perceptual or (None, None)
+    judges = judges or Judges(None, {})
     stopped_by = loop(
-        TokenizerTask(tokenizer, settings, distance),
-        dict(perceptual=weights) if perceptual else {},
+        TokenizerTask(tokenizer, settings, judges.distance),
+        judges.weights,
         functools.partial(_batches, sources["train"], config, settings, mesh),
         directory,
         config,
@@ -174,22 +176,36 @@ def check_tokenizer(workdir: Path) -> None:
         )
 
 
-def perceptual_loss(config: ConfigDict) -> tuple[Callable, dict] | None:
-    """The perceptual distance of `config.tokenizer_training` and its network's weights; None where it has none.
+class Judges(NamedTuple):
+    """The networks that judge a tokenizer's pictures and aren't trained.
+
+    Attributes:
+      distance: see `TokenizerTask`; None where the losses have none.
+      weights: of each network, what `TokenizerTask` takes as frozen.
+    """
+
+    distance: Callable | None
+    weights: dict[str, Any]
+
+
+def judges(config: ConfigDict) -> Judges:
+    """The networks that the losses of `config.tokenizer_training` name, read from their files.
 
     Raises:
       UserError: no weights there, or other ones.
     """
-    settings = config.tokenizer_training
-    if not settings.losses.perceptual:
-        return None
-    if not settings.losses.perceptual_weights:
-        raise UserError(
-            "config field tokenizer_training.losses.perceptual_weights: expected the file of LPIPS's network, made of "
-            "torchvision's vgg16-397923af.pth and LPIPS's vgg.pth as vargen/tokenizers/perceptual.py says, or "
-            "--config.tokenizer_training.losses.perceptual=0 to train without it, found none"
-        )
-    return load_perceptual(settings.losses.perceptual_weights)
+    losses, distance, weights = config.tokenizer_training.losses, None, {}
+    for field in (name for name in PERCEPTUAL if losses[name]):
+        if not losses.perceptual_weights:
+            raise UserError(
+                "config field tokenizer_training.losses.perceptual_weights: expected the file of LPIPS's network, made "
+                "of torchvision's vgg16-397923af.pth and LPIPS's vgg.pth as vargen/tokenizers/perceptual.py says, or "
+                f"--config.tokenizer_training.losses.{field}=0 to train without it, found none"
+            )
+        distance, weights["perceptual"] = load_perceptual(losses.perceptual_weights)
+    if losses.adversarial and (arrays := load(discriminators.build(losses.discriminator))):
+        weights["discriminator"] = arrays
+    return Judges(distance, weights)
 
 
 def train_generator(

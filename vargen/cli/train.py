@@ -167,7 +167,7 @@ def train(
     if check_data and processes.is_first():
         common.check_data(sources)
     # Weights and pictures are read now, so that a broken one is found before anything is written.
-    perceptual = stages.perceptual_loss(config) if "tokenizer" in due else None
+    judges = stages.judges(config) if "tokenizer" in due else None
     held_out = functools.cache(functools.partial(stages.read_held_out, config, sources))
     if due:
         held_out()
@@ -181,7 +181,7 @@ def train(
             paths.write_text(workdir / class_names.FILE, json.dumps(classes) + "\n")
         processes.wait_for_first("workdir_prepared")
         if stage in ("all", "tokenizer"):
-            _go(stages.train_tokenizer(config, workdir, sources, held_out, perceptual, asked=asked))
+            _go(stages.train_tokenizer(config, workdir, sources, held_out, judges, asked=asked))
         if stage in ("all", "generator"):
             _go(stages.train_generator(config, workdir, sources, held_out))
     return sources

@@ -14,6 +14,8 @@ from vargen.errors import UserError
 
 # The axes of the grammar: `config[axis]` is a part, open to whatever options its constructor takes.
 AXES = ("tokenizer", "order", "feed", "mixer", "head", "conditioning")
+# Parts that stand in a group, and on no axis.
+WITHIN = ("tokenizer_training.losses.discriminator",)
 
 
 def override(c: ConfigDict, overrides: Iterable[tuple[str, Any]]) -> ConfigDict:
@@ -47,7 +49,7 @@ def override(c: ConfigDict, overrides: Iterable[tuple[str, Any]]) -> ConfigDict:
                 node[field] = parsed
             elif field in node:
                 node[field] = _typed(dotted, node[field], value)
-            elif parents and parents[0] in AXES:
+            elif parents and (parents[0] in AXES or ".".join(parents) in WITHIN):
                 node[field] = _literal(value)
             else:
                 raise _unknown(c, dotted, node, field, ".".join(parents))
@@ -62,7 +64,8 @@ def _swap(c: ConfigDict, dotted: str, value: Any) -> bool:
     above: Any = c
     for key in parents:
         above = above.get(key) if isinstance(above, ConfigDict) else None
-    if place.split(".")[0] not in AXES or not isinstance(above, ConfigDict) or not isinstance(value, str):
+    known = place.split(".")[0] in AXES or place in WITHIN
+    if not known or not isinstance(above, ConfigDict) or not isinstance(value, str):
         return False
     from vargen import axes  # all parts: slow to import, and seldom needed here
 
@@ -97,20 +100,26 @@ def check(c: ConfigDict) -> None:
         limits.check(limits.fields(schema.Preset), _mapping(settings, f"presets.{name}"), f"presets.{name}.")
         inner = _mapping(settings.get("sampling", {}), f"presets.{name}.sampling")
         limits.check(limits.fields(schema.Sampling), inner, f"presets.{name}.sampling.")
-    for axis in AXES:
-        part = c.get(axis)
+    for axis in (*AXES, *WITHIN):
+        part = _at(c, axis)
         if part is not None and not isinstance(_mapping(part, axis).get("name"), str):
             raise UserError(
                 f"config field {axis}.name: expected the name of a part, found {part.get('name')!r}"
             )
 
 
-def _check_group(c: ConfigDict, name: str, group: type) -> None:
+def _at(c: ConfigDict, name: str) -> Any:
+    """What stands at a place; None for nothing."""
     node: Any = c
     for key in name.split("."):
-        node = node.get(key)
-        if node is None:
-            return
+        node = None if node is None else node.get(key)
+    return node
+
+
+def _check_group(c: ConfigDict, name: str, group: type) -> None:
+    node = _at(c, name)
+    if node is None:
+        return
     limits.check(limits.fields(group), _mapping(node, name), f"{name}.")
 
 

@@ -159,7 +159,7 @@ class Autoencoder:
         step: jax.Array,
         settings: Mapping[str, Any],
         *,
-        perceptual: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+        perceptual: Callable[[jax.Array, jax.Array], Mapping[str, jax.Array]] | None = None,
         adversarial: Callable[[jax.Array], jax.Array] | None = None,
     ) -> tuple[jax.Array, tuple[dict, dict, jax.Array]]:
         """The training loss; see `Tokenizer.loss`."""

@@ -257,7 +257,7 @@ class Jpeg:
         step: jax.Array,
         settings: Mapping[str, Any],
         *,
-        perceptual: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+        perceptual: Callable[[jax.Array, jax.Array], Mapping[str, jax.Array]] | None = None,
         adversarial: Callable[[jax.Array], jax.Array] | None = None,
     ) -> tuple:
         """Raises UserError: there is nothing to train."""

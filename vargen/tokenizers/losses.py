@@ -9,30 +9,32 @@ import jax
 import jax.numpy as jnp
 
 from vargen.errors import UserError
+from vargen.tokenizers.similarity import ms_ssim
 
 KINDS = ("hinge", "vanilla", "non_saturating")
+PERCEPTUAL = ("perceptual", "gram")  # weights of distances by a network's features
 
 
 def reconstruction(
     images: jax.Array,
     decoded: jax.Array,
     settings: Mapping[str, Any],
-    perceptual: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    perceptual: Callable[[jax.Array, jax.Array], Mapping[str, jax.Array]] | None = None,
     weights: jax.Array | None = None,
 ) -> tuple[jax.Array, dict]:
-    """l1 * mean |d| + l2 * mean d^2 + perceptual * mean distance.
+    """l1 * mean |d| + l2 * mean d^2 + ms_ssim * (1 - mean MS-SSIM) + perceptual, gram * mean distances.
 
     Args:
       images, decoded: float [B, H, W, C].
-      settings: the weights "l1", "l2", "perceptual".
-      perceptual: (images, decoded) -> [B]; left out where None.
+      settings: the weights "l1", "l2", "ms_ssim", "perceptual", "gram".
+      perceptual: (images, decoded) -> [B] by the names of the last two weights; left out where None.
       weights: float32 [B], of the squared errors; None for 1.
 
     Returns:
-      loss [], metrics l1, l2, psnr_db (for a range of 2) and perceptual.
+      loss [], metrics l1, l2, psnr_db (for a range of 2), and of the others those with a weight.
 
     Raises:
-      UserError: the perceptual weight is not 0 and there is no perceptual function.
+      UserError: a perceptual weight is not 0 and there is no perceptual function.
     """
     difference = decoded.astype(jnp.float32) - images.astype(jnp.float32)
     l1, l2 = jnp.mean(jnp.abs(difference)), jnp.mean(jnp.square(difference))
@@ -42,14 +44,20 @@ def reconstruction(
         weighted = jnp.mean(weights * jnp.mean(jnp.square(difference), axis=(1, 2, 3)))
         metrics["weighted_l2"] = weighted
     loss = settings.get("l1", 0.0) * l1 + settings.get("l2", 0.0) * weighted
-    weight = settings.get("perceptual", 0.0)
-    if weight:
+    if weight := settings.get("ms_ssim", 0.0):
+        metrics["ms_ssim"] = jnp.mean(ms_ssim(images, decoded))
+        loss = loss + weight * (1.0 - metrics["ms_ssim"])
+    named = {name: weight for name in PERCEPTUAL if (weight := settings.get(name, 0.0))}
+    if named:
         if perceptual is None:
             raise UserError(
-                "losses.perceptual: expected a distance, of the file losses.perceptual_weights, or 0, found neither"
+                f"losses.{next(iter(named))}: expected a distance, of the file losses.perceptual_weights, or 0, "
+                "found neither"
             )
-        metrics["perceptual"] = jnp.mean(perceptual(images, decoded))
-        loss = loss + weight * metrics["perceptual"]
+        distances = perceptual(images, decoded)
+        for name, weight in named.items():
+            metrics[name] = jnp.mean(distances[name])
+            loss = loss + weight * metrics[name]
     return loss, metrics
 
 
@@ -74,6 +82,34 @@ def discriminator(kind: str, real: jax.Array, fake: jax.Array) -> jax.Array:
     if kind == "hinge":
         return 0.5 * (jnp.mean(jax.nn.relu(1.0 - real)) + jnp.mean(jax.nn.relu(1.0 + fake)))
     return 0.5 * (jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake)))
+
+
+def lecam(real: jax.Array, fake: jax.Array, averages: jax.Array) -> jax.Array:
+    """LeCam regularisation (arXiv 2104.03310, equation 6; the authors' code, which counts one side alone).
+
+    mean max(0, real - a_fake)^2 + mean max(0, a_real - fake)^2: logits stay near the averages of the other side's.
+
+    Args:
+      real, fake: logits, any shape.
+      averages: float32 [2], moving averages of the means of real and fake logits; without gradient.
+
+    Returns:
+      float32 [].
+    """
+    of_real, of_fake = jax.lax.stop_gradient(averages)
+    above = jax.nn.relu(real.astype(jnp.float32) - of_fake), jax.nn.relu(of_real - fake.astype(jnp.float32))
+    return sum(jnp.mean(jnp.square(x)) for x in above)
+
+
+def r1(judge: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
+    """The gradient penalty R1 (arXiv 1801.04406, equation 9) without its factor: mean |d judge / d image|^2, [].
+
+    Args:
+      judge: images [B, H, W, C] -> logits; those of an image are summed.
+      images: real ones.
+    """
+    gradient = jax.grad(lambda images: jnp.sum(judge(images)))(images)
+    return jnp.mean(jnp.sum(jnp.square(gradient.astype(jnp.float32)), axis=(1, 2, 3)))
 
 
 def adaptive_weight(

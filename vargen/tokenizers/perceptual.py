@@ -1,4 +1,5 @@
-"""LPIPS (arXiv 1801.03924): a distance between images by the features of a classifier, VGG16 or AlexNet.
+"""Distances between images by the features of a classifier, VGG16 or AlexNet: LPIPS (arXiv 1801.03924), and of Gram
+matrices.
 
 No weights come with vargen. A file (safetensors or npz) holds float arrays by the names that PyTorch users
 know: `features.<i>.weight` [O, I, h, w] and `features.<i>.bias` [O] for the convolutions of torchvision's
@@ -17,16 +18,14 @@ AlexNet's likewise of alexnet-owt-7be5be79.pth and lpips/weights/v0.1/alex.pth.
 from __future__ import annotations
 
 import dataclasses
-import io
-import zipfile
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen import hub, paths
 from vargen.errors import UserError
+from vargen.tokenizers import network_file
 
 SHIFT = np.array([-0.030, -0.088, -0.188], np.float32)  # ImageNet's mean and deviation, for images in [-1, 1]
 SCALE = np.array([0.458, 0.448, 0.450], np.float32)
@@ -71,26 +70,16 @@ NETWORKS = dict(
 
 
 def load_perceptual(path: str) -> tuple[Callable, dict]:
-    """The distance and its parameters.
+    """The distances and their parameters.
 
     Returns:
-      function (params, x, y) -> float32 [B] for images [B, H, W, 1 or 3] in [-1, 1]; params, a dict of
-      arrays.
+      function (params, x, y) -> float32 [B] by the names of their weights, "perceptual" (LPIPS) and "gram" (see
+      `distances`), for images [B, H, W, 1 or 3] in [-1, 1]; params, a dict of arrays.
 
     Raises:
       UserError: no such file, or arrays are missing in it.
     """
-    file = hub.weights(path, "losses.perceptual_weights")
-    if not paths.is_file(file):
-        raise UserError(f"perceptual weights {path}: expected a file, found none")
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        data = file.read_bytes()
-        arrays = dict(np.load(io.BytesIO(data))) if file.suffix == ".npz" else load(data)
-    except (SafetensorError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"perceptual weights {path}: expected safetensors or npz, found {error}") from error
+    arrays = network_file.read(path, "losses.perceptual_weights", "perceptual weights")
     network = "alexnet" if "features.3.weight" in arrays else "vgg16"
     names = [f"features.{layer.index}.{kind}" for layer in NETWORKS[network] for kind in ("weight", "bias")]
     names += [f"lin{k}.model.1.weight" for k in range(5)]
@@ -102,17 +91,34 @@ def load_perceptual(path: str) -> tuple[Callable, dict]:
     params = {name: jnp.asarray(arrays[name], jnp.float32) for name in names}
 
     def function(params, x, y):
-        return distance(network, params, x, y)
+        return distances(network, params, x, y)
 
     return function, params
 
 
-def distance(network: str, params: dict, x: jax.Array, y: jax.Array) -> jax.Array:
-    """float32 [B]: squared differences of unit features, weighted per channel, averaged over positions."""
+def distances(network: str, params: dict, x: jax.Array, y: jax.Array) -> dict[str, jax.Array]:
+    """Two distances by the features of the layers that are compared, float32 [B] each.
+
+    "perceptual", LPIPS: squared differences of unit features, weighted per channel, averaged over positions, summed
+    over layers. "gram" (arXiv 1603.08155, equations 3 and 4): the squared Frobenius norm of the difference of the Gram
+    matrices f' f / (h w C) of features f [h w, C], summed over layers.
+    """
     count = x.shape[0]
-    both = jnp.concatenate([x, y]).astype(jnp.float32)
-    h = (jnp.broadcast_to(both, (*both.shape[:3], 3)) - SHIFT) / SCALE
-    total, k = jnp.zeros((count,), jnp.float32), 0
+    lpips = gram = jnp.zeros((count,), jnp.float32)
+    for k, h in enumerate(features(network, params, jnp.concatenate([x, y]))):
+        # The small constant lies inside the root, so that features that are all zero have a gradient.
+        unit = h * jax.lax.rsqrt(jnp.sum(jnp.square(h), axis=-1, keepdims=True) + 1e-20)
+        weights = params[f"lin{k}.model.1.weight"].reshape(-1)
+        lpips += jnp.mean(jnp.square(unit[:count] - unit[count:]) @ weights, axis=(1, 2))
+        products = jnp.einsum("bhwc,bhwd->bcd", h, h) / np.prod(h.shape[1:])
+        gram += jnp.sum(jnp.square(products[:count] - products[count:]), axis=(1, 2))
+    return dict(perceptual=lpips, gram=gram)
+
+
+def features(network: str, params: dict, images: jax.Array) -> list[jax.Array]:
+    """[B, H, W, 1 or 3] in [-1, 1] -> float32 [B, h, w, C] of each layer that is compared."""
+    images = images.astype(jnp.float32)
+    h, found = (jnp.broadcast_to(images, (*images.shape[:3], 3)) - SHIFT) / SCALE, []
     for layer in NETWORKS[network]:
         if layer.pool:
             h = jax.lax.reduce_window(
@@ -127,9 +133,5 @@ def distance(network: str, params: dict, x: jax.Array, y: jax.Array) -> jax.Arra
         )
         h = jax.nn.relu(h + params[f"features.{layer.index}.bias"])
         if layer.compared:
-            # The small constant lies inside the root, so that features that are all zero have a gradient.
-            unit = h * jax.lax.rsqrt(jnp.sum(jnp.square(h), axis=-1, keepdims=True) + 1e-20)
-            weights = params[f"lin{k}.model.1.weight"].reshape(-1)
-            total += jnp.mean(jnp.square(unit[:count] - unit[count:]) @ weights, axis=(1, 2))
-            k += 1
-    return total
+            found.append(h)
+    return found

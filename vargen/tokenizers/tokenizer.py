@@ -133,7 +133,7 @@ class Tokenizer(Protocol):
         step: jax.Array,
         settings: Mapping[str, Any],
         *,
-        perceptual: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+        perceptual: Callable[[jax.Array, jax.Array], Mapping[str, jax.Array]] | None = None,
         adversarial: Callable[[jax.Array], jax.Array] | None = None,
     ) -> tuple[jax.Array, tuple[dict, dict, jax.Array]]:
         """The training loss.
@@ -143,8 +143,8 @@ class Tokenizer(Protocol):
           images: [B, H, W, C_image] in [-1, 1].
           key: for sampling latents.
           step: int32 [], when the adversarial part begins.
-          settings: weights l1, l2, perceptual, adversarial, and adversarial_start, adaptive (all optional).
-          perceptual: (images, reconstruction) -> [B]; needed where its weight is not 0.
+          settings: weights as of `losses.reconstruction`, adversarial, and adversarial_start, adaptive (all optional).
+          perceptual: (images, reconstruction) -> [B] by the names of their weights; needed where one is not 0.
           adversarial: reconstruction -> [], the generator's side of the discriminator's loss; left out where
             None.
 

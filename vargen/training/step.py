@@ -145,14 +145,13 @@ def _part(
     (loss, (stats, metrics, aux)), grad = jax.value_and_grad(model_loss, has_aux=True)(state.params["model"])
     grads, metrics = dict(model=grad), dict(metrics, loss=loss)
     if "discriminator" in state.params:
-        aux = jax.lax.stop_gradient(aux)
+        aux, tracked = jax.lax.stop_gradient((aux, stats))
 
-        def judge(discriminator: Any) -> tuple[jax.Array, dict]:
-            return task.discriminator_loss(
-                dict(state.params, discriminator=discriminator), aux, batch, state.step
-            )
+        def judge(discriminator: Any) -> tuple[jax.Array, tuple[Any, dict]]:
+            params = dict(state.params, discriminator=discriminator)
+            return task.discriminator_loss(params, tracked, frozen, aux, batch, state.step)
 
-        (_, more), grads["discriminator"] = jax.value_and_grad(judge, has_aux=True)(
+        (_, (stats, more)), grads["discriminator"] = jax.value_and_grad(judge, has_aux=True)(
             state.params["discriminator"]
         )
         metrics |= more

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 
-from vargen.tokenizers import losses
+from vargen.tokenizers import discriminators
+from vargen.tokenizers.adversary import Adversary
+from vargen.tokenizers.losses import PERCEPTUAL
 from vargen.training import work
 from vargen.training.work import Work
 
 Params = dict[str, Any]
 Metrics = dict[str, jax.Array]
+JUDGE = "discriminator"  # among a tokenizer's statistics
 
 
 class Task(Protocol):
     """Pure functions over explicit parameters; an object of this kind holds static configuration only.
 
-    `params` is dict(model=..., [discriminator=...]); `frozen` is what the task uses without training it,
-    always an argument and never a constant of the compiled step; `batch` is a dict of arrays [B, ...].
+    `params` is dict(model=..., [discriminator=...]); `stats` is what is tracked but not trained; `frozen` is what the
+    task uses without training it, always an argument and never a constant of the compiled step; `batch` is a dict of
+    arrays [B, ...].
     """
 
     def init_boxed(self, key: jax.Array) -> Params:
@@ -38,9 +42,10 @@ class Task(Protocol):
         """The mean loss over the batch [], and (stats, metrics, aux); aux goes to `discriminator_loss`."""
 
     def discriminator_loss(
-        self, params: Params, aux: Any, batch: dict, step: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
-        """The discriminator's mean loss [] and metrics; called only where there is a discriminator."""
+        self, params: Params, stats: Any, frozen: Any, aux: Any, batch: dict, step: jax.Array
+    ) -> tuple[jax.Array, tuple[Any, Metrics]]:
+        """The discriminator's mean loss [], and (stats, metrics); called only where there is one, with the stats that
+        `loss` gave."""
 
     def after_update(
         self, params: Params, stats: Any, frozen: Any, batch: dict, key: jax.Array, step: jax.Array
@@ -51,15 +56,16 @@ class Task(Protocol):
 class TokenizerTask:
     """Trains a tokenizer on batches dict(image=float32 [B, H, W, C], ...).
 
-    Reconstruction, the quantiser's own losses, and where `losses.adversarial` isn't 0 a patch discriminator
-    with an optimizer of its own (VQGAN, arXiv 2012.09841), from step `losses.adversarial_start` on. Both
-    sides of the game learn from one forward pass.
+    Reconstruction, the quantiser's own losses, and where `losses.adversarial` isn't 0 a discriminator with an
+    optimizer of its own (VQGAN, arXiv 2012.09841), from step `losses.adversarial_start` on. Both sides of the game
+    learn from one forward pass. `frozen` is dict([perceptual=...], [discriminator=...]): what the networks that judge
+    don't train.
 
     Args:
       tokenizer: see `vargen.tokenizers`.
       settings: `config.tokenizer_training`.
-      perceptual: (frozen["perceptual"], images, reconstruction) -> distances [B]; needed where
-        `losses.perceptual` isn't 0.
+      perceptual: (frozen["perceptual"], images, reconstruction) -> distances [B] by the names of their weights
+        (`losses.PERCEPTUAL`); needed where one of them isn't 0.
     """
 
     def __init__(self, tokenizer: Any, settings: Any, perceptual: Callable | None = None):
@@ -67,27 +73,22 @@ class TokenizerTask:
         self.losses = settings.losses
         self.steps = settings.steps
         self.perceptual = perceptual
-        self.discriminator = None
+        self.adversary = None
         if self.losses.adversarial:
-            from vargen.tokenizers.discriminator import Discriminator
-
-            self.discriminator = Discriminator(
-                width=self.losses.discriminator_width, layers=self.losses.discriminator_layers
-            )
+            judge = discriminators.build(self.losses.discriminator)
+            self.adversary = Adversary(judge, self.losses, (*tokenizer.image_size, tokenizer.image_channels))
 
     def init_boxed(self, key: jax.Array) -> Params:
         """Fresh parameters of the tokenizer, and of the discriminator where there is one."""
         params = dict(model=self.tokenizer.init_boxed(key))
-        if self.discriminator is not None:
-            t = self.tokenizer
-            images = jnp.zeros((1, *t.image_size, t.image_channels))
-            variables = self.discriminator.init(jax.random.fold_in(key, 1), images)
-            params["discriminator"] = variables["params"]
+        if self.adversary is not None:
+            params["discriminator"] = self.adversary.init_boxed(jax.random.fold_in(key, 1))
         return params
 
     def init_stats(self) -> Any:
-        """Fresh statistics of the quantiser."""
-        return self.tokenizer.init_stats()
+        """Fresh statistics of the quantiser, and below `JUDGE` of the discriminator where it has some."""
+        judge = {} if self.adversary is None else self.adversary.init_stats()
+        return _joined(self.tokenizer.init_stats(), judge)
 
     def work(self) -> Work:
         """The tokenizer's own: without the networks that judge its pictures."""
@@ -97,35 +98,43 @@ class TokenizerTask:
         self, params: Params, stats: Any, frozen: Any, batch: dict, key: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, tuple[Any, Metrics, jax.Array]]:
         """The tokenizer's loss on `batch["image"]`; aux is the reconstruction [B, H, W, C]."""
-        extra = {}
-        if self.losses.perceptual and self.perceptual is not None:
+        extra: dict[str, Any] = {}
+        own, judge = _apart(stats)
+        if any(self.losses[name] for name in PERCEPTUAL) and self.perceptual is not None:
             extra["perceptual"] = lambda x, y: self.perceptual(frozen["perceptual"], x, y)
-        if self.discriminator is not None:
-            extra["adversarial"] = lambda images: losses.generator(
-                self.losses.adversarial_kind, self._judge(params, images)
-            )
-        return self.tokenizer.loss(params["model"], stats, batch["image"], key, step, self.losses, **extra)
+        if self.adversary is not None:
+            fixed = params["discriminator"], judge, frozen.get("discriminator", {})
+            extra["adversarial"] = functools.partial(self.adversary.fool, *fixed)
+        loss, (own, metrics, aux) = self.tokenizer.loss(
+            params["model"], own, batch["image"], key, step, self.losses, **extra
+        )
+        return loss, (_joined(own, judge), metrics, aux)
 
     def discriminator_loss(
-        self, params: Params, aux: jax.Array, batch: dict, step: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+        self, params: Params, stats: Any, frozen: Any, aux: jax.Array, batch: dict, step: jax.Array
+    ) -> tuple[jax.Array, tuple[Any, Metrics]]:
         """Real against decoded images; 0 before `losses.adversarial_start`."""
-        real, fake = self._judge(params, batch["image"]), self._judge(params, aux)
-        loss = losses.discriminator(self.losses.adversarial_kind, real, fake)
-        metrics = dict(discriminator_loss=loss, logits_real=jnp.mean(real), logits_fake=jnp.mean(fake))
-        return loss * (step >= self.losses.adversarial_start), metrics
+        own, judge = _apart(stats)
+        fixed = params["discriminator"], judge, frozen.get("discriminator", {})
+        loss, (judge, metrics) = self.adversary.loss(*fixed, batch["image"], aux, step)
+        return loss, (_joined(own, judge), metrics)
 
     def after_update(
         self, params: Params, stats: Any, frozen: Any, batch: dict, key: jax.Array, step: jax.Array
     ) -> tuple[Params, Any]:
         """Re-seeds dead codes."""
-        model, stats = self.tokenizer.revive(
-            params["model"], stats, batch["image"], key, step + 1, self.steps
-        )
-        return dict(params, model=model), stats
+        own, judge = _apart(stats)
+        model, own = self.tokenizer.revive(params["model"], own, batch["image"], key, step + 1, self.steps)
+        return dict(params, model=model), _joined(own, judge)
 
-    def _judge(self, params: Params, images: jax.Array) -> jax.Array:
-        return self.discriminator.apply({"params": params["discriminator"]}, images)
+
+def _joined(own: dict, judge: dict) -> dict:
+    """Statistics of a tokenizer and of its discriminator; without a place for the latter where it has none."""
+    return dict(own, **{JUDGE: judge}) if judge else own
+
+
+def _apart(stats: dict) -> tuple[dict, dict]:
+    return {k: v for k, v in stats.items() if k != JUDGE}, stats.get(JUDGE, {})
 
 
 class GeneratorTask:
