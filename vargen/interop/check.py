@@ -33,6 +33,8 @@ FAMILIES = (
     "ops",
     "rqtransformer",
     "rqvae",
+    "taming_mingpt",
+    "taming_vqgan",
     "var",
     "var_tokenizer",
 )
