@@ -26,6 +26,7 @@ GOLDENS = dict(
     mar_kl="mar_kl",
     maskgit="maskgit",
     maskgit_vqgan="maskgit_vqgan",
+    open_magvit2="open_magvit2",
     ops="ops",
     randar="randar",
     rar="rar",

@@ -30,6 +30,7 @@ FAMILIES = (
     "maskgit_vqgan",
     "mar",
     "mar_kl",
+    "open_magvit2",
     "ops",
     "rqtransformer",
     "rqvae",

@@ -21,4 +21,5 @@ SYSTEMS = {
     "orthus": ("orthus", "orthus_kl"),
     "taming": ("taming_mingpt", "taming_first_stage"),
     "vqgan": ("", "taming_vqgan"),
+    "open_magvit2": ("", "open_magvit2"),
 }

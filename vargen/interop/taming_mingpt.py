@@ -22,7 +22,7 @@ CLASSES = 1000  # ImageNet's, of which the arrays tell nothing
 
 
 def levels(arrays: Mapping[str, Any]) -> tuple[int, ...]:
-    """The side of the grid: there is a position for each slot, as the class has one and the last slot's is never used."""
+    """The side of the grid: a position for each slot, of which the class has one and the last slot none."""
     return (math.isqrt(shapes.shape(arrays, PLACES, WHAT)[1]),)
 
 
