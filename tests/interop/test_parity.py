@@ -18,6 +18,7 @@ GOLDENS = dict(
     arpg="arpg",
     flexvar="flexvar",
     flexvar_tokenizer="flexvar_vq",
+    ibq="ibq",
     llamagen_gpt_c2i="llamagen",
     llamagen_gpt_gqa="llamagen",
     llamagen_gpt_t2i="llamagen",

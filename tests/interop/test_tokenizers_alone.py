@@ -13,8 +13,8 @@ from vargen.config import part
 from vargen.errors import UserError
 from vargen.interop import checkpoint, files, open_magvit2, systems, taming_mingpt
 
-# The golden of each system, and by which of its outputs the codes are.
-ALONE = dict(vqgan="taming_vqgan", open_magvit2="open_magvit2")
+# The golden of each system.
+ALONE = dict(vqgan="taming_vqgan", open_magvit2="open_magvit2", ibq="ibq")
 
 
 @pytest.mark.parametrize("name", ALONE)

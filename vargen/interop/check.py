@@ -24,6 +24,7 @@ FAMILIES = (
     "acdit",
     "flexvar",
     "flexvar_vq",
+    "ibq",
     "llamagen",
     "llamagen_vq",
     "maskgit",

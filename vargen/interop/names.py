@@ -21,5 +21,6 @@ SYSTEMS = {
     "orthus": ("orthus", "orthus_kl"),
     "taming": ("taming_mingpt", "taming_first_stage"),
     "vqgan": ("", "taming_vqgan"),
+    "ibq": ("", "ibq"),
     "open_magvit2": ("", "open_magvit2"),
 }
