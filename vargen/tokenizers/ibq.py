@@ -1,5 +1,5 @@
-"""Index backpropagation quantisation (IBQ, arXiv 2412.02692): a code is chosen by the greatest product with a latent, and
-what is decoded has a gradient with respect to all codes, through the softmax of the products."""
+"""Index backpropagation quantisation (IBQ, arXiv 2412.02692): a code is chosen by the greatest product with a latent,
+and what is decoded has a gradient with respect to all codes, through the softmax of the products."""
 
 from __future__ import annotations
 
