@@ -2,9 +2,9 @@
 
     vargen quickstart --config configs/tokenizers.py:bsq --workdir runs/bsq
 
-The rows of `TOKENIZERS` are what can follow the colon: VQ by gradients and by moving averages (arXiv 1711.00937), LFQ
-(2310.05737), BSQ (2406.07548), products of tables (ImageFolder's, 2410.01756, and QLAE's, 2305.18378) and of bins
-(TokenBridge, 2503.16430). Where a slot has several codes RQ-Transformer's head draws them one after another.
+The rows of `TOKENIZERS` are what can follow the colon: VQ by gradients and by moving averages (arXiv 1711.00937), IBQ
+(2412.02692), LFQ (2310.05737), BSQ (2406.07548), products of tables (ImageFolder's, 2410.01756, and QLAE's, 2305.18378)
+and of bins (TokenBridge, 2503.16430). Several codes of a slot are drawn one after another by RQ-Transformer's head.
 """
 
 from vargen import config as base
@@ -14,6 +14,7 @@ PATCH = part("patch", patch=4, blocks=1)
 TOKENIZERS = dict(
     vq=base.small_vq(4, 256),
     vq_ema=part("vq_ema", encoder=PATCH, vocab=256, channels=8),
+    ibq=part("ibq", encoder=PATCH, vocab=256, channels=8),
     fsq=part("fsq", encoder=PATCH, levels=(8, 6, 5)),
     lfq=part("lfq", encoder=PATCH, channels=8, entropy_bits=8),
     bsq=part("bsq", encoder=PATCH, channels=8, entropy_bits=8),

@@ -34,9 +34,18 @@ def test_round_trip(tmp_path):
         assert file.metadata()["format"] == "vargen" and "b/c/n" in file.keys()
 
 
-def test_every_flipped_bit_is_found(tmp_path):
+def test_parts_without_parameters(tmp_path):
+    """A dict without anything, as of a quantiser without a table, comes back."""
+    tree = dict(quantizer={}, head=dict(w=np.ones(2, np.float32), norm={}))
+    weights_file.write(tmp_path / "params.safetensors", tree)
+    found = weights_file.read(tmp_path / "params.safetensors")
+    assert jax.tree.structure(found) == jax.tree.structure(tree)
+
+
+@pytest.mark.parametrize("more", [{}, dict(quantizer={})])
+def test_every_flipped_bit_is_found(more, tmp_path):
     path = tmp_path / "params.safetensors"
-    weights_file.write(path, params())
+    weights_file.write(path, params() | more)
     data = path.read_bytes()
     header = int.from_bytes(data[:8], "little") + 8
     for place in (*range(0, header, 7), *range(header, len(data))):
@@ -49,7 +58,7 @@ def test_every_flipped_bit_is_found(tmp_path):
             continue
         # What the header says beside names, shapes and places may change without changing a parameter.
         assert place < header
-        jax.tree.map(np.testing.assert_array_equal, found, jax.tree.map(np.asarray, params()))
+        jax.tree.map(np.testing.assert_array_equal, found, jax.tree.map(np.asarray, params() | more))
 
 
 def test_refused(tmp_path):

@@ -30,7 +30,11 @@ def write(path: Path, params: Any) -> None:
     """
     arrays = {name: numbers(name, array) for name, array in flatten(params)}
     with paths.replacing(path) as temporary:
-        save_file(arrays, temporary, metadata=dict(format=FORMAT, checksum=checksum(arrays)))
+        without = " ".join(empty(params))
+        told = dict(format=FORMAT, checksum=checksum(arrays, without)) | (
+            {"empty": without} if without else {}
+        )
+        save_file(arrays, temporary, metadata=told)
 
 
 def read(path: Path) -> dict:
@@ -44,8 +48,9 @@ def read(path: Path) -> dict:
         metadata = file.metadata() or {}
         if metadata.get("format") == FORMAT:
             arrays = {name: file.get_tensor(name) for name in file.keys()}
-            if checksum(arrays) == metadata.get("checksum"):
-                return unflatten(arrays)
+            without = metadata.get("empty", "")
+            if checksum(arrays, without) == metadata.get("checksum"):
+                return unflatten(arrays, without.split())
             raise UserError(
                 f"{path}: expected parameters as vargen wrote them, found others (the checksum differs); "
                 "import or copy them again"
@@ -58,9 +63,9 @@ def read(path: Path) -> dict:
     raise UserError(f"{path}: expected parameters written by vargen, found safetensors of format {found!r}")
 
 
-def checksum(arrays: Mapping[str, np.ndarray]) -> str:
-    """CRC-32 of all names, dtypes, shapes and bytes, in the order of names."""
-    crc = 0
+def checksum(arrays: Mapping[str, np.ndarray], without: str = "") -> str:
+    """CRC-32 of the dicts `without` anything, and all names, dtypes, shapes and bytes, in the order of names."""
+    crc = zlib.crc32(without.encode())
     for name, array in sorted(arrays.items()):
         crc = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), crc)
         crc = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"", crc)
@@ -76,10 +81,17 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def unflatten(flat: Mapping[str, Any]) -> dict:
-    """The inverse of `flatten`."""
+def empty(tree: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
+    """ "a/b/c" for every dict without anything in a nested dict: of parts without parameters."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from empty(value, f"{prefix}{key}/") if value else [f"{prefix}{key}"]
+
+
+def unflatten(flat: Mapping[str, Any], without: Iterable[str] = ()) -> dict:
+    """The inverse of `flatten`, with the dicts `without` anything, see `empty`."""
     tree: dict = {}
-    for path, value in flat.items():
+    for path, value in [*flat.items(), *((path, {}) for path in without)]:
         *parents, last = path.split("/")
         node = tree
         for key in parents:

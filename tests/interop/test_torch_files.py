@@ -75,6 +75,24 @@ def test_nested(tmp_path, torch, legacy):
         message(error)
 
 
+def test_averages_beside_plain_weights(tmp_path, torch):
+    """Under names without dots, as latent diffusion's trainer keeps them; what has none is what it is."""
+    plain = {"a.b.weight": torch.zeros(2), "a.b.bias": torch.zeros(1), "norm.mean": torch.full((1,), 3.0)}
+    averages = {"model_ema.abweight": torch.ones(2), "model_ema.abbias": torch.ones(1)}
+    counts = {"model_ema.decay": torch.tensor(0.999), "model_ema.num_updates": torch.tensor(7)}
+    torch.save({"state_dict": plain | averages | counts, "epoch": 3}, tmp_path / "last.ckpt")
+    for weights, expected in (("auto", 1), ("ema", 1), ("plain", 0)):
+        found = files.read(tmp_path / "last.ckpt", weights)
+        assert {k: v.tolist() for k, v in found.items()} == {
+            "a.b.weight": [expected] * 2,
+            "a.b.bias": [expected],
+            "norm.mean": [3],
+        }
+    torch.save({"state_dict": plain}, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match="expected ema weights .*, found state_dict"):
+        files.read(tmp_path / "last.ckpt", "ema")
+
+
 def test_var_trainer(tmp_path, torch):
     path = tmp_path / "ar-ckpt-last.pth"
     trainer = {

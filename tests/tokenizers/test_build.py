@@ -94,7 +94,7 @@ def test_bfloat16_computes_about_the_same(encoder):
         ),
         (
             part("vq", encoder=part("cnn")),
-            "tokenizer.encoder.name: expected one of conv, patch, pooled, registers, found 'cnn'",
+            "tokenizer.encoder.name: expected one of adaptive, conv, patch, pooled, registers, found 'cnn'",
         ),
         (part("vq", encoder=part("patch", size=4)), "tokenizer.encoder.size: unknown"),
         (

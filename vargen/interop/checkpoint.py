@@ -54,6 +54,7 @@ def import_checkpoint(
         raise UserError(f"--out {where}: expected a new directory, found one that is there already")
     s = systems.system(name)
     flags = {"--tokenizer": tokenizer} | ({} if generator is None else {"--generator": generator})
+    systems.check_parts(name, (flag[2:] for flag in flags))
     given = {flag[2:]: file for flag, file in hub.pin(flags).items()}
     arrays: dict[str, Any] = {}
     for part, file in given.items():
@@ -125,6 +126,7 @@ def export_checkpoint(
         for part, file in (("tokenizer", tokenizer), ("generator", generator))
         if file is not None
     }
+    systems.check_parts(name, wanted)
     workdir = hub.directory(workdir, "--workdir")
     _check_targets(workdir, wanted)
     for file in wanted.values():

@@ -16,7 +16,7 @@ import numpy as np
 
 from vargen.errors import UserError
 from vargen.interop import shapes
-from vargen.weights_file import flatten, unflatten
+from vargen.weights_file import empty, flatten, unflatten
 
 SHOWN = 8  # names listed in one error before "and n more"
 
@@ -262,7 +262,7 @@ def read(
         values = entry.read(*(np.asarray(arrays[s]) for s in entry.sources))
         for target, value in zip(entry.targets, values, strict=True):
             flat[target] = np.asarray(value, dtype=ours[target].dtype, order="C")
-    return unflatten(flat)
+    return unflatten(flat, empty(like))
 
 
 def write(table: Iterable[Entry], params: Any, *, what: str = "checkpoint") -> dict[str, np.ndarray]:

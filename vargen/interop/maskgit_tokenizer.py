@@ -50,7 +50,7 @@ def table(tokenizer: Autoencoder) -> list[m.Entry]:
     encoder = maskgit_vqgan.checked(tokenizer)
     blocks, levels = encoder.blocks, list(range(len(encoder.multipliers)))
     entries = m.array("quantizer/codebook", "quantizer/codebook")
-    for end, before, order in maskgit_vqgan.ends(encoder):
+    for end, before, order in maskgit_vqgan.ends(encoder.multipliers):
         entries += _conv(f"{end}/conv_in", f"{end}/Conv_0", bias=end == "decoder")
         ups = len(levels) - 1 if end == "decoder" else 0
         entries += _norm(f"{end}/norm_out", f"{end}/GroupNorm_0")

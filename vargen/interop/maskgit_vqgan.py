@@ -73,14 +73,14 @@ def table(tokenizer: Autoencoder) -> list[m.Entry]:
     entries = m.array("quantizer/codebook", "quantize.embedding.weight")
     entries += m.conv("encoder/conv_in", "encoder.conv_in", bias=False)
     entries += m.conv("decoder/conv_in", "decoder.conv_in")
-    for end, before, _ in ends(encoder):
+    for end, before, _ in ends(encoder.multipliers):
         name = "down" if end == "encoder" else "up"
         entries += m.norm(f"{end}/norm_out", f"{end}.norm_out") + m.conv(f"{end}/conv_out", f"{end}.conv_out")
         for b in range(encoder.blocks):
-            entries += _block(f"{end}/middle/block{b}", f"{end}.mid.{b}", False)
+            entries += block(f"{end}/middle/block{b}", f"{end}.mid.{b}", False)
             for i in levels:
                 changes = b == 0 and before[i] != encoder.multipliers[i]
-                entries += _block(f"{end}/level{i}_block{b}", f"{end}.{name}.{i}.block.{b}", changes)
+                entries += block(f"{end}/level{i}_block{b}", f"{end}.{name}.{i}.block.{b}", changes)
     for i in levels[1:]:
         entries += m.conv(f"decoder/level{i}_up", f"decoder.up.{i}.upsample_conv")
     return entries
@@ -102,10 +102,10 @@ def checked(tokenizer: Autoencoder) -> PooledEncoder:
     return encoder
 
 
-def ends(encoder: PooledEncoder) -> tuple[tuple[str, tuple[int, ...], range], ...]:
+def ends(multipliers: tuple[int, ...]) -> tuple[tuple[str, tuple[int, ...], range], ...]:
     """The encoder and the decoder: the name, by level what its first block takes in multiples of the width, and the
     sequence in which it goes through the levels."""
-    multipliers, levels = encoder.multipliers, range(len(encoder.multipliers))
+    levels = range(len(multipliers))
     # The level above in the encoder, the one below in the decoder.
     return (
         ("encoder", (1, *multipliers[:-1]), levels),
@@ -113,7 +113,8 @@ def ends(encoder: PooledEncoder) -> tuple[tuple[str, tuple[int, ...], range], ..
     )
 
 
-def _block(target: str, source: str, changes: bool) -> list[m.Entry]:
+def block(target: str, source: str, changes: bool) -> list[m.Entry]:
+    """Those of a residual block without biases; `changes`: whether it has a shortcut."""
     entries = []
     for i in (1, 2):
         entries += m.norm(f"{target}/norm{i}", f"{source}.norm{i}")

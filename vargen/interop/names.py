@@ -1,6 +1,6 @@
 """The published systems by name, for whoever must not import JAX."""
 
-# By name: the modules of the generator and of its tokenizer.
+# By name: the modules of the generator ("" of a tokenizer alone) and of its tokenizer.
 SYSTEMS = {
     "var": ("var", "var_tokenizer"),
     "llamagen": ("llamagen", "llamagen_vq"),
@@ -19,4 +19,8 @@ SYSTEMS = {
     "himar": ("himar", "himar_kl"),
     "jpeglm": ("jpeglm", "jpeglm_tokenizer"),
     "orthus": ("orthus", "orthus_kl"),
+    "taming": ("taming_mingpt", "taming_first_stage"),
+    "vqgan": ("", "taming_vqgan"),
+    "ibq": ("", "ibq"),
+    "open_magvit2": ("", "open_magvit2"),
 }

@@ -85,19 +85,19 @@ def places(prefix: int) -> list[m.Entry]:
 
 def stacks(generator: Any) -> list[m.Entry]:
     """Those of the blocks, over places and over depths."""
-    entries = []
-    for ours, theirs, count in (
-        ("blocks", "body", generator.stages[0].layers),
-        ("head/stage/blocks", "head", generator.head.blocks.layers),
-    ):
+    entries = stack("blocks", "body_transformer", generator.stages[0].layers)
+    return entries + stack("head/stage/blocks", "head_transformer", generator.head.blocks.layers)
 
-        def layer(i: int, ours: str = ours, theirs: str = theirs) -> list[m.Entry]:
-            b, found = f"{theirs}_transformer.blocks.{i}", []
-            for name, projection in (("query", "query"), ("key", "key"), ("value", "value"), ("out", "proj")):
-                found += m.dense(f"{ours}/mixer/{name}", f"{b}.attn.{projection}")
-            found += m.dense(f"{ours}/feed_forward/up", f"{b}.mlp.0")
-            found += m.dense(f"{ours}/feed_forward/down", f"{b}.mlp.2")
-            return found + m.norm(f"{ours}/norm_1", f"{b}.ln1") + m.norm(f"{ours}/norm_2", f"{b}.ln2")
 
-        entries += m.stacked(count, layer)
-    return entries
+def stack(ours: str, theirs: str, count: int) -> list[m.Entry]:
+    """Those of `count` blocks as minGPT names them, of our stage and their module."""
+
+    def layer(i: int) -> list[m.Entry]:
+        b, found = f"{theirs}.blocks.{i}", []
+        for name, projection in (("query", "query"), ("key", "key"), ("value", "value"), ("out", "proj")):
+            found += m.dense(f"{ours}/mixer/{name}", f"{b}.attn.{projection}")
+        found += m.dense(f"{ours}/feed_forward/up", f"{b}.mlp.0")
+        found += m.dense(f"{ours}/feed_forward/down", f"{b}.mlp.2")
+        return found + m.norm(f"{ours}/norm_1", f"{b}.ln1") + m.norm(f"{ours}/norm_2", f"{b}.ln2")
+
+    return m.stacked(count, layer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -26,7 +26,7 @@ class System:
     Attributes:
       generator: module with `WHAT`, `IGNORED`, `WRAPPED`, `levels(arrays)`, `fill(config, arrays, heads)`,
         `table(generator)`, and where arrays don't tell it `image_size(arrays)`; where heads and the norms' epsilon
-        stand in a file beside them, its name `TOLD` and `told(config)`.
+        stand in a file beside them, its name `TOLD` and `told(config)`; None where a tokenizer is published alone.
       tokenizer: module with `WHAT`, `IGNORED`, `WRAPPED`, `part(arrays, levels)` and `table(tokenizer)`.
     """
 
@@ -74,7 +74,22 @@ def system(name: str) -> System:
     """
     if name not in SYSTEMS:
         raise UserError(f"system: expected one of {', '.join(SYSTEMS)}, found {name!r}")
-    return System(*(importlib.import_module(f"vargen.interop.{module}") for module in SYSTEMS[name]))
+    found = (module and importlib.import_module(f"vargen.interop.{module}") for module in SYSTEMS[name])
+    return System(*(module or None for module in found))
+
+
+def check_parts(name: str, flags: Iterable[str]) -> None:
+    """Checks that a system has the parts of which files are named.
+
+    Args:
+      name: of the system.
+      flags: "tokenizer", "generator": what there are files for.
+
+    Raises:
+      UserError: a generator's file, of a system that has none.
+    """
+    if "generator" in flags and system(name).generator is None:
+        raise UserError(f"--generator: expected none, as {name} is a tokenizer alone, found a file")
 
 
 def infer(

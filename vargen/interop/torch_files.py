@@ -21,6 +21,7 @@ from vargen.interop.lazy import Array, Found, Path, head, unreadable
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 PLAIN = ("model", "module", "state_dict")  # names of one set of weights among other things in a file
 AVERAGED = ("model_ema", "ema")
+FLAT = "model_ema"  # begins names of averages beside plain weights, whose own dots are left out (latent diffusion's)
 MEMBERS = {"generator": "var_wo_ddp", "tokenizer": "vae_local"}  # in a file of VAR's trainer
 
 
@@ -102,12 +103,24 @@ def read(path: pathlib.Path, member: str | None) -> dict[str, Found]:
             )
         return {"": _tensors(trainer[MEMBERS[member]])}
     sets = {name: _tensors(content.get(name)) for name in (*PLAIN, *AVERAGED)}
+    for name in PLAIN:
+        sets[name], averaged = _apart(sets[name])
+        sets[FLAT] = sets[FLAT] or averaged
     sets[""] = {} if any(sets.values()) else _tensors(content)
     if not any(sets.values()):
         raise UserError(
             f"{path}: expected a dict of weights, found {', '.join(map(str, content)) or 'nothing'}"
         )
     return sets
+
+
+def _apart(found: Found) -> tuple[Found, Found]:
+    """Plain weights; and averaged ones, among them as it is what has no average: empty where nothing has."""
+    plain = {k: v for k, v in found.items() if not k.startswith(f"{FLAT}.")}
+    averages = {k: found.get(f"{FLAT}.{k.replace('.', '')}") for k in plain}
+    if not any(averages.values()):
+        return found, {}
+    return plain, {k: averages[k] or v for k, v in plain.items()}
 
 
 def _tensors(content: Any) -> Found:

@@ -12,7 +12,7 @@ from vargen import parts
 from vargen.errors import UserError
 from vargen.limits import SHARE, SIZE, Above, AtLeast, Between, OneOf, divisors
 from vargen.slots import Grid
-from vargen.tokenizers import assembly, binned, implicit, jpeg, product
+from vargen.tokenizers import assembly, binned, ibq, implicit, jpeg, product
 from vargen.tokenizers.assembly import CONV
 from vargen.tokenizers.autoencoder import latent_grid
 from vargen.tokenizers.kl import KL
@@ -249,6 +249,7 @@ TOKENIZERS = dict(
     fsq=implicit.build_fsq,
     lfq=implicit.build_lfq,
     bsq=implicit.build_bsq,
+    ibq=ibq.build_ibq,
     product_vq=product.build_product_vq,
     qlae=product.build_qlae,
     jpeg=jpeg.build,

@@ -11,9 +11,15 @@ from vargen import parts
 from vargen.errors import UserError
 from vargen.limits import divisors
 from vargen.slots import Grid
-from vargen.tokenizers import conv, patch, pooled, registers
+from vargen.tokenizers import adaptive, conv, patch, pooled, registers
 
-ENCODERS = dict(conv=conv.build, patch=patch.build, pooled=pooled.build, registers=registers.build)
+ENCODERS = dict(
+    adaptive=adaptive.build,
+    conv=conv.build,
+    patch=patch.build,
+    pooled=pooled.build,
+    registers=registers.build,
+)
 CONV = types.MappingProxyType(dict(name="conv"))  # the encoder where a config names none
 
 

@@ -26,23 +26,30 @@ LEVEL = Between(0, 64)
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x)))))), with a 1x1 shortcut where the width changes."""
+    """x + conv(silu(norm(conv(silu(norm(x)))))), with a 1x1 shortcut where the width changes.
+
+    Attributes:
+      features: channels of the result.
+      groups: of the normalisation.
+      dtype: of the computation.
+      bias: whether the convolutions have biases.
+    """
 
     features: int
     groups: int
     dtype: Any
+    bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, H, W, features]."""
-        h = conv(self.features, dtype=self.dtype, name="conv1")(
-            nn.silu(GroupNorm(self.groups, name="norm1")(x))
-        )
-        h = conv(self.features, dtype=self.dtype, name="conv2")(
-            nn.silu(GroupNorm(self.groups, name="norm2")(h))
-        )
+        h = x
+        for i in (1, 2):
+            h = nn.silu(GroupNorm(self.groups, name=f"norm{i}")(h))
+            h = conv(self.features, bias=self.bias, dtype=self.dtype, name=f"conv{i}")(h)
         if x.shape[-1] != self.features:
-            x = Dense(self.features, (None, "conv"), dtype=self.dtype, name="shortcut")(x)
+            shortcut = Dense(self.features, (None, "conv"), bias=self.bias, dtype=self.dtype, name="shortcut")
+            x = shortcut(x)
         return x + h
 
 

@@ -48,22 +48,25 @@ class GroupNorm(nn.Module):
 
     Attributes:
       groups: number of groups; reduced to the channels where there are fewer.
+      affine: whether a learned scale and offset follow.
     """
 
     groups: int = 32
+    affine: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, ..., C] -> [B, ..., C]."""
         channels = x.shape[-1]
-        scale = self.param("scale", logical(nn.initializers.ones, "conv"), (channels,))
-        bias = self.param("bias", logical(nn.initializers.zeros, "conv"), (channels,))
         groups = min(self.groups, channels)
         grouped = x.astype(jnp.float32).reshape(x.shape[0], -1, groups, channels // groups)
         mean = grouped.mean(axis=(1, 3), keepdims=True)
         variance = jnp.square(grouped - mean).mean(axis=(1, 3), keepdims=True)
         normal = ((grouped - mean) * jax.lax.rsqrt(variance + 1e-6)).reshape(x.shape)
-        return (normal * scale + bias).astype(x.dtype)
+        if self.affine:
+            scale = self.param("scale", logical(nn.initializers.ones, "conv"), (channels,))
+            normal = normal * scale + self.param("bias", logical(nn.initializers.zeros, "conv"), (channels,))
+        return normal.astype(x.dtype)
 
 
 def double(x: jax.Array) -> jax.Array:
