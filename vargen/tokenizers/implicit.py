@@ -21,7 +21,7 @@ from vargen.slots import Slot
 from vargen.tokenizers import assembly, usage
 from vargen.tokenizers.assembly import CONV
 from vargen.tokenizers.autoencoder import Autoencoder, apart, check_images, flat, latent_grid
-from vargen.tokenizers.vq import normalised
+from vargen.tokenizers.distances import normalised
 
 ALIVE = 0.03  # of the uniform share, for the metrics
 BITS = 24  # of a code; more are no logits

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from vargen.layers import logical
-from vargen.tokenizers import usage
+from vargen.tokenizers import kmeans, usage
 from vargen.tokenizers.autoencoder import Autoencoder, check_images
+from vargen.tokenizers.distances import distances, nearest, normalised
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,7 @@ class VQ(Autoencoder):
       revive_every: updates between two rounds of revival of dead codes; 0 for never.
       revive_until: share of the training after which there is no such round.
       revive_threshold: codes below this fraction of the uniform share are dead.
+      kmeans: iterations of Lloyd's algorithm by which its latents make the table after the first update; 0 for none.
     """
 
     normalise: bool
@@ -35,6 +37,7 @@ class VQ(Autoencoder):
     revive_every: int
     revive_until: float
     revive_threshold: float
+    kmeans: int
 
     def init_quantizer(self, key: jax.Array) -> dict:
         """dict(codebook float32 [K, C])."""
@@ -117,8 +120,13 @@ class VQ(Autoencoder):
         step: jax.Array | int,
         steps: int,
     ) -> tuple[dict, dict]:
-        """Every `revive_every` updates, moves dead codes onto latents of `images`."""
-        if images is None or not self.revive_every:
+        """Every `revive_every` updates, moves dead codes onto latents of `images`; see `kmeans` too."""
+        if images is None:
+            return params, stats
+        if self.kmeans:
+            vectors = lambda: self.levels(self.codec.encode(params, images))  # noqa: E731
+            params = kmeans.at_first(step, params, vectors, key, self.kmeans, self.normalise)
+        if not self.revive_every:
             return params, stats
 
         def move(params, stats):
@@ -128,24 +136,6 @@ class VQ(Autoencoder):
 
         due = usage.due(step, steps, self.revive_every, self.revive_until)
         return jax.lax.cond(due, move, lambda *same: same, params, stats)
-
-
-def normalised(x: jax.Array) -> jax.Array:
-    """Unit vectors along the last axis; norms below 1e-12 count as that."""
-    return x / jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), 1e-24))
-
-
-def distances(vectors: jax.Array, codes: jax.Array) -> jax.Array:
-    """Squared distances: float32 [M, C], [K, C] -> [M, K]."""
-    # Full precision: TPUs would otherwise multiply in bfloat16 and choose other codes.
-    products = jnp.matmul(vectors, codes.T, precision=jax.lax.Precision.HIGHEST)
-    return jnp.sum(jnp.square(vectors), 1, keepdims=True) + jnp.sum(jnp.square(codes), 1) - 2.0 * products
-
-
-def nearest(vectors: jax.Array, codes: jax.Array) -> jax.Array:
-    """The nearest code: float32 [M, C], [K, C] -> int32 [M]. No gradient."""
-    vectors, codes = jax.lax.stop_gradient((vectors, codes))
-    return jnp.argmin(distances(vectors, codes), axis=-1).astype(jnp.int32)
 
 
 def entropy_loss(squared: jax.Array, temperature: float | jax.Array) -> jax.Array:
