@@ -145,6 +145,7 @@ def every_tokenizer(
     rq: tokenizers.RQ,
     vq: tokenizers.VQ,
     vq_ema: tokenizers.FollowedVQ,
+    vq_wae: tokenizers.transport.TransportVQ,
 ) -> list[Tokenizer]:
     return [
         binned_kl,
@@ -161,4 +162,5 @@ def every_tokenizer(
         rq,
         vq,
         vq_ema,
+        vq_wae,
     ]

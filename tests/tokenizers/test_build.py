@@ -90,7 +90,7 @@ def test_bfloat16_computes_about_the_same(encoder):
     [
         (
             part("vqq"),
-            "pyramid_vq, qlae, rq, vq, vq_ema, found 'vqq'; did you mean vq?",
+            "pyramid_vq, qlae, rq, vq, vq_ema, vq_wae, found 'vqq'; did you mean vq?",
         ),
         (
             part("vq", encoder=part("cnn")),

@@ -12,7 +12,7 @@ from vargen import parts
 from vargen.errors import UserError
 from vargen.limits import SHARE, SIZE, Above, AtLeast, Between, OneOf, divisors
 from vargen.slots import Grid
-from vargen.tokenizers import assembly, binned, implicit, jpeg, product
+from vargen.tokenizers import assembly, binned, implicit, jpeg, product, transport
 from vargen.tokenizers.assembly import CONV
 from vargen.tokenizers.autoencoder import latent_grid
 from vargen.tokenizers.kl import KL
@@ -256,6 +256,7 @@ TOKENIZERS = dict(
     pyramid_kl=build_pyramid_kl,
     rq=build_rq,
     vq_ema=build_vq_ema,
+    vq_wae=transport.build_vq_wae,
     fsq=implicit.build_fsq,
     lfq=implicit.build_lfq,
     bsq=implicit.build_bsq,

@@ -85,11 +85,12 @@ class VQ(Autoencoder):
         return through[-1], loss, stats, metrics
 
     def through(self, params: dict, stats: dict, images: jax.Array) -> tuple:
-        """Every level's straight-through latents [B, h, w, C]; the weighted codebook, commitment and entropy losses,
+        """Every level's straight-through latents [B, h, w, C]; the weighted codebook, commitment and further losses,
         averaged over the levels; stats, metrics."""
         check_images(self, images)
         codes, levels = self.codes(params["quantizer"]), self.grid.levels
         through, shares, losses = [], [], []
+        weights = dict(codebook=self.codebook_weight, commitment=self.beta)
         for vectors, size in zip(self.levels(self.codec.encode(params, images)), levels, strict=True):
             indices = nearest(vectors, codes)
             chosen = codes[indices]
@@ -97,19 +98,24 @@ class VQ(Autoencoder):
                 codebook=jnp.mean(jnp.square(chosen - jax.lax.stop_gradient(vectors))),
                 commitment=jnp.mean(jnp.square(jax.lax.stop_gradient(chosen) - vectors)),
             )
-            if self.entropy_weight:
-                found["entropy"] = entropy_loss(distances(vectors, codes), self.entropy_temperature)
+            for name, (weight, value) in self.further(params["quantizer"], vectors, codes).items():
+                weights[name], found[name] = weight, value
             losses.append(found)
             shares.append(usage.hits(indices, self.vocab))
             straight = vectors + jax.lax.stop_gradient(chosen - vectors)
             through.append(straight.reshape(-1, *size, self.channels))
         metrics = jax.tree.map(lambda *x: sum(x) / len(levels), *losses)
-        loss = self.codebook_weight * metrics["codebook"] + self.beta * metrics["commitment"]
-        if self.entropy_weight:
-            loss = loss + self.entropy_weight * metrics["entropy"]
+        loss = sum(weight * metrics[name] for name, weight in weights.items())
         stats = usage.update(stats, jnp.stack(shares))
         metrics |= usage.summary(stats, self.grid.level_sizes, self.revive_threshold)
         return through, loss, stats, metrics
+
+    def further(self, qparams: dict, vectors: jax.Array, codes: jax.Array) -> dict:
+        """Further losses of a level's vectors [B n, C] and codes [K, C], weight and value by name: the entropy's."""
+        if not self.entropy_weight:
+            return {}
+        entropy = entropy_loss(distances(vectors, codes), self.entropy_temperature)
+        return dict(entropy=(self.entropy_weight, entropy))
 
     def revive(
         self,
