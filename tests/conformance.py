@@ -56,10 +56,11 @@ def every_head(
 
 
 def every_joint_head(
+    bernoulli_diffusion: heads.BernoulliDiffusion,
     epsilon: heads.Epsilon,
     velocity: heads.Velocity,
 ) -> list[JointHead]:
-    return [epsilon, velocity]
+    return [bernoulli_diffusion, epsilon, velocity]
 
 
 def every_mixer(
@@ -131,6 +132,7 @@ def every_order(
 
 
 def every_tokenizer(
+    binary: tokenizers.binary.Binary,
     binned_kl: tokenizers.binned.BinnedKL,
     bsq: tokenizers.implicit.Signs,
     fsq: tokenizers.implicit.FSQ,
@@ -148,6 +150,7 @@ def every_tokenizer(
     vq_wae: tokenizers.transport.TransportVQ,
 ) -> list[Tokenizer]:
     return [
+        binary,
         binned_kl,
         bsq,
         fsq,

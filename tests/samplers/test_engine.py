@@ -28,7 +28,7 @@ SLOW_GIVEN = "rqtransformer dnd rar hmar hmar_masked mar_dit maskgil xar".split(
 @pytest.mark.parametrize("name", some_slow((name for name in SYSTEMS if name != "himar"), SLOW))
 def test_cached_equals_uncached(name):
     c, generator, params, tokenizer_params = make(name)
-    filters = dict(top_k=9, top_p=0.9) if generator.tokenizer.slot.kind == "codes" else {}
+    filters = dict(top_k=9, top_p=0.9) if generator.head.explicit else {}
     schedule = "ramp" if name in ("var", "hmar_masked") else "linear"
     more = filters | dict(schedule=c.sampling.schedule)
     sampling = Sampling.make(guidance=2.0, guidance_schedule=schedule, temperature=0.9, **more)

@@ -23,6 +23,7 @@ PARTS = dict(
     fsq=part("fsq", levels=(4, 3, 3), encoder=PATCH),
     lfq=part("lfq", channels=6, groups=2, entropy_bits=3, encoder=PATCH),
     bsq=part("bsq", channels=5, entropy_bits=5, encoder=PATCH),
+    binary=part("binary", channels=6, encoder=PATCH),
     product_vq=part("product_vq", vocab=16, channels=4, groups=2, revive_every=5, encoder=PATCH),
     qlae=part("qlae", vocab=6, channels=3, encoder=PATCH),
     pyramid_vq=part(

@@ -12,7 +12,7 @@ from vargen import parts
 from vargen.errors import UserError
 from vargen.limits import SHARE, SIZE, Above, AtLeast, Between, OneOf, divisors
 from vargen.slots import Grid
-from vargen.tokenizers import assembly, binned, implicit, jpeg, product, transport
+from vargen.tokenizers import assembly, binary, binned, implicit, jpeg, product, transport
 from vargen.tokenizers.assembly import CONV
 from vargen.tokenizers.autoencoder import latent_grid
 from vargen.tokenizers.kl import KL
@@ -253,6 +253,7 @@ TOKENIZERS = dict(
     pyramid_vq=build_pyramid_vq,
     kl=build_kl,
     binned_kl=binned.build_binned_kl,
+    binary=binary.build_binary,
     pyramid_kl=build_pyramid_kl,
     rq=build_rq,
     vq_ema=build_vq_ema,

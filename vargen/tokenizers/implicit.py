@@ -56,6 +56,10 @@ class Implicit(Autoencoder):
         """float32 [..., C] -> int32 [..., C], each channel's value by its number."""
         raise NotImplementedError
 
+    def places_in_training(self, squeezed: jax.Array, key: jax.Array) -> jax.Array:
+        """The places float32 [..., C] -> int32 [..., C] that training decodes; the same, for which it needs no key."""
+        return self.places(squeezed)
+
     def values(self, places: jax.Array) -> jax.Array:
         """int32 [..., C] -> float32 [..., C], what is decoded."""
         raise NotImplementedError
@@ -114,7 +118,7 @@ class Implicit(Autoencoder):
         check_images(self, images)
         latents = self.codec.encode(params, images)
         squeezed = self.squeezed(latents)
-        places = jax.lax.stop_gradient(self.places(squeezed))
+        places = jax.lax.stop_gradient(self.places_in_training(squeezed, key))
         values, scaled = self.values(places), squeezed * self.scale()
         loss, metrics = self.regularised(*(x.reshape(-1, self.channels) for x in (squeezed, values)))
         codes = self.codes(places).reshape(-1, self.groups)
