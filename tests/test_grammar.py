@@ -170,7 +170,9 @@ def contents(generator, batch=2):
     """Some contents."""
     content = generator.tokenizer.slot.zeros(batch, generator.tokenizer.grid.size)
     noise = jax.random.normal(jax.random.key(0), content.shape)
-    return content + noise if content.dtype == noise.dtype else (9 * noise).astype(content.dtype) % 16
+    if content.dtype == noise.dtype:
+        return content + noise
+    return (9 * noise).astype(content.dtype) % min(generator.tokenizer.vocab, 16)
 
 
 def loss_and_gradient(generator, params, quantizer):
