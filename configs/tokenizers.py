@@ -2,9 +2,11 @@
 
     vargen quickstart --config configs/tokenizers.py:bsq --workdir runs/bsq
 
-The rows of `TOKENIZERS` are what can follow the colon: VQ by gradients and by moving averages (arXiv 1711.00937), IBQ
-(2412.02692), LFQ (2310.05737), BSQ (2406.07548), products of tables (ImageFolder's, 2410.01756, and QLAE's, 2305.18378)
-and of bins (TokenBridge, 2503.16430). Several codes of a slot are drawn one after another by RQ-Transformer's head.
+The rows of `TOKENIZERS` are what can follow the colon: VQ by gradients and by moving averages (arXiv 1711.00937), by
+optimal transport (VQ-WAE, 2302.05917), with gradients to all codes (IBQ, 2412.02692); LFQ (2310.05737), BSQ
+(2406.07548), products of tables (ImageFolder's, 2410.01756, and QLAE's, 2305.18378) and of bins (TokenBridge,
+2503.16430). Several codes of a slot are drawn one after another by RQ-Transformer's head; bits (Binary Latent
+Diffusion, 2304.04820) all together.
 """
 
 from vargen import config as base
@@ -15,12 +17,14 @@ TOKENIZERS = dict(
     vq=base.small_vq(4, 256),
     vq_ema=part("vq_ema", encoder=PATCH, vocab=256, channels=8),
     ibq=part("ibq", encoder=PATCH, vocab=256, channels=8),
+    vq_wae=part("vq_wae", encoder=PATCH, vocab=128, channels=8, iterations=10),
     fsq=part("fsq", encoder=PATCH, levels=(8, 6, 5)),
     lfq=part("lfq", encoder=PATCH, channels=8, entropy_bits=8),
     bsq=part("bsq", encoder=PATCH, channels=8, entropy_bits=8),
     bsq_groups=part("bsq", encoder=PATCH, channels=16, groups=2, entropy_bits=8),
     product=part("product_vq", encoder=PATCH, vocab=64, channels=8, groups=2, revive_every=25),
     qlae=part("qlae", encoder=PATCH, vocab=12, channels=6, beta=0.1, codebook_weight=0.1),
+    binary=part("binary", encoder=PATCH, channels=16),
     bins=part("binned_kl", encoder=PATCH, vocab=16, channels=8, measure=True, spread=1.0),
 )
 SEVERAL = ("bsq_groups", "product", "qlae", "bins")
@@ -28,8 +32,15 @@ SEVERAL = ("bsq_groups", "product", "qlae", "bins")
 
 def get_config(tokenizer="fsq"):
     c = base.config()
-    c.name = f"LlamaGen over {tokenizer}"
     c.tokenizer = TOKENIZERS[tokenizer]
+    c.sampling.update(dict(guidance=1.5))
+    c.tokenizer_training.update(dict(steps=2400, batch_size=64, learning_rate=6e-3, warmup_steps=50))
+    c.training.update(dict(steps=2000, batch_size=64, learning_rate=2e-3, augmented_copies=8))
+    return bits(c) if tokenizer == "binary" else codes(c, tokenizer)
+
+
+def codes(c, tokenizer):
+    c.name = f"LlamaGen over {tokenizer}"
     c.order = part("raster")
     c.feed = part("shift", dropout=0.1, target_positions=True)
     c.mixer = part("attention", heads=4, dropout=0.1)
@@ -37,7 +48,13 @@ def get_config(tokenizer="fsq"):
     c.model = dict(
         layers=4, width=128, mlp="swiglu", mlp_width=384, norm="rms", eps=1e-5, bias=False, dropout=0.1
     )
-    c.sampling.update(dict(guidance=1.5))
-    c.tokenizer_training.update(dict(steps=2400, batch_size=64, learning_rate=6e-3, warmup_steps=50))
-    c.training.update(dict(steps=2000, batch_size=64, learning_rate=2e-3, augmented_copies=8))
+    return c
+
+
+def bits(c):
+    c.name = "Binary latent diffusion"
+    c.order, c.feed = part("cells", count=(1, 1)), part("noisy", positions=True)
+    c.mixer = part("attention", heads=4)
+    c.head = part("bernoulli_diffusion", sample_steps=16)
+    c.model = dict(layers=4, width=128, adaptive="adaln", adaln_zero=True)
     return c

@@ -61,10 +61,11 @@ def every_head(
 
 
 def every_joint_head(
+    bernoulli_diffusion: heads.BernoulliDiffusion,
     epsilon: heads.Epsilon,
     velocity: heads.Velocity,
 ) -> list[JointHead]:
-    return [epsilon, velocity]
+    return [bernoulli_diffusion, epsilon, velocity]
 
 
 def every_mixer(
@@ -136,6 +137,7 @@ def every_order(
 
 
 def every_tokenizer(
+    binary: tokenizers.binary.Binary,
     binned_kl: tokenizers.binned.BinnedKL,
     bsq: tokenizers.implicit.Signs,
     fsq: tokenizers.implicit.FSQ,
@@ -151,8 +153,10 @@ def every_tokenizer(
     rq: tokenizers.RQ,
     vq: tokenizers.VQ,
     vq_ema: tokenizers.FollowedVQ,
+    vq_wae: tokenizers.transport.TransportVQ,
 ) -> list[Tokenizer]:
     return [
+        binary,
         binned_kl,
         bsq,
         fsq,
@@ -168,4 +172,5 @@ def every_tokenizer(
         rq,
         vq,
         vq_ema,
+        vq_wae,
     ]

@@ -185,6 +185,13 @@ def acdit():
     return c
 
 
+def bits():
+    c = acdit()
+    c.name, c.tokenizer = "bits", part("binary", encoder=_encoder(), channels=4)
+    c.head = part("bernoulli_diffusion", sample_steps=4, train_steps=10)
+    return c
+
+
 def xar():
     c = acdit()
     c.name, c.feed = "xar", part("noisy", clean=False, encoder_decoder=True, positions=True, norm="rms")
@@ -298,6 +305,7 @@ SYSTEMS = dict(
     randar=randar,
     arpg=arpg,
     acdit=acdit,
+    bits=bits,
     xar=xar,
     rqtransformer=rqtransformer,
     dnd=dnd,

@@ -132,7 +132,7 @@ def test_loss_and_likelihood(name):
     assert np.isfinite(value) and np.isfinite(list(metrics.values())).all()
     if name in ("var", "llamagen", "mar"):  # dropout of training is the blocks', which all have
         assert not np.allclose(value, loss(params, True)[0], rtol=1e-6, atol=0)
-    if generator.tokenizer.slot.kind == "codes":
+    if generator.head.explicit:
         heads = {k: v for k, v in params.items() if k.endswith("head")}
         params = params | jax.tree.map(jnp.zeros_like, heads)
         # With a head of masked words ten classes, none, and a mask.
@@ -170,7 +170,9 @@ def contents(generator, batch=2):
     """Some contents."""
     content = generator.tokenizer.slot.zeros(batch, generator.tokenizer.grid.size)
     noise = jax.random.normal(jax.random.key(0), content.shape)
-    return content + noise if content.dtype == noise.dtype else (9 * noise).astype(content.dtype) % 16
+    if content.dtype == noise.dtype:
+        return content + noise
+    return (9 * noise).astype(content.dtype) % min(generator.tokenizer.vocab, 16)
 
 
 def loss_and_gradient(generator, params, quantizer):

@@ -116,8 +116,9 @@ def drafted(generator, params, hidden_of, content, labels, order, slots, draws, 
         noise_levels[:, known] = 0
         noised = Noised(content, content.at[:, here].set(draft.content), jnp.asarray(noise_levels))
         # Noise at later steps plays no role, whatever it is.
+        anything = 1 if generator.tokenizer.vocab else 7.0
         later = np.setdiff1d(np.asarray(order.slots), [*known, *here])
-        noised = dataclasses.replace(noised, content=noised.content.at[:, later].set(7.0))
+        noised = dataclasses.replace(noised, content=noised.content.at[:, later].set(anything))
         hidden = [hidden_of(noised, labels, None)[:, here]]
         if sampling.guided:
             hidden.append(hidden_of(noised, generator.condition.without(labels), None)[:, here])

@@ -15,11 +15,11 @@ class Noised:
     """Contents with noise, which heads that draw a step over several passes are trained on and refine.
 
     Attributes:
-      clean: float32 [B, N, C], canonical: what is known.
-      content: float32 [B, N, C]: with noise; in decoding `clean` with the step's draft in its place.
+      clean: [B, N, C], canonical: what is known, numbers float32 or bits int32.
+      content: [B, N, C]: with noise; in decoding `clean` with the step's draft in its place.
       level: how much noise, 0 (none) to 1000 (nothing else): float32 [B, N], the same for all slots of a step; in
         decoding [], of the step's draft.
-      target: float32 [B, N, C]: what the head is to predict; None in decoding.
+      target: what the head is to predict, float32 [B, N, C] or arrays [B, N, ...]; None in decoding.
     """
 
     clean: jax.Array

@@ -100,8 +100,8 @@ def check_drafts(config, feed, head) -> None:
     """Raises UserError where only one of feed and head goes over several passes."""
     if feed.drafts and head.noise_levels is None:
         raise UserError(
-            f"feed {config.feed.name}: shows what a head drafts over several passes, expected the head epsilon or "
-            f"velocity, found {config.head.name}"
+            f"feed {config.feed.name}: shows what a head drafts over several passes, expected the head epsilon, "
+            f"velocity or bernoulli_diffusion, found {config.head.name}"
         )
     if not feed.drafts and head.noise_levels is not None:
         raise UserError(

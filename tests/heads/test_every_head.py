@@ -23,6 +23,7 @@ from vargen.slots import Slot
 
 # Name -> the system that has it.
 MODELLED = dict(
+    bernoulli_diffusion="bits",
     categorical="llamagen",
     depth="rqtransformer",
     diffusion="mar",
@@ -141,6 +142,9 @@ def test_gradients_are_finite_everywhere(name):
     """Also at hidden vectors and contents far out, where nothing is asked, and in every parameter."""
     head, params, quantizer, slot = built(name)
     target = targets(slot, 2, 4)
+    if head.noise_levels is not None:
+        rngs = {"head": jax.random.key(4)}
+        target = head.apply(params, target, np.arange(4) // 2, method="noised", rngs=rngs).target
 
     @jax.jit
     def gradient(params, hidden, weight):

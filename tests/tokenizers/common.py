@@ -18,11 +18,13 @@ PARTS = dict(
         "multiscale_vq", vocab=32, channels=4, levels=(1, 2, 4), revive_every=5, encoder=PATCH
     ),
     vq_ema=part("vq_ema", vocab=32, channels=4, encoder=PATCH),
+    vq_wae=part("vq_wae", vocab=32, channels=4, iterations=5, encoder=PATCH),
     rq=part("rq", vocab=32, channels=4, depth=2, encoder=PATCH),
     fsq=part("fsq", levels=(4, 3, 3), encoder=PATCH),
     lfq=part("lfq", channels=6, groups=2, entropy_bits=3, encoder=PATCH),
     bsq=part("bsq", channels=5, entropy_bits=5, encoder=PATCH),
     ibq=part("ibq", vocab=32, channels=4, encoder=PATCH),
+    binary=part("binary", channels=6, encoder=PATCH),
     product_vq=part("product_vq", vocab=16, channels=4, groups=2, revive_every=5, encoder=PATCH),
     qlae=part("qlae", vocab=6, channels=3, encoder=PATCH),
     pyramid_vq=part(

@@ -52,7 +52,7 @@ def test_interface(name):
     content = jax.jit(t.encode)(params, images)
     if t.slot.kind == "codes":
         assert content.shape == (2, t.grid.size, *t.slot.shape) and content.dtype == jnp.int32
-        vocab = dict(fsq=36, lfq=8, bsq=32)  # of those without a table
+        vocab = dict(fsq=36, lfq=8, bsq=32, binary=2)  # of those without a table
         assert t.vocab == vocab.get(name, PARTS[name].get("vocab"))
     else:
         assert content.shape == (2, t.grid.size, t.channels) and t.vocab == 0
@@ -90,7 +90,7 @@ def test_bfloat16_computes_about_the_same(encoder):
     [
         (
             part("vqq"),
-            "pyramid_vq, qlae, rq, vq, vq_ema, found 'vqq'; did you mean vq?",
+            "pyramid_vq, qlae, rq, vq, vq_ema, vq_wae, found 'vqq'; did you mean vq?",
         ),
         (
             part("vq", encoder=part("cnn")),

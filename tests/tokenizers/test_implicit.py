@@ -11,8 +11,8 @@ from common import golden, tiny
 from vargen import tokenizers
 from vargen.config import part
 from vargen.errors import UserError
+from vargen.tokenizers.distances import normalised
 from vargen.tokenizers.implicit import bit_entropies
-from vargen.tokenizers.vq import normalised
 
 NAMES = ["fsq", "lfq", "bsq"]
 

@@ -12,7 +12,7 @@ from parameters import noisy
 
 from vargen.config import part
 from vargen.tokenizers import usage
-from vargen.tokenizers.vq import nearest
+from vargen.tokenizers.distances import nearest
 
 
 @pytest.mark.parametrize("name", ["vq", "multiscale_vq", "pyramid_vq"])

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from vargen import parts
 from vargen.heads import depth
+from vargen.heads.bernoulli_diffusion import BernoulliDiffusion
 from vargen.heads.categorical import Categorical
 from vargen.heads.depth import Depth
 from vargen.heads.diffusion import Diffusion
@@ -68,6 +69,7 @@ def _rounds(
 
 
 HEADS = {
+    "bernoulli_diffusion": BernoulliDiffusion,
     "categorical": Categorical,
     "depth": depth.build,
     "diffusion": Diffusion,
@@ -84,6 +86,7 @@ HEADS = {
 
 __all__ = [
     "HEADS",
+    "BernoulliDiffusion",
     "Categorical",
     "Depth",
     "Diffusion",

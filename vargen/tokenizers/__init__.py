@@ -12,7 +12,7 @@ from vargen import parts
 from vargen.errors import UserError
 from vargen.limits import SHARE, SIZE, Above, AtLeast, Between, OneOf, divisors
 from vargen.slots import Grid
-from vargen.tokenizers import assembly, binned, ibq, implicit, jpeg, product
+from vargen.tokenizers import assembly, binary, binned, ibq, implicit, jpeg, product, transport
 from vargen.tokenizers.assembly import CONV
 from vargen.tokenizers.autoencoder import latent_grid
 from vargen.tokenizers.kl import KL
@@ -55,6 +55,7 @@ def build_vq(
     revive_every: Annotated[int, AtLeast(0)] = 100,
     revive_until: Annotated[float, SHARE] = 0.67,
     revive_threshold: Annotated[float, SHARE] = 0.03,
+    kmeans: Annotated[int, Between(0, 1000)] = 0,
 ) -> VQ:
     """The part "vq": one code per latent; options as `VQ`'s attributes (the defaults are LlamaGen's)."""
     codec = assembly.codec(encoder, image_size, image_channels, channels, 1, dtype)
@@ -80,6 +81,7 @@ def build_multiscale_vq(
     revive_every: Annotated[int, AtLeast(0)] = 100,
     revive_until: Annotated[float, SHARE] = 0.67,
     revive_threshold: Annotated[float, SHARE] = 0.03,
+    kmeans: Annotated[int, Between(0, 1000)] = 0,
 ) -> MultiScaleVQ:
     """The part "multiscale_vq": codes at several resolutions; the other options as `MultiScaleVQ`'s attributes.
 
@@ -115,6 +117,7 @@ def build_pyramid_vq(
     revive_every: Annotated[int, AtLeast(0)] = 100,
     revive_until: Annotated[float, SHARE] = 0.67,
     revive_threshold: Annotated[float, SHARE] = 0.03,
+    kmeans: Annotated[int, Between(0, 1000)] = 0,
 ) -> PyramidVQ:
     """The part "pyramid_vq": the picture's codes at several resolutions; the other options as `PyramidVQ`'s attributes.
 
@@ -164,6 +167,7 @@ def build_rq(
     beta: Annotated[float, AtLeast(0)] = 0.25,
     decay: Annotated[float, Between(0, 1, below=True)] = 0.99,
     restart: bool = True,
+    kmeans: Annotated[int, Between(0, 1000)] = 0,
     temperature: Annotated[float, AtLeast(0)] = 0.0,
 ) -> RQ:
     """The part "rq": several codes a slot; the other options as `RQ`'s attributes (the defaults are the paper's).
@@ -172,8 +176,13 @@ def build_rq(
       channels: of a latent; a code has as many for each latent of a cell.
 
     Raises:
-      UserError: the latents' grid does not divide into cells.
+      UserError: the latents' grid does not divide into cells; one table of several depths is to start by k-means.
     """
+    if kmeans and shared and depth > 1:
+        raise UserError(
+            f"config field tokenizer.kmeans: needs a table for each depth, shared=False, or depth=1, found {kmeans} "
+            f"and depth={depth}"
+        )
     codec = assembly.codec(encoder, image_size, image_channels, channels, 1, dtype)
     if any(side % part for side, part in zip(codec.grid, cell, strict=True)):
         grid, found = ("x".join(map(str, x)) for x in (codec.grid, cell))
@@ -195,6 +204,7 @@ def build_vq_ema(
     beta: Annotated[float, AtLeast(0)] = 0.25,
     decay: Annotated[float, Between(0, 1, below=True)] = 0.99,
     restart: bool = True,
+    kmeans: Annotated[int, Between(0, 1000)] = 0,
 ) -> FollowedVQ:
     """The part "vq_ema": a table that follows its vectors; options as `RQ`'s attributes (the defaults are VQ-VAE's)."""
     codec = assembly.codec(encoder, image_size, image_channels, channels, 1, dtype)
@@ -243,9 +253,11 @@ TOKENIZERS = dict(
     pyramid_vq=build_pyramid_vq,
     kl=build_kl,
     binned_kl=binned.build_binned_kl,
+    binary=binary.build_binary,
     pyramid_kl=build_pyramid_kl,
     rq=build_rq,
     vq_ema=build_vq_ema,
+    vq_wae=transport.build_vq_wae,
     fsq=implicit.build_fsq,
     lfq=implicit.build_lfq,
     bsq=implicit.build_bsq,

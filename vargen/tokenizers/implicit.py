@@ -21,7 +21,7 @@ from vargen.slots import Slot
 from vargen.tokenizers import assembly, usage
 from vargen.tokenizers.assembly import CONV
 from vargen.tokenizers.autoencoder import Autoencoder, apart, check_images, flat, latent_grid
-from vargen.tokenizers.vq import normalised
+from vargen.tokenizers.distances import normalised
 
 ALIVE = 0.03  # of the uniform share, for the metrics
 BITS = 24  # of a code; more are no logits
@@ -55,6 +55,10 @@ class Implicit(Autoencoder):
     def places(self, squeezed: jax.Array) -> jax.Array:
         """float32 [..., C] -> int32 [..., C], each channel's value by its number."""
         raise NotImplementedError
+
+    def places_in_training(self, squeezed: jax.Array, key: jax.Array) -> jax.Array:
+        """The places float32 [..., C] -> int32 [..., C] that training decodes; the same, for which it needs no key."""
+        return self.places(squeezed)
 
     def values(self, places: jax.Array) -> jax.Array:
         """int32 [..., C] -> float32 [..., C], what is decoded."""
@@ -114,7 +118,7 @@ class Implicit(Autoencoder):
         check_images(self, images)
         latents = self.codec.encode(params, images)
         squeezed = self.squeezed(latents)
-        places = jax.lax.stop_gradient(self.places(squeezed))
+        places = jax.lax.stop_gradient(self.places_in_training(squeezed, key))
         values, scaled = self.values(places), squeezed * self.scale()
         loss, metrics = self.regularised(*(x.reshape(-1, self.channels) for x in (squeezed, values)))
         codes = self.codes(places).reshape(-1, self.groups)

@@ -8,16 +8,18 @@ f_hat.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vargen.layers import logical
-from vargen.tokenizers import resample, usage
+from vargen.tokenizers import kmeans, resample, usage
 from vargen.tokenizers.autoencoder import Autoencoder, check_images, flat
+from vargen.tokenizers.distances import distances, nearest, normalised
 from vargen.tokenizers.tokenizer import Leveled
-from vargen.tokenizers.vq import distances, entropy_loss, nearest, normalised
+from vargen.tokenizers.vq import entropy_loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,8 @@ class MultiScaleVQ(Autoencoder, Leveled):
       revive_every: updates between two rounds of revival of dead codes; 0 for never.
       revive_until: share of the training after which there is no such round.
       revive_threshold: codes below this fraction of the uniform share at every level are dead.
+      kmeans: iterations of Lloyd's algorithm by which its levels' residuals make the table after the first update; 0
+        for none.
     """
 
     normalise: bool
@@ -51,6 +55,7 @@ class MultiScaleVQ(Autoencoder, Leveled):
     revive_every: int
     revive_until: float
     revive_threshold: float
+    kmeans: int
 
     def init_quantizer(self, key: jax.Array) -> dict:
         """dict(codebook [K, C], and unless phi_ratio is 0 phi_kernel [P, 3, 3, C, C], phi_bias [P, C])."""
@@ -154,17 +159,28 @@ class MultiScaleVQ(Autoencoder, Leveled):
         step: jax.Array | int,
         steps: int,
     ) -> tuple[dict, dict]:
-        """Every `revive_every` updates, moves dead codes onto residuals of `images`, as many from each level."""
-        if images is None or not self.revive_every:
+        """Every `revive_every` updates, moves dead codes onto residuals of `images`, as many from each level; see
+        `kmeans` too."""
+        if images is None:
             return params, stats
 
-        def move(params, stats):
+        def residuals(params):
             quantizer, latents = params["quantizer"], self.codec.encode(params, images)
             f_hat, vectors = jnp.zeros_like(latents), []
             for level in range(len(self.grid.levels)):
                 rest = self.resample(latents - f_hat, level)
                 vectors.append(rest.reshape(-1, self.channels))
                 f_hat = self.absorb(quantizer, f_hat, self._search(quantizer, rest), level)
+            return vectors
+
+        if self.kmeans:
+            args = (key, self.kmeans, self.normalise)
+            params = kmeans.at_first(step, params, functools.partial(residuals, params), *args)
+        if not self.revive_every:
+            return params, stats
+
+        def move(params, stats):
+            quantizer, vectors = params["quantizer"], residuals(params)
             codebook, stats = usage.revive(quantizer["codebook"], stats, vectors, key, self.revive_threshold)
             return dict(params, quantizer=dict(quantizer, codebook=codebook)), stats
 

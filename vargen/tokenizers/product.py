@@ -14,10 +14,11 @@ import numpy as np
 from vargen.layers import logical
 from vargen.limits import SHARE, SIZE, Above, AtLeast, Between, OneOf
 from vargen.slots import Slot
-from vargen.tokenizers import assembly, usage
+from vargen.tokenizers import assembly, kmeans, usage
 from vargen.tokenizers.assembly import CONV
 from vargen.tokenizers.autoencoder import Autoencoder, apart, check_images, flat, latent_grid
-from vargen.tokenizers.vq import distances, entropy_loss, nearest, normalised
+from vargen.tokenizers.distances import distances, nearest, normalised
+from vargen.tokenizers.vq import entropy_loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,8 @@ class ProductVQ(Autoencoder):
       revive_every: updates between two rounds of revival of dead codes; 0 for never.
       revive_until: share of the training after which there is no such round.
       revive_threshold: codes below this fraction of the uniform share are dead.
+      kmeans: iterations of Lloyd's algorithm by which its parts of latents make each table after the first update; 0
+        for none.
     """
 
     groups: int
@@ -47,6 +50,7 @@ class ProductVQ(Autoencoder):
     revive_every: int
     revive_until: float
     revive_threshold: float
+    kmeans: int
 
     @property
     def slot(self) -> Slot:
@@ -135,8 +139,24 @@ class ProductVQ(Autoencoder):
         step: jax.Array | int,
         steps: int,
     ) -> tuple[dict, dict]:
-        """Every `revive_every` updates, moves each group's dead codes onto its parts of latents of `images`."""
-        if images is None or not self.revive_every:
+        """Every `revive_every` updates, moves each group's dead codes onto its parts of latents; see `kmeans` too."""
+        if images is None:
+            return params, stats
+
+        def parts():
+            return self.parted(self.codec.encode(params, images)).reshape(-1, self.groups, self.width)
+
+        keys = jax.random.split(key, self.groups)
+        if self.kmeans:
+
+            def first(table, parts, key):
+                return kmeans.start(table, [parts], key, self.kmeans, self.normalise)
+
+            table = params["quantizer"]["codebook"]
+            found = lambda x: jax.vmap(first, (0, 1, 0))(x, parts(), keys)  # noqa: E731
+            table = jax.lax.cond(step == 1, found, lambda x: x, table)
+            params = dict(params, quantizer=dict(codebook=table))
+        if not self.revive_every:
             return params, stats
 
         def one(table, share, parts, key):
@@ -144,10 +164,8 @@ class ProductVQ(Autoencoder):
             return table, moved["share"][0]
 
         def move(params, stats):
-            parts = self.parted(self.codec.encode(params, images)).reshape(-1, self.groups, self.width)
-            keys = jax.random.split(key, self.groups)
             table = params["quantizer"]["codebook"]
-            table, share = jax.vmap(one, (0, 0, 1, 0))(table, stats["share"], parts, keys)
+            table, share = jax.vmap(one, (0, 0, 1, 0))(table, stats["share"], parts(), keys)
             return dict(params, quantizer=dict(codebook=table)), dict(stats, share=share)
 
         due = usage.due(step, steps, self.revive_every, self.revive_until)
@@ -171,6 +189,7 @@ def build_product_vq(
     revive_every: Annotated[int, AtLeast(0)] = 100,
     revive_until: Annotated[float, SHARE] = 0.67,
     revive_threshold: Annotated[float, SHARE] = 0.03,
+    kmeans: Annotated[int, Between(0, 1000)] = 0,
 ) -> ProductVQ:
     """The part "product_vq": several codes a slot, each of some channels; options as `ProductVQ`'s attributes.
 

@@ -18,9 +18,10 @@ from vargen.errors import UserError
 from vargen.slots import Grid
 from vargen.tokenizers import resample
 from vargen.tokenizers.autoencoder import Autoencoder, check_images, flat
+from vargen.tokenizers.distances import normalised
 from vargen.tokenizers.kl import KL
 from vargen.tokenizers.tokenizer import Leveled
-from vargen.tokenizers.vq import VQ, normalised
+from vargen.tokenizers.vq import VQ
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vargen.tokenizers.vq import nearest
+from vargen.tokenizers.distances import nearest
 
 EPS = 1e-5  # of the smoothed sizes
 LEAST = 1.0  # of a row's size: below, it starts anew

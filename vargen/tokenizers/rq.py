@@ -7,6 +7,7 @@ rows that hardly any vector is assigned to start anew.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -15,10 +16,10 @@ import jax.numpy as jnp
 
 from vargen.layers import logical
 from vargen.slots import Slot
-from vargen.tokenizers import usage
+from vargen.tokenizers import kmeans, usage
 from vargen.tokenizers.autoencoder import Autoencoder, check_images, flat
+from vargen.tokenizers.distances import distances, nearest
 from vargen.tokenizers.residual import Book, followed, gathered, quantise, spread
-from vargen.tokenizers.vq import distances
 
 ALIVE = 0.03  # of the uniform share, for the metrics
 
@@ -34,6 +35,8 @@ class RQ(Autoencoder):
       beta: weight of the commitment loss, mean over depths of mean (latent - sg sum of the codes so far)^2.
       decay: gamma of the moving averages.
       restart: whether rows that are hardly used start anew from vectors of the batch.
+      kmeans: iterations of Lloyd's algorithm by which what comes to it makes each depth's table after the first update;
+        0 for none.
       temperature: a generator learns codes that are drawn anew at each visit from softmax(-distance^2 / temperature),
         and these probabilities; 0: the nearest codes alone.
     """
@@ -44,6 +47,7 @@ class RQ(Autoencoder):
     beta: float
     decay: float
     restart: bool
+    kmeans: int
     temperature: float
 
     @property
@@ -180,8 +184,23 @@ class RQ(Autoencoder):
         step: jax.Array | int,
         steps: int,
     ) -> tuple[dict, dict]:
-        """The tables become what the step made of them."""
+        """The tables become what the step made of them; after the first one also what `kmeans` makes of them."""
+        if self.kmeans and images is not None:
+            begin = functools.partial(self.begun, params, images, key)
+            quantizer = jax.lax.cond(step == 1, begin, lambda book: book, stats["quantizer"])
+            stats = dict(stats, quantizer=quantizer)
         return dict(params, quantizer=stats["quantizer"]), stats
+
+    def begun(self, params: dict, images: jax.Array, key: jax.Array, quantizer: dict) -> dict:
+        """The quantiser of tables, each of one depth, by `kmeans.start` of what comes to it."""
+        rest, found = self.vectors_of(params, images).reshape(-1, self.channels), []
+        for table, own in zip(quantizer["codebook"], jax.random.split(key, self.depth), strict=True):
+            table = kmeans.start(table, [rest], own, self.kmeans)
+            codes = nearest(rest, table)
+            size = jnp.zeros(self.vocab).at[codes].add(1.0)
+            found.append(Book(table, size, size[:, None] * table))
+            rest = rest - table[codes]
+        return {name: jnp.stack([getattr(book, name) for book in found]) for name in Book._fields}
 
 
 @dataclasses.dataclass(frozen=True)

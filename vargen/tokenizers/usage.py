@@ -96,13 +96,18 @@ def revive(
     dead = ~jnp.any(alive(stats, threshold), axis=0)
     rank = jnp.cumsum(dead) - 1  # the n-th dead code takes the n-th candidate
     dead = dead & (rank < count)
-    drawn = _in_turns(jax.random.permutation(key_draw, total), [len(v) for v in vectors])[:count]
-    candidates = jnp.concatenate(vectors)[drawn]
+    candidates = drawn(vectors, key_draw)[:count]
     codebook = jnp.where(dead[:, None], candidates[jnp.clip(rank, 0, count - 1)], codebook)
     # Different times of grace: with one for all, the moved codes that stay unused would die on the same day,
     # and so many moves at once throw a trained decoder off.
     grace = jax.random.uniform(key_share, (vocab,), minval=threshold, maxval=1.0) / vocab
     return codebook, dict(stats, share=jnp.where(dead, grace, stats["share"]))
+
+
+def drawn(vectors: Sequence[jax.Array], key: jax.Array) -> jax.Array:
+    """All vectors [M, C] of some levels in a random sequence, in which levels take turns: float32 [sum of M, C]."""
+    counts = [len(v) for v in vectors]
+    return jnp.concatenate(vectors)[_in_turns(jax.random.permutation(key, sum(counts)), counts)]
 
 
 def _in_turns(places: jax.Array, counts: Sequence[int]) -> jax.Array:

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from vargen.layers import logical
-from vargen.tokenizers import usage
+from vargen.tokenizers import kmeans, usage
 from vargen.tokenizers.autoencoder import Autoencoder, check_images, flat
+from vargen.tokenizers.distances import distances, nearest, normalised
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,7 @@ class VQ(Autoencoder):
       revive_every: updates between two rounds of revival of dead codes; 0 for never.
       revive_until: share of the training after which there is no such round.
       revive_threshold: codes below this fraction of the uniform share are dead.
+      kmeans: iterations of Lloyd's algorithm by which its latents make the table after the first update; 0 for none.
     """
 
     normalise: bool
@@ -35,6 +37,7 @@ class VQ(Autoencoder):
     revive_every: int
     revive_until: float
     revive_threshold: float
+    kmeans: int
 
     def init_quantizer(self, key: jax.Array) -> dict:
         """dict(codebook float32 [K, C])."""
@@ -83,11 +86,12 @@ class VQ(Autoencoder):
         return latents.reshape(-1, *self.codec.grid, self.channels), loss, stats, metrics
 
     def through(self, params: dict, stats: dict, images: jax.Array) -> tuple:
-        """Every level's straight-through latents [B, h, w, C]; the weighted codebook, commitment and entropy losses,
+        """Every level's straight-through latents [B, h, w, C]; the weighted codebook, commitment and further losses,
         averaged over the levels; stats, metrics."""
         check_images(self, images)
         codes, levels = self.codes(params["quantizer"]), self.grid.levels
         through, shares, losses = [], [], []
+        weights = dict(codebook=self.codebook_weight, commitment=self.beta)
         for vectors, size in zip(self.levels(self.codec.encode(params, images)), levels, strict=True):
             indices = nearest(vectors, codes)
             chosen = codes[indices]
@@ -95,19 +99,24 @@ class VQ(Autoencoder):
                 codebook=jnp.mean(jnp.square(chosen - jax.lax.stop_gradient(vectors))),
                 commitment=jnp.mean(jnp.square(jax.lax.stop_gradient(chosen) - vectors)),
             )
-            if self.entropy_weight:
-                found["entropy"] = entropy_loss(distances(vectors, codes), self.entropy_temperature)
+            for name, (weight, value) in self.further(params["quantizer"], vectors, codes).items():
+                weights[name], found[name] = weight, value
             losses.append(found)
             shares.append(usage.hits(indices, self.vocab))
             straight = vectors + jax.lax.stop_gradient(chosen - vectors)
             through.append(straight.reshape(-1, *size, self.channels))
         metrics = jax.tree.map(lambda *x: sum(x) / len(levels), *losses)
-        loss = self.codebook_weight * metrics["codebook"] + self.beta * metrics["commitment"]
-        if self.entropy_weight:
-            loss = loss + self.entropy_weight * metrics["entropy"]
+        loss = sum(weight * metrics[name] for name, weight in weights.items())
         stats = usage.update(stats, jnp.stack(shares))
         metrics |= usage.summary(stats, self.grid.level_sizes, self.revive_threshold)
         return through, loss, stats, metrics
+
+    def further(self, qparams: dict, vectors: jax.Array, codes: jax.Array) -> dict:
+        """Further losses of a level's vectors [B n, C] and codes [K, C], weight and value by name: the entropy's."""
+        if not self.entropy_weight:
+            return {}
+        entropy = entropy_loss(distances(vectors, codes), self.entropy_temperature)
+        return dict(entropy=(self.entropy_weight, entropy))
 
     def revive(
         self,
@@ -118,8 +127,13 @@ class VQ(Autoencoder):
         step: jax.Array | int,
         steps: int,
     ) -> tuple[dict, dict]:
-        """Every `revive_every` updates, moves dead codes onto latents of `images`."""
-        if images is None or not self.revive_every:
+        """Every `revive_every` updates, moves dead codes onto latents of `images`; see `kmeans` too."""
+        if images is None:
+            return params, stats
+        if self.kmeans:
+            vectors = lambda: self.levels(self.codec.encode(params, images))  # noqa: E731
+            params = kmeans.at_first(step, params, vectors, key, self.kmeans, self.normalise)
+        if not self.revive_every:
             return params, stats
 
         def move(params, stats):
@@ -129,24 +143,6 @@ class VQ(Autoencoder):
 
         due = usage.due(step, steps, self.revive_every, self.revive_until)
         return jax.lax.cond(due, move, lambda *same: same, params, stats)
-
-
-def normalised(x: jax.Array) -> jax.Array:
-    """Unit vectors along the last axis; norms below 1e-12 count as that."""
-    return x / jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), 1e-24))
-
-
-def distances(vectors: jax.Array, codes: jax.Array) -> jax.Array:
-    """Squared distances: float32 [M, C], [K, C] -> [M, K]."""
-    # Full precision: TPUs would otherwise multiply in bfloat16 and choose other codes.
-    products = jnp.matmul(vectors, codes.T, precision=jax.lax.Precision.HIGHEST)
-    return jnp.sum(jnp.square(vectors), 1, keepdims=True) + jnp.sum(jnp.square(codes), 1) - 2.0 * products
-
-
-def nearest(vectors: jax.Array, codes: jax.Array) -> jax.Array:
-    """The nearest code: float32 [M, C], [K, C] -> int32 [M]. No gradient."""
-    vectors, codes = jax.lax.stop_gradient((vectors, codes))
-    return jnp.argmin(distances(vectors, codes), axis=-1).astype(jnp.int32)
 
 
 def entropy_loss(squared: jax.Array, temperature: float | jax.Array) -> jax.Array:

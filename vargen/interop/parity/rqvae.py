@@ -16,9 +16,9 @@ from vargen.draws import Recorded
 from vargen.interop import rqvae, systems
 from vargen.interop.parity.golden import REPRODUCED, Golden, Result, close, exact, gradient_norms
 from vargen.tokenizers.autoencoder import flat
+from vargen.tokenizers.distances import distances
 from vargen.tokenizers.residual import Book, Quantised, followed, gathered, quantise, spread
 from vargen.tokenizers.rq import RQ
-from vargen.tokenizers.vq import distances
 
 PREFIX = "rqvae."
 

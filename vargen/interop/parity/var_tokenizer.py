@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from vargen import tokenizers
 from vargen.interop import systems, var_tokenizer
 from vargen.interop.parity.golden import REPRODUCED, SINGLE, Golden, Result, close, exact
+from vargen.tokenizers.distances import distances
 from vargen.tokenizers.multiscale import MultiScaleVQ, phi_table
-from vargen.tokenizers.vq import distances
 
 
 def matches(golden: Golden) -> bool:
