@@ -111,7 +111,7 @@ def build(
     stem_channels: Annotated[int, SIZE] = 256,
     decoder: Mapping[str, Any] = DIRECT,
 ) -> Codec:
-    """The part "registers" of the axis "tokenizer.encoder"; the sizes as `transformer.Sizes`' attributes.
+    """The part "registers" of the axis "tokenizer.encoder".
 
     Args:
       image_size, image_channels: of the images, (H, W) and C.
@@ -127,6 +127,13 @@ def build(
       standard: a latent's numbers are shifted and scaled to mean 0 and variance 1.
       anchor: a row that nothing is read from stands before the patches.
       norm_in: rows are normalised before the blocks.
+      width, layers, heads: D, L and H of the blocks.
+      mlp: kind of their position-wise network (`layers.Mlp`).
+      mlp_ratio: its inner width over D.
+      norm: of the blocks.
+      bias: whether their products have biases.
+      qk_norm: of queries and keys (`mixers.attention.Attention`).
+      logit_scale: factor on the attention's logits over 1/sqrt(D/H).
       stem: an encoder part between pixels and patches (GigaTok's are of convolutions, arXiv 2504.08736), and its
         decoder in the way back; none: products.
       stem_channels: of what it gives.
