@@ -96,6 +96,36 @@ class Autoencoder:
         codec = dataclasses.replace(self.codec, grid=(1, slots), slots=levels)
         return dataclasses.replace(self, codec=codec, grid=Grid(levels))
 
+    def sized(self, size: tuple[int, int]) -> Any:
+        """The same tokenizer over images of (H, W) pixels, whose levels are as much larger.
+
+        Raises:
+          UserError: the encoder takes images of one size alone, or sides that don't divide by its downsampling.
+        """
+        if size == self.image_size:
+            return self
+        found = "x".join(map(str, size))
+        if not self.codec.any_size:
+            own = "x".join(map(str, self.image_size))
+            raise UserError(
+                f"images: expected {own} pixels, as the encoder takes no other but in tiles, found {found}"
+            )
+        old = self.codec.grid
+        down = tuple(pixels // n for pixels, n in zip(self.image_size, old, strict=True))
+        if any(side < d or side % d for side, d in zip(size, down, strict=True)):
+            near = "x".join(str(max(round(side / d), 1) * d) for side, d in zip(size, down, strict=True))
+            raise UserError(
+                f"images: expected sides divisible by the downsampling, {'x'.join(map(str, down))}, found {found} "
+                f"pixels; for instance {near}"
+            )
+        last = tuple(side // d for side, d in zip(size, down, strict=True))
+        levels = tuple(
+            tuple(max(1, round(x * n / o)) for x, n, o in zip(level, last, old, strict=True))
+            for level in self.grid.levels
+        )
+        codec = dataclasses.replace(self.codec, grid=last)
+        return dataclasses.replace(self, codec=codec, grid=Grid(levels), image_size=size)
+
     def fit(self, images: Iterable[np.ndarray]) -> dict:
         """Nothing is learnt without training."""
         raise NotImplementedError

@@ -56,6 +56,14 @@ class Tokenizer(Protocol):
         """The parameters, of batches of images float32 [b, H, W, C_image] in [-1, 1]; where not `trained`."""
         ...
 
+    def sized(self, size: tuple[int, int]) -> Any:
+        """The same tokenizer, with the same parameters, over images of (H, W) pixels.
+
+        Raises:
+          UserError: it takes no such images.
+        """
+        ...
+
     def files(self, params: dict, content: jax.Array) -> list[bytes]:
         """Content as files, one an example; where there is a `suffix`."""
         ...
