@@ -2,15 +2,18 @@
 
 import re
 
+import in_parquet
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from vargen import config, data, tiles, tokenizers, weights_file
-from vargen.cli import main
+from vargen.cli import evaluate_vtbench, main
 from vargen.config import part
+from vargen.data import transforms
 from vargen.errors import UserError
+from vargen.evaluation import metrics
 from vargen.model import Model
 from vargen.report import pictures
 from vargen.training import checkpoints
@@ -211,3 +214,20 @@ def test_refused(workdir, tmp_path, capsys, size, options, words):
     assert main.main(["reconstruct", "--workdir", str(workdir), *given, *out, *options]) == 2
     said = capsys.readouterr().err
     assert words in said and said.count("\n") == 1 and not (tmp_path / "o").exists()
+
+
+def test_published_pictures_keep_their_size(model, tmp_path):
+    """VTBench's pictures of any size: the middle that the downsampling divides; those of ImageNet cut to the model's."""
+    image = np.asarray((photo(26, 43) + 1) * 127.5, np.uint8)
+    for folder, name in (("DIV2K", "test-0"), ("imagenet", "val-0")):
+        in_parquet.write(tmp_path / folder / f"{name}.parquet", [image])
+    found, before, after = evaluate_vtbench.published(model, str(tmp_path), None, None)
+    assert found.keys() == {
+        f"vtbench_{s}_{m}" for s in ("varying_resolution", "imagenet") for m in ("psnr_db", "ssim")
+    }
+    middle, square = image[1:25, 1:41], transforms.fit(image, 16)
+    for name, part_of in (("varying_resolution", middle), ("imagenet", square)):
+        floats = data.to_float(part_of[None])
+        psnr = metrics.psnr(floats, np.asarray(model.sized(*part_of.shape[:2]).reconstruct(floats)))[0]
+        assert found[f"vtbench_{name}_psnr_db"] == pytest.approx(psnr, rel=1e-5)
+    assert before.shape == after.shape == (2, 24, 40, 3)

@@ -120,9 +120,7 @@ def _whole(args: argparse.Namespace, model: Model, folder: sample_files.Folder) 
     for i, image in enumerate(decoded):
         pictures.save(image, folder.out / f"{i:04d}.png", made_by | dict(row=i))
     most = np.max([image.shape[:2] for image in originals], axis=0)
-    pictures.save(
-        beside(_canvases(originals, most), _canvases(decoded, most)), folder.sheets["sheet"], made_by
-    )
+    pictures.save(beside(canvases(originals, most), canvases(decoded, most)), folder.sheets["sheet"], made_by)
     seen = f", seams {np.mean(shown):.2f} (1: errors jump no more where tiles meet)" if shown else ""
     print(f"{len(originals)} images, PSNR {float(np.mean(psnr)):.2f} dB{seen}; see {folder.sheets['sheet']}")
 
@@ -148,7 +146,7 @@ def _at(
         raise UserError(f"--tile: {str(error).removeprefix('images: ')}") from error
 
 
-def _canvases(images: list[np.ndarray], size: np.ndarray) -> np.ndarray:
+def canvases(images: list[np.ndarray], size: np.ndarray) -> np.ndarray:
     """uint8 [M, *size, C]: pictures of any sizes on white."""
     import numpy as np
 

@@ -94,6 +94,7 @@ class Jpeg:
 
     trained = False
     suffix = ".jpg"
+    downsample = None
 
     @property
     def vocab(self) -> int:
