@@ -217,7 +217,7 @@ def test_refused(workdir, tmp_path, capsys, size, options, words):
 
 
 def test_published_pictures_keep_their_size(model, tmp_path):
-    """VTBench's pictures of any size: the middle that the downsampling divides; those of ImageNet cut to the model's."""
+    """VTBench's pictures of any size: the middle that the downsampling divides; ImageNet's are cut to the model's."""
     image = np.asarray((photo(26, 43) + 1) * 127.5, np.uint8)
     for folder, name in (("DIV2K", "test-0"), ("imagenet", "val-0")):
         in_parquet.write(tmp_path / folder / f"{name}.parquet", [image])
