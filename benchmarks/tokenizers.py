@@ -4,9 +4,9 @@
 
 Every row of `ROWS` is trained on `--data`, 32x32 pixels in colour, and measured as `vargen evaluate --tokenizer-only
 --vtbench` does it. What is done stands in DIR (runs/tokenizers), a JSON and an NPZ for each row and seed, and isn't
-done again. Of all that is there come DIR/tokenizers.json, .md (the table) and .png (originals beside reconstructions, and of
-nested tokens and levels the pictures that the first few give). --publish puts them where the documentation has them:
-results/tokenizers.json, docs/tokenizers.png and the table of docs/tokenizers.md.
+done again. Of all that is there come DIR/tokenizers.json, .md (the table) and .png (originals beside reconstructions),
+and prefixes.png (of nested tokens and levels the pictures that the first few give). --publish puts them where the
+documentation has them: results/tokenizers.json, docs/tokenizers*.png and the table of docs/tokenizers.md.
 """
 
 from __future__ import annotations
