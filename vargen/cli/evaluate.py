@@ -33,7 +33,7 @@ DINOv2's), precision, recall, KID and CMMD (of CLIP's).
 With --tokenizer-only no generator is needed: errors of reconstructions, codes in use, bits per pixel, a
 linear probe, seconds and parameters of both ends, with --lpips LPIPS and with --inception rFID; writes
 tokenizer.json and reconstructions.png. --vtbench adds VTBench's tasks, detail and text among them, and
-vtbench.png: on words, thin lines and textures that are drawn for it, or with a folder on the published pictures.
+vtbench.png: on words, thin lines and textures that it draws, or with a folder on the published pictures.
 """
 EXAMPLES = """\
   vargen evaluate --workdir runs/quickstart

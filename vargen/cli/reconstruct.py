@@ -22,8 +22,8 @@ Encodes images, decodes them again, writes each as a PNG into a folder that has 
 above reconstructions beside it as DIR_sheet.png, and prints how close they are. Takes the held-out images of
 the data set, or yours.
 
-Pictures are scaled and cut to the square that the model was trained on; with --whole they keep their size, whose
-sides the downsampling must divide (encoders of convolutions take any), and with --tile N they go through in
+Pictures are scaled and cut to the square that the model was trained on. With --whole they keep their size,
+whose sides the downsampling must divide (encoders of convolutions take any). With --tile N they go through in
 overlapping tiles of N pixels, blended where they meet, as memory or an encoder of one size asks.
 """
 EXAMPLES = """\
