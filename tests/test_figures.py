@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from benchmarks import timing
+from benchmarks import timing, tokenizers
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEXT = "\n".join(page.read_text() for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
@@ -239,6 +239,13 @@ def test_ranking():
         counts = [one["updates"], m["sampling_passes"]["mean"], m["images_per_second"]["mean"]]
         values = [*distance.values(), *percent(*(m[k]["mean"] for k in rates)), *counts]
         agree(row[1:], values)
+
+
+def test_tokenizers():
+    """The table as the benchmark writes it, of every row that it has."""
+    found = results("tokenizers")
+    assert found["rows"].keys() == tokenizers.ROWS.keys()
+    assert tokenizers.table(found["rows"]) in TEXT
 
 
 def test_attention():

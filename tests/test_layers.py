@@ -24,6 +24,7 @@ LAYERS = (
         "paths",
         "progress",
         "spelling",
+        "tiles",
     ),
     ("flops", "layers", "seeds", "sharding", "slots", "static"),
     ("hub", "layout", "orders", "parts", "schema", "segments", "weights_file", "words"),

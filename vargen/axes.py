@@ -18,12 +18,15 @@ from vargen.orders import ORDERS
 from vargen.tokenizers import TOKENIZERS
 from vargen.tokenizers.assembly import ENCODERS
 from vargen.tokenizers.discriminators import DISCRIMINATORS
+from vargen.tokenizers.reading import OUTER
 from vargen.tokenizers.registers import DECODERS
 
 PARTS: dict[str, Mapping[str, Callable]] = {
     "tokenizer": TOKENIZERS,
     "tokenizer.encoder": ENCODERS,
     "tokenizer.encoder.decoder": DECODERS,
+    "tokenizer.encoder.decoder.pixels": OUTER,
+    "tokenizer.encoder.stem": OUTER,
     "order": ORDERS,
     "feed": FEEDS,
     "mixer": MIXERS,
@@ -52,6 +55,8 @@ GIVEN = {
     "tokenizer": "image_size image_channels dtype",
     "tokenizer.encoder": "image_size image_channels latent_channels moments dtype",
     "tokenizer.encoder.decoder": "ends encoder",
+    "tokenizer.encoder.decoder.pixels": "image_size image_channels latent_channels moments dtype",
+    "tokenizer.encoder.stem": "image_size image_channels latent_channels moments dtype",
     "order": "grid sizes",
     "feed": "tokenizer grid slot width initial most_known prefix heads kv_heads trained_side dtype",
     "mixer": "grid width kernel_init out_init dtype",

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen import flops, inputs, limits, schema
+from vargen import flops, inputs, limits, schema, tiles
+from vargen.data import pipeline
 from vargen.errors import UserError
 from vargen.generator import Generator
 from vargen.models import build_generator, build_tokenizer, count_text, sampled
@@ -54,7 +55,9 @@ class Model:
       steps: updates that the tokenizer and the generator were trained for, where that is known.
     """
 
-    def __init__(self, config, tokenizer_params, generator_params=None, classes=None, steps=(0, 0)):
+    def __init__(
+        self, config, tokenizer_params, generator_params=None, classes=None, steps=(0, 0), image_size=()
+    ):
         self.config = config
         tokenizer = build_tokenizer(config)
         self._weights = (
@@ -62,6 +65,8 @@ class Model:
         )
         self.whole = None if self.generator_params is None else build_generator(config, tokenizer)
         self.tokenizer, self.generator = sampled(config, tokenizer, self.whole)
+        if image_size:  # of a tokenizer alone, see `sized`
+            self.tokenizer = self.tokenizer.sized(tuple(image_size))
         self.classes = list(classes) if classes else [str(i) for i in range(config.data.num_classes)]
         self.steps = steps
         self.tokenizer_params = tokenizer_params
@@ -153,6 +158,46 @@ class Model:
         with config.sampling.unlocked():
             config.sampling.tokens = tokens
         return self.with_config(config)
+
+    def sized(self, height: int, width: int) -> Model:
+        """The tokenizer alone, with the same parameters, over images of other sizes than it was trained on.
+
+        Args:
+          height, width: pixels, which its downsampling divides.
+
+        Raises:
+          UserError: no such sizes, or a tokenizer that takes one size alone; `tiled` takes larger images then.
+        """
+        size = inputs.whole(height, "height", 1), inputs.whole(width, "width", 1)
+        return Model(self.config, self.tokenizer_params, None, self.classes, self.steps, size)
+
+    def tiled(self, images, tile=None, overlap=None) -> np.ndarray:
+        """Large images through the tokenizer and back in overlapping tiles, blended: float32 [B, H, W, C], on the host.
+
+        Args:
+          images: float [B, H, W, C] in [-1, 1], each side at least a tile's.
+          tile: pixels of a tile's side, or (height, width); None: the tokenizer's own image size.
+          overlap: pixels that neighbours share at least; None: a quarter of a tile, see `vargen.tiles`.
+
+        Raises:
+          UserError: as `sized` and `encode`; images smaller than a tile, an overlap that leaves nothing of one.
+        """
+        height, width = self.tokenizer.image_size if tile is None else np.broadcast_to(tile, 2).tolist()
+        shared = None
+        if overlap is not None:
+            shared = (inputs.whole(overlap, "overlap", 0, min(height, width) - 1),) * 2
+        at = self if (height, width) == self.tokenizer.image_size else self.sized(height, width)
+        channels = self.tokenizer.image_channels
+        found = np.asarray(inputs.array(images, "images", f"float [B, H, W, {channels}] in [-1, 1]"))
+        checked = inputs.images(found, *found.shape[1:3], channels) if found.ndim == 4 else at.encode(found)
+
+        def through(some):  # in groups of one shape
+            together = max(PIXELS // (height * width), 1)
+            return pipeline.in_batches(at.reconstruct, some, together)
+
+        return np.stack(
+            [tiles.through(through, image, (height, width), shared) for image in np.asarray(checked)]
+        )
 
     def __repr__(self) -> str:
         """What it is, in a few words: system, data, slots, parameters."""

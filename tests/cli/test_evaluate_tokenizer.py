@@ -2,7 +2,10 @@
 
 import json
 import math
+import sys
+import types
 
+import in_parquet
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,7 +13,7 @@ from PIL import Image
 import vargen
 from vargen import data
 from vargen.cli import main
-from vargen.evaluation import metrics, probe
+from vargen.evaluation import detail, metrics, probe
 
 
 def test_numbers_of_a_tokenizer(trained, tmp_path, capsys):
@@ -36,6 +39,62 @@ def test_numbers_of_a_tokenizer(trained, tmp_path, capsys):
     assert "Linear probe" in printed and "Bits per pixel" in printed and "Codebook, level 1" in printed
 
 
+def test_detail(trained, tmp_path, capsys):
+    """--vtbench: on what is drawn, as `detail` measures the model's reconstructions."""
+    given = [
+        "evaluate",
+        "--workdir",
+        str(trained.workdir),
+        "--tokenizer-only",
+        "--vtbench",
+        "--out",
+        str(tmp_path),
+    ]
+    assert main.main(given) == 0
+    found, model = json.loads((tmp_path / "tokenizer.json").read_text()), vargen.load(trained.workdir)
+    made = detail.draw((16, 16), 1)
+    expected = detail.measure(made, data.in_batches(model.reconstruct, data.to_float(made.images), 40))
+    assert {k: v for k, v in found.items() if k.startswith("detail_")} == pytest.approx(
+        expected, rel=1e-2, abs=1e-2
+    )
+    assert "psnr_db" in found and found["detail_characters"] < 0.9
+    printed = capsys.readouterr().out
+    assert "Letters read" in printed and "vtbench.png" in printed and (tmp_path / "vtbench.png").is_file()
+
+
+def test_published_pictures(trained, tmp_path, capsys, monkeypatch):
+    """VTBench's layout; texts are read where there is a program for it, and named where there is none."""
+    letters = np.zeros((40, 20, 3), np.uint8)
+    for place in ("patterns/test-0.parquet", "movie_posters/test-0.parquet"):
+        in_parquet.write(tmp_path / "data" / place, [letters, letters[:16, :16] + 200])
+    given = [
+        "evaluate",
+        "--workdir",
+        str(trained.workdir),
+        "--tokenizer-only",
+        "--vtbench",
+        str(tmp_path / "data"),
+    ]
+    monkeypatch.setitem(sys.modules, "pytesseract", None)
+    assert main.main([*given, "--out", str(tmp_path / "a")]) == 0
+    found = json.loads((tmp_path / "a" / "tokenizer.json").read_text())
+    ours = {k.removeprefix("vtbench_") for k in found if k.startswith("vtbench_")}
+    assert ours == {f"{name}_{metric}" for name in ("patterns", "posters") for metric in ("psnr_db", "ssim")}
+    assert "pip install vargen[ocr]" in capsys.readouterr().out and (tmp_path / "a" / "vtbench.png").is_file()
+    # A program that reads black as a letter, and an error in every reconstruction.
+    read = types.SimpleNamespace(
+        get_tesseract_version=lambda: "5",
+        TesseractNotFoundError=OSError,
+        TesseractError=RuntimeError,
+        image_to_string=lambda picture, lang: "abcd" if np.asarray(picture).std() == 0 else "abxd",
+    )
+    monkeypatch.setitem(sys.modules, "pytesseract", read)
+    assert main.main([*given, "--out", str(tmp_path / "b")]) == 0
+    found = json.loads((tmp_path / "b" / "tokenizer.json").read_text())
+    assert found["vtbench_posters_cer"] == 1 / 4 and found["vtbench_posters_wer"] == 1
+    assert "VTBench posters CER" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "given, words",
     [
@@ -45,6 +104,8 @@ def test_numbers_of_a_tokenizer(trained, tmp_path, capsys):
         ),
         (["--tokenizer-only", "--top-k", "5"], "expected nothing that is of samples, found --top-k"),
         (["--lpips", "x.npz"], "--lpips: expected --tokenizer-only beside it"),
+        (["--vtbench"], "--vtbench: expected --tokenizer-only beside it"),
+        (["--tokenizer-only", "--vtbench", "nowhere"], "--vtbench nowhere: expected VTBench's folders"),
         (
             ["--tokenizer-only", "--lpips", "nowhere.npz"],
             "perceptual weights nowhere.npz: expected a file, found none",

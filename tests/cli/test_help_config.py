@@ -4,8 +4,9 @@ import inspect
 
 import pytest
 
-from vargen import axes, bundled, config, limits, models, parts, schema
+from vargen import axes, bundled, config, limits, models, parts, schema, tokenizers
 from vargen.cli import help_config, main, meanings
+from vargen.config import part
 from vargen.tokenizers import discriminators
 
 
@@ -59,6 +60,9 @@ def test_given_is_what_the_assembly_gives(monkeypatch):
         c = config.override(config.load(name), own if name == "rqtransformer" else [])
         models.build_generator(c, models.build_tokenizer(c))
         discriminators.build(c.tokenizer_training.losses.discriminator)
+    conv = part("conv", width=32, multipliers=(1, 1, 1))
+    decoder = part("direct", pixels=conv)
+    tokenizers.build(part("fsq", encoder=part("registers", patch=4, stem=conv, decoder=decoder)), 16, 1)
     assert seen == {place: set(names.split()) for place, names in axes.GIVEN.items()}
 
 

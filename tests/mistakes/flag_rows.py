@@ -25,6 +25,7 @@ FLAGS = [
         Row(f"{EVALUATE} --samples {value}", ("--samples",))
         for value in ("0", "3", "-1", "1e9", "some", "10000000000")
     ),
+    *(Row(f"{RECONSTRUCT} --tile {value}", ("--tile",)) for value in ("0", "-1", "1.5", "１", "9" * 9)),
     *(Row(f"{RECONSTRUCT} --count {value}", ("--count",)) for value in ("0", "-1", "1.5", "１", "10**9")),
     *(
         Row(f"{SAMPLE} --classes {text}", ("class",))

@@ -32,7 +32,8 @@ DINOv2's), precision, recall, KID and CMMD (of CLIP's).
 
 With --tokenizer-only no generator is needed: errors of reconstructions, codes in use, bits per pixel, a
 linear probe, seconds and parameters of both ends, with --lpips LPIPS and with --inception rFID; writes
-tokenizer.json and reconstructions.png.
+tokenizer.json and reconstructions.png. --vtbench adds VTBench's tasks, detail and text among them, and
+vtbench.png: on words, thin lines and textures that it draws, or with a folder on the published pictures.
 """
 EXAMPLES = """\
   vargen evaluate --workdir runs/quickstart
@@ -42,6 +43,7 @@ EXAMPLES = """\
   vargen evaluate --samples samples.npz --reference VIRTUAL_imagenet256_labeled.npz \\
       --inception classify_image_graph_def.pb --out runs/fid
   vargen evaluate --workdir runs/mine --tokenizer-only --lpips vgg_lpips.safetensors
+  vargen evaluate --workdir runs/mine --tokenizer-only --vtbench
 """
 
 LARGEST = 64  # pixels: a small classifier says little about larger images
@@ -73,6 +75,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what the tokenizer keeps of held-out images, and its costs",
     )
     parser.add_argument("--lpips", metavar="FILE", help="with --tokenizer-only: LPIPS's network, for LPIPS")
+    parser.add_argument(
+        "--vtbench",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="with --tokenizer-only: what is kept of detail and text, drawn, or of VTBench's pictures in a folder",
+    )
     parser.add_argument("--out", metavar="DIR", help="where to write (WORKDIR)")
     parser.add_argument(
         "--pictures",
@@ -94,8 +103,9 @@ def _samples(text: str) -> int | str:
 def _check_flags(args: argparse.Namespace) -> None:
     """Raises UserError for flags that don't belong together."""
     given = isinstance(args.samples, str)
-    if args.lpips is not None:
-        raise UserError("--lpips: expected --tokenizer-only beside it, found none")
+    for flag in ("lpips", "vtbench"):
+        if getattr(args, flag) is not None:
+            raise UserError(f"--{flag}: expected --tokenizer-only beside it, found none")
     if args.workdir is None and not given:
         raise UserError("--workdir: expected a run, or --samples with an .npz or a folder, found neither")
     if args.workdir is not None and given:

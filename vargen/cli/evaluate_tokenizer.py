@@ -8,7 +8,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from vargen.cli import common, flags, sample_files
+from vargen.cli import common, flags, sample_files, watching
 from vargen.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 RUNS = 3  # of which the median is told
 LIMIT = 10_000  # images of each split
 FILES = ("tokenizer.json", "reconstructions.png")
+VTBENCH = "vtbench.png"
 
 
 def run(args: argparse.Namespace) -> None:
     """Measures, prints and writes."""
     from vargen import data, paths, report
-    from vargen.cli import reconstruct
+    from vargen.cli import evaluate_vtbench, reconstruct
+    from vargen.data import vtbench
 
     asked = flags.sampling_options(args) | {k: getattr(args, k) for k in ("reference", "samples", "pictures")}
     if given := [name for name, value in asked.items() if value is not None]:
@@ -34,11 +36,17 @@ def run(args: argparse.Namespace) -> None:
     out = common.out_directory(args)
     model = common.load_model(args)
     common.check_size(model)
+    if args.vtbench:
+        vtbench.files(paths.path(args.vtbench, "--vtbench"))  # there, before anything takes its time
     sources = data.Sources(model.config.data)
     if args.check_data:
         common.check_data(sources)
     common.check_held_out(sources["test"])
-    found, originals, decoded = measure(model, sources, args.lpips, args.inception)
+    sheets: dict[str, tuple[Any, Any]] = {}
+    found, *sheets[FILES[1]] = measure(model, sources, args.lpips, args.inception)
+    if args.vtbench is not None:
+        more, *sheets[VTBENCH] = evaluate_vtbench.run(model, args.vtbench, args.lpips, args.inception)
+        found |= more
     for key, metric in report.METRICS.items():
         if key in found:
             print(f"{metric.label:30} {metric.show(found[key])}")
@@ -46,11 +54,12 @@ def run(args: argparse.Namespace) -> None:
         print(f"{name:30} {use}, perplexity {perplexity}")
     out.mkdir(parents=True, exist_ok=True)
     paths.write_text(out / FILES[0], json.dumps(found, indent=2, sort_keys=True) + "\n")
-    made_by = sample_files.common_settings(model, args.workdir, reconstructed=len(originals))
-    report.pictures.save(
-        reconstruct.beside(originals, report.pictures.to_uint8(decoded)), out / FILES[1], made_by
-    )
-    print(f"see {out / FILES[1]}")
+    for name, (originals, decoded) in sheets.items():
+        made_by = sample_files.common_settings(model, args.workdir, reconstructed=len(originals))
+        report.pictures.save(
+            reconstruct.beside(originals, report.pictures.to_uint8(decoded)), out / name, made_by
+        )
+        print(f"see {out / name}")
 
 
 def measure(
@@ -77,20 +86,20 @@ def measure(
 
     settings, tokenizer = model.config.evaluation, model.tokenizer
     images, labels = data.arrays(sources["test"], LIMIT)
-    watching = [_Similar(metrics.ms_ssim)]
+    measures = [watching.Similar(metrics.ms_ssim, "ms_ssim")]
     if lpips is not None:
-        watching.append(_perceptual(lpips))
+        measures.append(watching.perceptual(lpips))
     if inception is not None:
-        watching.append(_Reconstructed(inception, len(images)))
+        measures.append(watching.Reconstructed(inception, len(images)))
 
     def watch(real: Any, reconstruction: Any) -> None:
-        for one in watching:
+        for one in measures:
             one.add(real, reconstruction)
 
     size = min(settings.batch_size, len(images))
     plain = _without_generator(model)
     found, decoded = evaluation.reconstruct(plain, images, labels, size, 32, None, progress.each, watch)
-    for one in watching:
+    for one in measures:
         found |= one.metrics()
     if tokenizer.slot.kind == "codes" and tokenizer.slot.stop is None:
         codes = tokenizer.grid.size * math.prod(tokenizer.slot.shape)
@@ -108,55 +117,6 @@ def measure(
     found["encode_seconds"] = _seconds(lambda: np.asarray(model.encode(real))) / size
     found["decode_seconds"] = _seconds(lambda: np.asarray(model.decode(content))) / size
     return found, images[:32], decoded
-
-
-class _Similar:
-    """The mean of a measure of pairs of images."""
-
-    def __init__(self, measure: Any, name: str = "ms_ssim") -> None:
-        self._measure, self._name, self._values = measure, name, []
-
-    def add(self, real: Any, reconstruction: Any) -> None:
-        self._values.append(self._measure(real, reconstruction))
-
-    def metrics(self) -> dict[str, float]:
-        import numpy as np
-
-        return {self._name: float(np.mean(np.concatenate(self._values)))}
-
-
-def _perceptual(file: str) -> _Similar:
-    import jax
-    import numpy as np
-
-    from vargen.tokenizers.perceptual import load_perceptual
-
-    function, params = load_perceptual(file)
-    jitted = jax.jit(function)
-    return _Similar(lambda a, b: np.asarray(jitted(params, a, b)["perceptual"]), "lpips")
-
-
-class _Reconstructed:
-    """rFID: reconstructions against the images that they are of."""
-
-    def __init__(self, weights: str, count: int) -> None:
-        from vargen.evaluation import fid
-        from vargen.interop import inception
-
-        self._encoder = inception.read(weights)
-        fid.check_count("held-out images", count, max(self._encoder.sizes))
-        self._sets = fid.Gathered(), fid.Gathered()
-
-    def add(self, real: Any, reconstruction: Any) -> None:
-        from vargen.report import pictures
-
-        for gathered, images in zip(self._sets, (real, reconstruction), strict=True):
-            gathered.add(self._encoder(pictures.to_uint8(images)))
-
-    def metrics(self) -> dict[str, float]:
-        from vargen.evaluation import fid
-
-        return dict(rfid=fid.compare(self._sets[0].reference(), self._sets[1])["fid"])
 
 
 def _without_generator(model: Model) -> Model:

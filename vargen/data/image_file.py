@@ -8,6 +8,7 @@ import io
 import os
 import threading
 import warnings
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -54,17 +55,34 @@ def read_image(file: os.PathLike, channels: int, image_size: int = 0) -> np.ndar
         `MOST_PIXELS` (a JPEG at reduced scale `MOST_PIXELS_OF_JPEG`) or `LONGEST_SIDE`.
       UserError: the file is missing, no plain file, or may not be read.
     """
-    _prepare()
-    from PIL import Image, UnidentifiedImageError
-
     # What was listed isn't read as `~user`.
     where = file if isinstance(file, paths.Path) else paths.path(file)
     if not paths.is_file(where):
         found = "a directory" if where.is_dir() else "no plain file" if where.exists() else "none"
         raise UserError(f"image {file}: expected a file, found {found}")
+    _prepare()
+    from PIL import Image
+
+    with _explained(file), _opened(where) as content, Image.open(content) as picture:
+        return _read(file, picture, channels, image_size)
+
+
+def read(content: BinaryIO, name: str, channels: int) -> np.ndarray:
+    """As `read_image`, of an open file that is called `name` in messages."""
+    _prepare()
+    from PIL import Image
+
+    with _explained(name), Image.open(content) as picture:
+        return _read(name, picture, channels, 0)
+
+
+@contextlib.contextmanager
+def _explained(file: os.PathLike | str) -> Iterator[None]:
+    """What reading a file raises, as errors that name it."""
+    from PIL import UnidentifiedImageError
+
     try:
-        with _opened(where) as content, Image.open(content) as picture:
-            return _read(file, picture, channels, image_size)
+        yield
     except (UserError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -99,7 +117,7 @@ def _opened(where: paths.Path) -> BinaryIO:
         raise UserError(f"image {where}: expected one that can be read, found: {said}") from error
 
 
-def _read(file: os.PathLike, picture: Any, channels: int, image_size: int) -> np.ndarray:
+def _read(file: os.PathLike | str, picture: Any, channels: int, image_size: int) -> np.ndarray:
     if picture.format == "EPS":
         raise BrokenImage(f"image {file}: expected pixels, found PostScript, which is a program")
     jpeg = picture.format in ("JPEG", "MPO")  # the latter is what phones call it
@@ -118,7 +136,9 @@ def _read(file: os.PathLike, picture: Any, channels: int, image_size: int) -> np
     return array if array.ndim == 3 else array[..., None]
 
 
-def _check_size(file: os.PathLike, picture: Any, most: int, size: tuple[int, int] | None = None) -> None:
+def _check_size(
+    file: os.PathLike | str, picture: Any, most: int, size: tuple[int, int] | None = None
+) -> None:
     """Raises BrokenImage where decoding would take too long; `size` is what the file has, if not the picture's."""
     if picture.width * picture.height > most or max(picture.size) > LONGEST_SIDE:
         width, height = size or picture.size
@@ -144,7 +164,7 @@ def upright(picture: Any) -> Any:
     return ImageOps.exif_transpose(picture)
 
 
-def _converted(file: os.PathLike, picture: Any, mode: str) -> Any:
+def _converted(file: os.PathLike | str, picture: Any, mode: str) -> Any:
     """A picture of 8 bits a channel, "L" or "RGB"."""
     from PIL import Image
 

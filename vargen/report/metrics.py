@@ -44,6 +44,27 @@ def engineering(value: float) -> str:
 
 _PERCENT, _TIME, _COUNT = "percent", "seconds", "count"
 
+
+def _vtbench() -> dict[str, Metric]:
+    """The measures of VTBench's sets (`vargen.data.vtbench`)."""
+    names = (
+        "imagenet,high resolution,varying resolution,patterns,posters,abstracts,chinese,hindi,japanese,korean"
+    )
+    measures = dict(
+        psnr_db=("PSNR", "{:.2f} dB", ""),
+        ssim=("SSIM", "{:.3f}", ""),
+        lpips=("LPIPS", "{:.3f}", ""),
+        rfid=("rFID", "{:.2f}", ""),
+        cer=("CER", "{:.3f}", "edits of letters, of those read of the originals"),
+        wer=("WER", "{:.3f}", "edits of words, likewise"),
+    )
+    return {
+        f"vtbench_{name.replace(' ', '_')}_{key}": Metric(f"VTBench {name} {label}", *how)
+        for name in names.split(",")
+        for key, (label, *how) in measures.items()
+    }
+
+
 # fmt: off
 METRICS = {
     "valid": Metric("Valid codes", _PERCENT, "samples whose codes are such as a picture has, from first to last"),
@@ -83,6 +104,15 @@ METRICS = {
     "decode_seconds": Metric("Decoding", "{:.4f} s", "likewise"),
     "encoder_parameters": Metric("Parameters, encoder", _COUNT, ""),
     "decoder_parameters": Metric("Parameters, decoder", _COUNT, ""),
+    "detail_characters": Metric("Letters read", _PERCENT,
+        "drawn ones whose reconstruction resembles no other letter more; by chance 3.8 %"),
+    "detail_words": Metric("Words read", _PERCENT, "likewise, among 40 words"),
+    "detail_lines": Metric("Thin lines", _PERCENT, "pixels of lines one pixel wide that keep half of their ink"),
+    "detail_contrast": Metric("Contrast of thin lines", _PERCENT, "how much more ink they have than what is around"),
+    "detail_texture": Metric("Textures", _PERCENT, "spectral energy of stripes that is kept in phase"),
+    "detail_psnr_db": Metric("Detail PSNR", "{:.2f} dB", "of drawn words, lines and textures"),
+    "detail_ssim": Metric("Detail SSIM", "{:.3f}", ""),
+    **_vtbench(),
     "mse": Metric("Reconstruction MSE", "{:.4f}", "mean squared error, pixels in [-1, 1]"),
     "codebook_use": Metric("Codebook use", _PERCENT,
         "distinct codes that the held-out images have, of those that they could"),

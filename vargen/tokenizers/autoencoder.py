@@ -46,6 +46,14 @@ class Autoencoder:
         """What each slot holds: a code, or a latent."""
         return Slot((), self.vocab) if self.vocab else Slot((self.channels,))
 
+    @property
+    def downsample(self) -> tuple[int, int] | None:
+        """Pixels to a latent, down and across; None where the encoder takes images of one size alone."""
+        if not self.codec.any_size:
+            return None
+        (height, width), (h, w) = self.image_size, self.codec.grid
+        return height // h, width // w
+
     def init_boxed(self, key: jax.Array) -> dict:
         """Parameters with logical axis names."""
         key_codec, key_quantizer = jax.random.split(key)
@@ -95,6 +103,35 @@ class Autoencoder:
         levels = self.grid.levels[: int(np.searchsorted(ends, slots)) + 1] if several else ((1, slots),)
         codec = dataclasses.replace(self.codec, grid=(1, slots), slots=levels)
         return dataclasses.replace(self, codec=codec, grid=Grid(levels))
+
+    def sized(self, size: tuple[int, int]) -> Any:
+        """The same tokenizer over images of (H, W) pixels, whose levels are as much larger.
+
+        Raises:
+          UserError: the encoder takes images of one size alone, or sides that don't divide by its downsampling.
+        """
+        if size == self.image_size:
+            return self
+        found, down = "x".join(map(str, size)), self.downsample
+        if down is None:
+            own = "x".join(map(str, self.image_size))
+            raise UserError(
+                f"images: expected {own} pixels, as the encoder takes no other but in tiles, found {found}"
+            )
+        if any(side < d or side % d for side, d in zip(size, down, strict=True)):
+            near = "x".join(str(max(round(side / d), 1) * d) for side, d in zip(size, down, strict=True))
+            raise UserError(
+                f"images: expected sides divisible by the downsampling, {'x'.join(map(str, down))}, found {found} "
+                f"pixels; for instance {near}"
+            )
+        old = self.codec.grid
+        last = tuple(side // d for side, d in zip(size, down, strict=True))
+        levels = tuple(
+            tuple(max(1, round(x * n / o)) for x, n, o in zip(level, last, old, strict=True))
+            for level in self.grid.levels
+        )
+        codec = dataclasses.replace(self.codec, grid=last)
+        return dataclasses.replace(self, codec=codec, grid=Grid(levels), image_size=size)
 
     def fit(self, images: Iterable[np.ndarray]) -> dict:
         """Nothing is learnt without training."""

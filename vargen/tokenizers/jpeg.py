@@ -94,6 +94,7 @@ class Jpeg:
 
     trained = False
     suffix = ".jpg"
+    downsample = None
 
     @property
     def vocab(self) -> int:
@@ -145,6 +146,20 @@ class Jpeg:
     def init_stats(self) -> dict:
         """No statistics."""
         return {}
+
+    def sized(self, size: tuple[int, int]) -> Any:
+        """Itself: there is room for the bytes of pictures of one size.
+
+        Raises:
+          UserError: another size.
+        """
+        if size != self.image_size:
+            height, width = self.image_size
+            raise UserError(
+                f"images: expected {height}x{width} pixels, as a file has room for no other but in tiles, found "
+                f"{size[0]}x{size[1]}"
+            )
+        return self
 
     def fit(self, images: Iterable[np.ndarray]) -> dict:
         """The parameters: merges of the scans of images, batches float32 [b, H, W, C]."""

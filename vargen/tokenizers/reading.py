@@ -58,8 +58,8 @@ class Ends:
         """K."""
         return sum(self.levels)
 
-    def outer(self, encoder: Mapping[str, Any], channels: int) -> Codec:
-        """An encoder part between pixels and patches of so many channels.
+    def outer(self, encoder: Mapping[str, Any], channels: int, place: str) -> Codec:
+        """An encoder part between pixels and patches of so many channels, which a config has at a place.
 
         Raises:
           UserError: its grid is another than the patches'.
@@ -69,7 +69,7 @@ class Ends:
         found = parts.build(
             OUTER,
             encoder,
-            "tokenizer.encoder.pixels",
+            f"tokenizer.encoder.{place}",
             image_size=size,
             image_channels=self.image_channels,
             latent_channels=channels,
@@ -79,7 +79,7 @@ class Ends:
         if found.grid != self.patches:
             shown = ["x".join(map(str, x)) for x in (self.patches, found.grid)]
             raise UserError(
-                f"config field tokenizer.encoder.pixels: expected a grid of {shown[0]}, that of the patches, found "
+                f"config field tokenizer.encoder.{place}: expected a grid of {shown[0]}, that of the patches, found "
                 f"{shown[1]}"
             )
         return found
@@ -246,7 +246,7 @@ def build_direct(
     Raises:
       UserError: a table without pixels' decoder.
     """
-    outer = ends.stem if pixels is None else ends.outer(pixels, pixel_channels)
+    outer = ends.stem if pixels is None else ends.outer(pixels, pixel_channels, "decoder.pixels")
     if codes and outer is None:
         raise UserError(
             "config field tokenizer.encoder.decoder.codes: needs a decoder of pixels, such as pixels=part('pooled'), "

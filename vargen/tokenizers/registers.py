@@ -163,6 +163,6 @@ def build(
         dtype=dtype,
     )
     if stem is not None:
-        ends = dataclasses.replace(ends, stem=ends.outer(stem, stem_channels))
+        ends = dataclasses.replace(ends, stem=ends.outer(stem, stem_channels, "stem"))
     encoder = Registers(ends, moments, sees, standard, ends.stem and ends.stem.encoder)
     return parts.build(DECODERS, decoder, "tokenizer.encoder.decoder", ends=ends, encoder=encoder)

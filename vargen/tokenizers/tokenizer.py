@@ -25,6 +25,7 @@ class Tokenizer(Protocol):
       channels: C of the latents.
       trained: whether its parameters come of training by `loss`; else of `fit`.
       suffix: of the files that contents are, ".jpg"; "" where they are none.
+      downsample: what divides the sides of images that it takes, (down, across); None where it takes one size alone.
     """
 
     @property
@@ -43,6 +44,8 @@ class Tokenizer(Protocol):
     def trained(self) -> bool: ...
     @property
     def suffix(self) -> str: ...
+    @property
+    def downsample(self) -> tuple[int, int] | None: ...
 
     def init_boxed(self, key: jax.Array) -> dict:
         """Parameters with logical axis names."""
@@ -54,6 +57,14 @@ class Tokenizer(Protocol):
 
     def fit(self, images: Iterable[np.ndarray]) -> dict:
         """The parameters, of batches of images float32 [b, H, W, C_image] in [-1, 1]; where not `trained`."""
+        ...
+
+    def sized(self, size: tuple[int, int]) -> Any:
+        """The same tokenizer, with the same parameters, over images of (H, W) pixels.
+
+        Raises:
+          UserError: it takes no such images.
+        """
         ...
 
     def files(self, params: dict, content: jax.Array) -> list[bytes]:
