@@ -76,6 +76,10 @@ WRONG = [
     ("randar", "sd/pos_instruct_embeddings", "logits_raster", "freqs_cis"),
     ("rar", "sd/blocks.1.attn.q_norm.weight", "logits_raster", "labels_random"),
     ("rqtransformer", "sd/a.pos_emb_d", "a/logits", ""),
+    ("ibq", "sd/quantize.embedding.weight", "logits zq quant_loss", "h"),
+    ("open_magvit2", "sd/decoder.adaptive.1.gamma.weight", "dec total", "h commit"),
+    ("taming_mingpt", "sd/transformer.pos_emb", "logits", ""),
+    ("taming_vqgan", "sd/post_quant_conv.weight", "dec total", "h vq_loss"),
     ("rqvae", "sd/rq2.codebooks.1.weight", "rq2/partial_sums", "rec"),
 ]
 

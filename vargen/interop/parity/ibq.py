@@ -23,7 +23,8 @@ def matches(golden: Golden) -> bool:
 
 def results(golden: Golden) -> Iterator[Result]:
     """All comparisons that the golden's arrays allow."""
-    images = jnp.asarray(golden["in/img"].transpose(0, 2, 3, 1))
+    images = jnp.asarray(golden["in/img"]).transpose(0, 2, 3, 1)
+    _, height, width, colours = images.shape
     part = ibq.part(golden.weights)
     part.update(
         codebook_weight=golden.meta.get("beta", 0.25),
@@ -31,7 +32,7 @@ def results(golden: Golden) -> Iterator[Result]:
         entropy_temperature=golden.meta.get("entropy_temperature", 0.01),
         entropy_weight=0.05,
     )
-    tokenizer = tokenizers.build(part, images.shape[1:3], images.shape[3])
+    tokenizer = tokenizers.build(part, (height, width), colours)
     params = jax.tree.map(jnp.asarray, systems.read(ibq, tokenizer, golden.weights))
 
     def loss(params):

@@ -23,7 +23,8 @@ def matches(golden: Golden) -> bool:
 
 def results(golden: Golden) -> Iterator[Result]:
     """All comparisons that the golden's arrays allow."""
-    images = jnp.asarray(golden["in/img"].transpose(0, 2, 3, 1))
+    images = jnp.asarray(golden["in/img"]).transpose(0, 2, 3, 1)
+    _, height, width, colours = images.shape
     part = open_magvit2.part(golden.weights)
     lfq = golden.meta.get("lfq", {})
     part.update(
@@ -32,7 +33,7 @@ def results(golden: Golden) -> Iterator[Result]:
         entropy_weight=1.0,
         entropy_bits=min(part.channels, 12),
     )
-    tokenizer = tokenizers.build(part, images.shape[1:3], images.shape[3])
+    tokenizer = tokenizers.build(part, (height, width), colours)
     params = jax.tree.map(jnp.asarray, systems.read(open_magvit2, tokenizer, golden.weights))
 
     def loss(params):

@@ -21,9 +21,10 @@ def matches(golden: Golden) -> bool:
 
 def results(golden: Golden) -> Iterator[Result]:
     """All comparisons that the golden's arrays allow."""
-    images = jnp.asarray(golden["in/img"].transpose(0, 2, 3, 1))
+    images = jnp.asarray(golden["in/img"]).transpose(0, 2, 3, 1)
+    _, height, width, colours = images.shape
     part = taming_vqgan.part(golden.weights).to_dict() | dict(codebook_weight=golden.meta.get("beta", 0.25))
-    tokenizer = tokenizers.build(part, images.shape[1:3], images.shape[3])
+    tokenizer = tokenizers.build(part, (height, width), colours)
     params = jax.tree.map(jnp.asarray, systems.read(taming_vqgan, tokenizer, golden.weights))
 
     def loss(params):
