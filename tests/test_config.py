@@ -257,6 +257,9 @@ def test_a_part_inside_a_part_is_swapped(place):
         picture="himar",
         text="orthus",
         encoder="var",
+        decoder="registers:titok",
+        pixels="registers:titok",
+        stem="registers:titok",
         discriminator="var",
     )
     c = config.load(owner[place.split(".")[-1]])

@@ -20,7 +20,7 @@ def sizes(file):
     return list(next(v for k, v in runpy.run_path(str(file)).items() if k.isupper() and isinstance(v, dict)))
 
 
-SYSTEMS = {file.stem: sizes(file) for file in FILES if file.stem not in ("mixers", "tokenizers")}
+SYSTEMS = {file.stem: sizes(file) for file in FILES if file.stem not in ("mixers", "registers", "tokenizers")}
 
 # The RQ-VAEs': 104.40 M and 100.73 M with one table, to which a size and a sum for each code come.
 RQVAE, RQVAE_FFHQ = 104_401_795 + 257 * 16384, 100_731_779 + 257 * 2048

@@ -260,10 +260,11 @@ class Model:
           UserError: an unknown setting, a value out of range, or one that the generator can't take: steps, filters,
             guidance, a policy; see `samplers.check_ahead`.
         """
-        if options.get("levels"):
-            raise UserError(
-                "sampling.levels: expected Model.over(levels), which then draws them, found an option"
-            )
+        for name, method in (("levels", "over(levels)"), ("tokens", "first(tokens)")):
+            if options.get(name):
+                raise UserError(
+                    f"sampling.{name}: expected Model.{method}, which then draws them, found an option"
+                )
         sampling = Sampling.make(**self._replaced(options))
         if self.generator is not None:
             self._check_ahead(sampling)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from common import PARTS, PATCH, TRAINED, tiny
+from common import ALL, PARTS, PATCH, TRAINED, tiny
 from parameters import noisy
 
 from vargen import tokenizers
@@ -53,7 +53,7 @@ def test_interface(name):
     if t.slot.kind == "codes":
         assert content.shape == (2, t.grid.size, *t.slot.shape) and content.dtype == jnp.int32
         vocab = dict(fsq=36, lfq=8, bsq=32, binary=2)  # of those without a table
-        assert t.vocab == vocab.get(name, PARTS[name].get("vocab"))
+        assert t.vocab == vocab.get(name, ALL[name].get("vocab"))
     else:
         assert content.shape == (2, t.grid.size, t.channels) and t.vocab == 0
         assert jax.eval_shape(t.moments, params, images).shape == (2, t.grid.level_sizes[-1], 2 * t.channels)
