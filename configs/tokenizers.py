@@ -7,12 +7,24 @@ optimal transport (VQ-WAE, 2302.05917), with gradients to all codes (IBQ, 2412.0
 (2406.07548), products of tables (ImageFolder's, 2410.01756, and QLAE's, 2305.18378) and of bins (TokenBridge,
 2503.16430). Several codes of a slot are drawn one after another by RQ-Transformer's head; bits (Binary Latent
 Diffusion, 2304.04820) all together.
+
+Others have a teacher, a frozen network whose file vargen/tokenizers/teachers/efficientnet.py says how to make:
+
+    vargen quickstart --config configs/tokenizers.py:teacher_kmeans --workdir runs/teacher_kmeans \
+        --config.tokenizer.teacher.weights=efficientnet_lite0.safetensors --config.tokenizer_training.steps=300
+
+DiGIT's k-means of its features (2410.12490), and LOSSES by which features are drawn towards it, of `semantic` those of
+a block of the decoder (GigaTok, 2504.08736), of `dual` the first of two codes (DualToken, 2503.14324); their field is
+`tokenizer_training.losses.teacher.weights`. A teacher looks at every picture of every update: some 16 a second on a
+core.
 """
 
 from vargen import config as base
 from vargen.config import part
 
 PATCH = part("patch", patch=4, blocks=1)
+DEPTHS = part("depths", patch=4, width=96, layers=4, shallow=2, heads=4, decoder_layers=2)
+TEACHER = part("efficientnet", side=128, weights="")  # 4x4 places, as the latents
 TOKENIZERS = dict(
     vq=base.small_vq(4, 256),
     vq_ema=part("vq_ema", encoder=PATCH, vocab=256, channels=8),
@@ -26,8 +38,15 @@ TOKENIZERS = dict(
     qlae=part("qlae", encoder=PATCH, vocab=12, channels=6, beta=0.1, codebook_weight=0.1),
     binary=part("binary", encoder=PATCH, channels=16),
     bins=part("binned_kl", encoder=PATCH, vocab=16, channels=8, measure=True, spread=1.0),
+    semantic=base.small_vq(4, 256),
+    dual=part("product_vq", encoder=DEPTHS, vocab=64, channels=8, groups=2, revive_every=25),
+    teacher_kmeans=part("teacher_kmeans", encoder=PATCH, vocab=256, teacher=TEACHER),
 )
-SEVERAL = ("bsq_groups", "product", "qlae", "bins")
+LOSSES = dict(
+    semantic=dict(semantic=0.5, semantic_at="block0", semantic_hidden=256, teacher=TEACHER),
+    dual=dict(semantic=0.5, semantic_channels=4, semantic_hidden=256, teacher=TEACHER),
+)
+SEVERAL = ("bsq_groups", "product", "qlae", "bins", "dual")
 
 
 def get_config(tokenizer="fsq"):
@@ -35,6 +54,7 @@ def get_config(tokenizer="fsq"):
     c.tokenizer = TOKENIZERS[tokenizer]
     c.sampling.update(dict(guidance=1.5))
     c.tokenizer_training.update(dict(steps=2400, batch_size=64, learning_rate=6e-3, warmup_steps=50))
+    c.tokenizer_training.losses.update(LOSSES.get(tokenizer, {}))
     c.training.update(dict(steps=2000, batch_size=64, learning_rate=2e-3, augmented_copies=8))
     return bits(c) if tokenizer == "binary" else codes(c, tokenizer)
 

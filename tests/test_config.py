@@ -261,6 +261,7 @@ def test_a_part_inside_a_part_is_swapped(place):
         pixels="registers:titok",
         stem="registers:titok",
         discriminator="var",
+        teacher="configs/tokenizers.py:teacher_kmeans",
     )
     c = config.load(owner[place.split(".")[-1]])
     other = sorted(set(axes.PARTS[place]) - {"attention"})[0]

@@ -20,6 +20,7 @@ from vargen.tokenizers.assembly import ENCODERS
 from vargen.tokenizers.discriminators import DISCRIMINATORS
 from vargen.tokenizers.reading import OUTER
 from vargen.tokenizers.registers import DECODERS
+from vargen.tokenizers.teachers import TEACHERS
 
 PARTS: dict[str, Mapping[str, Callable]] = {
     "tokenizer": TOKENIZERS,
@@ -27,6 +28,7 @@ PARTS: dict[str, Mapping[str, Callable]] = {
     "tokenizer.encoder.decoder": DECODERS,
     "tokenizer.encoder.decoder.pixels": OUTER,
     "tokenizer.encoder.stem": OUTER,
+    "tokenizer.teacher": TEACHERS,
     "order": ORDERS,
     "feed": FEEDS,
     "mixer": MIXERS,
@@ -43,6 +45,7 @@ QUESTIONS = {
     "tokenizer": "what are the slots, and what is in each?",
     "tokenizer.encoder": "how do pixels become latents, and latents pixels?",
     "tokenizer.encoder.decoder": "what makes pixels of registers?",
+    "tokenizer.teacher": "what frozen network says what pictures show?",
     "order": "which slots come together, in what sequence?",
     "feed": "how do known slots reach a prediction?",
     "mixer": "how do slots exchange information?",
@@ -57,6 +60,7 @@ GIVEN = {
     "tokenizer.encoder.decoder": "ends encoder",
     "tokenizer.encoder.decoder.pixels": "image_size image_channels latent_channels moments dtype",
     "tokenizer.encoder.stem": "image_size image_channels latent_channels moments dtype",
+    "tokenizer.teacher": "place dtype",
     "order": "grid sizes",
     "feed": "tokenizer grid slot width initial most_known prefix heads kv_heads trained_side dtype",
     "mixer": "grid width kernel_init out_init dtype",

@@ -76,6 +76,20 @@ class OneOf:
 
 
 @dataclasses.dataclass(frozen=True)
+class Text:
+    """Any text, which means something only where it is used: `Text("a file's path")`."""
+
+    meaning: str
+
+    def holds(self, value: Any) -> bool:
+        """Whether it is text."""
+        return isinstance(value, str)
+
+    def __str__(self) -> str:
+        return self.meaning
+
+
+@dataclasses.dataclass(frozen=True)
 class FineTuned:
     """What a field is where a trained model is trained on: `start: Annotated[float, SHARE, FineTuned(0.0)]`."""
 

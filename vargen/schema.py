@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any
 
-from vargen.limits import COUNT, EPS, RATE, SHARE, SIZE, STD, AtLeast, Between, OneOf
+from vargen.limits import COUNT, EPS, RATE, SHARE, SIZE, STD, Above, AtLeast, Between, OneOf, Text
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -245,6 +245,14 @@ class Losses:
       lecam_decay: of its averages of logits.
       r1: weight of R1 in the discriminator's loss, a half of it times the squared gradient at real pictures.
       r1_every: updates between two of which R1 counts, so many times as much.
+      semantic: weight of the loss that draws features towards a teacher's; 0: none.
+      semantic_kind: of features place by place, by the angle (cosine); or of whole pictures, each told from the others
+        of its batch (contrastive).
+      semantic_at: which features: latents, or those of a module of the decoder by its name (block1).
+      semantic_channels: the first so many channels of them alone; 0: all.
+      semantic_hidden: width of the network between them and the teacher's; 0: one linear map.
+      semantic_temperature: of the contrastive loss.
+      teacher: a part: dinov2, siglip or efficientnet, with the file of its weights.
     """
 
     l1: Annotated[float, AtLeast(0)] = 0.0
@@ -263,6 +271,13 @@ class Losses:
     lecam_decay: Annotated[float, RATE] = 0.999
     r1: Annotated[float, AtLeast(0)] = 0.0
     r1_every: Annotated[int, Between(1, STEPS)] = 1
+    semantic: Annotated[float, AtLeast(0)] = 0.0
+    semantic_kind: Annotated[str, OneOf("cosine", "contrastive")] = "cosine"
+    semantic_at: Annotated[str, Text("the name of features")] = "latents"
+    semantic_channels: Annotated[int, Between(0, 2**20)] = 0
+    semantic_hidden: Annotated[int, Between(0, 2**20)] = 2048
+    semantic_temperature: Annotated[float, Above(0)] = 0.07
+    teacher: Any = None
 
 
 @dataclasses.dataclass

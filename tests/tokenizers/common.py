@@ -17,6 +17,17 @@ PARTS = dict(
     multiscale_vq=part(
         "multiscale_vq", vocab=32, channels=4, levels=(1, 2, 4), revive_every=5, encoder=PATCH
     ),
+    multiscale_product_vq=part(
+        "multiscale_product_vq",
+        vocab=16,
+        channels=4,
+        levels=(1, 2, 4),
+        revive_every=5,
+        encoder=PATCH,
+        dependency_weight=0.3,
+        level_dropout=0.5,
+        level_dropout_from=1,
+    ),
     vq_ema=part("vq_ema", vocab=32, channels=4, encoder=PATCH),
     vq_wae=part("vq_wae", vocab=32, channels=4, iterations=5, encoder=PATCH),
     rq=part("rq", vocab=32, channels=4, depth=2, encoder=PATCH),
@@ -33,6 +44,12 @@ PARTS = dict(
     pyramid_kl=part("pyramid_kl", channels=4, levels=(1, 2, 4), measure=True, encoder=PATCH),
     kl=part("kl", channels=4, measure=True, encoder=PATCH),
     binned_kl=part("binned_kl", vocab=8, channels=3, measure=True, spread=1.0, encoder=PATCH),
+    teacher_kmeans=part(
+        "teacher_kmeans",
+        vocab=16,
+        encoder=PATCH,
+        teacher=part("siglip", side=16, patch=4, places=4, width=16, layers=1, heads=2),
+    ),
     jpeg=part("jpeg", quality=5, length=100, merges=2),
 )
 
@@ -73,6 +90,7 @@ ENCODED = dict(
 )
 ALL = {**PARTS, **ENCODED}
 TRAINED = [name for name in ALL if name != "jpeg"]
+FROZEN = ("teacher_kmeans",)  # of which the encoder isn't
 
 
 def tiny(name: str, image_size: int = 16, **options):

@@ -90,11 +90,11 @@ def test_bfloat16_computes_about_the_same(encoder):
     [
         (
             part("vqq"),
-            "pyramid_vq, qlae, rq, vq, vq_ema, vq_wae, found 'vqq'; did you mean vq?",
+            "pyramid_vq, qlae, rq, teacher_kmeans, vq, vq_ema, vq_wae, found 'vqq'; did you mean vq?",
         ),
         (
             part("vq", encoder=part("cnn")),
-            "tokenizer.encoder.name: expected one of adaptive, conv, patch, pooled, registers, found 'cnn'",
+            "tokenizer.encoder.name: expected one of adaptive, conv, depths, patch, pooled, registers, found 'cnn'",
         ),
         (part("vq", encoder=part("patch", size=4)), "tokenizer.encoder.size: unknown"),
         (

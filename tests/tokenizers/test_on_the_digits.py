@@ -9,7 +9,7 @@ from vargen import config, models
 
 FILE = pathlib.Path(__file__).parents[2] / "configs" / "tokenizers.py"
 ROWS = runpy.run_path(str(FILE))["TOKENIZERS"]
-SEVERAL = {"bsq_groups": 2, "product": 2, "qlae": 6, "bins": 8, "binary": 16}
+SEVERAL = {"bsq_groups": 2, "product": 2, "qlae": 6, "bins": 8, "binary": 16, "dual": 2}
 
 
 @pytest.mark.parametrize("row", ROWS)

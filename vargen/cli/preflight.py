@@ -172,6 +172,8 @@ def _trace(c: Any, tokenizer: Any, generator: Generator, devices: int, memory: M
             )
             judge = {} if task.adversary is None else task.adversary.discriminator.frozen()
             frozen = dict(perceptual={}, discriminator=judge)
+            if task.semantic is not None:
+                frozen["teacher"] = jax.eval_shape(task.semantic.teacher.init, key)
             params = trained(task, "tokenizer_training", frozen, images)
         else:
             params = jax.eval_shape(tokenizer.init, key)

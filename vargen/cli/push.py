@@ -98,8 +98,10 @@ def published(model: Model, workdir: Path, folder: pathlib.Path) -> dict[str, pa
     losses = "tokenizer_training.losses"
     for field in ("data.path", f"{losses}.perceptual_weights"):  # of this machine
         c = override(c, [(field, "")])
-    if c.tokenizer_training.losses.discriminator.get("weights"):
-        c = override(c, [(f"{losses}.discriminator.weights", "")])
+    for place, group in (("tokenizer", c.tokenizer), (losses, c.tokenizer_training.losses)):
+        for name in ("discriminator", "teacher"):
+            if (group.get(name) or {}).get("weights"):
+                c = override(c, [(f"{place}.{name}.weights", "")])
     config = to_json(c).encode()
     files: dict[str, pathlib.Path | bytes] = {"config.json": config}
     for part, params in (("tokenizer", model.tokenizer_params), ("generator", model.generator_params)):

@@ -17,7 +17,7 @@ from vargen.data import codes
 from vargen.errors import UserError
 from vargen.models import build_generator, build_tokenizer, sampled
 from vargen.samplers import Sampling
-from vargen.tokenizers import discriminators, usage
+from vargen.tokenizers import discriminators, semantic, usage
 from vargen.tokenizers.discriminators.dino import load
 from vargen.tokenizers.losses import PERCEPTUAL
 from vargen.tokenizers.perceptual import load_perceptual
@@ -82,7 +82,6 @@ def train_tokenizer(
     if not tokenizer_is_due(config, workdir, asked):
         return 0
     settings, directory = config.tokenizer_training, workdir / "tokenizer"
-    start = directory / checkpoints.WEIGHTS
     mesh = sharding.make_mesh(**settings.mesh)
     tokenizer = build_tokenizer(config)
     if not tokenizer.trained:
@@ -105,7 +104,7 @@ def train_tokenizer(
         mesh=mesh,
         on_images=pictures,
         validate=validate,
-        initial=functools.partial(weights_file.read, start) if paths.is_file(start) else None,
+        initial=_tokenizer_start(config, sources["train"], tokenizer, directory / checkpoints.WEIGHTS),
         title="tokenizer",
     ).stopped_by
     if not stopped_by and (warning := usage.warning(_last_validation(directory))):
@@ -115,17 +114,31 @@ def train_tokenizer(
 
 def _fit_tokenizer(config: ConfigDict, source: data.Source, tokenizer: Any, directory: Path) -> None:
     """Writes the parameters of a tokenizer that isn't trained, as those of an imported one."""
+    params = _fit(config, source, tokenizer)
+    directory.mkdir(parents=True, exist_ok=True)
+    # The config last: without it, or with an older one, a start fits anew.
+    weights_file.write(directory / checkpoints.WEIGHTS, params)
+    paths.write_text(directory / checkpoints.CONFIG, to_json(config))
+
+
+def _tokenizer_start(
+    config: ConfigDict, source: data.Source, tokenizer: Any, weights: Path
+) -> Callable[[], Any] | None:
+    """What gives the parameters that training starts from; None where they are fresh."""
+    if paths.is_file(weights):
+        return functools.partial(weights_file.read, weights)
+    return functools.partial(_fit, config, source, tokenizer) if tokenizer.fitted else None
+
+
+def _fit(config: ConfigDict, source: data.Source, tokenizer: Any) -> Any:
+    """The parameters that a tokenizer learns from the first pictures without training; the same in every process."""
     count = min(len(source), FITTED)
     size = min(config.evaluation.batch_size, count)
     pictures = data.batches(
         source, batch_size=size, seed=config.seed, settings=config.data, augment=False, epochs=1
     )
     batches = itertools.islice((batch["image"] for batch in pictures), -(-count // size))
-    params = jax.tree.map(np.asarray, tokenizer.fit(batches))
-    directory.mkdir(parents=True, exist_ok=True)
-    # The config last: without it, or with an older one, a start fits anew.
-    weights_file.write(directory / checkpoints.WEIGHTS, params)
-    paths.write_text(directory / checkpoints.CONFIG, to_json(config))
+    return jax.tree.map(np.asarray, tokenizer.fit(batches))
 
 
 def _last_validation(directory: Path) -> dict[str, float]:
@@ -177,7 +190,7 @@ def check_tokenizer(workdir: Path) -> None:
 
 
 class Judges(NamedTuple):
-    """The networks that judge a tokenizer's pictures and aren't trained.
+    """The networks that judge a tokenizer's pictures, or teach it, and aren't trained.
 
     Attributes:
       distance: see `TokenizerTask`; None where the losses have none.
@@ -205,7 +218,19 @@ def judges(config: ConfigDict) -> Judges:
         distance, weights["perceptual"] = load_perceptual(losses.perceptual_weights)
     if losses.adversarial and (arrays := load(discriminators.build(losses.discriminator))):
         weights["discriminator"] = arrays
+    if (found := semantic.build(build_tokenizer(config), losses)) is not None:
+        weights["teacher"] = found.teacher.load()
     return Judges(distance, weights)
+
+
+def teacher_params(config: ConfigDict) -> dict | None:
+    """The parameters of the teacher that `config.tokenizer_training.losses` names; None where there is no such loss.
+
+    Raises:
+      UserError: no weights there, or other ones.
+    """
+    found = semantic.build(build_tokenizer(config), config.tokenizer_training.losses)
+    return None if found is None else found.teacher.load()
 
 
 def train_generator(

@@ -10,9 +10,20 @@ import jax.numpy as jnp
 
 from vargen import parts
 from vargen.errors import UserError
-from vargen.limits import SHARE, SIZE, Above, AtLeast, Between, OneOf, divisors
+from vargen.limits import COUNT, SHARE, SIZE, Above, AtLeast, Between, OneOf, divisors
 from vargen.slots import Grid
-from vargen.tokenizers import assembly, binary, binned, ibq, implicit, jpeg, product, transport
+from vargen.tokenizers import (
+    assembly,
+    binary,
+    binned,
+    ibq,
+    implicit,
+    jpeg,
+    product,
+    product_levels,
+    teacher_kmeans,
+    transport,
+)
 from vargen.tokenizers.assembly import CONV
 from vargen.tokenizers.autoencoder import latent_grid
 from vargen.tokenizers.kl import KL
@@ -78,6 +89,8 @@ def build_multiscale_vq(
     entropy_temperature: Annotated[float, Above(0)] = 0.3,
     phi: Annotated[int, Between(0, 4096)] = 4,
     phi_ratio: Annotated[float, SHARE] = 0.5,
+    level_dropout: Annotated[float, SHARE] = 0.0,
+    level_dropout_from: Annotated[int, COUNT] = 1,
     revive_every: Annotated[int, AtLeast(0)] = 100,
     revive_until: Annotated[float, SHARE] = 0.67,
     revive_threshold: Annotated[float, SHARE] = 0.03,
@@ -91,8 +104,10 @@ def build_multiscale_vq(
       levels: sides, or (height, width) pairs, coarse to fine; the last is the encoder's grid.
 
     Raises:
-      UserError: the last level is not the encoder's grid, or a level is larger than it.
+      UserError: the last level is not the encoder's grid, or a level is larger than it; levels that may be dropped
+        and aren't there.
     """
+    assembly.levels_that_stay(levels, level_dropout_from)
     codec = assembly.codec(encoder, image_size, image_channels, channels, 1, dtype)
     return assembly.made(
         MultiScaleVQ, locals(), grid=assembly.levels(levels, codec.grid, encoder, image_size)
@@ -250,6 +265,7 @@ def build_pyramid_kl(
 TOKENIZERS = dict(
     vq=build_vq,
     multiscale_vq=build_multiscale_vq,
+    multiscale_product_vq=product_levels.build,
     pyramid_vq=build_pyramid_vq,
     kl=build_kl,
     binned_kl=binned.build_binned_kl,
@@ -264,5 +280,6 @@ TOKENIZERS = dict(
     ibq=ibq.build_ibq,
     product_vq=product.build_product_vq,
     qlae=product.build_qlae,
+    teacher_kmeans=teacher_kmeans.build,
     jpeg=jpeg.build,
 )

@@ -11,11 +11,12 @@ from vargen import parts
 from vargen.errors import UserError
 from vargen.limits import divisors
 from vargen.slots import Grid
-from vargen.tokenizers import adaptive, conv, patch, pooled, registers
+from vargen.tokenizers import adaptive, conv, depths, patch, pooled, registers
 
 ENCODERS = dict(
     adaptive=adaptive.build,
     conv=conv.build,
+    depths=depths.build,
     patch=patch.build,
     pooled=pooled.build,
     registers=registers.build,
@@ -55,6 +56,14 @@ def channels_of_a_group(channels: int, groups: int) -> int:
             f"{divisors(channels, groups)}"
         )
     return channels // groups
+
+
+def levels_that_stay(sizes: tuple, first: int) -> None:
+    """Raises UserError where there are fewer levels than at least stay in training (`level_dropout_from`)."""
+    if first > len(sizes) > 0:
+        raise UserError(
+            f"config field tokenizer.level_dropout_from: expected at most {len(sizes)} levels, found {first}"
+        )
 
 
 def levels(

@@ -39,6 +39,7 @@ class Autoencoder:
     channels: int
 
     trained = True
+    fitted = False
     suffix = ""
 
     @property
@@ -198,11 +199,15 @@ class Autoencoder:
         *,
         perceptual: Callable[[jax.Array, jax.Array], Mapping[str, jax.Array]] | None = None,
         adversarial: Callable[[jax.Array], jax.Array] | None = None,
+        semantic: Callable[..., jax.Array] | None = None,
     ) -> tuple[jax.Array, tuple[dict, dict, jax.Array]]:
         """The training loss; see `Tokenizer.loss`."""
         key_kept, key_draft = (jax.random.fold_in(key, i) for i in range(2))
         latents, extra, stats, metrics = self.bottleneck(params, stats, images, key)
         kept = self.codec.kept(key_kept, len(images))
+        if semantic is not None:
+            metrics["semantic"] = semantic(params, latents, kept, key_draft)
+            extra = extra + settings["semantic"] * metrics["semantic"]
         features, weights = self.codec.draft(params, latents, kept, images, key_draft)
         reconstruction = self.codec.last(params, features)
 

@@ -93,6 +93,7 @@ class Jpeg:
     header: bool = False
 
     trained = False
+    fitted = True
     suffix = ".jpg"
     downsample = None
 
@@ -274,6 +275,7 @@ class Jpeg:
         *,
         perceptual: Callable[[jax.Array, jax.Array], Mapping[str, jax.Array]] | None = None,
         adversarial: Callable[[jax.Array], jax.Array] | None = None,
+        semantic: Callable[..., jax.Array] | None = None,
     ) -> tuple:
         """Raises UserError: there is nothing to train."""
         raise UserError("tokenizer jpeg: expected one with parameters to train, found none")

@@ -8,7 +8,6 @@ f_hat.
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +36,9 @@ class MultiScaleVQ(Autoencoder, Leveled):
         are as large as training makes them.
       phi: number of convolutions: 1 for all levels, 0 for one per level, else shared by neighbouring levels.
       phi_ratio: phi(x) = (1 - ratio) x + ratio conv(x); 0 for the identity.
+      level_dropout: share of a batch's examples in training that are decoded of their first few levels alone
+        (ImageFolder, arXiv 2410.01756, section 3.3); their numbers are drawn evenly.
+      level_dropout_from: the fewest of these levels.
       revive_every: updates between two rounds of revival of dead codes; 0 for never.
       revive_until: share of the training after which there is no such round.
       revive_threshold: codes below this fraction of the uniform share at every level are dead.
@@ -52,6 +54,8 @@ class MultiScaleVQ(Autoencoder, Leveled):
     entropy_temperature: float
     phi: int
     phi_ratio: float
+    level_dropout: float
+    level_dropout_from: int
     revive_every: int
     revive_until: float
     revive_threshold: float
@@ -124,31 +128,68 @@ class MultiScaleVQ(Autoencoder, Leveled):
     def bottleneck(self, params: dict, stats: dict, images: jax.Array, key: jax.Array) -> tuple:
         """The straight-through sum of all levels, the losses averaged over them, and that of the latents' mean."""
         check_images(self, images)
-        qparams, latents = params["quantizer"], self.codec.encode(params, images)
+        latents = self.codec.encode(params, images)
+        through, metrics, shares = self.through(params["quantizer"], latents, self.kept(len(images), key))
+        stats = usage.update(stats, shares)
+        loss = self.weighed(metrics)
+        return (
+            through,
+            loss,
+            stats,
+            metrics | usage.summary(stats, self.grid.level_sizes, self.revive_threshold),
+        )
+
+    def kept(self, batch: int, key: jax.Array) -> jax.Array | None:
+        """int32 [B], how many levels of each example count; None where all do."""
+        dropped = int(batch * self.level_dropout)
+        if not dropped:
+            return None
+        levels = len(self.grid.levels)
+        drawn = jax.random.randint(key, (dropped,), self.level_dropout_from, levels + 1)
+        return jnp.concatenate([drawn, jnp.full((batch - dropped,), levels)])
+
+    def through(self, qparams: dict, latents: jax.Array, kept: jax.Array | None) -> tuple:
+        """What training sees of latents.
+
+        Args:
+          qparams: params["quantizer"].
+          latents: float32 [B, h, w, C].
+          kept: of `kept`.
+
+        Returns:
+          The straight-through sum float32 [B, h, w, C]; the losses without their weights, by name, each an average over
+          levels and over the examples that have them; the share of each code float32 [levels, K].
+        """
         fixed = jax.lax.stop_gradient(latents)
-        f_hat, codebook, commitment, entropy, shares = jnp.zeros_like(latents), 0.0, 0.0, 0.0, []
+        f_hat = whole = jnp.zeros_like(latents)
+        codebook, commitment, entropy, shares = 0.0, 0.0, 0.0, []
         levels = len(self.grid.levels)
         for level in range(levels):
-            rest = self.resample(latents - jax.lax.stop_gradient(f_hat), level)
+            rest = self.resample(latents - jax.lax.stop_gradient(whole), level)
             codes = self._search(qparams, rest)
-            f_hat = self.absorb(qparams, f_hat, codes, level)
-            codebook += jnp.mean(jnp.square(f_hat - fixed)) / levels
-            commitment += jnp.mean(jnp.square(jax.lax.stop_gradient(f_hat) - latents)) / levels
+            whole = self.absorb(qparams, whole, codes, level)
+            # What is left for the next level is of all examples, whether they have this one or not.
+            has = None if kept is None else level < kept
+            f_hat = whole if has is None else jnp.where(has[:, None, None, None], whole, f_hat)
+            codebook += _mean(jnp.square(f_hat - fixed), has) / levels
+            commitment += _mean(jnp.square(jax.lax.stop_gradient(f_hat) - latents), has) / levels
             shares.append(usage.hits(codes, self.vocab))
             if self.entropy_weight:
                 squared = self._distances(qparams, rest.reshape(-1, self.channels))
                 error = jax.lax.stop_gradient(jnp.mean(jnp.min(squared, axis=1)))
                 temperature = self.entropy_temperature * jnp.maximum(error, 1e-12)
                 entropy += entropy_loss(squared, temperature) / levels
-        centre = jnp.mean(jnp.square(jnp.mean(latents, axis=(0, 1, 2))))
-        loss = self.codebook_weight * codebook + self.beta * commitment
-        loss = loss + self.centre_weight * centre + self.entropy_weight * entropy
-        stats = usage.update(stats, jnp.stack(shares))
-        metrics = dict(codebook=codebook, commitment=commitment, centre=centre)
+        metrics = dict(codebook=codebook, commitment=commitment)
+        metrics["centre"] = jnp.mean(jnp.square(jnp.mean(latents, axis=(0, 1, 2))))
         if self.entropy_weight:
             metrics["entropy"] = entropy
-        metrics |= usage.summary(stats, self.grid.level_sizes, self.revive_threshold)
-        return latents + jax.lax.stop_gradient(f_hat - latents), loss, stats, metrics
+        return latents + jax.lax.stop_gradient(f_hat - latents), metrics, jnp.stack(shares)
+
+    def weighed(self, metrics: dict) -> jax.Array:
+        """The losses of `through` with their weights, []."""
+        loss = self.codebook_weight * metrics["codebook"] + self.beta * metrics["commitment"]
+        loss = loss + self.centre_weight * metrics["centre"]
+        return loss + self.entropy_weight * metrics["entropy"] if self.entropy_weight else loss
 
     def revive(
         self,
@@ -164,28 +205,37 @@ class MultiScaleVQ(Autoencoder, Leveled):
         if images is None:
             return params, stats
 
-        def residuals(params):
-            quantizer, latents = params["quantizer"], self.codec.encode(params, images)
-            f_hat, vectors = jnp.zeros_like(latents), []
-            for level in range(len(self.grid.levels)):
-                rest = self.resample(latents - f_hat, level)
-                vectors.append(rest.reshape(-1, self.channels))
-                f_hat = self.absorb(quantizer, f_hat, self._search(quantizer, rest), level)
-            return vectors
-
         if self.kmeans:
-            args = (key, self.kmeans, self.normalise)
-            params = kmeans.at_first(step, params, functools.partial(residuals, params), *args)
+
+            def residuals():
+                return self.residuals(params["quantizer"], self.codec.encode(params, images))
+
+            params = kmeans.at_first(step, params, residuals, key, self.kmeans, self.normalise)
         if not self.revive_every:
             return params, stats
 
         def move(params, stats):
-            quantizer, vectors = params["quantizer"], residuals(params)
-            codebook, stats = usage.revive(quantizer["codebook"], stats, vectors, key, self.revive_threshold)
-            return dict(params, quantizer=dict(quantizer, codebook=codebook)), stats
+            latents = self.codec.encode(params, images)
+            quantizer, stats = self.revived(params["quantizer"], stats, latents, key)
+            return dict(params, quantizer=quantizer), stats
 
         due = usage.due(step, steps, self.revive_every, self.revive_until)
         return jax.lax.cond(due, move, lambda *same: same, params, stats)
+
+    def residuals(self, qparams: dict, latents: jax.Array) -> list[jax.Array]:
+        """What each level quantises of latents [B, h, w, C]: float32 [B n, C] per level."""
+        f_hat, vectors = jnp.zeros_like(latents), []
+        for level in range(len(self.grid.levels)):
+            rest = self.resample(latents - f_hat, level)
+            vectors.append(rest.reshape(-1, self.channels))
+            f_hat = self.absorb(qparams, f_hat, self._search(qparams, rest), level)
+        return vectors
+
+    def revived(self, qparams: dict, stats: dict, latents: jax.Array, key: jax.Array) -> tuple[dict, dict]:
+        """The quantiser's parameters and the statistics after a round of revival."""
+        vectors = self.residuals(qparams, latents)
+        codebook, stats = usage.revive(qparams["codebook"], stats, vectors, key, self.revive_threshold)
+        return dict(qparams, codebook=codebook), stats
 
     def _search(self, qparams, rest):
         """Vectors [B, n, C] -> the codes int32 [B, n]."""
@@ -216,6 +266,14 @@ class MultiScaleVQ(Autoencoder, Leveled):
             precision=jax.lax.Precision.HIGHEST,
         )
         return (1.0 - self.phi_ratio) * vectors + self.phi_ratio * (convolved + bias)
+
+
+def _mean(x: jax.Array, has: jax.Array | None) -> jax.Array:
+    """The mean of [B, ...] over the examples that count, bool [B] (None: all); 0 of none."""
+    if has is None:
+        return jnp.mean(x)
+    each = jnp.mean(x.reshape(len(x), -1), axis=1)
+    return jnp.sum(jnp.where(has, each, 0.0)) / jnp.maximum(jnp.sum(has), 1)
 
 
 def phi_table(levels: int, count: int) -> tuple[int, ...]:

@@ -23,7 +23,8 @@ class Tokenizer(Protocol):
       slot: what each holds.
       vocab: K, 0 where the content is latents.
       channels: C of the latents.
-      trained: whether its parameters come of training by `loss`; else of `fit`.
+      trained: whether its parameters, or some of them, come of training by `loss`.
+      fitted: whether `fit` gives its parameters, or those that training starts from.
       suffix: of the files that contents are, ".jpg"; "" where they are none.
       downsample: what divides the sides of images that it takes, (down, across); None where it takes one size alone.
     """
@@ -43,6 +44,8 @@ class Tokenizer(Protocol):
     @property
     def trained(self) -> bool: ...
     @property
+    def fitted(self) -> bool: ...
+    @property
     def suffix(self) -> str: ...
     @property
     def downsample(self) -> tuple[int, int] | None: ...
@@ -56,7 +59,7 @@ class Tokenizer(Protocol):
         ...
 
     def fit(self, images: Iterable[np.ndarray]) -> dict:
-        """The parameters, of batches of images float32 [b, H, W, C_image] in [-1, 1]; where not `trained`."""
+        """The parameters, of batches of images float32 [b, H, W, C_image] in [-1, 1]; where `fitted`."""
         ...
 
     def sized(self, size: tuple[int, int]) -> Any:
@@ -146,6 +149,7 @@ class Tokenizer(Protocol):
         *,
         perceptual: Callable[[jax.Array, jax.Array], Mapping[str, jax.Array]] | None = None,
         adversarial: Callable[[jax.Array], jax.Array] | None = None,
+        semantic: Callable[..., jax.Array] | None = None,
     ) -> tuple[jax.Array, tuple[dict, dict, jax.Array]]:
         """The training loss.
 
@@ -154,9 +158,12 @@ class Tokenizer(Protocol):
           images: [B, H, W, C_image] in [-1, 1].
           key: for sampling latents.
           step: int32 [], when the adversarial part begins.
-          settings: weights as of `losses.reconstruction`, adversarial, and adversarial_start, adaptive (all optional).
+          settings: weights as of `losses.reconstruction`, adversarial, and adversarial_start, adaptive (all optional);
+            and semantic, where there is such a loss.
           perceptual: (images, reconstruction) -> [B] by the names of their weights; needed where one is not 0.
           adversarial: reconstruction -> [], the generator's side of the discriminator's loss; left out where
+            None.
+          semantic: (params, latents [B, h, w, C], kept, key) -> [], see `vargen.tokenizers.semantic`; left out where
             None.
 
         Returns:

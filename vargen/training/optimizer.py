@@ -95,13 +95,14 @@ def _name(path: Any) -> str:
     return "/".join(str(getattr(key, "key", key)) for key in path)
 
 
-def adamw(settings: Any, peak: float | None = None) -> optax.GradientTransformation:
+def adamw(settings: Any, peak: float | None = None, whole: bool = False) -> optax.GradientTransformation:
     """Clipping by the global norm, then AdamW (Loshchilov & Hutter 2019) of the parameters that are trained.
 
     Args:
       settings: the fields of `schedule` and `weight_decay`, and `b1`, `b2`, `decay` and `trained` (patterns of
         `matching`), `clip_norm` (0: no clipping).
       peak: see `schedule`.
+      whole: all parameters are trained, whatever `trained` says.
     """
     clip = optax.clip_by_global_norm(settings.clip_norm) if settings.clip_norm > 0 else optax.identity()
     found = optax.chain(
@@ -112,7 +113,7 @@ def adamw(settings: Any, peak: float | None = None) -> optax.GradientTransformat
         ),
         optax.scale_by_learning_rate(schedule(settings, peak)),
     )
-    if all_trained(settings):
+    if whole or all_trained(settings):
         return found
     still = lambda params: jax.tree.map(lambda x: not x, matching(params, settings.trained))  # noqa: E731
     return optax.chain(found, optax.masked(optax.set_to_zero(), still))
@@ -135,12 +136,17 @@ OPTIMIZERS = {"adamw": adamw}
 
 
 def build(settings: Any, networks: Iterable[str]) -> dict[str, optax.GradientTransformation]:
-    """One optimizer for each of `networks` ("model", "discriminator").
+    """One optimizer for each of `networks` ("model", "discriminator", "projection").
 
-    The discriminator's has a peak of its own, `settings.losses.discriminator_learning_rate`.
+    The discriminator's has a peak of its own, `settings.losses.discriminator_learning_rate`. Which parameters are
+    trained (`settings.trained`) is said of the model's alone.
     """
     make = OPTIMIZERS[settings.optimizer]
     return {
-        name: make(settings, settings.losses.discriminator_learning_rate if name == "discriminator" else None)
+        name: make(
+            settings,
+            settings.losses.discriminator_learning_rate if name == "discriminator" else None,
+            whole=name != "model",
+        )
         for name in networks
     }

@@ -136,14 +136,16 @@ def _gradients(
 def _part(
     task: Task, settings: Any, state: TrainState, stats: Any, frozen: Any, batch: dict, key: jax.Array
 ) -> tuple[dict, Any, dict]:
-    """One forward pass of the model; its gradients, and the discriminator's on the same outputs."""
+    """One forward pass of the model and of what learns with it; their gradients, and the discriminator's on the same
+    outputs."""
 
-    def model_loss(model: Any) -> tuple[jax.Array, Any]:
-        model = optimizer.held(model, settings)
-        return task.loss(dict(state.params, model=model), stats, frozen, batch, key, state.step)
+    def model_loss(learning: Any) -> tuple[jax.Array, Any]:
+        learning = dict(learning, model=optimizer.held(learning["model"], settings))
+        return task.loss(dict(state.params, **learning), stats, frozen, batch, key, state.step)
 
-    (loss, (stats, metrics, aux)), grad = jax.value_and_grad(model_loss, has_aux=True)(state.params["model"])
-    grads, metrics = dict(model=grad), dict(metrics, loss=loss)
+    learning = {name: params for name, params in state.params.items() if name != "discriminator"}
+    (loss, (stats, metrics, aux)), grads = jax.value_and_grad(model_loss, has_aux=True)(learning)
+    metrics = dict(metrics, loss=loss)
     if "discriminator" in state.params:
         aux, tracked = jax.lax.stop_gradient((aux, stats))
 
