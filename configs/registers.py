@@ -6,7 +6,8 @@
 The rows of `TOKENIZERS` are what can follow the colon: TiTok (arXiv 2406.07550), all of whose registers are read in one
 pass; FlexTok (2502.13967), FSQ of nested registers under a flow decoder; Semanticist (2503.08685), the same of
 continuous latents; ResTok (2601.03955), levels of registers, drawn a level a step; D-AR (2505.23660) and Selftok
-(2505.07538), whose decoder sees more of the registers the less noise there is.
+(2505.07538), whose decoder sees more of the registers the less noise there is; LARP (2410.21264), TiTok's with a prior
+that is trained beside it.
 """
 
 from vargen import config as base
@@ -40,7 +41,9 @@ TOKENIZERS = dict(
     restok=vq(registers(DIRECT, tokens=(1, 2, 4, 9), sees="levels", nested="levels")),
     dar=vq(registers(part("flow", groups=4), sees="causal")),
     selftok=vq(registers(part("flow", groups=16), sees="causal")),
+    larp=vq(registers(DIRECT)),
 )
+LOSSES = dict(larp=dict(prior=0.06, prior_width=64, prior_layers=2, prior_heads=2))
 
 
 def get_config(tokenizer="titok"):
@@ -58,5 +61,6 @@ def get_config(tokenizer="titok"):
     )
     c.sampling.update(dict(guidance=1.5))
     c.tokenizer_training.update(dict(steps=3000, batch_size=64, learning_rate=1e-3, warmup_steps=50))
+    c.tokenizer_training.losses.update(LOSSES.get(tokenizer, {}))
     c.training.update(dict(steps=2000, batch_size=64, learning_rate=2e-3, augmented_copies=8))
     return c

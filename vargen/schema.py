@@ -252,6 +252,11 @@ class Losses:
       semantic_channels: the first so many channels of them alone; 0: all.
       semantic_hidden: width of the network between them and the teacher's; 0: one linear map.
       semantic_temperature: of the contrastive loss.
+      prior: weight of the cross-entropy of a small transformer that learns to draw the codes; 0: none.
+      prior_width, prior_layers, prior_heads: of its blocks.
+      prior_temperature: by which the likenesses of its vectors to the codes are divided.
+      prior_ratio: of the vectors that it reads in a second round, those that it drew itself, at most.
+      prior_rise: share of the training after which there are so many.
       teacher: a part: dinov2, siglip or efficientnet, with the file of its weights.
     """
 
@@ -277,6 +282,13 @@ class Losses:
     semantic_channels: Annotated[int, Between(0, 2**20)] = 0
     semantic_hidden: Annotated[int, Between(0, 2**20)] = 2048
     semantic_temperature: Annotated[float, Above(0)] = 0.07
+    prior: Annotated[float, AtLeast(0)] = 0.0
+    prior_width: Annotated[int, SIZE] = 128
+    prior_layers: Annotated[int, COUNT] = 4
+    prior_heads: Annotated[int, COUNT] = 4
+    prior_temperature: Annotated[float, Above(0)] = 0.7
+    prior_ratio: Annotated[float, SHARE] = 0.5
+    prior_rise: Annotated[float, Above(0)] = 0.3
     teacher: Any = None
 
 

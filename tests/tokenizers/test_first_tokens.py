@@ -57,11 +57,11 @@ def test_refused():
         model("titok").first(4)
 
 
-@pytest.mark.parametrize("row", ["titok", "flextok", "semanticist", "restok", "dar", "selftok"])
+@pytest.mark.parametrize("row", ["titok", "flextok", "semanticist", "restok", "dar", "selftok", "larp"])
 def test_builds(row):
     c = config.load(f"registers:{row}")
     assert config.from_json(config.to_json(c)) == c
     c.data.num_classes = 10
     tokenizer = models.build_tokenizer(c)
-    assert tokenizer.grid.size == 16 and tokenizer.codec.prefixes == (row != "titok")
+    assert tokenizer.grid.size == 16 and tokenizer.codec.prefixes == (row not in ("titok", "larp"))
     assert 0.8e6 < models.parameter_count(models.build_generator(c, tokenizer)) < 2e6

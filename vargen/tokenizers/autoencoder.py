@@ -199,15 +199,16 @@ class Autoencoder:
         *,
         perceptual: Callable[[jax.Array, jax.Array], Mapping[str, jax.Array]] | None = None,
         adversarial: Callable[[jax.Array], jax.Array] | None = None,
-        semantic: Callable[..., jax.Array] | None = None,
+        beside: Callable[..., Mapping[str, jax.Array]] | None = None,
     ) -> tuple[jax.Array, tuple[dict, dict, jax.Array]]:
         """The training loss; see `Tokenizer.loss`."""
         key_kept, key_draft = (jax.random.fold_in(key, i) for i in range(2))
         latents, extra, stats, metrics = self.bottleneck(params, stats, images, key)
         kept = self.codec.kept(key_kept, len(images))
-        if semantic is not None:
-            metrics["semantic"] = semantic(params, latents, kept, key_draft)
-            extra = extra + settings["semantic"] * metrics["semantic"]
+        if beside is not None:
+            found = beside(params, latents, kept, key_draft)
+            extra = extra + sum(settings[name] * value for name, value in found.items())
+            metrics |= found
         features, weights = self.codec.draft(params, latents, kept, images, key_draft)
         reconstruction = self.codec.last(params, features)
 

@@ -275,7 +275,7 @@ class Jpeg:
         *,
         perceptual: Callable[[jax.Array, jax.Array], Mapping[str, jax.Array]] | None = None,
         adversarial: Callable[[jax.Array], jax.Array] | None = None,
-        semantic: Callable[..., jax.Array] | None = None,
+        beside: Callable[..., Mapping[str, jax.Array]] | None = None,
     ) -> tuple:
         """Raises UserError: there is nothing to train."""
         raise UserError("tokenizer jpeg: expected one with parameters to train, found none")

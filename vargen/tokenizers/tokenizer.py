@@ -149,7 +149,7 @@ class Tokenizer(Protocol):
         *,
         perceptual: Callable[[jax.Array, jax.Array], Mapping[str, jax.Array]] | None = None,
         adversarial: Callable[[jax.Array], jax.Array] | None = None,
-        semantic: Callable[..., jax.Array] | None = None,
+        beside: Callable[..., Mapping[str, jax.Array]] | None = None,
     ) -> tuple[jax.Array, tuple[dict, dict, jax.Array]]:
         """The training loss.
 
@@ -159,12 +159,12 @@ class Tokenizer(Protocol):
           key: for sampling latents.
           step: int32 [], when the adversarial part begins.
           settings: weights as of `losses.reconstruction`, adversarial, and adversarial_start, adaptive (all optional);
-            and semantic, where there is such a loss.
+            and those of `beside`.
           perceptual: (images, reconstruction) -> [B] by the names of their weights; needed where one is not 0.
           adversarial: reconstruction -> [], the generator's side of the discriminator's loss; left out where
             None.
-          semantic: (params, latents [B, h, w, C], kept, key) -> [], see `vargen.tokenizers.semantic`; left out where
-            None.
+          beside: (params, latents [B, h, w, C], kept, key) -> losses [] by the names of their weights, see
+            `vargen.tokenizers.semantic` and `prior`; left out where None.
 
         Returns:
           loss [], (stats, metrics: dict of scalars, reconstruction [B, H, W, C_image]).

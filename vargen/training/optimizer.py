@@ -136,7 +136,7 @@ OPTIMIZERS = {"adamw": adamw}
 
 
 def build(settings: Any, networks: Iterable[str]) -> dict[str, optax.GradientTransformation]:
-    """One optimizer for each of `networks` ("model", "discriminator", "projection").
+    """One optimizer for each of `networks` ("model", "discriminator", "projection", "prior").
 
     The discriminator's has a peak of its own, `settings.losses.discriminator_learning_rate`. Which parameters are
     trained (`settings.trained`) is said of the model's alone.

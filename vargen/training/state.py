@@ -33,8 +33,8 @@ class TrainState:
 
     Attributes:
       step: int32 [], updates done so far.
-      params: float32 parameters of the networks by name: "model", and "discriminator" and "projection" where there are
-        some.
+      params: float32 parameters of the networks by name: "model", and "discriminator", "projection" and "prior" where
+        there are some.
       opt_state: optimizer states by the same names.
       ema: exponential moving average of `params["model"]`.
       stats: what is tracked but not trained (codebook usage and the like).

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import jax
 
-from vargen.tokenizers import discriminators, semantic
+from vargen.tokenizers import discriminators, prior, semantic
 from vargen.tokenizers.adversary import Adversary
 from vargen.tokenizers.losses import PERCEPTUAL
 from vargen.training import work
@@ -22,9 +22,9 @@ JUDGE = "discriminator"  # among a tokenizer's statistics
 class Task(Protocol):
     """Pure functions over explicit parameters; an object of this kind holds static configuration only.
 
-    `params` is dict(model=..., [discriminator=...], [projection=...]); `stats` is what is tracked but not trained;
-    `frozen` is what the task uses without training it, always an argument and never a constant of the compiled step;
-    `batch` is a dict of arrays [B, ...].
+    `params` is dict(model=..., [discriminator=...], [projection=...], [prior=...]); `stats` is what is tracked but not
+    trained; `frozen` is what the task uses without training it, always an argument and never a constant of the compiled
+    step; `batch` is a dict of arrays [B, ...].
     """
 
     def init_boxed(self, key: jax.Array) -> Params:
@@ -59,8 +59,8 @@ class TokenizerTask:
     Reconstruction, the quantiser's own losses, and where `losses.adversarial` isn't 0 a discriminator with an
     optimizer of its own (VQGAN, arXiv 2012.09841), from step `losses.adversarial_start` on. Both sides of the game
     learn from one forward pass. Where `losses.semantic` isn't 0 a projection of the tokenizer's features is drawn
-    towards those of a teacher. `frozen` is dict([perceptual=...], [discriminator=...], [teacher=...]): what the
-    networks that judge and teach don't train.
+    towards those of a teacher; where `losses.prior` isn't 0 a small transformer learns to draw its codes. `frozen` is
+    dict([perceptual=...], [discriminator=...], [teacher=...]): what the networks that judge and teach don't train.
 
     Args:
       tokenizer: see `vargen.tokenizers`.
@@ -75,16 +75,19 @@ class TokenizerTask:
         self.steps = settings.steps
         self.perceptual = perceptual
         self.semantic = semantic.build(tokenizer, self.losses)
+        self.prior = prior.build(tokenizer, self.losses)
         self.adversary = None
         if self.losses.adversarial:
             judge = discriminators.build(self.losses.discriminator)
             self.adversary = Adversary(judge, self.losses, (*tokenizer.image_size, tokenizer.image_channels))
 
     def init_boxed(self, key: jax.Array) -> Params:
-        """Fresh parameters of the tokenizer, and of the discriminator and the projection where there are some."""
+        """Fresh parameters of the tokenizer, and of what is trained beside it."""
         params = dict(model=self.tokenizer.init_boxed(key))
         if self.semantic is not None:
             params["projection"] = self.semantic.init_boxed(jax.random.fold_in(key, 2))
+        if self.prior is not None:
+            params["prior"] = self.prior.init_boxed(jax.random.fold_in(key, 3))
         if self.adversary is not None:
             params["discriminator"] = self.adversary.init_boxed(jax.random.fold_in(key, 1))
         return params
@@ -109,14 +112,25 @@ class TokenizerTask:
         if self.adversary is not None:
             fixed = params["discriminator"], judge, frozen.get("discriminator", {})
             extra["adversarial"] = functools.partial(self.adversary.fool, *fixed)
-        if self.semantic is not None:
-            extra["semantic"] = lambda model, latents, kept, key: self.semantic(
-                params["projection"], frozen["teacher"], model, latents, kept, batch["image"], key
-            )
+        if self.semantic is not None or self.prior is not None:
+            extra["beside"] = functools.partial(self._beside, params, frozen, batch["image"], step)
         loss, (own, metrics, aux) = self.tokenizer.loss(
             params["model"], own, batch["image"], key, step, self.losses, **extra
         )
         return loss, (_joined(own, judge), metrics, aux)
+
+    def _beside(
+        self, params: Params, frozen: Any, images: jax.Array, step: jax.Array, model, latents, kept, key
+    ) -> Metrics:
+        """Losses on latents [B, h, w, C] by the names of their weights."""
+        found = {}
+        if self.semantic is not None:
+            given = model, latents, kept, images, key
+            found["semantic"] = self.semantic(params["projection"], frozen["teacher"], *given)
+        if self.prior is not None:
+            key_prior = jax.random.fold_in(key, 1)
+            found["prior"] = self.prior(params["prior"], model, latents, key_prior, step / self.steps)
+        return found
 
     def discriminator_loss(
         self, params: Params, stats: Any, frozen: Any, aux: jax.Array, batch: dict, step: jax.Array
