@@ -86,6 +86,10 @@ COUNTS = {
     "rar.py:l": (461_668_352 - 2146 * 1024, 54_515_587),
     "rar.py:xl": (955_425_024 - 2146 * 1280, 54_515_587),
     "rar.py:xxl": (1_498_520_704 - 2146 * 1408, 54_515_587),
+    # Their registers have two tables that are added up, and the rows before the patches have places of their own.
+    "titok.py:l32": (None, 641_054_735 - 34 * 1024),
+    "titok.py:b64": (None, 204_814_095 - 66 * 768),
+    "titok.py:s128": (None, 83_674_639 - 130 * 512),
 }
 
 
@@ -134,6 +138,12 @@ def maskgit_count(layers, width, slots, vocab=1024, classes=1000):
     words, norm = vocab + classes + 1, 2 * width
     block = 4 * linear(width, width) + norm + linear(width, 4 * width) + linear(4 * width, width) + norm
     return (words + slots + 1) * width + norm + layers * block + linear(width, width) + norm + words
+
+
+def titok_count(layers, width, slots, vocab=4096, classes=1000):
+    """Parameters of TiTok's BERT (modeling/maskgit.py), added up by hand, without the two kinds of its rows."""
+    block = 4 * linear(width, width) + linear(width, 4 * width) + linear(4 * width, width) + 4 * width
+    return (vocab + classes + 2 + slots + 1 + 2) * width + layers * block + linear(width, vocab)
 
 
 def rqtransformer_count(layers, width, head, classes, vocab=16384, slots=64, depth=4, channels=256):
@@ -288,6 +298,7 @@ def test_full_size(name):
         "flexvar": lambda: flexvar_count(layers),
         "hmar": lambda: hmar_count(sum(c.model.layers[:2]), tokenizer.grid.size, "masked" in name),
         "flowar": lambda: flowar_count(2 * layers, width, c.head.depth, c.head.width),
+        "titok": lambda: titok_count(layers, width, tokenizer.grid.size),
     }[name.partition(".")[0]]()
     assert models.parameter_count(generator) == added
     assert expected in (None, added)
@@ -310,6 +321,9 @@ SLOTS = {
     "hmar.py:d24_512_masked": 2240,
     "flowar": 341,
     "himar": 320,
+    "titok.py:l32": 32,
+    "titok.py:b64": 64,
+    "titok.py:s128": 128,
 }
 
 

@@ -35,6 +35,10 @@ GOLDENS = dict(
     rqvae="rqvae",
     taming_mingpt="taming_mingpt",
     taming_vqgan="taming_vqgan",
+    titok_bert="titok",
+    titok_kl="titok_tokenizer",
+    titok_proxies="titok_tokenizer",
+    titok_vq="titok_tokenizer",
     var_tokenizer="var_tokenizer",
     var_transformer_l2norm="var",
     var_transformer_sharedaln="var",
@@ -80,6 +84,11 @@ WRONG = [
     ("open_magvit2", "sd/decoder.adaptive.1.gamma.weight", "dec total", "h commit"),
     ("taming_mingpt", "sd/transformer.pos_emb", "logits", ""),
     ("taming_vqgan", "sd/post_quant_conv.weight", "dec total", "h vq_loss"),
+    ("titok_bert", "sd/model.encoder.layer.1.output.dense.bias", "logits loss", ""),
+    ("titok_bert", "in/anneal/u_conf_1", "anneal/ids", "anneal/ids_1 linear/ids"),
+    ("titok_kl", "sd/encoder.class_embedding", "z kl dec", ""),
+    ("titok_proxies", "sd/pixel_quantize.embedding.weight", "dec", "z dec_logits"),
+    ("titok_vq", "sd/decoder.positional_embedding", "dec dec_from_tokens", "z indices"),
     ("rqvae", "sd/rq2.codebooks.1.weight", "rq2/partial_sums", "rec"),
 ]
 

@@ -15,7 +15,7 @@ from vargen.feeds.feed import Plain
 from vargen.feeds.rows import Content, Rows, Step, places
 from vargen.layers import Dense, Dropout, Embed, Initial, Norm, logical
 from vargen.layout import Layout
-from vargen.limits import EPS, RATE, Between, OneOf
+from vargen.limits import EPS, RATE, SHARE, Between, OneOf
 from vargen.orders import Order
 from vargen.slots import Grid, Slot
 
@@ -42,6 +42,7 @@ class Mask(Plain, nn.Module):
       target_positions: adds a learned embedding of its slot to each prediction (MAR).
       counts: what training's loss is the mean over: the masked "slots" of the batch; its "pictures", each by the mean
         over its own masked slots (MaskGIT); or "all" slots, known ones too (MaskGIL, arXiv 2507.13032, official code).
+      known_weight: of what is known beside what is masked, where it isn't "all" (TiTok, arXiv 2406.07550: 0.1).
       dropout: rate on the rows.
       dtype: compute dtype.
     """
@@ -58,6 +59,7 @@ class Mask(Plain, nn.Module):
     eps: Annotated[float, EPS] = 1e-6
     target_positions: bool = True
     counts: Annotated[str, OneOf("slots", "pictures", "all")] = "slots"
+    known_weight: Annotated[float, SHARE] = 0.0
     dropout: Annotated[float, RATE] = 0.0
     dtype: Any = jnp.float32
 
@@ -108,7 +110,7 @@ class Mask(Plain, nn.Module):
         if self.counts == "all":
             return rows
         asked = jnp.zeros(order.steps.shape, jnp.float32)
-        asked = put(asked, order.slots, (order.steps > 0).astype(jnp.float32))
+        asked = put(asked, order.slots, jnp.where(order.steps > 0, 1.0, self.known_weight))
         if self.counts == "pictures":
             asked = asked / jnp.maximum(jnp.sum(asked, axis=-1, keepdims=True), 1.0)
         return dataclasses.replace(rows, weight=asked)

@@ -81,11 +81,11 @@ class Codes(Plain):
         codes = draw(logits, draws, settings)
         greedy = jnp.asarray(settings.temperature) <= 0
         law = filtered(logits, settings, jnp.where(greedy, 1.0, settings.temperature))
-        score, drawn = (
-            jnp.take_along_axis(jax.nn.log_softmax(x), codes[..., None], axis=-1)[..., 0]
-            for x in (logits, law)
+        score, drawn, logit = (
+            jnp.take_along_axis(x, codes[..., None], axis=-1)[..., 0]
+            for x in (jax.nn.log_softmax(logits), jax.nn.log_softmax(law), logits)
         )
-        return Sample(codes, score, drawn=drawn)
+        return Sample(codes, score, drawn=drawn, logit=logit)
 
     def law(self, hidden, settings, guidance=None):
         """Logits float32 [B, n, K] of what `sample` draws from; at temperature 0 of the likeliest alone."""

@@ -25,12 +25,14 @@ class Sample(NamedTuple):
       memory: of a draft, what the next pass must know beside its content: arrays [B, n, ...].
       drawn: float32 [B, n], its log-probability in the law that it was drawn from, after temperature (which counts as 1
         where it is 0) and filters; None where the head has no such law (`Head.enumerable`).
+      logit: float32 [B, n], its logit under guidance, before temperature and filters; None as of `drawn`.
     """
 
     content: jax.Array
     score: jax.Array | None
     memory: Any = ()
     drawn: jax.Array | None = None
+    logit: jax.Array | None = None
 
 
 class Around(NamedTuple):

@@ -37,6 +37,8 @@ FAMILIES = (
     "rqvae",
     "taming_mingpt",
     "taming_vqgan",
+    "titok",
+    "titok_tokenizer",
     "var",
     "var_tokenizer",
 )

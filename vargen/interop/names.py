@@ -19,6 +19,7 @@ SYSTEMS = {
     "himar": ("himar", "himar_kl"),
     "jpeglm": ("jpeglm", "jpeglm_tokenizer"),
     "orthus": ("orthus", "orthus_kl"),
+    "titok": ("titok", "titok_tokenizer"),
     "taming": ("taming_mingpt", "taming_first_stage"),
     "vqgan": ("", "taming_vqgan"),
     "ibq": ("", "ibq"),

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.limits import AtLeast, Between, OneOf
+from vargen.limits import Above, AtLeast, Between, OneOf
 from vargen.orders.order import Order, Plain, Proposes, cut
 from vargen.orders.schedules import COUNTS, CURVES, check_steps, share
 from vargen.slots import Grid
@@ -20,7 +20,9 @@ class Confidence(Plain):
     """Every step draws all slots that are unknown, and keeps those of which the model is surest (MaskGIT, arXiv
     2202.04200, section 3.2).
 
-    How sure: the log-probability of what was drawn, plus Gumbel noise times `noise`, which falls to 0 with the steps.
+    How sure: the log-probability of what was drawn, plus Gumbel noise times `noise`, which falls to 0 with the steps. Or,
+    by logits (TiTok, arXiv 2406.07550, official code), over a number each that falls with the steps too: codes are drawn
+    at a temperature of that number times the same noise, and what was drawn counts by its logit over it, plus the noise.
     In training a part of the slots is masked and predicted from the rest; the share is curve(r), r uniform.
 
     Attributes:
@@ -32,8 +34,10 @@ class Confidence(Plain):
       anneal: the noise is times 1 - (s + 1)/T "after" step s = 0, 1, ... (MaskGIT), or 1 - s/(T - 1) "before" it
         (MaskGIL, arXiv 2507.13032, official code).
       skipped: of T steps the first ones that are left out where slots are given.
-      masks: in training as many slots as the share says, rounded up: "counted"; or each with that probability:
-        "independent".
+      masks: in training as many slots as the share says, rounded up ("counted") or to the nearest, one at least
+        ("rounded"); or each with that probability ("independent").
+      by: how sure: "probability", or "logit".
+      softness: what logits are over, from the first number, before any step, to the second, in the last one.
     """
 
     grid: Grid
@@ -44,6 +48,8 @@ class Confidence(Plain):
     anneal: str = "after"
     skipped: int = 0
     masks: str = "counted"
+    by: str = "probability"
+    softness: tuple[float, float] = (1.0, 1.0)
     random: bool = True
     random_decoding: bool = True
     masked: bool = True
@@ -55,10 +61,11 @@ class Confidence(Plain):
         n, batch = self.grid.size, len(content)
         masked = share(self.curve, jax.random.uniform(key_share, (batch, 1)), n, jnp)
         chance = jax.random.uniform(key_slots, (batch, n))
-        if self.masks == "counted":
-            count = jnp.ceil(masked * n).astype(jnp.int32)
-        else:
+        if self.masks == "independent":
             count = jnp.sum(chance < masked, axis=-1, keepdims=True)
+        else:
+            whole = jnp.ceil if self.masks == "counted" else jnp.round
+            count = jnp.maximum(whole(masked * n), 1).astype(jnp.int32)
         return Order(jnp.argsort(-chance, axis=-1), (jnp.arange(n) >= n - count).astype(jnp.int32))
 
     def decoding(self, key: Any, batch: int, steps: int = 0, given: np.ndarray | None = None) -> Order:
@@ -78,8 +85,23 @@ class Confidence(Plain):
         return cut(np.argsort(~given, stable=True), known, sizes)
 
     def revise(self, order: Order, step: Any, slots: Any, sample: Any, draws: Any) -> jax.Array:
-        """Log-probability and noise, see the class and `Ordering.revise`."""
-        return sample.score + jnp.asarray(self.amounts(order))[step] * draws.gumbel()
+        """Log-probability, or logit, and noise, see the class and `Ordering.revise`."""
+        sure = sample.score
+        if self.by == "logit":
+            sure = sample.logit / jnp.asarray(self.soft(order))[step]
+        return sure + jnp.asarray(self.amounts(order))[step] * draws.gumbel()
+
+    def temperature(self, order: Order, step: Any) -> jax.Array | None:
+        """Of what goes by logits that of the noise, see the class and `Ordering.temperature`."""
+        if self.by == "probability":
+            return None
+        return jnp.asarray(self.amounts(order) * self.soft(order))[step]
+
+    def soft(self, order: Order) -> np.ndarray:
+        """float32 [T]: what logits are over in each step of an order of `decoding`."""
+        first, last = self.softness
+        left = dataclasses.replace(self, noise=1.0, anneal="after").amounts(order)
+        return (np.float32(last) + np.float32(first - last) * left).astype(np.float32)
 
     def amounts(self, order: Order) -> np.ndarray:
         """float32 [T]: the factor on the noise in each step of an order of `decoding`."""
@@ -99,7 +121,9 @@ def confidence(
     noise: Annotated[float, AtLeast(0)] = 4.5,
     anneal: Annotated[str, OneOf("after", "before")] = "after",
     skipped: Annotated[int, Between(0, 10**6)] = 0,
-    masks: Annotated[str, OneOf("counted", "independent")] = "counted",
+    masks: Annotated[str, OneOf("counted", "rounded", "independent")] = "counted",
+    by: Annotated[str, OneOf("probability", "logit")] = "probability",
+    softness: Annotated[tuple[float, float], Above(0)] = (1.0, 1.0),
 ) -> Confidence:
     """The part "confidence", see `Confidence`.
 
@@ -109,4 +133,4 @@ def confidence(
     check_steps(steps, grid.size, "config field order.steps")
     if skipped >= steps:
         raise ValueError(f"config field order.skipped: expected fewer than steps, {steps}, found {skipped}")
-    return Confidence(grid, steps, curve, counts, noise, anneal, skipped, masks)
+    return Confidence(grid, steps, curve, counts, noise, anneal, skipped, masks, by, tuple(softness))

@@ -135,6 +135,10 @@ class Ordering(Protocol):
         """An order of `decoding` where some slots, bool [N], hold what they do whatever is drawn there."""
         ...
 
+    def temperature(self, order: Order, step: Any) -> Any:
+        """float32 [], what a step's temperature is multiplied by; None for nothing; others as of `revise`."""
+        ...
+
     def revise(self, order: Order, step: Any, slots: Any, sample: Any, draws: Draws) -> Any:
         """Where steps propose more than they keep: how much each proposal is worth, float32 [B, n].
 
@@ -176,6 +180,10 @@ class Plain:
     def around(self, order: Order, kept: np.ndarray) -> Order:
         """The order as it is."""
         return order
+
+    def temperature(self, order: Order, step: Any) -> Any:
+        """All steps have the sampling's own."""
+        return None
 
     def revise(self, order: Order, step: Any, slots: Any, sample: Any, draws: Draws) -> Any:
         """A proposal is worth its score."""

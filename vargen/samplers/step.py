@@ -63,10 +63,13 @@ def at_once(call: Call, decoding: Decoding, step: Step, slots, draws: Draws, gui
     layout = call.generator.layout_of_step(call.order, step)
     around = Around(slots, decoding.content, known_before(call, step)) if head.around else None
     samples: list[Sample] = []
+    sampling = call.sampling.of_step(step.size)
+    if (factor := call.generator.ordering.temperature(call.order, step.index)) is not None:
+        sampling = dataclasses.replace(sampling, temperature=sampling.temperature * factor)
 
     def draw(hidden, rows):
         """Draws from the hidden vectors; the rows, told what was drawn of their slots."""
-        how = (layout, call.sampling.of_step(step.size), guidance, call.quantizer, around)
+        how = (layout, sampling, guidance, call.quantizer, around)
         own = call.draws if head.around else draws
         samples.append(call.head("sample", hidden, own, *how, branch=rows.layout.branch))
         if rows.content is None:

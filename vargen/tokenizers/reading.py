@@ -35,6 +35,7 @@ class Ends:
       latent_channels: C.
       stem: the encoder and decoder between pixels and patches; None for one product each.
       nested: how many registers are kept in training, see `registers.build`.
+      unit: whether pixels beside a product of patches lie from 0 to 1, not from -1 to 1.
       anchor: whether a row that nothing is read from stands before the patches.
       norm_in: whether rows are normalised before the blocks.
       sizes: of the encoder's blocks.
@@ -48,6 +49,7 @@ class Ends:
     latent_channels: int
     stem: Codec | None
     nested: str
+    unit: bool
     anchor: bool
     norm_in: bool
     sizes: Sizes
@@ -168,7 +170,8 @@ class Direct(nn.Module):
         if self.pixels is not None:
             return self.pixels.last(features)
         image = from_patches(self.patch_out(features), self.ends.patches, self.ends.patch)
-        return (self.conv_out(image) if self.smoothed else image).astype(jnp.float32)
+        image = (self.conv_out(image) if self.smoothed else image).astype(jnp.float32)
+        return 2 * image - 1 if self.ends.unit else image
 
     def __call__(self, latents: jax.Array, known: jax.Array | None = None) -> jax.Array:
         """[B, 1, n, C] -> float32 [B, H, W, C_image]."""

@@ -21,7 +21,7 @@ import numpy as np
 from vargen import parts
 from vargen.errors import UserError
 from vargen.layers import Dense
-from vargen.limits import COUNT, SIZE, Above, Between, OneOf, divisors
+from vargen.limits import COUNT, EPS, SIZE, Above, Between, OneOf, divisors
 from vargen.tokenizers import denoising, reading
 from vargen.tokenizers.autoencoder import flat
 from vargen.tokenizers.codec import Codec
@@ -40,6 +40,7 @@ class Registers(nn.Module):
       moments: 1, or 2 where there are mean and log-variance.
       sees: see `build`.
       standard: see `build`.
+      scrambled: see `build`.
       stem: the encoder before it, of pixels; None for a product of each patch.
     """
 
@@ -47,13 +48,17 @@ class Registers(nn.Module):
     moments: int
     sees: str
     standard: bool
+    scrambled: bool
     stem: nn.Module | None
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """[B, H, W, C_image] -> float32 [B, 1, K, moments * C]."""
         ends, sizes, dtype = self.ends, self.ends.sizes, self.ends.dtype
-        x = to_patches(images, ends.patch) if self.stem is None else flat(self.stem(images))
+        if self.stem is None:
+            x = to_patches((images.astype(jnp.float32) + 1) / 2 if ends.unit else images, ends.patch)
+        else:
+            x = flat(self.stem(images))
         x = Rows(sizes.width, dtype, name="patches")(x.astype(dtype))
 
         def rows(name, count):
@@ -67,6 +72,8 @@ class Registers(nn.Module):
         patches = x.shape[1] - ends.registers
         x = Transformer(sizes, self._times(patches), False, dtype, name="blocks")(x)
         x = norm(sizes, "norm_out")(x[:, patches:])
+        if self.scrambled:
+            x = x.reshape(len(x), sizes.width, ends.registers).swapaxes(1, 2)
         out = Dense(self.moments * ends.latent_channels, ("embed", "latent"), dtype=dtype, name="latents_out")
         x = out(x).astype(jnp.float32)
         if self.standard:
@@ -96,6 +103,8 @@ def build(
     sees: Annotated[str, OneOf("all", "causal", "levels")] = "all",
     nested: Annotated[str, OneOf("none", "uniform", "powers", "levels")] = "none",
     standard: bool = False,
+    scrambled: bool = False,
+    unit: bool = False,
     anchor: bool = False,
     norm_in: bool = False,
     width: Annotated[int, SIZE] = 128,
@@ -107,6 +116,7 @@ def build(
     bias: bool = True,
     qk_norm: Annotated[str, OneOf("none", "layer", "rms")] = "none",
     logit_scale: Annotated[float, Between(0, 100)] = 1.0,
+    eps: Annotated[float, EPS] = 1e-6,
     stem: Mapping[str, Any] | None = None,
     stem_channels: Annotated[int, SIZE] = 256,
     decoder: Mapping[str, Any] = DIRECT,
@@ -125,6 +135,10 @@ def build(
       nested: how many registers, the first ones, are kept of an example in training: all ("none"); from 1 to K, one
         number as likely as another; of these the powers of 2 and K; or whole levels.
       standard: a latent's numbers are shifted and scaled to mean 0 and variance 1.
+      scrambled: number d of register n is number d K + n of all K registers' D numbers in a row, before the product that
+        makes latents of them: TiTok's first published weights need it.
+      unit: pixels lie from 0 to 1, not from -1 to 1, where the encoder takes products of patches, and where a direct
+        decoder gives them.
       anchor: a row that nothing is read from stands before the patches.
       norm_in: rows are normalised before the blocks.
       width, layers, heads: D, L and H of the blocks.
@@ -134,6 +148,7 @@ def build(
       bias: whether their products have biases.
       qk_norm: of queries and keys (`mixers.attention.Attention`).
       logit_scale: factor on the attention's logits over 1/sqrt(D/H).
+      eps: of the norms.
       stem: an encoder part between pixels and patches (GigaTok's are of convolutions, arXiv 2504.08736), and its
         decoder in the way back; none: products.
       stem_channels: of what it gives.
@@ -148,7 +163,7 @@ def build(
             f"config field tokenizer.encoder.patch: expected a divisor of the image's {pixels} pixels, found {patch}; "
             f"for instance {divisors(math.gcd(*image_size), patch, least=2)}"
         )
-    sizes = Sizes(width, layers, heads, mlp, mlp_ratio, norm, bias, qk_norm, logit_scale)
+    sizes = Sizes(width, layers, heads, mlp, mlp_ratio, norm, bias, qk_norm, logit_scale, eps)
     ends = Ends(
         image_channels=image_channels,
         patches=(image_size[0] // patch, image_size[1] // patch),
@@ -157,6 +172,7 @@ def build(
         latent_channels=latent_channels,
         stem=None,
         nested=nested,
+        unit=unit,
         anchor=anchor,
         norm_in=norm_in,
         sizes=sizes,
@@ -164,5 +180,5 @@ def build(
     )
     if stem is not None:
         ends = dataclasses.replace(ends, stem=ends.outer(stem, stem_channels, "stem"))
-    encoder = Registers(ends, moments, sees, standard, ends.stem and ends.stem.encoder)
+    encoder = Registers(ends, moments, sees, standard, scrambled, ends.stem and ends.stem.encoder)
     return parts.build(DECODERS, decoder, "tokenizer.encoder.decoder", ends=ends, encoder=encoder)

@@ -13,7 +13,7 @@ import numpy as np
 from vargen.errors import UserError
 from vargen.layers import Dense, Initial, Norm, logical
 from vargen.layout import Layout
-from vargen.limits import COUNT, SIZE, Above, Between, OneOf
+from vargen.limits import COUNT, EPS, SIZE, Above, Between, OneOf
 from vargen.mixers.attention import Attention
 from vargen.mixers.block import Block
 from vargen.sharding import by_batch
@@ -36,6 +36,7 @@ class Sizes:
       bias: whether the products have biases.
       qk_norm: of queries and keys (`Attention`).
       logit_scale: factor on the attention's logits over 1/sqrt(D/H).
+      eps: of the norms.
     """
 
     width: Annotated[int, SIZE] = 128
@@ -47,6 +48,7 @@ class Sizes:
     bias: bool = True
     qk_norm: Annotated[str, OneOf("none", "layer", "rms")] = "none"
     logit_scale: Annotated[float, Between(0, 100, below=True)] = 1.0
+    eps: Annotated[float, EPS] = 1e-6
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -66,6 +68,7 @@ class Sizes:
             bias="qkv" if self.bias else "none",
             out_bias=self.bias,
             scale=self.logit_scale,
+            eps=self.eps,
             in_gain=0.5**0.5,
             dtype=dtype,
             parent=None,
@@ -79,6 +82,7 @@ class Sizes:
             out_init=init,
             norm=self.norm,
             affine=not modulated,
+            eps=self.eps,
             bias=self.bias,
             adaptive="adaln" if modulated else "none",
             adaln_zero=True,
@@ -178,7 +182,7 @@ def from_patches(rows: jax.Array, grid: tuple[int, int], patch: int) -> jax.Arra
 
 def norm(sizes: Sizes, name: str, affine: bool = True) -> Norm:
     """A norm as the blocks have them."""
-    return Norm(sizes.norm, affine, name=name)
+    return Norm(sizes.norm, affine, sizes.eps, name=name)
 
 
 def as_float(x: jax.Array) -> jax.Array:

@@ -67,7 +67,7 @@ def results(golden: Golden) -> Iterator[Result]:
             yield from _decoded(golden, generator, params, run, settings)
 
 
-def _order(unknown: np.ndarray) -> Order:
+def order_of(unknown: np.ndarray) -> Order:
     """The order of a training pass in which slots bool [B, N] are masked."""
     slots = np.argsort(unknown, axis=1, kind="stable")
     return Order(slots, np.take_along_axis(unknown, slots, axis=1).astype(np.int32))
@@ -76,7 +76,7 @@ def _order(unknown: np.ndarray) -> Order:
 def _parts(generator: Any, ids: np.ndarray) -> tuple[jax.Array, jax.Array, Order]:
     """Labels, contents and the order of the authors' sequences int [B, 1 + N]."""
     labels, content, unknown = ids[:, 0] - generator.tokenizer.vocab, ids[:, 1:], ids[:, 1:] == MASKED
-    order = jax.tree.map(jnp.asarray, _order(unknown))
+    order = jax.tree.map(jnp.asarray, order_of(unknown))
     return jnp.asarray(labels), jnp.asarray(np.where(unknown, 0, content)), order
 
 
@@ -99,7 +99,7 @@ def _losses(golden: Golden, generator: Any, params: Any) -> Iterator[Result]:
     for output in golden.outputs("loss_smooth"):
         smoothing = float(output.removeprefix("out/loss_smooth"))
         head = generator.head.clone(label_smoothing=smoothing)
-        smoothed = dataclasses.replace(generator, head=head, ordering=_Fixed(order))
+        smoothed = dataclasses.replace(generator, head=head, ordering=Fixed(order))
 
         @jax.jit
         @jax.value_and_grad
@@ -113,7 +113,7 @@ def _losses(golden: Golden, generator: Any, params: Any) -> Iterator[Result]:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Fixed:
+class Fixed:
     """An ordering whose training pass is known."""
 
     order: Order
