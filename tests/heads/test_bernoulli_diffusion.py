@@ -1,5 +1,6 @@
 """The diffusion of bits against all paths of it written out in float64, and a training that learns a known law."""
 
+import itertools
 import types
 
 import jax
@@ -38,35 +39,40 @@ def after(kept, start, time, end, law):
     return found / found.sum()
 
 
+def uncertain(kept, time, start, flipped, posterior):
+    """P(z_s is not z_t) where z_0 is not z_t with the probability `flipped`."""
+    if posterior == "mixture" or start == 0:
+        of = [after(kept, start, time, 1, np.eye(2)[1 ^ f])[0] for f in (0, 1)]
+        return (1 - flipped) * of[0] + flipped * of[1]
+    steps = np.linalg.multi_dot([np.eye(2), *chain(kept)[start:time], np.eye(2)])
+    product = (kept[start] * np.array([flipped, 1 - flipped]) + (1 - kept[start]) / 2) * steps[:, 1]
+    return (product / product.sum())[0]
+
+
+@pytest.mark.parametrize("posterior", ["mixture", "product"])
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
-def test_every_path_of_a_bit(schedule):
-    """q(z_s | z_t, z_0) of a certain z_0; of an uncertain one the paper's product instead of the true mixture; both
-    are the same where no bit is more likely than the other."""
-    head = BernoulliDiffusion(1, train_steps=T, schedule=schedule)
+def test_every_path_of_a_bit(schedule, posterior):
+    """q(z_s | z_t, z_0) of a certain z_0; of an uncertain one its mean, or the paper's product."""
+    head = BernoulliDiffusion(1, train_steps=T, schedule=schedule, posterior=posterior)
     kept = head.kept
     assert kept[0] == 1 and abs(kept[T]) < 1e-15 and np.all(np.diff(kept) < 0)
     for time in range(1, T + 1):
         for start in range(time):
+            of = [after(kept, start, time, 1, np.eye(2)[1 ^ flipped])[0] for flipped in (0, 1)]  # z_t is 1
             for flipped in (0, 1):
-                law = np.eye(2)[1 ^ flipped]  # z_t is 1
-                expected = after(kept, start, time, 1, law)[0]
-                np.testing.assert_allclose(head.flip(jnp.float32(flipped), time, start), expected, atol=1e-6)
-            half = head.flip(jnp.float32(0.5), time, start)
-            between = kept[time] / kept[start]
-            expected = (1 - between) / 2 if start else 0.5
-            np.testing.assert_allclose(half, expected, atol=1e-6)
-            soft, step = (
-                np.array([0.3, 0.7]),
-                np.linalg.multi_dot([np.eye(2), *chain(kept)[start:time], np.eye(2)]),
+                found = head.flip(jnp.float32(flipped), time, start)
+                np.testing.assert_allclose(found, of[flipped], atol=1e-6)
+            np.testing.assert_allclose(
+                head.flip(jnp.float32(0.3), time, start),
+                uncertain(kept, time, start, 0.3, posterior),
+                atol=1e-6,
             )
-            product = (kept[start] * soft + (1 - kept[start]) / 2) * step[:, 1]
-            expected = (product / product.sum())[0] if start else 0.3
-            np.testing.assert_allclose(head.flip(jnp.float32(0.3), time, start), expected, atol=1e-6)
 
 
-def test_terms_in_float64():
+@pytest.mark.parametrize("posterior, weights", [("mixture", "even"), ("product", "falling")])
+def test_terms_in_float64(posterior, weights):
     """The flips' cross-entropy and the bound of every bit, the last of which is that; and the weights of times."""
-    head = BernoulliDiffusion(3, train_steps=T, bound_weight=0.4, zero=False)
+    head = BernoulliDiffusion(3, train_steps=T, bound_weight=0.4, posterior=posterior, weights=weights)
     hidden = normal(0, 2, T, 3)
     params = {
         "params": {"out": {"kernel": jnp.eye(3), "bias": jnp.zeros(3)}}
@@ -83,15 +89,14 @@ def test_terms_in_float64():
             expected[1, b, n, c] = expected[0, b, n, c]
             continue
         q = after(kept, time - 1, time, 1, np.eye(2)[1 ^ flipped])
-        step = chain(kept)[time - 1][:, 1]
-        likely = (kept[time - 1] * np.array([p, 1 - p]) + (1 - kept[time - 1]) / 2) * step
-        expected[1, b, n, c] = np.sum(q * np.log(q / (likely / likely.sum())))
+        likely = uncertain(kept, time, time - 1, p, posterior)
+        expected[1, b, n, c] = np.sum(q * np.log(q / np.array([likely, 1 - likely])))
     np.testing.assert_allclose([nats, bound], expected, rtol=1e-4, atol=1e-5)
     weight = rng.random((2, T)).astype(np.float32) + 1
     loss, metrics = head.apply(params, hidden, target, None, weight, method="loss")
     each = expected.mean(-1)
-    early = 1 - np.arange(T) / T
-    total = np.sum(weight * early * (each[0] + 0.4 * each[1])) / weight.sum()
+    of_time = 1 - np.arange(T) / T if weights == "falling" else 1
+    total = np.sum(weight * of_time * (each[0] + 0.4 * each[1])) / weight.sum()
     np.testing.assert_allclose(loss, total, rtol=1e-5)
     np.testing.assert_allclose(
         [metrics["nats"], metrics["bound"]], np.average(each, (1, 2), np.stack([weight] * 2)), rtol=1e-4
@@ -141,25 +146,22 @@ def test_who_knows_the_bits_draws_them(passes):
     assert abs(np.mean(blind.content) - 0.5) < 0.03
 
 
-def test_draws_are_the_chain_s():
-    """Of a single bit with P(1) = 0.8 and the true flip's probability at every time, as many passes as times give a law
-    that the product rule alone decides: by its own recursion in float64, up to the last pass, which is no draw."""
-    head, n = BernoulliDiffusion(1, sample_steps=T, train_steps=T), 40_000
+@pytest.mark.parametrize("passes", [3, T])
+def test_whoever_knows_the_law_draws_by_it(passes):
+    """Of a bit with P(1) = 0.8, by Bayes' probability of its flip at each pass: after every pass but the last, which is
+    no draw, it is 1 as often as its own law says of that time."""
+    head, n = BernoulliDiffusion(1, sample_steps=passes, train_steps=T), 40_000
     params = {"params": {"out": {"kernel": jnp.eye(1), "bias": jnp.zeros(1)}}}
     bound, kept = head.bind(params), head.kept
-    draft = bound.start(Recorded(normals=jax.random.normal(jax.random.key(5), (n, 1, T, 1))), SETTINGS)
-    law = np.array([0.5, 0.5])
-    for at, time in enumerate(range(T, 1, -1)):
-        one = kept[time] * 0.8 + (1 - kept[time]) / 2  # P(z_t = 1)
-        # P(z_0 = 1 | z_t): Bayes.
-        of_one = 0.8 * (1 + kept[time]) / 2 / one
-        of_zero = 0.8 * (1 - kept[time]) / 2 / (1 - one)
-        flips = np.array([of_zero, 1 - of_one])
+    draft = bound.start(Recorded(normals=jax.random.normal(jax.random.key(5), (n, 1, passes, 1))), SETTINGS)
+    one = lambda time: kept[time] * 0.8 + (1 - kept[time]) / 2  # noqa: E731
+    for at, (time, then) in enumerate(itertools.pairwise(head.times[:-1])):
+        changed = (1 - kept[time]) / 2
+        flips = np.array([0.8 * changed / (1 - one(time)), 0.2 * changed / one(time)])
         logits = np.log(flips / (1 - flips))[np.asarray(draft.content)]
         draft = bound.refine(jnp.asarray(logits, jnp.float32), draft, at, SETTINGS)
-        go = [float(head.flip(jnp.float32(f), time, time - 1)) for f in flips]
-        law = np.array([law[0] * (1 - go[0]) + law[1] * go[1], law[0] * go[0] + law[1] * (1 - go[1])])
-        assert abs(np.mean(draft.content) - law[1]) < 5 * 0.5 / np.sqrt(n), (time, law)
+        assert abs(np.mean(draft.content) - one(then)) < 5 * 0.5 / np.sqrt(n), (time, then)
+    assert one(then) > 0.7
 
 
 def test_a_short_training_learns_the_law():

@@ -31,8 +31,8 @@ class BernoulliDiffusion(Joint):
     """Trained on which bits of z_t are flipped, where each of z_0 is with the probability (1 - k_t) / 2 by the time t
     (0 to T, a time of its own for each step of the order); k falls from 1 to 0.
 
-    The loss is a mean over bits, with the weight 1 - (t - 1) / T (official code): the cross-entropy of the flips, and
-    some of the variational bound, the divergence of p(z_(t-1) | z_t) from q(z_(t-1) | z_t, z_0).
+    The loss is a mean over bits: the cross-entropy of the flips, and some of the variational bound, the divergence of
+    p(z_(t-1) | z_t) from q(z_(t-1) | z_t, z_0).
 
     In sampling guidance is on the logits, which the temperature divides; bits of the last pass are the likeliest.
 
@@ -41,12 +41,18 @@ class BernoulliDiffusion(Joint):
       train_steps: T.
       schedule: "linear", k_t = 1 - t / T, or "cosine", k_t = (1 + cos(pi t / T)) / 2.
       bound_weight: of the bound.
+      weights: of times in the loss: "even"; or "falling", 1 - (t - 1) / T (the official code has both), by which what
+        the condition alone can tell, as at time T, is learnt late.
+      posterior: what p(z_s | z_t) is of an uncertain z_0: "mixture", the mean of q(z_s | z_t, z_0); or "product",
+        q(z_t | z_s) times q(z_s) of the mean z_0, normalised (the paper), which counts z_t twice and flips less.
     """
 
     sample_steps: Annotated[int, Between(1, 10**4)] = 16
     train_steps: Annotated[int, Between(2, 10**4)] = 256
     schedule: Annotated[str, OneOf("linear", "cosine")] = "linear"
     bound_weight: Annotated[float, AtLeast(0)] = 0.1
+    weights: Annotated[str, OneOf("even", "falling")] = "even"
+    posterior: Annotated[str, OneOf("mixture", "product")] = "mixture"
 
     called = "bernoulli_diffusion"
 
@@ -103,11 +109,13 @@ class BernoulliDiffusion(Joint):
           weight: float32 [B, N], or None for ones.
 
         Returns:
-          The loss, and metrics: nats, the flips' cross-entropy, and bound, both without the weights of times.
+          The loss, and metrics: nats, the flips' cross-entropy, and bound, without the weights of times.
         """
         nats, bound = (jnp.mean(x, axis=-1) for x in self.terms(hidden, target))
-        early = 1 - (target.times - 1) / self.train_steps
-        loss = mean(early * (nats + self.bound_weight * bound), weight)
+        loss = nats + self.bound_weight * bound
+        if self.weights == "falling":
+            loss = loss * (1 - (target.times - 1) / self.train_steps)
+        loss = mean(loss, weight)
         return loss, {"nats": mean(nats, weight), "bound": mean(bound, weight)}
 
     def terms(self, hidden, target: Flips):
@@ -123,8 +131,8 @@ class BernoulliDiffusion(Joint):
     def flip(self, flipped, time: Any, after: Any):
         """P(z_s is not z_t), s < t, where z_0 is not z_t with the probability `flipped`.
 
-        By p(z_s | z_t) in proportion to q(z_t | z_s) times (k_s p_0 + (1 - k_s) / 2), p_0 that of z_0, for s above 0
-        (the paper's parametrisation): of a certain z_0 q(z_s | z_t, z_0).
+        See `posterior`; of a certain z_0 it is q(z_s | z_t, z_0), in proportion to q(z_t | z_s) q(z_s | z_0), and z_0
+        itself for s = 0.
 
         Args:
           flipped: float32 [...].
@@ -134,10 +142,15 @@ class BernoulliDiffusion(Joint):
           float32 [...].
         """
         kept, lost = (jnp.asarray(x, jnp.float32) for x in (self.kept, 1 - self.kept))
-        # Both times 2 k_s: early k_s and k_t are 1 but for what float32 has no place for.
-        changed = (lost[time] - lost[after]) * (lost[after] + 2 * kept[after] * flipped)
-        same = (kept[time] + kept[after]) * (lost[after] + 2 * kept[after] * (1 - flipped))
-        return jnp.where(after > 0, changed / (changed + same), flipped)
+
+        def of(share):
+            # Both times 2 k_s: early k_s and k_t are 1 but for what float32 has no place for.
+            changed = (lost[time] - lost[after]) * (lost[after] + 2 * kept[after] * share)
+            same = (kept[time] + kept[after]) * (lost[after] + 2 * kept[after] * (1 - share))
+            return changed / (changed + same)
+
+        found = of(flipped) if self.posterior == "product" else flipped * of(1.0) + (1 - flipped) * of(0.0)
+        return jnp.where(after > 0, found, flipped)
 
     def start(self, draws, settings) -> Sample:
         """Even bits; the memory is float32 [B, n, P - 1, C], even numbers from 0 to 1 for the passes."""
