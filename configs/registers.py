@@ -7,7 +7,8 @@ The rows of `TOKENIZERS` are what can follow the colon: TiTok (arXiv 2406.07550)
 pass; FlexTok (2502.13967), FSQ of nested registers under a flow decoder; Semanticist (2503.08685), the same of
 continuous latents; ResTok (2601.03955), levels of registers, drawn a level a step; D-AR (2505.23660) and Selftok
 (2505.07538), whose decoder sees more of the registers the less noise there is; LARP (2410.21264), TiTok's with a prior
-that is trained beside it.
+that is trained beside it. `flextok_latents` is FlexTok over a VAE's latents, as its authors have it, and needs this one's
+file (`--config.tokenizer.weights=runs/vae/tokenizer/params.safetensors`).
 """
 
 from vargen import config as base
@@ -18,8 +19,8 @@ DIRECT, FLOW = part("direct"), part("flow")
 
 def registers(decoder, tokens=16, **options):
     """Of blocks of 64 channels over patches of 4x4 pixels."""
-    own = dict(patch=4, width=64, layers=3, heads=2)
-    return part("registers", tokens=tokens, decoder=decoder, **own, **options)
+    own = dict(patch=4, width=64, layers=3, heads=2) | options
+    return part("registers", tokens=tokens, decoder=decoder, **own)
 
 
 def vq(encoder, vocab=256):
@@ -42,6 +43,11 @@ TOKENIZERS = dict(
     dar=vq(registers(part("flow", groups=4), sees="causal")),
     selftok=vq(registers(part("flow", groups=16), sees="causal")),
     larp=vq(registers(DIRECT)),
+    flextok_latents=part(
+        "within",
+        outer=part("kl", encoder=part("patch", patch=2), channels=8),
+        inner=part("fsq", encoder=registers(FLOW, sees="causal", nested="powers", patch=2), levels=(8, 6, 5)),
+    ),
 )
 LOSSES = dict(larp=dict(prior=0.06, prior_width=64, prior_layers=2, prior_heads=2))
 

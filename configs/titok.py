@@ -78,7 +78,9 @@ def paper(c, size, s, encoder):
         c.presets.paper = base.preset(count=50, guidance=6.9, guidance_schedule="cosine", guidance_power=3.0)
     else:
         c.presets.paper = base.preset(count=50, guidance=s.guidance, guidance_schedule="ramp")
-    both = dict(min_learning_rate=1e-5, warmup_steps=10_000, schedule="cosine", clip_norm=1.0, ema_decay=0.999)
+    both = dict(
+        min_learning_rate=1e-5, warmup_steps=10_000, schedule="cosine", clip_norm=1.0, ema_decay=0.999
+    )
     c.tokenizer_training.update(both, steps=1_500_000, batch_size=256, learning_rate=1e-4, b2=0.999)
     c.tokenizer_training.update(weight_decay=1e-4, decay=("*kernel", "!*rows_in/kernel"))
     c.tokenizer_training.update(crop="random", crop_range=(1.0,))

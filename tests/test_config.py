@@ -258,6 +258,8 @@ def test_a_part_inside_a_part_is_swapped(place):
         text="orthus",
         encoder="var",
         decoder="registers:titok",
+        inner="registers:flextok_latents",
+        outer="registers:flextok_latents",
         pixels="registers:titok",
         stem="registers:titok",
         discriminator="var",

@@ -24,11 +24,14 @@ from vargen.tokenizers.teachers import TEACHERS
 
 PARTS: dict[str, Mapping[str, Callable]] = {
     "tokenizer": TOKENIZERS,
+    "tokenizer.inner": TOKENIZERS,
+    "tokenizer.outer": TOKENIZERS,
     "tokenizer.encoder": ENCODERS,
     "tokenizer.encoder.decoder": DECODERS,
     "tokenizer.encoder.decoder.pixels": OUTER,
     "tokenizer.encoder.stem": OUTER,
     "tokenizer.teacher": TEACHERS,
+    "tokenizer_training.losses.teacher": TEACHERS,
     "order": ORDERS,
     "feed": FEEDS,
     "mixer": MIXERS,
@@ -57,10 +60,13 @@ QUESTIONS = {
 GIVEN = {
     "tokenizer": "image_size image_channels dtype",
     "tokenizer.encoder": "image_size image_channels latent_channels moments dtype",
+    "tokenizer.inner": "image_size image_channels dtype",
+    "tokenizer.outer": "image_size image_channels dtype",
     "tokenizer.encoder.decoder": "ends encoder",
     "tokenizer.encoder.decoder.pixels": "image_size image_channels latent_channels moments dtype",
     "tokenizer.encoder.stem": "image_size image_channels latent_channels moments dtype",
     "tokenizer.teacher": "place dtype",
+    "tokenizer_training.losses.teacher": "place dtype",
     "order": "grid sizes",
     "feed": "tokenizer grid slot width initial most_known prefix heads kv_heads trained_side dtype",
     "mixer": "grid width kernel_init out_init dtype",

@@ -7,7 +7,7 @@ import pytest
 from vargen import axes, bundled, config, limits, models, parts, schema, tokenizers
 from vargen.cli import help_config, main, meanings
 from vargen.config import part
-from vargen.tokenizers import discriminators
+from vargen.tokenizers import discriminators, teachers
 
 
 def test_docstrings_are_read():
@@ -63,6 +63,10 @@ def test_given_is_what_the_assembly_gives(monkeypatch):
     conv = part("conv", width=32, multipliers=(1, 1, 1))
     decoder = part("direct", pixels=conv)
     tokenizers.build(part("fsq", encoder=part("registers", patch=4, stem=conv, decoder=decoder)), 16, 1)
+    kl = part("kl", encoder=part("patch", patch=2), channels=4)
+    tokenizers.build(part("within", outer=kl, inner=kl), 16, 1)
+    for place in ("tokenizer", "tokenizer_training.losses"):
+        teachers.build(part("dinov2"), f"{place}.teacher")
     assert seen == {place: set(names.split()) for place, names in axes.GIVEN.items()}
 
 

@@ -50,6 +50,11 @@ PARTS = dict(
         encoder=PATCH,
         teacher=part("siglip", side=16, patch=4, places=4, width=16, layers=1, heads=2),
     ),
+    within=part(
+        "within",
+        outer=part("kl", channels=4, encoder=part("patch", patch=2, width=16, blocks=1)),
+        inner=part("fsq", levels=(4, 3, 3), encoder=part("patch", patch=2, width=16, blocks=1)),
+    ),
     jpeg=part("jpeg", quality=5, length=100, merges=2),
 )
 

@@ -46,13 +46,13 @@ def test_interface(name):
         assert len(b.names) == len(b.value.shape)
 
     params = jax.jit(t.init)(jax.random.key(0))
-    assert set(params) == {"encoder", "decoder", "quantizer"}
+    assert set(params) - {"outer"} == {"encoder", "decoder", "quantizer"}
     assert all(a.dtype == jnp.float32 for a in jax.tree.leaves(params))
     images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 1))
     content = jax.jit(t.encode)(params, images)
     if t.slot.kind == "codes":
         assert content.shape == (2, t.grid.size, *t.slot.shape) and content.dtype == jnp.int32
-        vocab = dict(fsq=36, lfq=8, bsq=32, binary=2)  # of those without a table
+        vocab = dict(fsq=36, lfq=8, bsq=32, binary=2, within=36)  # of those without a table
         assert t.vocab == vocab.get(name, ALL[name].get("vocab"))
     else:
         assert content.shape == (2, t.grid.size, t.channels) and t.vocab == 0
@@ -90,7 +90,7 @@ def test_bfloat16_computes_about_the_same(encoder):
     [
         (
             part("vqq"),
-            "pyramid_vq, qlae, rq, teacher_kmeans, vq, vq_ema, vq_wae, found 'vqq'; did you mean vq?",
+            "pyramid_vq, qlae, rq, teacher_kmeans, vq, vq_ema, vq_wae, within, found 'vqq'; did you mean vq?",
         ),
         (
             part("vq", encoder=part("cnn")),

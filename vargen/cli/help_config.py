@@ -78,7 +78,7 @@ def _group(prefix: str, group: Callable, values: Mapping[str, Any]) -> Iterator[
     if prefix:
         yield f"{prefix[:-1]}"
         yield f"    {inspect.getdoc(group).splitlines()[0]}"  # type: ignore[union-attr]
-    known = {k: f for k, f in limits.fields(group).items() if f.kind is not Any}
+    known = {k: f for k, f in limits.fields(group).items() if not isinstance(values.get(k), ConfigDict)}
     yield from _fields(prefix, known, meanings.of(group), values)
 
 

@@ -52,7 +52,13 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     c.data.num_classes = classes
     c.conditioning = part("label", dropout=0.1)
     c.order = part(
-        "confidence", steps=min(8, tokens), curve="arccos", noise=noise, masks="rounded", by="logit", softness=SOFTNESS
+        "confidence",
+        steps=min(8, tokens),
+        curve="arccos",
+        noise=noise,
+        masks="rounded",
+        by="logit",
+        softness=SOFTNESS,
     )
     c.feed = part(
         "mask",

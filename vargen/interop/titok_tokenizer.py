@@ -96,7 +96,9 @@ def table(tokenizer: Autoencoder) -> list[m.Entry]:
         )
     else:
         raise UserError(f"{WHAT}: expected the tokenizer vq or kl, found {type(tokenizer).__name__}")
-    entries += m.array("encoder/patches/rows_in/kernel", "encoder.patch_embed.weight", _patches(encoder.ends.patch))
+    entries += m.array(
+        "encoder/patches/rows_in/kernel", "encoder.patch_embed.weight", _patches(encoder.ends.patch)
+    )
     entries += m.array("encoder/patches/rows_in/bias", "encoder.patch_embed.bias")
     entries += _sum("encoder/registers", "latent_tokens", "encoder.latent_token_positional_embedding")
     entries += m.pointwise("encoder/latents_out", "encoder.conv_out")
@@ -147,7 +149,9 @@ def _end(end: str, places: str, sizes: Sizes) -> list[m.Entry]:
         ours, theirs = f"{end}/blocks/layers/block", f"{end}.transformer.{i}"
         three = [f"{ours}/mixer/{name}" for name in ("query", "key", "value")]
         found = m.norm(f"{ours}/norm_1", f"{theirs}.ln_1") + m.norm(f"{ours}/norm_2", f"{theirs}.ln_2")
-        found += m.split([f"{x}/kernel" for x in three], f"{theirs}.attn.in_proj_weight", [sizes.width] * 3, m.DENSE)
+        found += m.split(
+            [f"{x}/kernel" for x in three], f"{theirs}.attn.in_proj_weight", [sizes.width] * 3, m.DENSE
+        )
         found += m.split([f"{x}/bias" for x in three], f"{theirs}.attn.in_proj_bias", [sizes.width] * 3)
         found += m.dense(f"{ours}/mixer/out", f"{theirs}.attn.out_proj")
         found += m.dense(f"{ours}/feed_forward/up", f"{theirs}.mlp.c_fc")

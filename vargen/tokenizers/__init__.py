@@ -25,12 +25,14 @@ from vargen.tokenizers import (
     transport,
 )
 from vargen.tokenizers.assembly import CONV
-from vargen.tokenizers.autoencoder import latent_grid
+from vargen.tokenizers.autoencoder import Autoencoder, latent_grid
 from vargen.tokenizers.kl import KL
 from vargen.tokenizers.multiscale import MultiScaleVQ
 from vargen.tokenizers.pyramid import PyramidKL, PyramidVQ
 from vargen.tokenizers.rq import RQ, FollowedVQ
+from vargen.tokenizers.tokenizer import Leveled
 from vargen.tokenizers.vq import VQ
+from vargen.tokenizers.within import Within
 
 
 def build(
@@ -262,6 +264,48 @@ def build_pyramid_kl(
     )
 
 
+def build_within(
+    image_size: tuple[int, int],
+    image_channels: int,
+    dtype: Any,
+    outer: Mapping[str, Any],
+    inner: Mapping[str, Any],
+    weights: str = "",
+) -> Within:
+    """The part "within": a tokenizer of another's latents.
+
+    Args:
+      outer: the part of the autoencoder between pixels and latents, kl.
+      inner: the tokenizer's part, whose images are these.
+      weights: the file of the outer one's parameters, WORKDIR/tokenizer/params.safetensors of `vargen import`.
+
+    Raises:
+      UserError: an outer one of codes or of several levels, or an inner one of no autoencoder.
+    """
+    context: dict[str, Any] = dict(image_size=image_size, image_channels=image_channels, dtype=dtype)
+    around = parts.build(TOKENIZERS, outer, "tokenizer.outer", **context)
+    if not isinstance(around, KL) or len(around.grid.levels) > 1:
+        raise UserError(f"config field tokenizer.outer: expected a part kl, found {outer.get('name')}")
+    context |= dict(image_size=around.codec.grid, image_channels=around.channels)
+    own = parts.build(TOKENIZERS, inner, "tokenizer.inner", **context)
+    if not isinstance(own, Autoencoder) or isinstance(own, Leveled):
+        raise UserError(
+            "config field tokenizer.inner: expected an autoencoder of one level or of registers, found "
+            f"{inner.get('name')}"
+        )
+    return Within(
+        codec=own.codec,
+        image_size=image_size,
+        image_channels=image_channels,
+        grid=own.grid,
+        vocab=own.vocab,
+        channels=own.channels,
+        inner=own,
+        outer=around,
+        weights=weights,
+    )
+
+
 TOKENIZERS = dict(
     vq=build_vq,
     multiscale_vq=build_multiscale_vq,
@@ -281,5 +325,6 @@ TOKENIZERS = dict(
     product_vq=product.build_product_vq,
     qlae=product.build_qlae,
     teacher_kmeans=teacher_kmeans.build,
+    within=build_within,
     jpeg=jpeg.build,
 )

@@ -64,9 +64,7 @@ def _addends(entry: mapping.Entry) -> mapping.Entry:
     """The entry for gradients: a kind of rows has what all its places have together."""
     if titok.KINDS not in entry.sources:
         return entry
-    return dataclasses.replace(
-        entry, write=lambda w: (w, np.stack([w.sum(axis=0), np.zeros_like(w[0])]))
-    )
+    return dataclasses.replace(entry, write=lambda w: (w, np.stack([w.sum(axis=0), np.zeros_like(w[0])])))
 
 
 def _guidance(settings: dict) -> dict[str, Any]:

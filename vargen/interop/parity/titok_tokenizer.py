@@ -98,7 +98,9 @@ def _logits(tokenizer: Autoencoder, params: dict, latents: jax.Array) -> jax.Arr
         capture_intermediates=lambda module, method: module.name == name,
         mutable=["intermediates"],
     )
-    return kept["intermediates"][name]["__call__"][0].reshape(len(latents), *tokenizer.codec.decoder.ends.patches, -1)
+    return kept["intermediates"][name]["__call__"][0].reshape(
+        len(latents), *tokenizer.codec.decoder.ends.patches, -1
+    )
 
 
 def _unit(images: jax.Array) -> jax.Array:
