@@ -1,4 +1,4 @@
-"""TiTok's generator (bytedance/1d-tokenizer, generator_titok_l32.bin, generator_titok_b64.bin): BERT's names beside ours.
+"""TiTok's generator (bytedance/1d-tokenizer, generator_titok_l32.bin, generator_titok_b64.bin): names beside ours.
 
 That of S-128 is a U-ViT, whose later blocks take what the earlier ones gave too; no part here does.
 """
@@ -52,7 +52,13 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     c.data.num_classes = classes
     c.conditioning = part("label", dropout=0.1)
     c.order = part(
-        "confidence", steps=min(8, tokens), curve="arccos", noise=noise, masks="rounded", by="logit", softness=SOFTNESS
+        "confidence",
+        steps=min(8, tokens),
+        curve="arccos",
+        noise=noise,
+        masks="rounded",
+        by="logit",
+        softness=SOFTNESS,
     )
     c.feed = part(
         "mask",

@@ -27,7 +27,7 @@ from vargen.tokenizers.vq import VQ
 WHAT = "TiTok tokenizer"
 IGNORED = ()
 WRAPPED = ()
-HEAD = 64  # channels of a head, of every published size
+HEAD = 64  # channels of a head, of every published size; narrower ones have one
 OUTER = "pixel_"  # before the names of MaskGIT's VQGAN
 CODEBOOK = "quantize.embedding.weight"
 
@@ -45,7 +45,7 @@ def part(arrays: Mapping[str, Any], levels: tuple | None = None) -> ConfigDict:
     proxies = f"{OUTER}{CODEBOOK}" in arrays
     tokens, width = shapes.pair(arrays, "latent_tokens", WHAT)
     layers, inner = _size(arrays, "encoder"), _size(arrays, "decoder")
-    decoder = dict(width=inner[0], layers=inner[1], heads=inner[0] // HEAD) if inner != layers else {}
+    decoder = dict(width=inner[0], layers=inner[1], heads=inner[0] // HEAD or 1) if inner != layers else {}
     if proxies:
         codes, channels = shapes.pair(arrays, f"{OUTER}{CODEBOOK}", WHAT)
         decoder |= dict(codes=codes, pixels=_outer(arrays, codes, channels).encoder)
@@ -63,7 +63,7 @@ def part(arrays: Mapping[str, Any], levels: tuple | None = None) -> ConfigDict:
         eps=1e-5,
         width=width,
         layers=layers[1],
-        heads=width // HEAD,
+        heads=width // HEAD or 1,
         decoder=config_part("direct", **decoder),
     )
     if CODEBOOK not in arrays:
@@ -96,7 +96,9 @@ def table(tokenizer: Autoencoder) -> list[m.Entry]:
         )
     else:
         raise UserError(f"{WHAT}: expected the tokenizer vq or kl, found {type(tokenizer).__name__}")
-    entries += m.array("encoder/patches/rows_in/kernel", "encoder.patch_embed.weight", _patches(encoder.ends.patch))
+    entries += m.array(
+        "encoder/patches/rows_in/kernel", "encoder.patch_embed.weight", _patches(encoder.ends.patch)
+    )
     entries += m.array("encoder/patches/rows_in/bias", "encoder.patch_embed.bias")
     entries += _sum("encoder/registers", "latent_tokens", "encoder.latent_token_positional_embedding")
     entries += m.pointwise("encoder/latents_out", "encoder.conv_out")
@@ -147,7 +149,9 @@ def _end(end: str, places: str, sizes: Sizes) -> list[m.Entry]:
         ours, theirs = f"{end}/blocks/layers/block", f"{end}.transformer.{i}"
         three = [f"{ours}/mixer/{name}" for name in ("query", "key", "value")]
         found = m.norm(f"{ours}/norm_1", f"{theirs}.ln_1") + m.norm(f"{ours}/norm_2", f"{theirs}.ln_2")
-        found += m.split([f"{x}/kernel" for x in three], f"{theirs}.attn.in_proj_weight", [sizes.width] * 3, m.DENSE)
+        found += m.split(
+            [f"{x}/kernel" for x in three], f"{theirs}.attn.in_proj_weight", [sizes.width] * 3, m.DENSE
+        )
         found += m.split([f"{x}/bias" for x in three], f"{theirs}.attn.in_proj_bias", [sizes.width] * 3)
         found += m.dense(f"{ours}/mixer/out", f"{theirs}.attn.out_proj")
         found += m.dense(f"{ours}/feed_forward/up", f"{theirs}.mlp.c_fc")

@@ -28,7 +28,9 @@ def results(golden: Golden) -> Iterator[Result]:
     images = golden["in/img"].transpose(0, 2, 3, 1)
     part = titok_tokenizer.part(golden.weights)
     # What the arrays don't tell; of the published models heads have 64 channels.
-    part.encoder.heads = golden.meta["heads"]
+    for end in (part.encoder, part.encoder.decoder):
+        if "heads" in end:
+            end.heads = golden.meta["heads"]
     codes = part.name == "vq"
     if codes:
         part.normalise = golden.meta["config"]["model"]["vq_model"]["use_l2_norm"]
@@ -98,7 +100,9 @@ def _logits(tokenizer: Autoencoder, params: dict, latents: jax.Array) -> jax.Arr
         capture_intermediates=lambda module, method: module.name == name,
         mutable=["intermediates"],
     )
-    return kept["intermediates"][name]["__call__"][0].reshape(len(latents), *tokenizer.codec.decoder.ends.patches, -1)
+    return kept["intermediates"][name]["__call__"][0].reshape(
+        len(latents), *tokenizer.codec.decoder.ends.patches, -1
+    )
 
 
 def _unit(images: jax.Array) -> jax.Array:
