@@ -5,19 +5,19 @@
     vargen train --config configs/titok.py:b64 --workdir runs/titok_b64 --config.data.path=/data/tfds
     vargen import titok --generator generator_titok_l32.bin --tokenizer tokenizer_titok_l32.bin --out models/titok_l32
 
-Checked: latents, logits, pixels 2e-5, gradient norms 1e-4, codes and three runs exact. Published, on ImageNet 256x256:
-FID 2.77 (L-32), 2.48 (B-64), 1.97 (S-128); their tokenizers have rFID 2.21, 1.70 and 1.71. Not trained by us. Parameters
-of the generator: 177.2 M (L-32 and B-64), as in the authors' code.
+Checked: latents, logits, pixels 2e-5, gradient norms 1e-4, codes and three runs exact. Published, on ImageNet
+256x256: FID 2.77 (L-32), 2.48 (B-64), 1.97 (S-128); the tokenizers have rFID 2.21, 1.70 and 1.71. Not trained by us.
+Parameters of the generator: 177.2 M (L-32 and B-64), as in the authors' code.
 
 The generator of S-128 is a U-ViT in the authors' code, whose later blocks take what the earlier ones gave beside what
 the ones before them give: no part here does, and `s128` has the other sizes' transformer with its width and depth, so
 that its published file can't be imported. Its tokenizer's can.
 
-The recipes are those of the authors' code (bytedance/1d-tokenizer, configs/training), with these differences. They
-train a tokenizer in two stages, a million updates to the codes of MaskGIT's VQGAN and then half a million of the
-decoder alone, begun from that VQGAN's, to pixels: here all of it is trained to pixels for as long as both, with the
-losses of the second, of which the perceptual network is LPIPS's in the place of ConvNeXt's. Steps of the linear guidance
-are those of the ramp, whose last is w (1 - 1/T) beyond 1.
+The recipes are those of the authors' code (bytedance/1d-tokenizer, configs/training), but for this. They train a
+tokenizer in two stages, a million updates to the codes of MaskGIT's VQGAN and then half a million of the decoder alone,
+begun from that VQGAN's, to pixels. Here all of it is trained to pixels for as long as both, with the losses of the
+second, whose perceptual network is LPIPS's in the place of ConvNeXt's. Their linear guidance, which grows by w / T a
+step, is a ramp to its last value here.
 """
 
 from types import SimpleNamespace as Size

@@ -84,7 +84,7 @@ WRONG = [
     ("open_magvit2", "sd/decoder.adaptive.1.gamma.weight", "dec total", "h commit"),
     ("taming_mingpt", "sd/transformer.pos_emb", "logits", ""),
     ("taming_vqgan", "sd/post_quant_conv.weight", "dec total", "h vq_loss"),
-    ("titok_bert", "sd/model.encoder.layer.1.output.dense.bias", "logits loss", ""),
+    ("titok_bert", "sd/model.lm_head.weight", "logits loss", ""),
     ("titok_bert", "in/anneal/u_conf_1", "anneal/ids", "anneal/ids_1 linear/ids"),
     ("titok_kl", "sd/encoder.class_embedding", "z kl dec", ""),
     ("titok_proxies", "sd/pixel_quantize.embedding.weight", "dec", "z dec_logits"),

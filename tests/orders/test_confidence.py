@@ -93,6 +93,19 @@ def test_worth():
     assert np.abs(np.corrcoef(np.vstack([noise, codes])) - np.eye(4)).max() < 0.04
 
 
+def test_worth_by_logits():
+    """TiTok's, written out: logit / t + a g, and codes at a temperature of t a; a falls to 0, t to its last number."""
+    ordering = Confidence(GRID, 4, noise=3.0, by="logit", softness=(1.3, 0.5))
+    order, draws = ordering.decoding(None, 2), keyed(jax.random.key(0), 2, 16)
+    logit = jax.random.normal(jax.random.key(1), (2, 16))
+    for s, left in enumerate((0.75, 0.5, 0.25, 0.0)):
+        soft, noise = 0.5 + 0.8 * left, 3.0 * left
+        np.testing.assert_allclose(ordering.temperature(order, s), soft * noise, rtol=1e-5)
+        found = ordering.revise(order, s, None, Sample(None, 0 * logit, logit=logit), draws.of(s))
+        np.testing.assert_allclose(found, logit / soft + noise * draws.of(s).gumbel(), rtol=1e-5, atol=1e-6)
+    assert Confidence(GRID, 4).temperature(order, 0) is None
+
+
 def test_greedy_decoding_is_the_same_for_every_key():
     """At temperature 0 without noise; its order is one of confidence, which differs from picture to picture."""
     _, generator, params, tokenizer_params = make("maskgit")
@@ -117,11 +130,13 @@ def test_greedy_decoding_is_the_same_for_every_key():
     np.testing.assert_allclose(np.asarray(first.score)[np.arange(3), slots], best.max(axis=1), rtol=1e-4)
 
 
-@pytest.mark.parametrize("counts", ["slots", "pictures", "all"])
+@pytest.mark.parametrize("counts", ["slots", "pictures", "all", "known"])
 def test_what_the_loss_counts(counts):
-    """Each picture as much as another, however much of it is masked; each masked slot; or every slot."""
+    """Each picture as much as another, however much of it is masked; each masked slot; every slot; known ones less."""
     _, generator, params, tokenizer_params = make("maskgit")
-    generator = dataclasses.replace(generator, feed=generator.feed.clone(counts=counts))
+    own = dict(known_weight=0.1) if counts == "known" else dict(counts=counts)
+    feed = generator.feed.clone(**(dict(counts="slots") | own))
+    generator = dataclasses.replace(generator, feed=feed)
     content = jax.random.randint(jax.random.key(1), (6, 16), 0, 16)
     order, quantizer = generator.ordering.training(jax.random.key(2), content), tokenizer_params["quantizer"]
     generator = dataclasses.replace(generator, ordering=Fixed(generator.ordering.grid, order))
@@ -138,9 +153,10 @@ def test_what_the_loss_counts(counts):
         "slots": nats[masked].mean(),
         "pictures": np.mean([row[m].mean() for row, m in zip(nats, masked, strict=True)]),
         "all": nats.mean(),
+        "known": np.average(nats, weights=np.where(masked, 1.0, 0.1)),
     }
     np.testing.assert_allclose(found, expected[counts], rtol=1e-5)
-    assert len({round(x, 4) for x in expected.values()}) == 3
+    assert len({round(x, 4) for x in expected.values()}) == 4
 
 
 def test_the_noise_of_the_choice_is_no_draw_of_the_contents():

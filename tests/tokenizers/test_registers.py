@@ -136,6 +136,37 @@ def test_decoding_by_flow(groups, n, images):
     np.testing.assert_allclose(found, estimate, atol=2e-4)
 
 
+def test_scrambled_registers(images):
+    """All numbers of all registers in a row, read as D rows of K, written out; by products that change nothing."""
+    found = []
+    for scrambled in (False, True):
+        t = tiny("kl", channels=8, encoder=registers(scrambled=scrambled))
+        params = t.init(jax.random.key(0))
+        params["encoder"]["latents_out"] = dict(kernel=jnp.eye(16), bias=jnp.zeros(16))
+        found.append(np.asarray(t.codec.encode(params, images))[:, 0])
+    plain, scrambled = found
+    for n, d in ((0, 0), (3, 0), (1, 5), (7, 15)):
+        np.testing.assert_allclose(scrambled[:, n, d], plain.reshape(3, -1)[:, d * 8 + n], atol=1e-6)
+
+
+def test_pixels_from_0_to_1(images):
+    """The same network of images moved there, whose pixels are moved back."""
+    plain, unit = (tiny("fsq", encoder=registers(part("direct"), unit=u)) for u in (False, True))
+    params = unit.init(jax.random.key(0))
+    z = plain.codec.encode(params, (images + 1) / 2)
+    np.testing.assert_allclose(unit.codec.encode(params, images), z, atol=1e-6)
+    found = unit.codec.decode(params, z)
+    np.testing.assert_allclose(found, 2 * plain.codec.decode(params, z) - 1, atol=1e-6)
+
+
+def test_epsilon_of_every_norm():
+    """It reaches the blocks' norms, those of queries and keys, and those around the blocks."""
+    t = tiny("fsq", encoder=registers(eps=1e-3, norm_in=True, qk_norm="layer"))
+    ends = t.codec.encoder.ends
+    block = ends.sizes.block(False, jnp.float32)
+    assert block.eps == block.mixer.eps == ends.sizes.eps == 1e-3
+
+
 def test_standard_latents(images):
     """Mean 0 and unbiased variance 1 over the numbers of each register."""
     t = tiny("fsq", levels=(5, 5, 5, 5), encoder=registers(standard=True))

@@ -205,9 +205,10 @@ def _arrays(s: systems.System, part: str, workdir: paths.Path, which: str) -> di
 # What training alone, precision or the sampler's settings decide.
 FREE = frozenset(
     "dropout weight_dropout drop_path initial init_std kernel_init out_init in_gain zero_lead adaln_zero gate_gain "
-    "remat scanned dtype random label_smoothing counts known_weight repeat clip sample_steps times guidance_until solver last "
-    "parent name tokenizer most_known scale beta zero codebook_weight centre_weight entropy_weight entropy_temperature "
-    "level_weight kl_weight measure revive_every revive_until revive_threshold kmeans decay restart temperature".split()
+    "remat scanned dtype random label_smoothing counts known_weight repeat clip sample_steps times guidance_until "
+    "solver last parent name tokenizer most_known scale beta zero codebook_weight centre_weight entropy_weight "
+    "entropy_temperature level_weight kl_weight measure revive_every revive_until revive_threshold kmeans decay "
+    "restart temperature".split()
 )
 
 

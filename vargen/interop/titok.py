@@ -1,4 +1,4 @@
-"""TiTok's generator (bytedance/1d-tokenizer, generator_titok_l32.bin, generator_titok_b64.bin): BERT's names beside ours.
+"""TiTok's generator (bytedance/1d-tokenizer, generator_titok_l32.bin, generator_titok_b64.bin): names beside ours.
 
 That of S-128 is a U-ViT, whose later blocks take what the earlier ones gave too; no part here does.
 """

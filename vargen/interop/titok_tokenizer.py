@@ -27,7 +27,7 @@ from vargen.tokenizers.vq import VQ
 WHAT = "TiTok tokenizer"
 IGNORED = ()
 WRAPPED = ()
-HEAD = 64  # channels of a head, of every published size
+HEAD = 64  # channels of a head, of every published size; narrower ones have one
 OUTER = "pixel_"  # before the names of MaskGIT's VQGAN
 CODEBOOK = "quantize.embedding.weight"
 
@@ -45,7 +45,7 @@ def part(arrays: Mapping[str, Any], levels: tuple | None = None) -> ConfigDict:
     proxies = f"{OUTER}{CODEBOOK}" in arrays
     tokens, width = shapes.pair(arrays, "latent_tokens", WHAT)
     layers, inner = _size(arrays, "encoder"), _size(arrays, "decoder")
-    decoder = dict(width=inner[0], layers=inner[1], heads=inner[0] // HEAD) if inner != layers else {}
+    decoder = dict(width=inner[0], layers=inner[1], heads=inner[0] // HEAD or 1) if inner != layers else {}
     if proxies:
         codes, channels = shapes.pair(arrays, f"{OUTER}{CODEBOOK}", WHAT)
         decoder |= dict(codes=codes, pixels=_outer(arrays, codes, channels).encoder)
@@ -63,7 +63,7 @@ def part(arrays: Mapping[str, Any], levels: tuple | None = None) -> ConfigDict:
         eps=1e-5,
         width=width,
         layers=layers[1],
-        heads=width // HEAD,
+        heads=width // HEAD or 1,
         decoder=config_part("direct", **decoder),
     )
     if CODEBOOK not in arrays:

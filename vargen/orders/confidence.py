@@ -20,9 +20,9 @@ class Confidence(Plain):
     """Every step draws all slots that are unknown, and keeps those of which the model is surest (MaskGIT, arXiv
     2202.04200, section 3.2).
 
-    How sure: the log-probability of what was drawn, plus Gumbel noise times `noise`, which falls to 0 with the steps. Or,
-    by logits (TiTok, arXiv 2406.07550, official code), over a number each that falls with the steps too: codes are drawn
-    at a temperature of that number times the same noise, and what was drawn counts by its logit over it, plus the noise.
+    How sure: the log-probability of what was drawn, plus Gumbel noise times `noise`, which falls to 0 with the steps.
+    By logits (TiTok, arXiv 2406.07550, official code): the logit over the step's softness, plus that noise; codes are
+    then drawn at a temperature of the softness times the noise.
     In training a part of the slots is masked and predicted from the rest; the share is curve(r), r uniform.
 
     Attributes:

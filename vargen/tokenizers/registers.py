@@ -135,8 +135,8 @@ def build(
       nested: how many registers, the first ones, are kept of an example in training: all ("none"); from 1 to K, one
         number as likely as another; of these the powers of 2 and K; or whole levels.
       standard: a latent's numbers are shifted and scaled to mean 0 and variance 1.
-      scrambled: number d of register n is number d K + n of all K registers' D numbers in a row, before the product that
-        makes latents of them: TiTok's first published weights need it.
+      scrambled: number d of register n is number d K + n of all K registers' D numbers in a row, before the product
+        that makes latents of them: TiTok's first published weights need it.
       unit: pixels lie from 0 to 1, not from -1 to 1, where the encoder takes products of patches, and where a direct
         decoder gives them.
       anchor: a row that nothing is read from stands before the patches.

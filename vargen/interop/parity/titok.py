@@ -39,11 +39,12 @@ def results(golden: Golden) -> Iterator[Result]:
         return generator.head.apply(generator.of_head(params), hidden)
 
     found = np.asarray(logits(params, labels))
-    yield close("out/logits", found, golden["out/logits"], REPRODUCED)
-    without = generator.condition.without(labels)
-    yield close("out/logits_null", logits(params, without), golden["out/logits_null"], REPRODUCED)
     hits = ((found.argmax(axis=-1) == ids) & masks).sum(axis=1) / masks.sum(axis=1)
-    yield close("out/correct_tokens", hits.mean(), golden["out/correct_tokens"], 1e-6)
+    outputs = dict(
+        logits=found,
+        logits_null=logits(params, generator.condition.without(labels)),
+        correct_tokens=hits.mean(),
+    )
 
     @jax.jit
     @jax.value_and_grad
@@ -52,7 +53,9 @@ def results(golden: Golden) -> Iterator[Result]:
         return known.loss(params, None, jnp.asarray(ids), labels, jax.random.key(0), train=False)[0]
 
     value, gradients = loss(params)
-    yield close("out/loss", value, golden["out/loss"], REPRODUCED)
+    for name, output in (outputs | dict(loss=value)).items():
+        if f"out/{name}" in golden:
+            yield close(f"out/{name}", output, golden[f"out/{name}"], REPRODUCED)
     table = [_addends(entry) for entry in titok.table(generator)]
     yield from gradient_norms(golden, table, gradients, 1e-4, "grad_norm/")
     for run, settings in golden.meta["runs"].items():
@@ -102,7 +105,8 @@ def _decoded(
     done = np.cumsum(ordering.decoding(None, 1).sizes)
     fed = np.full_like(content[:, 0], vocab)
     for s in range(steps):
-        yield exact(f"out/{run}/ids_{s}", fed, golden[f"out/{run}/ids_{s}"])
+        if (output := f"out/{run}/ids_{s}") in golden:
+            yield exact(output, fed, golden[output])
         known = np.zeros(fed.shape, bool)
         np.put_along_axis(known, slots[:, s, : done[s]], True, axis=1)
         fed = np.where(known, content[:, s], vocab)

@@ -28,7 +28,9 @@ def results(golden: Golden) -> Iterator[Result]:
     images = golden["in/img"].transpose(0, 2, 3, 1)
     part = titok_tokenizer.part(golden.weights)
     # What the arrays don't tell; of the published models heads have 64 channels.
-    part.encoder.heads = golden.meta["heads"]
+    for end in (part.encoder, part.encoder.decoder):
+        if "heads" in end:
+            end.heads = golden.meta["heads"]
     codes = part.name == "vq"
     if codes:
         part.normalise = golden.meta["config"]["model"]["vq_model"]["use_l2_norm"]
