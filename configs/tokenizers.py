@@ -63,15 +63,18 @@ LOSSES = dict(
 )
 SEVERAL = ("bsq_groups", "product", "qlae", "bins", "dual", "walloc")
 LEVELS = ("hart",)
+RATES = dict(vit=2e-3, local_vit=2e-3, walloc=2e-3, vlae=3e-3)
 
 
 def get_config(tokenizer="fsq"):
     c = base.config()
     c.tokenizer = TOKENIZERS[tokenizer]
     c.sampling.update(dict(guidance=1.5))
-    c.tokenizer_training.update(dict(steps=2400, batch_size=64, learning_rate=6e-3, warmup_steps=50))
+    c.tokenizer_training.update(
+        dict(steps=1600, batch_size=64, learning_rate=RATES.get(tokenizer, 6e-3), warmup_steps=50)
+    )
     c.tokenizer_training.losses.update(LOSSES.get(tokenizer, {}))
-    c.training.update(dict(steps=2000, batch_size=64, learning_rate=2e-3, augmented_copies=8))
+    c.training.update(dict(steps=1200, batch_size=64, learning_rate=2e-3, augmented_copies=8))
     return bits(c) if tokenizer == "binary" else codes(c, tokenizer)
 
 
