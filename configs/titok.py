@@ -26,7 +26,7 @@ from vargen import config as base
 from vargen.config import part
 
 SIZES = dict(
-    digits=Size(layers=4, width=128, heads=4, batch=64, steps=(3000, 2500), tokens=16, patch=4, vit=(64, 3, 2)),
+    digits=Size(layers=4, width=128, heads=4, batch=64, steps=(1500, 1500), tokens=16, patch=4, vit=(64, 3, 2)),
     pictures32=Size(layers=4, width=192, heads=6, batch=32, steps=(4000, 4000), tokens=32, patch=4, vit=(128, 4, 4)),
     pictures64=Size(layers=4, width=192, heads=6, batch=32, steps=(4000, 4000), tokens=64, patch=8, vit=(128, 4, 4)),
     # The paper's.

@@ -159,6 +159,7 @@ def every_tokenizer(
     vq: tokenizers.VQ,
     vq_ema: tokenizers.FollowedVQ,
     vq_wae: tokenizers.transport.TransportVQ,
+    within: tokenizers.within.Within,
 ) -> list[Tokenizer]:
     return [
         binary,
@@ -183,4 +184,5 @@ def every_tokenizer(
         vq,
         vq_ema,
         vq_wae,
+        within,
     ]

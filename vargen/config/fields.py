@@ -15,7 +15,7 @@ from vargen.errors import UserError
 # The axes of the grammar: `config[axis]` is a part, open to whatever options its constructor takes.
 AXES = ("tokenizer", "order", "feed", "mixer", "head", "conditioning")
 # Parts that stand in a group, and on no axis.
-WITHIN = ("tokenizer_training.losses.discriminator",)
+WITHIN = ("tokenizer_training.losses.discriminator", "tokenizer_training.losses.teacher")
 
 
 def override(c: ConfigDict, overrides: Iterable[tuple[str, Any]]) -> ConfigDict:
@@ -73,6 +73,8 @@ def _swap(c: ConfigDict, dotted: str, value: Any) -> bool:
     if node is None and outer in axes.PARTS and above.get("name") in axes.PARTS[outer]:
         # An option that is a part, which the config leaves to its default.
         node = ConfigDict() if axis in axes.options(outer, above.name) else None
+    if node is None and place in WITHIN:  # which stands for none
+        node = ConfigDict()
     if place not in axes.PARTS or not isinstance(node, ConfigDict):
         return False
     options = axes.swapped(place, node.to_dict(), value)

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from vargen.limits import SHARE, SIZE, Above, AtLeast, Between
+from vargen.limits import COUNT, SHARE, SIZE, Above, AtLeast, Between
 from vargen.tokenizers import assembly
 from vargen.tokenizers.assembly import CONV
 from vargen.tokenizers.autoencoder import check_images, flat
@@ -82,6 +82,8 @@ def build_hybrid_multiscale(
     entropy_temperature: Annotated[float, Above(0)] = 0.3,
     phi: Annotated[int, Between(0, 4096)] = 4,
     phi_ratio: Annotated[float, SHARE] = 0.5,
+    level_dropout: Annotated[float, SHARE] = 0.0,
+    level_dropout_from: Annotated[int, COUNT] = 1,
     revive_every: Annotated[int, AtLeast(0)] = 100,
     revive_until: Annotated[float, SHARE] = 0.67,
     revive_threshold: Annotated[float, SHARE] = 0.03,
@@ -97,6 +99,7 @@ def build_hybrid_multiscale(
     Raises:
       UserError: the last level is not the encoder's grid, or a level is larger than it.
     """
+    assembly.levels_that_stay(levels, level_dropout_from)
     codec = assembly.codec(encoder, image_size, image_channels, channels, 1, dtype)
     grid = assembly.levels(levels, codec.grid, encoder, image_size)
     return assembly.made(HybridMultiScaleVQ, locals(), grid=grid)
