@@ -5,8 +5,11 @@
 The rows of `TOKENIZERS` are what can follow the colon: VQ by gradients and by moving averages (arXiv 1711.00937), by
 optimal transport (VQ-WAE, 2302.05917), with gradients to all codes (IBQ, 2412.02692); LFQ (2310.05737), BSQ
 (2406.07548), products of tables (ImageFolder's, 2410.01756, and QLAE's, 2305.18378) and of bins (TokenBridge,
-2503.16430). Several codes of a slot are drawn one after another by RQ-Transformer's head; bits (Binary Latent
-Diffusion, 2304.04820) all together.
+2503.16430), numbers rounded between wavelets (`walloc`, 2412.09405); `vit` has transformers at both ends (BSQ-ViT's),
+`local_vit` with attention in windows (Efficient-VQGAN, 2310.05400); `hart` has levels, whose decoder takes continuous
+latents too (2410.10812; of these the codes alone are drawn); `dynamic` writes places and codes by turns (DQ-VAE,
+2305.11718); `vlae` decodes pixel after pixel (1611.02731). Several codes of a slot are drawn one after another by
+RQ-Transformer's head; bits (Binary Latent Diffusion, 2304.04820) all together.
 
 Others have a teacher, a frozen network whose file vargen/tokenizers/teachers/efficientnet.py says how to make:
 
@@ -25,6 +28,12 @@ from vargen.config import part
 PATCH = part("patch", patch=4, blocks=1)
 DEPTHS = part("depths", patch=4, width=96, layers=4, shallow=2, heads=4, decoder_layers=2)
 TEACHER = part("efficientnet", side=128, weights="")  # 4x4 places, as the latents
+WAVELETS = part("wavelets", levels=2, width=64, blocks=1)
+VIT = part("vit", patch=4, width=64, layers=2, heads=4)
+LOCAL = part("vit", patch=4, width=64, layers=2, heads=4, window=2, shift=True)
+PIXELS = part("pixel_cnn", patch=4, blocks=1)
+dynamic = dict(codebook_weight=0.1, beta=0.02, budget_weight=1.0, revive_every=25)
+leveled = dict(codebook_weight=0.1, beta=0.02, entropy_weight=0.02, revive_every=25)
 TOKENIZERS = dict(
     vq=base.small_vq(4, 256),
     vq_ema=part("vq_ema", encoder=PATCH, vocab=256, channels=8),
@@ -37,6 +46,12 @@ TOKENIZERS = dict(
     product=part("product_vq", encoder=PATCH, vocab=64, channels=8, groups=2, revive_every=25),
     qlae=part("qlae", encoder=PATCH, vocab=12, channels=6, beta=0.1, codebook_weight=0.1),
     binary=part("binary", encoder=PATCH, channels=16),
+    hart=part("hybrid_multiscale", encoder=PATCH, levels=(1, 2, 3, 4), vocab=256, channels=16, **leveled),
+    vit=part("bsq", encoder=VIT, channels=8, entropy_bits=8),
+    local_vit=part("vq", encoder=LOCAL, vocab=256, channels=8, revive_every=25),
+    walloc=part("companded", encoder=WAVELETS, vocab=15, channels=8, spread=7 / 1.85),
+    dynamic=part("dynamic_vq", encoder=PATCH, codes=256, channels=8, **dynamic),
+    vlae=part("fsq", encoder=PIXELS, levels=(8, 6, 5)),
     bins=part("binned_kl", encoder=PATCH, vocab=16, channels=8, measure=True, spread=1.0),
     semantic=base.small_vq(4, 256),
     dual=part("product_vq", encoder=DEPTHS, vocab=64, channels=8, groups=2, revive_every=25),
@@ -46,7 +61,8 @@ LOSSES = dict(
     semantic=dict(semantic=0.5, semantic_at="block0", semantic_hidden=256, teacher=TEACHER),
     dual=dict(semantic=0.5, semantic_channels=4, semantic_hidden=256, teacher=TEACHER),
 )
-SEVERAL = ("bsq_groups", "product", "qlae", "bins", "dual")
+SEVERAL = ("bsq_groups", "product", "qlae", "bins", "dual", "walloc")
+LEVELS = ("hart",)
 
 
 def get_config(tokenizer="fsq"):
@@ -63,6 +79,8 @@ def codes(c, tokenizer):
     c.name = f"LlamaGen over {tokenizer}"
     c.order = part("raster")
     c.feed = part("shift", dropout=0.1, target_positions=True)
+    if tokenizer in LEVELS:
+        c.order, c.feed = part("levels"), part("refine")
     c.mixer = part("attention", heads=4, dropout=0.1)
     c.head = part("depth", layers=2) if tokenizer in SEVERAL else part("categorical", bias=False)
     c.model = dict(

@@ -55,14 +55,23 @@ PARTS = dict(
         outer=part("kl", channels=4, encoder=part("patch", patch=2, width=16, blocks=1)),
         inner=part("fsq", levels=(4, 3, 3), encoder=part("patch", patch=2, width=16, blocks=1)),
     ),
+    companded=part("companded", vocab=15, channels=3, spread=3.0, encoder=PATCH),
+    dynamic_vq=part("dynamic_vq", codes=32, channels=4, revive_every=5, encoder=PATCH),
+    hybrid_multiscale=part(
+        "hybrid_multiscale", vocab=32, channels=4, levels=(1, 2, 4), revive_every=5, encoder=PATCH
+    ),
     jpeg=part("jpeg", quality=5, length=100, merges=2),
 )
 
 
 SMALL = dict(patch=4, width=16, layers=1, heads=2)
+PIXELS = dict(patch=4, width=32, blocks=1, token_width=16, channel_width=32, window_width=8)
 FEW = dict(width=8, multipliers=(1, 1, 2), blocks=1, groups=4)
 # Other encoders, each under one of the parts.
 ENCODED = dict(
+    vit=part("vq", vocab=32, channels=4, encoder=part("vit", **SMALL, window=3, shift=True)),
+    wavelets=part("kl", channels=4, encoder=part("wavelets", levels=2, width=8, blocks=1, groups=4)),
+    pixel_cnn=part("vq", vocab=32, channels=4, encoder=part("pixel_cnn", **PIXELS)),
     registers=part(
         "vq",
         vocab=32,

@@ -21,6 +21,7 @@ from vargen.tokenizers import assembly
     [
         # Counted in the authors' code; the KL's 16 more are the scale of the latents, a parameter here.
         ("VAR", part("multiscale_vq", encoder=part("conv", width=160, projection=3)), 108_948_355),
+        ("HART", part("hybrid_multiscale", encoder=part("conv", width=160, projection=3)), 108_948_355),
         ("LlamaGen VQ-16", part("vq", encoder=part("conv", hidden=256)), 71_883_403),
         ("LlamaGen VQ-8", part("vq", encoder=part("conv", hidden=256, multipliers=(1, 2, 2, 4))), 70_109_835),
         ("MAR KL-16", part("kl", encoder=part("conv", decoder_attention=False)), 66_456_019 + 16),
@@ -52,7 +53,8 @@ def test_interface(name):
     content = jax.jit(t.encode)(params, images)
     if t.slot.kind == "codes":
         assert content.shape == (2, t.grid.size, *t.slot.shape) and content.dtype == jnp.int32
-        vocab = dict(fsq=36, lfq=8, bsq=32, binary=2, within=36)  # of those without a table
+        # Of those without a table, or with places too.
+        vocab = dict(fsq=36, lfq=8, bsq=32, binary=2, within=36, dynamic_vq=53)
         assert t.vocab == vocab.get(name, ALL[name].get("vocab"))
     else:
         assert content.shape == (2, t.grid.size, t.channels) and t.vocab == 0
@@ -94,7 +96,7 @@ def test_bfloat16_computes_about_the_same(encoder):
         ),
         (
             part("vq", encoder=part("cnn")),
-            "tokenizer.encoder.name: expected one of adaptive, conv, depths, patch, pooled, registers, found 'cnn'",
+            "expected one of adaptive, conv, depths, patch, pixel_cnn, pooled, registers, vit, wavelets, found 'cnn'",
         ),
         (part("vq", encoder=part("patch", size=4)), "tokenizer.encoder.size: unknown"),
         (

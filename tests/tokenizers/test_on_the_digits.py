@@ -9,7 +9,8 @@ from vargen import config, models
 
 FILE = pathlib.Path(__file__).parents[2] / "configs" / "tokenizers.py"
 ROWS = runpy.run_path(str(FILE))["TOKENIZERS"]
-SEVERAL = {"bsq_groups": 2, "product": 2, "qlae": 6, "bins": 8, "binary": 16, "dual": 2}
+SEVERAL = {"bsq_groups": 2, "product": 2, "qlae": 6, "bins": 8, "binary": 16, "dual": 2, "walloc": 8}
+SLOTS = {"hart": 30, "dynamic": 33}
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -19,7 +20,7 @@ def test_builds(row):
     assert config.from_json(config.to_json(c)) == c
     c.data.num_classes = 10
     tokenizer = models.build_tokenizer(c)
-    assert tokenizer.grid.size == 16
+    assert tokenizer.grid.size == SLOTS.get(row, 16)
     assert tokenizer.slot.shape == ((SEVERAL[row],) if row in SEVERAL else ())
     generator = models.build_generator(c, tokenizer)
     assert 0.8e6 < models.parameter_count(generator) < 2e6

@@ -11,15 +11,18 @@ from vargen import parts
 from vargen.errors import UserError
 from vargen.limits import divisors
 from vargen.slots import Grid
-from vargen.tokenizers import adaptive, conv, depths, patch, pooled, registers
+from vargen.tokenizers import adaptive, conv, depths, patch, pixel_cnn, pooled, registers, vit, wavelets
 
 ENCODERS = dict(
     adaptive=adaptive.build,
     conv=conv.build,
     depths=depths.build,
     patch=patch.build,
+    pixel_cnn=pixel_cnn.build,
     pooled=pooled.build,
     registers=registers.build,
+    vit=vit.build,
+    wavelets=wavelets.build,
 )
 CONV = types.MappingProxyType(dict(name="conv"))  # the encoder where a config names none
 

@@ -1,0 +1,219 @@
+"""Transformers at both ends: BSQ-ViT's own numbers, windows against a masked attention in float64, published sizes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from common import golden, tiny
+from parameters import noisy
+
+from vargen import tokenizers
+from vargen.config import part
+from vargen.errors import UserError
+from vargen.tokenizers.vit import joined, waves, windowed
+
+TINY = part("vit", patch=4, width=32, layers=2, heads=4)
+
+
+def linear(weights, name):
+    return dict(kernel=weights[f"sd/{name}.weight"].T, bias=weights[f"sd/{name}.bias"])
+
+
+def norm(weights, name):
+    return dict(scale=weights[f"sd/{name}.weight"], bias=weights[f"sd/{name}.bias"])
+
+
+def trunk(weights, side, layers):
+    """The parameters of `Trunk` from the authors' names."""
+    made = dict(
+        places=weights[f"sd/{side}.positional_embedding"],
+        norm_in=norm(weights, f"{side}.ln_pre"),
+        norm_out=norm(weights, f"{side}.ln_post"),
+    )
+    for i in range(layers):
+        name = f"{side}.transformer.resblocks.{i}"
+        kernels = np.split(weights[f"sd/{name}.attn.in_proj_weight"].T, 3, axis=1)
+        biases = np.split(weights[f"sd/{name}.attn.in_proj_bias"], 3)
+        mixer = {
+            key: dict(kernel=kernel, bias=bias)
+            for key, kernel, bias in zip(("query", "key", "value"), kernels, biases, strict=True)
+        }
+        made[f"block{i}"] = dict(
+            mixer=dict(mixer, out=linear(weights, f"{name}.attn.out_proj")),
+            norm_1=norm(weights, f"{name}.ln_1"),
+            norm_2=norm(weights, f"{name}.ln_2"),
+            feed_forward=dict(
+                up=linear(weights, f"{name}.mlp.c_fc"), down=linear(weights, f"{name}.mlp.c_proj")
+            ),
+        )
+    return made
+
+
+def test_bsq_vit():
+    """The authors' encoder, codes, and decoder, from a picture to pixels: within 1e-4 of numbers up to 10."""
+    arrays, weights, meta = golden("bsqvit")
+    weights = {f"sd/{k}": v for k, v in weights.items()}
+    v = meta["vitconfig"]
+    encoder = part(
+        "vit",
+        patch=v["patch_size"],
+        width=v["width"],
+        layers=v["layers"],
+        heads=v["heads"],
+        positions="learned",
+        mlp="gelu",
+        norm_in=True,
+        eps=1e-5,
+        out_width=meta["dvitconfig"]["dim_ffn_output"],
+    )
+    groups = meta["embed_dim"] // meta["embed_group_size"]
+    t = tokenizers.build(
+        part("bsq", channels=meta["embed_dim"], groups=groups, encoder=encoder), v["image_size"], 3
+    )
+    p, width = v["patch_size"], v["width"]
+    # Their patches are channel by channel.
+    first = (
+        weights["sd/encoder.conv1.weight"].T.reshape(3, p, p, width).transpose(1, 2, 0, 3).reshape(-1, width)
+    )
+    last = linear(weights, "decoder.conv_out")
+    last = {k: np.moveaxis(x.reshape(-1, 3, p, p), 1, 3).reshape(-1, 3 * p * p) for k, x in last.items()}
+    params = dict(
+        encoder=dict(
+            patch_in=dict(kernel=first),
+            trunk=trunk(weights, "encoder", v["layers"]),
+            projection=linear(weights, "quant_embed"),
+        ),
+        decoder=dict(
+            projection=linear(weights, "post_quant_embed"),
+            trunk=trunk(weights, "decoder", v["layers"]),
+            hidden=linear(weights, "decoder.ffn.0"),
+            patch_out=dict(kernel=last["kernel"], bias=last["bias"].reshape(-1)),
+        ),
+        quantizer={},
+    )
+    shapes = jax.tree.map(lambda x: x.shape, jax.eval_shape(t.init, jax.random.key(0)))
+    assert jax.tree.map(np.shape, params) == shapes
+    images = jnp.asarray(arrays["in/img"])
+    h = t.squeezed(t.codec.encode(params, images)).reshape(arrays["out/h"].shape)
+    np.testing.assert_allclose(h, arrays["out/h"], atol=2e-5)
+    codes = t.encode(params, images)
+    # Their codes have the first channel last.
+    bits = np.unpackbits(arrays["out/group_indices"].astype(np.uint8)[..., None], axis=-1)[..., -4:]
+    np.testing.assert_array_equal(codes, np.sum(bits * 2 ** np.arange(4), axis=-1))
+    np.testing.assert_allclose(t.decoded(codes), arrays["out/zq"], atol=1e-6)
+    found = t.decode(params, codes)
+    np.testing.assert_allclose(found, arrays["out/dec_raw"], atol=1e-4)
+    assert np.abs(found).max() > 1
+
+
+def reference(p, x, heads, window, shift):
+    """A trunk in float64, whose attention is of the whole grid under a mask: x [h, w, D] -> the same."""
+
+    def affine(y, q):
+        return y @ np.asarray(q["kernel"], np.float64) + np.asarray(q["bias"], np.float64)
+
+    def normed(y, q):
+        y = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + 1e-6)
+        return y * np.asarray(q["scale"], np.float64) + np.asarray(q["bias"], np.float64)
+
+    h, w, width = x.shape
+    rows, columns = np.indices((h, w)).reshape(2, -1)
+    x = (x + np.asarray(waves(h, w, width), np.float64)).reshape(-1, width)
+    for i in range(2):
+        q = p[f"block{i}"]
+        start = window // 2 if shift and i % 2 else 0
+        where = np.stack([(rows + start) // window, (columns + start) // window])
+        seen = np.all(where[:, :, None] == where[:, None], axis=0)
+        y = normed(x, q["norm_1"])
+        query, key, value = (
+            affine(y, q["mixer"][n]).reshape(h * w, heads, -1) for n in ("query", "key", "value")
+        )
+        logits = np.einsum("qhd,khd->hqk", query, key) / np.sqrt(width // heads)
+        weights = np.where(seen, np.exp(logits - logits.max()), 0)
+        weights /= weights.sum(-1, keepdims=True)
+        x = x + affine(np.einsum("hqk,khd->qhd", weights, value).reshape(h * w, -1), q["mixer"]["out"])
+        y, m = normed(x, q["norm_2"]), q["feed_forward"]
+        gate = affine(y, m["gate"])
+        x = x + affine(gate / (1 + np.exp(-gate)) * affine(y, m["up"]), m["down"])
+    return normed(x, p["norm_out"]).reshape(h, w, width)
+
+
+@pytest.mark.parametrize("window, shift", [(2, False), (2, True), (3, True), (8, False)])
+def test_windows(window, shift):
+    """Attention in windows is that of the whole grid under a mask, also where windows go beyond the grid."""
+    options = part(**{**TINY, "window": window, "shift": shift, "positions": "sinusoid"})
+    t = tokenizers.build(part("kl", channels=32, encoder=options), (16, 24), 1)
+    params = noisy(t.init, scale=0.1)["decoder"]
+    params["projection"] = dict(kernel=np.eye(32, dtype=np.float32), bias=np.zeros(32, np.float32))
+    x = np.random.default_rng(0).normal(size=(2, 4, 6, 32))
+    found = t.codec.decoder.apply({"params": params}, jnp.asarray(x, jnp.float32), method="features")
+    expected = np.stack([reference(params["trunk"], y, 4, window, shift) for y in x])
+    np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("start", [0, 1])
+@pytest.mark.parametrize("sides", [(2, 2), (3, 4)])
+def test_cutting(sides, start):
+    """Every place of the grid is in one window, and comes back to where it was."""
+    x = np.arange(1, 2 * 5 * 7 + 1, dtype=np.float32).reshape(2, 5, 7, 1)
+    rows, exists = windowed(jnp.asarray(x), sides, start)
+    assert rows.shape[1] == sides[0] * sides[1]
+    np.testing.assert_array_equal(np.asarray(rows)[..., 0] > 0, exists)
+    assert exists.sum() == x.size
+    np.testing.assert_array_equal(joined(rows, (2, 5, 7), sides, start), x)
+
+
+def test_other_sizes():
+    """With rope the same parameters serve other sizes; a table of places is of one."""
+    t = tiny("vq", encoder=part(**{**TINY, "window": 2}))
+    params = t.init(jax.random.key(0))
+    wide = t.over(((6, 8),))
+    images = jax.random.uniform(jax.random.key(1), (1, 24, 32, 1), minval=-1)
+    latents = wide.codec.encode(params, images)
+    turned = wide.codec.encode(params, jnp.roll(images, (8, 8), (1, 2)))
+    np.testing.assert_allclose(turned, jnp.roll(latents, (2, 2), (1, 2)), atol=1e-5)
+    assert wide.decode(params, wide.encode(params, images)).shape == images.shape
+    with pytest.raises(UserError, match="the encoder takes no other, found 6x8"):
+        tiny("vq", encoder=part(**{**TINY, "positions": "learned"})).over(((6, 8),))
+
+
+def block_count(width, hidden, gated):
+    """Parameters of one of the authors' blocks: two norms, attention, the position-wise network."""
+    around = 2 * width * hidden + hidden + width + gated * (width * hidden + hidden)
+    return 4 * width + 4 * (width * width + width) + around
+
+
+def test_published_sizes():
+    """BSQ-ViT's for 256x256 pixels, layer by layer: 174 M; and ViTok's S and B, 43.3 M and 85.8 M at their ends."""
+    options = dict(layers=12, positions="learned", mlp="gelu", norm_in=True, eps=1e-5, out_width=3072)
+    t = tokenizers.build(part("bsq", channels=36, groups=36, encoder=part("vit", patch=8, **options)), 256, 3)
+    params = jax.eval_shape(t.init, jax.random.key(0))
+    ends = 12 * block_count(768, 3072, False) + 1024 * 768 + 2 * 2 * 768
+    pixels = 3 * 8 * 8
+    count = 2 * ends + pixels * 768 + (768 * 36 + 36) + (36 * 768 + 768)
+    count += 768 * 3072 + 3072 + 3072 * pixels + pixels
+    assert sum(x.size for x in jax.tree.leaves(params)) == count == 174_843_876
+    t = tokenizers.build(part("kl", channels=16, encoder=part("vit", decoder_layers=12)), 256, 3)
+    params = jax.eval_shape(t.init, jax.random.key(0))
+    for side, millions in (("encoder", 43.3), ("decoder", 85.8)):
+        assert abs(sum(x.size for x in jax.tree.leaves(params[side])) / 1e6 - millions) < 0.3
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(patch=5), "tokenizer.encoder.patch: expected a divisor of the image's 16x16 pixels, found 5"),
+        (dict(shift=True), "tokenizer.encoder.shift: needs a window of at least 2, found 0"),
+        (
+            dict(heads=16),
+            "tokenizer.encoder.heads: expected heads of a multiple of 4 channels for positions rope",
+        ),
+        (
+            dict(decoder_heads=5),
+            "tokenizer.encoder.decoder_heads: expected heads of a multiple of 4 channels",
+        ),
+    ],
+)
+def test_what_does_not_fit(options, message):
+    with pytest.raises(UserError, match=message.replace(".", r"\.")):
+        tiny("vq", encoder=part(**{**TINY, **options}))
