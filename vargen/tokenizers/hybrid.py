@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from vargen.limits import SHARE, SIZE, Above, AtLeast, Between
+from vargen.limits import COUNT, SHARE, SIZE, Above, AtLeast, Between
 from vargen.tokenizers import assembly
 from vargen.tokenizers.assembly import CONV
 from vargen.tokenizers.autoencoder import check_images, flat
@@ -61,7 +61,7 @@ class HybridMultiScaleVQ(MultiScaleVQ):
     def bottleneck(self, params: dict, stats: dict, images: jax.Array, key: jax.Array) -> tuple:
         """As of `MultiScaleVQ`, but for some examples the latents are the encoder's."""
         quantised, loss, stats, metrics = super().bottleneck(params, stats, images, key)
-        whole = jax.random.bernoulli(key, self.continuous, (len(images), 1, 1, 1))
+        whole = jax.random.bernoulli(jax.random.fold_in(key, 1), self.continuous, (len(images), 1, 1, 1))
         return jnp.where(whole, self.codec.encode(params, images), quantised), loss, stats, metrics
 
 
@@ -82,6 +82,8 @@ def build_hybrid_multiscale(
     entropy_temperature: Annotated[float, Above(0)] = 0.3,
     phi: Annotated[int, Between(0, 4096)] = 4,
     phi_ratio: Annotated[float, SHARE] = 0.5,
+    level_dropout: Annotated[float, SHARE] = 0.0,
+    level_dropout_from: Annotated[int, COUNT] = 1,
     revive_every: Annotated[int, AtLeast(0)] = 100,
     revive_until: Annotated[float, SHARE] = 0.67,
     revive_threshold: Annotated[float, SHARE] = 0.03,
@@ -95,8 +97,10 @@ def build_hybrid_multiscale(
       levels: sides, or (height, width) pairs, coarse to fine; the last is the encoder's grid.
 
     Raises:
-      UserError: the last level is not the encoder's grid, or a level is larger than it.
+      UserError: the last level is not the encoder's grid, or a level is larger than it; more levels are to stay than
+        there are.
     """
+    assembly.levels_that_stay(levels, level_dropout_from)
     codec = assembly.codec(encoder, image_size, image_channels, channels, 1, dtype)
     grid = assembly.levels(levels, codec.grid, encoder, image_size)
     return assembly.made(HybridMultiScaleVQ, locals(), grid=grid)
