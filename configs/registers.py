@@ -68,5 +68,5 @@ def get_config(tokenizer="titok"):
     c.sampling.update(dict(guidance=1.5))
     c.tokenizer_training.update(dict(steps=1500, batch_size=64, learning_rate=1e-3, warmup_steps=50))
     c.tokenizer_training.losses.update(LOSSES.get(tokenizer, {}))
-    c.training.update(dict(steps=1200, batch_size=64, learning_rate=2e-3, augmented_copies=8))
+    c.training.update(dict(steps=1200, batch_size=32, learning_rate=2e-3, augmented_copies=8))
     return c

@@ -74,7 +74,7 @@ def get_config(tokenizer="fsq"):
         dict(steps=1600, batch_size=64, learning_rate=RATES.get(tokenizer, 6e-3), warmup_steps=50)
     )
     c.tokenizer_training.losses.update(LOSSES.get(tokenizer, {}))
-    c.training.update(dict(steps=1200, batch_size=64, learning_rate=2e-3, augmented_copies=8))
+    c.training.update(dict(steps=1200, batch_size=32, learning_rate=2e-3, augmented_copies=8))
     return bits(c) if tokenizer == "binary" else codes(c, tokenizer)
 
 
