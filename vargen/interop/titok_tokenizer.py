@@ -19,6 +19,7 @@ from vargen.interop import mapping as m
 from vargen.interop import maskgit_vqgan, shapes
 from vargen.tokenizers.autoencoder import Autoencoder
 from vargen.tokenizers.kl import KL
+from vargen.tokenizers.pooled import PooledDecoder
 from vargen.tokenizers.reading import Direct
 from vargen.tokenizers.registers import Registers
 from vargen.tokenizers.transformer import Sizes
@@ -81,13 +82,7 @@ def table(tokenizer: Autoencoder) -> list[m.Entry]:
     Raises:
       UserError: the tokenizer is another than the authors' program computes.
     """
-    encoder, decoder = tokenizer.codec.encoder, tokenizer.codec.decoder
-    known = isinstance(encoder, Registers) and isinstance(decoder, Direct)
-    if not known or not encoder.ends.anchor or not encoder.ends.norm_in or encoder.stem is not None:
-        raise UserError(
-            f"{WHAT}: expected the encoder registers with anchor, norm_in and decoder direct, without a stem, found "
-            "another"
-        )
+    encoder, decoder = _checked(tokenizer)
     if isinstance(tokenizer, VQ):
         entries = m.array("quantizer/codebook", CODEBOOK)
     elif isinstance(tokenizer, KL):
@@ -115,9 +110,27 @@ def table(tokenizer: Autoencoder) -> list[m.Entry]:
     return entries + _pixels(tokenizer, decoder)
 
 
+def _checked(tokenizer: Autoencoder) -> tuple[Registers, Direct]:
+    """Both ends of a tokenizer that the authors' program computes.
+
+    Raises:
+      UserError: another tokenizer.
+    """
+    encoder, decoder = tokenizer.codec.encoder, tokenizer.codec.decoder
+    if isinstance(encoder, Registers) and isinstance(decoder, Direct):
+        if encoder.ends.anchor and encoder.ends.norm_in and encoder.stem is None:
+            return encoder, decoder
+    raise UserError(
+        f"{WHAT}: expected the encoder registers with anchor, norm_in and decoder direct, without a stem, found "
+        "another"
+    )
+
+
 def _pixels(tokenizer: Autoencoder, decoder: Direct) -> list[m.Entry]:
     """Of the decoder and the codes of MaskGIT's VQGAN."""
     outer = decoder.pixels
+    if not isinstance(outer, PooledDecoder) or not decoder.codes:
+        raise UserError(f"{WHAT}: expected a decoder with pixels=part('pooled') and codes, found another")
     made = maskgit_vqgan.of_sizes(
         outer.width, outer.multipliers, outer.blocks, decoder.codes, decoder.pixel_channels
     )

@@ -133,4 +133,6 @@ def confidence(
     check_steps(steps, grid.size, "config field order.steps")
     if skipped >= steps:
         raise ValueError(f"config field order.skipped: expected fewer than steps, {steps}, found {skipped}")
-    return Confidence(grid, steps, curve, counts, noise, anneal, skipped, masks, by, tuple(softness))
+    return Confidence(
+        grid, steps, curve, counts, noise, anneal, skipped, masks, by, (softness[0], softness[1])
+    )

@@ -138,4 +138,5 @@ def _run(
 
         return jax.lax.scan(step, begin, policies.table(steps))[1]
 
-    return tuple(np.moveaxis(np.asarray(x), 0, 1) for x in go(params, labels, draws))
+    content, slots = (np.moveaxis(np.asarray(x), 0, 1) for x in go(params, labels, draws))
+    return content, slots
