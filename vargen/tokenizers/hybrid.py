@@ -61,7 +61,7 @@ class HybridMultiScaleVQ(MultiScaleVQ):
     def bottleneck(self, params: dict, stats: dict, images: jax.Array, key: jax.Array) -> tuple:
         """As of `MultiScaleVQ`, but for some examples the latents are the encoder's."""
         quantised, loss, stats, metrics = super().bottleneck(params, stats, images, key)
-        whole = jax.random.bernoulli(key, self.continuous, (len(images), 1, 1, 1))
+        whole = jax.random.bernoulli(jax.random.fold_in(key, 1), self.continuous, (len(images), 1, 1, 1))
         return jnp.where(whole, self.codec.encode(params, images), quantised), loss, stats, metrics
 
 
@@ -97,7 +97,8 @@ def build_hybrid_multiscale(
       levels: sides, or (height, width) pairs, coarse to fine; the last is the encoder's grid.
 
     Raises:
-      UserError: the last level is not the encoder's grid, or a level is larger than it.
+      UserError: the last level is not the encoder's grid, or a level is larger than it; more levels are to stay than
+        there are.
     """
     assembly.levels_that_stay(levels, level_dropout_from)
     codec = assembly.codec(encoder, image_size, image_channels, channels, 1, dtype)
