@@ -8,6 +8,7 @@ from common import tiny
 
 from vargen.config import part
 from vargen.errors import UserError
+from vargen.tokenizers import semantic, teachers
 
 
 def registers(decoder=None, tokens=8, **options):
@@ -195,3 +196,24 @@ def test_standard_latents(images):
 def test_refused(encoder, message):
     with pytest.raises(UserError, match=message):
         tiny("fsq", encoder=encoder)
+
+
+def test_shown_patches(images):
+    """What a semantic loss sees at "shown" are the decoder's rows of patches after so many blocks."""
+    decoder = part("direct", layers=3, shown_after=1)
+    t = tiny("fsq", encoder=registers(decoder, anchor=True))
+    params = t.init(jax.random.key(0))
+    teacher = teachers.build(
+        part("siglip", side=16, patch=4, places=4, width=8, layers=1, heads=2), "teacher"
+    )
+    loss = semantic.Semantic(t, teacher, "cosine", "shown", 0, 0.1, 0)
+    latents = t.latents(params["quantizer"], t.encode(params, images))
+    found = loss.features(params, latents, None, images, jax.random.key(0))
+    assert found.shape == (3, 4, 4, 16)
+    assert params["decoder"]["first_blocks"]["layers"]["block"]["norm_1"]["scale"].shape == (1, 16)
+    changed = jax.tree.map(lambda x: x + 0.1, params["decoder"]["blocks"])
+    other = dict(params, decoder=dict(params["decoder"], blocks=changed))
+    np.testing.assert_array_equal(loss.features(other, latents, None, images, jax.random.key(0)), found)
+    assert np.abs(t.decode_latents(other, latents) - t.decode_latents(params, latents)).max() > 1e-3
+    with pytest.raises(UserError, match="shown_after: expected fewer than 3 blocks, found 3"):
+        tiny("fsq", encoder=registers(part("direct", layers=3, shown_after=3)))

@@ -115,6 +115,21 @@ class Told(nn.Module):
         return x + table(self, "places", registers, width).astype(dtype)
 
 
+class Patches(nn.Module):
+    """The rows of patches between two blocks, for losses that look at them (`losses.semantic_at`).
+
+    Attributes:
+      first, count: which rows.
+    """
+
+    first: int
+    count: int
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, N, D] -> [B, count, D]."""
+        return x[:, self.first : self.first + self.count]
+
+
 class Direct(nn.Module):
     """Patches from mask rows that look at the registers, in one pass.
 
@@ -123,9 +138,11 @@ class Direct(nn.Module):
       smoothed: whether a 3x3 convolution follows the patches.
       pixels: the decoder from patches to pixels, of `pixel_channels`; None for a product.
       codes: of a table between the two, of which patches are means; 0: none.
+      shown_after: how many blocks come before `shown`, the rows of patches that a loss may look at; 0: there are none.
     """
 
     ends: Ends
+    shown_after: int
     smoothed: bool
     pixels: nn.Module | None
     pixel_channels: int
@@ -151,7 +168,13 @@ class Direct(nn.Module):
         asked = [jnp.broadcast_to(y.astype(ends.dtype), (len(told), *y.shape)) for y in asked]
         x = jnp.concatenate([*asked, told], axis=1)
         x = norm(sizes, "norm_in")(x) if ends.norm_in else x
-        x = Transformer(sizes, (0,) * x.shape[1], False, ends.dtype, name="blocks")(x)
+        times, left = (0,) * x.shape[1], sizes
+        if self.shown_after:
+            first = dataclasses.replace(sizes, layers=self.shown_after)
+            left = dataclasses.replace(sizes, layers=sizes.layers - self.shown_after)
+            x = Transformer(first, times, False, ends.dtype, name="first_blocks")(x)
+            Patches(int(ends.anchor), count, name="shown")(x)
+        x = Transformer(left, times, False, ends.dtype, name="blocks")(x)
         x = norm(sizes, "norm_out")(x[:, ends.anchor : ends.anchor + count])
         if self.pixels is None:
             return x
@@ -229,6 +252,7 @@ def build_direct(
     width: Annotated[int, Between(0, 2**20)] = 0,
     layers: Annotated[int, LAYERS] = 0,
     heads: Annotated[int, LAYERS] = 0,
+    shown_after: Annotated[int, LAYERS] = 0,
     smoothed: bool = False,
     pixels: Mapping[str, Any] | None = None,
     pixel_channels: Annotated[int, SIZE] = 256,
@@ -240,6 +264,8 @@ def build_direct(
       ends: what the encoder shares.
       encoder: images to registers.
       width, layers, heads: of the decoder's blocks; 0: as the encoder's.
+      shown_after: after how many blocks rows of patches are shown to a loss, `losses.semantic_at` "shown" (GigaTok's,
+        arXiv 2504.08736); 0: none.
       smoothed: a 3x3 convolution follows the patches.
       pixels: the encoder part whose decoder makes pixels of the patches; none: the stem's, or a product where there is
         none either.
@@ -247,7 +273,7 @@ def build_direct(
       codes: of a table of so many codes patches are means, by a softmax (TiTok's proxy codes); 0: no table.
 
     Raises:
-      UserError: a table without pixels' decoder.
+      UserError: a table without pixels' decoder, or no block after those before patches are shown.
     """
     outer = ends.stem if pixels is None else ends.outer(pixels, pixel_channels, "decoder.pixels")
     if codes and outer is None:
@@ -258,9 +284,13 @@ def build_direct(
     last = "conv_out" if smoothed else "patch_out"
     if outer is not None:
         pixel_channels, last = outer.latent_channels, f"pixels/{outer.last_name}"
-    decoder = Direct(
-        ends.resized(width, layers, heads), smoothed, outer and outer.decoder, pixel_channels, codes
-    )
+    ends = ends.resized(width, layers, heads)
+    if shown_after >= ends.sizes.layers:
+        raise UserError(
+            "config field tokenizer.encoder.decoder.shown_after: expected fewer than "
+            f"{ends.sizes.layers} blocks, found {shown_after}"
+        )
+    decoder = Direct(ends, shown_after, smoothed, outer and outer.decoder, pixel_channels, codes)
     return RegisterCodec(
         encoder,
         decoder,
