@@ -1,4 +1,4 @@
-"""Tokenizers against every discriminator on eight simulated devices train as on one."""
+"""Tokenizers against every discriminator, and one of registers, on eight simulated devices train as on one."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 import simulated
 
 FOLDER = pathlib.Path(__file__).parent
-QUICK, REST = ["patch"], ["stylegan", "dino"]
+QUICK, REST = ["patch", "registers"], ["stylegan", "dino"]
 
 
 @pytest.mark.parametrize("names", [QUICK, pytest.param(REST, marks=pytest.mark.slow)])
