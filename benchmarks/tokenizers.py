@@ -72,14 +72,19 @@ def registers(decoder: str = "direct", **options: Any) -> Any:
     )
 
 
+VIT = part("vit", patch=4, width=96, layers=2, heads=3)
 VQ = dict(vocab=256, channels=8, codebook_weight=0.1, beta=0.02, revive_every=25)
 ROWS = dict(
     vq=Row("VQ", part("vq", encoder=patches(4), **VQ)),
     vq_ema=Row("VQ by moving averages", part("vq_ema", encoder=patches(4), vocab=256, channels=8)),
+    vq_wae=Row("VQ by transport", part("vq_wae", encoder=patches(4), vocab=256, channels=8, iterations=10)),
+    ibq=Row("IBQ", part("ibq", encoder=patches(4), vocab=256, channels=8)),
     fsq=Row("FSQ", part("fsq", encoder=patches(4), levels=(4, 4, 4, 4))),
     lfq=Row("LFQ", part("lfq", encoder=patches(4), channels=8, entropy_bits=8)),
     bsq=Row("BSQ", part("bsq", encoder=patches(4), channels=8, entropy_bits=8)),
     bsq_groups=Row("BSQ, 4 groups", part("bsq", encoder=patches(8), channels=32, groups=4, entropy_bits=8)),
+    binary=Row("Bits", part("binary", encoder=patches(4), channels=8)),
+    vit=Row("VQ between ViTs", part("vq", encoder=VIT, **VQ), 1e-3),
     product=Row(
         "Product VQ", part("product_vq", encoder=patches(8), vocab=256, channels=32, groups=4, revive_every=25)
     ),
@@ -98,6 +103,11 @@ ROWS = dict(
     registers=Row("Registers", part("vq", encoder=registers(), **VQ), 1e-3),
     nested=Row(
         "Registers, nested", part("vq", encoder=registers(sees="causal", nested="powers"), **VQ), 1e-3
+    ),
+    flow=Row(
+        "Registers, nested, drawn by flow",
+        part("vq", encoder=registers("flow", sees="causal", nested="powers"), **VQ),
+        1e-3,
     ),
     kl=Row("KL (continuous)", part("kl", encoder=patches(4), channels=4, measure=True)),
 )  # fmt: skip

@@ -1,0 +1,120 @@
+"""One generator over every tokenizer, on the digits: rows of configs/tokenizers.py and configs/registers.py.
+
+    python -m benchmarks.over_tokenizers [--rows vq titok] [--out DIR] [--publish]
+
+Each row is what `vargen quickstart --config configs/tokenizers.py:ROW` does, in DIR/ROW (runs/over_tokenizers), and isn't
+done again where its metrics are there. Of all that is there come results/over_tokenizers.json and the table of
+docs/tokenizers.md, where --publish is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import re
+import runpy
+import subprocess
+import sys
+from typing import Any
+
+from benchmarks import timing
+from vargen import config as configs
+from vargen import models
+
+ROOT = pathlib.Path(__file__).parents[1]
+FILES = ("tokenizers", "registers")
+TAUGHT = ("semantic", "dual", "teacher_kmeans", "flextok_latents")  # which need a file
+CHANCE = 0.1
+TABLE = re.compile(r"^\| row \| slots.*\n(?:\|.*\n)*", re.MULTILINE)  # in the page
+KEYS = (
+    "label_accuracy",
+    "psnr_db",
+    "codebook_use",
+    "tokenizer_train_seconds",
+    "generator_train_seconds",
+    "tokenizer_parameters",
+    "generator_parameters",
+    "sampling_passes",
+)
+
+
+def rows() -> dict[str, str]:
+    """Of each row by its name the config."""
+    found = {}
+    for file in FILES:
+        names = runpy.run_path(str(ROOT / "configs" / f"{file}.py"))["TOKENIZERS"]
+        found |= {name: f"configs/{file}.py:{name}" for name in names if name not in TAUGHT}
+    return found
+
+
+def run(config: str, workdir: pathlib.Path) -> None:
+    """The command, where it hasn't been done."""
+    if not (workdir / "metrics.json").is_file():
+        command = [
+            sys.executable,
+            "-m",
+            "vargen",
+            "quickstart",
+            "--config",
+            config,
+            "--workdir",
+            str(workdir),
+        ]
+        subprocess.run(command, check=True, cwd=ROOT)
+
+
+def measured(config: str, workdir: pathlib.Path) -> dict[str, Any]:
+    """What the table and the file say of a row."""
+    found = json.loads((workdir / "metrics.json").read_text())
+    c = json.loads((workdir / "config.json").read_text())
+    steps = {k: c[k]["steps"] for k in ("tokenizer_training", "training")}
+    return dict(config=config, steps=steps, **{k: found[k] for k in KEYS if k in found})
+
+
+def table(found: dict[str, Any]) -> str:
+    """For the page."""
+    lines = [
+        "| row | slots | recognised | PSNR | codes in use | passes | seconds to train both |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in found.items():
+        seconds = row["tokenizer_train_seconds"] + row["generator_train_seconds"]
+        use = f"{100 * row['codebook_use']:.0f} %" if "codebook_use" in row else ""
+        lines.append(
+            f"| [{name}](../{row['config'].partition(':')[0]}) | {row['slot']} | {100 * row['label_accuracy']:.1f} % | "
+            f"{row['psnr_db']:.1f} dB | {use} | {row['sampling_passes']:.0f} | {seconds:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def slot(config: str) -> str:
+    """How many slots, of what."""
+    tokenizer = models.build_tokenizer(configs.load(str(ROOT / config)))
+    return f"{tokenizer.grid.size} x {tokenizer.slot}"
+
+
+def main() -> None:
+    """Trains what isn't trained, and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rows", nargs="+", default=[*rows()], choices=[*rows()])
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/over_tokenizers"))
+    parser.add_argument("--publish", action="store_true")
+    args = parser.parse_args()
+    for name in args.rows:
+        run(rows()[name], args.out / name)
+    found = {
+        name: measured(config, args.out / name) | dict(slot=slot(config))
+        for name, config in rows().items()
+        if (args.out / name / "metrics.json").is_file()
+    }
+    text = table(found)
+    print(text)
+    if args.publish:
+        timing.save("over_tokenizers", dict(rows=found, chance=CHANCE))
+        page = ROOT / "docs" / "tokenizers.md"
+        page.write_text(TABLE.sub(lambda _: text, page.read_text()))
+
+
+if __name__ == "__main__":
+    main()
