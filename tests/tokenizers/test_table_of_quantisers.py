@@ -1,4 +1,4 @@
-"""One table of all quantisers, each row of which shows the same: shapes, the straight-through gradient by its formula,
+"""One table of quantisers, each row of which shows the same: shapes, the straight-through gradient by its formula,
 codes to values and back, the loss terms in float64, a compiled pass that is the plain one, bfloat16, and a short
 training on eight pictures.
 
@@ -12,16 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from common import PARTS, TRAINED, digits, tiny
+from common import PARTS, digits, tiny
 
 from vargen import tokenizers
 from vargen.config import part
 
-CODED = [name for name in TRAINED if tiny(name).vocab]
-STRAIGHT = [name for name in CODED if name != "binned_kl"]  # whose decoder is told codes alone
-MEASURED = (
-    "vq vq_ema vq_wae product_vq qlae lfq bsq binary".split()
-)  # the others' terms: test_rq.py, test_losses.py
+# A part gets a row with the formula of its gradient in `pulled`.
+STRAIGHT = "vq multiscale_vq multiscale_product_vq pyramid_vq vq_ema vq_wae rq product_vq qlae".split()
+STRAIGHT += "fsq lfq bsq binary".split()
+# The decoder isn't told codes alone; all codes have a gradient (its authors': tests/interop); a frozen network's.
+CODED = [*STRAIGHT, "binned_kl", "ibq", "teacher_kmeans"]
+MEASURED = "vq vq_ema vq_wae product_vq qlae lfq bsq binary".split()  # of one level and one code in depth
 KEY = jax.random.key(7)
 
 
@@ -143,7 +144,9 @@ def test_loss_terms_in_float64(name):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * name.startswith(("pyramid", "rq", "lfq", "fsq")))
+        pytest.param(
+            name, marks=[pytest.mark.slow] * name.startswith(("pyramid", "rq", "lfq", "fsq", "multiscale_p"))
+        )
         for name in CODED
     ],
 )
