@@ -177,6 +177,21 @@ def test_standard_latents(images):
     np.testing.assert_allclose(latents.std(axis=-1, ddof=1), 1, atol=1e-4)
 
 
+def test_on_a_square(images):
+    """Registers 0, 1, ... lie row by row; the parameters, and what they give, are those of the ones in a row."""
+    row, square = (tiny("fsq", encoder=registers(tokens=9, square=square)) for square in (False, True))
+    assert (row.grid.levels, square.grid.levels) == (((1, 9),), ((3, 3),))
+    params = row.init(jax.random.key(0))
+    latents = row.codec.encode(params, images)
+    on_it = square.codec.encode(params, images)
+    np.testing.assert_array_equal(on_it, latents.reshape(3, 3, 3, -1))
+    codes = row.encode(params, images)
+    np.testing.assert_array_equal(square.encode(params, images), codes)
+    np.testing.assert_array_equal(square.decode(params, codes), row.decode(params, codes))
+    levels = tiny("multiscale_vq", levels=(1, 2, 3), encoder=registers(tokens=9, square=True))
+    assert levels.encode(levels.init(jax.random.key(0)), images).shape == (3, 14)
+
+
 @pytest.mark.parametrize(
     "encoder,message",
     [
@@ -190,6 +205,8 @@ def test_standard_latents(images):
             "decoder.groups: expected a divisor of 8 registers, found 3; for instance 1, 2 or 4",
         ),
         (registers(flow(guidance=2.0)), "decoder.guidance: expected 1 where forget_rate is 0, found 2"),
+        (registers(square=True), "square: needs a square number of registers, .*, found tokens 8"),
+        (registers(square=True, tokens=9, nested="uniform"), "square: .*, found nested uniform"),
         (registers(part("gan")), "tokenizer.encoder.decoder.name: expected one of direct, flow, found 'gan'"),
     ],
 )

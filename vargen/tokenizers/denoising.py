@@ -242,10 +242,10 @@ def build_flow(
     return FlowCodec(
         encoder,
         Flow(ends.resized(width, layers, heads), bool(forget_rate)),
-        (1, ends.registers),
+        ends.grid,
         ends.latent_channels,
         "patch_out",
-        slots=tuple((1, n) for n in ends.levels),
+        slots=ends.slots,
         nested=ends.nested,
         registers=ends.registers,
         image_shape=(h * ends.patch, w * ends.patch, ends.image_channels),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from vargen.errors import UserError
 from vargen.layers import Dense
 from vargen.limits import SIZE, Between
 from vargen.tokenizers import conv, layers, pooled
+from vargen.tokenizers.autoencoder import flat
 from vargen.tokenizers.codec import Codec
 from vargen.tokenizers.transformer import XAVIER, Sizes, Transformer, from_patches, norm, table
 
@@ -32,6 +34,7 @@ class Ends:
       patches: (h, w), how many patches an image has.
       patch: pixels per side of one.
       levels: registers of each level.
+      square: whether they lie on a square, see `registers.build`.
       latent_channels: C.
       stem: the encoder and decoder between pixels and patches; None for one product each.
       nested: how many registers are kept in training, see `registers.build`.
@@ -46,6 +49,7 @@ class Ends:
     patches: tuple[int, int]
     patch: int
     levels: tuple[int, ...]
+    square: bool
     latent_channels: int
     stem: Codec | None
     nested: str
@@ -59,6 +63,17 @@ class Ends:
     def registers(self) -> int:
         """K."""
         return sum(self.levels)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Of the registers."""
+        side = math.isqrt(self.registers)
+        return (side, side) if self.square else (1, self.registers)
+
+    @property
+    def slots(self) -> tuple[tuple[int, int], ...]:
+        """Of each level."""
+        return (self.grid,) if self.square else tuple((1, n) for n in self.levels)
 
     def outer(self, encoder: Mapping[str, Any], channels: int, place: str) -> Codec:
         """An encoder part between pixels and patches of so many channels, which a config has at a place.
@@ -104,9 +119,9 @@ class Told(nn.Module):
 
     @nn.compact
     def __call__(self, latents: jax.Array, known: jax.Array | None = None) -> jax.Array:
-        """[B, 1, n, C], known bool [B, 1, n] or None for all -> [B, K, D]."""
+        """[B, 1, n, C] or on a square, known bool [B, 1, n] or None for all -> [B, K, D]."""
         width, registers, dtype = self.ends.sizes.width, self.ends.registers, self.ends.dtype
-        x = Dense(width, ("latent", "embed"), XAVIER.kernel(), dtype=dtype, name="rows_in")(latents[:, 0])
+        x = Dense(width, ("latent", "embed"), XAVIER.kernel(), dtype=dtype, name="rows_in")(flat(latents))
         if self.ends.nested != "none":
             dropped = table(self, "dropped", 1, width).astype(dtype)
             x = x if known is None else jnp.where(known[:, 0, :, None], x, dropped)
@@ -294,10 +309,10 @@ def build_direct(
     return RegisterCodec(
         encoder,
         decoder,
-        (1, ends.registers),
+        ends.grid,
         ends.latent_channels,
         last,
-        slots=tuple((1, n) for n in ends.levels),
+        slots=ends.slots,
         nested=ends.nested,
         registers=ends.registers,
     )

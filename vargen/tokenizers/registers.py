@@ -53,7 +53,7 @@ class Registers(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """[B, H, W, C_image] -> float32 [B, 1, K, moments * C]."""
+        """[B, H, W, C_image] -> float32 [B, 1, K, moments * C], or [B, k, k, ...] where they lie on a square."""
         ends, sizes, dtype = self.ends, self.ends.sizes, self.ends.dtype
         if self.stem is None:
             x = to_patches((images.astype(jnp.float32) + 1) / 2 if ends.unit else images, ends.patch)
@@ -79,7 +79,7 @@ class Registers(nn.Module):
         if self.standard:
             centred = x - jnp.mean(x, axis=-1, keepdims=True)
             x = centred * jax.lax.rsqrt(jnp.var(x, axis=-1, keepdims=True, ddof=1) + 1e-12)
-        return x[:, None]
+        return x.reshape(len(x), *ends.grid, -1)
 
     def _times(self, patches: int) -> tuple[int, ...]:
         """Of all rows: patches at 0, registers with them or later."""
@@ -102,6 +102,7 @@ def build(
     patch: Annotated[int, SIZE] = 16,
     sees: Annotated[str, OneOf("all", "causal", "levels")] = "all",
     nested: Annotated[str, OneOf("none", "uniform", "powers", "levels")] = "none",
+    square: bool = False,
     standard: bool = False,
     scrambled: bool = False,
     unit: bool = False,
@@ -134,6 +135,8 @@ def build(
         "levels", those of their own level and of the levels before. In the last two patches see each other alone.
       nested: how many registers, the first ones, are kept of an example in training: all ("none"); from 1 to K, one
         number as likely as another; of these the powers of 2 and K; or whole levels.
+      square: registers lie on a square, row by row, as quantisers that resample latents need it (ImageFolder, arXiv
+        2410.01756).
       standard: a latent's numbers are shifted and scaled to mean 0 and variance 1.
       scrambled: number d of register n is number d K + n of all K registers' D numbers in a row, before the product
         that makes latents of them: TiTok's first published weights need it.
@@ -155,7 +158,8 @@ def build(
       decoder: what makes images of them, a part of `DECODERS`.
 
     Raises:
-      UserError: the image does not divide into patches, or the width into heads, or a stem has another grid.
+      UserError: the image does not divide into patches, or the width into heads, or a stem has another grid; registers
+        that can't lie on a square.
     """
     if any(side % patch for side in image_size):
         pixels = "x".join(map(str, image_size))
@@ -163,12 +167,20 @@ def build(
             f"config field tokenizer.encoder.patch: expected a divisor of the image's {pixels} pixels, found {patch}; "
             f"for instance {divisors(math.gcd(*image_size), patch, least=2)}"
         )
+    levels = (tokens,) if isinstance(tokens, int) else tuple(tokens)
+    if square and (len(levels) > 1 or math.isqrt(levels[0]) ** 2 != levels[0] or nested != "none"):
+        found = f"tokens {tokens}" if nested == "none" else f"nested {nested}"
+        raise UserError(
+            "config field tokenizer.encoder.square: needs a square number of registers, none of them left out, found "
+            f"{found}"
+        )
     sizes = Sizes(width, layers, heads, mlp, mlp_ratio, norm, bias, qk_norm, logit_scale, eps)
     ends = Ends(
         image_channels=image_channels,
         patches=(image_size[0] // patch, image_size[1] // patch),
         patch=patch,
-        levels=(tokens,) if isinstance(tokens, int) else tuple(tokens),
+        levels=levels,
+        square=square,
         latent_channels=latent_channels,
         stem=None,
         nested=nested,

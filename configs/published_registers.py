@@ -1,0 +1,126 @@
+"""The authors' tokenizers of one-dimensional tokens on ImageNet, 256x256, and LlamaGen's generator of size B over them.
+
+    vargen train --stage tokenizer --config configs/published_registers.py:gigatok_ss --workdir runs/gigatok \
+        --config.data.path=/data/tfds --config.tokenizer_training.losses.perceptual_weights=vgg.safetensors \
+        --config.tokenizer_training.losses.teacher.weights=dinov2_base.safetensors
+    vargen train --stage tokenizer --config configs/published_registers.py:flextok_d12_d12 --workdir runs/flextok \
+        --config.data.path=/data/tfds --config.tokenizer.weights=runs/vae/tokenizer/params.safetensors
+
+TiTok's are in configs/titok.py, those of grids in configs/published_tokenizers.py. None was trained by us.
+
+`gigatok_ss`, `_sb`, `_bl`, `_xlxxl`: GigaTok (arXiv 2504.08736; SilentView/GigaTok, configs/vq), as long as its files
+were trained; the authors count 136 M, 232 M, 622 M and 2.9 G. Their rows look at what they read by a layer of its own
+beside that among themselves, here all are in one; the decoder of pixels has adaptive norms, depth to space, and no
+attention; the codes' gradient is turned; for 15,000 updates pixels are drawn from the latents, too. Features are drawn
+towards DINOv2-B's at the third block, here after the last.
+
+`imagefolder`: ImageFolder (arXiv 2410.01756; lxa9867/ImageFolder, configs/MSVR10P2-4096.yaml). Theirs begins at
+DINOv2-B's weights and has registers of their own for either code, here two halves of one; the last code's is drawn
+towards DINOv2, here the first's; pictures are augmented before the discriminator, whose own decay is 5e-4; no paths
+are dropped.
+
+`flextok_d12_d12`, `_d18_d18`, `_d18_d28`: FlexTok (arXiv 2502.13967; apple/ml-flextok) over its VAE of 16 channels,
+`flextok_vae_c16`. Theirs turns rows by places, has a modulation of registers apart from that of patches, draws features
+towards DINOv2-L's, and guides by 7.5 with a projection (2410.02416). How it was trained isn't in its code: the updates
+and rates are ours. The hub says 0.3, 0.9 and 3 G parameters, VAE included.
+
+`semanticist_b`, `_l`, `_xl`: Semanticist (arXiv 2503.08685; visual-gen/semanticist, configs/tokenizer_*.yaml; B is the
+paper's) over MAR's KL-16. Theirs reads pixels, here latents; draws by DDPM in 250 steps, here by a flow in 50; its
+latents are standardised, without noise; they are nested after 50 epochs, here at once; features are drawn towards
+DINOv2-B's; a table has a row that nothing is for each register.
+"""
+
+from vargen import config as base
+from vargen.config import part
+
+conv = part("conv", encoder_attention=(), decoder_attention=())
+teacher = part("dinov2", width=768, heads=12, weights="")
+sizes = dict(s=(512, 6, 8), b=(768, 12, 12), l=(1024, 24, 16), xl=(1280, 36, 20), xxl=(1536, 48, 24))
+fitting = dict(l2=1.0, perceptual=1.0, adversarial=0.5, adversarial_start=20_000, teacher=teacher)
+
+
+def sized(width, layers, heads):
+    return dict(width=width, layers=layers, heads=heads)
+
+
+def gigatok(encoder, decoder, **training):
+    decoder = part("direct", pixels=conv, **sized(*sizes[decoder]))
+    ends = dict(tokens=256, patch=16, stem=conv, decoder=decoder, **sized(*sizes[encoder]))
+    entropy = 0.005 if encoder == "xl" else 0.0
+    tokenizer = part("vq", encoder=part("registers", **ends), revive_every=0, entropy_weight=entropy)
+    features = dict(semantic=0.5, semantic_at="norm_out", semantic_hidden=4 * decoder.width)
+    rate = dict(learning_rate=1e-4, min_learning_rate=1e-5, warmup_steps=0, weight_decay=1e-4, clip_norm=10.0)
+    rate |= dict(ema_decay=0.0, crop_range=(1.0, 1.25)) | training
+    return dict(tokenizer=tokenizer, training=rate, losses=fitting | features)
+
+
+def imagefolder():
+    ends = dict(tokens=121, square=True, patch=16, decoder=part("direct"), **sized(*sizes["b"]))
+    tokenizer = part("multiscale_product_vq", encoder=part("registers", **ends), revive_every=0)
+    features = dict(semantic=0.1, semantic_kind="contrastive", semantic_channels=32, semantic_hidden=0)
+    game = dict(adaptive=True, discriminator=part("dino"), discriminator_learning_rate=8e-4, lecam=0.001)
+    rate = dict(learning_rate=2.4e-4, min_learning_rate=5e-5, warmup_steps=1251, ema_decay=0.9999)
+    rate |= dict(steps=200 * 1251, batch_size=1024, crop_range=(1.0, 1.25))
+    return dict(
+        tokenizer=tokenizer,
+        training=rate,
+        losses=fitting | features | game | dict(adversarial_start=56 * 1251),
+    )
+
+
+def flextok(encoder, decoder):
+    blocks = dict(mlp="swiglu", mlp_ratio=8 / 3, bias=False, qk_norm="layer", eps=1e-6)
+    flow = part("flow", forget_rate=0.1, **sized(64 * decoder, decoder, decoder))
+    ends = dict(tokens=256, patch=2, sees="causal", nested="powers", decoder=flow)
+    inner = part("registers", **ends, **blocks, **sized(64 * encoder, encoder, encoder))
+    outer = part("kl", encoder=part(**conv, multipliers=(1, 2, 4, 4)), channels=16)
+    tokenizer = part("within", outer=outer, inner=part("fsq", encoder=inner, levels=(8, 8, 8, 5, 5, 5)))
+    rate = dict(steps=400_000, batch_size=1024, learning_rate=3e-4, warmup_steps=10_000, weight_decay=0.05)
+    return dict(tokenizer=tokenizer, training=rate, losses={})
+
+
+def semanticist(*decoder):
+    flow = part("flow", steps=50, forget_rate=0.1, guidance=3.0, **sized(*decoder))
+    ends = dict(tokens=256, patch=2, sees="causal", nested="uniform", anchor=True, **sized(*sizes["b"]))
+    outer = part("kl", encoder=part("conv", decoder_attention=False), channels=16, scale=0.2325)
+    inner = part("kl", encoder=part("registers", decoder=flow, **ends), channels=16, measure=True)
+    rate = dict(learning_rate=2e-4, warmup_steps=62_500, warmup_start=0.0, weight_decay=0.05, clip_norm=3.0)
+    rate |= dict(steps=250_000, batch_size=2048, ema_decay=0.999, ema_warmup=False)
+    head = part("diffusion", depth=6, width=1024, sample_steps=100, repeat=4)
+    return dict(tokenizer=part("within", outer=outer, inner=inner), training=rate, losses={}, head=head)
+
+
+TOKENIZERS = dict(
+    gigatok_ss=gigatok("s", "s", steps=1_000_000, batch_size=128),
+    gigatok_sb=gigatok("s", "b", steps=2_000_000, batch_size=128),
+    gigatok_bl=gigatok("b", "l", steps=1_000_000, batch_size=256),
+    gigatok_xlxxl=gigatok("xl", "xxl", steps=1_500_000, batch_size=256, warmup_steps=5_000),
+    imagefolder=imagefolder(),
+    flextok_d12_d12=flextok(12, 12),
+    flextok_d18_d18=flextok(18, 18),
+    flextok_d18_d28=flextok(18, 28),
+    semanticist_b=semanticist(768, 12, 12),
+    semanticist_l=semanticist(1024, 24, 16),
+    semanticist_xl=semanticist(1152, 28, 16),
+)
+
+
+def get_config(tokenizer="gigatok_ss"):
+    s = TOKENIZERS[tokenizer]
+    c = base.config()
+    c.name = f"LlamaGen-B over {tokenizer}"
+    c.data = base.imagenet(256)
+    c.tokenizer = s["tokenizer"]
+    c.tokenizer_training.update(dict(crop="random", crop_range=(1.0,)) | s["training"])
+    c.tokenizer_training.losses.update(s["losses"])
+    c.order, c.feed = part("raster"), part("shift", dropout=0.1)
+    c.head = s.get("head", part("categorical", bias=False))
+    if tokenizer == "imagefolder":
+        c.order, c.feed, c.head = part("levels"), part("refine"), part("depth", layers=2)
+    c.mixer = part("attention", heads=12, rope="places", out_bias=False, dropout=0.1)
+    c.model = dict(layers=12, width=768, mlp="swiglu", mlp_width=2048, norm="rms", eps=1e-5)
+    c.model.update(bias=False, dropout=0.1)
+    c.sampling.guidance = 2.0
+    rate = dict(learning_rate=1e-4, warmup_steps=0, schedule="constant", weight_decay=0.05, ema_decay=0.0)
+    c.training.update(rate, steps=1_501_200, batch_size=256, decay=("*kernel", "*table"), augmented_copies=2)
+    return c
