@@ -2,8 +2,8 @@
 
     python -m benchmarks.over_tokenizers [--rows vq titok] [--out DIR] [--publish]
 
-Each row is what `vargen quickstart --config configs/tokenizers.py:ROW` does, in DIR/ROW (runs/over_tokenizers), and isn't
-done again where its metrics are there. Of all that is there come results/over_tokenizers.json and the table of
+Each row is what `vargen quickstart --config configs/tokenizers.py:ROW` does, in DIR/ROW (runs/over_tokenizers), and is
+not done again where its metrics are there. Of all that is there come results/over_tokenizers.json and the table of
 docs/tokenizers.md, where --publish is given.
 """
 
