@@ -14,7 +14,7 @@ of that (`--config.tokenizer.weights=runs/vae/tokenizer/params.safetensors`).
 from vargen import config as base
 from vargen.config import part
 
-DIRECT, FLOW = part("direct"), part("flow")
+DIRECT, FLOW = part("direct"), part("flow", predicts="image")
 
 
 def registers(decoder, tokens=16, **options):
@@ -40,8 +40,8 @@ TOKENIZERS = dict(
         measure=True,
     ),
     restok=vq(registers(DIRECT, tokens=(1, 2, 4, 9), sees="levels", nested="levels")),
-    dar=vq(registers(part("flow", groups=4), sees="causal")),
-    selftok=vq(registers(part("flow", groups=16), sees="causal")),
+    dar=vq(registers(part("flow", groups=4, predicts="image"), sees="causal")),
+    selftok=vq(registers(part("flow", groups=16, predicts="image"), sees="causal")),
     larp=vq(registers(DIRECT)),
     flextok_latents=part(
         "within",

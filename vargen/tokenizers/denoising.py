@@ -1,8 +1,10 @@
 """A decoder that draws: images from noise by rectified flow, looking at registers (FlexTok, arXiv 2502.13967).
 
 With x_t = (1 - t) x + t e and e of N(0, I) the network gives the velocity v of e - x; its estimate of the image is
-x_t - t v, and mean |v - (e - x)|^2 is the estimate's squared error over t^2: so the losses on images serve here too. In
-decoding the noise is the same for all images and always, so that contents have one picture.
+x_t - t v, and mean |v - (e - x)|^2 is the estimate's squared error over t^2: so the losses on images serve here too. Or
+it gives the estimate itself (arXiv 2511.13720), whose errors count alike at all times: registers, of which there is
+most need where there is most noise, are then learnt much sooner. In decoding the noise is the same for all images and
+always, so that contents have one picture.
 
 Released in groups (D-AR, 2505.23660; Selftok, 2505.07538) the first registers alone are seen where there is much noise,
 and more of them with every part of the way: a prefix of the registers decides the first part of it.
@@ -42,10 +44,12 @@ class Flow(nn.Module):
     Attributes:
       ends: of the codec, with the decoder's own sizes.
       forgets: whether registers may be left out altogether, for guidance.
+      predicts: "velocity", or "image".
     """
 
     ends: Ends
     forgets: bool
+    predicts: str
 
     def setup(self) -> None:
         size = self.ends.patch**2 * self.ends.image_channels
@@ -89,24 +93,24 @@ class Flow(nn.Module):
         x = norm(sizes, "norm_out", False)(x[:, :count], scale, shift)
         return dict(rows=x, noisy=noisy, t=t)
 
-    def velocity(self, rows: jax.Array) -> jax.Array:
-        """The last layer: [B, h w, D] -> float32 [B, H, W, C_image]."""
-        return from_patches(self.patch_out(rows), self.ends.patches, self.ends.patch).astype(jnp.float32)
-
     def last(self, features: dict[str, jax.Array]) -> jax.Array:
-        """The estimate of the image, x_t - t v: float32 [B, H, W, C_image]."""
-        return features["noisy"] - features["t"][:, None, None, None] * self.velocity(features["rows"])
+        """The estimate of the image: float32 [B, H, W, C_image]."""
+        out = from_patches(self.patch_out(features["rows"]), self.ends.patches, self.ends.patch)
+        out = out.astype(jnp.float32)
+        if self.predicts == "image":
+            return out
+        return features["noisy"] - features["t"][:, None, None, None] * out
 
     def __call__(
         self, latents: jax.Array, noisy: jax.Array | None = None, t: Any = 0.0, known=None, without=None
     ) -> jax.Array:
-        """The velocity float32 [B, H, W, C_image]; of nothing (for initialisation) where nothing is given."""
+        """The estimate of the image, see `features` and `last`; of nothing (for initialisation) where none is given."""
         ends = self.ends
         if noisy is None:
             shape = (ends.patches[0] * ends.patch, ends.patches[1] * ends.patch, ends.image_channels)
             noisy = jnp.zeros((len(latents), *shape))
         t = jnp.broadcast_to(jnp.asarray(t, jnp.float32), len(latents))
-        return self.velocity(self.features(latents, known, noisy, t, without)["rows"])
+        return self.last(self.features(latents, known, noisy, t, without))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,8 +143,8 @@ class FlowCodec(RegisterCodec):
 
     def draft(
         self, params: dict, latents: jax.Array, known: jax.Array | None, images: jax.Array, key: jax.Array
-    ) -> tuple[Any, jax.Array]:
-        """What the last layer takes of noisy images, and the weights 1 / t^2, see `Codec.draft`."""
+    ) -> tuple[Any, jax.Array | None]:
+        """What the last layer takes of noisy images, and weights, see the module and `Codec.draft`."""
         key_t, key_noise, key_forget = jax.random.split(key, 3)
         t = self._drawn(key_t, len(images))
         noise = jax.random.normal(key_noise, images.shape)
@@ -158,7 +162,7 @@ class FlowCodec(RegisterCodec):
             without,
             method="features",
         )
-        return features, 1.0 / jnp.square(t)
+        return features, None if self.decoder.predicts == "image" else 1.0 / jnp.square(t)
 
     def _drawn(self, key: jax.Array, batch: int) -> jax.Array:
         if self.times == "logit_normal":
@@ -178,19 +182,20 @@ class FlowCodec(RegisterCodec):
             count = jnp.full((batch,), n) if known is None else jnp.sum(known, axis=(1, 2))
             end = 1.0 - (count * self.groups // self.registers).reshape(end.shape) / self.groups
 
-        def velocity(x, t, without=None):
+        def estimate(x, t, without=None):
             released = self.released(jnp.full((batch,), t))
             seen = _both(known, None if released is None else released[..., :n])
             return self.decoder.apply(variables, latents, x, t, seen, without)
 
         def step(carry, times):
             (x, image), (t, after) = carry, times
-            v = velocity(x, t)
+            found = estimate(x, t)
             if self.guidance != 1.0:
-                free = velocity(x, t, jnp.ones(batch, bool))
-                v = free + self.guidance * (v - free)
+                free = estimate(x, t, jnp.ones(batch, bool))
+                found = free + self.guidance * (found - free)
             goes_on = t > end + 1e-4
-            return (jnp.where(goes_on, x + (after - t) * v, x), jnp.where(goes_on, x - t * v, image)), None
+            on = found + after / t * (x - found)
+            return (jnp.where(goes_on, on, x), jnp.where(goes_on, found, image)), None
 
         times = jnp.linspace(1.0, 0.0, self.steps + 1)
         start = by_batch(jnp.broadcast_to(noise, (batch, *self.image_shape)))
@@ -211,6 +216,7 @@ def build_flow(
     steps: Annotated[int, Between(1, 10**4)] = 20,
     times: Annotated[str, OneOf("uniform", "logit_normal")] = "uniform",
     groups: Annotated[int, Between(1, 4096)] = 1,
+    predicts: Annotated[str, OneOf("velocity", "image")] = "velocity",
     forget_rate: Annotated[float, RATE] = 0.0,
     guidance: Annotated[float, AtLeast(0)] = 1.0,
 ) -> FlowCodec:
@@ -220,6 +226,7 @@ def build_flow(
       ends: what the encoder shares.
       encoder: images to registers.
       width, layers, heads: of the decoder's blocks; 0: as the encoder's.
+      predicts: what the network gives: the velocity, or the image itself.
       times: of training: even, or of a normal distribution's sigmoid (arXiv 2403.03206).
 
     Raises:
@@ -241,7 +248,7 @@ def build_flow(
     h, w = ends.patches
     return FlowCodec(
         encoder,
-        Flow(ends.resized(width, layers, heads), bool(forget_rate)),
+        Flow(ends.resized(width, layers, heads), bool(forget_rate), predicts),
         ends.grid,
         ends.latent_channels,
         "patch_out",
