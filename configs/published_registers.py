@@ -21,9 +21,10 @@ first's; it augments what the discriminator sees, whose weights decay by 5e-4, a
 modulates registers apart from patches, draws features towards DINOv2-L's, and guides by 7.5 with a projection
 (2410.02416). How it was trained isn't in its code: that is ours. 0.3, 0.9 and 3 G parameters on the hub, with the VAE.
 
-`semanticist_b`, `_l`, `_xl`: Semanticist (arXiv 2503.08685; visual-gen/semanticist, configs/tokenizer_*.yaml; B is the
-paper's) over MAR's KL-16. It reads pixels, here latents; draws by DDPM in 250 steps, here by a flow in 50; its latents
-are standardised, without noise, and nested after 50 epochs, here at once; features are drawn towards DINOv2-B's.
+`semanticist_b`, `_l`, `_xl`: Semanticist (arXiv 2503.08685; visual-gen/semanticist, configs/tokenizer_*.yaml, B by its
+decoder's name alone) over MAR's KL-16. It reads pixels, here latents; draws by DDPM in 250 steps, here by a flow in
+50; its latents are standardised, without noise, and nested after 50 epochs, here at once; features are drawn towards
+DINOv2-B's.
 """
 
 from vargen import config as base
