@@ -8,26 +8,23 @@
 
 TiTok's are in configs/titok.py, those of grids in configs/published_tokenizers.py. None was trained by us.
 
-`gigatok_ss`, `_sb`, `_bl`, `_xlxxl`: GigaTok (arXiv 2504.08736; SilentView/GigaTok, configs/vq), as long as its files
-were trained; the authors count 136 M, 232 M, 622 M and 2.9 G. Their rows look at what they read by a layer of its own
-beside that among themselves, here all are in one; the decoder of pixels has adaptive norms, depth to space, and no
-attention; the codes' gradient is turned; for 15,000 updates pixels are drawn from the latents, too. Features are drawn
-towards DINOv2-B's at the third block, here after the last.
+`gigatok_ss`, `_sb`, `_bl`, `_xlxxl`: GigaTok (arXiv 2504.08736; SilentView/GigaTok, configs/vq) of 136 M, 232 M, 622 M
+and 2.9 G by its authors' count, for as long as its files. Its rows look at each other and at what they read in turns,
+here at all together; its decoder of pixels has adaptive norms and no attention; the codes' gradient is turned; for
+15,000 updates pixels are drawn from the latents too. Features are DINOv2-B's at the third block, here after the last.
 
-`imagefolder`: ImageFolder (arXiv 2410.01756; lxa9867/ImageFolder, configs/MSVR10P2-4096.yaml). Theirs begins at
-DINOv2-B's weights and has registers of their own for either code, here two halves of one; the last code's is drawn
-towards DINOv2, here the first's; pictures are augmented before the discriminator, whose own decay is 5e-4; no paths
-are dropped.
+`imagefolder`: ImageFolder (arXiv 2410.01756; lxa9867/ImageFolder, configs/MSVR10P2-4096.yaml). It begins at DINOv2-B's
+weights and has registers for either code, here two halves of one; the last code's are drawn towards DINOv2, here the
+first's; it augments what the discriminator sees, whose weights decay by 5e-4, and drops paths.
 
-`flextok_d12_d12`, `_d18_d18`, `_d18_d28`: FlexTok (arXiv 2502.13967; apple/ml-flextok) over its VAE of 16 channels,
-`flextok_vae_c16`. Theirs turns rows by places, has a modulation of registers apart from that of patches, draws features
-towards DINOv2-L's, and guides by 7.5 with a projection (2410.02416). How it was trained isn't in its code: the updates
-and rates are ours. The hub says 0.3, 0.9 and 3 G parameters, VAE included.
+`flextok_d12_d12`, `_d18_d18`, `_d18_d28`: FlexTok (arXiv 2502.13967; apple/ml-flextok) over its `flextok_vae_c16`. It
+modulates registers apart from patches, draws features towards DINOv2-L's, and guides by 7.5 with a projection
+(2410.02416). How it was trained isn't in its code: that is ours. 0.3, 0.9 and 3 G parameters on the hub, with the VAE.
 
-`semanticist_b`, `_l`, `_xl`: Semanticist (arXiv 2503.08685; visual-gen/semanticist, configs/tokenizer_*.yaml; B is the
-paper's) over MAR's KL-16. Theirs reads pixels, here latents; draws by DDPM in 250 steps, here by a flow in 50; its
-latents are standardised, without noise; they are nested after 50 epochs, here at once; features are drawn towards
-DINOv2-B's; a table has a row that nothing is for each register.
+`semanticist_b`, `_l`, `_xl`: Semanticist (arXiv 2503.08685; visual-gen/semanticist, configs/tokenizer_*.yaml, B by its
+decoder's name alone) over MAR's KL-16. It reads pixels, here latents; draws by DDPM in 250 steps, here by a flow in
+50; its latents are standardised, without noise, and nested after 50 epochs, here at once; features are drawn towards
+DINOv2-B's.
 """
 
 from vargen import config as base
@@ -61,11 +58,8 @@ def imagefolder():
     game = dict(adaptive=True, discriminator=part("dino"), discriminator_learning_rate=8e-4, lecam=0.001)
     rate = dict(learning_rate=2.4e-4, min_learning_rate=5e-5, warmup_steps=1251, ema_decay=0.9999)
     rate |= dict(steps=200 * 1251, batch_size=1024, crop_range=(1.0, 1.25))
-    return dict(
-        tokenizer=tokenizer,
-        training=rate,
-        losses=fitting | features | game | dict(adversarial_start=56 * 1251),
-    )
+    losses = fitting | features | game | dict(adversarial_start=56 * 1251)
+    return dict(tokenizer=tokenizer, training=rate, losses=losses)
 
 
 def flextok(encoder, decoder):

@@ -4,16 +4,17 @@
         --config.data.path=/data/tfds --config.tokenizer_training.losses.perceptual_weights=vgg.safetensors
 
 One-dimensional tokens: configs/published_registers.py. VQ-16, VAR's, MAR's, MaskGIT's, RQ-VAE and TiTok's are in their
-systems' configs. None was trained by us; parameters are as the authors' modules count.
+systems' configs. None was trained by us; parameters are as many as the authors' (tests/test_published_tokenizers.py).
 
 `llamagen_vq8`: VQ-8 (FoundationVision/LlamaGen, vq_train.py); what differs is as in configs/llamagen.py.
 
-`fsq`: 1000 codes over MaskGIT's VQGAN (arXiv 2309.15505, section 5.2). The paper's code (google-research/fsq) is the
-quantiser alone: the recipe is that of MaskGIT's VQGAN, as configs/rar.py has it. The crops are ours.
+`fsq`: 1000 codes over MaskGIT's VQGAN (arXiv 2309.15505). The paper's code (google-research/fsq) is the quantiser
+alone: the recipe is that of MaskGIT's VQGAN, as configs/rar.py has it. The crops are ours.
 
-`bsq18`, `bsq36`: BSQ-ViT (arXiv 2406.07548; zhaoyue-zephyrus/bsq-vit, configs/tokenizer/imagenet_256x256_bsqvit*), with
-8 devices of 32 pictures. The entropy's weight is theirs after 2,000 updates, over which it falls from three times as
-much; their StyleGAN has gains at runtime; what they decode is clamped. Their bits are one code, here groups of 9.
+`bsq18`, `bsq36`: BSQ-ViT (arXiv 2406.07548; zhaoyue-zephyrus/bsq-vit, configs/tokenizer/imagenet_256x256_bsqvit*),
+with 32 pictures a device, here of 8: its code doesn't say how many. The entropy's weight is theirs after 2,000
+updates, over which it falls from three times as much; their StyleGAN has gains at runtime; what they decode is
+clamped. Their bits are one code, here groups of 9.
 
 `ibq`, `ibq_262144`: IBQ (arXiv 2412.02692); `open_magvit2`: Open-MAGVIT2 (2409.04410); both TencentARC/SEED-Voken,
 configs/*/gpu, on 64 and 32 devices. Their learning rate falls to a tenth, twice, where here it begins to fall in a
@@ -23,8 +24,8 @@ Open-MAGVIT2's entropy is of all 2^18 codes, here of two parts of 9 bits.
 `hart`: HART's tokenizer (arXiv 2410.10812; mit-han-lab/hart, hart/modules/models/autoencoder). How it was trained, on
 OpenImages from VAR's, isn't public: the recipe is that of configs/var.py, and ours.
 
-`vitok_sb`, `vitok_bb`: ViTok S-B/16 and B-B/16 (arXiv 2501.09755, table 1), 16 channels. No code is public: the recipe
-is ours, and 43 and 86 M parameters an end are the paper's count.
+`vitok_sb`, `vitok_bb`: ViTok S-B/16 and B-B/16 (arXiv 2501.09755), 16 channels. No code is public: the recipe is ours,
+and 43 and 86 M parameters an end are the paper's count.
 """
 
 from types import SimpleNamespace as Row

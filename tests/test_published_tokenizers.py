@@ -1,0 +1,145 @@
+"""The authors' tokenizers build, without allocating any, and have the authors' numbers of parameters.
+
+Counts are those of the authors' modules (their layers alone, no losses), but where a line says otherwise.
+"""
+
+import functools
+import math
+
+import jax
+import pytest
+
+from vargen import config, models
+from vargen.tokenizers import discriminators
+
+GRIDS = {
+    "llamagen_vq8": 70_109_835,
+    "fsq": 54_515_587
+    - 1024 * 256
+    - (256 - 4) * (512 + 1 + 9 * 512),  # MaskGIT's VQGAN, of 4 channels and no table
+    "bsq18": 174_816_210,
+    "bsq36": 174_843_876,
+    "ibq": 110_982_019,
+    "ibq_262144": 173_896_579,
+    "open_magvit2": 115_127_829,
+    "hart": 108_948_355,  # VAR's, whose layers it has
+}
+# Of GigaTok's modules: all, and the two convolutional ends. Encoder's and decoder's (width, layers).
+GIGATOK = {
+    "gigatok_ss": (136_073_227, (512, 6), (512, 6)),
+    "gigatok_sb": (232_399_627, (512, 6), (768, 12)),
+    "gigatok_bl": (621_637_131, (768, 12), (1024, 24)),
+    "gigatok_xlxxl": (2_893_970_443, (1280, 36), (1536, 48)),
+}
+PIXELS = 26_143_232, 50_161_155
+# FlexTok: a block of the encoder, one of the decoder with both modulations, by their module; digits on the hub, in G.
+FLEXTOK = {
+    "flextok_d12_d12": (12, 12, 7_077_888, 14_164_992, "0.3"),
+    "flextok_d18_d18": (18, 18, 15_925_248, 31_864_320, "0.9"),
+    "flextok_d18_d28": (18, 28, 15_925_248, 77_088_256, "3"),
+}
+SEMANTICIST = {"semanticist_b": 130e6, "semanticist_l": 458e6, "semanticist_xl": 675e6}  # DiT's README
+VITOK = {"vitok_sb": (43, 86), "vitok_bb": (86, 86)}  # the paper's, in M
+NAMES = {
+    "published_tokenizers": {*GRIDS, *VITOK},
+    "published_registers": {*GIGATOK, *FLEXTOK, *SEMANTICIST, "imagefolder"},
+}
+
+
+def linear(i, o):
+    return i * o + o
+
+
+@functools.cache
+def built(file, name):
+    c = config.load(f"{file}:{name}")
+    tokenizer = models.build_tokenizer(c)
+    return c, tokenizer, jax.eval_shape(tokenizer.init, jax.random.key(0))
+
+
+def count(tree):
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+
+
+def params(name):
+    return built(next(file for file, names in NAMES.items() if name in names), name)[2]
+
+
+def test_no_row_is_left_out():
+    for file, names in NAMES.items():
+        assert {*config.variants(file)} == names
+
+
+@pytest.mark.parametrize("file,name", [(f, n) for f in NAMES for n in sorted(NAMES[f])])
+def test_builds(file, name):
+    """The whole config is one, its generator and what judges the pictures are built, too."""
+    c, tokenizer, _ = built(file, name)
+    assert config.from_json(config.to_json(c)) == c
+    models.build_generator(c, tokenizer)
+    losses = c.tokenizer_training.losses
+    assert losses.adversarial_start < c.tokenizer_training.steps
+    if losses.adversarial:
+        discriminators.build(losses.discriminator)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_grids(name):
+    assert count(params(name)) == GRIDS[name]
+
+
+@pytest.mark.parametrize("name", VITOK)
+def test_vitok(name):
+    found = params(name)
+    assert tuple(round(count(found[end]) / 1e6) for end in ("encoder", "decoder")) == VITOK[name]
+
+
+@pytest.mark.parametrize("name", GIGATOK)
+def test_gigatok(name):
+    """Theirs have other convolutions, a second attention in each block, 256 channels between rows and codes, a 3x3
+    convolution after the rows, and what maps features to the teacher's."""
+    theirs, *stacks = GIGATOK[name]
+    found = params(name)
+    ours = count(found) + sum(PIXELS) - count(found["encoder"]["stem"]) - count(found["decoder"]["pixels"])
+    ours += sum(layers * (4 * linear(width, width) + 2 * width) for width, layers in stacks)
+    (e, _), (d, _) = stacks
+    ours += linear(e, e) + linear(e, 256) + linear(256, d) + 8 * 256 * d
+    ours += linear(d, 4 * d) + linear(4 * d, 4 * d) + linear(4 * d, 768)
+    assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", FLEXTOK)
+def test_flextok(name):
+    """Theirs modulate registers apart; the VAE is SDXL's with 16 channels, and our scale for each."""
+    encoder, decoder, block, modulated, shown = FLEXTOK[name]
+    found = params(name)
+    assert count(found["outer"]) == 83_653_863 + 24 * (9 * 512 + 1) + 984 + 252 + 9 * 12 * 512 + 16
+    ours = count(found) + decoder * linear(64 * decoder, 6 * 64 * decoder)
+    assert f"{ours / 1e9:.{0 if shown == '3' else 1}f}" == shown
+    d, e = 64 * decoder, 64 * encoder
+    theirs = encoder * block + decoder * modulated
+    theirs += (
+        linear(256, d) + linear(d, d) + linear(d, 2 * d) + 512 * (d + e)
+    )  # time, the last norm's, places
+    theirs += linear(64, d) + linear(d, 64) + linear(64, e) + linear(6, d) + linear(e, 6)
+    assert ours - count(found["outer"]) == pytest.approx(theirs, rel=5e-3)
+
+
+@pytest.mark.parametrize("name", SEMANTICIST)
+def test_semanticist(name):
+    """The decoder is a DiT, but for what tells it of registers in the place of labels; the encoder ViT-B."""
+    found = params(name)
+    assert count(found["decoder"]) == pytest.approx(SEMANTICIST[name], rel=5e-3)
+    vit = 12 * (linear(768, 4 * 768) + linear(4 * 768, 768) + 4 * linear(768, 768) + 4 * 768) + 2 * 768
+    assert count(found["encoder"]) == pytest.approx(vit, rel=5e-3)
+    assert count(found["outer"]) == 66_456_019 + 16  # MAR's
+
+
+def test_imagefolder():
+    """Added up from the authors' layers: two of DINOv2's ViT-B with tables for registers, and the quantisers."""
+    w = 768
+    vit = (
+        12 * (linear(w, 4 * w) + linear(4 * w, w) + 4 * linear(w, w) + 4 * w + 2 * w) + 2 * w + (1 + 257) * w
+    )
+    theirs = 2 * vit + 2 * linear(w, w) + 242 * w + (3 + 2 + 1) * w + linear(w, 32) + linear(64, w)
+    theirs += 2 * (4096 * 32 + 4 * linear(9 * 32, 32))
+    assert count(params("imagefolder")) == pytest.approx(theirs, rel=5e-3)
