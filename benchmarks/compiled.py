@@ -57,6 +57,7 @@ SIZES = dict(
     himar=("himar:b", 1, 64),
     jpeglm=("jpeglm:7b", 1, 1),
     orthus=("orthus:7b", 1, 1),
+    titok=("titok:l32", 1, 64),
 )
 # Images/s that are published for the authors' code, 256 pixels but where it says so, on an A100: RAR's own table (batch
 # 128, arXiv 2411.00776), VAR (batch 1, arXiv 2404.02905), and LlamaGen under vLLM (its repository).

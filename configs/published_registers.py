@@ -11,7 +11,7 @@ TiTok's are in configs/titok.py, those of grids in configs/published_tokenizers.
 `gigatok_ss`, `_sb`, `_bl`, `_xlxxl`: GigaTok (arXiv 2504.08736; SilentView/GigaTok, configs/vq) of 136 M, 232 M, 622 M
 and 2.9 G by its authors' count, for as long as its files. Its rows look at each other and at what they read in turns,
 here at all together; its decoder of pixels has adaptive norms and no attention; the codes' gradient is turned; for
-15,000 updates pixels are drawn from the latents too. Features are DINOv2-B's at the third block, here after the last.
+15,000 updates pixels are drawn from the latents too.
 
 `imagefolder`: ImageFolder (arXiv 2410.01756; lxa9867/ImageFolder, configs/MSVR10P2-4096.yaml). It begins at DINOv2-B's
 weights and has registers for either code, here two halves of one; the last code's are drawn towards DINOv2, here the
@@ -41,11 +41,11 @@ def sized(width, layers, heads):
 
 
 def gigatok(encoder, decoder, **training):
-    decoder = part("direct", pixels=conv, **sized(*sizes[decoder]))
+    decoder = part("direct", pixels=conv, shown_after=3, **sized(*sizes[decoder]))
     ends = dict(tokens=256, patch=16, stem=conv, decoder=decoder, **sized(*sizes[encoder]))
     entropy = 0.005 if encoder == "xl" else 0.0
     tokenizer = part("vq", encoder=part("registers", **ends), revive_every=0, entropy_weight=entropy)
-    features = dict(semantic=0.5, semantic_at="norm_out", semantic_hidden=4 * decoder.width)
+    features = dict(semantic=0.5, semantic_at="shown", semantic_hidden=4 * decoder.width)
     rate = dict(learning_rate=1e-4, min_learning_rate=1e-5, warmup_steps=0, weight_decay=1e-4, clip_norm=10.0)
     rate |= dict(ema_decay=0.0, crop_range=(1.0, 1.25)) | training
     return dict(tokenizer=tokenizer, training=rate, losses=fitting | features)

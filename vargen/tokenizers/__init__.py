@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from vargen import parts
 from vargen.errors import UserError
-from vargen.limits import COUNT, SHARE, SIZE, Above, AtLeast, Between, OneOf, divisors
+from vargen.limits import COUNT, SHARE, SIZE, Above, AtLeast, Between, OneOf, Text, divisors
 from vargen.slots import Grid
 from vargen.tokenizers import (
     assembly,
@@ -273,7 +273,7 @@ def build_within(
     dtype: Any,
     outer: Mapping[str, Any],
     inner: Mapping[str, Any],
-    weights: str = "",
+    weights: Annotated[str, Text("a file's path")] = "",
 ) -> Within:
     """The part "within": a tokenizer of another's latents.
 
