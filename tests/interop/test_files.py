@@ -200,7 +200,9 @@ def test_weights_of_flat(tmp_path, suffix):
     path = tmp_path / f"w{suffix}"
     files.write(path, arrays())
     assert_same(files.read(path, "plain", member="generator"), arrays())
-    with pytest.raises(UserError, match=r"expected ema weights \(model_ema or ema\), found one set") as error:
+    with pytest.raises(
+        UserError, match=r"expected ema weights \(model_ema or ema or ema_state_dict\), found one set"
+    ) as error:
         files.read(path, "ema")
     message(error)
     with pytest.raises(UserError, match="expected auto, ema or plain, found 'best'"):

@@ -11,7 +11,17 @@ import vargen
 from vargen import tokenizers
 from vargen.config import part
 from vargen.errors import UserError
-from vargen.interop import checkpoint, files, open_magvit2, systems, taming_mingpt
+from vargen.interop import (
+    bsqvit,
+    checkpoint,
+    files,
+    hart_tokenizer,
+    mapping,
+    open_magvit2,
+    systems,
+    taming_mingpt,
+    var_tokenizer,
+)
 
 # The golden of each system.
 ALONE = dict(vqgan="taming_vqgan", open_magvit2="open_magvit2", ibq="ibq")
@@ -38,10 +48,99 @@ def test_import_and_export(name, tmp_path):
         np.testing.assert_array_equal(again[key], array, err_msg=key)
 
 
-@pytest.mark.parametrize("name", ALONE)
+def arrays_of(golden, prefix=""):
+    """The weights in a golden, every name with the prefix."""
+    with np.load(FOLDER / f"{golden}.npz") as file:
+        return {prefix + k.removeprefix("sd/"): file[k] for k in file.files if k.startswith("sd/")}
+
+
+def same_arrays(found, expected):
+    assert set(found) == set(expected)
+    for key, array in expected.items():
+        np.testing.assert_array_equal(found[key], array, err_msg=key)
+
+
+def test_bsqvit(tmp_path):
+    """The authors' codes make their pictures; the size is the table of places'; arrays and buffers come back."""
+    arrays = arrays_of("bsqvit")
+    for name, bits in (("basis", 12), ("group_basis", 4)):
+        arrays[f"quantize.{name}"] = 2 ** np.arange(bits - 1, -1, -1)
+    files.write(tmp_path / "last.npz", {f"module.module.{k}": v for k, v in arrays.items()})
+    c = checkpoint.import_checkpoint("bsqvit", tmp_path / "model", tokenizer=tmp_path / "last.npz")
+    assert (c.data.image_size, c.tokenizer.groups, c.tokenizer.entropy_bits) == (32, 1, 4)
+    c.tokenizer.encoder.heads = 4  # in every published file they have 64 channels
+    whole, model = tokenizers.build(c.tokenizer, 32, 3), vargen.load(tmp_path / "model")
+    with np.load(FOLDER / "bsqvit.npz") as golden:
+        found = jax.jit(whole.decode)(model.tokenizer_params, golden["out/indices"])
+        np.testing.assert_allclose(np.moveaxis(found, -1, 1), golden["out/dec_raw"], atol=1e-4)
+    checkpoint.export_checkpoint("bsqvit", tmp_path / "model", tokenizer=tmp_path / "again.npz")
+    same_arrays(files.read(tmp_path / "again.npz"), arrays)
+
+
+@pytest.mark.parametrize("channels, groups, bits", [(18, 1, 1), (18, 1, 9), (36, 4, 1)])
+def test_sizes_of_bsqvit(channels, groups, bits):
+    """Of the published configs: patches of 8 pixels, 12 layers of width 768 at either end."""
+    encoder = part(
+        "vit",
+        patch=8,
+        width=768,
+        layers=12,
+        heads=12,
+        positions="learned",
+        mlp="gelu",
+        norm_in=True,
+        eps=1e-5,
+    )
+    encoder.out_width = 3072
+    expected = part("bsq", channels=channels, groups=groups, beta=0.25 * channels, encoder=encoder)
+    if bits != 9:
+        expected.entropy_bits = bits
+    own = tokenizers.build(expected, 256, 3)
+    like = dict(mapping.flatten(jax.eval_shape(own.init, jax.random.key(0))))
+    found = mapping.source_shapes(bsqvit.table(own), like)
+    assert found["quantize.group_basis"] == (bits,)
+    arrays = {name: np.broadcast_to(np.float32(0), shape) for name, shape in found.items()}
+    assert bsqvit.part(arrays) == expected and bsqvit.image_size(arrays) == 256
+
+
+def test_hart(tmp_path):
+    """VAR's arrays, called as HART's: the same codes and pictures as VAR's tokenizer; the arrays come back."""
+    plain, prefixed = arrays_of("var_tokenizer"), arrays_of("var_tokenizer", "vae.")
+    files.write(tmp_path / "hart.npz", prefixed | {"disc.main.0.weight": np.ones(3, np.float32)})
+    given = dict(tokenizer=tmp_path / "hart.npz")
+    cell = 2 ** sum(k.endswith("downsample.conv.weight") for k in plain)
+    with pytest.raises(UserError, match=f"--image-size: expected {16 * cell} or .* pixels, found 1024"):
+        checkpoint.import_checkpoint("hart", tmp_path / "model", **given)
+    c = checkpoint.import_checkpoint("hart", tmp_path / "model", **given, image_size=16 * cell)
+    assert c.tokenizer.name == "hybrid_multiscale" and c.tokenizer.levels == hart_tokenizer.PUBLISHED[16]
+    model = vargen.load(tmp_path / "model")
+    options = var_tokenizer.part(plain, hart_tokenizer.PUBLISHED[16])
+    other = tokenizers.build(options, 16 * cell, 3)
+    params = systems.read(var_tokenizer, other, plain)
+    images = jax.random.uniform(jax.random.key(0), (1, 16 * cell, 16 * cell, 3), minval=-1)
+    codes = jax.jit(other.encode)(params, images)
+    np.testing.assert_array_equal(jax.jit(model.tokenizer.encode)(model.tokenizer_params, images), codes)
+    checkpoint.export_checkpoint("hart", tmp_path / "model", tokenizer=tmp_path / "again.npz")
+    hits = "vae.quantize.ema_vocab_hit_SV"
+    again = dict(files.read(tmp_path / "again.npz"))
+    assert again.pop(hits).shape[0] == 10
+    same_arrays(again, {k: v for k, v in prefixed.items() if k != hits})
+
+
+def test_levels_of_hart():
+    """Of the published file, whose pixels are 16 to a cell: those of 1024, or of the size that is asked for."""
+    arrays = {f"vae.encoder.down.{i}.block.0.conv1.weight": np.zeros(1) for i in range(5)}
+    for size, levels, slots in ((0, 14, 9451), (1024, 14, 9451), (512, 10, 2240), (256, 10, 680)):
+        found = hart_tokenizer.levels(arrays, size)
+        assert (len(found), sum(n * n for n in found)) == (levels, slots)
+    with pytest.raises(UserError, match="--image-size: expected 256 or 512 or 1024 pixels, found 384"):
+        hart_tokenizer.levels(arrays, 384)
+
+
+@pytest.mark.parametrize("name", [*ALONE, "bsqvit", "hart"])
 def test_there_is_no_generator(name, tmp_path):
     message = f"--generator: expected none, as {name} is a tokenizer alone, found a file"
-    file = FOLDER / f"{ALONE[name]}.npz"
+    file = FOLDER / f"{ALONE.get(name, 'ibq')}.npz"
     with pytest.raises(UserError, match=message):
         checkpoint.import_checkpoint(name, tmp_path / "model", tokenizer=file, generator=file)
     with pytest.raises(UserError, match=message):
@@ -77,6 +176,13 @@ def test_one_file_of_both(tmp_path):
 
 
 def test_other_tokenizers_are_refused():
+    tokenizer = tokenizers.build(
+        part("bsq", channels=4, encoder=part("vit", patch=4, width=16, heads=1)), 16, 3
+    )
+    with pytest.raises(
+        UserError, match="expected positions=learned, mlp=gelu, norm_in=True, found positions=rope"
+    ):
+        systems.read(bsqvit, tokenizer, {})
     for encoder, found in (
         (part("adaptive", width=16, groups=16), "groups=16"),
         (part("conv", width=32, multipliers=(1,)), "ConvEncoder"),

@@ -52,6 +52,7 @@ def test_nested(tmp_path, torch, legacy):
         ({"model": one, "model_ema": two, **junk}, "auto", 2),
         ({"model": one, "model_ema": two, **junk}, "ema", 2),
         ({"model": one, "model_ema": two, **junk}, "plain", 1),
+        ({"state_dict": one, "ema_state_dict": two, **junk}, "auto", 2),
         ({"ema": two, "model": one, **junk}, "auto", 2),
         ({"ema": two, "model": one, **junk}, "plain", 1),
         ({"ema": two}, "auto", 2),
@@ -63,7 +64,7 @@ def test_nested(tmp_path, torch, legacy):
         np.testing.assert_array_equal(found["a"], np.full(2, expected, np.float32))
         assert set(torch.serialization.get_safe_globals()) == safe
     for content, weights, match in (
-        ({"model": one}, "ema", r"expected ema weights \(model_ema or ema\), found model"),
+        ({"model": one}, "ema", r"expected ema weights \(model_ema or ema or ema_state_dict\), found model"),
         ({"ema": one}, "plain", "expected plain weights .*, found ema"),
         ({"net": one, "epoch": 3}, "auto", "expected a dict of weights, found net, epoch"),
         ({}, "auto", "found nothing"),

@@ -1,10 +1,13 @@
-"""Transformers at both ends: BSQ-ViT's own numbers, windows against a masked attention in float64, published sizes."""
+"""Transformers at both ends: windows against a masked attention in float64, published sizes.
+
+BSQ-ViT's own numbers: tests/interop/test_parity.py.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from common import golden, tiny
+from common import tiny
 from parameters import noisy
 
 from vargen import tokenizers
@@ -13,97 +16,6 @@ from vargen.errors import UserError
 from vargen.tokenizers.vit import joined, waves, windowed
 
 TINY = part("vit", patch=4, width=32, layers=2, heads=4)
-
-
-def linear(weights, name):
-    return dict(kernel=weights[f"sd/{name}.weight"].T, bias=weights[f"sd/{name}.bias"])
-
-
-def norm(weights, name):
-    return dict(scale=weights[f"sd/{name}.weight"], bias=weights[f"sd/{name}.bias"])
-
-
-def trunk(weights, side, layers):
-    """The parameters of `Trunk` from the authors' names."""
-    made = dict(
-        places=weights[f"sd/{side}.positional_embedding"],
-        norm_in=norm(weights, f"{side}.ln_pre"),
-        norm_out=norm(weights, f"{side}.ln_post"),
-    )
-    for i in range(layers):
-        name = f"{side}.transformer.resblocks.{i}"
-        kernels = np.split(weights[f"sd/{name}.attn.in_proj_weight"].T, 3, axis=1)
-        biases = np.split(weights[f"sd/{name}.attn.in_proj_bias"], 3)
-        mixer = {
-            key: dict(kernel=kernel, bias=bias)
-            for key, kernel, bias in zip(("query", "key", "value"), kernels, biases, strict=True)
-        }
-        made[f"block{i}"] = dict(
-            mixer=dict(mixer, out=linear(weights, f"{name}.attn.out_proj")),
-            norm_1=norm(weights, f"{name}.ln_1"),
-            norm_2=norm(weights, f"{name}.ln_2"),
-            feed_forward=dict(
-                up=linear(weights, f"{name}.mlp.c_fc"), down=linear(weights, f"{name}.mlp.c_proj")
-            ),
-        )
-    return made
-
-
-def test_bsq_vit():
-    """The authors' encoder, codes, and decoder, from a picture to pixels: within 1e-4 of numbers up to 10."""
-    arrays, weights, meta = golden("bsqvit")
-    weights = {f"sd/{k}": v for k, v in weights.items()}
-    v = meta["vitconfig"]
-    encoder = part(
-        "vit",
-        patch=v["patch_size"],
-        width=v["width"],
-        layers=v["layers"],
-        heads=v["heads"],
-        positions="learned",
-        mlp="gelu",
-        norm_in=True,
-        eps=1e-5,
-        out_width=meta["dvitconfig"]["dim_ffn_output"],
-    )
-    groups = meta["embed_dim"] // meta["embed_group_size"]
-    t = tokenizers.build(
-        part("bsq", channels=meta["embed_dim"], groups=groups, encoder=encoder), v["image_size"], 3
-    )
-    p, width = v["patch_size"], v["width"]
-    # Their patches are channel by channel.
-    first = (
-        weights["sd/encoder.conv1.weight"].T.reshape(3, p, p, width).transpose(1, 2, 0, 3).reshape(-1, width)
-    )
-    last = linear(weights, "decoder.conv_out")
-    last = {k: np.moveaxis(x.reshape(-1, 3, p, p), 1, 3).reshape(-1, 3 * p * p) for k, x in last.items()}
-    params = dict(
-        encoder=dict(
-            patch_in=dict(kernel=first),
-            trunk=trunk(weights, "encoder", v["layers"]),
-            projection=linear(weights, "quant_embed"),
-        ),
-        decoder=dict(
-            projection=linear(weights, "post_quant_embed"),
-            trunk=trunk(weights, "decoder", v["layers"]),
-            hidden=linear(weights, "decoder.ffn.0"),
-            patch_out=dict(kernel=last["kernel"], bias=last["bias"].reshape(-1)),
-        ),
-        quantizer={},
-    )
-    shapes = jax.tree.map(lambda x: x.shape, jax.eval_shape(t.init, jax.random.key(0)))
-    assert jax.tree.map(np.shape, params) == shapes
-    images = jnp.asarray(arrays["in/img"])
-    h = t.squeezed(t.codec.encode(params, images)).reshape(arrays["out/h"].shape)
-    np.testing.assert_allclose(h, arrays["out/h"], atol=2e-5)
-    codes = t.encode(params, images)
-    # Their codes have the first channel last.
-    bits = np.unpackbits(arrays["out/group_indices"].astype(np.uint8)[..., None], axis=-1)[..., -4:]
-    np.testing.assert_array_equal(codes, np.sum(bits * 2 ** np.arange(4), axis=-1))
-    np.testing.assert_allclose(t.decoded(codes), arrays["out/zq"], atol=1e-6)
-    found = t.decode(params, codes)
-    np.testing.assert_allclose(found, arrays["out/dec_raw"], atol=1e-4)
-    assert np.abs(found).max() > 1
 
 
 def reference(p, x, heads, window, shift):

@@ -208,7 +208,7 @@ FREE = frozenset(
     "remat scanned dtype random label_smoothing counts known_weight repeat clip sample_steps times guidance_until "
     "solver last parent name tokenizer most_known scale beta zero codebook_weight centre_weight entropy_weight "
     "entropy_temperature level_weight kl_weight measure revive_every revive_until revive_threshold kmeans decay "
-    "restart temperature".split()
+    "restart temperature continuous diversity sharpness entropy_bits".split()
 )
 
 

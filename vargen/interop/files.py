@@ -41,9 +41,9 @@ def read(
     TensorFlow's frozen graphs; with any other, the first bytes do, also of SentencePiece's .model. Of weights in
     several files the index is given (model.safetensors.index.json, pytorch_model.bin.index.json), or a directory
     that has one. Of an npz with names "sd/..." only those are taken, without the "sd/". In a PyTorch file the
-    weights are the dict itself or lie in it as "model", "module" or "state_dict", averaged ones as "model_ema" or
-    "ema"; a file of VAR's trainer holds them under "trainer". "module." and "_orig_mod." are dropped where every
-    name starts with them. What is not a tensor is passed over.
+    weights are the dict itself or lie in it as "model", "module" or "state_dict", averaged ones as "model_ema",
+    "ema" or "ema_state_dict"; a file of VAR's trainer holds them under "trainer". "module." and "_orig_mod." are
+    dropped where every name starts with them. What is not a tensor is passed over.
 
     Args:
       path: the file; also hf://OWNER/REPO[@REVISION]/FILE, the commit of which is fixed when it is opened.

@@ -23,5 +23,7 @@ SYSTEMS = {
     "taming": ("taming_mingpt", "taming_first_stage"),
     "vqgan": ("", "taming_vqgan"),
     "ibq": ("", "ibq"),
+    "hart": ("", "hart_tokenizer"),
+    "bsqvit": ("", "bsqvit"),
     "open_magvit2": ("", "open_magvit2"),
 }

@@ -27,7 +27,9 @@ class System:
       generator: module with `WHAT`, `IGNORED`, `WRAPPED`, `levels(arrays)`, `fill(config, arrays, heads)`,
         `table(generator)`, and where arrays don't tell it `image_size(arrays)`; where heads and the norms' epsilon
         stand in a file beside them, its name `TOLD` and `told(config)`; None where a tokenizer is published alone.
-      tokenizer: module with `WHAT`, `IGNORED`, `WRAPPED`, `part(arrays, levels)` and `table(tokenizer)`.
+      tokenizer: module with `WHAT`, `IGNORED`, `WRAPPED`, `part(arrays, levels)` and `table(tokenizer)`; of tokenizers
+        alone, where sizes are usually others than 256 pixels, `image_size(arrays)`, and where levels depend on them
+        `levels(arrays, image_size)`.
     """
 
     generator: Any
@@ -115,6 +117,8 @@ def infer(
     """
     c = config.config()
     sides = s.generator.levels(generator) if generator is not None else None
+    if s.generator is None and hasattr(s.tokenizer, "levels"):
+        sides = s.tokenizer.levels(tokenizer, image_size)
     c.tokenizer = s.tokenizer.part(tokenizer, sides)
     told = 0
     if sides:
@@ -124,6 +128,8 @@ def infer(
     usual = 256
     if generator is not None and hasattr(s.generator, "image_size"):
         usual = s.generator.image_size(generator)
+    elif s.generator is None and hasattr(s.tokenizer, "image_size"):
+        usual = s.tokenizer.image_size(tokenizer)
     c.data = config.imagenet(told or image_size or usual)
     if generator is not None and beside is not None:
         known, eps = s.generator.told(beside)

@@ -20,7 +20,7 @@ from vargen.interop.lazy import Array, Found, Path, head, unreadable
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 PLAIN = ("model", "module", "state_dict")  # names of one set of weights among other things in a file
-AVERAGED = ("model_ema", "ema")
+AVERAGED = ("model_ema", "ema", "ema_state_dict")
 FLAT = "model_ema"  # begins names of averages beside plain weights, whose own dots are left out (latent diffusion's)
 MEMBERS = {"generator": "var_wo_ddp", "tokenizer": "vae_local"}  # in a file of VAR's trainer
 

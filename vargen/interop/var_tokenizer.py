@@ -46,8 +46,12 @@ def part(arrays: Mapping[str, Any], levels: tuple[int, ...] | None = None) -> Co
 
 def table(tokenizer: MultiScaleVQ) -> list[m.Entry]:
     """All entries for a tokenizer of these sizes."""
-    entries = autoencoder.table(tokenizer, autoencoder.VAR)
-    entries += m.array("quantizer/codebook", "quantize.embedding.weight")
+    return autoencoder.table(tokenizer, autoencoder.VAR) + quantiser(tokenizer)
+
+
+def quantiser(tokenizer: MultiScaleVQ) -> list[m.Entry]:
+    """Those of the quantiser."""
+    entries = m.array("quantizer/codebook", "quantize.embedding.weight")
     levels = len(tokenizer.grid.levels)
     # Counts of hits from training: statistics, no parameter.
     entries += m.buffer(HITS, lambda: np.zeros((levels, tokenizer.vocab), np.float32))
