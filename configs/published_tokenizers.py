@@ -14,7 +14,8 @@ alone: the recipe is that of MaskGIT's VQGAN, as configs/rar.py has it. The crop
 `bsq18`, `bsq36`: BSQ-ViT (arXiv 2406.07548; zhaoyue-zephyrus/bsq-vit, configs/tokenizer/imagenet_256x256_bsqvit*),
 with 32 pictures a device, here of 8: its code doesn't say how many. The entropy's weight is theirs after 2,000
 updates, over which it falls from three times as much; their StyleGAN has gains at runtime; what they decode is
-clamped. Their bits are one code, here groups of 9.
+clamped. Their bits are one code, here groups of 9. Their configs' commitment weight, 0, does not reach the quantiser,
+which takes 0.25 of a sum over channels.
 
 `ibq`, `ibq_262144`: IBQ (arXiv 2412.02692); `open_magvit2`: Open-MAGVIT2 (2409.04410); both TencentARC/SEED-Voken,
 configs/*/gpu, on 64 and 32 devices. Their learning rate falls to a tenth, twice, where here it begins to fall in a
@@ -46,7 +47,7 @@ def row(tokenizer, training, losses, head=None, flip=True, crop_range=(1.0,), le
 def bsq(bits):
     ends = dict(patch=8, width=768, layers=12, heads=12, positions="learned", mlp="gelu", eps=1e-5)
     encoder = part("vit", norm_in=True, out_width=3072, **ends)
-    own = dict(channels=bits, groups=bits // 9, beta=0.0, entropy_weight=0.1, entropy_bits=1)
+    own = dict(channels=bits, groups=bits // 9, beta=0.25 * bits, entropy_weight=0.1, entropy_bits=1)
     rate = dict(learning_rate=1.024e-4, min_learning_rate=0.512e-4, warmup_steps=5000, warmup_start=0.1)
     rate |= dict(steps=1_000_000, batch_size=256, b2=0.99, clip_norm=0.0, ema_decay=0.999)
     rate |= dict(weight_decay=1e-4, decay=("*",))

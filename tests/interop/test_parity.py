@@ -84,7 +84,12 @@ WRONG = [
     ("rqtransformer", "sd/a.pos_emb_d", "a/logits", ""),
     ("bsqvit", "sd/encoder.transformer.resblocks.1.ln_1.weight", "enc h", ""),
     ("bsqvit", "sd/decoder.ffn.0.weight", "dec_raw", "indices group_indices"),
-    ("hart_tokenizer", "sd/quantize.quant_resi.qresi_ls.1.weight", "fhat_disc ar_fhat_2", "fhat_cont ar_fhat_0"),
+    (
+        "hart_tokenizer",
+        "sd/quantize.quant_resi.qresi_ls.1.weight",
+        "fhat_disc ar_fhat_2",
+        "fhat_cont ar_fhat_0",
+    ),
     ("ibq", "sd/quantize.embedding.weight", "logits zq quant_loss", "h"),
     ("open_magvit2", "sd/decoder.adaptive.1.gamma.weight", "dec total", "h commit"),
     ("taming_mingpt", "sd/transformer.pos_emb", "logits", ""),
