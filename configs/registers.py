@@ -14,12 +14,14 @@ of that (`--config.tokenizer.weights=runs/vae/tokenizer/params.safetensors`).
 from vargen import config as base
 from vargen.config import part
 
-DIRECT, FLOW = part("direct"), part("flow", predicts="image")
+DIRECT = part("direct")
+drawn = dict(predicts="image", time="row")
+FLOW = part("flow", **drawn)
 
 
 def registers(decoder, tokens=16, **options):
-    """Of blocks of 64 channels over patches of 4x4 pixels."""
-    own = dict(patch=4, width=64, layers=3, heads=2) | options
+    """Of blocks of 96 channels over patches of 4x4 pixels."""
+    own = dict(patch=4, width=96, layers=2, heads=3, norm_in=True) | options
     return part("registers", tokens=tokens, decoder=decoder, **own)
 
 
@@ -40,8 +42,8 @@ TOKENIZERS = dict(
         measure=True,
     ),
     restok=vq(registers(DIRECT, tokens=(1, 2, 4, 9), sees="levels", nested="levels")),
-    dar=vq(registers(part("flow", groups=4, predicts="image"), sees="causal")),
-    selftok=vq(registers(part("flow", groups=16, predicts="image"), sees="causal")),
+    dar=vq(registers(part("flow", groups=4, **drawn), sees="causal")),
+    selftok=vq(registers(part("flow", groups=16, **drawn), sees="causal")),
     larp=vq(registers(DIRECT)),
     flextok_latents=part(
         "within",
@@ -66,7 +68,7 @@ def get_config(tokenizer="titok"):
         layers=4, width=128, mlp="swiglu", mlp_width=384, norm="rms", eps=1e-5, bias=False, dropout=0.1
     )
     c.sampling.update(dict(guidance=1.5))
-    c.tokenizer_training.update(dict(steps=1500, batch_size=64, learning_rate=1e-3, warmup_steps=50))
+    c.tokenizer_training.update(dict(steps=800, batch_size=64, learning_rate=3e-3, warmup_steps=50))
     c.tokenizer_training.losses.update(LOSSES.get(tokenizer, {}))
     c.training.update(dict(steps=1200, batch_size=32, learning_rate=2e-3, augmented_copies=8))
     return c

@@ -26,6 +26,7 @@ from vargen.sharding import by_batch
 from vargen.tokenizers.reading import LAYERS, Ends, RegisterCodec, Told
 from vargen.tokenizers.transformer import (
     SMALL,
+    XAVIER,
     Rows,
     Transformer,
     from_patches,
@@ -45,15 +46,18 @@ class Flow(nn.Module):
       ends: of the codec, with the decoder's own sizes.
       forgets: whether registers may be left out altogether, for guidance.
       predicts: "velocity", or "image".
+      time: how it is told, see `build_flow`.
     """
 
     ends: Ends
     forgets: bool
     predicts: str
+    time: str
 
     def setup(self) -> None:
-        size = self.ends.patch**2 * self.ends.image_channels
-        self.patch_out = Dense(size, ("embed", None), nn.initializers.zeros, dtype=self.ends.dtype)
+        size, init = self.ends.patch**2 * self.ends.image_channels, nn.initializers.zeros
+        init = XAVIER.kernel() if self.time == "row" else init
+        self.patch_out = Dense(size, ("embed", None), init, dtype=self.ends.dtype)
 
     @nn.compact
     def features(
@@ -84,7 +88,13 @@ class Flow(nn.Module):
         for name in ("time_1", "time_2"):
             dense = Dense(sizes.width, (None, "embed"), SMALL, dtype=ends.dtype, name=name)
             time = by_batch(nn.silu(dense(time)) if name == "time_1" else dense(time))
+        if self.time == "row":
+            x = jnp.concatenate([x, told, time[:, None].astype(x.dtype)], axis=1)
+            x = norm(sizes, "norm_in")(x) if ends.norm_in else x
+            x = Transformer(sizes, (0,) * x.shape[1], False, ends.dtype, name="blocks")(x)
+            return dict(rows=norm(sizes, "norm_out")(x[:, :count]), noisy=noisy, t=t)
         x = jnp.concatenate([x, told], axis=1)
+        x = norm(sizes, "norm_in")(x) if ends.norm_in else x
         x = Transformer(sizes, (0,) * x.shape[1], True, ends.dtype, name="blocks")(x, time[:, None])
         modulation = Dense(
             2 * sizes.width, ("embed", "mlp"), nn.initializers.zeros, dtype=ends.dtype, name="modulation"
@@ -217,6 +227,7 @@ def build_flow(
     times: Annotated[str, OneOf("uniform", "logit_normal")] = "uniform",
     groups: Annotated[int, Between(1, 4096)] = 1,
     predicts: Annotated[str, OneOf("velocity", "image")] = "velocity",
+    time: Annotated[str, OneOf("adaln", "row")] = "adaln",
     forget_rate: Annotated[float, RATE] = 0.0,
     guidance: Annotated[float, AtLeast(0)] = 1.0,
 ) -> FlowCodec:
@@ -227,6 +238,8 @@ def build_flow(
       encoder: images to registers.
       width, layers, heads: of the decoder's blocks; 0: as the encoder's.
       predicts: what the network gives: the velocity, or the image itself.
+      time: how blocks are told: by modulation (adaLN-Zero, arXiv 2212.09748), whose gates must open first; or by a row
+        beside the others (U-ViT, arXiv 2209.12152), which learns sooner.
       times: of training: even, or of a normal distribution's sigmoid (arXiv 2403.03206).
 
     Raises:
@@ -248,7 +261,7 @@ def build_flow(
     h, w = ends.patches
     return FlowCodec(
         encoder,
-        Flow(ends.resized(width, layers, heads), bool(forget_rate), predicts),
+        Flow(ends.resized(width, layers, heads), bool(forget_rate), predicts, time),
         ends.grid,
         ends.latent_channels,
         "patch_out",

@@ -158,13 +158,15 @@ class Rows(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, N, C] -> [B, N, D]."""
-        x = Dense(self.width, (None, "embed"), XAVIER.kernel(), dtype=self.dtype, name="rows_in")(x)
+        # As long as the table's rows are: places are not to drown in what the patches hold.
+        init = nn.initializers.normal((self.width * x.shape[-1]) ** -0.5)
+        x = Dense(self.width, (None, "embed"), init, dtype=self.dtype, name="rows_in")(x)
         return x + table(self, "places", x.shape[1], self.width).astype(self.dtype)
 
 
 def table(module: nn.Module, name: str, rows: int, width: int) -> jax.Array:
-    """A learned table [rows, D] of a module in the making."""
-    return module.param(name, logical(SMALL, None, "embed"), (rows, width))
+    """A learned table [rows, D] of a module in the making, of unit vectors to begin with (TiTok's)."""
+    return module.param(name, logical(nn.initializers.normal(width**-0.5), None, "embed"), (rows, width))
 
 
 def to_patches(images: jax.Array, patch: int) -> jax.Array:
