@@ -65,13 +65,14 @@ def patches(patch: int) -> Any:
     return part("patch", patch=patch, width=128, blocks=1)
 
 
-def registers(decoder: str = "direct", **options: Any) -> Any:
+def registers(decoder: Any, **options: Any) -> Any:
     """The encoder of all sequences: 64 registers beside 16 patches."""
-    return part(
-        "registers", tokens=64, patch=8, width=96, layers=2, heads=3, decoder=part(decoder), **options
-    )
+    own = dict(tokens=64, patch=8, width=96, layers=2, heads=3, norm_in=True)
+    return part("registers", decoder=decoder, **own, **options)
 
 
+DIRECT, FLOW = part("direct"), part("flow", predicts="image", time="row")
+NESTED = dict(sees="causal", nested="powers")
 VIT = part("vit", patch=4, width=96, layers=2, heads=3)
 VQ = dict(vocab=256, channels=8, codebook_weight=0.1, beta=0.02, revive_every=25)
 ROWS = dict(
@@ -100,15 +101,9 @@ ROWS = dict(
             revive_every=25,
         ),
     ),
-    registers=Row("Registers", part("vq", encoder=registers(), **VQ), 1e-3),
-    nested=Row(
-        "Registers, nested", part("vq", encoder=registers(sees="causal", nested="powers"), **VQ), 1e-3
-    ),
-    flow=Row(
-        "Registers, nested, drawn by flow",
-        part("vq", encoder=registers("flow", sees="causal", nested="powers"), **VQ),
-        1e-3,
-    ),
+    registers=Row("Registers", part("vq", encoder=registers(DIRECT), **VQ)),
+    nested=Row("Registers, nested", part("vq", encoder=registers(DIRECT, **NESTED), **VQ)),
+    flow=Row("Registers, nested, drawn by flow", part("vq", encoder=registers(FLOW, **NESTED), **VQ)),
     kl=Row("KL (continuous)", part("kl", encoder=patches(4), channels=4, measure=True)),
 )  # fmt: skip
 
