@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from benchmarks import timing, tokenizers
+from benchmarks import over_tokenizers, timing, tokenizers
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEXT = "\n".join(page.read_text() for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
@@ -246,6 +246,16 @@ def test_tokenizers():
     found = results("tokenizers")
     assert found["rows"].keys() == tokenizers.ROWS.keys()
     assert tokenizers.table(found["rows"]) in TEXT
+
+
+def test_over_tokenizers():
+    """The table as the benchmark writes it, of rows that there are, each recognised far above chance."""
+    found = results("over_tokenizers")
+    assert over_tokenizers.table(found["rows"]) in TEXT
+    assert found["rows"].keys() <= over_tokenizers.rows().keys()
+    for name, row in found["rows"].items():
+        assert row["config"] == over_tokenizers.rows()[name]
+        assert row["label_accuracy"] > found["chance"] + 0.3
 
 
 def test_attention():
