@@ -105,13 +105,13 @@ def train(name, codebook_scale=1.0, **options):
     return t, *jax.jit(lambda: run(t, 100, codebook_scale=codebook_scale))()
 
 
+QUICK = ("vq", "multiscale_vq", "vq_ema", "bsq", "product_vq", "kl", "binned_kl", "registers")
+
+
 # The others' training is of the same quantisers and parts.
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] * name.startswith(("pyramid", "rq", "lfq", "fsq")))
-        for name in TRAINED
-    ],
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in TRAINED],
 )
 def test_learns_digits(name):
     images = digits()
