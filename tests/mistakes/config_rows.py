@@ -76,15 +76,16 @@ FIELDS = [  # field=value, words; all are found before anything is written
     }.items() for value in values),
     ("tokenizer_training.losses.perceptual=1", ("perceptual_weights", "vgg.pth", "losses.perceptual=0")),
     ("tokenizer_training.losses.gram=1", ("perceptual_weights", "vgg.pth", "losses.gram=0")),
-    *((f"tokenizer_training.losses.discriminator{text} --config.tokenizer_training.losses.adversarial=1", words) for text, words in (
+    *((f"tokenizer_training.losses.discriminator{text}' '--config.tokenizer_training.losses.adversarial=1", words) for text, words in (
         ("=patchgan", ("losses.discriminator.name", "did you mean patch?")),
         (".layers=0", ("losses.discriminator.layers", "from 1 to")),
         (".layers=6", ("losses.discriminator.layers", "192 pixels")),
         (".layer=2", ("losses.discriminator.layer", "did you mean layers")),
         (".norm=batch", ("losses.discriminator.norm", "one of group, none")),
         ("=dino", ("losses.discriminator.weights", "vit_small_patch16_224.dino", "found none")),
-        ("=dino --config.tokenizer_training.losses.discriminator.weights=nowhere.npz", ("nowhere.npz", "expected a file")),
+        ("=dino' '--config.tokenizer_training.losses.discriminator.weights=nowhere.npz", ("nowhere.npz", "expected a file")),
     )),
+    ("tokenizer_training.losses.discriminator.layers=many", ("losses.discriminator.layers", "a whole number")),
     ("tokenizer_training.losses.discriminator_layers=2", ("discriminator_layers", "unknown")),
     ("training.stpes=3", ("training.stpes", "training.steps")),
     ("trainig.steps=3", ("trainig.steps", "training.steps")),

@@ -111,7 +111,7 @@ FLAGS = [
     Row(f"{TRAIN} --timeout 0", ("--timeout",)),
     Row("tokenize --workdir {tmp}", ("expected --config",)),
     Row("tokenize --workdir {tmp} --config {config}", ("checkpoint", "found none")),
-    Row("import vqgan --tokenizer x --out {tmp}/o", ("vqgan",)),
+    Row("import vqgann --tokenizer x --out {tmp}/o", ("vqgann",)),
     Row("import var --tokenizer {tmp}/none.pth --out {tmp}/o", ("none.pth", "found none")),
     Row("import var --tokenizer {tmp} --out {tmp}/o", ("directory",)),
     Row("import var --tokenizer {config} --out {tmp}/o", ("system.py",)),

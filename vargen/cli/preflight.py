@@ -16,6 +16,7 @@ from vargen.errors import UserError
 from vargen.generator import Generator
 from vargen.models import build_generator, build_tokenizer, require
 from vargen.samplers import Sampling, decode
+from vargen.tokenizers import discriminators
 from vargen.tokenizers.losses import PERCEPTUAL
 
 FITTING = ("l1", "l2", "ms_ssim", "perceptual")  # weights of losses that bring pictures back
@@ -167,6 +168,7 @@ def _trace(c: Any, tokenizer: Any, generator: Generator, devices: int, memory: M
         images = batch_of(c.tokenizer_training, image=((size, size, c.data.channels), jnp.float32))
         settings = c.tokenizer_training
         if tokenizer.trained:
+            discriminators.build(settings.losses.discriminator)  # its options, even where it doesn't judge
             task = TokenizerTask(
                 tokenizer, settings, lambda weights, x, y: dict.fromkeys(PERCEPTUAL, jnp.zeros(len(x)))
             )
