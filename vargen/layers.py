@@ -89,6 +89,16 @@ def logical(init, *names: str | None, dtype: Dtype | None = None):
     return lambda *args, **kwargs: Boxed(init(*args, **kwargs), names, dtype=dtype)
 
 
+def stacked(init, key: jax.Array, count: int) -> Any:
+    """Boxed parameters of so many layers [L, ...], each of `init` (key -> boxed) with a key of its own."""
+    boxed = jax.vmap(init)(jax.random.split(key, count))
+    return jax.tree.map(
+        lambda box: box.replace(names=("layers", *box.names)),
+        boxed,
+        is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata),
+    )
+
+
 class Dense(nn.Module):
     """x W + b over the last axis: [..., I] -> [..., features]; or over the last `axes`, of I numbers together. A kernel
     of 8 bits has a scale beside it (`SCALE`).

@@ -48,9 +48,9 @@ class Model:
     Attributes:
       config: the config that it was trained with.
       tokenizer, tokenizer_params: the pure functions, and their parameters.
-      whole: the generator over all slots that it was trained on.
       generator, generator_params: likewise; None where only a tokenizer was trained. Parameters may be given as
         `Weights`, which say what decoding holds them in.
+      whole: the generator over all slots that it was trained on.
       classes: names of the classes, by their numbers.
       steps: updates that the tokenizer and the generator were trained for, where that is known.
     """
@@ -134,11 +134,7 @@ class Model:
         levels = tuple(tuple(x) if isinstance(x, list) else x for x in levels)
         if levels == self.config.sampling.get("levels", ()):
             return self
-        limits.check(limits.fields(schema.Sampling), dict(levels=levels), "sampling.")
-        config = self.config.copy_and_resolve_references()
-        with config.sampling.unlocked():
-            config.sampling.levels = levels
-        return self.with_config(config)
+        return self._drawing(levels=levels)
 
     def first(self, tokens: int) -> Model:
         """The same parameters, drawing the first so many tokens alone, which are a picture by themselves.
@@ -153,10 +149,14 @@ class Model:
         """
         if tokens == self.config.sampling.get("tokens", 0):
             return self
-        limits.check(limits.fields(schema.Sampling), dict(tokens=tokens), "sampling.")
+        return self._drawing(tokens=tokens)
+
+    def _drawing(self, **fields) -> Model:
+        """The same parameters under other fields of `config.sampling`."""
+        limits.check(limits.fields(schema.Sampling), fields, "sampling.")
         config = self.config.copy_and_resolve_references()
         with config.sampling.unlocked():
-            config.sampling.tokens = tokens
+            config.sampling.update(fields)
         return self.with_config(config)
 
     def sized(self, height: int, width: int) -> Model:

@@ -7,12 +7,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vargen.kernels import dispatch
+from vargen.layers import stacked
 from vargen.layout import Layout, Memory
 from vargen.mixers.block import GATES_AND_SCALES, MODULATIONS, Block, FinalNorm, RoundModulation
 from vargen.mixers.rollback import rollback
@@ -65,8 +65,7 @@ class Stage:
         """Parameters, each boxed with its logical axis names."""
         block_key, norm_key = jax.random.split(key)
         init = functools.partial(self.block.init, method=_touch, memory=self.reads_memory)
-        boxed = jax.vmap(lambda k: init(k)["params"])(jax.random.split(block_key, self.layers))
-        blocks = jax.tree.map(_add_layers_axis, boxed, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
+        blocks = stacked(lambda k: init(k)["params"], block_key, self.layers)
         vector = jnp.zeros((1, 1, self.block.width))
         norm = self.norm.init(norm_key, vector, vector).get("params")
         found = {self.name: blocks} | ({f"{self.name}_norm": norm} if norm else {})
@@ -252,7 +251,3 @@ def _touch(block, memory: bool):
         layout = dataclasses.replace(layout, context=(x, None))
     modulation = block.modulate(condition)
     return block(x, modulation[0] if block.adaptive == "rounds" else modulation, layout)
-
-
-def _add_layers_axis(box):
-    return box.replace(names=("layers", *box.names))

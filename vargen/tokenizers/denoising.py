@@ -23,16 +23,15 @@ from vargen.errors import UserError
 from vargen.layers import Dense, sinusoid
 from vargen.limits import RATE, AtLeast, Between, OneOf, divisors
 from vargen.sharding import by_batch
+from vargen.tokenizers import patches
 from vargen.tokenizers.reading import LAYERS, Ends, RegisterCodec, Told
 from vargen.tokenizers.transformer import (
     SMALL,
     XAVIER,
     Rows,
     Transformer,
-    from_patches,
     norm,
     table,
-    to_patches,
 )
 
 FREQUENCIES = 256
@@ -40,7 +39,7 @@ LEAST = 1e-2  # of t in training, whose inverse square weighs
 
 
 class Flow(nn.Module):
-    """The velocity of noisy images, from their time and registers.
+    """An estimate of the image in noisy ones, from their time and registers.
 
     Attributes:
       ends: of the codec, with the decoder's own sizes.
@@ -82,30 +81,28 @@ class Flow(nn.Module):
         if self.forgets:
             nothing = table(self, "nothing", 1, sizes.width).astype(ends.dtype)
             told = told if without is None else jnp.where(without[:, None, None], nothing, told)
-        x = Rows(sizes.width, ends.dtype, name="patches")(to_patches(noisy.astype(ends.dtype), ends.patch))
+        x = Rows(sizes.width, ends.dtype, name="patches")(patches.apart(noisy.astype(ends.dtype), ends.patch))
         count = x.shape[1]
         time = sinusoid(1000 * t, FREQUENCIES)
         for name in ("time_1", "time_2"):
             dense = Dense(sizes.width, (None, "embed"), SMALL, dtype=ends.dtype, name=name)
             time = by_batch(nn.silu(dense(time)) if name == "time_1" else dense(time))
-        if self.time == "row":
-            x = jnp.concatenate([x, told, time[:, None].astype(x.dtype)], axis=1)
-            x = norm(sizes, "norm_in")(x) if ends.norm_in else x
-            x = Transformer(sizes, (0,) * x.shape[1], False, ends.dtype, name="blocks")(x)
-            return dict(rows=norm(sizes, "norm_out")(x[:, :count]), noisy=noisy, t=t)
-        x = jnp.concatenate([x, told], axis=1)
+        modulated, time = self.time == "adaln", time[:, None]
+        x = jnp.concatenate([x, told] + [time.astype(x.dtype)] * (not modulated), axis=1)
         x = norm(sizes, "norm_in")(x) if ends.norm_in else x
-        x = Transformer(sizes, (0,) * x.shape[1], True, ends.dtype, name="blocks")(x, time[:, None])
-        modulation = Dense(
-            2 * sizes.width, ("embed", "mlp"), nn.initializers.zeros, dtype=ends.dtype, name="modulation"
-        )
-        scale, shift = jnp.split(modulation(nn.silu(time))[:, None], 2, axis=-1)
-        x = norm(sizes, "norm_out", False)(x[:, :count], scale, shift)
+        blocks = Transformer(sizes, (0,) * x.shape[1], modulated, ends.dtype, name="blocks")
+        x = blocks(x, time if modulated else None)[:, :count]
+        scale = shift = None
+        if modulated:
+            init = nn.initializers.zeros
+            both = Dense(2 * sizes.width, ("embed", "mlp"), init, dtype=ends.dtype, name="modulation")
+            scale, shift = jnp.split(both(nn.silu(time)), 2, axis=-1)
+        x = norm(sizes, "norm_out", not modulated)(x, scale, shift)
         return dict(rows=x, noisy=noisy, t=t)
 
     def last(self, features: dict[str, jax.Array]) -> jax.Array:
         """The estimate of the image: float32 [B, H, W, C_image]."""
-        out = from_patches(self.patch_out(features["rows"]), self.ends.patches, self.ends.patch)
+        out = patches.together(self.patch_out(features["rows"]), self.ends.patches, self.ends.patch)
         out = out.astype(jnp.float32)
         if self.predicts == "image":
             return out

@@ -8,7 +8,6 @@ left to another loss (`vargen.tokenizers.semantic`). With a product of two table
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any
 
 import flax.linen as nn
@@ -17,7 +16,8 @@ import jax.numpy as jnp
 
 from vargen.errors import UserError
 from vargen.layers import Dense, Norm, logical
-from vargen.limits import COUNT, SIZE, divisors
+from vargen.limits import COUNT, SIZE
+from vargen.tokenizers import patches
 from vargen.tokenizers.codec import Codec
 from vargen.tokenizers.teachers.vit import NORMAL, VitBlock
 
@@ -91,10 +91,7 @@ class DepthsDecoder(nn.Module):
 
     def last(self, features: jax.Array) -> jax.Array:
         """The last layer: [B, h, w, D] -> float32 [B, H, W, out_channels]."""
-        batch, h, w, _ = features.shape
-        p = self.patch
-        x = self.patch_out(features).astype(jnp.float32).reshape(batch, h, w, p, p, self.out_channels)
-        return x.swapaxes(2, 3).reshape(batch, h * p, w * p, self.out_channels)
+        return patches.together(self.patch_out(features).astype(jnp.float32), features.shape[1:3], self.patch)
 
     def __call__(self, latents: jax.Array) -> jax.Array:
         """[B, h, w, C] -> float32 [B, H, W, out_channels]."""
@@ -131,12 +128,7 @@ def build(
       UserError: the image does not divide into patches, the heads not the width, the channels not into halves; there
         is no block behind the shallow one; a tokenizer of means and variances.
     """
-    if any(side % patch for side in image_size):
-        sizes = "x".join(map(str, image_size))
-        raise UserError(
-            f"config field tokenizer.encoder.patch: expected a divisor of the image's {sizes} pixels, found {patch}; "
-            f"for instance {divisors(math.gcd(*image_size), patch, least=2)}"
-        )
+    grid = patches.grid(image_size, patch)
     if width % heads:
         raise UserError(
             f"config field tokenizer.encoder.heads: expected a divisor of the width {width}, found {heads}"
@@ -153,7 +145,7 @@ def build(
     return Codec(
         encoder=DepthsEncoder(latent_channels, patch, width, layers, shallow, heads, dtype),
         decoder=DepthsDecoder(image_channels, patch, width, decoder_layers, heads, dtype),
-        grid=(image_size[0] // patch, image_size[1] // patch),
+        grid=grid,
         latent_channels=latent_channels,
         last_name="patch_out",
     )

@@ -5,16 +5,15 @@ Convolutions over small images are slow under XLA on CPUs; this is faster for im
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vargen.errors import UserError
 from vargen.layers import Dense, Norm
-from vargen.limits import SIZE, Between, divisors
+from vargen.limits import SIZE, Between
+from vargen.tokenizers import patches
 from vargen.tokenizers.codec import Codec
 
 
@@ -57,13 +56,10 @@ class PatchEncoder(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """[B, H, W, C] -> float32 [B, H/p, W/p, out_channels]."""
-        batch, height, width, channels = images.shape
-        p = self.patch
-        h, w = height // p, width // p
-        x = images.astype(self.dtype).reshape(batch, h, p, w, p, channels).swapaxes(2, 3)
-        x = Dense(self.width, dtype=self.dtype, names=(None, "embed"), name="patch_in")(
-            x.reshape(batch, h * w, -1)
-        )
+        batch, height, width, _ = images.shape
+        h, w = height // self.patch, width // self.patch
+        x = patches.apart(images.astype(self.dtype), self.patch)
+        x = Dense(self.width, dtype=self.dtype, names=(None, "embed"), name="patch_in")(x)
         for i in range(self.blocks):
             x = MixerBlock(self.token_width, self.channel_width, self.dtype, name=f"block{i}")(x)
         x = Dense(self.out_channels, dtype=self.dtype, names=("embed", "latent"), name="projection")(
@@ -102,10 +98,7 @@ class PatchDecoder(nn.Module):
 
     def last(self, features: jax.Array) -> jax.Array:
         """The last layer: [B, h, w, D] -> float32 [B, H, W, out_channels]."""
-        batch, h, w, _ = features.shape
-        p = self.patch
-        x = self.patch_out(features).astype(jnp.float32).reshape(batch, h, w, p, p, self.out_channels)
-        return x.swapaxes(2, 3).reshape(batch, h * p, w * p, self.out_channels)
+        return patches.together(self.patch_out(features).astype(jnp.float32), features.shape[1:3], self.patch)
 
     def __call__(self, latents: jax.Array) -> jax.Array:
         """[B, h, w, C] -> float32 [B, H, W, out_channels]."""
@@ -138,12 +131,7 @@ def build(
     Raises:
       UserError: the image does not divide into patches.
     """
-    if any(side % patch for side in image_size):
-        sizes = "x".join(map(str, image_size))
-        raise UserError(
-            f"config field tokenizer.encoder.patch: expected a divisor of the image's {sizes} pixels, found {patch}; "
-            f"for instance {divisors(math.gcd(*image_size), patch, least=2)}"
-        )
+    grid = patches.grid(image_size, patch)
     shared = dict(
         patch=patch,
         width=width,
@@ -155,7 +143,7 @@ def build(
     return Codec(
         encoder=PatchEncoder(out_channels=moments * latent_channels, **shared),
         decoder=PatchDecoder(out_channels=image_channels, **shared),
-        grid=(image_size[0] // patch, image_size[1] // patch),
+        grid=grid,
         latent_channels=latent_channels,
         last_name="patch_out",
     )

@@ -16,10 +16,10 @@ from vargen import parts
 from vargen.errors import UserError
 from vargen.layers import Dense
 from vargen.limits import SIZE, Between
-from vargen.tokenizers import conv, layers, pooled
+from vargen.tokenizers import conv, layers, patches, pooled
 from vargen.tokenizers.autoencoder import flat
 from vargen.tokenizers.codec import Codec
-from vargen.tokenizers.transformer import XAVIER, Sizes, Transformer, from_patches, norm, table
+from vargen.tokenizers.transformer import XAVIER, Sizes, Transformer, norm, table
 
 LAYERS = Between(0, 4096)
 OUTER = dict(conv=conv.build, pooled=pooled.build)
@@ -207,7 +207,7 @@ class Direct(nn.Module):
         """The last layers: features [B, h w, D], or of the pixels' decoder -> float32 [B, H, W, C_image]."""
         if self.pixels is not None:
             return self.pixels.last(features)
-        image = from_patches(self.patch_out(features), self.ends.patches, self.ends.patch)
+        image = patches.together(self.patch_out(features), self.ends.patches, self.ends.patch)
         image = (self.conv_out(image) if self.smoothed else image).astype(jnp.float32)
         return 2 * image - 1 if self.ends.unit else image
 

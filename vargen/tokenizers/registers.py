@@ -21,12 +21,12 @@ import numpy as np
 from vargen import parts
 from vargen.errors import UserError
 from vargen.layers import Dense
-from vargen.limits import COUNT, EPS, SIZE, Above, Between, OneOf, divisors
-from vargen.tokenizers import denoising, reading
+from vargen.limits import COUNT, EPS, SIZE, Above, Between, OneOf
+from vargen.tokenizers import denoising, patches, reading
 from vargen.tokenizers.autoencoder import flat
 from vargen.tokenizers.codec import Codec
 from vargen.tokenizers.reading import Ends
-from vargen.tokenizers.transformer import Rows, Sizes, Transformer, norm, table, to_patches
+from vargen.tokenizers.transformer import Rows, Sizes, Transformer, norm, table
 
 DECODERS = dict(direct=reading.build_direct, flow=denoising.build_flow)
 DIRECT = types.MappingProxyType(dict(name="direct"))
@@ -56,7 +56,7 @@ class Registers(nn.Module):
         """[B, H, W, C_image] -> float32 [B, 1, K, moments * C], or [B, k, k, ...] where they lie on a square."""
         ends, sizes, dtype = self.ends, self.ends.sizes, self.ends.dtype
         if self.stem is None:
-            x = to_patches((images.astype(jnp.float32) + 1) / 2 if ends.unit else images, ends.patch)
+            x = patches.apart((images.astype(jnp.float32) + 1) / 2 if ends.unit else images, ends.patch)
         else:
             x = flat(self.stem(images))
         x = Rows(sizes.width, dtype, name="patches")(x.astype(dtype))
@@ -69,9 +69,9 @@ class Registers(nn.Module):
         before = [rows("anchor", 1), x] if ends.anchor else [x]
         x = jnp.concatenate([*before, rows("registers", ends.registers)], axis=1)
         x = norm(sizes, "norm_in")(x) if ends.norm_in else x
-        patches = x.shape[1] - ends.registers
-        x = Transformer(sizes, self._times(patches), False, dtype, name="blocks")(x)
-        x = norm(sizes, "norm_out")(x[:, patches:])
+        before = x.shape[1] - ends.registers
+        x = Transformer(sizes, self._times(before), False, dtype, name="blocks")(x)
+        x = norm(sizes, "norm_out")(x[:, before:])
         if self.scrambled:
             x = x.reshape(len(x), sizes.width, ends.registers).swapaxes(1, 2)
         out = Dense(self.moments * ends.latent_channels, ("embed", "latent"), dtype=dtype, name="latents_out")
@@ -81,7 +81,7 @@ class Registers(nn.Module):
             x = centred * jax.lax.rsqrt(jnp.var(x, axis=-1, keepdims=True, ddof=1) + 1e-12)
         return x.reshape(len(x), *ends.grid, -1)
 
-    def _times(self, patches: int) -> tuple[int, ...]:
+    def _times(self, before: int) -> tuple[int, ...]:
         """Of all rows: patches at 0, registers with them or later."""
         levels = self.ends.levels
         times = dict(
@@ -89,7 +89,7 @@ class Registers(nn.Module):
             causal=np.arange(1, sum(levels) + 1),
             levels=np.repeat(np.arange(1, len(levels) + 1), levels),
         )
-        return (0,) * patches + tuple(int(t) for t in times[self.sees])
+        return (0,) * before + tuple(int(t) for t in times[self.sees])
 
 
 def build(
@@ -161,12 +161,7 @@ def build(
       UserError: the image does not divide into patches, or the width into heads, or a stem has another grid; registers
         that can't lie on a square.
     """
-    if any(side % patch for side in image_size):
-        pixels = "x".join(map(str, image_size))
-        raise UserError(
-            f"config field tokenizer.encoder.patch: expected a divisor of the image's {pixels} pixels, found {patch}; "
-            f"for instance {divisors(math.gcd(*image_size), patch, least=2)}"
-        )
+    grid = patches.grid(image_size, patch)
     levels = (tokens,) if isinstance(tokens, int) else tuple(tokens)
     if square and (len(levels) > 1 or math.isqrt(levels[0]) ** 2 != levels[0] or nested != "none"):
         found = f"tokens {tokens}" if nested == "none" else f"nested {nested}"
@@ -177,7 +172,7 @@ def build(
     sizes = Sizes(width, layers, heads, mlp, mlp_ratio, norm, bias, qk_norm, logit_scale, eps)
     ends = Ends(
         image_channels=image_channels,
-        patches=(image_size[0] // patch, image_size[1] // patch),
+        patches=grid,
         patch=patch,
         levels=levels,
         square=square,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.errors import UserError
-from vargen.layers import Dense, Initial, Norm, logical
+from vargen.layers import Dense, Initial, Norm, logical, stacked
 from vargen.layout import Layout
-from vargen.limits import COUNT, EPS, SIZE, Above, Between, OneOf
 from vargen.mixers.attention import Attention
 from vargen.mixers.block import Block
 from vargen.sharding import by_batch
@@ -39,16 +38,16 @@ class Sizes:
       eps: of the norms.
     """
 
-    width: Annotated[int, SIZE] = 128
-    layers: Annotated[int, COUNT] = 4
-    heads: Annotated[int, COUNT] = 4
-    mlp: Annotated[str, OneOf("gelu", "gelu_tanh", "swiglu", "geglu")] = "gelu"
-    mlp_ratio: Annotated[float, Above(0)] = 4.0
-    norm: Annotated[str, OneOf("layer", "rms")] = "layer"
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+    mlp: str = "gelu"
+    mlp_ratio: float = 4.0
+    norm: str = "layer"
     bias: bool = True
-    qk_norm: Annotated[str, OneOf("none", "layer", "rms")] = "none"
-    logit_scale: Annotated[float, Between(0, 100, below=True)] = 1.0
-    eps: Annotated[float, EPS] = 1e-6
+    qk_norm: str = "none"
+    logit_scale: float = 1.0
+    eps: float = 1e-6
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -129,19 +128,13 @@ class Transformer(nn.Module):
         layer = Layer(self.sizes, self.times, self.modulated, self.dtype, parent=None)
         rows = jnp.zeros((1, *x.shape[1:]))
 
-        def stacked(key):
-            keys = jax.random.split(key, self.sizes.layers)
-            boxed = jax.vmap(lambda k: layer.init(k, rows, rows[:, :1])["params"])(keys)
-            return jax.tree.map(_stack, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.meta.AxisMetadata))
+        def init(key):
+            return stacked(lambda k: layer.init(k, rows, rows[:, :1])["params"], key, self.sizes.layers)
 
         def through(x, params):
             return layer.apply({"params": params}, x, condition), None
 
-        return jax.lax.scan(through, x.astype(self.dtype), self.param("layers", stacked))[0]
-
-
-def _stack(box: Any) -> Any:
-    return box.replace(names=("layers", *box.names))
+        return jax.lax.scan(through, x.astype(self.dtype), self.param("layers", init))[0]
 
 
 class Rows(nn.Module):
@@ -169,24 +162,6 @@ def table(module: nn.Module, name: str, rows: int, width: int) -> jax.Array:
     return module.param(name, logical(nn.initializers.normal(width**-0.5), None, "embed"), (rows, width))
 
 
-def to_patches(images: jax.Array, patch: int) -> jax.Array:
-    """[B, H, W, C] -> [B, H/p W/p, p p C]."""
-    batch, height, width, channels = images.shape
-    x = images.reshape(batch, height // patch, patch, width // patch, patch, channels)
-    return x.swapaxes(2, 3).reshape(batch, -1, patch * patch * channels)
-
-
-def from_patches(rows: jax.Array, grid: tuple[int, int], patch: int) -> jax.Array:
-    """[B, h w, p p C] -> [B, h p, w p, C]."""
-    x = rows.reshape(len(rows), *grid, patch, patch, -1).swapaxes(2, 3)
-    return x.reshape(len(rows), grid[0] * patch, grid[1] * patch, -1)
-
-
 def norm(sizes: Sizes, name: str, affine: bool = True) -> Norm:
     """A norm as the blocks have them."""
     return Norm(sizes.norm, affine, sizes.eps, name=name)
-
-
-def as_float(x: jax.Array) -> jax.Array:
-    """float32, as all that leaves a network."""
-    return x.astype(jnp.float32)

@@ -15,7 +15,6 @@ Published:
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any
 
 import flax.linen as nn
@@ -26,12 +25,13 @@ import numpy as np
 from vargen.errors import UserError
 from vargen.layers import Dense, Norm, sinusoid
 from vargen.layout import HIDDEN, Layout
-from vargen.limits import COUNT, EPS, SIZE, Between, OneOf, divisors
+from vargen.limits import COUNT, EPS, SIZE, Between, OneOf
 from vargen.mixers.attention import Attention
 from vargen.mixers.block import Block
 from vargen.sharding import by_batch
+from vargen.tokenizers import patches
 from vargen.tokenizers.codec import Codec
-from vargen.tokenizers.transformer import XAVIER, from_patches, table, to_patches
+from vargen.tokenizers.transformer import XAVIER, table
 
 GATED = ("swiglu", "geglu")
 
@@ -175,7 +175,7 @@ class VitEncoder(nn.Module):
         """[B, H, W, C] -> float32 [B, h, w, out_channels]."""
         options = dict(self.trunk)
         dtype, (batch, height, width, _) = options["dtype"], images.shape
-        x = to_patches(images.astype(dtype), self.patch)
+        x = patches.apart(images.astype(dtype), self.patch)
         x = by_batch(x.reshape(batch, height // self.patch, width // self.patch, -1))
         # What a norm follows needs no bias.
         first = Dense(
@@ -224,7 +224,7 @@ class VitDecoder(nn.Module):
         """The last layer: [B, h, w, D] -> float32 [B, H, W, out_channels]."""
         batch, h, w, _ = features.shape
         x = self.patch_out(features).astype(jnp.float32)
-        return from_patches(x.reshape(batch, h * w, -1), (h, w), self.patch)
+        return patches.together(x.reshape(batch, h * w, -1), (h, w), self.patch)
 
     def __call__(self, latents: jax.Array) -> jax.Array:
         """[B, h, w, C] -> float32 [B, H, W, out_channels]."""
@@ -274,12 +274,7 @@ def build(
     Raises:
       UserError: the image does not divide into patches, or a width into heads and positions; a shift without windows.
     """
-    if any(side % patch for side in image_size):
-        sizes = "x".join(map(str, image_size))
-        raise UserError(
-            f"config field tokenizer.encoder.patch: expected a divisor of the image's {sizes} pixels, found {patch}; "
-            f"for instance {divisors(math.gcd(*image_size), patch, least=2)}"
-        )
+    grid = patches.grid(image_size, patch)
     if shift and window < 2:
         raise UserError(f"config field tokenizer.encoder.shift: needs a window of at least 2, found {window}")
     sizes = (width, layers, heads)
@@ -307,7 +302,7 @@ def build(
     return Codec(
         encoder=VitEncoder(moments * latent_channels, patch, trunks[0]),
         decoder=VitDecoder(image_channels, patch, out_width, trunks[1]),
-        grid=(image_size[0] // patch, image_size[1] // patch),
+        grid=grid,
         latent_channels=latent_channels,
         last_name="patch_out",
         any_size=positions != "learned",

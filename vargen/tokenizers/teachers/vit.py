@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from vargen.layers import ACTIVATIONS, Dense, Norm, logical
-from vargen.tokenizers import resample
+from vargen.tokenizers import patches, resample
 
 NORMAL = nn.initializers.normal(0.02)
 
@@ -83,10 +83,9 @@ class Vit(nn.Module):
     def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """[B, H, W, 3] -> float32 [B, h, w, D] of the patches, [B, D] of the whole."""
         batch, height, width, _ = images.shape
-        p = self.patch
-        h, w = height // p, width // p
-        x = images.reshape(batch, h, p, w, p, 3).swapaxes(2, 3).reshape(batch, h * w, p * p * 3)
-        x = Dense(self.width, (None, "embed"), NORMAL, dtype=self.dtype, name="patch")(x.astype(self.dtype))
+        h, w = height // self.patch, width // self.patch
+        x = patches.apart(images, self.patch).astype(self.dtype)
+        x = Dense(self.width, (None, "embed"), NORMAL, dtype=self.dtype, name="patch")(x)
         first = int(self.tokens)
         places = self._table("places", first + self.places**2)
         table = places[first:].reshape(1, self.places, self.places, -1)
