@@ -114,6 +114,7 @@ def test_model(model):
     images = np.stack([photo(24, 40), photo(24, 40, 1)])
     wide = model.sized(24, 40)
     whole = np.asarray(wide.reconstruct(images))
+    np.testing.assert_array_equal(wide.with_config(wide.config).reconstruct(images), whole)
     np.testing.assert_array_equal(wide.decode(wide.encode(images)), whole)
     np.testing.assert_allclose(wide.tiled(images), whole, atol=1e-5)
     tiled = model.tiled(images)

@@ -200,10 +200,10 @@ def suggestion(name: str, known: Any) -> str:
     return "" if isinstance(known, tuple) else f", expected among {', '.join(sorted(known)) or 'none'}"
 
 
-def check_heads(heads: int, width: int) -> None:
-    """Raises UserError for heads of a mixer that don't share the width evenly."""
+def check_heads(heads: int, width: int, field: str = "mixer.heads") -> None:
+    """Raises UserError for heads, which a config has at a field, that don't share the width evenly."""
     if width % heads:
-        raise UserError(f"config field mixer.heads: expected a divisor of the width {width}, found {heads}")
+        raise UserError(f"config field {field}: expected a divisor of the width {width}, found {heads}")
 
 
 def divisors(size: int, near: int, least: int = 1) -> str:

@@ -65,6 +65,7 @@ class Model:
         )
         self.whole = None if self.generator_params is None else build_generator(config, tokenizer)
         self.tokenizer, self.generator = sampled(config, tokenizer, self.whole)
+        self._image_size = image_size
         if image_size:  # of a tokenizer alone, see `sized`
             self.tokenizer = self.tokenizer.sized(tuple(image_size))
         self.classes = list(classes) if classes else [str(i) for i in range(config.data.num_classes)]
@@ -115,7 +116,7 @@ class Model:
 
     def with_config(self, config) -> Model:
         """The same parameters under another config (another compute dtype, other sampling settings)."""
-        return Model(config, self.tokenizer_params, self._weights, self.classes, self.steps)
+        return Model(config, self.tokenizer_params, self._weights, self.classes, self.steps, self._image_size)
 
     def over(self, levels) -> Model:
         """The same parameters, drawing other levels than they were trained on, and so in another number of steps.

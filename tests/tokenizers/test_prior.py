@@ -96,6 +96,11 @@ def test_teaches_the_encoder():
     np.testing.assert_allclose(run(x)[:, :2], run(x.at[:, 2:].set(0.3))[:, :2], atol=1e-6)
 
 
+def test_heads():
+    with pytest.raises(UserError, match="losses.prior_heads: expected a divisor of the width 24, found 5"):
+        prior.build(tiny("vq"), losses(prior_heads=5))
+
+
 @pytest.mark.parametrize("name", ["kl", "rq", "multiscale_vq"])
 def test_refused(name):
     with pytest.raises(

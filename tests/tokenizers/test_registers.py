@@ -202,7 +202,11 @@ def test_on_a_square(images):
             registers(patch=5),
             "tokenizer.encoder.patch: expected a divisor of the image's 16x16 pixels, found 5",
         ),
-        (registers(heads=3), "tokenizer.encoder.heads: expected a divisor of width 16, found 3"),
+        (registers(heads=3), "tokenizer.encoder.heads: expected a divisor of the width 16, found 3"),
+        (
+            registers(part("direct", heads=3)),
+            "encoder.decoder.heads: expected a divisor of the width 16, found 3",
+        ),
         (
             registers(flow(groups=3)),
             "decoder.groups: expected a divisor of 8 registers, found 3; for instance 1, 2 or 4",

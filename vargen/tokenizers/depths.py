@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from vargen.errors import UserError
 from vargen.layers import Dense, Norm, logical
-from vargen.limits import COUNT, SIZE
+from vargen.limits import COUNT, SIZE, check_heads
 from vargen.tokenizers import patches
 from vargen.tokenizers.codec import Codec
 from vargen.tokenizers.teachers.vit import NORMAL, VitBlock
@@ -129,10 +129,7 @@ def build(
         is no block behind the shallow one; a tokenizer of means and variances.
     """
     grid = patches.grid(image_size, patch)
-    if width % heads:
-        raise UserError(
-            f"config field tokenizer.encoder.heads: expected a divisor of the width {width}, found {heads}"
-        )
+    check_heads(heads, width, "tokenizer.encoder.heads")
     if shallow >= layers:
         raise UserError(
             f"config field tokenizer.encoder.shallow: expected less than layers, {layers}, found {shallow}"

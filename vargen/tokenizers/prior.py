@@ -17,6 +17,7 @@ import numpy as np
 
 from vargen.errors import UserError
 from vargen.layers import Dense
+from vargen.limits import check_heads
 from vargen.tokenizers.autoencoder import flat
 from vargen.tokenizers.distances import nearest, normalised
 from vargen.tokenizers.transformer import XAVIER, Rows, Sizes, Transformer, norm
@@ -128,7 +129,8 @@ def build(tokenizer: Any, settings: Any) -> Prior | None:
     """The loss that `config.tokenizer_training.losses` names; None where its weight is 0.
 
     Raises:
-      UserError: a tokenizer that has no codes, several a slot, or several levels.
+      UserError: a tokenizer that has no codes, several a slot, or several levels; a width that doesn't divide into
+        heads.
     """
     if not settings.prior:
         return None
@@ -137,5 +139,6 @@ def build(tokenizer: Any, settings: Any) -> Prior | None:
             f"config field {GROUP}.prior: needs a tokenizer of one code a slot and one level, found slots of "
             f"{tokenizer.slot} in {len(tokenizer.grid.levels)} levels"
         )
+    check_heads(settings.prior_heads, settings.prior_width, f"{GROUP}.prior_heads")
     sizes = Sizes(settings.prior_width, settings.prior_layers, settings.prior_heads)
     return Prior(tokenizer, sizes, settings.prior_temperature, settings.prior_ratio, settings.prior_rise)

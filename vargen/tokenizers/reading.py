@@ -15,7 +15,7 @@ import numpy as np
 from vargen import parts
 from vargen.errors import UserError
 from vargen.layers import Dense
-from vargen.limits import SIZE, Between
+from vargen.limits import SIZE, Between, check_heads
 from vargen.tokenizers import conv, layers, patches, pooled
 from vargen.tokenizers.autoencoder import flat
 from vargen.tokenizers.codec import Codec
@@ -102,9 +102,14 @@ class Ends:
         return found
 
     def resized(self, width: int, layers: int, heads: int) -> Ends:
-        """With blocks of other sizes, where they aren't 0."""
+        """With blocks of other sizes, where they aren't 0, for the decoder.
+
+        Raises:
+          UserError: a width that doesn't divide into heads.
+        """
         own = dict(width=width, layers=layers, heads=heads)
         sizes = dataclasses.replace(self.sizes, **{k: v for k, v in own.items() if v})
+        check_heads(sizes.heads, sizes.width, "tokenizer.encoder.decoder.heads")
         return dataclasses.replace(self, sizes=sizes)
 
 

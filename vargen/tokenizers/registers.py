@@ -21,7 +21,7 @@ import numpy as np
 from vargen import parts
 from vargen.errors import UserError
 from vargen.layers import Dense
-from vargen.limits import COUNT, EPS, SIZE, Above, Between, OneOf
+from vargen.limits import COUNT, EPS, SIZE, Above, Between, OneOf, check_heads
 from vargen.tokenizers import denoising, patches, reading
 from vargen.tokenizers.autoencoder import flat
 from vargen.tokenizers.codec import Codec
@@ -169,6 +169,7 @@ def build(
             "config field tokenizer.encoder.square: needs a square number of registers, none of them left out, found "
             f"{found}"
         )
+    check_heads(heads, width, "tokenizer.encoder.heads")
     sizes = Sizes(width, layers, heads, mlp, mlp_ratio, norm, bias, qk_norm, logit_scale, eps)
     ends = Ends(
         image_channels=image_channels,

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.errors import UserError
 from vargen.layers import Dense, Initial, Norm, logical, stacked
 from vargen.layout import Layout
 from vargen.mixers.attention import Attention
@@ -48,12 +47,6 @@ class Sizes:
     qk_norm: str = "none"
     logit_scale: float = 1.0
     eps: float = 1e-6
-
-    def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise UserError(
-                f"config field tokenizer.encoder.heads: expected a divisor of width {self.width}, found {self.heads}"
-            )
 
     def block(self, modulated: bool, dtype: Any) -> Block:
         """A block, modulated by a condition where so asked (adaLN-Zero, arXiv 2212.09748)."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from vargen.errors import UserError
-from vargen.limits import COUNT, SIZE, Between, Text
+from vargen.limits import COUNT, SIZE, Between, Text, check_heads
 from vargen.tokenizers.teachers.teacher import IMAGENET, Arrays, Teacher
 from vargen.tokenizers.teachers.vit import Vit
 
@@ -67,8 +67,7 @@ def check(place: str, side: int, patch: int, width: int, heads: int) -> None:
     """Raises UserError for a side that isn't whole patches, and heads that don't divide the width."""
     if side % patch:
         raise UserError(f"config field {place}.side: expected a multiple of the patch {patch}, found {side}")
-    if width % heads:
-        raise UserError(f"config field {place}.heads: expected a divisor of the width {width}, found {heads}")
+    check_heads(heads, width, f"{place}.heads")
 
 
 def _transformers(arrays: Arrays, layers: int, registers: int, norm: bool) -> dict:
