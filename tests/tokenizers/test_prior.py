@@ -14,7 +14,7 @@ from vargen.tokenizers.transformer import Sizes
 
 def losses(**own):
     settings = Losses()
-    for name, value in dict(prior=0.06, prior_width=24, prior_layers=2, prior_heads=3, **own).items():
+    for name, value in (dict(prior=0.06, prior_width=24, prior_layers=2, prior_heads=3) | own).items():
         setattr(settings, name, value)
     return settings
 
