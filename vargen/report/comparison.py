@@ -245,8 +245,9 @@ def _beside(c: Comparison) -> str:
                 for image in images[of == label][:each]
             )
             cells.append(f'<div class="strip" style="--columns:{each}">{strip}</div>')
-    width = min(max(len(c.classes[label]) for label in labels), 12) * 0.6 + 0.4
-    return f'<div class="beside" style="--systems:{len(names)};--names:{width:.1f}em">{"".join(cells)}</div>'
+    width = page.width_of(c.classes[label] for label in labels)
+    kind = "beside upright" if len(names) > 6 else "beside"  # names don't fit above many columns
+    return f'<div class="{kind}" style="--systems:{len(names)};--names:{width}">{"".join(cells)}</div>'
 
 
 def _charts(c: Comparison) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -202,8 +202,13 @@ def _samples(
             f'<div class="strip">{cells}</div></div>'
         )
     columns = max(len(images) for images in rows.values())
-    width = min(max(len(class_names[c]) for c in rows), 12) * 0.6 + 0.4
-    return f'<div class="samples" style="--columns:{columns};--names:{width:.1f}em">{"".join(lines)}</div>'
+    width = width_of(class_names[c] for c in rows)
+    return f'<div class="samples" style="--columns:{columns};--names:{width}">{"".join(lines)}</div>'
+
+
+def width_of(names: Iterable[str]) -> str:
+    """Of a column of classes' names, below which a share may stand: by the longest, within limits."""
+    return f"{min(max(4, *map(len, names)), 12) * 0.6 + 0.4:.1f}em"
 
 
 def _steps(steps: np.ndarray, names: Sequence[str], classes: Sequence[str]) -> str:

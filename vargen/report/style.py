@@ -17,7 +17,7 @@ h2 { font-size:clamp(25px,3.6vw,32px); letter-spacing:-.01em; }
 section { margin-top:clamp(52px,8vw,84px); }
 .lead { color:var(--soft); margin:6px 0 22px; text-wrap:pretty; }
 img { display:block; width:100%; aspect-ratio:1; object-fit:cover; image-rendering:pixelated; border-radius:4px; background:var(--rule); }
-.tiles { display:grid; grid-template-columns:repeat(auto-fit,minmax(160px,1fr)); gap:1px; margin-top:36px; background:var(--rule); border:1px solid var(--rule); border-radius:12px; overflow:hidden; }
+.tiles { display:grid; grid-template-columns:repeat(auto-fit,minmax(145px,1fr)); gap:1px; margin-top:36px; background:var(--rule); border:1px solid var(--rule); border-radius:12px; overflow:hidden; }
 .tiles div { background:var(--card); padding:20px; display:flex; flex-direction:column; }
 .tiles strong { font-size:29px; white-space:nowrap; font-variant-numeric:lining-nums; }
 .tiles span { margin-top:4px; font-size:15px; }
@@ -25,10 +25,10 @@ img { display:block; width:100%; aspect-ratio:1; object-fit:cover; image-renderi
 .samples { display:grid; gap:6px; }
 .row { display:grid; grid-template-columns:var(--names) 1fr; align-items:center; gap:14px; }
 .name { color:var(--soft); font-variant-numeric:tabular-nums; text-align:right; overflow-wrap:anywhere; line-height:1.2; }
-.name small { display:block; font-size:12px; }
+.name small { display:block; font-size:12px; white-space:nowrap; }
 .pairs .name, .growth .name { display:block; text-align:left; font-size:13px; margin-bottom:3px; white-space:nowrap; overflow:hidden; text-overflow:ellipsis; }
 .caveats { margin-top:28px; padding:16px 20px; border-left:4px solid var(--accent); background:var(--card); }
-.caveats h3 { font-size:16px; } .caveats ul { margin:8px 0 0 1.1em; } .caveats li { margin-top:6px; color:var(--soft); }
+.caveats h3 { font-size:16px; } .caveats ul { margin:8px 0 0 1.1em; padding:0; } .caveats li { margin-top:6px; color:var(--soft); }
 .strip { display:grid; grid-template-columns:repeat(var(--columns),1fr); gap:6px; }
 .steps { display:grid; grid-template-columns:repeat(var(--columns),1fr); gap:6px; }
 .growth { display:grid; gap:18px 32px; grid-template-columns:repeat(auto-fit,minmax(min(100%,calc(var(--columns)*72px)),1fr)); }
@@ -48,13 +48,14 @@ polyline { fill:none; stroke:var(--line); stroke-linejoin:round; stroke-linecap:
 .s0 { --line:var(--accent); } .s1 { --line:var(--second); } .s2 { --line:#8a8f3c; } .s3 { --line:#8e63b5; }
 .marks circle { fill:var(--line); } .marks figcaption span::before { display:none; } .marks g text { fill:var(--ink); }
 .wide { overflow-x:auto; } .wide td { font-size:15px; } .wide td small { color:var(--soft); } .wide th small { font-size:13px; }
-.beside { display:grid; gap:6px; grid-template-columns:var(--names) repeat(var(--systems),1fr); align-items:center; }
-.beside b { font-size:14px; text-align:center; overflow-wrap:anywhere; line-height:1.2; align-self:end; }
+.beside { display:grid; gap:6px; grid-template-columns:var(--names) repeat(var(--systems),minmax(28px,1fr)); align-items:center; overflow-x:auto; }
+.beside b { font-size:14px; text-align:center; line-height:1.2; align-self:end; justify-self:center; }
+.upright b { writing-mode:vertical-rl; transform:rotate(180deg); text-align:left; }
 table { width:100%; border-collapse:collapse; font-variant-numeric:tabular-nums; }
 th,td { padding:11px 0; border-bottom:1px solid var(--rule); text-align:left; vertical-align:baseline; }
 .levels { margin-top:28px; } .levels + .lead { margin-top:14px; }
 thead th { color:var(--soft); font-size:14px; font-weight:500; padding-top:0; }
-tbody th { font-weight:600; padding-right:16px; }
+tbody th { font-weight:600; padding-right:16px; } td + th { padding-left:14px; }
 th small { display:block; font-weight:400; font-size:14px; color:var(--soft); line-height:1.35; }
 td, thead th:not(:first-child) { text-align:right; white-space:nowrap; padding-left:14px; }
 td + td { color:var(--soft); }
