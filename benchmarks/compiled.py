@@ -208,7 +208,10 @@ def main() -> None:
     """Compiles, prints a line a program, and writes the results."""
     args = _parse()
     file = timing.RESULTS / f"{args.out}.json"
-    results: dict[str, Any] = json.loads(file.read_text())["programs"] if args.append else {}
+    others = args.append and file.is_file()
+    results: dict[str, Any] = json.loads(file.read_text())["programs"] if others else {}
+    if args.text:
+        args.text.mkdir(parents=True, exist_ok=True)
     names = args.names or [size for size, _, _ in SIZES.values()]
     for name, target, changes, what in itertools.product(
         names, args.target, itertools.product(*args.set), args.what

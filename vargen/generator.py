@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -17,11 +17,28 @@ from vargen.conditioning import Condition, Conditioning
 from vargen.feeds import Feed, Step
 from vargen.heads import Head, JointHead
 from vargen.layout import Layout
-from vargen.mixers.block import MODULATIONS, SharedModulation
+from vargen.mixers.block import SharedModulation
 from vargen.orders import Order, Ordering
 from vargen.segments import PICTURE, Sequence
 from vargen.stage import Stage
 from vargen.tokenizers.tokenizer import Tokenizer
+
+
+class Modulations(NamedTuple):
+    """What modulates blocks.
+
+    Attributes:
+      blocks: by the stage, see `Stage.modulations`; None where nothing does, or only rows themselves know.
+      first: the place in the sequence of what the first of M rows predicts, where they are of so many; else None.
+    """
+
+    blocks: dict[str, Any]
+    first: Any = None
+
+    @property
+    def ahead(self) -> bool:
+        """Whether they are of rows that bring conditions of their own."""
+        return self.first is not None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -302,29 +319,27 @@ class Generator:
 
     # Decoding.
 
-    def modulations(self, params, condition):
-        """Every block's modulations by the condition's vector, by the stage, see `Stage.modulations`.
+    def modulations(self, params, condition) -> Modulations:
+        """Every block's modulations by the condition's vector.
 
         None where blocks have none, or where rows bring conditions of their own (`Rows.condition`).
         """
         if self.stages[0].block.adaptive == "none" or self.feed.modulates_rows:
-            return {stage.name: None for stage in self.stages}
+            return Modulations({stage.name: None for stage in self.stages})
         shared = self._shared(params, condition.vector[:, None])
-        return {stage.name: stage.modulations(params, shared) for stage in self.stages}
+        return Modulations({stage.name: stage.modulations(params, shared) for stage in self.stages})
 
-    def modulations_ahead(self, params, condition):
-        """`modulations` for decoding, also where rows bring conditions of their own, if these are known beforehand
-        (`Feed.conditions`) and what they give takes no more memory than all parameters: of every row, [B, M, 6, D]."""
-        known = None
-        if self.feed.modulates_rows:
-            known = self.feed.apply({"params": params["feed"]}, condition, method="conditions")
+    def modulations_ahead(self, params, condition, first, count: int) -> Modulations | None:
+        """Those of the rows that predict `count` slots from the place `first` in the sequence on, where rows bring
+        conditions of their own and these are known beforehand (`Feed.conditions`); else None."""
+        if not self.feed.modulates_rows:
+            return None
+        at = first + jnp.arange(count)
+        known = self.feed.apply({"params": params["feed"]}, condition, at, method="conditions")
         if known is None:
-            return self.modulations(params, condition)
-        layers = sum(stage.layers for stage in self.stages)
-        if MODULATIONS * layers * known.size > sum(x.size for x in jax.tree.leaves(params)):
-            return self.modulations(params, condition)
+            return None
         shared = self._shared(params, known)
-        return {stage.name: stage.modulations(params, shared) for stage in self.stages}
+        return Modulations({stage.name: stage.modulations(params, shared) for stage in self.stages}, first)
 
     def _shared(self, params, condition):
         """[B, M, D], or through the map that all blocks share [B, M, 6, D]."""
@@ -404,8 +419,7 @@ class Generator:
         vector = None if condition.vector is None else condition.vector[:, None]
         if rows.condition is not None:
             vector = rows.condition
-            ahead = modulations[self.stages[0].name] is not None
-            own = None if ahead else self._shared(params, rows.condition)
+            own = None if modulations.ahead else self._shared(params, rows.condition)
         hidden, count = rows.x, len(self.stages)
         branch = self.feed.branches[rows.layout.branch]
         passes = [round_ * count + k for round_ in rows.rounds for k in branch]
@@ -420,10 +434,10 @@ class Generator:
                 rows = dataclasses.replace(rows, layout=layout)
             stage_cache = None if cache is None else cache[stage.name]
             stage_key = None if key is None else jax.random.fold_in(key, i)
-            modulation = modulations[stage.name]
+            modulation = modulations.blocks[stage.name]
             if stage.rounds is not None:
                 modulation = stage.of_round(modulation, i // count)
-            row = rows.row if rows.condition is not None and modulation is not None else None
+            row = rows.row - modulations.first if modulations.ahead else None
             args = (rows.layout, vector, modulation, own, stage_cache, stage_key, owner, row)
             hidden, stage_cache = stage(params, rows.x, *args)
             after[stage.name] = stage_cache

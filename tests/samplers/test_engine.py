@@ -17,7 +17,7 @@ from vargen.kernels.step_attention import call as step_attention
 from vargen.layers import Embed
 from vargen.model import Model
 from vargen.orders import Order
-from vargen.samplers import Sampling, decode
+from vargen.samplers import Sampling, decode, policies
 from vargen.samplers.policies import groups
 from vargen.segments import PICTURE
 
@@ -43,6 +43,23 @@ def test_cached_equals_uncached(name):
     np.testing.assert_array_equal(
         np.sort(np.broadcast_to(order.slots, (3, n))), np.arange(n)[None] * np.ones((3, 1))
     )
+
+
+def test_modulations_made_for_several_steps(monkeypatch):
+    """Of the rows of five steps together, three times: as each step's made in it."""
+    _, generator, params, tokenizer_params = make("rar")
+    args = (params, tokenizer_params["quantizer"], labels_for(generator, 2), jax.random.key(5))
+    found = []
+    for most in (8, 0):
+        monkeypatch.setattr(policies, "AHEAD", most)
+        program = jax.jit(
+            functools.partial(decode, generator, sampling=Sampling.make(guidance=2.0), scored=True)
+        )
+        traced = program.trace(*args)
+        assert ("length=15" in str(traced.jaxpr)) == (most == 0)
+        found.append(traced.lower().compile()(*args))
+    np.testing.assert_array_equal(found[0].content, found[1].content)
+    np.testing.assert_allclose(found[0].score, found[1].score, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["rar", "mar"])

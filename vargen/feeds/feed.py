@@ -108,9 +108,10 @@ class Feed(Linen, Protocol):
         """The passes that bring the contents of given steps (the first ones) into the cache."""
         ...
 
-    def conditions(self, condition) -> Any:
-        """[B, M, D]: what each row of a whole pass is modulated by, of which `Rows.row` are those of a step, where that
-        depends on the condition and the row's place alone; None where it depends on more, or nothing modulates rows."""
+    def conditions(self, condition, at) -> Any:
+        """[B, n, D]: what modulates the rows that predict the slots at the places int [n] in the sequence, but for the
+        first step's, where that depends on the condition and the place alone; None where it depends on more, or nothing
+        modulates rows."""
         ...
 
     def init_cache(self, batch: int, length: int) -> dict[str, Any]:
@@ -211,7 +212,7 @@ class Plain:
         size = steps[-1].start + steps[-1].size
         return [Step(0, 0, size, size, 0)]
 
-    def conditions(self, condition) -> Any:
+    def conditions(self, condition, at) -> Any:
         """None is known beforehand."""
         return None
 

@@ -30,7 +30,7 @@ class Rows:
       aside: what the feed needs again between two stages.
       condition: None (every row is modulated by the condition's vector), or [B, M, D]: each by its own; with `owner`
         [B, G, D].
-      row: None, or int [M]: which of `Feed.conditions` the rows have.
+      row: None, or int [M]: the places in the sequence of what the rows predict, where `Feed.conditions` has theirs.
       owner: None, or int [M], NumPy: by which of the G conditions each row is modulated; -1: by none.
       rounds: which rounds through the stages they go, one after another (`Feed.rounds`).
       content: None, or [b, N, *slot.shape]: what those slots hold, of which a stage is told what the ones before it

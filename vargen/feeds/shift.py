@@ -188,13 +188,14 @@ class Shift(Plain, nn.Module):
         if step.speculative:
             layout = _for_each(layout, len(condition.prefix))
         x = self._embed(plan, content, condition, quantizer)
-        return Rows(x, layout, plan.targets, condition=own, row=plan.row)
+        row = None if plan.begins or step.speculative else step.at()
+        return Rows(x, layout, plan.targets, condition=own, row=row)
 
-    def conditions(self, condition):
+    def conditions(self, condition, at):
         """The condition's vector and the place in the sequence."""
         if not self.step_condition:
             return None
-        return condition.vector[:, None] + self.steps(np.arange(self.ahead + self.grid.size))
+        return condition.vector[:, None] + self.steps(self.ahead + at)
 
     def _plan(self, order: Order, step: Step) -> Plan:
         at = step.at()

@@ -101,7 +101,7 @@ def begin(
         params,
         quantizer,
         condition,
-        generator.modulations_ahead(params, condition),
+        generator.modulations(params, condition),
         order,
         jnp.broadcast_to(jnp.asarray(order.slots), (batch, sequence.grid.size)),
         draws or keyed(key_slots, batch, sequence.grid.size),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
@@ -22,6 +23,8 @@ from vargen.samplers.step import advance
 PIECES = 4
 # With a cache a loop more, for steps of another size, is compiled where it saves so many rows of an example.
 LOOP = 64
+# Modulations of rows are made for so many steps at once: weights are read once for them, in one product.
+AHEAD = 64
 
 
 def scheduled(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
@@ -158,14 +161,35 @@ def scanned(call: Call, decoding: Decoding, steps: list[Step], drawn: bool) -> t
     """Steps that are alike, in one loop: to its end, or until every example has stopped; and how many they were."""
     generator, count = call.generator, cast(Any, len(steps))
 
-    def body(decoding, at):
+    def body(decoding, at, call=call):
         return advance(call, decoding, dataclasses.replace(steps[0], begins=False, **at), drawn), None
 
-    if generator.tokenizer.slot.stop is None:
-        decoding = jax.lax.scan(body, decoding, table(steps))[0]
-    else:
-        decoding, count = _until_stopped(generator.tokenizer.slot, body, decoding, table(steps), count)
-    return decoding, count
+    def some(decoding, at):
+        """Steps whose rows' modulations are made before them, once."""
+        first = at["start"][0]
+        made = generator.modulations_ahead(
+            call.params, call.condition, first, len(at["start"]) * steps[0].size
+        )
+        here = dataclasses.replace(call, modulations=made)
+        return jax.lax.scan(functools.partial(body, call=here), decoding, at)[0], None
+
+    if generator.tokenizer.slot.stop is not None:
+        return _until_stopped(generator.tokenizer.slot, body, decoding, table(steps), count)
+    if generator.feed.modulates_rows and (several := _together(call, steps)):
+        at = {k: x.reshape(-1, several, *x.shape[1:]) for k, x in table(steps).items()}
+        return jax.lax.scan(some, decoding, at)[0], count
+    return jax.lax.scan(body, decoding, table(steps))[0], count
+
+
+def _together(call: Call, steps: list[Step]) -> int:
+    """How many steps after one another have their rows' modulations made together: up to `AHEAD`, as these take memory.
+    0 where rows aren't known beforehand, or no number of steps would be worth it."""
+    seen = functools.partial(call.generator.modulations_ahead, call.params, call.condition, count=1)
+    if jax.eval_shape(seen, 0) is None or any(
+        b.start - a.start != a.size for a, b in itertools.pairwise(steps)
+    ):
+        return 0
+    return next((n for n in range(min(AHEAD, len(steps)), AHEAD // 8, -1) if len(steps) % n == 0), 0)
 
 
 def table(steps: list[Step]) -> dict[str, jax.Array]:
