@@ -45,7 +45,7 @@ TOKENIZERS = dict(
     bsq_groups=part("bsq", encoder=PATCH, channels=16, groups=2, entropy_bits=8),
     product=part("product_vq", encoder=PATCH, vocab=64, channels=8, groups=2, revive_every=25),
     qlae=part("qlae", encoder=PATCH, vocab=12, channels=6, beta=0.1, codebook_weight=0.1),
-    binary=part("binary", encoder=PATCH, channels=16),
+    binary=part("binary", encoder=PATCH, channels=8),
     hart=part("hybrid_multiscale", encoder=PATCH, levels=(1, 2, 3, 4), vocab=256, channels=16, **leveled),
     vit=part("bsq", encoder=VIT, channels=8, entropy_bits=8),
     local_vit=part("vq", encoder=LOCAL, vocab=256, channels=8, revive_every=25),
@@ -97,5 +97,6 @@ def bits(c):
     c.order, c.feed = part("cells", count=(1, 1)), part("noisy", positions=True)
     c.mixer = part("attention", heads=4)
     c.head = part("bernoulli_diffusion", sample_steps=16)
-    c.model = dict(layers=4, width=128, adaptive="adaln", adaln_zero=True)
+    c.model = dict(layers=4, width=128, adaptive="adaln")
+    c.training.steps = 3000
     return c
