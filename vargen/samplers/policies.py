@@ -24,7 +24,7 @@ PIECES = 4
 # With a cache a loop more, for steps of another size, is compiled where it saves so many rows of an example.
 LOOP = 64
 # Modulations of rows are made for so many steps at once: weights are read once for them, in one product.
-AHEAD = 64
+AHEAD = 32
 
 
 def scheduled(call: Call, decoding: Decoding) -> tuple[Decoding, Any]:
