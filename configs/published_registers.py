@@ -17,9 +17,8 @@ here at all together; its decoder of pixels has adaptive norms and no attention;
 weights and has registers for either code, here two halves of one; the last code's are drawn towards DINOv2, here the
 first's; it augments what the discriminator sees, whose weights decay by 5e-4, and drops paths.
 
-`flextok_d12_d12`, `_d18_d18`, `_d18_d28`: FlexTok (arXiv 2502.13967; apple/ml-flextok) over its `flextok_vae_c16`. It
-modulates registers apart from patches, draws features towards DINOv2-L's, and guides by 7.5 with a projection
-(2410.02416). How it was trained isn't in its code: that is ours. 0.3, 0.9 and 3 G parameters on the hub, with the VAE.
+`flextok_d12_d12`, `_d18_d18`, `_d18_d28`: FlexTok (arXiv 2502.13967; apple/ml-flextok) over its `flextok_vae_c16`,
+`vargen import flextok` for its files. It draws features towards DINOv2-L's too; how it is trained isn't in its code.
 
 `semanticist_b`, `_l`, `_xl`: Semanticist (arXiv 2503.08685; visual-gen/semanticist, configs/tokenizer_*.yaml, B by its
 decoder's name alone) over MAR's KL-16. It reads pixels, here latents; draws by DDPM in 250 steps, here by a flow in
@@ -63,10 +62,11 @@ def imagefolder():
 
 
 def flextok(encoder, decoder):
-    blocks = dict(mlp="swiglu", mlp_ratio=8 / 3, bias=False, qk_norm="layer", eps=1e-6)
-    flow = part("flow", forget_rate=0.1, **sized(64 * decoder, decoder, decoder))
-    ends = dict(tokens=256, patch=2, sees="causal", nested="powers", decoder=flow)
-    inner = part("registers", **ends, **blocks, **sized(64 * encoder, encoder, encoder))
+    blocks = dict(mlp="swiglu", mlp_ratio=8 / 3, bias=False, qk_norm="layer", affine=False, eps=1e-5)
+    told = dict(apart=True, period=256.0, forget_rate=0.1, guidance=7.5, projected=True)
+    flow = part("flow", **told, **sized(64 * decoder, decoder, decoder))
+    ends = dict(tokens=256, patch=2, sees="causal", nested="powers", dropped="alike", places="axes")
+    inner = part("registers", decoder=flow, **ends, **blocks, **sized(64 * encoder, encoder, encoder))
     outer = part("kl", encoder=part(**conv, multipliers=(1, 2, 4, 4)), channels=16)
     tokenizer = part("within", outer=outer, inner=part("fsq", encoder=inner, levels=(8, 8, 8, 5, 5, 5)))
     rate = dict(steps=400_000, batch_size=1024, learning_rate=3e-4, warmup_steps=10_000, weight_decay=0.05)

@@ -17,6 +17,7 @@ GOLDENS = dict(
     acdit_video="acdit",
     arpg="arpg",
     bsqvit="bsqvit",
+    flextok="flextok",
     flexvar="flexvar",
     flexvar_tokenizer="flexvar_vq",
     hart_tokenizer="hart_tokenizer",
@@ -84,6 +85,18 @@ WRONG = [
     ("rqtransformer", "sd/a.pos_emb_d", "a/logits", ""),
     ("bsqvit", "sd/encoder.transformer.resblocks.1.ln_1.weight", "enc h", ""),
     ("bsqvit", "sd/decoder.ffn.0.weight", "dec_raw", "indices group_indices"),
+    (
+        "flextok",
+        "sd/decoder.module_dict.dec_nested_dropout.dropout_mask_token",
+        "v_keep sample_cfg3",
+        "v v_null z",
+    ),
+    (
+        "flextok",
+        "sd/decoder.module_dict.dec_latent_dropout.nullcond",
+        "v_null sample_apg3",
+        "v v_keep sample_cfg1",
+    ),
     (
         "hart_tokenizer",
         "sd/quantize.quant_resi.qresi_ls.1.weight",

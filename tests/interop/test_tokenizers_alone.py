@@ -1,20 +1,23 @@
 """Published tokenizers without a generator, and VQGAN's transformer, whose one file holds both."""
 
+import json
 import pathlib
 
 import jax
 import numpy as np
+import published_shapes as shapes
 import pytest
 from golden import FOLDER
 
 import vargen
-from vargen import tokenizers
+from vargen import config, models, tokenizers
 from vargen.config import part
 from vargen.errors import UserError
 from vargen.interop import (
     bsqvit,
     checkpoint,
     files,
+    flextok,
     hart_tokenizer,
     mapping,
     open_magvit2,
@@ -137,7 +140,114 @@ def test_levels_of_hart():
         hart_tokenizer.levels(arrays, 384)
 
 
-@pytest.mark.parametrize("name", [*ALONE, "bsqvit", "hart"])
+SAID = dict(
+    vae=dict(scaling_factor=0.5),
+    encoder=dict(module_dict=dict(enc_transformer=dict(head_dim=16))),
+    decoder=dict(
+        module_dict=dict(dec_transformer=dict(head_dim=16), dec_time_embedder=dict(max_timestep=1.0))
+    ),
+    regularizer=dict(levels=[8, 5, 5]),
+)
+
+
+def flextok_file(folder, said=None):
+    """The golden's tokenizer and a VAE whose latents are an eighth of 64 pixels, as the authors' file has them."""
+    names = {"enc_patch_embedder": "enc_patch_emb", "dec_noise_patch_embedder": "dec_noise_patch_emb"}
+    arrays = arrays_of("flextok")
+    for long, short in names.items():
+        arrays = {k.replace(long, short): v for k, v in arrays.items()}
+    rng = np.random.default_rng(0)
+    for name, shape in shapes.sd_kl((32, 32, 32, 32), 4).items():
+        for old, new in (("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")):
+            name = name.replace(f"attentions.0.{old}.", f"attentions.0.{new}.")
+        arrays[f"vae.vae.{name}"] = rng.normal(size=shape, scale=0.1).astype(np.float32)
+    files.write(folder / "model.safetensors", arrays)
+    if said is not None:
+        (folder / "config.json").write_text(json.dumps(said))
+    return dict(tokenizer=folder / "model.safetensors", image_size=64), arrays
+
+
+def test_flextok(tmp_path):
+    """Within its VAE it is the golden's tokenizer; all comes back but places that no patch has."""
+    given, arrays = flextok_file(tmp_path, SAID)
+    c = checkpoint.import_checkpoint("flextok", tmp_path / "model", **given)
+    assert (c.tokenizer.name, c.tokenizer.outer.scale, c.tokenizer.inner.levels) == ("within", 0.5, (8, 5, 5))
+    assert c.tokenizer.inner.encoder.decoder.guidance == 7.5
+    model = vargen.load(tmp_path / "model")
+    t, params = model.tokenizer, model.tokenizer_params
+    with np.load(FOLDER / "flextok.npz") as golden:
+        lat, tokens = golden["in/lat"].transpose(0, 2, 3, 1), golden["out/tokens"]
+    np.testing.assert_array_equal(jax.jit(t.inner.encode)(params, lat), tokens)
+    assert jax.eval_shape(t.decode, params, tokens).shape == (2, 64, 64, 3)
+    checkpoint.export_checkpoint("flextok", tmp_path / "model", tokenizer=tmp_path / "again.npz")
+    again = dict(files.read(tmp_path / "again.npz"))
+    for name in ("encoder.module_dict.enc_posemb_module", "decoder.module_dict.dec_patches_posemb_module"):
+        arrays[f"{name}.posembs"] = arrays[f"{name}.posembs"][..., :4]
+    same_arrays(again, arrays)
+
+
+@pytest.mark.parametrize(
+    "said, message",
+    [
+        (None, "expected config.json beside it, which tells what arrays don't, found none"),
+        (dict(SAID, vae={}), "vae.scaling_factor: expected a number above 0, found None"),
+        (dict(SAID, regularizer={}), "regularizer.levels: expected whole numbers, found None"),
+        (dict(SAID, encoder={}), "expected one head_dim of both transformers, found 64 and 16"),
+        (dict(SAID, encoder={}, decoder={}), "head_dim: expected a divisor of the width 32, found 64"),
+    ],
+)
+def test_what_flextok_is_told(said, message, tmp_path):
+    given, _ = flextok_file(tmp_path, said)
+    with pytest.raises(UserError, match=message):
+        checkpoint.import_checkpoint("flextok", tmp_path / "model", **given)
+
+
+@pytest.mark.parametrize("size", ["d12_d12", "d18_d28"])
+def test_sizes_of_flextok(size):
+    """What a file of a published size holds tells the config of that size, with what config.json says beside it; how
+    often and with what guidance it is drawn is nothing to the file."""
+    c = config.load(f"published_registers:flextok_{size}")
+    c.tokenizer.inner.encoder.decoder.update(dict(steps=7, guidance=1.0))
+    own = models.build_tokenizer(c)
+    like = dict(mapping.flatten(jax.eval_shape(own.init, jax.random.key(0))))
+    found = mapping.source_shapes(flextok.table(own), like)
+    width, wide = (64 * int(n[1:]) for n in size.split("_"))
+    assert found["decoder.module_dict.dec_transformer.blocks.11.adaLN_modulation.1.weight"] == (
+        12 * wide,
+        wide,
+    )
+    assert found["encoder.module_dict.enc_posemb_module.posembs"] == (2, 1, width, 16)
+    assert found["vae.vae.decoder.mid_block.attentions.0.to_out.0.weight"] == (512, 512)
+    arrays = {name: np.broadcast_to(np.float32(0), shape) for name, shape in found.items()}
+    inferred = systems.infer(systems.system("flextok"), arrays, beside=flextok.said(own))
+    assert inferred.data.image_size == 256
+    assert not checkpoint.differences(own, models.build_tokenizer(inferred))
+
+
+def test_fixed_places_of_flextok(tmp_path):
+    """The authors' sines, [1, D, h, w], become a table, and come back; both ends must have them."""
+    _, arrays = flextok_file(tmp_path)
+    arrays = {k: v for k, v in arrays.items() if not k.startswith("vae.")}
+    first, second = (
+        "encoder.module_dict.enc_posemb_module.posembs",
+        flextok.DECODER + "patches_posemb_module.posembs",
+    )
+    sines = np.random.default_rng(0).normal(size=(1, 32, 4, 4)).astype(np.float32)
+    with pytest.raises(UserError, match="expected places of patches of one kind at both ends, found two"):
+        flextok.part(arrays | {first: sines})
+    arrays |= {first: sines, second: 2 * sines}
+    part = flextok.part(arrays)
+    flextok.tell(part, SAID)
+    tokenizer = tokenizers.build(part, 8, 4)
+    params = systems.read(flextok, tokenizer, arrays)
+    table = params["decoder"]["patches"]["places"]
+    np.testing.assert_array_equal(table[4 * 1 + 3], 2 * sines[0, :, 1, 3])
+    same_arrays(mapping.write(flextok.table(tokenizer), params), arrays)
+    with pytest.raises(UserError, match=r"posembs: expected places .*, found shape \(3, 2\)"):
+        flextok.part(arrays | {first: np.zeros((3, 2))})
+
+
+@pytest.mark.parametrize("name", [*ALONE, "bsqvit", "hart", "flextok"])
 def test_there_is_no_generator(name, tmp_path):
     message = f"--generator: expected none, as {name} is a tokenizer alone, found a file"
     file = FOLDER / f"{ALONE.get(name, 'ibq')}.npz"

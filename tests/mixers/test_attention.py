@@ -64,6 +64,18 @@ def test_norms_of_each_head():
     np.testing.assert_allclose(
         parallel(mixer, params, x, case.layout), expected, atol=2e-5 * np.abs(expected).max()
     )
+    plain = make(
+        Attention, case, heads=2, kv_heads=1, qk_norm="layer", norm_affine=False, eps=eps, out_bias=False
+    )
+    ones = {
+        k: {n: (v * 0 + (n == "scale")) if "norm" in k else v for n, v in x.items()}
+        for k, x in params.items()
+    }
+    bare = {k: x for k, x in params.items() if "norm" not in k}
+    assert jax.tree.map(np.shape, init(plain, case)[0]) == jax.tree.map(np.shape, bare)
+    np.testing.assert_allclose(
+        parallel(plain, bare, x, case.layout), parallel(mixer, ones, x, case.layout), atol=1e-5
+    )
     with pytest.raises(ValueError, match="norm_each: needs qk_norm layer or rms, found none"):
         make(Attention, case, heads=2, norm_each=True).check(case.layout)
 

@@ -1,5 +1,7 @@
 """Tokenizers of registers: who sees whom, any prefix, and decoders that draw."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,8 @@ from common import tiny
 from vargen.config import part
 from vargen.errors import UserError
 from vargen.tokenizers import semantic, teachers
+from vargen.tokenizers.guidance import Guidance
+from vargen.tokenizers.reading import Told
 
 
 def registers(decoder=None, tokens=8, **options):
@@ -140,6 +144,162 @@ def test_decoding_by_flow(groups, n, images):
     np.testing.assert_allclose(found, estimate, atol=2e-4)
 
 
+@pytest.mark.parametrize("momentum,threshold,parallel", [(-0.5, 2.5, 0.0), (0.3, 0.0, 0.4)])
+def test_projected_guidance(momentum, threshold, parallel):
+    """arXiv 2410.02416, algorithm 1, in float64 and one picture at a time, over three steps."""
+    guide = Guidance(3.0, True, momentum, threshold, parallel)
+    rng, before, sums = np.random.default_rng(0), jnp.zeros((2, 4, 4, 3)), np.zeros((2, 48))
+    for step in range(3):
+        told, free = (rng.normal(size=(2, 4, 4, 3)).astype(np.float32) for _ in range(2))
+        free[1] = told[1] + 0.01 * step * free[1]  # shorter than the threshold, in the first step nothing
+        found, before = guide(told, free, before)
+        for i in range(2):
+            c, u = (np.float64(x[i]).ravel() for x in (told, free))
+            sums[i] = c - u + momentum * sums[i]
+            d, length = sums[i], np.linalg.norm(sums[i])
+            d = d * threshold / length if threshold and length > threshold else d
+            along = (d @ c) / (c @ c) * c
+            expected = c + 2.0 * (d - along + parallel * along)
+            np.testing.assert_allclose(found[i].ravel(), expected, atol=1e-5)
+
+
+def test_plain_guidance_is_the_published_one():
+    """Without a projection a weight of 0 is what isn't told, 1 what is, and what came before counts for nothing."""
+    told, free = (jax.random.normal(jax.random.key(i), (2, 4, 4, 1)) for i in range(2))
+    for weight, expected in ((0.0, free), (1.0, told), (3.0, 3 * told - 2 * free)):
+        found, before = Guidance(weight)(told, free, 7 + free)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        np.testing.assert_array_equal(before, 7 + free)
+
+
+def moved(t, seed=0, by=0.1):
+    """Parameters none of which is zero."""
+    params = jax.jit(t.init)(jax.random.key(seed))
+    ends = {end: params[end] for end in ("encoder", "decoder")}
+    keys = iter(jax.random.split(jax.random.key(seed + 1), 200))
+    return dict(params, **jax.tree.map(lambda x: x + by * jax.random.normal(next(keys), x.shape), ends))
+
+
+def test_rows_modulated_apart(images):
+    """Where both maps are the same it is the network with one; either changes the picture, but for what registers do
+    when nothing looks at them any more."""
+    plain, apart = (tiny("fsq", encoder=registers(flow(apart=a, forget_rate=0.1))) for a in (False, True))
+    params = moved(plain)
+    modulation = params["decoder"]["blocks"]["layers"]["block"]["modulation"]
+    both = jax.tree.map(lambda x: jnp.concatenate([x, x], axis=-1), modulation)
+
+    def with_modulation(found):
+        block = dict(params["decoder"]["blocks"]["layers"]["block"], modulation=found)
+        return dict(params, decoder=dict(params["decoder"], blocks=dict(layers=dict(block=block))))
+
+    like = jax.eval_shape(apart.init, jax.random.key(0))["decoder"]
+    assert jax.tree.map(jnp.shape, like) == jax.tree.map(jnp.shape, with_modulation(both)["decoder"])
+    latents = jax.random.normal(jax.random.key(3), (3, 1, 8, 3))
+
+    def run(t):
+        return jax.jit(
+            lambda params: t.codec.decoder.apply({"params": params["decoder"]}, latents, images, 0.5)
+        )
+
+    decode = run(apart)
+    found = decode(with_modulation(both))
+    np.testing.assert_allclose(found, run(plain)(params), atol=1e-5)
+    # After the last block's attention registers are looked at no more: its MLP is nothing to patches.
+    for block, kind, same in ((0, 1, False), (1, 1, True), (1, 0, False)):
+        changed = jax.tree.map(functools.partial(with_other_mlp, block=block, kind=kind), both)
+        other = decode(with_modulation(changed))
+        assert (np.abs(other - found).max() < 1e-5) == same, (block, kind)
+
+
+def with_other_mlp(x, block, kind):
+    """Modulations [L, ..., 2 * 6 * 16] whose gate, scale and shift of the MLP of one kind of rows are others."""
+    found = np.array(x).reshape(*x.shape[:-1], 2, 6, 16)
+    found[block, ..., kind, 1::2, :] += 0.3
+    return found.reshape(x.shape)
+
+
+def test_what_stands_for_dropped_registers(images):
+    """The learned row with the place of each, or the same for all: then places of unknown ones are nothing."""
+    for dropped, same in (("placed", False), ("alike", True)):
+        t = tiny("fsq", encoder=registers(nested="uniform", dropped=dropped))
+        params = moved(t)
+        latents = t.codec.encode(params, images)
+        told = params["decoder"]["registers"]
+        other = dict(told, places=told["places"].at[5].add(jax.random.normal(jax.random.key(9), (16,))))
+        changed = dict(params, decoder=dict(params["decoder"], registers=other))
+        known = jnp.broadcast_to(jnp.arange(8) < 5, (3, 1, 8))
+        decode = jax.jit(t.codec.decode)
+        found = [decode(p, latents, known) for p in (params, changed)]
+        assert (np.abs(found[0] - found[1]).max() < 1e-5) == same
+        np.testing.assert_allclose(t.codec.decode(params, latents[:, :, :5]), found[0], atol=1e-5)
+        rows = Told(t.codec.decoder.ends).apply({"params": told}, latents, known)
+        expected = np.broadcast_to(told["dropped"], (3, 3, 16)) + (0 if same else told["places"][5:])
+        np.testing.assert_allclose(rows[:, 5:], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("decoder", [part("direct"), flow(time="row")])
+def test_places_by_axes(decoder, images):
+    """The same network as of a table of the sums, at both ends."""
+    summed, table = (tiny("fsq", encoder=registers(decoder, places=p)) for p in ("axes", "table"))
+    params = moved(summed)
+    like = table.init(jax.random.key(0))
+
+    def taken(found, tree):
+        if "places_down" in found:
+            down, across = (np.asarray(found[f"places_{x}"]) for x in ("down", "across"))
+            rows = np.stack([down[i] + across[j] for i in range(4) for j in range(4)])
+            return {k: rows if k == "places" else found[k] for k in tree}
+        return {k: taken(found[k], v) if isinstance(v, dict) else found[k] for k, v in tree.items()}
+
+    other = taken(params, like)
+    latents = summed.codec.encode(params, images)
+    np.testing.assert_allclose(table.codec.encode(other, images), latents, atol=1e-6)
+    np.testing.assert_allclose(
+        table.codec.decode(other, latents), summed.codec.decode(params, latents), atol=1e-5
+    )
+
+
+def test_norms_without_parameters(images):
+    """None is left, and it is the network whose norms scale by 1 and shift by 0."""
+    options = dict(norm_in=True, qk_norm="layer")
+    plain, own = (tiny("fsq", encoder=registers(affine=a, **options)) for a in (False, True))
+    params, like = moved(plain), own.init(jax.random.key(0))
+    names = {"/".join(k.key for k in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
+    assert not [n for n in names if "norm" in n]
+
+    def filled(found, tree):
+        return {
+            k: filled(found.get(k, {}), v) if isinstance(v, dict) else found.get(k, v)
+            for k, v in tree.items()
+        }
+
+    other = filled(params, like)
+    latents = plain.codec.encode(params, images)
+    np.testing.assert_allclose(own.codec.encode(other, images), latents, atol=1e-6)
+    np.testing.assert_allclose(
+        own.codec.decode(other, latents), plain.codec.decode(params, latents), atol=1e-6
+    )
+
+
+def test_how_time_is_told(images):
+    """Cosines, then sines, of the time at angles from its scale down to that over the period."""
+    t = tiny("fsq", encoder=registers(flow(time="row", frequencies=6, period=8.0, time_scale=50.0)))
+    params = moved(t)
+    latents = t.codec.encode(params, images)
+    _, kept = t.codec.decoder.apply(
+        {"params": params["decoder"]},
+        latents,
+        images,
+        jnp.array([0.0, 0.3, 1.0]),
+        capture_intermediates=lambda module, method: module.name == "time_1",
+        mutable=["intermediates"],
+    )
+    angles = np.array([0.0, 0.3, 1.0])[:, None] * 50.0 * 8.0 ** (-np.arange(3) / 3)
+    dense = jax.tree.map(np.float64, params["decoder"]["time_1"])
+    expected = np.concatenate([np.cos(angles), np.sin(angles)], axis=1) @ dense["kernel"] + dense["bias"]
+    np.testing.assert_allclose(kept["intermediates"]["time_1"]["__call__"][0], expected, atol=1e-4)
+
+
 def test_scrambled_registers(images):
     """All numbers of all registers in a row, read as D rows of K, written out; by products that change nothing."""
     found = []
@@ -212,6 +372,10 @@ def test_on_a_square(images):
             "decoder.groups: expected a divisor of 8 registers, found 3; for instance 1, 2 or 4",
         ),
         (registers(flow(guidance=2.0)), "decoder.guidance: expected 1 where forget_rate is 0, found 2"),
+        (
+            registers(flow(apart=True, time="row")),
+            "decoder.apart: needs time adaln, by which rows are modulated, found row",
+        ),
         (registers(square=True), "square: needs a square number of registers, .*, found tokens 8"),
         (registers(square=True, tokens=9, nested="uniform"), "square: .*, found nested uniform"),
         (registers(part("gan")), "tokenizer.encoder.decoder.name: expected one of direct, flow, found 'gan'"),

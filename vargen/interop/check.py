@@ -23,6 +23,7 @@ FAMILIES = (
     "arpg",
     "acdit",
     "bsqvit",
+    "flextok",
     "flexvar",
     "flexvar_vq",
     "hart_tokenizer",

@@ -62,7 +62,7 @@ def import_checkpoint(
         arrays[part] = files.read(file, which, part)  # type: ignore[arg-type]
         arrays[part].parameters()  # nothing empty, whose sizes would tell nonsense
     named = " and ".join(os.fspath(file) for file in given.values())
-    beside = files.beside(given["generator"], s.told) if s.told and "generator" in given else None
+    beside = files.beside(given[s.told_of], s.told) if s.told and s.told_of in given else None
     with _about(named):
         c = systems.infer(
             s,
@@ -208,7 +208,7 @@ FREE = frozenset(
     "remat scanned dtype random label_smoothing counts known_weight repeat clip sample_steps times guidance_until "
     "solver last parent name tokenizer most_known scale beta zero codebook_weight centre_weight entropy_weight "
     "entropy_temperature level_weight kl_weight measure revive_every revive_until revive_threshold kmeans decay "
-    "restart temperature continuous diversity sharpness entropy_bits".split()
+    "restart temperature continuous diversity sharpness entropy_bits guide forget_rate weights".split()
 )
 
 
@@ -226,6 +226,7 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
     free = (
         FREE - {"scale"} if path.endswith("block.mixer") else FREE
     )  # of latents, where it isn't attention's
+    free = free | {"steps"} if path.endswith("codec") else free  # in which a decoder draws
     names = [f.name for f in dataclasses.fields(ours) if f.name not in free]
     found = (differences(getattr(ours, n), getattr(theirs, n), f"{path}.{n}".lstrip(".")) for n in names)
     return [line for lines in found for line in lines]

@@ -33,8 +33,9 @@ class Entry:
       read: the sources' arrays -> the targets'.
       write: the targets' arrays -> the sources'.
       optional: whether the sources may be missing (a buffer that the authors compute anyway).
-      rows: where not 0, how many of the source's rows (its second axis) are used: it may have more or fewer spare
-        ones behind them than are written.
+      rows: where not 0, how many of the source's rows are used: it may have more or fewer spare ones behind them than
+        are written.
+      axis: along which rows lie.
     """
 
     targets: tuple[str, ...]
@@ -43,6 +44,7 @@ class Entry:
     write: Callable[..., Arrays]
     optional: bool = False
     rows: int = 0
+    axis: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,11 +249,11 @@ def read(
         raise UserError(
             f"{what}: missing arrays: {_names(named)}; unexpected arrays: {_names(sorted(extra))}"
         )
-    rows = {s: e.rows for e in table for s in e.sources}
+    rows = {s: (e.rows, e.axis) for e in table for s in e.sources}
     wrong = [
         f"{n} (expected {expected[n]}, found {found})"
         for n in expected
-        if n not in optional and not _fits(found := shapes.shape(arrays, n), expected[n], rows[n])
+        if n not in optional and not _fits(found := shapes.shape(arrays, n), expected[n], *rows[n])
     ]
     if wrong:
         raise UserError(f"{what}: wrong shapes: {_names(wrong)}")
@@ -321,10 +323,11 @@ def source_shapes(table: Sequence[Entry], ours: Mapping[str, Any]) -> dict[str, 
     return shapes
 
 
-def _fits(found: tuple[int, ...], expected: tuple[int, ...], rows: int) -> bool:
+def _fits(found: tuple[int, ...], expected: tuple[int, ...], rows: int, axis: int) -> bool:
     if not rows or len(found) != len(expected):
         return found == expected
-    return (found[0], *found[2:]) == (expected[0], *expected[2:]) and found[1] >= rows
+    same = (*found[:axis], *found[axis + 1 :]) == (*expected[:axis], *expected[axis + 1 :])
+    return same and found[axis] >= rows
 
 
 def _names(names: Sequence[str]) -> str:

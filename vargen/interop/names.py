@@ -26,4 +26,5 @@ SYSTEMS = {
     "hart": ("", "hart_tokenizer"),
     "bsqvit": ("", "bsqvit"),
     "open_magvit2": ("", "open_magvit2"),
+    "flextok": ("", "flextok"),
 }

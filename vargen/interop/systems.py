@@ -28,8 +28,9 @@ class System:
         `table(generator)`, and where arrays don't tell it `image_size(arrays)`; where heads and the norms' epsilon
         stand in a file beside them, its name `TOLD` and `told(config)`; None where a tokenizer is published alone.
       tokenizer: module with `WHAT`, `IGNORED`, `WRAPPED`, `part(arrays, levels)` and `table(tokenizer)`; of tokenizers
-        alone, where sizes are usually others than 256 pixels, `image_size(arrays)`, and where levels depend on them
-        `levels(arrays, image_size)`.
+        alone, where sizes are usually others than 256 pixels, `image_size(arrays)`, where levels depend on them
+        `levels(arrays, image_size)`, and where a file beside them says what arrays don't, its name `TOLD` and
+        `tell(part, config)`, which writes that into the part, and `said(tokenizer)`, what it says of a tokenizer.
     """
 
     generator: Any
@@ -37,8 +38,13 @@ class System:
 
     @property
     def told(self) -> str:
-        """The name of the file beside the generator's that tells what arrays don't; '' where there is none."""
-        return getattr(self.generator, "TOLD", "")
+        """The name of the file beside the one of `told_of` that tells what arrays don't; '' where there is none."""
+        return getattr(self.generator or self.tokenizer, "TOLD", "")
+
+    @property
+    def told_of(self) -> str:
+        """Of which part that is: "generator", or "tokenizer" where there is no generator."""
+        return "generator" if self.generator else "tokenizer"
 
     def like(self, part: str, own: ConfigDict, built: Any, arrays: Mapping[str, Any]) -> Any:
         """The tokenizer or generator (`part`) that arrays are of in the authors' program.
@@ -58,12 +64,14 @@ class System:
         if part == "tokenizer":
             sides = tuple(h for h, _ in tokenizer.grid.levels) if len(tokenizer.grid.levels) > 1 else None
             c.tokenizer = self.tokenizer.part(arrays, sides)
+            if self.told and self.generator is None:
+                self.tokenizer.tell(c.tokenizer, self.tokenizer.said(built))
             return models.build_tokenizer(c)
         c.tokenizer = ConfigDict(dict(channels=tokenizer.channels, vocab=tokenizer.vocab))
         self.generator.fill(c, arrays, built.stages[0].block.mixer.heads)
         if c.order.name not in FIXED:
             c.order = own.order
-        if self.told:
+        if self.told and self.generator:
             c.model.eps = own.model.eps
         return models.build_generator(c, tokenizer)
 
@@ -110,7 +118,8 @@ def infer(
       tokenizer, generator: the authors' arrays by name; without a generator the config describes none.
       image_size: side in pixels, where the arrays don't tell; 0: that of most published files of the kind.
       heads: of attention, where the arrays don't tell and the authors' rule isn't followed.
-      beside: what the file beside the generator's says, of systems that have one; None: their usual.
+      beside: what the file beside the generator's, or the tokenizer's alone, says, of systems that have one; None:
+        their usual.
 
     Raises:
       UserError: arrays that tell sizes are missing, or sizes contradict each other.
@@ -120,6 +129,8 @@ def infer(
     if s.generator is None and hasattr(s.tokenizer, "levels"):
         sides = s.tokenizer.levels(tokenizer, image_size)
     c.tokenizer = s.tokenizer.part(tokenizer, sides)
+    if s.generator is None and beside is not None:
+        s.tokenizer.tell(c.tokenizer, beside)
     told = 0
     if sides:
         told = sides[-1] * 2 ** (len(c.tokenizer.encoder.get("multipliers", (1, 1, 2, 2, 4))) - 1)

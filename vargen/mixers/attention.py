@@ -36,6 +36,7 @@ class Attention(nn.Module):
         larger models).
       norm_each: whether every head has a scale (and bias) of its own in "layer" and "rms", or all the same (Chameleon's
         are its own, arXiv 2405.09818).
+      norm_affine: whether "layer" and "rms" have a learned scale (and bias) at all.
       bias: biases of the projections in: "none", "qv" or "qkv".
       out_bias: whether the projection out has a bias.
       rope: rotary positions: "none", "sequence" (the place in the generation sequence), "places" (2-D, or 3-D where
@@ -60,6 +61,7 @@ class Attention(nn.Module):
     kv_heads: Annotated[int, Between(0, 4096)] = 0
     qk_norm: Annotated[str, OneOf("none", "layer", "rms", "l2")] = "none"
     norm_each: bool = False
+    norm_affine: bool = True
     bias: Annotated[str, OneOf("none", "qv", "qkv")] = "none"
     out_bias: bool = True
     rope: Annotated[str, OneOf("none", "sequence", "places", "halves")] = "none"
@@ -166,7 +168,7 @@ class Attention(nn.Module):
             k = _unit(k) if memory is None else k
         elif self.qk_norm != "none":
             of_query, of_key = (
-                Norm(self.qk_norm, eps=self.eps, each=self.norm_each, name=name)
+                Norm(self.qk_norm, self.norm_affine, self.eps, self.norm_each, name=name)
                 for name in ("query_norm", "key_norm")
             )
             if in_place and self.rope == "none" and are_few(x.shape):

@@ -39,6 +39,8 @@ class Block(nn.Module):
         gates and scales alone, of `RoundModulation` times a factor and plus an offset of the block's own for each
         round (Hi-MAR, arXiv 2505.20288), whose gates start at 1 and scales at 0.
       rounds: R, of "rounds".
+      kinds: of rows that "adaln" modulates apart: the map gives six for each (FlexTok, arXiv 2502.13967), and `owner`
+        of `modulate` says which rows are which.
       initial, out_init: of the parameters, and the initialiser of projections out of the residual branches.
       gate_gain: factor on the initial modulations that gate the branches.
       dropout: in the position-wise network.
@@ -59,6 +61,7 @@ class Block(nn.Module):
     bias: bool = True
     adaptive: str = "none"
     rounds: int = 1
+    kinds: int = 1
     adaln_zero: bool = False
     gate_gain: float = 1e-5
     dropout: float = 0.0
@@ -76,9 +79,11 @@ class Block(nn.Module):
         )
         if self.adaptive == "adaln":
             self.modulation = Dense(
-                MODULATIONS * self.width,
+                self.kinds * MODULATIONS * self.width,
                 ("embed", "mlp"),
-                nn.initializers.zeros if self.adaln_zero else _adaptive_init(init, self.gate_gain),
+                nn.initializers.zeros
+                if self.adaln_zero
+                else _adaptive_init(init, self.gate_gain, self.kinds),
                 dtype=self.dtype,
             )
         elif self.adaptive == "shared":
@@ -90,7 +95,7 @@ class Block(nn.Module):
             self.offset = self.param("offset", logical(_neutral_init, *names), shape)
 
     def modulate(self, condition, owner=None) -> jax.Array | None:
-        """The block's modulations [B, M, 6, D]; None where it has none.
+        """The block's modulations [B, M, 6, D], or [B, M * kinds, 6, D]; None where it has none.
 
         Args:
           condition: [B, M, D] ("adaln"), [B, M, 6, D] ("shared": the shared map's result); M is 1 for a condition
@@ -104,7 +109,7 @@ class Block(nn.Module):
             return jnp.pad(y, ((0, 0), (0, MODULATIONS - y.shape[1]), (0, 0)))[:, None, None]
         if self.adaptive == "adaln":
             y = self.modulation(nn.silu(condition))
-            y = y.reshape(*y.shape[:-1], MODULATIONS, self.width)
+            y = y.reshape(*y.shape[:-2], -1, MODULATIONS, self.width)
         else:
             y = condition + self.offset.astype(self.dtype)
         return spread(y, owner, jnp.repeat(jnp.array(NEUTRAL, y.dtype), self.width).reshape(y.shape[2:]))
@@ -251,9 +256,9 @@ def _gains(gate: float) -> list[float]:
     return [gate] * 2 + [0.5] * 4
 
 
-def _adaptive_init(base, gate: float):
+def _adaptive_init(base, gate: float, kinds: int):
     def init(key, shape, dtype=jnp.float32):
-        gain = jnp.repeat(jnp.array(_gains(gate), dtype), shape[1] // MODULATIONS)
+        gain = jnp.repeat(jnp.array(_gains(gate) * kinds, dtype), shape[1] // (MODULATIONS * kinds))
         return base(key, shape, dtype) * gain
 
     return init

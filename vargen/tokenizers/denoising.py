@@ -21,9 +21,10 @@ import jax.numpy as jnp
 
 from vargen.errors import UserError
 from vargen.layers import Dense, sinusoid
-from vargen.limits import RATE, AtLeast, Between, OneOf, divisors
+from vargen.limits import RATE, SHARE, Above, AtLeast, Between, OneOf, divisors
 from vargen.sharding import by_batch
 from vargen.tokenizers import patches
+from vargen.tokenizers.guidance import Guidance
 from vargen.tokenizers.reading import LAYERS, Ends, RegisterCodec, Told
 from vargen.tokenizers.transformer import (
     SMALL,
@@ -34,7 +35,6 @@ from vargen.tokenizers.transformer import (
     table,
 )
 
-FREQUENCIES = 256
 LEAST = 1e-2  # of t in training, whose inverse square weighs
 
 
@@ -46,12 +46,18 @@ class Flow(nn.Module):
       forgets: whether registers may be left out altogether, for guidance.
       predicts: "velocity", or "image".
       time: how it is told, see `build_flow`.
+      apart: whether registers are modulated apart from patches, see there.
+      frequencies, period, time_scale: of the time's cosines and sines, see there.
     """
 
     ends: Ends
     forgets: bool
     predicts: str
     time: str
+    apart: bool
+    frequencies: int
+    period: float
+    time_scale: float
 
     def setup(self) -> None:
         size, init = self.ends.patch**2 * self.ends.image_channels, nn.initializers.zeros
@@ -81,16 +87,19 @@ class Flow(nn.Module):
         if self.forgets:
             nothing = table(self, "nothing", 1, sizes.width).astype(ends.dtype)
             told = told if without is None else jnp.where(without[:, None, None], nothing, told)
-        x = Rows(sizes.width, ends.dtype, name="patches")(patches.apart(noisy.astype(ends.dtype), ends.patch))
+        x = patches.apart(noisy.astype(ends.dtype), ends.patch)
+        x = Rows(sizes.width, ends.dtype, ends.axes, name="patches")(x)
         count = x.shape[1]
-        time = sinusoid(1000 * t, FREQUENCIES)
+        time = sinusoid(self.time_scale * t, self.frequencies, self.period)
         for name in ("time_1", "time_2"):
             dense = Dense(sizes.width, (None, "embed"), SMALL, dtype=ends.dtype, name=name)
             time = by_batch(nn.silu(dense(time)) if name == "time_1" else dense(time))
         modulated, time = self.time == "adaln", time[:, None]
         x = jnp.concatenate([x, told] + [time.astype(x.dtype)] * (not modulated), axis=1)
         x = norm(sizes, "norm_in")(x) if ends.norm_in else x
-        blocks = Transformer(sizes, (0,) * x.shape[1], modulated, ends.dtype, name="blocks")
+        times = (0,) * x.shape[1]
+        kinds = tuple(int(i >= count) for i in range(len(times))) if self.apart else None
+        blocks = Transformer(sizes, times, modulated, ends.dtype, kinds, name="blocks")
         x = blocks(x, time if modulated else None)[:, :count]
         scale = shift = None
         if modulated:
@@ -127,7 +136,7 @@ class FlowCodec(RegisterCodec):
     Attributes:
       image_shape: (H, W, C_image).
       steps: of decoding, Euler's.
-      guidance: factor on what registers change of the velocity; 1: none.
+      guide: what makes one velocity of that with registers and that without; None: there is the first alone.
       forget_rate: how often an example's registers are left out in training.
       times: of training, see `build_flow`.
       groups: in which registers are released; 1: all at once.
@@ -135,7 +144,7 @@ class FlowCodec(RegisterCodec):
 
     image_shape: tuple[int, int, int] = (0, 0, 0)
     steps: int = 20
-    guidance: float = 1.0
+    guide: Guidance | None = None
     forget_rate: float = 0.0
     times: str = "uniform"
     groups: int = 1
@@ -180,8 +189,13 @@ class FlowCodec(RegisterCodec):
 
     def decode(self, params: dict, latents: jax.Array, known: jax.Array | None = None) -> jax.Array:
         """[B, 1, n, C], the first n registers, of which those count that are `known` bool [B, 1, n] -> images."""
-        batch, n = len(latents), latents.shape[2]
         noise = jax.random.normal(jax.random.key(0), self.image_shape)
+        noise = by_batch(jnp.broadcast_to(noise, (len(latents), *self.image_shape)))
+        return self.drawn(params, latents, known, noise)
+
+    def drawn(self, params: dict, latents: jax.Array, known: jax.Array | None, noise: jax.Array) -> jax.Array:
+        """As `decode`, from noise float32 [B, H, W, C_image]."""
+        batch, n = len(latents), latents.shape[2]
         variables = {"params": params["decoder"]}
         # Where registers are released in groups, those that are known take the way so far; the estimate there is shown.
         end = jnp.zeros((batch, 1, 1, 1))
@@ -195,18 +209,19 @@ class FlowCodec(RegisterCodec):
             return self.decoder.apply(variables, latents, x, t, seen, without)
 
         def step(carry, times):
-            (x, image), (t, after) = carry, times
+            (x, image, before), (t, after) = carry, times
             found = estimate(x, t)
-            if self.guidance != 1.0:
+            if self.guide is not None:
                 free = estimate(x, t, jnp.ones(batch, bool))
-                found = free + self.guidance * (found - free)
+                velocity, before = self.guide((x - found) / t, (x - free) / t, before)
+                found = x - t * velocity
             goes_on = t > end + 1e-4
             on = found + after / t * (x - found)
-            return (jnp.where(goes_on, on, x), jnp.where(goes_on, found, image)), None
+            return (jnp.where(goes_on, on, x), jnp.where(goes_on, found, image), before), None
 
         times = jnp.linspace(1.0, 0.0, self.steps + 1)
-        start = by_batch(jnp.broadcast_to(noise, (batch, *self.image_shape)))
-        return jax.lax.scan(step, (start, jnp.zeros_like(start)), (times[:-1], times[1:]))[0][1]
+        nothing = jnp.zeros_like(noise)
+        return jax.lax.scan(step, (noise, nothing, nothing), (times[:-1], times[1:]))[0][1]
 
 
 def _both(a: jax.Array | None, b: jax.Array | None) -> jax.Array | None:
@@ -225,8 +240,16 @@ def build_flow(
     groups: Annotated[int, Between(1, 4096)] = 1,
     predicts: Annotated[str, OneOf("velocity", "image")] = "velocity",
     time: Annotated[str, OneOf("adaln", "row")] = "adaln",
+    apart: bool = False,
+    frequencies: Annotated[int, Between(2, 4096)] = 256,
+    period: Annotated[float, Above(1)] = 10000.0,
+    time_scale: Annotated[float, Above(0)] = 1000.0,
     forget_rate: Annotated[float, RATE] = 0.0,
     guidance: Annotated[float, AtLeast(0)] = 1.0,
+    projected: bool = False,
+    momentum: Annotated[float, Between(-1, 1)] = -0.5,
+    threshold: Annotated[float, AtLeast(0)] = 2.5,
+    parallel: Annotated[float, SHARE] = 0.0,
 ) -> FlowCodec:
     """The part "flow" of the axis "tokenizer.encoder.decoder": images drawn from noise; others as `FlowCodec`'s.
 
@@ -237,11 +260,17 @@ def build_flow(
       predicts: what the network gives: the velocity, or the image itself.
       time: how blocks are told: by modulation (adaLN-Zero, arXiv 2212.09748), whose gates must open first; or by a row
         beside the others (U-ViT, arXiv 2209.12152), which learns sooner.
+      apart: registers are modulated by a map of their own, patches by another (FlexTok's).
+      frequencies: how many numbers tell the time, half of them cosines.
+      period: of the slowest of these over that of the fastest.
+      time_scale: angle of the fastest at the time 1, that of noise.
       times: of training: even, or of a normal distribution's sigmoid (arXiv 2403.03206).
+      guidance: factor on what registers change of the velocity; 1: none.
+      projected, momentum, threshold, parallel: how that is taken, see `guidance.Guidance`.
 
     Raises:
-      UserError: registers that don't divide into groups, guidance without examples that forget, or groups of
-        registers that nothing stands for where they aren't seen.
+      UserError: registers that don't divide into groups, guidance without examples that forget, or modulation of
+        registers apart where nothing is modulated.
     """
     if ends.registers % groups:
         raise UserError(
@@ -255,10 +284,26 @@ def build_flow(
             "config field tokenizer.encoder.decoder.guidance: expected 1 where forget_rate is 0, found "
             f"{guidance:g}"
         )
+    if apart and time != "adaln":
+        raise UserError(
+            f"config field tokenizer.encoder.decoder.apart: needs time adaln, by which rows are modulated, found {time}"
+        )
     h, w = ends.patches
+    guide = None
+    if guidance != 1.0:
+        guide = Guidance(guidance, projected, momentum, threshold, parallel)
     return FlowCodec(
         encoder,
-        Flow(ends.resized(width, layers, heads), bool(forget_rate), predicts, time),
+        Flow(
+            ends.resized(width, layers, heads),
+            bool(forget_rate),
+            predicts,
+            time,
+            apart,
+            frequencies,
+            period,
+            time_scale,
+        ),
         ends.grid,
         ends.latent_channels,
         "patch_out",
@@ -267,7 +312,7 @@ def build_flow(
         registers=ends.registers,
         image_shape=(h * ends.patch, w * ends.patch, ends.image_channels),
         steps=steps,
-        guidance=guidance,
+        guide=guide,
         forget_rate=forget_rate,
         times=times,
         groups=groups,

@@ -19,7 +19,7 @@ from vargen.limits import SIZE, Between, check_heads
 from vargen.tokenizers import conv, layers, patches, pooled
 from vargen.tokenizers.autoencoder import flat
 from vargen.tokenizers.codec import Codec
-from vargen.tokenizers.transformer import XAVIER, Sizes, Transformer, norm, table
+from vargen.tokenizers.transformer import XAVIER, Sizes, Transformer, norm, places, table
 
 LAYERS = Between(0, 4096)
 OUTER = dict(conv=conv.build, pooled=pooled.build)
@@ -38,6 +38,8 @@ class Ends:
       latent_channels: C.
       stem: the encoder and decoder between pixels and patches; None for one product each.
       nested: how many registers are kept in training, see `registers.build`.
+      dropped: what stands for the others, see there.
+      places: of patches, see there.
       unit: whether pixels beside a product of patches lie from 0 to 1, not from -1 to 1.
       anchor: whether a row that nothing is read from stands before the patches.
       norm_in: whether rows are normalised before the blocks.
@@ -53,6 +55,8 @@ class Ends:
     latent_channels: int
     stem: Codec | None
     nested: str
+    dropped: str
+    places: str
     unit: bool
     anchor: bool
     norm_in: bool
@@ -74,6 +78,11 @@ class Ends:
     def slots(self) -> tuple[tuple[int, int], ...]:
         """Of each level."""
         return (self.grid,) if self.square else tuple((1, n) for n in self.levels)
+
+    @property
+    def axes(self) -> tuple[int, int] | None:
+        """Of `transformer.places`."""
+        return self.patches if self.places == "axes" else None
 
     def outer(self, encoder: Mapping[str, Any], channels: int, place: str) -> Codec:
         """An encoder part between pixels and patches of so many channels, which a config has at a place.
@@ -127,12 +136,14 @@ class Told(nn.Module):
         """[B, 1, n, C] or on a square, known bool [B, 1, n] or None for all -> [B, K, D]."""
         width, registers, dtype = self.ends.sizes.width, self.ends.registers, self.ends.dtype
         x = Dense(width, ("latent", "embed"), XAVIER.kernel(), dtype=dtype, name="rows_in")(flat(latents))
-        if self.ends.nested != "none":
-            dropped = table(self, "dropped", 1, width).astype(dtype)
-            x = x if known is None else jnp.where(known[:, 0, :, None], x, dropped)
-            more = registers - x.shape[1]
-            x = jnp.concatenate([x, jnp.broadcast_to(dropped, (len(x), more, width))], axis=1)
-        return x + table(self, "places", registers, width).astype(dtype)
+        dropped = None if self.ends.nested == "none" else table(self, "dropped", 1, width).astype(dtype)
+        own, n = table(self, "places", registers, width).astype(dtype), x.shape[1]
+        if dropped is None:
+            return x + own
+        dropped = dropped + own if self.ends.dropped == "placed" else dropped
+        x = x + own[:n]
+        x = x if known is None else jnp.where(known[:, 0, :, None], x, dropped[:n])
+        return jnp.concatenate([x, jnp.broadcast_to(dropped, (len(x), registers, width))[:, n:]], axis=1)
 
 
 class Patches(nn.Module):
@@ -182,7 +193,7 @@ class Direct(nn.Module):
         ends, sizes = self.ends, self.ends.sizes
         told = Told(ends, name="registers")(latents, known)
         count = ends.patches[0] * ends.patches[1]
-        asked = [table(self, "places", count, sizes.width) + table(self, "mask", 1, sizes.width)]
+        asked = [places(self, count, sizes.width, ends.axes) + table(self, "mask", 1, sizes.width)]
         if ends.anchor:
             asked = [table(self, "anchor", 1, sizes.width), *asked]
         asked = [jnp.broadcast_to(y.astype(ends.dtype), (len(told), *y.shape)) for y in asked]

@@ -59,7 +59,7 @@ class Registers(nn.Module):
             x = patches.apart((images.astype(jnp.float32) + 1) / 2 if ends.unit else images, ends.patch)
         else:
             x = flat(self.stem(images))
-        x = Rows(sizes.width, dtype, name="patches")(x.astype(dtype))
+        x = Rows(sizes.width, dtype, ends.axes, name="patches")(x.astype(dtype))
 
         def rows(name, count):
             return jnp.broadcast_to(
@@ -102,12 +102,14 @@ def build(
     patch: Annotated[int, SIZE] = 16,
     sees: Annotated[str, OneOf("all", "causal", "levels")] = "all",
     nested: Annotated[str, OneOf("none", "uniform", "powers", "levels")] = "none",
+    dropped: Annotated[str, OneOf("placed", "alike")] = "placed",
     square: bool = False,
     standard: bool = False,
     scrambled: bool = False,
     unit: bool = False,
     anchor: bool = False,
     norm_in: bool = False,
+    places: Annotated[str, OneOf("table", "axes")] = "table",
     width: Annotated[int, SIZE] = 128,
     layers: Annotated[int, COUNT] = 4,
     heads: Annotated[int, COUNT] = 4,
@@ -118,6 +120,7 @@ def build(
     qk_norm: Annotated[str, OneOf("none", "layer", "rms")] = "none",
     logit_scale: Annotated[float, Between(0, 100)] = 1.0,
     eps: Annotated[float, EPS] = 1e-6,
+    affine: bool = True,
     stem: Mapping[str, Any] | None = None,
     stem_channels: Annotated[int, SIZE] = 256,
     decoder: Mapping[str, Any] = DIRECT,
@@ -135,6 +138,7 @@ def build(
         "levels", those of their own level and of the levels before. In the last two patches see each other alone.
       nested: how many registers, the first ones, are kept of an example in training: all ("none"); from 1 to K, one
         number as likely as another; of these the powers of 2 and K; or whole levels.
+      dropped: what stands for the others: a learned row and the place of each ("placed"), or the row without ("alike").
       square: registers lie on a square, row by row, as quantisers that resample latents need it (ImageFolder, arXiv
         2410.01756).
       standard: a latent's numbers are shifted and scaled to mean 0 and variance 1.
@@ -144,6 +148,8 @@ def build(
         decoder gives them.
       anchor: a row that nothing is read from stands before the patches.
       norm_in: rows are normalised before the blocks.
+      places: what tells patches from each other, learned: a row for each ("table"), or a sum of one for its row of the
+        image and one for its column ("axes").
       width, layers, heads: D, L and H of the blocks.
       mlp: kind of their position-wise network (`layers.Mlp`).
       mlp_ratio: its inner width over D.
@@ -152,6 +158,7 @@ def build(
       qk_norm: of queries and keys (`mixers.attention.Attention`).
       logit_scale: factor on the attention's logits over 1/sqrt(D/H).
       eps: of the norms.
+      affine: whether norms, those of queries and keys too, have a learned scale (and bias).
       stem: an encoder part between pixels and patches (GigaTok's are of convolutions, arXiv 2504.08736), and its
         decoder in the way back; none: products.
       stem_channels: of what it gives.
@@ -170,7 +177,7 @@ def build(
             f"{found}"
         )
     check_heads(heads, width, "tokenizer.encoder.heads")
-    sizes = Sizes(width, layers, heads, mlp, mlp_ratio, norm, bias, qk_norm, logit_scale, eps)
+    sizes = Sizes(width, layers, heads, mlp, mlp_ratio, norm, bias, qk_norm, logit_scale, eps, affine)
     ends = Ends(
         image_channels=image_channels,
         patches=grid,
@@ -180,6 +187,8 @@ def build(
         latent_channels=latent_channels,
         stem=None,
         nested=nested,
+        dropped=dropped,
+        places=places,
         unit=unit,
         anchor=anchor,
         norm_in=norm_in,

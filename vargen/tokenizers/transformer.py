@@ -35,6 +35,7 @@ class Sizes:
       qk_norm: of queries and keys (`Attention`).
       logit_scale: factor on the attention's logits over 1/sqrt(D/H).
       eps: of the norms.
+      affine: whether norms, those of queries and keys too, have a learned scale (and bias).
     """
 
     width: int = 128
@@ -47,9 +48,10 @@ class Sizes:
     qk_norm: str = "none"
     logit_scale: float = 1.0
     eps: float = 1e-6
+    affine: bool = True
 
-    def block(self, modulated: bool, dtype: Any) -> Block:
-        """A block, modulated by a condition where so asked (adaLN-Zero, arXiv 2212.09748)."""
+    def block(self, modulated: bool, dtype: Any, kinds: int = 1) -> Block:
+        """A block, modulated by a condition where so asked (adaLN-Zero, arXiv 2212.09748), each kind of rows apart."""
         init = XAVIER.kernel()
         mixer = Attention(
             self.width,
@@ -57,6 +59,7 @@ class Sizes:
             init,
             init,
             qk_norm=self.qk_norm,
+            norm_affine=self.affine,
             bias="qkv" if self.bias else "none",
             out_bias=self.bias,
             scale=self.logit_scale,
@@ -73,10 +76,11 @@ class Sizes:
             initial=XAVIER,
             out_init=init,
             norm=self.norm,
-            affine=not modulated,
+            affine=self.affine and not modulated,
             eps=self.eps,
             bias=self.bias,
             adaptive="adaln" if modulated else "none",
+            kinds=kinds,
             adaln_zero=True,
             dtype=dtype,
             name="block",
@@ -91,19 +95,22 @@ class Layer(nn.Module):
       times: int [N], of its rows: a row sees those of its own and of earlier times.
       modulated: whether a condition modulates it.
       dtype: of the computation.
+      kinds: int [N], 0, 1, ...: rows of each kind are modulated apart; None: all alike.
     """
 
     sizes: Sizes
     times: tuple[int, ...]
     modulated: bool
     dtype: Any
+    kinds: tuple[int, ...] | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array | None) -> jax.Array:
         """[B, N, D], condition [B, 1, D] or None -> [B, N, D]."""
-        block = self.sizes.block(self.modulated, self.dtype)
+        kinds = None if self.kinds is None else np.array(self.kinds)
+        block = self.sizes.block(self.modulated, self.dtype, 1 if kinds is None else int(kinds.max()) + 1)
         layout = Layout(np.array(self.times, np.int32), np.zeros((len(self.times), 2), np.int32))
-        modulation = block.modulate(condition) if self.modulated else None
+        modulation = block.modulate(condition, kinds) if self.modulated else None
         return block(by_batch(x), modulation, layout)[0]
 
 
@@ -114,11 +121,12 @@ class Transformer(nn.Module):
     times: tuple[int, ...]
     modulated: bool
     dtype: Any
+    kinds: tuple[int, ...] | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array | None = None) -> jax.Array:
         """[B, N, D], condition [B, 1, D] -> [B, N, D]."""
-        layer = Layer(self.sizes, self.times, self.modulated, self.dtype, parent=None)
+        layer = Layer(self.sizes, self.times, self.modulated, self.dtype, self.kinds, parent=None)
         rows = jnp.zeros((1, *x.shape[1:]))
 
         def init(key):
@@ -131,23 +139,37 @@ class Transformer(nn.Module):
 
 
 class Rows(nn.Module):
-    """Patches of an image, or what stands for them, as rows: a product, and a table of places.
+    """Patches of an image, or what stands for them, as rows: a product, and their places.
 
     Attributes:
       width: D.
       dtype: of the computation.
+      axes: see `places`.
     """
 
     width: int
     dtype: Any
+    axes: tuple[int, int] | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, N, C] -> [B, N, D]."""
-        # As long as the table's rows are: places are not to drown in what the patches hold.
+        # As long as the places are: they are not to drown in what the patches hold.
         init = nn.initializers.normal((self.width * x.shape[-1]) ** -0.5)
         x = Dense(self.width, (None, "embed"), init, dtype=self.dtype, name="rows_in")(x)
-        return x + table(self, "places", x.shape[1], self.width).astype(self.dtype)
+        return x + places(self, x.shape[1], self.width, self.axes).astype(self.dtype)
+
+
+def places(module: nn.Module, count: int, width: int, axes: tuple[int, int] | None) -> jax.Array:
+    """Of patches, learned, as rows [count, D]: a table, or with (h, w) sums of one vector each for row and column."""
+    if axes is None:
+        return table(module, "places", count, width)
+    init = logical(nn.initializers.normal((2 * width) ** -0.5), None, "embed")
+    down, across = (
+        module.param(f"places_{name}", init, (side, width))
+        for name, side in zip(("down", "across"), axes, strict=True)
+    )
+    return (down[:, None] + across).reshape(count, width)
 
 
 def table(module: nn.Module, name: str, rows: int, width: int) -> jax.Array:
@@ -157,4 +179,4 @@ def table(module: nn.Module, name: str, rows: int, width: int) -> jax.Array:
 
 def norm(sizes: Sizes, name: str, affine: bool = True) -> Norm:
     """A norm as the blocks have them."""
-    return Norm(sizes.norm, affine, sizes.eps, name=name)
+    return Norm(sizes.norm, affine and sizes.affine, sizes.eps, name=name)
