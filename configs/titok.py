@@ -5,13 +5,13 @@
     vargen train --config configs/titok.py:b64 --workdir runs/titok_b64 --config.data.path=/data/tfds
     vargen import titok --generator generator_titok_l32.bin --tokenizer tokenizer_titok_l32.bin --out models/titok_l32
 
-Checked: latents, logits, pixels 2e-5, gradient norms 1e-4, codes and three runs exact. Published, on ImageNet
-256x256: FID 2.77 (L-32), 2.48 (B-64), 1.97 (S-128); the tokenizers have rFID 2.21, 1.70 and 1.71. Not trained by us.
-Parameters of the generator: 177.2 M (L-32 and B-64), as in the authors' code.
+Checked: latents, logits, pixels 2e-5, gradient norms 1e-4, codes and three runs of each generator exact. Published, on
+ImageNet 256x256: FID 2.77 (L-32), 2.48 (B-64), 1.97 (S-128); the tokenizers have rFID 2.21, 1.70 and 1.71. Not trained
+by us. Parameters of the generator: 177.2 M (L-32 and B-64) and 295.0 M (S-128), as in the authors' code; the paper says
+287 M of S-128's, without the tables at its ends about what a U-ViT-L has.
 
-The generator of S-128 is a U-ViT in the authors' code, whose later blocks take what the earlier ones gave beside what
-the ones before them give: no part here does, and `s128` has the other sizes' transformer with its width and depth, so
-that its published file can't be imported. Its tokenizer's can.
+L-32's and B-64's is a BERT, that of S-128 a U-ViT, whose later blocks take what the earlier ones gave too. Its authors
+count twenty layers without the one in the middle.
 
 The recipes are those of the authors' code (bytedance/1d-tokenizer, configs/training), but for this. They train a
 tokenizer in two stages, a million updates to the codes of MaskGIT's VQGAN and then half a million of the decoder alone,
@@ -32,7 +32,7 @@ SIZES = dict(
     # The paper's.
     l32=Size(layers=24, width=768, heads=16, tokens=32, vit=(1024, 24, 16), noise=9.5, guidance=4.5 * 7 / 8),
     b64=Size(layers=24, width=768, heads=16, tokens=64, vit=(768, 12, 12), noise=11.0, guidance=3.0 * 7 / 8),
-    s128=Size(layers=20, width=1024, heads=16, tokens=128, vit=(512, 8, 8), noise=2.8, decoding=64),
+    s128=Size(layers=21, width=1024, heads=16, tokens=128, vit=(512, 8, 8), noise=2.8, guidance=6.9, skips=True),
 )  # fmt: skip
 
 
@@ -40,13 +40,18 @@ def get_config(size="digits"):
     s = SIZES[size]
     c = base.config()
     c.order = part("confidence", steps=8, curve="arccos", noise=2.0, masks="rounded", by="logit")
-    c.feed = part("mask", encoder_decoder=False, buffer=1, eps=1e-12, target_positions=False)
-    c.feed.update(dict(known_weight=0.1, dropout=0.1))
+    c.feed = part("mask", encoder_decoder=False, buffer=1, target_positions=False, known_weight=0.1)
     c.conditioning = part("label", dropout=0.1)
-    c.mixer = part("attention", heads=s.heads, bias="qkv", dropout=0.1, weight_dropout=0.1)
+    c.mixer = part("attention", heads=s.heads)
     c.head = part("categorical", label_smoothing=0.1)
     c.model = dict(layers=s.layers, width=s.width, mlp="gelu", mlp_width=4 * s.width)
-    c.model.update(dict(norm_position="post", eps=1e-12, dropout=0.1))
+    if hasattr(s, "skips"):  # a U-ViT
+        c.feed.norm = False
+        c.model.update(dict(eps=1e-5, skips=True))
+    else:  # a BERT
+        c.feed.update(dict(eps=1e-12, dropout=0.1))
+        c.mixer.update(dict(bias="qkv", dropout=0.1, weight_dropout=0.1))
+        c.model.update(dict(norm_position="post", eps=1e-12, dropout=0.1))
     width, layers, heads = s.vit
     encoder = dict(tokens=s.tokens, anchor=True, norm_in=True, width=width, layers=layers, heads=heads)
     return paper(c, size, s, encoder) if hasattr(s, "noise") else small(c, size, s, encoder)
@@ -73,11 +78,10 @@ def paper(c, size, s, encoder):
     encoder = part("registers", patch=16, scrambled=True, unit=True, eps=1e-5, decoder=decoder, **encoder)
     c.tokenizer = part("vq", encoder=encoder, vocab=4096, channels=12, normalise=True, revive_every=0)
     c.order.update(dict(noise=s.noise, softness=(1.3, 0.5)))
-    if hasattr(s, "decoding"):
-        c.order.steps = s.decoding
-        c.presets.paper = base.preset(count=50, guidance=6.9, guidance_schedule="cosine", guidance_power=3.0)
-    else:
-        c.presets.paper = base.preset(count=50, guidance=s.guidance, guidance_schedule="ramp")
+    rise = dict(guidance_schedule="ramp")
+    if hasattr(s, "skips"):
+        c.order.steps, rise = 64, dict(guidance_schedule="cosine", guidance_power=3.0)
+    c.presets.paper = base.preset(count=50, guidance=s.guidance, **rise)
     both = dict(
         min_learning_rate=1e-5, warmup_steps=10_000, schedule="cosine", clip_norm=1.0, ema_decay=0.999
     )

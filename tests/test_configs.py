@@ -148,6 +148,15 @@ def titok_count(layers, width, slots, vocab=4096, classes=1000):
     return (vocab + classes + 2 + slots + 1 + 2) * width + layers * block + linear(width, vocab)
 
 
+def uvit_count(layers, width, slots, vocab=4096, classes=1000):
+    """Parameters of TiTok's U-ViT (modeling/maskgit.py), likewise."""
+    block = (
+        3 * width**2 + linear(width, width) + linear(width, 4 * width) + linear(4 * width, width) + 4 * width
+    )
+    tables = (vocab + classes + 2 + slots + 1) * width
+    return tables + layers * block + layers // 2 * linear(2 * width, width) + 2 * width + linear(width, vocab)
+
+
 def rqtransformer_count(layers, width, head, classes, vocab=16384, slots=64, depth=4, channels=256):
     """Parameters of RQ-Transformer's module (models/rqtransformer), added up by hand from its layers."""
     block = 4 * linear(width, width) + linear(width, 4 * width) + linear(4 * width, width) + 4 * width
@@ -300,7 +309,9 @@ def test_full_size(name):
         "flexvar": lambda: flexvar_count(layers),
         "hmar": lambda: hmar_count(sum(c.model.layers[:2]), tokenizer.grid.size, "masked" in name),
         "flowar": lambda: flowar_count(2 * layers, width, c.head.depth, c.head.width),
-        "titok": lambda: titok_count(layers, width, tokenizer.grid.size),
+        "titok": lambda: (uvit_count if c.model.get("skips") else titok_count)(
+            layers, width, tokenizer.grid.size
+        ),
     }[name.partition(".")[0]]()
     assert models.parameter_count(generator) == added
     assert expected in (None, added)

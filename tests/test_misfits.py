@@ -104,6 +104,11 @@ from vargen.errors import UserError
             "model.norm_position: expected pre where blocks are modulated, found post",
         ),
         (
+            mar,
+            dict(model=dict(layers=4, width=16, skips=True)),
+            "model.skips: needs three layers in each stage, found 2, 2",
+        ),
+        (
             llamagen,
             dict(order=part("spiral")),
             "order.name: expected one of cells, chunks, .*, raster, segments, some_levels, found 'spiral'",

@@ -55,7 +55,7 @@ def grown(generator: Generator, params: Any, key: jax.Array) -> Any:
         return params
     for number, branch in enumerate(branches[1:], 1):
         names = [[generator.stages[i].name for i in path] for path in (branches[0], branch)]
-        pairs = [(a + end, b + end) for a, b in zip(*names, strict=True) for end in ("", "_norm")]
+        pairs = [(a + end, b + end) for a, b in zip(*names, strict=True) for end in ("", "_norm", "_skips")]
         for theirs, ours in [*pairs, ("head", generator.name_of_head(number))]:
             if theirs in params and ours not in params:
                 found[ours] = params[theirs]

@@ -97,6 +97,30 @@ def content(value: Any, tokenizer: Any, name: str = "") -> jax.Array:
     return jnp.asarray(found).astype(jnp.int32)
 
 
+def text(value: Any, tokenizer: Any, count: int) -> jax.Array | None:
+    """Captions as a tokenizer's decoder reads them: a text encoder's states float32 [B, T, E]; None stays None.
+
+    Args:
+      value: floats, or None for none.
+      tokenizer: the model's.
+      count: B.
+
+    Raises:
+      UserError: a decoder that reads none, another dtype or shape, states that aren't finite.
+    """
+    if value is None:
+        return None
+    if tokenizer.texts is None:
+        raise UserError("text: expected none, as this tokenizer's decoder reads no captions, found some")
+    shape = (count, *tokenizer.texts)
+    wanted = f"floats [{', '.join(map(str, shape))}], a text encoder's states"
+    found = array(value, "text", wanted)
+    if found.shape != shape:
+        raise UserError(f"text: expected {wanted}, found an array {list(found.shape)}")
+    finite("text", wanted, found)
+    return jnp.asarray(found, jnp.float32)
+
+
 def slots(tokenizer: Any) -> tuple[tuple[int, ...], str]:
     """The shape of one example's content, and the whole in words."""
     slot = tokenizer.slot

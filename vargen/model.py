@@ -76,7 +76,9 @@ class Model:
         several = len(levels) > len(self.tokenizer.grid.levels)
         self._smaller = self.over(levels[:-1]) if several and self.whole is not None else None
         self._encode = jax.jit(self.tokenizer.encode)
-        self._decode = jax.jit(lambda params, content: _image(_pictures(self.tokenizer, params, content)))
+        self._decode = jax.jit(
+            lambda params, content, text=None: _image(_pictures(self.tokenizer, params, content, text))
+        )
         self._valid = jax.jit(self.tokenizer.valid)
         self._decode_known = jax.jit(
             lambda params, content, known: _image(
@@ -222,13 +224,20 @@ class Model:
         """
         return self._encode(self.tokenizer_params, self._images(images))
 
-    def decode(self, content) -> jax.Array:
+    def decode(self, content, text=None) -> jax.Array:
         """Codes int [B, N] or [B, N, Q], or latents float [B, N, C] -> images float32 [B, H, W, C] in [-1, 1].
 
+        Args:
+          content: see above.
+          text: of tokenizers whose decoder reads captions (`tokenizer.texts`), a text encoder's states, float
+            [B, T, E]; None: zeros in their place.
+
         Raises:
-          UserError: another dtype or shape, none, codes out of range, latents that aren't finite.
+          UserError: another dtype or shape, none, codes out of range, latents or states that aren't finite, states for
+            a decoder that reads none.
         """
-        return self._decode(self.tokenizer_params, inputs.content(content, self.tokenizer))
+        content = inputs.content(content, self.tokenizer)
+        return self._decode(self.tokenizer_params, content, inputs.text(text, self.tokenizer, len(content)))
 
     def valid(self, content) -> jax.Array | None:
         """bool [B]: which contents could be those of an image (bytes that make a file); None where all could.
@@ -246,13 +255,17 @@ class Model:
         """
         return self.tokenizer.files(self.tokenizer_params, inputs.content(content, self.tokenizer))
 
-    def reconstruct(self, images) -> jax.Array:
+    def reconstruct(self, images, text=None) -> jax.Array:
         """Images through the tokenizer and back: float [B, H, W, C] -> float32 of the same shape.
 
+        Args:
+          images: as for `encode`.
+          text: as for `decode`.
+
         Raises:
-          UserError: as `encode`.
+          UserError: as `encode` and `decode`.
         """
-        return self._decode(self.tokenizer_params, self.encode(images))
+        return self.decode(self.encode(images), text)
 
     def sampling(self, **options) -> Sampling:
         """The config's sampling settings with some replaced (those that are not None), held against the generator.
@@ -605,20 +618,24 @@ class Model:
         return generator
 
 
-def _pictures(tokenizer, params, content) -> jax.Array:
+def _pictures(tokenizer, params, content, text=None) -> jax.Array:
     """`tokenizer.decode`; on a CPU of as many pictures at a time as `PIXELS` holds."""
     height, width = tokenizer.image_size
     batch, most = len(content), max(PIXELS // (height * width), 1)
     together = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= most)
 
-    def in_turn(params, content):
-        turns = content.reshape(batch // together, together, *content.shape[1:])
-        images = jax.lax.map(lambda content: tokenizer.decode(params, content), turns)
+    def at_once(params, given):
+        return tokenizer.decode(params, *given)
+
+    def in_turn(params, given):
+        turns = jax.tree.map(lambda x: x.reshape(batch // together, together, *x.shape[1:]), given)
+        images = jax.lax.map(functools.partial(at_once, params), turns)
         return images.reshape(batch, *images.shape[2:])
 
+    given = content, text
     if together == batch:
-        return tokenizer.decode(params, content)
-    return jax.lax.platform_dependent(params, content, cpu=in_turn, default=tokenizer.decode)
+        return at_once(params, given)
+    return jax.lax.platform_dependent(params, given, cpu=in_turn, default=at_once)
 
 
 def _image(x) -> jax.Array:

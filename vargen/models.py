@@ -17,7 +17,7 @@ from vargen.errors import UserError
 from vargen.feeds import FEEDS, Feed
 from vargen.generator import Generator
 from vargen.heads import HEADS
-from vargen.layers import Initial
+from vargen.layers import Dense, Initial
 from vargen.mixers import MIXERS
 from vargen.mixers.block import Block, FinalNorm, RoundModulation, SharedModulation
 from vargen.mixers.cross import CrossAttention
@@ -250,9 +250,15 @@ def _stages(config, m, feed, grid, initial, dtype, cross: bool) -> tuple[Stage, 
     depth = sum(layers[i] for i in feed.branches[0])
     block = _block(config.mixer, m, grid, initial, dtype, depth, cross, feed.rounds)
     norm, none = _norm(m, initial, dtype), _norm({**m, "final_norm": "none"}, initial, dtype)
-    rounds = None
+    rounds = skip = None
     if m["adaptive"] == "rounds":
         rounds = RoundModulation(feed.rounds, m["width"], initial, dtype)
+    if m["skips"]:
+        skip = Dense(m["width"], ("embed", "mlp"), initial.kernel(), dtype=dtype)
+        if min(layers) < 3:
+            raise UserError(
+                f"config field model.skips: needs three layers in each stage, found {', '.join(map(str, layers))}"
+            )
 
     def stage(i: int, name: str) -> Stage:
         first = sum(layers[: min(i, feed.trunk)])  # stochastic depth goes on behind a trunk
@@ -261,7 +267,7 @@ def _stages(config, m, feed, grid, initial, dtype, cross: bool) -> tuple[Stage, 
         behind = none if i < feed.trunk else norm
         memory = feed.reads_memory(i)
         training = config.training.remat, config.training.scan_layers
-        return Stage(name, block, layers[i], behind, rates, *training, memory, rounds)
+        return Stage(name, block, layers[i], behind, rates, *training, memory, rounds, skip)
 
     return tuple(stage(i, name) for i, name in enumerate(feed.stages))
 

@@ -241,6 +241,9 @@ class Losses:
       adaptive: the adversarial weight balances the gradients of the last layer (VQGAN).
       discriminator: the part that judges.
       discriminator_learning_rate: its peak.
+      augment: what the discriminator sees of real and decoded pictures is changed at random, gradients through it: their
+        colour, moved by up to an eighth, a square cut out (DiffAugment); none: they are as they are.
+      augment_hole: share of each side that is cut out.
       lecam: weight of LeCam's regularisation in the discriminator's loss.
       lecam_decay: of its averages of logits.
       r1: weight of R1 in the discriminator's loss, a half of it times the squared gradient at real pictures.
@@ -272,6 +275,8 @@ class Losses:
     adaptive: bool = False
     discriminator: Any = dataclasses.field(default_factory=lambda: dict(name="patch"))
     discriminator_learning_rate: Annotated[float, Between(0, 100)] = 1e-4
+    augment: Annotated[tuple[str, ...], OneOf("color", "translation", "cutout")] = ()
+    augment_hole: Annotated[float, SHARE] = 0.5
     lecam: Annotated[float, AtLeast(0)] = 0.0
     lecam_decay: Annotated[float, RATE] = 0.999
     r1: Annotated[float, AtLeast(0)] = 0.0
@@ -350,6 +355,8 @@ class Model:
       depth_scaled_init: projections out of a residual branch start smaller by sqrt(2 L).
       dropout: of blocks.
       drop_path: probability with which a block is left out, rising with depth to this.
+      skips: each block of a stage's second half takes what the one as far from the other end gave too, by a product of
+        both (U-ViT).
     """
 
     layers: Annotated[int | tuple[int, ...], COUNT] = 0
@@ -370,6 +377,7 @@ class Model:
     depth_scaled_init: bool = False
     dropout: Annotated[float, RATE] = 0.0
     drop_path: Annotated[float, RATE] = 0.0
+    skips: bool = False
 
 
 @dataclasses.dataclass

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.kernels import dispatch
-from vargen.layers import stacked
+from vargen.layers import Dense, stacked
 from vargen.layout import Layout, Memory
 from vargen.mixers.block import GATES_AND_SCALES, MODULATIONS, Block, FinalNorm, RoundModulation
 from vargen.mixers.rollback import rollback
@@ -35,8 +35,8 @@ REMAT: dict[str, Callable] = dict(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stage:
-    """Static configuration of a stage. Parameters are `<name>`, stacked along an axis of layers, `<name>_norm`, and
-    `<name>_rounds` where the round modulates.
+    """Static configuration of a stage. Parameters are `<name>`, stacked along an axis of layers, `<name>_norm`,
+    `<name>_rounds` where the round modulates, and `<name>_skips`, stacked, where blocks take what earlier ones gave.
 
     Attributes:
       name: what parameters are called by: `<name>` and `<name>_norm`.
@@ -49,6 +49,8 @@ class Stage:
         what is kept for the backward pass needn't be copied into stacks.
       reads_memory: whether its rows look at `Layout.memory` instead of each other.
       rounds: what modulates the blocks by the round; None where nothing does.
+      skip: the product before each block of the second half, of its rows and those that the block as far from the
+        other end gave (U-ViT, arXiv 2209.12152); None for none.
     """
 
     name: str
@@ -60,6 +62,12 @@ class Stage:
     scanned: bool = True
     reads_memory: bool = False
     rounds: RoundModulation | None = None
+    skip: Dense | None = None
+
+    @property
+    def skips(self) -> int:
+        """How many blocks, the last ones, take what as many of the first gave; one or two lie between."""
+        return 0 if self.skip is None else (self.layers - 1) // 2
 
     def init_boxed(self, key: jax.Array) -> dict[str, Any]:
         """Parameters, each boxed with its logical axis names."""
@@ -71,6 +79,11 @@ class Stage:
         found = {self.name: blocks} | ({f"{self.name}_norm": norm} if norm else {})
         if self.rounds is not None:
             found[f"{self.name}_rounds"] = self.rounds.init(jax.random.fold_in(key, 0))["params"]
+        if self.skip is not None:
+            init = functools.partial(self.skip.init, x=jnp.zeros((1, 1, 2 * self.block.width)))
+            found[f"{self.name}_skips"] = stacked(
+                lambda k: init(k)["params"], jax.random.fold_in(key, 1), self.skips
+            )
         return found
 
     def modulate(self, params, condition, owner=None):
@@ -80,11 +93,13 @@ class Stage:
     def split(self, params):
         """Parameters with this stage's blocks as a list of one per layer: cut out of a stack inside a loop, each would
         be a copy."""
-        stack = params[self.name]
-        if isinstance(stack, list):
+        if isinstance(params[self.name], list):
             return params
-        layers = [jax.tree.map(lambda x, i=i: x[i], stack) for i in range(self.layers)]
-        return params | {self.name: layers}
+        counts = {self.name: self.layers} | ({f"{self.name}_skips": self.skips} if self.skips else {})
+        return params | {
+            name: [jax.tree.map(lambda x, i=i: x[i], params[name]) for i in range(count)]
+            for name, count in counts.items()
+        }
 
     def modulations(self, params, condition):
         """Those of all blocks by [B, M, ...]: [L, B, M, 6, D], or by the round: [L, R, 1, 1, 6, D]; of a split stage a
@@ -150,8 +165,10 @@ class Stage:
         keys = jax.random.split(key, self.layers) if train else None
 
         def body(x, inputs, own=own):
-            params, modulation, cache, rate, key, layer = inputs
+            params, modulation, cache, rate, key, layer, skip = inputs
             x = by_batch(x)
+            if skip is not None:
+                x = self.joined(*skip, x)
             rngs = {"dropout": key} if train else None
             here, at = dataclasses.replace(layout, layer=layer), None
             if own is not None:
@@ -163,29 +180,62 @@ class Stage:
             args = (x, modulation, here, cache, train, rate, at)
             return self.block.apply({"params": params}, *args, rngs=rngs)
 
-        blocks = params[self.name]
+        blocks, half = params[self.name], self.layers - self.skips
         if isinstance(blocks, list):
-            caches, one_layer = [], jax.jit(body)  # traced once
+            caches, seen, one_layer = [], [], jax.jit(body)  # traced once, or once with skips
             for i, block in enumerate(blocks):
                 modulation, one = (None if y is None else y[i] for y in (modulations, cache))
+                skip = None if i < half else (params[f"{self.name}_skips"][i - half], seen.pop())
                 if own is not None:
                     own, x = _in_turn(own, x)
-                x, one = one_layer(x, (block, modulation, one, None, None, i), own)
+                x, one = one_layer(x, (block, modulation, one, None, None, i, skip), own)
                 caches.append(one)
-            cache = None if cache is None else caches
-        else:
-            if train:
-                # Between bodies of loops the compiler can't take one pass's work for the other's anyway.
-                body = REMAT[self.remat](body, prevent_cse=not self.scanned)
-            layers, unroll = np.arange(self.layers), 1 if self.scanned else self.layers
-            if cache is None or layout.keep == 0:
-                every: Any = blocks, modulations, cache, rates, keys, layers
-                x, cache = jax.lax.scan(body, x, every, unroll=unroll)
-            else:
-                every = blocks, modulations, rates, keys, layers
-                body, cache = _remembering(body, x, every, cache)
-                (x, cache), _ = jax.lax.scan(body, (x, cache), every, unroll=unroll)
-        return self.normed(params, x, vector, owner), cache
+                seen += [x] if i < self.skips else []
+            return self.normed(params, x, vector, owner), None if cache is None else caches
+        if train:
+            # Between bodies of loops the compiler can't take one pass's work for the other's anyway.
+            body = REMAT[self.remat](body, prevent_cse=not self.scanned)
+        every = blocks, modulations, cache, rates, keys, np.arange(self.layers)
+        loop = functools.partial(self._loop, body, grows=cache is not None and layout.keep != 0)
+        if not self.skips:
+            x, cache, _ = loop(x, (*every, None))
+            return self.normed(params, x, vector, owner), cache
+        first, last = (jax.tree.map(lambda y, i=i: y[i], every) for i in (slice(half), slice(half, None)))
+        x, one, seen = loop(x, (*first, None), seen=True)
+        x, two, _ = loop(x, (*last, (params[f"{self.name}_skips"], seen[: self.skips][::-1])))
+        return self.normed(params, x, vector, owner), jax.tree.map(lambda *y: jnp.concatenate(y), one, two)
+
+    def joined(self, params, earlier, x):
+        """[B, M, D] of those that a block gave, `earlier`, and x, by the parameters of one of the skips."""
+        assert self.skip is not None
+        return self.skip.apply({"params": params}, jnp.concatenate([x, earlier], axis=-1))
+
+    def _loop(self, body, x, every, grows: bool, seen: bool = False):
+        """Rows through some layers in a scan: x [B, M, D], the caches [L, ...], and the rows [L, B, M, D] that each
+        layer gave where they are to be `seen`, or None.
+
+        Args:
+          body: of a layer, see `__call__`.
+          x: [B, M, D].
+          every: what `body` takes beside x, of these layers; the third is the cache.
+          grows: whether the caches get room for the rows.
+          seen: see above.
+        """
+        layers = len(every[5])
+        unroll = 1 if self.scanned else layers
+        if grows:
+            blocks, modulations, cache, *others = every
+            inputs = blocks, modulations, *others
+            turn, cache = _remembering(body, x, inputs, cache, seen)
+            (x, cache), given = jax.lax.scan(turn, (x, cache), (inputs, np.arange(layers)), unroll=unroll)
+            return x, cache, given
+
+        def turn(x, inputs):
+            x, one = body(x, inputs)
+            return x, (one, x if seen else None)
+
+        x, (cache, given) = jax.lax.scan(turn, x, every, unroll=unroll)
+        return x, cache, given
 
     def rollback(self, cache, kept):
         """The caches of a split stage after the first `kept` int [B] rows of a speculative pass."""
@@ -201,7 +251,7 @@ def _in_turn(condition, x):
     return jax.lax.optimization_barrier((condition, x))
 
 
-def _remembering(body, x, inputs, cache):
+def _remembering(body, x, inputs, cache, seen: bool):
     """A scan's body with the caches of all layers in its carry, and these, with room for the rows that it adds.
 
     As results of the scan they would be zeros before it, which the CPU's compiler makes for all passes at the start.
@@ -209,8 +259,9 @@ def _remembering(body, x, inputs, cache):
     Args:
       body: of a scan over (parameters, modulation, cache, ...), see `Stage.__call__`.
       x: [B, M, D].
-      inputs: what it is over but the caches, the number of the layer last.
+      inputs: what it is over but the caches; the scan is over these and 0, 1, ...
       cache: [L, ...] per leaf.
+      seen: whether the scan gives the rows of each layer.
     """
 
     def run(x, inputs, one):
@@ -225,14 +276,14 @@ def _remembering(body, x, inputs, cache):
         return jnp.pad(y, [(0, n) for n in (0, *more)])
 
     def turn(carry, inputs):
-        (x, caches), layer = carry, inputs[-1]
+        (x, caches), (inputs, at) = carry, inputs
 
         def of_layer(y, old):
-            return jax.lax.dynamic_slice(y, (layer, *[0] * (old.ndim - 1)), (1, *old.shape[1:]))[0]
+            return jax.lax.dynamic_slice(y, (at, *[0] * (old.ndim - 1)), (1, *old.shape[1:]))[0]
 
         x, one = run(x, inputs, jax.tree.map(of_layer, caches, cache))
-        put = functools.partial(jax.lax.dynamic_update_index_in_dim, index=layer, axis=0)
-        return (x, jax.tree.map(put, caches, one)), None
+        put = functools.partial(jax.lax.dynamic_update_index_in_dim, index=at, axis=0)
+        return (x, jax.tree.map(put, caches, one)), x if seen else None
 
     return turn, jax.tree.map(with_room, cache, after)
 

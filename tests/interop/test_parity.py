@@ -41,6 +41,7 @@ GOLDENS = dict(
     titok_bert="titok",
     titok_kl="titok_tokenizer",
     titok_proxies="titok_tokenizer",
+    titok_uvit="titok",
     titok_vq="titok_tokenizer",
     var_tokenizer="var_tokenizer",
     var_transformer_l2norm="var",
@@ -111,6 +112,8 @@ WRONG = [
     ("titok_bert", "in/anneal/u_conf_1", "anneal/ids", "anneal/ids_1 linear/ids"),
     ("titok_kl", "sd/encoder.class_embedding", "z kl dec", ""),
     ("titok_proxies", "sd/pixel_quantize.embedding.weight", "dec", "z dec_logits"),
+    ("titok_uvit", "sd/out_blocks.0.skip_linear.weight", "logits loss", "masks"),
+    ("titok_uvit", "in/power_cosine/u_logits_2", "power_cosine/ids", "power_cosine/ids_2 linear/ids"),
     ("titok_vq", "sd/decoder.positional_embedding", "dec dec_from_tokens", "z indices"),
     ("rqvae", "sd/rq2.codebooks.1.weight", "rq2/partial_sums", "rec"),
 ]

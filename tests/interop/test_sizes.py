@@ -31,7 +31,7 @@ PUBLISHED = [
     *(("flowar", size) for size in "slh"),
     *(("hmar", f"{size}_masked") for size in ("d16", "d20", "d24", "d30", "d24_512")),
     *(("himar", size) for size in "blh"),
-    *(("titok", size) for size in ("l32", "b64")),
+    *(("titok", size) for size in ("l32", "b64", "s128")),
 ]
 
 
@@ -75,7 +75,7 @@ def test_published_sizes(system, size):
     s = systems.system(system)
     arrays = published(s.generator, generator)
     side = expected.data.image_size
-    own = tokenizer_arrays(system, size if size in ("ffhq", "text", "arxiv", "b64") else None)
+    own = tokenizer_arrays(system, size if size in ("ffhq", "text", "arxiv", "b64", "s128") else None)
     found = systems.infer(s, own, arrays, image_size=side)
     # And exported it is what the authors' program computes.
     assert not differences(tokenizer, s.like("tokenizer", expected, tokenizer, own))

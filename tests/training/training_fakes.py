@@ -117,7 +117,7 @@ class FakeTask:
         stats = dict(mean=0.9 * stats["mean"] + 0.1 * jnp.mean(out), updates=stats["updates"] + 1)
         return loss, (stats, metrics, out)
 
-    def discriminator_loss(self, params, stats, frozen, aux, batch, step):
+    def discriminator_loss(self, params, stats, frozen, aux, batch, key, step):
         judge = {"params": params["discriminator"]}
         real = self.judge.apply(judge, batch["image"], batch["label"])
         fake = self.judge.apply(judge, aux, batch["label"])

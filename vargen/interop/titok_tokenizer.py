@@ -1,7 +1,7 @@
-"""TiTok's tokenizers of pictures alone (bytedance/1d-tokenizer, tokenizer_titok_l32.bin ...): their names beside ours.
+"""TiTok's tokenizers (bytedance/1d-tokenizer, tokenizer_titok_l32.bin, tatitok_bl32_vq.bin ...): names beside ours.
 
 Those with proxy codes (L-32, B-64, S-128) hold the decoder of MaskGIT's VQGAN, and their registers are scrambled; later
-ones make pixels themselves, of codes or of latents.
+ones make pixels themselves, of codes or of latents, and TA-TiTok's (arXiv 2501.07730) read captions beside them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from vargen.tokenizers.transformer import Sizes
 from vargen.tokenizers.vq import VQ
 
 WHAT = "TiTok tokenizer"
-IGNORED = ()
+IGNORED = ("quantize.embed_prob",)  # how often codes are used, of those trained in clusters
 WRAPPED = ()
 HEAD = 64  # channels of a head, of every published size; narrower ones have one
 OUTER = "pixel_"  # before the names of MaskGIT's VQGAN
 CODEBOOK = "quantize.embedding.weight"
+TEXT = "decoder.text_guidance_proj"
+TEXT_PLACES = "decoder.text_guidance_positional_embedding"
 
 
 def part(arrays: Mapping[str, Any], levels: tuple | None = None) -> ConfigDict:
@@ -53,6 +55,9 @@ def part(arrays: Mapping[str, Any], levels: tuple | None = None) -> ConfigDict:
         decoder |= dict(pixel_channels=channels) if channels != 256 else {}
     else:
         decoder["smoothed"] = True
+    if TEXT_PLACES in arrays:
+        decoder["text_tokens"] = shapes.pair(arrays, TEXT_PLACES, WHAT)[0]
+        decoder["text_channels"] = shapes.pair(arrays, f"{TEXT}.weight", WHAT)[1]
     encoder = config_part(
         "registers",
         tokens=tokens,
@@ -100,6 +105,8 @@ def table(tokenizer: Autoencoder) -> list[m.Entry]:
     entries += m.array("decoder/mask", "decoder.mask_token", m.LEADING)
     entries += m.dense("decoder/registers/rows_in", "decoder.decoder_embed")
     entries += m.array("decoder/registers/places", "decoder.latent_token_positional_embedding")
+    if decoder.texts is not None:
+        entries += m.dense("decoder/text_in", TEXT) + m.array("decoder/text_places", TEXT_PLACES)
     entries += _end("encoder", "encoder/patches/places", encoder.ends.sizes)
     entries += _end("decoder", "decoder/places", decoder.ends.sizes)
     if decoder.pixels is None:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vargen.tokenizers import losses
-from vargen.tokenizers.discriminators import Discriminator, spectral
+from vargen.tokenizers.discriminators import Discriminator, augment, spectral
 
 Stats = dict[str, Any]
 Frozen = Mapping[str, jax.Array]
@@ -49,24 +49,36 @@ class Adversary:
             stats["lecam"] = jnp.zeros((2,), jnp.float32)
         return stats
 
-    def fool(self, params: Any, stats: Stats, frozen: Frozen, images: jax.Array) -> jax.Array:
-        """What the tokenizer minimises, []: its images [B, H, W, C] are to look real."""
+    def fool(self, params: Any, stats: Stats, frozen: Frozen, key: jax.Array, images: jax.Array) -> jax.Array:
+        """What the tokenizer minimises, []: its images [B, H, W, C] are to look real, changed by what the key draws."""
         params, _ = self._normalised(params, stats)
-        return losses.generator(self.settings.adversarial_kind, self._logits(params, frozen, images))
+        logits = self._logits(params, frozen, self._augmented(key, images))
+        return losses.generator(self.settings.adversarial_kind, logits)
 
     def loss(
-        self, params: Any, stats: Stats, frozen: Frozen, real: jax.Array, fake: jax.Array, step: jax.Array
+        self,
+        params: Any,
+        stats: Stats,
+        frozen: Frozen,
+        key: jax.Array,
+        real: jax.Array,
+        fake: jax.Array,
+        step: jax.Array,
     ) -> tuple[jax.Array, tuple[Stats, dict[str, jax.Array]]]:
         """What the discriminator minimises, []; 0 before `adversarial_start`. And (stats, metrics).
 
         Args:
           params, stats, frozen: of the discriminator.
+          key: for what changes the images (`augment`).
           real, fake: images [B, H, W, C] in [-1, 1] and what became of them.
           step: int32 [], updates done.
         """
         s = self.settings
         began = step >= s.adversarial_start
         params, stats = self._normalised(params, stats)
+        real, fake = (
+            self._augmented(k, images) for k, images in zip(jax.random.split(key), (real, fake), strict=True)
+        )
         logits = [self._logits(params, frozen, images) for images in (real, fake)]
         loss = losses.discriminator(s.adversarial_kind, *logits)
         metrics = dict(
@@ -88,6 +100,12 @@ class Adversary:
             )
             loss += 0.5 * s.r1 * s.r1_every * metrics["r1"]
         return loss * began, (stats, metrics)
+
+    def _augmented(self, key: jax.Array, images: jax.Array) -> jax.Array:
+        kinds, hole = self.settings.augment, self.settings.augment_hole
+        if not kinds:
+            return images
+        return augment.apply(images, augment.draw(key, len(images), images.shape[1:3], hole), kinds, hole)
 
     def _normalised(self, params: Any, stats: Stats) -> tuple[Any, Stats]:
         if not self.discriminator.spectral:

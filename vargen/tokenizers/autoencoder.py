@@ -48,6 +48,11 @@ class Autoencoder:
         return Slot((), self.vocab) if self.vocab else Slot((self.channels,))
 
     @property
+    def texts(self) -> tuple[int, int] | None:
+        """(T, E) of a caption's states that the decoder can read; None where it reads none."""
+        return self.codec.texts
+
+    @property
     def downsample(self) -> tuple[int, int] | None:
         """Pixels to a latent, down and across; None where the encoder takes images of one size alone."""
         if not self.codec.any_size:
@@ -178,9 +183,12 @@ class Autoencoder:
         """[B, N, ...] -> one [B, n, ...] per level."""
         return jnp.split(content, self.grid.level_starts[1:], axis=1)
 
-    def decode(self, params: dict, content: jax.Array) -> jax.Array:
-        """Content -> float32 [B, H, W, C_image], not clipped."""
-        return self.decode_latents(params, self.latents(params["quantizer"], content))
+    def decode(self, params: dict, content: jax.Array, text: jax.Array | None = None) -> jax.Array:
+        """Content -> float32 [B, H, W, C_image], not clipped; see `Tokenizer.decode`."""
+        latents = self.latents(params["quantizer"], content)
+        return (
+            self.decode_latents(params, latents) if text is None else self.codec.told(params, latents, text)
+        )
 
     def decode_latents(self, params: dict, latents: jax.Array, known: jax.Array | None = None) -> jax.Array:
         """float32 [B, h, w, C] -> float32 [B, H, W, C_image], not clipped; see `Tokenizer.decode_latents`."""

@@ -45,6 +45,11 @@ class Codec:
         """Whether the first few latents are a picture."""
         return False
 
+    @property
+    def texts(self) -> tuple[int, int] | None:
+        """(T, E) of a caption's states that the decoder can read beside latents; None where it reads none."""
+        return None
+
     def kept(self, key: jax.Array, batch: int) -> jax.Array | None:
         """bool [B, h, w]: which latents reach the decoder in training; None where all do."""
         return None
@@ -66,6 +71,10 @@ class Codec:
     def decode(self, params: dict, latents: jax.Array, known: jax.Array | None = None) -> jax.Array:
         """[B, h, w, C] -> float32 [B, H, W, C_image]; `known` bool [B, h, w] says which latents count, None all."""
         return self.decoder.apply({"params": params["decoder"]}, latents)
+
+    def told(self, params: dict, latents: jax.Array, text: jax.Array) -> jax.Array:
+        """As `decode`, with a caption's states float32 [B, T, E]; where there are `texts`."""
+        raise NotImplementedError
 
     def draft(
         self, params: dict, latents: jax.Array, known: jax.Array | None, images: jax.Array, key: jax.Array

@@ -96,6 +96,7 @@ class Jpeg:
     fitted = True
     suffix = ".jpg"
     downsample = None
+    texts = None
 
     @property
     def vocab(self) -> int:
@@ -256,7 +257,7 @@ class Jpeg:
         same = self._bytes(params["quantizer"], content) == self._text(again, lengths)
         return self.slot.stopped(content) & (lengths <= self.length) & jnp.all(same, axis=1)
 
-    def decode(self, params: dict, content: jax.Array) -> jax.Array:
+    def decode(self, params: dict, content: jax.Array, text: jax.Array | None = None) -> jax.Array:
         """Codes int32 [B, N] -> float32 [B, H, W, C_image] in [-1, 1]."""
         return self.latents(params["quantizer"], content)
 

@@ -170,6 +170,7 @@ class Direct(nn.Module):
       pixels: the decoder from patches to pixels, of `pixel_channels`; None for a product.
       codes: of a table between the two, of which patches are means; 0: none.
       shown_after: how many blocks come before `shown`, the rows of patches that a loss may look at; 0: there are none.
+      texts: (T, E) of the states of a caption, which are rows too; None for no such rows.
     """
 
     ends: Ends
@@ -178,6 +179,7 @@ class Direct(nn.Module):
     pixels: nn.Module | None
     pixel_channels: int
     codes: int
+    texts: tuple[int, int] | None = None
 
     def setup(self) -> None:
         channels, dtype = self.ends.image_channels, self.ends.dtype
@@ -188,8 +190,11 @@ class Direct(nn.Module):
             self.conv_out = layers.conv(channels, dtype=dtype)
 
     @nn.compact
-    def features(self, latents: jax.Array, known: jax.Array | None = None) -> jax.Array:
-        """[B, 1, n, C], known bool [B, 1, n] or None -> [B, h w, D], or what the last layer of `pixels` takes."""
+    def features(
+        self, latents: jax.Array, known: jax.Array | None = None, text: jax.Array | None = None
+    ) -> jax.Array:
+        """[B, 1, n, C], known bool [B, 1, n] or None, text [B, T, E] or None for zeros -> [B, h w, D], or what the last
+        layer of `pixels` takes."""
         ends, sizes = self.ends, self.ends.sizes
         told = Told(ends, name="registers")(latents, known)
         count = ends.patches[0] * ends.patches[1]
@@ -198,6 +203,13 @@ class Direct(nn.Module):
             asked = [table(self, "anchor", 1, sizes.width), *asked]
         asked = [jnp.broadcast_to(y.astype(ends.dtype), (len(told), *y.shape)) for y in asked]
         x = jnp.concatenate([*asked, told], axis=1)
+        if self.texts is not None:
+            states = jnp.zeros((len(told), *self.texts)) if text is None else text
+            states = Dense(sizes.width, (None, "embed"), XAVIER.kernel(), dtype=ends.dtype, name="text_in")(
+                states
+            )
+            places = table(self, "text_places", self.texts[0], sizes.width)
+            x = jnp.concatenate([x, states + places.astype(ends.dtype)], axis=1)
         x = norm(sizes, "norm_in")(x) if ends.norm_in else x
         times, left = (0,) * x.shape[1], sizes
         if self.shown_after:
@@ -227,9 +239,11 @@ class Direct(nn.Module):
         image = (self.conv_out(image) if self.smoothed else image).astype(jnp.float32)
         return 2 * image - 1 if self.ends.unit else image
 
-    def __call__(self, latents: jax.Array, known: jax.Array | None = None) -> jax.Array:
-        """[B, 1, n, C] -> float32 [B, H, W, C_image]."""
-        return self.last(self.features(latents, known))
+    def __call__(
+        self, latents: jax.Array, known: jax.Array | None = None, text: jax.Array | None = None
+    ) -> jax.Array:
+        """[B, 1, n, C], text [B, T, E] -> float32 [B, H, W, C_image]."""
+        return self.last(self.features(latents, known, text))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,10 +253,12 @@ class RegisterCodec(Codec):
     Attributes:
       nested: how many registers are kept in training, see `registers.build`.
       registers: K, of which the grid may be the first few.
+      texts: see `Codec.texts`.
     """
 
     nested: str = "none"
     registers: int = 0
+    texts: tuple[int, int] | None = None
 
     @property
     def prefixes(self) -> bool:
@@ -270,6 +286,10 @@ class RegisterCodec(Codec):
         """[B, 1, n, C], the first n registers, of which those count that are `known` bool [B, 1, n] -> images."""
         return self.decoder.apply({"params": params["decoder"]}, latents, known)
 
+    def told(self, params: dict, latents: jax.Array, text: jax.Array) -> jax.Array:
+        """As `decode` of all registers, with a caption's states float32 [B, T, E]."""
+        return self.decoder.apply({"params": params["decoder"]}, latents, None, text)
+
     def draft(
         self, params: dict, latents: jax.Array, known: jax.Array | None, images: jax.Array, key: jax.Array
     ) -> tuple[Any, None]:
@@ -288,6 +308,8 @@ def build_direct(
     pixels: Mapping[str, Any] | None = None,
     pixel_channels: Annotated[int, SIZE] = 256,
     codes: Annotated[int, Between(0, 2**24)] = 0,
+    text_tokens: Annotated[int, LAYERS] = 0,
+    text_channels: Annotated[int, SIZE] = 768,
 ) -> RegisterCodec:
     """The part "direct" of the axis "tokenizer.encoder.decoder": patches in one pass, from mask rows (TiTok's).
 
@@ -302,6 +324,9 @@ def build_direct(
         none either.
       pixel_channels: of the patches that it takes.
       codes: of a table of so many codes patches are means, by a softmax (TiTok's proxy codes); 0: no table.
+      text_tokens: of a caption's states from a text encoder so many are rows beside the registers (TA-TiTok's, arXiv
+        2501.07730, of CLIP's); 0: none. Decoded without a caption, as in training, they are of states of zeros.
+      text_channels: of a state.
 
     Raises:
       UserError: a table without pixels' decoder, or no block after those before patches are shown.
@@ -321,7 +346,8 @@ def build_direct(
             "config field tokenizer.encoder.decoder.shown_after: expected fewer than "
             f"{ends.sizes.layers} blocks, found {shown_after}"
         )
-    decoder = Direct(ends, shown_after, smoothed, outer and outer.decoder, pixel_channels, codes)
+    texts = (text_tokens, text_channels) if text_tokens else None
+    decoder = Direct(ends, shown_after, smoothed, outer and outer.decoder, pixel_channels, codes, texts)
     return RegisterCodec(
         encoder,
         decoder,
@@ -331,4 +357,5 @@ def build_direct(
         slots=ends.slots,
         nested=ends.nested,
         registers=ends.registers,
+        texts=texts,
     )

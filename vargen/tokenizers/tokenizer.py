@@ -27,6 +27,7 @@ class Tokenizer(Protocol):
       fitted: whether `fit` gives its parameters, or those that training starts from.
       suffix: of the files that contents are, ".jpg"; "" where they are none.
       downsample: what divides the sides of images that it takes, (down, across); None where it takes one size alone.
+      texts: (T, E) of a caption's states from a text encoder that `decode` can read; None where it reads none.
     """
 
     @property
@@ -49,6 +50,8 @@ class Tokenizer(Protocol):
     def suffix(self) -> str: ...
     @property
     def downsample(self) -> tuple[int, int] | None: ...
+    @property
+    def texts(self) -> tuple[int, int] | None: ...
 
     def init_boxed(self, key: jax.Array) -> dict:
         """Parameters with logical axis names."""
@@ -130,8 +133,9 @@ class Tokenizer(Protocol):
         """
         ...
 
-    def decode(self, params: dict, content: jax.Array) -> jax.Array:
-        """Content -> float32 [B, H, W, C_image], not clipped."""
+    def decode(self, params: dict, content: jax.Array, text: jax.Array | None = None) -> jax.Array:
+        """Content -> float32 [B, H, W, C_image], not clipped; `text` float32 [B, T, E] where there are `texts`, whose
+        states are zeros without it."""
         ...
 
     def decode_latents(self, params: dict, latents: jax.Array, known: jax.Array | None = None) -> jax.Array:

@@ -40,6 +40,11 @@ class Within(Autoencoder):
         return self.inner.slot
 
     @property
+    def texts(self) -> None:
+        """None: captions don't reach the inner decoder."""
+        return None
+
+    @property
     def downsample(self) -> None:
         """Images are of one size alone."""
         return None

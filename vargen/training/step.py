@@ -151,7 +151,7 @@ def _part(
 
         def judge(discriminator: Any) -> tuple[jax.Array, tuple[Any, dict]]:
             params = dict(state.params, discriminator=discriminator)
-            return task.discriminator_loss(params, tracked, frozen, aux, batch, state.step)
+            return task.discriminator_loss(params, tracked, frozen, aux, batch, key, state.step)
 
         (_, (stats, more)), grads["discriminator"] = jax.value_and_grad(judge, has_aux=True)(
             state.params["discriminator"]

@@ -42,7 +42,14 @@ class Task(Protocol):
         """The mean loss over the batch [], and (stats, metrics, aux); aux goes to `discriminator_loss`."""
 
     def discriminator_loss(
-        self, params: Params, stats: Any, frozen: Any, aux: Any, batch: dict, step: jax.Array
+        self,
+        params: Params,
+        stats: Any,
+        frozen: Any,
+        aux: Any,
+        batch: dict,
+        key: jax.Array,
+        step: jax.Array,
     ) -> tuple[jax.Array, tuple[Any, Metrics]]:
         """The discriminator's mean loss [], and (stats, metrics); called only where there is one, with the stats that
         `loss` gave."""
@@ -111,7 +118,8 @@ class TokenizerTask:
             extra["perceptual"] = lambda x, y: self.perceptual(frozen["perceptual"], x, y)
         if self.adversary is not None:
             fixed = params["discriminator"], judge, frozen.get("discriminator", {})
-            extra["adversarial"] = functools.partial(self.adversary.fool, *fixed)
+            key_changes = jax.random.fold_in(key, 2)
+            extra["adversarial"] = functools.partial(self.adversary.fool, *fixed, key_changes)
         if self.semantic is not None or self.prior is not None:
             extra["beside"] = functools.partial(self._beside, params, frozen, batch["image"], step)
         loss, (own, metrics, aux) = self.tokenizer.loss(
@@ -133,12 +141,20 @@ class TokenizerTask:
         return found
 
     def discriminator_loss(
-        self, params: Params, stats: Any, frozen: Any, aux: jax.Array, batch: dict, step: jax.Array
+        self,
+        params: Params,
+        stats: Any,
+        frozen: Any,
+        aux: jax.Array,
+        batch: dict,
+        key: jax.Array,
+        step: jax.Array,
     ) -> tuple[jax.Array, tuple[Any, Metrics]]:
         """Real against decoded images; 0 before `losses.adversarial_start`."""
         own, judge = _apart(stats)
         fixed = params["discriminator"], judge, frozen.get("discriminator", {})
-        loss, (judge, metrics) = self.adversary.loss(*fixed, batch["image"], aux, step)
+        key = jax.random.fold_in(key, 3)
+        loss, (judge, metrics) = self.adversary.loss(*fixed, key, batch["image"], aux, step)
         return loss, (_joined(own, judge), metrics)
 
     def after_update(

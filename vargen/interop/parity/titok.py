@@ -1,4 +1,4 @@
-"""TiTok's generator and its decoding against its authors' outputs."""
+"""TiTok's generators and their decoding against their authors' outputs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from vargen.draws import Recorded
 from vargen.interop import mapping, systems, titok
 from vargen.interop.parity.golden import REPRODUCED, Golden, Result, close, exact, gradient_norms, stand_in
 from vargen.interop.parity.maskgit import Fixed, order_of
+from vargen.orders.schedules import share
 from vargen.samplers import Sampling, engine, policies
 from vargen.samplers.step import advance
 
 
 def matches(golden: Golden) -> bool:
-    """Whether it is a golden of TiTok's BERT."""
-    return titok.WORDS in golden.weights
+    """Whether it is a golden of TiTok's BERT or U-ViT."""
+    return titok.WORDS in golden.weights or "in_blocks.0.attn.qkv.weight" in golden.weights
 
 
 def results(golden: Golden) -> Iterator[Result]:
@@ -30,7 +31,10 @@ def results(golden: Golden) -> Iterator[Result]:
     titok.fill(c, golden.weights, config["generator"]["num_attention_heads"])
     _, generator = systems.build(c)
     params = jax.tree.map(jnp.asarray, systems.read(titok, generator, golden.weights))
-    masks, labels = golden["in/masks"].astype(bool), jnp.asarray(golden["in/cond"])
+    masks, labels = _masks(golden, generator), jnp.asarray(golden["in/cond"])
+    for name, made in dict(masks=masks, masked=np.where(masks, generator.tokenizer.vocab, ids)).items():
+        if f"out/{name}" in golden:
+            yield exact(f"out/{name}", made, golden[f"out/{name}"])
     order = jax.tree.map(jnp.asarray, order_of(masks))
 
     @jax.jit
@@ -61,6 +65,16 @@ def results(golden: Golden) -> Iterator[Result]:
     for run, settings in golden.meta["runs"].items():
         if f"out/{run}/ids" in golden:
             yield from _decoded(golden, generator, params, labels, run, settings)
+
+
+def _masks(golden: Golden, generator: Any) -> np.ndarray:
+    """bool [B, N]: which tokens are masked, as told, or by the uniform numbers that the authors drew."""
+    if "in/masks" in golden:
+        return golden["in/masks"].astype(bool)
+    chance = golden["in/perm_u"]
+    n = chance.shape[1]
+    masked = share(generator.ordering.curve, golden["in/t"][:, None], n)
+    return np.argsort(chance, axis=1) < np.maximum(np.round(masked * n), 1)
 
 
 def _addends(entry: mapping.Entry) -> mapping.Entry:

@@ -1,8 +1,9 @@
-"""TiTok's tokenizers of pictures alone against their authors' outputs."""
+"""TiTok's tokenizers against their authors' outputs."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import jax
@@ -17,10 +18,10 @@ from vargen.tokenizers.kl import divergence
 
 
 def matches(golden: Golden) -> bool:
-    """Whether it is a golden of a tokenizer of TiTok that gives pixels, without text."""
+    """Whether it is a golden of a tokenizer of TiTok that gives pixels."""
     names = golden.weights
     pixels = "decoder.conv_out.weight" in names or "pixel_decoder.conv_out.weight" in names
-    return "latent_tokens" in names and pixels and "decoder.text_guidance_proj.weight" not in names
+    return "latent_tokens" in names and pixels
 
 
 def results(golden: Golden) -> Iterator[Result]:
@@ -36,6 +37,7 @@ def results(golden: Golden) -> Iterator[Result]:
         part.normalise = golden.meta["config"]["model"]["vq_model"]["use_l2_norm"]
     tokenizer = tokenizers.build(part, images.shape[1:3], images.shape[3])
     params = jax.tree.map(jnp.asarray, systems.read(titok_tokenizer, tokenizer, golden.weights))
+    text = None if tokenizer.texts is None else jnp.asarray(golden["in/text"])
     noise = None if codes else jnp.asarray(golden["in/noise"][:, :, 0].swapaxes(1, 2))
     # The second stage trains the decoder alone, and no loss of the codes counts.
     frozen = part.encoder.decoder.get("codes", 0) > 0
@@ -55,7 +57,8 @@ def results(golden: Golden) -> Iterator[Result]:
                 latents, losses = jax.lax.stop_gradient((latents, jax.tree.map(jnp.zeros_like, losses)))
             loss = losses["quantizer_loss"]
             indices = tokenizer.encode(params, images)
-            more = dict(indices=indices[:, None], dec_from_tokens=_unit(tokenizer.decode(params, indices)))
+            decoded = tokenizer.decode(params, indices, text)
+            more = dict(indices=indices[:, None], dec_from_tokens=_unit(decoded))
         else:
             mean, std = jnp.split(tokenizer.moments(params, images), 2, axis=-1)
             latents = (mean + std * noise)[:, None]
@@ -64,7 +67,10 @@ def results(golden: Golden) -> Iterator[Result]:
             more = dict(kl=kl, mean=mean[:, None], std=std[:, None], logvar=2 * jnp.log(std)[:, None])
         if frozen:
             more["dec_logits"] = _logits(tokenizer, params, latents)
-        image = tokenizer.codec.decode(params, latents)
+        decode = (
+            tokenizer.codec.decode if text is None else functools.partial(tokenizer.codec.told, text=text)
+        )
+        image = decode(params, latents)
         loss = loss + jnp.mean(jnp.square(image - images)) / 4  # theirs lie from 0 to 1
         return loss, dict(z=z, zq=latents, dec=_unit(image), total_loss=loss, **losses, **more)
 

@@ -1,0 +1,85 @@
+"""What pictures go through before they are judged (DiffAugment, arXiv 2006.10738, section 4), against NumPy in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vargen.tokenizers.discriminators import augment
+
+RNG = np.random.default_rng(0)
+
+
+def changed(images, changes, kinds, hole):
+    """Each picture by itself, pixel by pixel."""
+    result = []
+    for x, brightness, saturation, contrast, (down, right), (row, column) in zip(
+        images.astype(np.float64), *map(np.asarray, changes)
+    ):
+        height, width, _ = x.shape
+        if "color" in kinds:
+            x = x + np.float64(brightness)
+            grey = x.mean(-1, keepdims=True)
+            x = (x - grey) * np.float64(saturation) + grey
+            x = (x - x.mean()) * np.float64(contrast) + x.mean()
+        if "translation" in kinds:
+            moved = np.zeros_like(x)
+            for i in range(height):
+                for j in range(width):
+                    if 0 <= i + down < height and 0 <= j + right < width:
+                        moved[i + down, j + right] = x[i, j]
+            x = moved
+        if "cutout" in kinds:
+            h, w = (int(side * hole + 0.5) for side in (height, width))
+            x = x.copy()
+            x[
+                max(row - h // 2, 0) : max(row - h // 2 + h, 0),
+                max(column - w // 2, 0) : max(column - w // 2 + w, 0),
+            ] = 0
+        result.append(x)
+    return np.stack(result)
+
+
+@pytest.mark.parametrize("kinds", [(), *((k,) for k in augment.KINDS), augment.KINDS], ids="+".join)
+@pytest.mark.parametrize("hole", [0.5, 0.2])
+def test_against_numpy(kinds, hole):
+    """Values and, the change being linear but for what is added, gradients: by one direction of each number."""
+    images = RNG.uniform(-1, 1, (6, 16, 12, 3)).astype(np.float32)
+    changes = augment.draw(jax.random.key(1), 6, (16, 12), hole)
+    found = augment.apply(jnp.asarray(images), changes, kinds, hole)
+    expected = changed(images, changes, kinds, hole)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    weights = RNG.normal(size=images.shape)
+    gradient = jax.grad(lambda x: jnp.sum(augment.apply(x, changes, kinds, hole) * weights))(
+        jnp.asarray(images)
+    )
+    direction = RNG.normal(size=images.shape)
+    slope = np.sum(
+        weights * (changed(direction, changes, kinds, hole) - changed(0 * direction, changes, kinds, hole))
+    )
+    np.testing.assert_allclose(np.sum(gradient * direction), slope, rtol=1e-4)
+
+
+def test_draws_reach_their_ends():
+    """Every picture its own; all shifts up to an eighth, all places of the square, colours from end to end."""
+    found = augment.draw(jax.random.key(0), 4000, (16, 8), 0.5)
+    assert {*np.unique(found.shift[:, 0])} == {-2, -1, 0, 1, 2} and {*np.unique(found.shift[:, 1])} == {
+        -1,
+        0,
+        1,
+    }
+    assert {*np.unique(found.middle[:, 0])} == {*range(17)} and {*np.unique(found.middle[:, 1])} == {
+        *range(9)
+    }
+    for name, low, high in (("brightness", -0.5, 0.5), ("saturation", 0, 2), ("contrast", 0.5, 1.5)):
+        values = np.asarray(getattr(found, name))
+        assert (
+            low <= values.min() < low + 0.01 * (high - low)
+            and high - 0.01 * (high - low) < values.max() <= high
+        )
+        assert abs(values.mean() - (low + high) / 2) < 0.03 * (high - low)
+
+
+def test_odd_squares_have_a_middle_pixel():
+    found = augment.draw(jax.random.key(0), 2000, (10, 10), 0.5)
+    assert {*np.unique(found.middle)} == {*range(10)}
