@@ -241,8 +241,8 @@ class Losses:
       adaptive: the adversarial weight balances the gradients of the last layer (VQGAN).
       discriminator: the part that judges.
       discriminator_learning_rate: its peak.
-      augment: what the discriminator sees of real and decoded pictures is changed at random, gradients through it: their
-        colour, moved by up to an eighth, a square cut out (DiffAugment); none: they are as they are.
+      augment: what changes real and decoded pictures at random before the discriminator sees them: their colour, a move
+        by up to an eighth, a square that is cut out (DiffAugment); none: nothing does.
       augment_hole: share of each side that is cut out.
       lecam: weight of LeCam's regularisation in the discriminator's loss.
       lecam_decay: of its averages of logits.

@@ -201,9 +201,11 @@ class Stage:
             x, cache, _ = loop(x, (*every, None))
             return self.normed(params, x, vector, owner), cache
         first, last = (jax.tree.map(lambda y, i=i: y[i], every) for i in (slice(half), slice(half, None)))
-        x, one, seen = loop(x, (*first, None), seen=True)
-        x, two, _ = loop(x, (*last, (params[f"{self.name}_skips"], seen[: self.skips][::-1])))
-        return self.normed(params, x, vector, owner), jax.tree.map(lambda *y: jnp.concatenate(y), one, two)
+        x, begun, seen = loop(x, (*first, None), seen=True)
+        x, ended, _ = loop(x, (*last, (params[f"{self.name}_skips"], seen[: self.skips][::-1])))
+        return self.normed(params, x, vector, owner), jax.tree.map(
+            lambda *y: jnp.concatenate(y), begun, ended
+        )
 
     def joined(self, params, earlier, x):
         """[B, M, D] of those that a block gave, `earlier`, and x, by the parameters of one of the skips."""

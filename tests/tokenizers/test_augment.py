@@ -1,10 +1,17 @@
-"""What pictures go through before they are judged (DiffAugment, arXiv 2006.10738, section 4), against NumPy in float64."""
+"""What pictures go through before they are judged (DiffAugment, arXiv 2006.10738), against NumPy in float64."""
 
+import dataclasses
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from parameters import noisy
 
+from vargen import config
+from vargen.tokenizers import discriminators
+from vargen.tokenizers.adversary import Adversary
 from vargen.tokenizers.discriminators import augment
 
 RNG = np.random.default_rng(0)
@@ -83,3 +90,29 @@ def test_draws_reach_their_ends():
 def test_odd_squares_have_a_middle_pixel():
     found = augment.draw(jax.random.key(0), 2000, (10, 10), 0.5)
     assert {*np.unique(found.middle)} == {*range(10)}
+
+
+def test_both_sides_of_the_game_see_changed_pictures():
+    """Real and decoded ones by draws of their own, and the tokenizer's gradient goes through."""
+    settings = config.config().tokenizer_training.losses
+    settings.update(dict(augment=augment.KINDS, augment_hole=0.25, adversarial_kind="vanilla"))
+    judge = discriminators.build(config.part("patch", width=4, layers=1))
+    adversary = Adversary(judge, settings, (16, 16, 3))
+    params = noisy(lambda key: nn.meta.unbox(adversary.init_boxed(key)))
+    real, fake = (jnp.asarray(RNG.uniform(-1, 1, (4, 16, 16, 3)), jnp.float32) for _ in range(2))
+    key = jax.random.key(3)
+
+    def seen(key, images):
+        return augment.apply(images, augment.draw(key, 4, (16, 16), 0.25), augment.KINDS, 0.25)
+
+    plain = dataclasses.replace(adversary, settings=settings | dict(augment=()))
+    own = params, {}, {}
+    keys = jax.random.split(key)
+    found = adversary.loss(*own, key, real, fake, jnp.int32(0))[0]
+    expected = plain.loss(*own, key, seen(keys[0], real), seen(keys[1], fake), jnp.int32(0))[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert abs(plain.loss(*own, key, real, fake, jnp.int32(0))[0] - found) > 1e-3
+    found = jax.grad(lambda x: adversary.fool(*own, key, x))(fake)
+    expected = jax.grad(lambda x: plain.fool(*own, key, seen(key, x)))(fake)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.any(found != 0, axis=(1, 2, 3)).all()
