@@ -265,7 +265,8 @@ class Model:
         Raises:
           UserError: as `encode` and `decode`.
         """
-        return self.decode(self.encode(images), text)
+        content = self.encode(images)
+        return self._decode(self.tokenizer_params, content, inputs.text(text, self.tokenizer, len(content)))
 
     def sampling(self, **options) -> Sampling:
         """The config's sampling settings with some replaced (those that are not None), held against the generator.
