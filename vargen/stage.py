@@ -182,7 +182,8 @@ class Stage:
 
         blocks, half = params[self.name], self.layers - self.skips
         if isinstance(blocks, list):
-            caches, seen, one_layer = [], [], jax.jit(body)  # traced once, or once with skips
+            caches, one_layer = [], jax.jit(body)  # traced once, or once with skips and once without
+            seen: list[jax.Array] = []
             for i, block in enumerate(blocks):
                 modulation, one = (None if y is None else y[i] for y in (modulations, cache))
                 skip = None if i < half else (params[f"{self.name}_skips"][i - half], seen.pop())
@@ -228,8 +229,8 @@ class Stage:
         if grows:
             blocks, modulations, cache, *others = every
             inputs = blocks, modulations, *others
-            turn, cache = _remembering(body, x, inputs, cache, seen)
-            (x, cache), given = jax.lax.scan(turn, (x, cache), (inputs, np.arange(layers)), unroll=unroll)
+            growing, cache = _remembering(body, x, inputs, cache, seen)
+            (x, cache), given = jax.lax.scan(growing, (x, cache), (inputs, np.arange(layers)), unroll=unroll)
             return x, cache, given
 
         def turn(x, inputs):
