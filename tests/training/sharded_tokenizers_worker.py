@@ -1,6 +1,6 @@
 """Runs in a process of its own with eight devices: tokenizers against each discriminator on two meshes, as JSON.
 
-And one of registers, nested, whose decoder draws, with a prior beside it.
+And one of registers, nested, whose decoder draws, with a prior beside it, and pictures changed before they are judged.
 """
 
 import json
@@ -33,6 +33,7 @@ def main():
         if name == "registers":
             config.tokenizer = part("vq", vocab=32, channels=4, revive_every=2, encoder=REGISTERS)
             s.losses.update(dict(prior=0.1, prior_width=16, prior_layers=1, prior_heads=2))
+            s.losses.augment = ("color", "translation", "cutout")
         task = TokenizerTask(build_tokenizer(config), s, doubled)
         rng = np.random.default_rng(0)
         batch = dict(image=rng.uniform(-1, 1, (16, 16, 16, 1)).astype(np.float32))
