@@ -42,7 +42,7 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     Raises:
       UserError: heads that don't divide the width, fewer words than the tokenizer's codes and the others.
     """
-    joined = has_skips(arrays)
+    joined = BESIDE in arrays
     words, width = shapes.pair(arrays, ALL if joined else WORDS, WHAT)
     classes = words - c.tokenizer.vocab - 2
     if classes < 1:
@@ -70,11 +70,9 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     if joined:
         c.feed.norm = False
         c.mixer = part("attention", heads=heads)
+        layers = 2 * shapes.count(arrays, f"{FIRST}norm1.weight", WHAT) + 1
         inner = shapes.shape(arrays, f"{MIDDLE}mlp.fc1.weight", WHAT)[0]
-        c.model.update(
-            dict(layers=2 * shapes.count(arrays, f"{FIRST}norm1.weight", WHAT) + 1, mlp_width=inner)
-        )
-        c.model.update(dict(eps=1e-5, skips=True))
+        c.model.update(dict(layers=layers, mlp_width=inner, eps=1e-5, skips=True))
         c.presets.paper = preset(count=50, guidance=guidance, guidance_schedule="cosine", guidance_power=3.0)
         return
     c.feed.update(dict(eps=1e-12, dropout=0.1))
@@ -85,11 +83,6 @@ def fill(c: ConfigDict, arrays: Mapping[str, Any], heads: int = 0) -> None:
     # Theirs grows by w / T with each of T steps, the ramp by t / (T - 1).
     t = guidance * (1 - 1 / c.order.steps)
     c.presets.paper = preset(count=50, guidance=t, guidance_schedule="ramp")
-
-
-def has_skips(arrays: Mapping[str, Any]) -> bool:
-    """Whether arrays are a U-ViT's."""
-    return BESIDE in arrays
 
 
 def table(generator: Any) -> list[m.Entry]:
