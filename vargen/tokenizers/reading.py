@@ -208,8 +208,8 @@ class Direct(nn.Module):
             states = Dense(sizes.width, (None, "embed"), XAVIER.kernel(), dtype=ends.dtype, name="text_in")(
                 states
             )
-            places = table(self, "text_places", self.texts[0], sizes.width)
-            x = jnp.concatenate([x, states + places.astype(ends.dtype)], axis=1)
+            beside = table(self, "text_places", self.texts[0], sizes.width)
+            x = jnp.concatenate([x, states + beside.astype(ends.dtype)], axis=1)
         x = norm(sizes, "norm_in")(x) if ends.norm_in else x
         times, left = (0,) * x.shape[1], sizes
         if self.shown_after:
