@@ -21,9 +21,7 @@ first's; it augments what the discriminator sees, whose weights decay by 5e-4, a
 `vargen import flextok` for its files. It draws features towards DINOv2-L's too; how it is trained isn't in its code.
 
 `semanticist_b`, `_l`, `_xl`: Semanticist (arXiv 2503.08685; visual-gen/semanticist, configs/tokenizer_*.yaml, B by its
-decoder's name alone) over MAR's KL-16. It reads pixels, here latents; draws by DDPM in 250 steps, here by a flow in
-50; its latents are standardised, without noise, and nested after 50 epochs, here at once; features are drawn towards
-DINOv2-B's.
+decoder's name alone) over samples of MAR's KL-16, here means; nested, not left out, after 50 epochs, here both at once.
 """
 
 from vargen import config as base
@@ -74,14 +72,17 @@ def flextok(encoder, decoder):
 
 
 def semanticist(*decoder):
-    flow = part("flow", steps=50, forget_rate=0.1, guidance=3.0, **sized(*decoder))
-    ends = dict(tokens=256, patch=2, sees="causal", nested="uniform", anchor=True, **sized(*sizes["b"]))
+    told = dict(places="waves", absent="latents", shown_after=8, forget_rate=0.1, guidance=3.0)
+    drawn = part("diffusion", patch=2, draws=(16, 16, 16), mlp="gelu_tanh", **told, **sized(*decoder))
+    ends = dict(tokens=256, patch=16, sees="causal", nested="uniform", standard=True, unit=True, anchor=True)
+    encoder = part("registers", decoder=drawn, **ends, **sized(*sizes["b"]))
+    inner = part("kl", encoder=encoder, channels=16, scale=1.0, exact=True)
     outer = part("kl", encoder=part("conv", decoder_attention=False), channels=16, scale=0.2325)
-    inner = part("kl", encoder=part("registers", decoder=flow, **ends), channels=16, measure=True)
+    tokenizer = part("within", outer=outer, inner=inner, reads="pixels")
+    features = dict(semantic=1.0, semantic_at="shown", semantic_hidden=2048, teacher=teacher)
     rate = dict(learning_rate=2e-4, warmup_steps=62_500, warmup_start=0.0, weight_decay=0.05, clip_norm=3.0)
     rate |= dict(steps=250_000, batch_size=2048, ema_decay=0.999, ema_warmup=False)
-    head = part("diffusion", depth=6, width=1024, sample_steps=100, repeat=4)
-    return dict(tokenizer=part("within", outer=outer, inner=inner), training=rate, losses={}, head=head)
+    return dict(tokenizer=tokenizer, training=rate, losses=features, head=part("diffusion", depth=6))
 
 
 TOKENIZERS = dict(
@@ -103,8 +104,7 @@ def get_config(tokenizer="gigatok_ss"):
     s = TOKENIZERS[tokenizer]
     c = base.config()
     c.name = f"LlamaGen-B over {tokenizer}"
-    c.data = base.imagenet(256)
-    c.tokenizer = s["tokenizer"]
+    c.data, c.tokenizer = base.imagenet(256), s["tokenizer"]
     c.tokenizer_training.update(dict(crop="random", crop_range=(1.0,)) | s["training"])
     c.tokenizer_training.losses.update(s["losses"])
     c.order, c.feed = part("raster"), part("shift", dropout=0.1)

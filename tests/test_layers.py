@@ -19,6 +19,7 @@ LAYERS = (
         "content",
         "draws",
         "fits",
+        "gaussian",
         "kernels",
         "limits",
         "paths",
@@ -42,8 +43,8 @@ LAYERS = (
 ONLY = dict(kernels={"limits", "errors"}, orders={"limits", "errors", "slots"})
 # Rooms of the numerical core, and the packages that they may load when they are imported.
 CORE = (
-    "content conditioning draws feeds fits flops generator heads kernels layers layout mixers models orders samplers "
-    "slots stage static tokenizers"
+    "content conditioning draws feeds fits flops gaussian generator heads kernels layers layout mixers models orders "
+    "samplers slots stage static tokenizers"
 ).split()
 PACKAGES = {"jax", "flax", "optax", "einops", "numpy"}
 

@@ -38,7 +38,12 @@ FLEXTOK = {
     "flextok_d18_d18": (18, 18, 15_925_248, 31_864_320, "0.9"),
     "flextok_d18_d28": (18, 28, 15_925_248, 77_088_256, "3"),
 }
-SEMANTICIST = {"semanticist_b": 130e6, "semanticist_l": 458e6, "semanticist_xl": 675e6}  # DiT's README
+# The decoder's width and layers, and how many parameters DiT's README gives such a one.
+SEMANTICIST = {
+    "semanticist_b": (768, 12, 130e6),
+    "semanticist_l": (1024, 24, 458e6),
+    "semanticist_xl": (1152, 28, 675e6),
+}
 VITOK = {"vitok_sb": (43, 86), "vitok_bb": (86, 86)}  # the paper's, in M
 NAMES = {
     "published_tokenizers": {*GRIDS, *VITOK},
@@ -124,11 +129,20 @@ def test_flextok(name):
 
 @pytest.mark.parametrize("name", SEMANTICIST)
 def test_semanticist(name):
-    """The decoder is a DiT, but for what tells it of registers in the place of labels; the encoder ViT-B."""
+    """The decoder is a DiT, but for what tells it of registers in the place of labels; the encoder ViT-B. Added up from
+    the authors' layers, whose tables of places and of registers are added here."""
     found = params(name)
-    assert count(found["decoder"]) == pytest.approx(SEMANTICIST[name], rel=5e-3)
-    vit = 12 * (linear(768, 4 * 768) + linear(4 * 768, 768) + 4 * linear(768, 768) + 4 * 768) + 2 * 768
-    assert count(found["encoder"]) == pytest.approx(vit, rel=5e-3)
+    w, layers, known = SEMANTICIST[name]
+
+    def blocks(width):
+        return 4 * linear(width, width) + linear(width, 4 * width) + linear(4 * width, width)
+
+    dit = layers * (blocks(w) + linear(w, 6 * w)) + linear(256, w) + linear(w, w) + linear(4 * 16, w)
+    dit += linear(w, 2 * w) + linear(w, 4 * 2 * 16)
+    assert dit + 1001 * w == pytest.approx(known, rel=5e-3)
+    assert count(found["decoder"]) == dit + linear(16, w) + 256 * 16
+    vit = 12 * (blocks(768) + 4 * 768) + 2 * 768 + linear(3 * 16 * 16, 768)
+    assert count(found["encoder"]) == vit + (1 + 256 + 256) * 768 + linear(768, 16)
     assert count(found["outer"]) == 66_456_019 + 16  # MAR's
 
 

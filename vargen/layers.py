@@ -317,3 +317,14 @@ def sinusoid(t, dim: int, period: float = 10000.0) -> jax.Array:
     frequencies = np.exp(exponent.astype(np.float64)).astype(np.float32)
     angles = t[..., None].astype(jnp.float32) * frequencies
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def place_waves(places: np.ndarray, width: int) -> np.ndarray:
+    """float32 [n, W] of places int [n, 2] (row, column): sines, then cosines of the column; then of the row."""
+    frequencies = 10000.0 ** -(np.arange(width // 4) / (width // 4))
+    angles = places[:, ::-1, None] * frequencies
+    return (
+        np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
+        .reshape(len(places), width)
+        .astype(np.float32)
+    )

@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import linen as nn
 from parameters import noisy, normal
 
-from vargen.heads import Diffusion, denoiser
+from vargen.heads import Diffusion, Dit, VDiffusion, denoiser
+from vargen.slots import Slot
 
 
 def test_modulations_made_before_the_loop(monkeypatch):
@@ -21,3 +23,10 @@ def test_modulations_made_before_the_loop(monkeypatch):
         found.append(denoise(params, 2.0))
     found = jax.device_get(found)
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-5 * np.abs(found[0]).max())
+
+
+@pytest.mark.parametrize("kind, own", [(Diffusion, {}), (VDiffusion, {}), (Dit, dict(tokenizer=None))])
+def test_more_steps_than_in_training(kind, own):
+    head = kind(channels=4, train_steps=10, sample_steps=11, **own)
+    with pytest.raises(ValueError, match="head.sample_steps: expected 1 to 10, found 11"):
+        head.check(Slot((4,)))

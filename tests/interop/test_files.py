@@ -189,6 +189,8 @@ def test_wrappers(tmp_path, suffix):
         (["module.a", "module.b.c"], {"a", "b.c"}),
         (["module._orig_mod.a", "module._orig_mod.b"], {"a", "b"}),
         (["_orig_mod.module.a"], {"a"}),
+        (["a._orig_mod.b", "c.b"], {"a.b", "c.b"}),
+        (["a._orig_mod.b", "a.b"], {"a._orig_mod.b", "a.b"}),
         (["module.a", "b"], {"module.a", "b"}),
         (["module.a", "module._orig_mod.b"], {"a", "_orig_mod.b"}),
     ):

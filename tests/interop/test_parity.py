@@ -36,6 +36,7 @@ GOLDENS = dict(
     rar="rar",
     rqtransformer="rqtransformer",
     rqvae="rqvae",
+    semanticist="semanticist",
     taming_mingpt="taming_mingpt",
     taming_vqgan="taming_vqgan",
     titok_bert="titok",
@@ -118,6 +119,9 @@ WRONG = [
     ("titok_uvit", "in/power_cosine/u_logits_2", "power_cosine/ids", "power_cosine/ids_2 linear/ids"),
     ("titok_vq", "sd/decoder.positional_embedding", "dec dec_from_tokens", "z indices"),
     ("rqvae", "sd/rq2.codebooks.1.weight", "rq2/partial_sums", "rec"),
+    ("semanticist", "sd/encoder.pos_embed", "enc slots dit", "x_t"),
+    ("semanticist", "sd/dit.null_cond", "dit", "slots dit_nomask"),
+    ("semanticist", "sd/dit.final_layer.linear.weight", "loss sample_cfg1 sample_cfg2p5", "slots x_t"),
 ]
 
 

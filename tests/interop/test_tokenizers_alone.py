@@ -20,7 +20,9 @@ from vargen.interop import (
     flextok,
     hart_tokenizer,
     mapping,
+    mar_kl,
     open_magvit2,
+    semanticist,
     systems,
     taming_mingpt,
     var_tokenizer,
@@ -128,6 +130,67 @@ def test_hart(tmp_path):
     again = dict(files.read(tmp_path / "again.npz"))
     assert again.pop(hits).shape[0] == 10
     same_arrays(again, {k: v for k, v in prefixed.items() if k != hits})
+
+
+def test_semanticist(tmp_path):
+    """Two files are one tokenizer, which encodes as the authors' does; parts may have been compiled, and the table of
+    places need not be there; the arrays come back in one file."""
+    arrays = arrays_of("semanticist")
+    encoder = part("conv", width=32, multipliers=(1, 1, 1, 1), blocks=1)
+    around = tokenizers.build(part("kl", encoder=encoder, channels=4), 32, 3)
+    params = jax.device_get(around.init(jax.random.key(0)))
+    outer = mapping.write(mar_kl.table(around), params)
+    files.write(tmp_path / "kl16.npz", outer | {"loss.logvar": np.ones((), np.float32)})
+    own = {k.replace("dit.", "dit._orig_mod."): v for k, v in arrays.items() if k != "dit.pos_embed"}
+    files.write(tmp_path / "tok.npz", own | {"dit._orig_mod.projector.0.bias": np.ones(3, np.float32)})
+    given, target = dict(tokenizer=tmp_path / "tok.npz"), tmp_path / "model"
+    with pytest.raises(
+        UserError, match="--outer: expected the file of the autoencoder around .*, found none"
+    ):
+        checkpoint.import_checkpoint("semanticist", target, **given)
+    with pytest.raises(
+        UserError, match="--outer: expected none, as ibq's tokenizer is of pixels, found a fi"
+    ):
+        checkpoint.import_checkpoint("ibq", target, **given, outer=tmp_path / "kl16.npz")
+    c = checkpoint.import_checkpoint("semanticist", target, **given, outer=tmp_path / "kl16.npz")
+    assert c.data.image_size == 32 and c.tokenizer.inner.encoder.decoder.draws == (4, 4, 4)
+    # In every published file they have 64 channels.
+    c.tokenizer.inner.encoder.heads = c.tokenizer.inner.encoder.decoder.heads = 4
+    whole, model = tokenizers.build(c.tokenizer, 32, 3), vargen.load(target)
+    jax.tree.map(np.testing.assert_array_equal, model.tokenizer_params["outer"], params)
+    with np.load(FOLDER / "semanticist.npz") as golden:
+        images, slots = 2 * golden["in/img"].transpose(0, 2, 3, 1) - 1, golden["out/slots"]
+    found = jax.jit(whole.encode)(model.tokenizer_params, images)
+    np.testing.assert_allclose(found, slots, atol=2e-5 * np.abs(slots).max())
+    checkpoint.export_checkpoint("semanticist", target, tokenizer=tmp_path / "again.npz")
+    again = dict(files.read(tmp_path / "again.npz"))
+    rows, added = "encoder.pos_embed", dict(arrays)
+    added[rows] = arrays[rows].copy()
+    added[rows][:, :1] += added.pop("encoder.cls_token")
+    added[rows][:, -6:] += added.pop("encoder.slot_embed")
+    assert not again.pop("encoder.cls_token").any() and not again.pop("encoder.slot_embed").any()
+    np.testing.assert_allclose(again.pop("dit.pos_embed"), added.pop("dit.pos_embed"), atol=1e-7)
+    same_arrays(again, added | {f"vae.{k}": v for k, v in outer.items()})
+    files.write(tmp_path / "both.npz", again | {"encoder.slot_embed": arrays["encoder.slot_embed"]})
+    with pytest.raises(UserError, match="missing arrays: encoder.cls_token"):
+        checkpoint.import_checkpoint("semanticist", tmp_path / "other", tokenizer=tmp_path / "both.npz")
+
+
+@pytest.mark.parametrize("size", ["b", "xl"])
+def test_sizes_of_semanticist(size):
+    """Of the published configs, but for the loss of features, for which the decoder's blocks are two stacks."""
+    c = config.load(f"published_registers:semanticist_{size}")
+    expected = c.tokenizer.copy_and_resolve_references()
+    del expected.inner.encoder.decoder["shown_after"]
+    shown, own = (tokenizers.build(x, 256, 3) for x in (c.tokenizer, expected))
+    arrays = {}
+    for tokenizer in (shown, own):
+        like = dict(mapping.flatten(jax.eval_shape(tokenizer.init, jax.random.key(0))))
+        found = mapping.source_shapes(semanticist.table(tokenizer), like)
+        assert not arrays or found == arrays
+        arrays = found
+    zeros = {name: np.broadcast_to(np.float32(0), shape) for name, shape in arrays.items()}
+    assert semanticist.part(zeros) == expected and semanticist.image_size(zeros) == 256
 
 
 def test_levels_of_hart():

@@ -93,6 +93,18 @@ ENCODED = dict(
             **SMALL,
         ),
     ),
+    diffusion=part(
+        "kl",
+        channels=4,
+        encoder=part(
+            "registers",
+            tokens=8,
+            sees="causal",
+            nested="uniform",
+            decoder=part("diffusion", steps=3, absent="latents", places="waves", clip=2.0),
+            **SMALL,
+        ),
+    ),
     flow=part(
         "vq",
         vocab=32,

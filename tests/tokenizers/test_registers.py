@@ -24,6 +24,9 @@ def flow(**options):
     return part("flow", steps=4, **options)
 
 
+DRAWN = part("diffusion", steps=4, train_steps=8, absent="latents")
+
+
 @pytest.fixture(scope="module")
 def images():
     return jax.random.uniform(jax.random.key(1), (3, 16, 16, 1), minval=-1.0)
@@ -49,7 +52,7 @@ def test_who_sees_whom(sees, tokens, changed, images):
     np.testing.assert_array_equal(moved, expected[sees])
 
 
-@pytest.mark.parametrize("decoder", [part("direct"), flow(), flow(groups=4)])
+@pytest.mark.parametrize("decoder", [part("direct"), flow(), flow(groups=4), DRAWN])
 def test_a_prefix_is_a_picture(decoder, images):
     """The first registers decode as all do of which the others aren't known; with all of them it is the picture."""
     t = tiny("fsq", encoder=registers(decoder, sees="causal", nested="uniform"))
@@ -378,7 +381,10 @@ def test_on_a_square(images):
         ),
         (registers(square=True), "square: needs a square number of registers, .*, found tokens 8"),
         (registers(square=True, tokens=9, nested="uniform"), "square: .*, found nested uniform"),
-        (registers(part("gan")), "tokenizer.encoder.decoder.name: expected one of direct, flow, found 'gan'"),
+        (
+            registers(part("gan")),
+            "encoder.decoder.name: expected one of diffusion, direct, flow, found 'gan'",
+        ),
     ],
 )
 def test_refused(encoder, message):

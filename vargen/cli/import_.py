@@ -31,6 +31,8 @@ EXAMPLES = """\
       --tokenizer hf://uwnlp/jpeg-lm-reimplementation/tokenizer.model --out models/jpeglm
   vargen import orthus --generator hf://SJTU-Deng-Lab/Orthus-7B-instruct \\
       --tokenizer hf://SJTU-Deng-Lab/Orthus-7B-instruct --out models/orthus
+  vargen import semanticist --tokenizer hf://tennant/semanticist/semanticist_tok_XL.pkl --outer kl16.ckpt \\
+      --out models/semanticist_xl
   vargen import maskgit --generator maskgit_imagenet256_checkpoint \\
       --tokenizer tokenizer_imagenet256_checkpoint --out models/maskgit
 """
@@ -47,6 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--generator",
         metavar="FILE",
         help="the generator's weights, also on the hub; none: the tokenizer alone",
+    )
+    parser.add_argument(
+        "--outer",
+        metavar="FILE",
+        help="of a tokenizer of an autoencoder's latents (semanticist) that one's weights, also on the hub",
     )
     parser.add_argument("--out", metavar="DIR", required=True, help="the directory to make")
     parser.add_argument(
@@ -81,6 +88,7 @@ def run(args: argparse.Namespace) -> None:
         args.out,
         tokenizer=args.tokenizer,
         generator=args.generator,
+        outer=args.outer,
         params=args.params,
         image_size=args.image_size,
         heads=args.heads,

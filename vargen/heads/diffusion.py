@@ -7,10 +7,10 @@ from typing import Annotated
 
 import jax.numpy as jnp
 
+from vargen.gaussian import Process
 from vargen.heads.denoiser import Denoising
-from vargen.heads.gaussian import Process
 from vargen.heads.head import Sample
-from vargen.heads.plain import mean
+from vargen.heads.plain import check_steps, mean
 from vargen.limits import AtLeast, OneOf
 
 
@@ -30,6 +30,11 @@ class Diffusion(Denoising):
     clip: Annotated[float, AtLeast(0)] = 0.0
 
     called = "diffusion"
+
+    def check(self, slot) -> None:
+        """Raises ValueError for slots that hold codes, more steps of sampling than there are."""
+        super().check(slot)
+        check_steps(self.sample_steps, self.train_steps)
 
     def setup(self):
         super().setup()
@@ -55,7 +60,8 @@ class Diffusion(Denoising):
     def terms(self, hidden, target, t, noise):
         """Both terms for given times and noises: [M, D], [M, C], int [M], [M, C] -> float32 [M], [M]."""
         x = self.process.diffuse(target, t, noise)
-        return self.process.terms(self.denoiser(x, t, hidden), target, x, t, noise)
+        eps, spread = jnp.split(self.denoiser(x, t, hidden), 2, axis=-1)
+        return self.process.terms(eps, spread, target, x, t, noise)
 
     def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None, around=None) -> Sample:
         """Draws latents float32 [B, n, C] by the reverse process, see `Head.sample`.

@@ -10,27 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.content import take
-from vargen.heads.gaussian import Process
+from vargen.gaussian import Process
 from vargen.heads.head import Around, Sample
-from vargen.heads.plain import OfLatents, guided
-from vargen.layers import Dense, Initial, Mlp, Norm, sinusoid
+from vargen.heads.plain import OfLatents, check_steps, guided
+from vargen.layers import Dense, Initial, Mlp, Norm, place_waves, sinusoid
 from vargen.limits import COUNT, SIZE, AtLeast, Between, OneOf
 from vargen.mixers.primitives import step_attention
 from vargen.sharding import by_batch
 
 FREQUENCIES = 256
 XAVIER, ZERO, SMALL = Initial(0).kernel(), nn.initializers.zeros, nn.initializers.normal(0.02)
-
-
-def place_waves(places: np.ndarray, width: int) -> np.ndarray:
-    """float32 [n, W] of places int [n, 2] (row, column): sines, then cosines of the column; then of the row."""
-    frequencies = 10000.0 ** -(np.arange(width // 4) / (width // 4))
-    angles = places[:, ::-1, None] * frequencies
-    return (
-        np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
-        .reshape(len(places), width)
-        .astype(np.float32)
-    )
 
 
 class DitBlock(nn.Module):
@@ -128,8 +117,10 @@ class Dit(OfLatents):
     called = "dit"
 
     def check(self, slot) -> None:
-        """Raises ValueError for slots that hold codes, or a width that doesn't divide into heads and waves."""
+        """Raises ValueError for slots that hold codes, more steps of sampling than there are, or a width that doesn't
+        divide into heads and waves."""
         super().check(slot)
+        check_steps(self.sample_steps, self.train_steps)
         if self.width % self.heads or self.width % 4:
             raise ValueError(
                 f"config field head.heads: expected a divisor of the width {self.width}, a multiple of 4, found "

@@ -41,6 +41,12 @@ class OfSeveralCodes(Plain):
             )
 
 
+def check_steps(sample_steps: int, train_steps: int) -> None:
+    """Raises ValueError for more steps of sampling than the process has in training."""
+    if sample_steps > train_steps:
+        raise ValueError(f"head.sample_steps: expected 1 to {train_steps}, found {sample_steps}")
+
+
 def guided(x, guidance=None):
     """u + w (c - u) of what was made of rows with the condition, then of those without: [2B, ...] -> [B, ...].
 

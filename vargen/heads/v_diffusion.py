@@ -11,7 +11,7 @@ import numpy as np
 
 from vargen.heads.denoiser import Denoising
 from vargen.heads.head import Sample
-from vargen.heads.plain import mean
+from vargen.heads.plain import check_steps, mean
 from vargen.limits import SIZE, Between
 
 BETAS = 0.00085, 0.012  # the first and the last variance of latent diffusion's process (arXiv 2112.10752)
@@ -56,10 +56,7 @@ class VDiffusion(Denoising):
     def check(self, slot) -> None:
         """Raises ValueError for slots that hold codes, more steps of sampling than there are."""
         super().check(slot)
-        if self.sample_steps > self.train_steps:
-            raise ValueError(
-                f"head.sample_steps: expected 1 to {self.train_steps}, found {self.sample_steps}"
-            )
+        check_steps(self.sample_steps, self.train_steps)
 
     def loss(self, hidden, target, layout=None, weight=None, train: bool = True, quantizer=None, soft=None):
         """Mean squared error of the velocity; arguments as of `Diffusion.loss`.

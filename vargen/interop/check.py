@@ -38,6 +38,7 @@ FAMILIES = (
     "ops",
     "rqtransformer",
     "rqvae",
+    "semanticist",
     "taming_mingpt",
     "taming_vqgan",
     "titok",

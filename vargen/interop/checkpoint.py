@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from vargen import config, hub, paths, weights_file
 from vargen.errors import UserError
-from vargen.interop import files, mapping, systems
+from vargen.interop import files, lazy, mapping, systems
 from vargen.training import checkpoints
 
 Path = str | os.PathLike[str]
@@ -27,6 +27,7 @@ def import_checkpoint(
     *,
     tokenizer: Path,
     generator: Path | None = None,
+    outer: Path | None = None,
     params: Literal["auto", "ema", "plain"] = "auto",
     image_size: int = 0,
     heads: int = 0,
@@ -40,6 +41,8 @@ def import_checkpoint(
       out: the directory; made, and must not be there yet.
       tokenizer: the file of the tokenizer's weights, also hf://OWNER/REPO[@REVISION]/FILE.
       generator: the file of the generator's; None for the tokenizer alone.
+      outer: of a tokenizer of an autoencoder's latents the file of that; None where there is none, or one file holds
+        both.
       params: "auto", "ema" or "plain": which of several sets in the files, as for `files.read`.
       image_size, heads: as for `systems.infer`.
 
@@ -53,7 +56,8 @@ def import_checkpoint(
     if where.exists():
         raise UserError(f"--out {where}: expected a new directory, found one that is there already")
     s = systems.system(name)
-    flags = {"--tokenizer": tokenizer} | ({} if generator is None else {"--generator": generator})
+    named_files = (("--tokenizer", tokenizer), ("--generator", generator), ("--outer", outer))
+    flags = {flag: file for flag, file in named_files if file is not None}
     systems.check_parts(name, (flag[2:] for flag in flags))
     given = {flag[2:]: file for flag, file in hub.pin(flags).items()}
     arrays: dict[str, Any] = {}
@@ -61,6 +65,8 @@ def import_checkpoint(
         which = params if part == "generator" else _lenient(params)
         arrays[part] = files.read(file, which, part)  # type: ignore[arg-type]
         arrays[part].parameters()  # nothing empty, whose sizes would tell nonsense
+    if s.outer:
+        arrays["tokenizer"] = _within(s, arrays, os.fspath(given["tokenizer"]))
     named = " and ".join(os.fspath(file) for file in given.values())
     beside = files.beside(given[s.told_of], s.told) if s.told and s.told_of in given else None
     with _about(named):
@@ -88,6 +94,23 @@ def import_checkpoint(
             (partial / hub.ORIGIN).write_text(json.dumps(origins, indent=2) + "\n")
         (partial / checkpoints.CONFIG).write_text(config.to_json(c))
     return c
+
+
+def _within(s: systems.System, arrays: dict[str, Any], file: str) -> lazy.Weights:
+    """The tokenizer's arrays and those of the autoencoder around it, which leave `arrays`.
+
+    Raises:
+      UserError: there is no file of the latter, nor are they in the former's.
+    """
+    own, outer = arrays["tokenizer"], arrays.pop("outer", None)
+    if outer is not None:
+        return own.within(s.outer, outer)
+    if not any(name.startswith(s.outer) for name in own):
+        raise UserError(
+            f"--outer: expected the file of the autoencoder around the tokenizer, as {file} has no arrays {s.outer}*, "
+            "found none"
+        )
+    return own
 
 
 @contextlib.contextmanager
@@ -204,6 +227,7 @@ def _arrays(s: systems.System, part: str, workdir: paths.Path, which: str) -> di
 
 # What training alone, precision or the sampler's settings decide.
 FREE = frozenset(
+    "guidance shown_after "
     "dropout weight_dropout drop_path initial init_std kernel_init out_init in_gain zero_lead adaln_zero gate_gain "
     "remat scanned dtype random label_smoothing counts known_weight repeat clip sample_steps times guidance_until "
     "solver last parent name tokenizer most_known scale beta zero codebook_weight centre_weight entropy_weight "

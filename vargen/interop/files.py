@@ -43,7 +43,8 @@ def read(
     that has one. Of an npz with names "sd/..." only those are taken, without the "sd/". In a PyTorch file the
     weights are the dict itself or lie in it as "model", "module" or "state_dict", averaged ones as "model_ema",
     "ema" or "ema_state_dict"; a file of VAR's trainer holds them under "trainer". "module." and "_orig_mod." are
-    dropped where every name starts with them. What is not a tensor is passed over.
+    dropped where every name starts with them, "_orig_mod." also within names, of parts that were compiled. What is
+    not a tensor is passed over.
 
     Args:
       path: the file; also hf://OWNER/REPO[@REVISION]/FILE, the commit of which is fixed when it is opened.
@@ -240,7 +241,8 @@ def _kind(path: pathlib.Path) -> str:
 def _unwrapped(arrays: Found) -> Found:
     while prefix := next((p for p in WRAPPERS if all(name.startswith(p) for name in arrays)), ""):
         arrays = {name[len(prefix) :]: array for name, array in arrays.items()}
-    return arrays
+    inside = {name.replace("._orig_mod.", "."): array for name, array in arrays.items()}
+    return inside if len(inside) == len(arrays) else arrays
 
 
 def _open_safetensors(path: pathlib.Path) -> Any:

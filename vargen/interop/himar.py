@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 
 from vargen.config import part, preset
 from vargen.errors import UserError
-from vargen.heads.dit import place_waves
 from vargen.interop import mapping as m
 from vargen.interop import mar, shapes
+from vargen.layers import place_waves
 
 WHAT = "Hi-MAR"
 IGNORED = ()

@@ -73,6 +73,11 @@ class Weights(Mapping[str, np.ndarray]):
         """The shape of an array, without reading it."""
         return self._arrays[name].shape
 
+    def within(self, prefix: str, others: Weights) -> Weights:
+        """With the arrays of another file in the place of those whose names begin with a prefix."""
+        own = {name: x for name, x in self._arrays.items() if not name.startswith(prefix)}
+        return Weights(self._path, own | {prefix + name: x for name, x in others._arrays.items()})
+
     def parameters(self) -> Parameters:
         """The same arrays as a model's parameters.
 

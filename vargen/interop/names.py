@@ -27,4 +27,5 @@ SYSTEMS = {
     "bsqvit": ("", "bsqvit"),
     "open_magvit2": ("", "open_magvit2"),
     "flextok": ("", "flextok"),
+    "semanticist": ("", "semanticist"),
 }

@@ -30,7 +30,8 @@ class System:
       tokenizer: module with `WHAT`, `IGNORED`, `WRAPPED`, `part(arrays, levels)` and `table(tokenizer)`; of tokenizers
         alone, where sizes are usually others than 256 pixels, `image_size(arrays)`, where levels depend on them
         `levels(arrays, image_size)`, and where a file beside them says what arrays don't, its name `TOLD` and
-        `tell(part, config)`, which writes that into the part, and `said(tokenizer)`, what it says of a tokenizer.
+        `tell(part, config)`, which writes that into the part, and `said(tokenizer)`, what it says of a tokenizer; of
+        those within an autoencoder that is a file of its own, what the names of its arrays then begin with, `OUTER`.
     """
 
     generator: Any
@@ -45,6 +46,11 @@ class System:
     def told_of(self) -> str:
         """Of which part that is: "generator", or "tokenizer" where there is no generator."""
         return "generator" if self.generator else "tokenizer"
+
+    @property
+    def outer(self) -> str:
+        """What names begin with of the autoencoder around the tokenizer, a file of its own; '' where there is none."""
+        return getattr(self.tokenizer, "OUTER", "")
 
     def like(self, part: str, own: ConfigDict, built: Any, arrays: Mapping[str, Any]) -> Any:
         """The tokenizer or generator (`part`) that arrays are of in the authors' program.
@@ -93,13 +99,16 @@ def check_parts(name: str, flags: Iterable[str]) -> None:
 
     Args:
       name: of the system.
-      flags: "tokenizer", "generator": what there are files for.
+      flags: "tokenizer", "generator", "outer": what there are files for.
 
     Raises:
-      UserError: a generator's file, of a system that has none.
+      UserError: a generator's file, of a system that has none; or one of an autoencoder that isn't needed.
     """
-    if "generator" in flags and system(name).generator is None:
+    given, s = set(flags), system(name)
+    if "generator" in given and s.generator is None:
         raise UserError(f"--generator: expected none, as {name} is a tokenizer alone, found a file")
+    if "outer" in given and not s.outer:
+        raise UserError(f"--outer: expected none, as {name}'s tokenizer is of pixels, found a file")
 
 
 def infer(

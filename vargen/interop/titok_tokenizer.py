@@ -97,7 +97,7 @@ def table(tokenizer: Autoencoder) -> list[m.Entry]:
     else:
         raise UserError(f"{WHAT}: expected the tokenizer vq or kl, found {type(tokenizer).__name__}")
     entries += m.array(
-        "encoder/patches/rows_in/kernel", "encoder.patch_embed.weight", _patches(encoder.ends.patch)
+        "encoder/patches/rows_in/kernel", "encoder.patch_embed.weight", m.patches(encoder.ends.patch)
     )
     entries += m.array("encoder/patches/rows_in/bias", "encoder.patch_embed.bias")
     entries += _sum("encoder/registers", "latent_tokens", "encoder.latent_token_positional_embedding")
@@ -183,14 +183,6 @@ def _end(end: str, places: str, sizes: Sizes) -> list[m.Entry]:
 def _sum(target: str, first: str, second: str) -> list[m.Entry]:
     """What two of theirs add up to; the second is written as zeros."""
     return [m.Entry((target,), (first, second), lambda a, b: (a + b,), lambda w: (w, np.zeros_like(w)))]
-
-
-def _patches(side: int) -> m.Form:
-    """A convolution [D, C, p, p] that moves by its own size, whose products here are of rows [p p C, D]."""
-    return m.Form(
-        lambda w: w.transpose(2, 3, 1, 0).reshape(-1, len(w)),
-        lambda w: w.reshape(side, side, -1, w.shape[-1]).transpose(3, 2, 0, 1),
-    )
 
 
 def _size(arrays: Mapping[str, Any], end: str) -> tuple[int, int]:

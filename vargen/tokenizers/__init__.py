@@ -53,7 +53,14 @@ def build(
       UserError: an unknown name or option, or sizes that do not fit each other.
     """
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    return parts.build(TOKENIZERS, part, "tokenizer", image_size=size, image_channels=channels, dtype=dtype)
+    context = dict(image_size=size, image_channels=channels, dtype=dtype)
+    found = parts.build(TOKENIZERS, part, "tokenizer", **context)
+    if isinstance(found, Autoencoder) and not isinstance(found, Within) and found.codec.draws:
+        raise UserError(
+            "config field tokenizer.encoder.decoder.draws: needs a tokenizer within another that reads pixels, part "
+            f"within, reads='pixels', found {part.get('name')}"
+        )
+    return found
 
 
 def build_vq(
@@ -168,9 +175,10 @@ def build_kl(
     kl_weight: Annotated[float, AtLeast(0)] = 1e-6,
     scale: Annotated[float, Above(0)] = 0.2325,
     measure: bool = False,
+    exact: bool = False,
 ) -> KL:
     """The part "kl": continuous latents; options as `KL`'s attributes (the defaults are MAR's)."""
-    codec = assembly.codec(encoder, image_size, image_channels, channels, 2, dtype)
+    codec = assembly.codec(encoder, image_size, image_channels, channels, 1 if exact else 2, dtype)
     return assembly.made(KL, locals(), grid=latent_grid(codec), vocab=0)
 
 
@@ -263,7 +271,11 @@ def build_pyramid_kl(
             f"{encoder.get('name')}"
         )
     return assembly.made(
-        PyramidKL, locals(), grid=assembly.levels(levels, codec.grid, encoder, image_size), vocab=0
+        PyramidKL,
+        locals(),
+        grid=assembly.levels(levels, codec.grid, encoder, image_size),
+        vocab=0,
+        exact=False,
     )
 
 
@@ -273,6 +285,7 @@ def build_within(
     dtype: Any,
     outer: Mapping[str, Any],
     inner: Mapping[str, Any],
+    reads: Annotated[str, OneOf("latents", "pixels")] = "latents",
     weights: Annotated[str, Text("a file's path")] = "",
 ) -> Within:
     """The part "within": a tokenizer of another's latents.
@@ -280,21 +293,32 @@ def build_within(
     Args:
       outer: the part of the autoencoder between pixels and latents, kl.
       inner: the tokenizer's part, whose images are these.
+      reads: what the inner one encodes: those latents; or the pixels, where its decoder draws latents
+        (`tokenizer.inner.encoder.decoder.draws`; Semanticist, arXiv 2503.08685).
       weights: the file of the outer one's parameters, WORKDIR/tokenizer/params.safetensors of `vargen import`.
 
     Raises:
-      UserError: an outer one of codes or of several levels, or an inner one of no autoencoder.
+      UserError: an outer one of codes or of several levels, or an inner one of no autoencoder, or that doesn't decode
+        the outer's latents.
     """
     context: dict[str, Any] = dict(image_size=image_size, image_channels=image_channels, dtype=dtype)
     around = parts.build(TOKENIZERS, outer, "tokenizer.outer", **context)
     if not isinstance(around, KL) or len(around.grid.levels) > 1:
         raise UserError(f"config field tokenizer.outer: expected a part kl, found {outer.get('name')}")
-    context |= dict(image_size=around.codec.grid, image_channels=around.channels)
+    latents = (*around.codec.grid, around.channels)
+    if reads == "latents":
+        context |= dict(image_size=latents[:2], image_channels=latents[2])
     own = parts.build(TOKENIZERS, inner, "tokenizer.inner", **context)
     if not isinstance(own, Autoencoder) or isinstance(own, Leveled):
         raise UserError(
             "config field tokenizer.inner: expected an autoencoder of one level or of registers, found "
             f"{inner.get('name')}"
+        )
+    expected = latents if reads == "pixels" else ()
+    if own.codec.draws != expected:
+        raise UserError(
+            f"config field tokenizer.inner.encoder.decoder.draws: expected {expected or 'none'} where reads is "
+            f"{reads}, found {own.codec.draws or 'none'}"
         )
     return Within(
         codec=own.codec,
@@ -305,6 +329,7 @@ def build_within(
         channels=own.channels,
         inner=own,
         outer=around,
+        reads=reads,
         weights=weights,
     )
 

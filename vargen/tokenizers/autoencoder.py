@@ -208,8 +208,9 @@ class Autoencoder:
         perceptual: Callable[[jax.Array, jax.Array], Mapping[str, jax.Array]] | None = None,
         adversarial: Callable[[jax.Array], jax.Array] | None = None,
         beside: Callable[..., Mapping[str, jax.Array]] | None = None,
+        target: jax.Array | None = None,
     ) -> tuple[jax.Array, tuple[dict, dict, jax.Array]]:
-        """The training loss; see `Tokenizer.loss`."""
+        """The training loss; see `Tokenizer.loss`. `target` is what is to be decoded, where it isn't the images."""
         key_kept, key_draft = (jax.random.fold_in(key, i) for i in range(2))
         latents, extra, stats, metrics = self.bottleneck(params, stats, images, key)
         kept = self.codec.kept(key_kept, len(images))
@@ -217,8 +218,12 @@ class Autoencoder:
             found = beside(params, latents, kept, key_draft)
             extra = extra + sum(settings[name] * value for name, value in found.items())
             metrics |= found
+        images = images if target is None else target
         features, weights = self.codec.draft(params, latents, kept, images, key_draft)
         reconstruction = self.codec.last(params, features)
+        own = self.codec.beside(params, features, images)
+        extra = extra + sum(own.values())
+        metrics |= own
 
         def fit(x):
             return losses.reconstruction(images, x, settings, perceptual, weights)
@@ -248,6 +253,10 @@ class Autoencoder:
             return self.codec.last(dict(decoder=_with(params["decoder"], path, kernel)), features)
 
         return apply, functools.reduce(lambda tree, name: tree[name], path, params["decoder"])
+
+    def target(self, params: dict, images: jax.Array) -> jax.Array:
+        """What is to be decoded of images [B, H, W, C_image]: they themselves."""
+        return images
 
     def bottleneck(self, params: dict, stats: dict, images: jax.Array, key: jax.Array) -> tuple:
         """Encodes for training: latents [B, h, w, C], the quantiser's weighted loss, stats, metrics."""

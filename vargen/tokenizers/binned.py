@@ -88,4 +88,4 @@ def build_binned_kl(
       channels: of a latent, a code each.
     """
     codec = assembly.codec(encoder, image_size, image_channels, channels, 2, dtype)
-    return assembly.made(BinnedKL, locals(), grid=latent_grid(codec))
+    return assembly.made(BinnedKL, locals(), grid=latent_grid(codec), exact=False)

@@ -25,6 +25,8 @@ class Codec:
       last_name: the name of the decoder's last layer among its parameters; of one within a part of it with slashes.
       any_size: whether the same parameters serve images of other sizes.
       slots: (height, width) of each level of the latents, one after another; () for one of the whole grid.
+      draws: (height, width, channels) of what is decoded, where it is another's latents and not the images that are
+        encoded (`within`); () where it is these.
     """
 
     encoder: nn.Module
@@ -34,6 +36,7 @@ class Codec:
     last_name: str
     any_size: bool = False
     slots: tuple[tuple[int, int], ...] = ()
+    draws: tuple[int, ...] = ()
 
     @property
     def levels(self) -> Grid:
@@ -85,13 +88,18 @@ class Codec:
           params: dict(decoder=...).
           latents: [B, h, w, C].
           known: of `kept`.
-          images: [B, H, W, C_image], those that are encoded.
+          images: [B, H, W, C_image], those that are to come out.
           key: for what a decoder draws.
 
         Returns:
           What `last` takes, and None, or float32 [B]: weights of the squared errors.
         """
         return self.decoder.apply({"params": params["decoder"]}, latents, method="features"), None
+
+    def beside(self, params: dict, features: Any, images: jax.Array) -> dict[str, jax.Array]:
+        """What a draft loses beside the reconstruction's losses: float32 [] by names of metrics; arguments as of
+        `draft`, and what it gave."""
+        return {}
 
     def last(self, params: dict, features: Any) -> jax.Array:
         """The decoder's last layer: features -> float32 images."""

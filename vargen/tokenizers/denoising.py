@@ -59,6 +59,8 @@ class Flow(nn.Module):
     period: float
     time_scale: float
 
+    waves = None  # in the place of a table of places
+
     def setup(self) -> None:
         size, init = self.ends.patch**2 * self.ends.image_channels, nn.initializers.zeros
         init = XAVIER.kernel() if self.time == "row" else init
@@ -83,12 +85,9 @@ class Flow(nn.Module):
           without: bool [B]: whose registers are left out.
         """
         ends, sizes = self.ends, self.ends.sizes
-        told = Told(ends, name="registers")(latents, known)
-        if self.forgets:
-            nothing = table(self, "nothing", 1, sizes.width).astype(ends.dtype)
-            told = told if without is None else jnp.where(without[:, None, None], nothing, told)
+        told = self.told(latents, known, without)
         x = patches.apart(noisy.astype(ends.dtype), ends.patch)
-        x = Rows(sizes.width, ends.dtype, ends.axes, name="patches")(x)
+        x = Rows(sizes.width, ends.dtype, ends.axes, name="patches")(x, self.waves)
         count = x.shape[1]
         time = sinusoid(self.time_scale * t, self.frequencies, self.period)
         for name in ("time_1", "time_2"):
@@ -97,10 +96,7 @@ class Flow(nn.Module):
         modulated, time = self.time == "adaln", time[:, None]
         x = jnp.concatenate([x, told] + [time.astype(x.dtype)] * (not modulated), axis=1)
         x = norm(sizes, "norm_in")(x) if ends.norm_in else x
-        times = (0,) * x.shape[1]
-        kinds = tuple(int(i >= count) for i in range(len(times))) if self.apart else None
-        blocks = Transformer(sizes, times, modulated, ends.dtype, kinds, name="blocks")
-        x = blocks(x, time if modulated else None)[:, :count]
+        x = self.through(x, time if modulated else None, count)[:, :count]
         scale = shift = None
         if modulated:
             init = nn.initializers.zeros
@@ -108,6 +104,21 @@ class Flow(nn.Module):
             scale, shift = jnp.split(both(nn.silu(time)), 2, axis=-1)
         x = norm(sizes, "norm_out", not modulated)(x, scale, shift)
         return dict(rows=x, noisy=noisy, t=t)
+
+    def told(self, latents: jax.Array, known: jax.Array | None, without: jax.Array | None) -> jax.Array:
+        """What is told of registers, arguments as of `features`: [B, K, D]."""
+        told = Told(self.ends, name="registers")(latents, known)
+        if not self.forgets:
+            return told
+        nothing = table(self, "nothing", 1, self.ends.sizes.width).astype(self.ends.dtype)
+        return told if without is None else jnp.where(without[:, None, None], nothing, told)
+
+    def through(self, x: jax.Array, time: jax.Array | None, count: int) -> jax.Array:
+        """The blocks, over so many rows of patches and those of what is told: [B, N, D], time [B, 1, D] where it
+        modulates them."""
+        times, modulated = (0,) * x.shape[1], time is not None
+        kinds = tuple(int(i >= count) for i in range(len(times))) if self.apart else None
+        return Transformer(self.ends.sizes, times, modulated, self.ends.dtype, kinds, name="blocks")(x, time)
 
     def last(self, features: dict[str, jax.Array]) -> jax.Array:
         """The estimate of the image: float32 [B, H, W, C_image]."""

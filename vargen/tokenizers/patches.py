@@ -10,8 +10,8 @@ from vargen.errors import UserError
 from vargen.limits import divisors
 
 
-def grid(image_size: tuple[int, int], patch: int) -> tuple[int, int]:
-    """(H/p, W/p), how many patches of p pixels a side an image has.
+def grid(image_size: tuple[int, int], patch: int, field: str = "tokenizer.encoder.patch") -> tuple[int, int]:
+    """(H/p, W/p), how many patches of p pixels a side an image has, p of a field of the config.
 
     Raises:
       UserError: it does not divide into patches.
@@ -19,7 +19,7 @@ def grid(image_size: tuple[int, int], patch: int) -> tuple[int, int]:
     if any(side % patch for side in image_size):
         pixels = "x".join(map(str, image_size))
         raise UserError(
-            f"config field tokenizer.encoder.patch: expected a divisor of the image's {pixels} pixels, found {patch}; "
+            f"config field {field}: expected a divisor of the image's {pixels} pixels, found {patch}; "
             f"for instance {divisors(math.gcd(*image_size), patch, least=2)}"
         )
     return image_size[0] // patch, image_size[1] // patch

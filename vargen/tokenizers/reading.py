@@ -110,13 +110,13 @@ class Ends:
             )
         return found
 
-    def resized(self, width: int, layers: int, heads: int) -> Ends:
-        """With blocks of other sizes, where they aren't 0, for the decoder.
+    def resized(self, width: int, layers: int, heads: int, mlp: str = "") -> Ends:
+        """With blocks of other sizes, where they aren't 0, or another kind of network, for the decoder.
 
         Raises:
           UserError: a width that doesn't divide into heads.
         """
-        own = dict(width=width, layers=layers, heads=heads)
+        own = dict(width=width, layers=layers, heads=heads, mlp=mlp)
         sizes = dataclasses.replace(self.sizes, **{k: v for k, v in own.items() if v})
         check_heads(sizes.heads, sizes.width, "tokenizer.encoder.decoder.heads")
         return dataclasses.replace(self, sizes=sizes)

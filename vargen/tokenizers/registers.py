@@ -22,13 +22,13 @@ from vargen import parts
 from vargen.errors import UserError
 from vargen.layers import Dense
 from vargen.limits import COUNT, EPS, SIZE, Above, Between, OneOf, check_heads
-from vargen.tokenizers import denoising, patches, reading
+from vargen.tokenizers import denoising, diffusing, patches, reading
 from vargen.tokenizers.autoencoder import flat
 from vargen.tokenizers.codec import Codec
 from vargen.tokenizers.reading import Ends
 from vargen.tokenizers.transformer import Rows, Sizes, Transformer, norm, table
 
-DECODERS = dict(direct=reading.build_direct, flow=denoising.build_flow)
+DECODERS = dict(direct=reading.build_direct, diffusion=diffusing.build_diffusion, flow=denoising.build_flow)
 DIRECT = types.MappingProxyType(dict(name="direct"))
 
 

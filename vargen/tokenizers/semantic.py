@@ -111,7 +111,8 @@ class Semantic:
 
         # The decoder runs as it does for the reconstruction, so that all of it is compiled once.
         with nn.intercept_methods(look):
-            self.tokenizer.codec.draft(params, latents, kept, images, key)
+            target = self.tokenizer.target(params, images)
+            self.tokenizer.codec.draft(params, latents, kept, target, key)
         if not seen:
             raise UserError(
                 f"config field {GROUP}.semantic_at: expected {LATENTS} or a module of the decoder, one of "

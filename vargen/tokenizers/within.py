@@ -25,11 +25,13 @@ class Within(Autoencoder):
     Attributes:
       inner: the tokenizer, of latents [B, h, w, C].
       outer: the autoencoder, which is not trained.
+      reads: what the inner one encodes: "latents", or "pixels", of which it decodes latents.
       weights: the file of its parameters, as vargen writes them.
     """
 
     inner: Autoencoder
     outer: KL
+    reads: str
     weights: str
 
     fitted = True
@@ -89,19 +91,23 @@ class Within(Autoencoder):
             )
         return dict(params, outer=jax.tree.map(jnp.asarray, found))
 
-    def latent_images(self, params: dict, images: jax.Array) -> jax.Array:
+    def target(self, params: dict, images: jax.Array) -> jax.Array:
         """[B, H, W, C_image] -> the outer's latents, scaled: float32 [B, h, w, C]. No gradient."""
         check_images(self, images)
         content = self.outer.encode(params["outer"], images)
-        return jax.lax.stop_gradient(content.reshape(-1, *self.inner.image_size, self.outer.channels))
+        return jax.lax.stop_gradient(content.reshape(-1, *self.outer.codec.grid, self.outer.channels))
+
+    def read(self, params: dict, images: jax.Array) -> jax.Array:
+        """What the inner one encodes of images [B, H, W, C_image]: their latents, or they themselves."""
+        return images if self.reads == "pixels" else self.target(params, images)
 
     def encode(self, params: dict, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """[B, H, W, C_image] in [-1, 1] -> content [B, N, *slot.shape]."""
-        return self.inner.encode(params, self.latent_images(params, images), key)
+        return self.inner.encode(params, self.read(params, images), key)
 
     def stored(self, params: dict, images: jax.Array) -> jax.Array:
         """The inner one's, see `Tokenizer.stored`."""
-        return self.inner.stored(params, self.latent_images(params, images))
+        return self.inner.stored(params, self.read(params, images))
 
     def drawn(self, qparams: dict, stored: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         """The inner one's, see `Tokenizer.drawn`."""
@@ -149,8 +155,9 @@ class Within(Autoencoder):
                     f"config field tokenizer_training.losses.{name}: expected 0 for a tokenizer of latents, found "
                     f"{settings[name]:g}"
                 )
-        images = self.latent_images(params, images)
-        return self.inner.loss(params, stats, images, key, step, settings, beside=beside)
+        latents = self.target(params, images)
+        images = images if self.reads == "pixels" else latents
+        return self.inner.loss(params, stats, images, key, step, settings, beside=beside, target=latents)
 
     def revive(
         self,
@@ -162,5 +169,5 @@ class Within(Autoencoder):
         steps: int,
     ) -> tuple[dict, dict]:
         """The inner one's; see `Tokenizer.revive`."""
-        images = None if images is None else self.latent_images(params, images)
+        images = None if images is None else self.read(params, images)
         return self.inner.revive(params, stats, images, key, step, steps)

@@ -26,19 +26,19 @@ class Process:
     def make(cls, schedule: str, steps: int) -> Process:
         """The training process: "cosine" (arXiv 2102.09672, eq. 17) or "linear" (arXiv 2006.11239)."""
         if schedule == "linear":
-            betas = np.linspace(1e-4, 0.02, steps, dtype=np.float64) * (1000 / steps)
+            betas = np.minimum(np.linspace(1e-4, 0.02, steps, dtype=np.float64) * (1000 / steps), 0.999)
         elif schedule == "cosine":
             bar = [math.cos((i / steps + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(steps + 1)]
             betas = np.minimum(1 - np.divide(bar[1:], bar[:-1]), 0.999)
         else:
-            raise ValueError(f"head.schedule: expected cosine or linear, found {schedule!r}")
+            raise ValueError(f"schedule: expected cosine or linear, found {schedule!r}")
         return cls(betas, np.arange(steps))
 
     def spaced(self, steps: int) -> Process:
         """The same process in fewer, evenly spaced steps (arXiv 2102.09672, section 4)."""
         total = len(self.betas)
         if not 1 <= steps <= total:
-            raise ValueError(f"head.sample_steps: expected 1 to {total}, found {steps}")
+            raise ValueError(f"sample_steps: expected 1 to {total}, found {steps}")
         stride = (total - 1) / (steps - 1) if steps > 1 else 1.0
         # Summed, not multiplied, as the published samplers do: the rounding of ties follows from it.
         at = np.cumsum([0.0] + [stride] * (steps - 1))
@@ -90,12 +90,15 @@ class Process:
         log_variance = share * self._at("log_most", t) + (1 - share) * self._at("log_least", t)
         return self.posterior(content, noisy, t)[0], log_variance
 
-    def terms(self, out, content, noisy, t, noise):
-        """Squared error of the noise, and the variational bound in bits, each [M], means over channels.
+    def terms(self, eps, spread, content, noisy, t, noise):
+        """Squared error of the noise, and the variational bound in bits, each [M], means over channels."""
+        return jnp.mean((noise - eps) ** 2, axis=-1), self.bound(eps, spread, content, noisy, t)
 
-        The bound trains the variance alone: its mean is a constant to the gradient.
+    def bound(self, eps, spread, content, noisy, t):
+        """The variational bound in bits, [M], a mean over channels; [M, C] each, t int [M].
+
+        It trains the variance alone: its mean is a constant to the gradient.
         """
-        eps, spread = jnp.split(out, 2, axis=-1)
         true_mean, true_log = self.posterior(content, noisy, t)
         mean, log_variance = self.predict(noisy, t, jax.lax.stop_gradient(eps), spread)
         kl = 0.5 * (
@@ -106,8 +109,7 @@ class Process:
             + (true_mean - mean) ** 2 * jnp.exp(-log_variance)
         )
         nll = -_discretised_log_likelihood(content, mean, 0.5 * log_variance)
-        bound = jnp.mean(jnp.where((t == 0)[:, None], nll, kl), axis=-1) / math.log(2.0)
-        return jnp.mean((noise - eps) ** 2, axis=-1), bound
+        return jnp.mean(jnp.where((t == 0)[:, None], nll, kl), axis=-1) / math.log(2.0)
 
     def reverse(self, noisy, t, eps, spread, noise, temperature=1.0, clip: float = 0.0):
         """One step back; adds no noise at t = 0."""
