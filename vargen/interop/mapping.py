@@ -69,6 +69,14 @@ POINTWISE = Form(lambda w: w[:, :, 0, 0].T, lambda w: w.T[:, :, None, None])  # 
 LEADING = Form(lambda w: w[0], lambda w: w[None])  # [1, ...], [...]
 
 
+def patches(side: int) -> Form:
+    """A convolution [D, C, p, p] that moves by its own size, whose products here are of rows [p p C, D]."""
+    return Form(
+        lambda w: w.transpose(2, 3, 1, 0).reshape(-1, len(w)),
+        lambda w: w.reshape(side, side, -1, w.shape[-1]).transpose(3, 2, 0, 1),
+    )
+
+
 def turned(heads: int) -> Form:
     """Queries or keys [H d, I], [I, H d], whose rotary pairs are a head's two halves there, neighbours here."""
 

@@ -152,12 +152,13 @@ class Rows(nn.Module):
     axes: tuple[int, int] | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, N, C] -> [B, N, D]."""
+    def __call__(self, x: jax.Array, own: jax.Array | None = None) -> jax.Array:
+        """[B, N, C], places [N, D] or None for learned ones -> [B, N, D]."""
         # As long as the places are: they are not to drown in what the patches hold.
         init = nn.initializers.normal((self.width * x.shape[-1]) ** -0.5)
         x = Dense(self.width, (None, "embed"), init, dtype=self.dtype, name="rows_in")(x)
-        return x + places(self, x.shape[1], self.width, self.axes).astype(self.dtype)
+        own = places(self, x.shape[1], self.width, self.axes) if own is None else own
+        return x + own.astype(self.dtype)
 
 
 def places(module: nn.Module, count: int, width: int, axes: tuple[int, int] | None) -> jax.Array:
