@@ -60,9 +60,8 @@ def part(arrays: Mapping[str, Any], levels: tuple[int, ...] | None = None) -> Co
     options: dict[str, Any] = {}
     if inner != (width, layers):
         options = dict(decoder_width=inner[0], decoder_layers=inner[1], decoder_heads=inner[0] // HEAD or 1)
-    stem = autoencoder.encoder_part(arrays, NAMES, WHAT)
-    stem.pop("hidden", None)
-    stem.update(projection=0, middle_attention=False, adaptive=True, spread=True)
+    found = {k: v for k, v in autoencoder.encoder_part(arrays, NAMES, WHAT).items() if k != "hidden"}
+    stem = config_part(**found | dict(projection=0, middle_attention=False, adaptive=True, spread=True))
     if (between := shapes.shape(arrays, "post_quant_conv.weight", WHAT)[0]) != 256:
         options["stem_channels"] = between
     own = dict(tokens=tokens, stem=stem, width=width, layers=layers, heads=width // HEAD or 1)
