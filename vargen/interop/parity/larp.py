@@ -22,6 +22,10 @@ from vargen.tokenizers.vq import VQ
 
 PRIOR = "prior_model."
 PRIOR_WEIGHT = 0.06
+EPS = 1e-6  # of the norms in timm's blocks when the golden was made; when the published file was, 1e-5
+# The golden's prior has weights eight times as large as usual, and the authors' own logits are 6e-5 from those in
+# float64; its gradients reach the encoder.
+SHAKEN = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +52,7 @@ def built(golden: Golden) -> tuple[VQ, dict, int]:
     """The tokenizer, its parameters, and how many frames are patches together."""
     args, clips = golden.meta["args"], golden["in/video"]
     count, part = larp.frames(golden.weights), larp.part(golden.weights)
-    part.encoder.heads = args["encoder_num_heads"]
+    part.encoder.update(heads=args["encoder_num_heads"], eps=EPS)
     if "heads" in part.encoder.decoder:
         part.encoder.decoder.heads = args["decoder_num_heads"]
     drawn = args["bottleneck"]["args"]["regularizer"]["args"]
@@ -132,13 +136,13 @@ def results(golden: Golden) -> Iterator[Result]:
     theirs: dict[str, np.ndarray] = {}
     for entries, own_gradients in zip((larp.table(tokenizer), table), gradients, strict=True):
         theirs |= m.write(entries, jax.tree.map(np.asarray, own_gradients))
-    yield from norms(golden, theirs, SINGLE, "grad_norm/")
+    yield from norms(golden, theirs, SHAKEN, "grad_norm/")
 
 
 def _compared(golden: Golden, output: str, value: jax.Array) -> Iterator[Result]:
     if output in golden:
-        same = output.endswith("indices")
-        yield exact(output, value, golden[output]) if same else close(output, value, golden[output], SINGLE)
+        same, relative = output.endswith("indices"), SHAKEN if "logits" in output else SINGLE
+        yield exact(output, value, golden[output]) if same else close(output, value, golden[output], relative)
 
 
 def _fields(tokenizer: VQ) -> dict:
