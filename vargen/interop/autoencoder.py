@@ -115,7 +115,7 @@ def table(tokenizer: Autoencoder, names: Names) -> list[m.Entry]:
       UserError: the tokenizer's encoder is not "conv".
     """
     encoder, decoder = tokenizer.codec.encoder, tokenizer.codec.decoder
-    if not isinstance(encoder, ConvEncoder):
+    if not isinstance(encoder, ConvEncoder) or not isinstance(decoder, ConvDecoder):
         raise UserError(f"tokenizer: expected the encoder conv, found {type(encoder).__name__}")
     entries = m.conv("encoder/projection", "quant_conv") + m.conv("decoder/projection", "post_quant_conv")
     return entries + ends(encoder, decoder, names)

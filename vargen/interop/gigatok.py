@@ -76,8 +76,17 @@ def table(tokenizer: VQ) -> list[m.Entry]:
       UserError: the tokenizer is another than the authors' program computes.
     """
     encoder, decoder = tokenizer.codec.encoder, tokenizer.codec.decoder
-    if not isinstance(tokenizer, VQ) or not isinstance(encoder, AcrossEncoder):
-        raise UserError(f"{WHAT}: expected the tokenizer vq over the encoder across, found another")
+    if (
+        isinstance(tokenizer, VQ)
+        and isinstance(encoder, AcrossEncoder)
+        and isinstance(decoder, AcrossDecoder)
+    ):
+        return _table(encoder, decoder)
+    raise UserError(f"{WHAT}: expected the tokenizer vq over the encoder across, found another")
+
+
+def _table(encoder: AcrossEncoder, decoder: AcrossDecoder) -> list[m.Entry]:
+    """All entries."""
     entries = m.array("quantizer/codebook", "quantize.embedding.weight")
     # The last codes seen in training: a statistic, no parameter.
     entries += m.buffer("quantize.codebook_used", lambda: np.zeros(65536, np.float32))

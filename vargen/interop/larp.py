@@ -7,6 +7,7 @@ commands know square pictures alone, so this is for Python: `part`, `tokenizers.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,7 +52,7 @@ def part(arrays: Mapping[str, Any]) -> ConfigDict:
         tokens=tokens,
         patch=shapes.shape(arrays, f"{PATCHES}.weight", WHAT)[3],
         norm_out=False,
-        eps=1e-5,
+        eps=1e-5,  # timm's blocks of its time; later ones have 1e-6
         width=width,
         layers=layers,
         heads=_heads(width),
@@ -114,11 +115,11 @@ def table(tokenizer: Autoencoder) -> list[m.Entry]:
     for ours, theirs in (("kernel", "weight"), ("bias", "bias")):
         entries += m.array(f"decoder/patch_out/{ours}", f"final_layer.linear.{theirs}", _pixels(patch))
     for end, sizes in (("encoder", encoder.ends.sizes), ("decoder", decoder.ends.sizes)):
-        entries += m.stacked(sizes.layers, lambda i, end=end, sizes=sizes: _layer(end, i, sizes))
+        entries += m.stacked(sizes.layers, functools.partial(_layer, end, sizes))
     return entries
 
 
-def _layer(end: str, i: int, sizes: Sizes) -> list[m.Entry]:
+def _layer(end: str, sizes: Sizes, i: int) -> list[m.Entry]:
     """Of one block, whose queries, keys and values have no biases."""
     ours, theirs = f"{end}/blocks/layers/block", f"{end}.blocks.{i}"
     three = [f"{ours}/mixer/{name}" for name in ("query", "key", "value")]
