@@ -108,7 +108,7 @@ WRONG = [
         "fhat_cont ar_fhat_0",
     ),
     ("gigatok", "sd/s1to2decoder.transformer.1.norm2.weight", "spatial dec", "shown indices h"),
-    ("imagefolder_ms", "sd/decoder.lvl_embed.weight", "fw_dec total", "h sem_loss var_input"),
+    ("imagefolder_ms", "sd/decoder.lvl_embed.weight", "fw_dec", "h sem_loss var_input"),
     ("imagefolder_vp", "sd/encoder.model.blocks.0.ls1.gamma", "enc h", ""),
     (
         "larp_tokenizer",

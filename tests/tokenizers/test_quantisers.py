@@ -199,7 +199,7 @@ def test_levels_that_are_pictures():
 
 
 def test_codes_are_drawn_in_training():
-    """By the softmax of unit vectors' products over the temperature: of 20,000 within five deviations; 0: the nearest."""
+    """By the softmax of unit vectors' products over the temperature, of 20,000 within five deviations."""
     t = tiny("vq", channels=2, vocab=4, temperature=0.5)
     codes = jnp.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
     vectors = jnp.tile(jnp.array([[0.6, 0.8]]), (20_000, 1))

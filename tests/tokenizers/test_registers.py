@@ -436,7 +436,7 @@ def test_shown_patches(images):
         ),
     ],
 )
-def test_refused(encoder, message):
+def test_what_does_not_fit(encoder, message):
     with pytest.raises(UserError, match=message):
         tiny("kl", channels=4, encoder=encoder)
 
