@@ -95,8 +95,10 @@ class VQ(Autoencoder):
         codes, levels = self.codes(params["quantizer"]), self.grid.levels
         through, shares, losses = [], [], []
         weights = dict(codebook=self.codebook_weight, commitment=self.beta)
-        for vectors, size in zip(self.levels(self.codec.encode(params, images)), levels, strict=True):
-            key, own = jax.random.split(key)
+        given = self.levels(self.codec.encode(params, images))
+        for level, (vectors, size) in enumerate(zip(given, levels, strict=True)):
+            # Nothing else is drawn here, and no key needed where this isn't.
+            own = jax.random.fold_in(key, level) if self.temperature else key
             indices = self.chosen(vectors, codes, own)
             chosen = codes[indices]
             found = dict(
