@@ -9,13 +9,12 @@
 TiTok's are in configs/titok.py, those of grids in configs/published_tokenizers.py. None was trained by us.
 
 `gigatok_ss`, `_sb`, `_bl`, `_xlxxl`: GigaTok (arXiv 2504.08736; SilentView/GigaTok, configs/vq) of 136 M, 232 M, 622 M
-and 2.9 G by its authors' count, for as long as its files. Its rows look at each other and at what they read in turns,
-here at all together; its decoder of pixels has adaptive norms and no attention; the codes' gradient is turned; for
-15,000 updates pixels are drawn from the latents too.
+and 2.9 G by its authors' count, for as long as its files. The codes' gradient is turned; for 15,000 updates pixels are
+drawn from the latents too, and those drawn towards the encoder's.
 
 `imagefolder`: ImageFolder (arXiv 2410.01756; lxa9867/ImageFolder, configs/MSVR10P2-4096.yaml). It begins at DINOv2-B's
-weights and has registers for either code, here two halves of one; the last code's are drawn towards DINOv2, here the
-first's; it augments what the discriminator sees, whose weights decay by 5e-4, and drops paths.
+weights and draws the last code's registers towards DINOv2, here the first's; it augments what the discriminator sees,
+whose weights decay by 5e-4, and drops paths.
 
 `flextok_d12_d12`, `_d18_d18`, `_d18_d28`: FlexTok (arXiv 2502.13967; apple/ml-flextok) over its `flextok_vae_c16`,
 `vargen import flextok` for its files. It draws features towards DINOv2-L's too; how it is trained isn't in its code.
@@ -38,18 +37,19 @@ def sized(width, layers, heads):
 
 
 def gigatok(encoder, decoder, **training):
-    decoder = part("direct", pixels=conv, shown_after=3, **sized(*sizes[decoder]))
-    ends = dict(tokens=256, patch=16, stem=conv, decoder=decoder, **sized(*sizes[encoder]))
+    width, layers, heads = sizes[decoder]
+    ends = dict(decoder_width=width, decoder_layers=layers, decoder_heads=heads, shown_after=3)
+    ends |= dict(tokens=256, **sized(*sizes[encoder]))
     entropy = 0.005 if encoder == "xl" else 0.0
-    tokenizer = part("vq", encoder=part("registers", **ends), revive_every=0, entropy_weight=entropy)
-    features = dict(semantic=0.5, semantic_at="shown", semantic_hidden=4 * decoder.width)
+    tokenizer = part("vq", encoder=part("across", **ends), revive_every=0, entropy_weight=entropy)
+    features = dict(semantic=0.5, semantic_at="shown", semantic_hidden=4 * width)
     rate = dict(learning_rate=1e-4, min_learning_rate=1e-5, warmup_steps=0, weight_decay=1e-4, clip_norm=10.0)
     rate |= dict(ema_decay=0.0, crop_range=(1.0, 1.25)) | training
     return dict(tokenizer=tokenizer, training=rate, losses=fitting | features)
 
 
 def imagefolder():
-    ends = dict(tokens=121, square=True, patch=16, decoder=part("direct"), **sized(*sizes["b"]))
+    ends = dict(tokens=121, square=True, abreast=2, placed=True, anchor=True, patch=16, **sized(*sizes["b"]))
     tokenizer = part("multiscale_product_vq", encoder=part("registers", **ends), revive_every=0)
     features = dict(semantic=0.1, semantic_kind="contrastive", semantic_channels=32, semantic_hidden=0)
     game = dict(adaptive=True, discriminator=part("dino"), discriminator_learning_rate=8e-4, lecam=0.001)

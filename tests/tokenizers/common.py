@@ -67,6 +67,7 @@ PARTS = dict(
 SMALL = dict(patch=4, width=16, layers=1, heads=2)
 PIXELS = dict(patch=4, width=32, blocks=1, token_width=16, channel_width=32, window_width=8)
 FEW = dict(width=8, multipliers=(1, 1, 2), blocks=1, groups=4)
+CONV = dict(name="conv", projection=0, middle_attention=False, adaptive=True, spread=True)
 # Other encoders, each under one of the parts.
 ENCODED = dict(
     vit=part("vq", vocab=32, channels=4, encoder=part("vit", **SMALL, window=3, shift=True)),
@@ -103,6 +104,33 @@ ENCODED = dict(
             nested="uniform",
             decoder=part("diffusion", steps=3, absent="latents", places="waves", clip=2.0),
             **SMALL,
+        ),
+    ),
+    across=part(
+        "vq",
+        vocab=32,
+        channels=4,
+        temperature=0.1,
+        encoder=part(
+            "across",
+            tokens=8,
+            stem=part(**CONV | FEW),
+            stem_channels=8,
+            width=16,
+            layers=1,
+            heads=2,
+            decoder_layers=2,
+            shown_after=1,
+        ),
+    ),
+    squares=part(
+        "product_vq",
+        vocab=32,
+        channels=4,
+        groups=2,
+        revive_every=5,
+        encoder=part(
+            "registers", tokens=4, square=True, abreast=2, placed=True, anchor=True, norm_out=False, **SMALL
         ),
     ),
     flow=part(

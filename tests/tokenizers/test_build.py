@@ -96,7 +96,7 @@ def test_bfloat16_computes_about_the_same(encoder):
         ),
         (
             part("vq", encoder=part("cnn")),
-            "expected one of adaptive, conv, depths, patch, pixel_cnn, pooled, registers, vit, wavelets, found 'cnn'",
+            "across, adaptive, conv, depths, patch, pixel_cnn, pooled, registers, vit, wavelets, found 'cnn'",
         ),
         (part("vq", encoder=part("patch", size=4)), "tokenizer.encoder.size: unknown"),
         (

@@ -196,3 +196,16 @@ def test_levels_that_are_pictures():
     drawn, _ = t.drawn(params["quantizer"], stored, jax.random.key(2))
     assert stored.shape == (2, 20, 8) and drawn.shape == (2, 20, 4)
     np.testing.assert_allclose(stored[..., :4], found, atol=1e-5)
+
+
+def test_codes_are_drawn_in_training():
+    """By the softmax of unit vectors' products over the temperature, of 20,000 within five deviations."""
+    t = tiny("vq", channels=2, vocab=4, temperature=0.5)
+    codes = jnp.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+    vectors = jnp.tile(jnp.array([[0.6, 0.8]]), (20_000, 1))
+    drawn = np.bincount(t.chosen(vectors, codes, jax.random.key(0)), minlength=4) / 20_000
+    expected = np.exp(np.array([0.6, 0.8, -0.6, -0.8]) / 0.5)
+    expected /= expected.sum()
+    np.testing.assert_array_less(np.abs(drawn - expected), 5 * np.sqrt(expected / 20_000))
+    nearest = tiny("vq", channels=2, vocab=4).chosen(vectors[:3], codes, jax.random.key(0))
+    np.testing.assert_array_equal(nearest, 1)

@@ -10,9 +10,11 @@ from common import tiny
 
 from vargen.config import part
 from vargen.errors import UserError
-from vargen.tokenizers import semantic, teachers
+from vargen.tokenizers import across, semantic, teachers
 from vargen.tokenizers.guidance import Guidance
 from vargen.tokenizers.reading import Told
+
+STEM = part("conv", width=8, multipliers=(1, 1), blocks=1, groups=4)
 
 
 def registers(decoder=None, tokens=8, **options):
@@ -411,3 +413,56 @@ def test_shown_patches(images):
     assert np.abs(t.decode_latents(other, latents) - t.decode_latents(params, latents)).max() > 1e-3
     with pytest.raises(UserError, match="shown_after: expected fewer than 3 blocks, found 3"):
         tiny("fsq", encoder=registers(part("direct", layers=3, shown_after=3)))
+
+
+@pytest.mark.parametrize(
+    "encoder, message",
+    [
+        (registers(abreast=2), "encoder.abreast: needs registers on a square, square=True, found 2"),
+        (registers(placed=True), "encoder.placed: needs registers on a square, square=True, found True"),
+        (
+            registers(tokens=4, square=True, abreast=3),
+            "encoder.abreast: expected a divisor of 4 channels, found 3",
+        ),
+        (
+            part("across", tokens=6, stem=STEM),
+            "encoder.tokens: expected a power of two whose cells divide 8x8",
+        ),
+        (
+            part("across", tokens=256, stem=STEM),
+            "encoder.tokens: expected a power of two whose cells divide 8x8",
+        ),
+        (
+            part("across", tokens=8, stem=STEM, shown_after=4),
+            "shown_after: expected fewer than 4 blocks, found 4",
+        ),
+        (
+            part("conv", projection=0, hidden=8),
+            "encoder.hidden: needs projections, such as projection=1, found 8",
+        ),
+    ],
+)
+def test_what_does_not_fit(encoder, message):
+    with pytest.raises(UserError, match=message):
+        tiny("kl", channels=4, encoder=encoder)
+
+
+def test_squares_abreast(images):
+    """A place's channels are those of its registers, one square after another; only theirs see a register's change."""
+    own = registers(tokens=4, square=True, abreast=2, placed=True, sees="causal", anchor=True)
+    t = tiny("kl", channels=4, encoder=own)
+    params = t.init(jax.random.key(0))
+    moved = jax.tree.map(jnp.copy, params)
+    table = moved["encoder"]["registers"]
+    moved["encoder"]["registers"] = table.at[6].add(jax.random.normal(jax.random.key(2), (16,)))
+    change = t.codec.encode(moved, images) - t.codec.encode(params, images)
+    # [B, k, k, moments of each square's channels]: the second square's third register, and the one after it.
+    found = np.abs(np.asarray(change)).max(0).reshape(4, 2, 2, 2).max((1, 3)) > 1e-6
+    np.testing.assert_array_equal(found, [[False, False], [False, False], [False, True], [False, True]])
+
+
+def test_averages():
+    """Of registers of GigaTok's: all, all again, halves side by side, quarters row by row."""
+    patches = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    found = across.averages(patches, 8)[0, :, 0]
+    np.testing.assert_allclose(found, [7.5, 7.5, 6.5, 8.5, 2.5, 4.5, 10.5, 12.5])

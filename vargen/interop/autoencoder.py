@@ -13,7 +13,7 @@ from vargen.errors import UserError
 from vargen.interop import mapping as m
 from vargen.interop import shapes
 from vargen.tokenizers.autoencoder import Autoencoder
-from vargen.tokenizers.conv import ConvEncoder
+from vargen.tokenizers.conv import ConvDecoder, ConvEncoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,10 +115,15 @@ def table(tokenizer: Autoencoder, names: Names) -> list[m.Entry]:
       UserError: the tokenizer's encoder is not "conv".
     """
     encoder, decoder = tokenizer.codec.encoder, tokenizer.codec.decoder
-    if not isinstance(encoder, ConvEncoder):
+    if not isinstance(encoder, ConvEncoder) or not isinstance(decoder, ConvDecoder):
         raise UserError(f"tokenizer: expected the encoder conv, found {type(encoder).__name__}")
-    levels = len(encoder.multipliers)
     entries = m.conv("encoder/projection", "quant_conv") + m.conv("decoder/projection", "post_quant_conv")
+    return entries + ends(encoder, decoder, names)
+
+
+def ends(encoder: ConvEncoder, decoder: ConvDecoder, names: Names) -> list[m.Entry]:
+    """Those of encoder and decoder without projections."""
+    levels, entries = len(encoder.multipliers), []
     for end, module, blocks in (
         ("encoder", encoder, encoder.blocks),
         ("decoder", decoder, decoder.blocks + 1),
@@ -128,7 +133,8 @@ def table(tokenizer: Autoencoder, names: Names) -> list[m.Entry]:
         lowest = module.width * module.multipliers[-1]
         first, attention, second = (f"{end}.{name}" for name in names.middle)
         entries += _block(f"{end}/middle/block0", first, names, False)
-        entries += _attention(f"{end}/middle/attention", attention, lowest, names)
+        if module.middle_attention:
+            entries += _attention(f"{end}/middle/attention", attention, lowest, names)
         entries += _block(f"{end}/middle/block1", second, names, False)
         for level in range(levels):
             if end == "encoder":
@@ -148,6 +154,10 @@ def table(tokenizer: Autoencoder, names: Names) -> list[m.Entry]:
                 entries += m.conv(f"{ours}_down", f"{source}.{names.down_conv}")
             if end == "decoder" and level > 0:
                 entries += m.conv(f"{ours}_up", f"{source}.{names.up_conv}")
+            if end == "decoder" and decoder.adaptive:
+                for name, theirs in (("scale", "gamma"), ("offset", "beta")):
+                    norm = f"{end}.adaptive.{levels - 1 - level}.{theirs}"
+                    entries += m.dense(f"{ours}_norm/{name}", norm)
     return entries
 
 

@@ -25,6 +25,8 @@ SYSTEMS = {
     "ibq": ("", "ibq"),
     "hart": ("", "hart_tokenizer"),
     "bsqvit": ("", "bsqvit"),
+    "imagefolder": ("", "imagefolder"),
+    "gigatok": ("", "gigatok"),
     "open_magvit2": ("", "open_magvit2"),
     "flextok": ("", "flextok"),
     "semanticist": ("", "semanticist"),

@@ -79,6 +79,7 @@ def build_vq(
     revive_until: Annotated[float, SHARE] = 0.67,
     revive_threshold: Annotated[float, SHARE] = 0.03,
     kmeans: Annotated[int, Between(0, 1000)] = 0,
+    temperature: Annotated[float, AtLeast(0)] = 0.0,
 ) -> VQ:
     """The part "vq": one code per latent; options as `VQ`'s attributes (the defaults are LlamaGen's)."""
     codec = assembly.codec(encoder, image_size, image_channels, channels, 1, dtype)
@@ -163,7 +164,8 @@ def build_pyramid_vq(
             "config field tokenizer.level_weight: needs an encoder that takes images of any size, such as conv, found "
             f"{encoder.get('name')} and {level_weight:g}"
         )
-    return assembly.made(PyramidVQ, locals(), grid=assembly.levels(levels, codec.grid, encoder, image_size))
+    grid = assembly.levels(levels, codec.grid, encoder, image_size)
+    return assembly.made(PyramidVQ, locals(), temperature=0.0)
 
 
 def build_kl(

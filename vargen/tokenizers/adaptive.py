@@ -16,33 +16,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vargen.layers import Dense
 from vargen.limits import COUNT, SIZE
 from vargen.tokenizers.codec import Codec
 from vargen.tokenizers.conv import ResidualBlock, latent_size
-from vargen.tokenizers.layers import GroupNorm, conv
-
-
-class AdaptiveNorm(nn.Module):
-    """A group normalisation whose scale and offset are linear maps of the latents' deviations and means.
-
-    Attributes:
-      groups: of the normalisation.
-    """
-
-    groups: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array, latents: jax.Array) -> jax.Array:
-        """[B, H, W, F], latents float32 [B, h, w, C] -> [B, H, W, F], of the dtype of its input."""
-        places = latents.reshape(len(latents), -1, latents.shape[-1])
-        mean = jnp.mean(places, axis=1)
-        # Over one place less than there are, as the published weights expect.
-        squares = jnp.sum(jnp.square(places - mean[:, None]), axis=1) / max(places.shape[1] - 1, 1)
-        scale = Dense(x.shape[-1], (None, "conv"), name="scale")(jnp.sqrt(squares + 1e-6))
-        offset = Dense(x.shape[-1], (None, "conv"), name="offset")(mean)
-        normal = GroupNorm(self.groups, affine=False)(x.astype(jnp.float32))
-        return (normal * scale[:, None, None] + offset[:, None, None]).astype(x.dtype)
+from vargen.tokenizers.layers import AdaptiveNorm, GroupNorm, conv, spread
 
 
 class AdaptiveMiddle(nn.Module):
@@ -131,13 +108,6 @@ class AdaptiveDecoder(nn.Module):
     def __call__(self, latents: jax.Array) -> jax.Array:
         """[B, h, w, C] -> float32 [B, H, W, out_channels]."""
         return self.last(self.features(latents))
-
-
-def spread(x: jax.Array) -> jax.Array:
-    """Fourths of the channels to the pixels of a square, row by row: [B, H, W, 4 F] -> [B, 2 H, 2 W, F]."""
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, height, width, 2, 2, channels // 4).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(batch, 2 * height, 2 * width, channels // 4)
 
 
 def build(

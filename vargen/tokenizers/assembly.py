@@ -11,9 +11,21 @@ from vargen import parts
 from vargen.errors import UserError
 from vargen.limits import divisors
 from vargen.slots import Grid
-from vargen.tokenizers import adaptive, conv, depths, patch, pixel_cnn, pooled, registers, vit, wavelets
+from vargen.tokenizers import (
+    across,
+    adaptive,
+    conv,
+    depths,
+    patch,
+    pixel_cnn,
+    pooled,
+    registers,
+    vit,
+    wavelets,
+)
 
 ENCODERS = dict(
+    across=across.build,
     adaptive=adaptive.build,
     conv=conv.build,
     depths=depths.build,

@@ -20,7 +20,7 @@ from vargen.errors import UserError
 from vargen.layers import Dense
 from vargen.limits import COUNT, SIZE, Between, OneOf
 from vargen.tokenizers.codec import Codec
-from vargen.tokenizers.layers import GroupNorm, conv, double
+from vargen.tokenizers.layers import AdaptiveNorm, GroupNorm, conv, double, spread
 
 LEVEL = Between(0, 64)
 
@@ -72,16 +72,17 @@ class Attention(nn.Module):
 
 
 class Middle(nn.Module):
-    """Residual block, attention, residual block at the lowest resolution."""
+    """Residual block, attention where there is some, residual block at the lowest resolution."""
 
     features: int
     groups: int
     dtype: Any
+    attention: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = ResidualBlock(self.features, self.groups, self.dtype, name="block0")(x)
-        x = Attention(self.groups, self.dtype, name="attention")(x)
+        x = Attention(self.groups, self.dtype, name="attention")(x) if self.attention else x
         return ResidualBlock(self.features, self.groups, self.dtype, name="block1")(x)
 
 
@@ -93,7 +94,8 @@ class ConvEncoder(nn.Module):
       hidden: channels before the last projection.
       width, multipliers, blocks: level i has `blocks` residual blocks of width * multipliers[i] channels.
       attention: the levels whose blocks are followed by attention.
-      projection: kernel size of the last projection (1 or 3).
+      middle_attention: whether there is attention in the middle.
+      projection: kernel size of the last projection (1 or 3); 0: there is none.
       groups: of the normalisation.
       dtype: of the computation.
     """
@@ -104,6 +106,7 @@ class ConvEncoder(nn.Module):
     multipliers: tuple[int, ...]
     blocks: int
     attention: tuple[int, ...]
+    middle_attention: bool
     projection: int
     groups: int
     dtype: Any
@@ -129,15 +132,20 @@ class ConvEncoder(nn.Module):
                     name=f"level{level}_down",
                 )
                 h = down(h)
-        h = Middle(h.shape[-1], self.groups, self.dtype, name="middle")(h)
+        h = Middle(h.shape[-1], self.groups, self.dtype, self.middle_attention, name="middle")(h)
         h = nn.silu(GroupNorm(self.groups, name="norm_out")(h))
         h = conv(self.hidden, dtype=self.dtype, name="conv_out")(h)
-        h = conv(self.out_channels, self.projection, dtype=self.dtype, name="projection")(h)
+        if self.projection:
+            h = conv(self.out_channels, self.projection, dtype=self.dtype, name="projection")(h)
         return h.astype(jnp.float32)
 
 
 class ConvDecoder(nn.Module):
-    """Latents to images: the encoder mirrored, one more residual block per level; the same attributes."""
+    """Latents to images: the encoder mirrored, one more residual block per level; the same attributes, and others.
+
+    Attributes:
+      adaptive, spread: see `build`.
+    """
 
     out_channels: int
     hidden: int
@@ -145,8 +153,11 @@ class ConvDecoder(nn.Module):
     multipliers: tuple[int, ...]
     blocks: int
     attention: tuple[int, ...]
+    middle_attention: bool
     projection: int
     groups: int
+    adaptive: bool
+    spread: bool
     dtype: Any
 
     def setup(self) -> None:
@@ -155,20 +166,26 @@ class ConvDecoder(nn.Module):
     @nn.compact
     def features(self, latents: jax.Array) -> jax.Array:
         """[B, h, w, C] -> [B, H, W, width * multipliers[0]], all but the last layer."""
-        h = conv(self.hidden, self.projection, dtype=self.dtype, name="projection")(
-            latents.astype(self.dtype)
-        )
+        h = latents.astype(self.dtype)
+        if self.projection:
+            h = conv(self.hidden, self.projection, dtype=self.dtype, name="projection")(h)
         lowest = len(self.multipliers) - 1
         h = conv(self.width * self.multipliers[-1], dtype=self.dtype, name="conv_in")(h)
-        h = Middle(h.shape[-1], self.groups, self.dtype, name="middle")(h)
+        h = Middle(h.shape[-1], self.groups, self.dtype, self.middle_attention, name="middle")(h)
         for level in reversed(range(lowest + 1)):
+            if self.adaptive:
+                h = AdaptiveNorm(self.groups, name=f"level{level}_norm")(h, latents.astype(jnp.float32))
             for block in range(self.blocks + 1):
                 name = f"level{level}_block{block}"
                 h = ResidualBlock(self.width * self.multipliers[level], self.groups, self.dtype, name=name)(h)
                 if level in self.attention:
                     h = Attention(self.groups, self.dtype, name=f"level{level}_attention{block}")(h)
             if level != 0:
-                h = conv(h.shape[-1], dtype=self.dtype, name=f"level{level}_up")(double(h))
+                name, wide = f"level{level}_up", h.shape[-1]
+                if self.spread:
+                    h = spread(conv(4 * wide, dtype=self.dtype, name=name)(h))
+                else:
+                    h = conv(wide, dtype=self.dtype, name=name)(double(h))
         return nn.silu(GroupNorm(self.groups, name="norm_out")(h))
 
     def last(self, features: jax.Array) -> jax.Array:
@@ -190,10 +207,13 @@ def build(
     multipliers: Annotated[tuple[int, ...], COUNT] = (1, 1, 2, 2, 4),
     blocks: Annotated[int, COUNT] = 2,
     hidden: Annotated[int, Between(0, 2**20)] = 0,
-    projection: Annotated[int, OneOf(1, 3)] = 1,
+    projection: Annotated[int, OneOf(0, 1, 3)] = 1,
     encoder_attention: Annotated[bool | tuple[int, ...], LEVEL] = True,
     decoder_attention: Annotated[bool | tuple[int, ...], LEVEL] = True,
+    middle_attention: bool = True,
     groups: Annotated[int, SIZE] = 32,
+    adaptive: bool = False,
+    spread: bool = False,
 ) -> Codec:
     """The part "conv" of the axis "encoder".
 
@@ -207,19 +227,29 @@ def build(
       blocks: residual blocks per level of the encoder (the decoder has one more).
       hidden: channels between the convolutions and the projections to and from the latents; 0 for the
         latents' own.
-      projection: kernel size of those projections, 1 or 3.
-      encoder_attention, decoder_attention: attention after the blocks of the lowest level (the middle has it always),
-        or of levels by their numbers, 0 that of the whole image.
+      projection: kernel size of those projections, 1 or 3; 0: there are none.
+      encoder_attention, decoder_attention: attention after the blocks of the lowest level, or of levels by their
+        numbers, 0 that of the whole image.
+      middle_attention: attention between the two blocks of the middle.
       groups: of the group normalisation.
+      adaptive: each level of the decoder begins with a normalisation whose scale and offset follow from the latents, as
+        in the part "adaptive".
+      spread: the decoder makes larger pictures of channels, as in that part, not by repeating pixels.
 
     Raises:
-      UserError: the image does not divide by the downsampling, or a width by the groups.
+      UserError: the image does not divide by the downsampling, or a width by the groups; channels before projections
+        that there aren't.
     """
     grid = latent_size(image_size, width, multipliers, groups)
+    if hidden and not projection:
+        raise UserError(
+            f"config field tokenizer.encoder.hidden: needs projections, such as projection=1, found {hidden}"
+        )
     shared = dict(
         width=width,
         multipliers=tuple(multipliers),
         blocks=blocks,
+        middle_attention=middle_attention,
         projection=projection,
         groups=groups,
         dtype=dtype,
@@ -235,6 +265,8 @@ def build(
             out_channels=image_channels,
             hidden=hidden or latent_channels,
             attention=_levels(decoder_attention, multipliers),
+            adaptive=adaptive,
+            spread=spread,
             **shared,
         ),
         grid=grid,

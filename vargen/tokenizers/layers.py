@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vargen.layers import KERNEL_INIT, logical
+from vargen.layers import KERNEL_INIT, Dense, logical
 from vargen.tokenizers import winograd
 
 
@@ -69,8 +69,37 @@ class GroupNorm(nn.Module):
         return normal.astype(x.dtype)
 
 
+class AdaptiveNorm(nn.Module):
+    """A group normalisation whose scale and offset are linear maps of the latents' deviations and means.
+
+    Attributes:
+      groups: of the normalisation.
+    """
+
+    groups: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, latents: jax.Array) -> jax.Array:
+        """[B, H, W, F], latents float32 [B, h, w, C] -> [B, H, W, F], of the dtype of its input."""
+        places = latents.reshape(len(latents), -1, latents.shape[-1])
+        mean = jnp.mean(places, axis=1)
+        # Over one place less than there are, as the published weights expect.
+        squares = jnp.sum(jnp.square(places - mean[:, None]), axis=1) / max(places.shape[1] - 1, 1)
+        scale = Dense(x.shape[-1], (None, "conv"), name="scale")(jnp.sqrt(squares + 1e-6))
+        offset = Dense(x.shape[-1], (None, "conv"), name="offset")(mean)
+        normal = GroupNorm(self.groups, affine=False)(x.astype(jnp.float32))
+        return (normal * scale[:, None, None] + offset[:, None, None]).astype(x.dtype)
+
+
 def double(x: jax.Array) -> jax.Array:
     """Each pixel repeated twice along H and W: [B, H, W, C] -> [B, 2H, 2W, C]."""
     batch, height, width, channels = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
     return x.reshape(batch, 2 * height, 2 * width, channels)
+
+
+def spread(x: jax.Array) -> jax.Array:
+    """Fourths of the channels to the pixels of a square, row by row: [B, H, W, 4 F] -> [B, 2 H, 2 W, F]."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height, width, 2, 2, channels // 4).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, 2 * height, 2 * width, channels // 4)

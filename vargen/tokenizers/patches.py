@@ -36,3 +36,11 @@ def together(rows: jax.Array, shape: tuple[int, int], patch: int) -> jax.Array:
     """[B, h w, p p C] or [B, h, w, p p C], with (h, w) -> [B, h p, w p, C]."""
     x = rows.reshape(len(rows), *shape, patch, patch, -1).swapaxes(2, 3)
     return x.reshape(len(rows), shape[0] * patch, shape[1] * patch, -1)
+
+
+def resampled(table: jax.Array, shape: tuple[int, int], other: tuple[int, int]) -> jax.Array:
+    """A table of places [h w, D] of a grid (h, w), interpolated to another: [h' w', D]; cubic, without aliases."""
+    if shape == other:
+        return table
+    found = jax.image.resize(table.reshape(*shape, -1), (*other, table.shape[-1]), "cubic")
+    return found.reshape(-1, table.shape[-1])

@@ -139,7 +139,7 @@ class PyramidVQ(Pyramid, VQ):
 
     def bottleneck(self, params: dict, stats: dict, images: jax.Array, key: jax.Array) -> tuple:
         """The last level's straight-through latents, and the losses, averaged over the levels."""
-        through, loss, stats, metrics = self.through(params, stats, images)
+        through, loss, stats, metrics = self.through(params, stats, images, key)
         if self.level_weight and len(through) > 1:
             metrics["level"] = self._decoded_level(params, images, through[:-1], key)
             loss = loss + self.level_weight * metrics["level"]

@@ -35,6 +35,7 @@ class Ends:
       patch: pixels per side of one.
       levels: registers of each level.
       square: whether they lie on a square, see `registers.build`.
+      placed: whether they have the patches' places, see `registers.build`.
       latent_channels: C.
       stem: the encoder and decoder between pixels and patches; None for one product each.
       nested: how many registers are kept in training, see `registers.build`.
@@ -52,6 +53,7 @@ class Ends:
     patch: int
     levels: tuple[int, ...]
     square: bool
+    placed: bool
     latent_channels: int
     stem: Codec | None
     nested: str
@@ -132,12 +134,20 @@ class Told(nn.Module):
     ends: Ends
 
     @nn.compact
-    def __call__(self, latents: jax.Array, known: jax.Array | None = None) -> jax.Array:
-        """[B, 1, n, C] or on a square, known bool [B, 1, n] or None for all -> [B, K, D]."""
+    def __call__(
+        self, latents: jax.Array, known: jax.Array | None = None, places: jax.Array | None = None
+    ) -> jax.Array:
+        """[B, 1, n, C] or on a square, known bool [B, 1, n] or None for all -> [B, K, D].
+
+        Args:
+          latents, known: of the registers.
+          places: [K, D]; None for a table of its own.
+        """
         width, registers, dtype = self.ends.sizes.width, self.ends.registers, self.ends.dtype
         x = Dense(width, ("latent", "embed"), XAVIER.kernel(), dtype=dtype, name="rows_in")(flat(latents))
         dropped = None if self.ends.nested == "none" else table(self, "dropped", 1, width).astype(dtype)
-        own, n = table(self, "places", registers, width).astype(dtype), x.shape[1]
+        own = table(self, "places", registers, width) if places is None else places
+        own, n = own.astype(dtype), x.shape[1]
         if dropped is None:
             return x + own
         dropped = dropped + own if self.ends.dropped == "placed" else dropped
@@ -196,11 +206,16 @@ class Direct(nn.Module):
         """[B, 1, n, C], known bool [B, 1, n] or None, text [B, T, E] or None for zeros -> [B, h w, D], or what the last
         layer of `pixels` takes."""
         ends, sizes = self.ends, self.ends.sizes
-        told = Told(ends, name="registers")(latents, known)
         count = ends.patches[0] * ends.patches[1]
-        asked = [places(self, count, sizes.width, ends.axes) + table(self, "mask", 1, sizes.width)]
+        lie, own = places(self, count, sizes.width, ends.axes), None
+        asked = [lie + table(self, "mask", 1, sizes.width)]
         if ends.anchor:
             asked = [table(self, "anchor", 1, sizes.width), *asked]
+        if ends.placed:
+            level = table(self, "level", 1, sizes.width)
+            own = patches.resampled(lie, ends.patches, ends.grid) + level
+            asked += [asked[0] + level] if ends.anchor else []
+        told = Told(ends, name="registers")(latents, known, own)
         asked = [jnp.broadcast_to(y.astype(ends.dtype), (len(told), *y.shape)) for y in asked]
         x = jnp.concatenate([*asked, told], axis=1)
         if self.texts is not None:

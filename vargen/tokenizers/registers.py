@@ -26,7 +26,7 @@ from vargen.tokenizers import denoising, diffusing, patches, reading
 from vargen.tokenizers.autoencoder import flat
 from vargen.tokenizers.codec import Codec
 from vargen.tokenizers.reading import Ends
-from vargen.tokenizers.transformer import Rows, Sizes, Transformer, norm, table
+from vargen.tokenizers.transformer import Rows, Sizes, Transformer, norm, places, table
 
 DECODERS = dict(direct=reading.build_direct, diffusion=diffusing.build_diffusion, flow=denoising.build_flow)
 DIRECT = types.MappingProxyType(dict(name="direct"))
@@ -41,6 +41,8 @@ class Registers(nn.Module):
       sees: see `build`.
       standard: see `build`.
       scrambled: see `build`.
+      abreast: see `build`.
+      norm_out: see `build`.
       stem: the encoder before it, of pixels; None for a product of each patch.
     """
 
@@ -49,6 +51,8 @@ class Registers(nn.Module):
     sees: str
     standard: bool
     scrambled: bool
+    abreast: int
+    norm_out: bool
     stem: nn.Module | None
 
     @nn.compact
@@ -59,7 +63,8 @@ class Registers(nn.Module):
             x = patches.apart((images.astype(jnp.float32) + 1) / 2 if ends.unit else images, ends.patch)
         else:
             x = flat(self.stem(images))
-        x = Rows(sizes.width, dtype, ends.axes, name="patches")(x.astype(dtype))
+        own = places(self, x.shape[1], sizes.width, ends.axes) if ends.placed else None
+        x = Rows(sizes.width, dtype, ends.axes, name="patches")(x.astype(dtype), own)
 
         def rows(name, count):
             return jnp.broadcast_to(
@@ -67,23 +72,30 @@ class Registers(nn.Module):
             )
 
         before = [rows("anchor", 1), x] if ends.anchor else [x]
-        x = jnp.concatenate([*before, rows("registers", ends.registers)], axis=1)
+        count = self.abreast * ends.registers
+        registers = rows("registers", count)
+        if own is not None:
+            on_square = patches.resampled(own, ends.patches, ends.grid).astype(dtype)
+            registers = registers + jnp.tile(on_square, (self.abreast, 1))
+        x = jnp.concatenate([*before, registers], axis=1)
         x = norm(sizes, "norm_in")(x) if ends.norm_in else x
-        before = x.shape[1] - ends.registers
+        before = x.shape[1] - count
         x = Transformer(sizes, self._times(before), False, dtype, name="blocks")(x)
-        x = norm(sizes, "norm_out")(x[:, before:])
+        x = norm(sizes, "norm_out")(x[:, before:]) if self.norm_out else x[:, before:]
         if self.scrambled:
-            x = x.reshape(len(x), sizes.width, ends.registers).swapaxes(1, 2)
-        out = Dense(self.moments * ends.latent_channels, ("embed", "latent"), dtype=dtype, name="latents_out")
+            x = x.reshape(len(x), sizes.width, count).swapaxes(1, 2)
+        channels = self.moments * ends.latent_channels // self.abreast
+        out = Dense(channels, ("embed", "latent"), dtype=dtype, name="latents_out")
         x = out(x).astype(jnp.float32)
         if self.standard:
             centred = x - jnp.mean(x, axis=-1, keepdims=True)
             x = centred * jax.lax.rsqrt(jnp.var(x, axis=-1, keepdims=True, ddof=1) + 1e-12)
-        return x.reshape(len(x), *ends.grid, -1)
+        x = x.reshape(len(x), self.abreast, ends.registers, self.moments, -1)
+        return jnp.moveaxis(x, 1, 3).reshape(len(x), *ends.grid, -1)
 
     def _times(self, before: int) -> tuple[int, ...]:
         """Of all rows: patches at 0, registers with them or later."""
-        levels = self.ends.levels
+        levels = [n * self.abreast for n in self.ends.levels]
         times = dict(
             all=np.zeros(sum(levels)),
             causal=np.arange(1, sum(levels) + 1),
@@ -104,11 +116,14 @@ def build(
     nested: Annotated[str, OneOf("none", "uniform", "powers", "levels")] = "none",
     dropped: Annotated[str, OneOf("placed", "alike")] = "placed",
     square: bool = False,
+    abreast: Annotated[int, Between(1, 64)] = 1,
+    placed: bool = False,
     standard: bool = False,
     scrambled: bool = False,
     unit: bool = False,
     anchor: bool = False,
     norm_in: bool = False,
+    norm_out: bool = True,
     places: Annotated[str, OneOf("table", "axes")] = "table",
     width: Annotated[int, SIZE] = 128,
     layers: Annotated[int, COUNT] = 4,
@@ -141,6 +156,10 @@ def build(
       dropped: what stands for the others: a learned row and the place of each ("placed"), or the row without ("alike").
       square: registers lie on a square, row by row, as quantisers that resample latents need it (ImageFolder, arXiv
         2410.01756).
+      abreast: how many such squares of registers there are; latents of the same place in each lie side by side in
+        channels, as products of quantisers take them (ImageFolder).
+      placed: registers on a square have the places of the patches too, resampled; in a direct decoder nothing but these
+        and one learned row for all, and with an anchor a second one that has this row.
       standard: a latent's numbers are shifted and scaled to mean 0 and variance 1.
       scrambled: number d of register n is number d K + n of all K registers' D numbers in a row, before the product
         that makes latents of them: TiTok's first published weights need it.
@@ -148,6 +167,7 @@ def build(
         decoder gives them.
       anchor: a row that nothing is read from stands before the patches.
       norm_in: rows are normalised before the blocks.
+      norm_out: registers are normalised after the encoder's blocks, as what comes of the decoder's always is.
       places: what tells patches from each other, learned: a row for each ("table"), or a sum of one for its row of the
         image and one for its column ("axes").
       width, layers, heads: D, L and H of the blocks.
@@ -166,7 +186,8 @@ def build(
 
     Raises:
       UserError: the image does not divide into patches, or the width into heads, or a stem has another grid; registers
-        that can't lie on a square.
+        that can't lie on a square, or don't and are to lie abreast or have places; channels that don't divide among
+        those abreast.
     """
     grid = patches.grid(image_size, patch)
     levels = (tokens,) if isinstance(tokens, int) else tuple(tokens)
@@ -176,6 +197,15 @@ def build(
             "config field tokenizer.encoder.square: needs a square number of registers, none of them left out, found "
             f"{found}"
         )
+    for name, found in (("abreast", abreast - 1 and abreast), ("placed", placed)):
+        if found and not square:
+            raise UserError(
+                f"config field tokenizer.encoder.{name}: needs registers on a square, square=True, found {found}"
+            )
+    if latent_channels % abreast:
+        raise UserError(
+            f"config field tokenizer.encoder.abreast: expected a divisor of {latent_channels} channels, found {abreast}"
+        )
     check_heads(heads, width, "tokenizer.encoder.heads")
     sizes = Sizes(width, layers, heads, mlp, mlp_ratio, norm, bias, qk_norm, logit_scale, eps, affine)
     ends = Ends(
@@ -184,6 +214,7 @@ def build(
         patch=patch,
         levels=levels,
         square=square,
+        placed=placed,
         latent_channels=latent_channels,
         stem=None,
         nested=nested,
@@ -197,5 +228,7 @@ def build(
     )
     if stem is not None:
         ends = dataclasses.replace(ends, stem=ends.outer(stem, stem_channels, "stem"))
-    encoder = Registers(ends, moments, sees, standard, scrambled, ends.stem and ends.stem.encoder)
+    encoder = Registers(
+        ends, moments, sees, standard, scrambled, abreast, norm_out, ends.stem and ends.stem.encoder
+    )
     return parts.build(DECODERS, decoder, "tokenizer.encoder.decoder", ends=ends, encoder=encoder)

@@ -184,5 +184,6 @@ def build(
         revive_every=0,
         revive_until=0.0,
         revive_threshold=0.03,
+        temperature=0.0,
     )
     return assembly.made(KMeans, locals(), grid=latent_grid(codec), channels=found.channels, **still)

@@ -122,5 +122,5 @@ def build_vq_wae(
     """
     codec = assembly.codec(encoder, image_size, image_channels, channels, 1, dtype)
     own = dict(normalise=False, beta=0.0, codebook_weight=0.0, entropy_weight=0.0, entropy_temperature=1.0)
-    never = dict(revive_every=0, revive_until=0.0, revive_threshold=0.03)
+    never = dict(revive_every=0, revive_until=0.0, revive_threshold=0.03, temperature=0.0)
     return assembly.made(TransportVQ, locals(), grid=latent_grid(codec), **own, **never)

@@ -27,6 +27,8 @@ class VQ(Autoencoder):
       revive_until: share of the training after which there is no such round.
       revive_threshold: codes below this fraction of the uniform share are dead.
       kmeans: iterations of Lloyd's algorithm by which its latents make the table after the first update; 0 for none.
+      temperature: training draws a latent's code with probabilities softmax(-distance^2 / (2 temperature)), of unit
+        vectors the softmax of their products over it (LARP, arXiv 2410.21264); 0 for the nearest.
     """
 
     normalise: bool
@@ -38,6 +40,7 @@ class VQ(Autoencoder):
     revive_until: float
     revive_threshold: float
     kmeans: int
+    temperature: float
 
     def init_quantizer(self, key: jax.Array) -> dict:
         """dict(codebook float32 [K, C])."""
@@ -81,19 +84,22 @@ class VQ(Autoencoder):
 
     def bottleneck(self, params: dict, stats: dict, images: jax.Array, key: jax.Array) -> tuple:
         """The straight-through latents, and the losses."""
-        through, loss, stats, metrics = self.through(params, stats, images)
+        through, loss, stats, metrics = self.through(params, stats, images, key)
         latents = jnp.concatenate([flat(x) for x in through], axis=1)
         return latents.reshape(-1, *self.codec.grid, self.channels), loss, stats, metrics
 
-    def through(self, params: dict, stats: dict, images: jax.Array) -> tuple:
+    def through(self, params: dict, stats: dict, images: jax.Array, key: jax.Array) -> tuple:
         """Every level's straight-through latents [B, h, w, C]; the weighted codebook, commitment and further losses,
         averaged over the levels; stats, metrics."""
         check_images(self, images)
         codes, levels = self.codes(params["quantizer"]), self.grid.levels
         through, shares, losses = [], [], []
         weights = dict(codebook=self.codebook_weight, commitment=self.beta)
-        for vectors, size in zip(self.levels(self.codec.encode(params, images)), levels, strict=True):
-            indices = nearest(vectors, codes)
+        given = self.levels(self.codec.encode(params, images))
+        for level, (vectors, size) in enumerate(zip(given, levels, strict=True)):
+            # Nothing else is drawn here, and no key needed where this isn't.
+            own = jax.random.fold_in(key, level) if self.temperature else key
+            indices = self.chosen(vectors, codes, own)
             chosen = codes[indices]
             found = dict(
                 codebook=jnp.mean(jnp.square(chosen - jax.lax.stop_gradient(vectors))),
@@ -110,6 +116,13 @@ class VQ(Autoencoder):
         stats = usage.update(stats, jnp.stack(shares))
         metrics |= usage.summary(stats, self.grid.level_sizes, self.revive_threshold)
         return through, loss, stats, metrics
+
+    def chosen(self, vectors: jax.Array, codes: jax.Array, key: jax.Array) -> jax.Array:
+        """The codes of vectors in training: float32 [M, C], [K, C] -> int32 [M]."""
+        if not self.temperature:
+            return nearest(vectors, codes)
+        squared = distances(*jax.lax.stop_gradient((vectors, codes)))
+        return jax.random.categorical(key, -squared / (2 * self.temperature)).astype(jnp.int32)
 
     def further(self, qparams: dict, vectors: jax.Array, codes: jax.Array) -> dict:
         """Further losses of a level's vectors [B n, C] and codes [K, C], weight and value by name: the entropy's."""

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import pathlib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -129,7 +129,11 @@ def gradient_norms(
       relative: tolerance.
       prefix: of the outputs' names.
     """
-    theirs = mapping.write(table, gradients)
+    yield from norms(golden, mapping.write(table, gradients), relative, prefix)
+
+
+def norms(golden: Golden, theirs: Mapping[str, np.ndarray], relative: float, prefix: str) -> Iterator[Result]:
+    """The norm of every gradient in the golden, of gradients by the authors' names; see `gradient_norms`."""
     outputs = [o for o in golden.outputs(prefix) if o.removeprefix(f"out/{prefix}") in theirs]
     # Some gradients vanish in exact arithmetic (of a bias that all keys share): theirs and ours are rounding.
     least = 1e-4 * max((float(golden[o]) for o in outputs), default=0.0)
