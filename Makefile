@@ -46,7 +46,7 @@ quickstart: install
 test test-slow test-fuzz test-faults: export PYTHONDONTWRITEBYTECODE :=
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-slow: $(VENV)/.installed-test $(VENV)/.installed-docs
 	$(BIN)/python -m pytest -m slow $(ARGS)
