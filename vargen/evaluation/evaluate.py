@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -222,7 +223,8 @@ def reconstruct(
     if codes:
         content, t = np.concatenate(codes), model.tokenizer
         exists = t.slot.exists(content)
-        codes_of_image = content[0].size if exists is None else float(exists.sum()) / len(content)
+        there = content.shape[1] if exists is None else float(exists.sum()) / len(content)
+        codes_of_image = there * math.prod(t.slot.shape)
         result |= usage.statistics(usage.count(content, t.grid.level_sizes, t.vocab, exists))
     if nats:
         mean, name = float(np.mean(np.concatenate(nats))), "_bound" * (kind == likelihood.BOUND)
