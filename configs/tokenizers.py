@@ -93,7 +93,7 @@ def codes(c, tokenizer):
     )
     if tokenizer == "dq":  # a quarter of the blocks says where, the others what is there
         c.feed, c.head = part("staged", dropout=0.1, positions=True), part("staged")
-        c.model.update(layers=(1, 3), final_norm="none")
+        c.model = c.model.to_dict() | dict(layers=(1, 3), final_norm="none")
     return c
 
 
