@@ -59,7 +59,7 @@ class Slot:
 
     def _stops(self, content: jax.Array) -> jax.Array:
         """bool [B, N]: which slots hold the stop code."""
-        return (content[..., 0] if self.shape else content) == self.stop
+        return jnp.equal(content[..., 0] if self.shape else content, self.stop)
 
     def padded(self, content: jax.Array) -> jax.Array:
         """The content with stop codes in all padding."""

@@ -18,8 +18,8 @@ from vargen.layout import Layout
 from vargen.samplers import Sampling
 from vargen.slots import Slot
 
-SLOTS = np.arange(3, 8)  # two bare ones, and three of the last level
-LAST = slice(2, 5)
+SLOTS = np.arange(8)  # five bare ones, and three of the last level
+LAST = slice(5, 8)
 
 
 @functools.cache
@@ -46,8 +46,8 @@ def rows(hidden, vectors):
 def content(batch=2):
     """A code and four numbers of each slot, zeros in the bare ones."""
     rng = np.random.default_rng(3)
-    codes, numbers = rng.integers(0, 16, (batch, 5)), rng.normal(size=(batch, 5, 4)).astype(np.float32)
-    numbers[:, :2] = 0
+    codes, numbers = rng.integers(0, 16, (batch, 8)), rng.normal(size=(batch, 8, 4)).astype(np.float32)
+    numbers[:, :5] = 0
     return codes, numbers, Slot((5,), coded=16).joined(jnp.asarray(codes), jnp.asarray(numbers))
 
 
@@ -56,8 +56,8 @@ def test_loss(told):
     """The sum of both; of a drawn code, here the likeliest, the numbers' target is what that one leaves."""
     head, params, quantizer, table = built()
     head = head.clone(told=told, top_k=1, top_p=1.0, weight=0.7, scale=0.5)
-    hidden, (codes, numbers, target) = normal(1, 2, 5, 16), content()
-    weight = jnp.asarray([[1.0, 0, 1, 1, 0], [1, 1, 0, 1, 1]])
+    hidden, (codes, numbers, target) = normal(1, 2, 8, 16), content()
+    weight = jnp.asarray([[1.0, 0, 1, 1, 1, 1, 1, 0], [1, 1, 0, 1, 1, 0, 1, 1]])
     rngs = {"head": jax.random.key(2)}
     own, left = codes[:, LAST], numbers[:, LAST]
     if told == "drawn":
@@ -83,8 +83,8 @@ def test_loss(told):
 def test_slots_that_are_traced():
     """Samples are the same; in the loss what stands in bare slots for numbers plays no role."""
     head, params, quantizer, _ = built()
-    hidden, (codes, numbers, target) = normal(1, 2, 5, 16), content()
-    draws, rngs = keyed(jax.random.key(4), 2, 5), {"head": jax.random.key(2)}
+    hidden, (codes, numbers, target) = normal(1, 2, 8, 16), content()
+    draws, rngs = keyed(jax.random.key(4), 2, 8), {"head": jax.random.key(2)}
 
     @jax.jit
     def run(slots, target):
@@ -95,7 +95,7 @@ def test_slots_that_are_traced():
     slots = jnp.tile(SLOTS, (2, 1))
     loss, found = run(slots, target)
     np.testing.assert_allclose(found, drawn(hidden, layout(), draws), atol=1e-4)
-    bare, last = (np.isin(np.arange(5), np.arange(5)[x])[:, None] for x in (slice(0, 2), LAST))
+    bare, last = (np.isin(SLOTS, SLOTS[x])[:, None] for x in (slice(0, 5), LAST))
     same, other = (head.slot.joined(jnp.asarray(codes), jnp.asarray(numbers + x)) for x in (bare, last))
     np.testing.assert_allclose(run(slots, same)[0], loss, rtol=1e-6)
     assert abs(run(slots, other)[0] - loss) > 1e-3
@@ -111,7 +111,7 @@ def drawn(hidden, told, draws, guidance=None, **options):
 def test_sample(guidance):
     """Codes of all slots, then numbers given the code of those that have some; in the others zeros."""
     head, params, _, table = built()
-    hidden, draws = normal(1, 2 if guidance is None else 4, 5, 16), keyed(jax.random.key(4), 2, 5)
+    hidden, draws = normal(1, 2 if guidance is None else 4, 8, 16), keyed(jax.random.key(4), 2, 8)
     found = np.asarray(drawn(hidden, layout(), draws, guidance))
     settings = Sampling.make()
 
@@ -119,25 +119,25 @@ def test_sample(guidance):
         codes = m.codes.sample(hidden, draws.of(0), None, settings, guidance).content
         vectors = table[np.asarray(codes)[:, LAST]]
         told = rows(hidden[:, LAST], np.concatenate([vectors] * (len(hidden) // 2)))
-        own = draws.of(1).at(jnp.tile(jnp.arange(2, 5), (2, 1)))
+        own = draws.of(1).at(jnp.tile(jnp.arange(5, 8), (2, 1)))
         return codes, m.numbers.sample(told, own, None, settings, guidance).content
 
     codes, numbers = head.apply(params, method=apart)
     np.testing.assert_array_equal(found[..., 0], codes)
-    np.testing.assert_array_equal(found[:, :2, 1:], 0)
+    np.testing.assert_array_equal(found[:, :5, 1:], 0)
     np.testing.assert_allclose(found[:, LAST, 1:], head.scale * numbers, atol=1e-4)
     # Bare slots alone: codes are all there is.
     some = np.asarray(
-        drawn(hidden[:, :2], layout(SLOTS[:2]), draws.at(jnp.tile(jnp.arange(2), (2, 1))), guidance)
+        drawn(hidden[:, :5], layout(SLOTS[:5]), draws.at(jnp.tile(jnp.arange(5), (2, 1))), guidance)
     )
-    np.testing.assert_array_equal(some, found[:, :2])
+    np.testing.assert_array_equal(some, found[:, :5])
 
 
 def test_filters():
     """They act on the codes."""
     head, params, _, _ = built()
-    hidden = normal(1, 2, 5, 16)
-    found = drawn(hidden, layout(), keyed(jax.random.key(5), 2, 5), top_k=1)
+    hidden = normal(1, 2, 8, 16)
+    found = drawn(hidden, layout(), keyed(jax.random.key(5), 2, 8), top_k=1)
     likeliest = np.argmax(head.apply(params, hidden, method=lambda m, x: m.codes.codes(x)), axis=-1)
     np.testing.assert_array_equal(found[..., 0], likeliest)
 

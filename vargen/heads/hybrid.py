@@ -102,7 +102,8 @@ class Hybrid(Plain):
         codes, numbers = self.slot.apart(target)
         nats, of_codes = self.codes.loss(hidden, codes, layout, weight, train, quantizer)
         found = {f"codes_{name}": x for name, x in dict(of_codes, loss=nats).items()}
-        rows, there = self._with_numbers(layout.slots, hidden.shape[:2])
+        # A whole pass has all slots of a code alone, and of the others those that it has.
+        rows, there = self._with_numbers(layout.slots, hidden.shape[:2], hidden.shape[1] - self.slot.bare)
         if not rows.shape[-1]:
             return nats, found
         hidden, codes, numbers = (contents.take(x, rows) for x in (hidden, codes, numbers))
@@ -122,7 +123,8 @@ class Hybrid(Plain):
         batch, n = draws.shape
         codes = self.codes.sample(hidden, draws.of(0), layout, settings, guidance, quantizer).content
         numbers = jnp.zeros((batch, n, self.slot.shape[-1] - 1))
-        rows, there = self._with_numbers(layout.slots, draws.shape)
+        most = min(n, self.tokenizer.grid.size - self.slot.bare)
+        rows, there = self._with_numbers(layout.slots, draws.shape, most)
         if rows.shape[-1]:
             both = rows if rows.ndim == 1 else contents.repeat_to(rows, len(hidden))
             vectors = self.tokenizer.vectors(quantizer, contents.take(codes, rows))
@@ -133,11 +135,10 @@ class Hybrid(Plain):
             numbers = contents.put(numbers, jnp.where(there > 0, every, n), self.scale * drawn)
         return Sample(self.slot.joined(codes, numbers), None)
 
-    def _with_numbers(self, slots, shape):
-        """Rows int [m] or [B, m] of slots int [n] or [B, n], those with numbers first; and which have some, float32
-        [B, m]."""
+    def _with_numbers(self, slots, shape, most: int):
+        """Rows int [m] or [B, m] of slots int [n] or [B, n], of which at most so many have numbers: those first; and
+        which do, float32 [B, m]."""
         has = slots >= self.slot.bare
-        most = min(shape[1], self.tokenizer.grid.size - self.slot.bare)
         rows = rows_of(has, True, most)
         there = contents.take(jnp.broadcast_to(jnp.asarray(has, jnp.float32), shape), rows)
         return rows, there

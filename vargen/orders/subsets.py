@@ -161,7 +161,7 @@ class ThinnedLevels(Plain):
         share = masked_share(key_share, batch, self.mask_ratio_min)
         stay = jnp.clip(n - jnp.ceil(n * share), self.least, self.most)
         last = random_slots(Grid(self.grid.levels[-1:]), key_slots, batch)[:, : self.most]
-        exists = np.arange(self.most) < stay
+        exists = jnp.arange(self.most) < stay
         # In the canonical sequence, those that don't exist behind them.
         turn = jnp.argsort(last + n * ~exists, axis=-1)
         slots = first + jnp.take_along_axis(last, turn, axis=-1)
