@@ -41,7 +41,6 @@ IMAGES = 1_281_167
 def get_config(size="digits"):
     s = SIZES[size]
     c = base.config()
-    c.order = part("thinned_levels")
     c.feed = part("refine", places="levels", coords="picture")
     c.mixer = part("attention", bias="qv", rope="places")
     c.model = dict(norm="rms", affine=False, bias=False, mlp="swiglu", adaptive="adaln", init_std=-1.0)
@@ -67,8 +66,10 @@ def small(c, size, s):
         beside=True,
         **losses,
     )
+    c.order = part("levels")  # so few slots are all learnt
     c.mixer.heads = s.heads
-    c.head = part("hybrid", heads=heads(0.001, depth=3, width=s.width, sample_steps=25, clip=3.0), top_p=0.96)
+    network = dict(depth=3, width=s.width, sample_steps=25, repeat=2, clip=3.0)
+    c.head = part("hybrid", heads=heads(0.001, **network), scale=0.75, top_p=0.96)
     c.model.update(layers=s.layers, width=s.width, mlp_width=3 * s.width, dropout=0.1)
     c.sampling.update(guidance=1.5, guidance_schedule="ramp")
     tokenizer = dict(steps=s.steps[0], learning_rate=4e-3)
@@ -81,7 +82,7 @@ def paper(c, size, s):
     c.name = f"HART-{size}"
     c.data = base.imagenet(256, flip=False, crop="random", crop_range=(1.125,), filter="lanczos")
     c.tokenizer = part("hybrid_multiscale", encoder=part("conv", width=160, projection=3), beside=True)
-    c.order.least = 32
+    c.order = part("thinned_levels", least=32)
     c.mixer.update(heads=s.depth, scale=0.25)
     network = dict(depth=6, width=1024, sample_steps=8, repeat=4, clip=1.0)
     c.head = part("hybrid", heads=heads(0.02 * (1 / (3 * 64 * s.depth)) ** 0.5, **network), scale=0.6)
