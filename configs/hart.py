@@ -71,7 +71,7 @@ def small(c, size, s):
     network = dict(depth=3, width=s.width, sample_steps=25, repeat=2, clip=3.0)
     c.head = part("hybrid", heads=heads(0.001, **network), scale=0.75, top_p=0.96)
     c.model.update(layers=s.layers, width=s.width, mlp_width=3 * s.width, dropout=0.1)
-    c.sampling.update(guidance=1.5, guidance_schedule="ramp")
+    c.sampling.update(guidance=1.5, guidance_schedule="ramp", temperature=0.6)
     tokenizer = dict(steps=s.steps[0], learning_rate=4e-3)
     base.small(c, tokenizer=tokenizer, generator=dict(steps=s.steps[1], batch_size=s.batch))
     return c
