@@ -59,7 +59,8 @@ class Slot:
 
     def _stops(self, content: jax.Array) -> jax.Array:
         """bool [B, N]: which slots hold the stop code."""
-        return jnp.equal(content[..., 0] if self.shape else content, self.stop)
+        first = content[..., 0] if self.shape else content
+        return jnp.asarray(first == self.stop)
 
     def padded(self, content: jax.Array) -> jax.Array:
         """The content with stop codes in all padding."""
@@ -71,6 +72,12 @@ class Slot:
     def apart(self, content: jax.Array) -> tuple[jax.Array, jax.Array]:
         """A code int32 [...] and numbers float32 [..., C] of content [..., 1 + C] that holds both."""
         return content[..., 0].astype(jnp.int32), content[..., 1:]
+
+    def codes(self, content: Any) -> Any:
+        """What of the content is codes, int32 [...]; None where nothing is."""
+        if self.coded:
+            return self.apart(content)[0]
+        return content if self.vocab else None
 
     def joined(self, codes: jax.Array, numbers: jax.Array) -> jax.Array:
         """The inverse of `apart`."""
