@@ -54,6 +54,7 @@ SIZES = dict(
     flexvar=("flexvar:d16", 1, 16),
     hmar=("hmar:d16_masked", 1, 16),
     flowar=("flowar:s", 1, 32),
+    hart=("hart:d20", 1, 16),
     himar=("himar:b", 1, 64),
     jpeglm=("jpeglm:7b", 1, 1),
     orthus=("orthus:7b", 1, 1),

@@ -7,8 +7,9 @@ optimal transport (VQ-WAE, 2302.05917), with gradients to all codes (IBQ, 2412.0
 (2406.07548), products of tables (ImageFolder's, 2410.01756, and QLAE's, 2305.18378) and of bins (TokenBridge,
 2503.16430), numbers rounded between wavelets (`walloc`, 2412.09405); `vit` has transformers at both ends (BSQ-ViT's),
 `local_vit` with attention in windows (Efficient-VQGAN, 2310.05400); `hart` has levels, whose decoder takes continuous
-latents too (2410.10812; of these the codes alone are drawn); `dynamic` writes places and codes by turns (DQ-VAE,
-2305.11718); `vlae` decodes pixel after pixel (1611.02731). Several codes of a slot are drawn one after another by
+latents too (2410.10812; of these the codes alone are drawn, configs/hart.py draws both); `dynamic` writes places and
+codes by turns (DQ-VAE, 2305.11718), `dq` a place and its code a slot, which its generator draws in two stacks of
+blocks; `vlae` decodes pixel after pixel (1611.02731). Several codes of a slot are drawn one after another by
 RQ-Transformer's head; bits (Binary Latent Diffusion, 2304.04820) all together.
 
 Others have a teacher, a frozen network whose file vargen/tokenizers/teachers/efficientnet.py says how to make:
@@ -51,6 +52,7 @@ TOKENIZERS = dict(
     local_vit=part("vq", encoder=LOCAL, vocab=256, channels=8, revive_every=25),
     walloc=part("companded", encoder=WAVELETS, vocab=15, channels=8, spread=7 / 1.85),
     dynamic=part("dynamic_vq", encoder=PATCH, codes=256, channels=8, **dynamic),
+    dq=part("dynamic_vq", encoder=PATCH, codes=256, channels=8, pairs=True, **dynamic),
     vlae=part("fsq", encoder=PIXELS, levels=(8, 6, 5)),
     bins=part("binned_kl", encoder=PATCH, vocab=16, channels=8, measure=True, spread=1.0),
     semantic=base.small_vq(4, 256),
@@ -89,6 +91,9 @@ def codes(c, tokenizer):
     c.model = dict(
         layers=4, width=128, mlp="swiglu", mlp_width=384, norm="rms", eps=1e-5, bias=False, dropout=0.1
     )
+    if tokenizer == "dq":  # a quarter of the blocks says where, the others what is there
+        c.feed, c.head = part("staged", dropout=0.1, positions=True), part("staged")
+        c.model = c.model.to_dict() | dict(layers=(1, 3), final_norm="none")
     return c
 
 

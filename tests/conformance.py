@@ -51,13 +51,26 @@ def every_head(
     diffusion: heads.Diffusion,
     dit: heads.Dit,
     flow: heads.Flow,
+    hybrid: heads.Hybrid,
     masked_lm: heads.MaskedLM,
     rounds: heads.Rounds,
     segments: heads.Segmented,
     staged: heads.Staged,
     v_diffusion: heads.VDiffusion,
 ) -> list[Head]:
-    return [categorical, depth, diffusion, dit, flow, masked_lm, rounds, segments, staged, v_diffusion]
+    return [
+        categorical,
+        depth,
+        diffusion,
+        dit,
+        flow,
+        hybrid,
+        masked_lm,
+        rounds,
+        segments,
+        staged,
+        v_diffusion,
+    ]
 
 
 def every_joint_head(
@@ -118,6 +131,7 @@ def every_order(
     raster: orders.Fixed,
     segments: orders.SegmentOrder,
     some_levels: orders.SomeLevels,
+    thinned_levels: orders.ThinnedLevels,
 ) -> list[Ordering]:
     return [
         cells,
@@ -133,6 +147,7 @@ def every_order(
         raster,
         segments,
         some_levels,
+        thinned_levels,
     ]
 
 

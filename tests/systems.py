@@ -71,6 +71,29 @@ def flowar():
     return c
 
 
+def hart():
+    c = var()
+    c.name = "hart"
+    c.tokenizer = part(
+        "hybrid_multiscale", encoder=_encoder(), levels=(1, 2, 4), vocab=16, channels=4, beside=True
+    )
+    c.order, c.feed = part("thinned_levels"), part("refine", places="levels", coords="picture")
+    c.mixer = part("attention", heads=2, bias="qv", rope="places")
+    denoiser = part("diffusion", depth=1, width=8, sample_steps=3, train_steps=10, repeat=2)
+    c.head = part("hybrid", heads=dict(codes=part("categorical"), numbers=denoiser), scale=0.5, top_p=0.9)
+    c.model = dict(
+        layers=2,
+        width=16,
+        mlp="swiglu",
+        norm="rms",
+        affine=False,
+        bias=False,
+        adaptive="adaln",
+        drop_path=0.1,
+    )
+    return c
+
+
 def llamagen():
     c = _base("llamagen")
     c.tokenizer = part("vq", encoder=_encoder(), vocab=16, channels=4)
@@ -220,6 +243,14 @@ def dnd():
     return c
 
 
+def dq():
+    c = dnd()
+    c.name = "dq"
+    c.tokenizer = part("dynamic_vq", encoder=_encoder(), codes=16, channels=4, pairs=True)
+    c.feed = part("staged", positions=True)
+    return c
+
+
 def jpeglm():
     c = _base("jpeglm")
     c.tokenizer = part("jpeg", quality=5, length=15, merges=2)
@@ -292,6 +323,7 @@ SYSTEMS = dict(
     hmar_masked=hmar_masked,
     flexvar=flexvar,
     flowar=flowar,
+    hart=hart,
     llamagen=llamagen,
     llamagen_text=llamagen_text,
     llamagen_words=llamagen_words,
@@ -309,6 +341,7 @@ SYSTEMS = dict(
     xar=xar,
     rqtransformer=rqtransformer,
     dnd=dnd,
+    dq=dq,
     jpeglm=jpeglm,
     orthus=orthus,
     mamba=mamba,
@@ -322,7 +355,7 @@ SYSTEMS = dict(
 
 # Further systems along a path that others take; each of their parts is tested by itself.
 SLOW = "var_shared llamagen_text llamagen_words axial gla_chain".split()
-SLOW += "var_cross_scan mar_dit mar_zigzag maskgil maskgit_vssd".split()
+SLOW += "dq var_cross_scan mar_dit mar_zigzag maskgil maskgit_vssd".split()
 
 
 def some_slow(names, slow):

@@ -256,6 +256,8 @@ def test_a_part_inside_a_part_is_swapped(place):
         pivots="himar",
         picture="himar",
         text="orthus",
+        codes="hart",
+        numbers="hart",
         encoder="var",
         decoder="registers:titok",
         inner="registers:flextok_latents",

@@ -73,6 +73,10 @@ COUNTS = {
         for size in ("d16", "d20", "d24", "d30", "d24_512")
         for end in ("", "_masked")
     },
+    # The published number is 649 M.
+    "hart.py:d20": (649_377_088 - 21 * 1280, 108_948_355),
+    "hart.py:d24": (None, 108_948_355),
+    "hart.py:d30": (None, 108_948_355),
     "flowar.py:s": (None, 66_456_019 + 16),
     "flowar.py:l": (None, 66_456_019 + 16),
     "flowar.py:h": (None, 66_456_019 + 16),
@@ -200,21 +204,29 @@ def flowar_count(layers, width, depth, flow, classes=1000, slots=341):
     return layers * block + around + head
 
 
+def hart_count(depth, mlp, levels=10, classes=1000):
+    """Parameters of HART's module (models/transformer), added up by hand from its layers for classes; its block and the
+    norm before its head of no scale."""
+    c = 64 * depth
+    block = 3 * c * c + 2 * c + linear(c, c) + 3 * mlp * c + linear(c, 6 * c)
+    around = linear(32, c) + (classes + 1 + 1 + levels) * c + linear(c, 2 * c) + linear(c, 4096) + c
+    return depth * block + around + denoiser_count(6, 1024, c, 32)
+
+
+def denoiser_count(depth, width, hidden, channels):
+    """Parameters of MAR's denoiser."""
+    residual = 2 * width + 2 * linear(width, width) + linear(width, 3 * width)
+    around = linear(256, width) + linear(width, width) + linear(hidden, width) + linear(channels, width)
+    return around + depth * residual + linear(width, 2 * width) + linear(width, 2 * channels)
+
+
 def mar_count(layers, width, depth, denoiser, slots=256, buffer=64, channels=16, classes=1000):
     """Parameters of MAR's module, added up by hand from its layers."""
     block = 4 * width + linear(width, 3 * width) + linear(width, width) + 8 * width * width + 5 * width
     stack = layers * block + 2 * width
     embeddings = (classes + 1) * width + 2 * (slots + buffer) * width + slots * width + width
     around = linear(channels, width) + 2 * width + linear(width, width)
-    residual = 2 * denoiser + 2 * linear(denoiser, denoiser) + linear(denoiser, 3 * denoiser)
-    head = (
-        linear(256, denoiser)
-        + linear(denoiser, denoiser)
-        + linear(width, denoiser)
-        + linear(channels, denoiser)
-    )
-    head += depth * residual + linear(denoiser, 2 * denoiser) + linear(denoiser, 2 * channels)
-    return 2 * stack + embeddings + around + head
+    return 2 * stack + embeddings + around + denoiser_count(depth, denoiser, width, channels)
 
 
 def himar_count(layers, width, pivots, picture, classes=1000):
@@ -308,6 +320,7 @@ def test_full_size(name):
         "jpeglm": lambda: jpeglm_count(layers, width),
         "flexvar": lambda: flexvar_count(layers),
         "hmar": lambda: hmar_count(sum(c.model.layers[:2]), tokenizer.grid.size, "masked" in name),
+        "hart": lambda: hart_count(layers, c.model.mlp_width),
         "flowar": lambda: flowar_count(2 * layers, width, c.head.depth, c.head.width),
         "titok": lambda: (uvit_count if c.model.get("skips") else titok_count)(
             layers, width, tokenizer.grid.size
@@ -330,6 +343,7 @@ SLOTS = {
     "jpeglm.py:7b": 12288,
     "flexvar": 1496,
     "hmar": 680,
+    "hart": 680,
     "hmar.py:d24_512": 2240,
     "hmar.py:d24_512_masked": 2240,
     "flowar": 341,

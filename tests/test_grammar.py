@@ -141,7 +141,7 @@ def test_loss_and_likelihood(name):
     if generator.head.explicit and not generator.ordering.random_decoding:
         nats = jax.jit(generator.log_likelihood)(params, quantizer, content, labels)
         exists = generator.tokenizer.slot.exists(content)
-        codes = content.size if exists is None else exists.sum()
+        codes = content.size if exists is None else exists.sum() * np.prod(content.shape[2:])
         np.testing.assert_allclose(-nats.sum() / codes, np.log(generator.tokenizer.vocab), rtol=1e-5)
 
 

@@ -111,7 +111,7 @@ from vargen.errors import UserError
         (
             llamagen,
             dict(order=part("spiral")),
-            "order.name: expected one of cells, chunks, .*, raster, segments, some_levels, found 'spiral'",
+            "order.name: expected one of cells, chunks, .*, some_levels, thinned_levels, found 'spiral'",
         ),
         (
             llamagen,

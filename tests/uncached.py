@@ -9,7 +9,7 @@ import numpy as np
 
 from vargen.content import Noised, put, take
 from vargen.draws import keyed
-from vargen.heads import Flow
+from vargen.heads import Flow, Hybrid
 from vargen.heads.head import Around
 from vargen.layout import Layout
 from vargen.orders import Order
@@ -33,8 +33,8 @@ def uncached(generator, params, quantizer, labels, key, sampling, given=None):
     if given is not None:
         content = jax.tree.map(lambda x, y: x.at[:, known].set(y[:, known]), content, given[0])
 
-    # Heads that draw a step at once ask where its slots lie.
-    together = isinstance(generator.head, Flow)
+    # Heads that draw a step at once ask where its slots lie, and which they are.
+    together = isinstance(generator.head, (Flow, Hybrid))
 
     def hidden(content, labels, steps):
         order_now = dataclasses.replace(order, steps=steps) if masked else order
@@ -65,7 +65,8 @@ def uncached(generator, params, quantizer, labels, key, sampling, given=None):
         if order.segments is not None:
             lies = Layout(None, None, segments=np.array([which]))
         elif together:
-            lies = Layout(np.zeros(slots.shape[1], int), jnp.asarray(generator.feed.lie)[slots])
+            places = jnp.asarray(generator.feed.lie)[slots]
+            lies = Layout(np.zeros(slots.shape[1], int), places, slots=slots)
         more = (Around(slots, content, put(steps == 1, order.slots, steps == 0)),) if around else ()
         found = found if around else take(found, jnp.concatenate([slots] * (len(found) // batch)))
         return generator.head.apply(

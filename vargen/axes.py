@@ -40,6 +40,8 @@ PARTS: dict[str, Mapping[str, Callable]] = {
     "head.heads.pivots": HEADS,
     "head.heads.text": HEADS,
     "head.heads.picture": HEADS,
+    "head.heads.codes": HEADS,
+    "head.heads.numbers": HEADS,
     "conditioning": CONDITIONINGS,
     "tokenizer_training.losses.discriminator": DISCRIMINATORS,
 }
@@ -75,6 +77,8 @@ GIVEN = {
     "head.heads.pivots": "tokenizer stage vocab channels segments initial dtype",
     "head.heads.text": "tokenizer stage vocab channels segments initial dtype",
     "head.heads.picture": "tokenizer stage vocab channels segments initial dtype",
+    "head.heads.codes": "tokenizer stage vocab channels segments initial dtype",
+    "head.heads.numbers": "tokenizer stage vocab channels segments initial dtype",
     "conditioning": "num_classes width initial dtype",
     "tokenizer_training.losses.discriminator": "",
 }

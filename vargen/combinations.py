@@ -31,6 +31,7 @@ TOKENIZERS: dict[str, Options] = dict(
     multiscale_vq=dict(LEVELS, vocab=16, channels=4),
     pyramid_vq=dict(LEVELS, vocab=16, channels=4, level_weight=0.0),
     pyramid_kl=dict(LEVELS, channels=4),
+    hybrid_multiscale=dict(LEVELS, vocab=16, channels=4, beside=True),
 )
 ORDERS: dict[str, Options] = dict(
     cells=dict(count=(2, 1)),
@@ -42,7 +43,7 @@ ORDERS: dict[str, Options] = dict(
     some_levels=dict(groups=((1, 1, 1), (1, 2, 2))),
 )
 # Orders level by level are tried over several levels alone: over one they have nothing to order.
-BY_LEVEL = ("levels", "masked_levels", "level_sets", "some_levels")
+BY_LEVEL = ("levels", "masked_levels", "level_sets", "some_levels", "thinned_levels")
 FEEDS: dict[str, tuple[Options, ...]] = dict(
     shift=({}, dict(target_positions=True)),
     staged=({}, dict(target_positions=True)),
@@ -63,6 +64,7 @@ HEADS: dict[str, Options] = dict(
     epsilon=dict(sample_steps=2),
     velocity=dict(sample_steps=2),
     flow=dict(DRAWN, heads=2),
+    hybrid=dict(heads=dict(codes=dict(name="categorical"), numbers=dict(NOISE, name="diffusion"))),
     rounds=dict(heads=dict(pivots=dict(NOISE, name="diffusion"), picture=dict(DIT, name="dit"))),
     segments=dict(heads=dict(text=dict(name="categorical"), picture=dict(NOISE, name="v_diffusion"))),
 )

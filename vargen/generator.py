@@ -188,7 +188,7 @@ class Generator:
             return static.pick(static.spread(values, order.slots, self.sequence.grid.size), slots)
 
         segments = None if order.segments is None else of(order.segments)
-        return Layout(of(order.steps), self._places(slots), segments=segments)
+        return Layout(of(order.steps), self._places(slots), segments=segments, slots=slots)
 
     def layout_of_step(self, order: Order, step: Step) -> Layout:
         """The same of the slots of one step, which are of one time; those that only fill it up come later."""
@@ -198,9 +198,8 @@ class Generator:
         slots = static.take(order.slots, static.module(at).minimum(at, self.sequence.grid.size - 1))
         rows = np.arange(step.size)
         segments = None if order.segments is None else np.full(step.size, step.segment)
-        return Layout(
-            1 * (rows >= step.count) if padded else 0 * rows, self._places(slots), segments=segments
-        )
+        times = 1 * (rows >= step.count) if padded else 0 * rows
+        return Layout(times, self._places(slots), segments=segments, slots=slots)
 
     def _places(self, slots):
         """[n, A] or [B, n, A]: where slots lie, as the feed has it."""
@@ -226,7 +225,7 @@ class Generator:
         if segment is None and slot.stop is None:
             return content, None
         if segment is None:  # an example without a stop code was cut off, and ends nowhere
-            return content, jnp.broadcast_to(slot.stopped(content)[:, None], content.shape)
+            return content, jnp.broadcast_to(slot.stopped(content)[:, None], content.shape[:2])
         joined = self.sequence.join({segment.name: self.condition.content(labels), PICTURE: content})
         learnt = jnp.ones((len(content), self.sequence.grid.size))
         return joined, learnt.at[:, self.sequence.slots(segment.name)].set(self.condition.learnt(labels))

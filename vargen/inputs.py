@@ -70,7 +70,7 @@ def images(value: Any, height: int, width: int, channels: int) -> jax.Array:
 
 
 def content(value: Any, tokenizer: Any, name: str = "") -> jax.Array:
-    """What a tokenizer decodes: codes int32 [B, N] or [B, N, Q], or latents float32 [B, N, C].
+    """What a tokenizer decodes: codes int32 [B, N] or [B, N, Q], or latents float32 [B, N, C] or [B, N, 1 + C].
 
     Args:
       value: what the tokenizer's slots hold: whole numbers below its `vocab`, or floats.
@@ -88,13 +88,20 @@ def content(value: Any, tokenizer: Any, name: str = "") -> jax.Array:
     _shape(name, wanted, found, shape)
     if not slot.vocab:
         finite(name, wanted, found)
+        if slot.coded:
+            _below(slot.coded, found[..., 0], name, wanted)
         return jnp.asarray(found, jnp.float32)
+    _below(slot.vocab, found, name, wanted)
+    return jnp.asarray(found).astype(jnp.int32)
+
+
+def _below(vocab: int, found: Any, name: str, wanted: str) -> None:
+    """Raises UserError where values, unless traced, are no whole numbers from 0 to `vocab` - 1."""
     if not isinstance(found, jax.core.Tracer):
         values = np.asarray(found)
-        outside = values[(values < 0) | (values >= slot.vocab)]
+        outside = values[(values < 0) | (values >= vocab) | (values % 1 != 0)]
         if outside.size:
             raise UserError(f"{name}: expected {wanted}, found {outside[0]}")
-    return jnp.asarray(found).astype(jnp.int32)
 
 
 def text(value: Any, tokenizer: Any, count: int) -> jax.Array | None:
@@ -128,7 +135,8 @@ def slots(tokenizer: Any) -> tuple[tuple[int, ...], str]:
     sizes = ", ".join(map(str, shape))
     if slot.vocab:
         return shape, f"whole numbers [B, {sizes}] from 0 to {slot.vocab - 1}"
-    return shape, f"floats [B, {sizes}]"
+    beside = f", the first of each slot a whole number from 0 to {slot.coded - 1}" if slot.coded else ""
+    return shape, f"floats [B, {sizes}]{beside}"
 
 
 def kept(value: Any, tokenizer: Any, name: str = "kept") -> tuple[np.ndarray, np.ndarray]:

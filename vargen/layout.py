@@ -66,6 +66,7 @@ class Layout:
       context: `Condition.memory` and `hidden`: what every block's cross-attention looks at, where there is one.
       segments: int [N] or [B, N]: of slots that a head is told of, whose they are, where there are several segments; of
         a step NumPy, all alike. None else.
+      slots: int [N] or [B, N]: of slots that a head is told of, which they are; None else.
       layer: which layer of its stage is at work (int, or traced under a scan over layers).
       speculative: in the cached form, whether rows, the last ones, may be taken back (`mixers.rollback`); times and
         coords are then [B, N] and [B, N, A], start [B], and every row is of a time of its own.
@@ -82,6 +83,7 @@ class Layout:
     memory: Memory | None = None
     context: tuple[Any, Any] | None = None
     segments: Any = None
+    slots: Any = None
     layer: Any = 0
     speculative: bool = False
     window: int | None = None

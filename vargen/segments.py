@@ -45,6 +45,7 @@ class Slots:
     segments: tuple[Segment, ...]
 
     stop = None  # as of `Slot`: every slot holds something
+    coded = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -88,13 +89,17 @@ class Sequence:
         """What they hold.
 
         Raises:
-          ValueError: slots of several segments, of which some end with a stop code.
+          ValueError: slots of several segments, of which some end with a stop code, or hold a code and numbers.
         """
         if len(self.segments) == 1:
             return self.segments[0].slot
         if stopping := [s.name for s in self.segments if s.slot.stop is not None]:
             raise ValueError(
                 f"segments: expected slots without a stop code beside others, found {stopping[0]}"
+            )
+        if mixed := [s.name for s in self.segments if s.slot.coded]:
+            raise ValueError(
+                f"segments: expected slots of codes or of numbers beside others, found both in those of {mixed[0]}"
             )
         return Slots(self.segments)
 

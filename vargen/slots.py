@@ -13,18 +13,24 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """What one slot holds: codes, or numbers.
+    """What one slot holds: codes, or numbers; or a code and numbers beside it, which are written as numbers all.
 
     Attributes:
-      shape: () for one code, (Q,) for Q codes (residual quantisation), (C,) for C numbers.
+      shape: () for one code, (Q,) for Q codes (residual quantisation), (C,) for C numbers, (1 + C,) for a code and C
+        numbers.
       vocab: K, what each code is below; 0 for numbers.
-      stop: the code with which an example ends: the slots after it in the canonical layout are padding, which holds it
-        too. None where every slot holds something.
+      stop: the code with which an example ends, of several codes of a slot the first: the slots after it in the
+        canonical layout are padding, which holds it too. None where every slot holds something.
+      coded: K where the first of the numbers is a code below K, with the others beside it (HART, arXiv 2410.10812); 0
+        where none is.
+      bare: of such slots how many, the first ones in the canonical layout, hold a code alone: their numbers are zeros.
     """
 
     shape: tuple[int, ...]
     vocab: int = 0
     stop: int | None = None
+    coded: int = 0
+    bare: int = 0
 
     @property
     def kind(self) -> str:
@@ -44,21 +50,42 @@ class Slot:
         """bool [B, N]: which slots are no padding, the stop code among them; None where there is no stop code."""
         if self.stop is None:
             return None
-        stops = content == self.stop
+        stops = self._stops(content)
         return jnp.cumsum(stops, axis=1) - stops == 0
 
     def stopped(self, content: jax.Array) -> jax.Array:
         """bool [B]: which examples have ended with a stop code."""
-        return jnp.any(content == self.stop, axis=1)
+        return jnp.any(self._stops(content), axis=1)
+
+    def _stops(self, content: jax.Array) -> jax.Array:
+        """bool [B, N]: which slots hold the stop code."""
+        first = content[..., 0] if self.shape else content
+        return jnp.asarray(first == self.stop)
 
     def padded(self, content: jax.Array) -> jax.Array:
         """The content with stop codes in all padding."""
         exists = self.exists(content)
         if self.stop is None or exists is None:
             return content
-        return jnp.where(exists, content, self.stop)
+        return jnp.where(exists[..., None] if self.shape else exists, content, self.stop)
+
+    def apart(self, content: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """A code int32 [...] and numbers float32 [..., C] of content [..., 1 + C] that holds both."""
+        return content[..., 0].astype(jnp.int32), content[..., 1:]
+
+    def codes(self, content: Any) -> Any:
+        """What of the content is codes, int32 [...]; None where nothing is."""
+        if self.coded:
+            return self.apart(content)[0]
+        return content if self.vocab else None
+
+    def joined(self, codes: jax.Array, numbers: jax.Array) -> jax.Array:
+        """The inverse of `apart`."""
+        return jnp.concatenate([codes[..., None].astype(self.dtype), numbers], axis=-1)
 
     def __str__(self) -> str:
+        if self.coded:
+            return f"one of {self.coded} codes and {self.shape[-1] - 1} numbers"
         if not self.vocab:
             return f"{self.shape[-1]} numbers"
         return f"{self.shape[0]} of {self.vocab} codes" if self.shape else f"one of {self.vocab} codes"

@@ -56,7 +56,7 @@ def test_given_is_what_the_assembly_gives(monkeypatch):
 
     monkeypatch.setattr(parts, "build", watched)
     own = [("head.mixer", "attention"), ("head.mixer.heads", "2")]
-    for name in ("var", "mar", "orthus", "himar", "rqtransformer"):
+    for name in ("var", "mar", "orthus", "himar", "hart", "rqtransformer"):
         c = config.override(config.load(name), own if name == "rqtransformer" else [])
         models.build_generator(c, models.build_tokenizer(c))
         discriminators.build(c.tokenizer_training.losses.discriminator)

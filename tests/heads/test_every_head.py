@@ -96,8 +96,8 @@ def sampled(name, *args, **options):
 
 
 def test_no_head_is_left_out():
-    # Those of other heads: tests/test_segments.py, tests/heads/test_dit.py.
-    assert MODELLED.keys() | {"segments", "rounds"} == HEADS.keys()
+    # Those of other heads: tests/test_segments.py, tests/heads/test_dit.py, tests/heads/test_codes_and_numbers.py.
+    assert MODELLED.keys() | {"segments", "rounds", "hybrid"} == HEADS.keys()
 
 
 @pytest.mark.parametrize("name", MODELLED)

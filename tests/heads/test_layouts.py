@@ -8,7 +8,7 @@ from systems import labels_for, make
 
 from vargen.samplers.policies import groups
 
-NAMES = "llamagen rar arpg randar acdit mar himar var flexvar flowar hmar_masked orthus".split()
+NAMES = "llamagen rar arpg randar acdit mar himar var flexvar flowar hart hmar_masked orthus".split()
 
 
 def by_hand(generator, order, slots):

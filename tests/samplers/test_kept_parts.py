@@ -16,7 +16,7 @@ MIDDLE = (abs(2 * DOWN - 15) < 9) & (abs(2 * ACROSS - 15) < 9)
 MASKS = dict(border=~MIDDLE, middle=MIDDLE, top=DOWN < 8)
 LAST = "expected whole steps of the order, from the first one on, found others"
 FIXED = "llamagen rar acdit bits xar rqtransformer dnd mamba axial gla_chain".split()  # each in one sequence
-BYTES = ["jpeglm"]  # whose slots are no patches
+BYTES = ["jpeglm", "dq"]  # whose slots are no patches
 OF_CLASSES = [
     name for name in SYSTEMS if name not in "llamagen_text llamagen_words llamagen_memory orthus".split()
 ]

@@ -68,9 +68,10 @@ SMALL = dict(patch=4, width=16, layers=1, heads=2)
 PIXELS = dict(patch=4, width=32, blocks=1, token_width=16, channel_width=32, window_width=8)
 FEW = dict(width=8, multipliers=(1, 1, 2), blocks=1, groups=4)
 CONV = dict(name="conv", projection=0, middle_attention=False, adaptive=True, spread=True)
-# Other encoders, each under one of the parts.
+# Other encoders, each under one of the parts; and contents with a residual.
 ENCODED = dict(
     vit=part("vq", vocab=32, channels=4, encoder=part("vit", **SMALL, window=3, shift=True)),
+    beside=part("hybrid_multiscale", vocab=32, channels=4, levels=(1, 2, 4), beside=True, encoder=PATCH),
     wavelets=part("kl", channels=4, encoder=part("wavelets", levels=2, width=8, blocks=1, groups=4)),
     pixel_cnn=part("vq", vocab=32, channels=4, encoder=part("pixel_cnn", **PIXELS)),
     registers=part(

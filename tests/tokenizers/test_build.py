@@ -56,6 +56,8 @@ def test_interface(name):
         # Of those without a table, or with places too.
         vocab = dict(fsq=36, lfq=8, bsq=32, binary=2, dynamic_vq=53, within=36)
         assert t.vocab == vocab.get(name, ALL[name].get("vocab"))
+    elif t.slot.coded:
+        assert content.shape == (2, t.grid.size, 1 + t.channels) and t.vocab == t.slot.coded
     else:
         assert content.shape == (2, t.grid.size, t.channels) and t.vocab == 0
         assert jax.eval_shape(t.moments, params, images).shape == (2, t.grid.level_sizes[-1], 2 * t.channels)

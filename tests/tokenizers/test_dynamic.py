@@ -28,6 +28,31 @@ def written(t, codes, is_fine):
     return (coarse + fine + [t.stop] * t.grid.size)[: t.grid.size]
 
 
+def test_pairs():
+    """A place and its code a slot are the same sequence, written and read."""
+    t, by_turns = tiny(NAME, pairs=True), tiny(NAME)
+    rng = np.random.default_rng(1)
+    codes = jnp.asarray(rng.integers(0, t.codes, (5, 4, 4)), jnp.int32)
+    is_fine = jnp.asarray(rng.random((5, 2, 2)) < 0.5)
+    content, expected = t.write(codes, is_fine), by_turns.write(codes, is_fine)
+    assert content.shape == (5, t.grid.size, *t.slot.shape) == (5, 17, 2) and t.slot.stop == by_turns.stop
+    np.testing.assert_array_equal(content.reshape(5, -1)[:, :-1], expected)
+    assert (
+        np.all(content[:, -1] == t.stop) and np.all(t.slot.stopped(content)) and np.all(t.valid({}, content))
+    )
+    for found, wanted in zip(t.read(content), by_turns.read(expected), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    known = jnp.arange(17) < jnp.array([[0], [1], [3], [7], [17]])
+    first = jnp.repeat(known, 2, axis=1)[:, :-1]
+    np.testing.assert_array_equal(t.read(content, known)[0], by_turns.read(expected, first)[0])
+    # A slot ends by its place; what stands beside a stop code, or behind it, is padding.
+    count = np.asarray(t.slot.exists(content).sum(axis=1)) - 1
+    np.testing.assert_array_equal(count, np.sum(np.where(is_fine, 4, 1), axis=(1, 2)))
+    broken = content.at[np.arange(5), np.minimum(count + 1, 16)].set(3)
+    np.testing.assert_array_equal(t.slot.padded(broken)[count < 16], content[count < 16])
+    assert not np.any(t.valid({}, content.at[:, 0, 0].set(0)))
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_sequences(share):
     """As written by hand, and read again; every such sequence is one of a picture."""

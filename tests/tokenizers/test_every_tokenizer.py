@@ -29,8 +29,8 @@ def test_pictures_and_slots(name):
 
     content, latents, found, decoded = run(params, images)
     assert content.shape == (3, t.grid.size, *t.slot.shape) and content.dtype == t.slot.dtype
-    assert t.vocab == t.slot.vocab
-    if t.vocab:
+    assert t.vocab == (t.slot.vocab or t.slot.coded)
+    if t.slot.vocab:
         assert content.min() >= 0 and content.max() < t.vocab
     assert latents.shape[0] == 3 and latents.shape[-1] == t.channels and latents.dtype == jnp.float32
     assert decoded.shape == images.shape and decoded.dtype == jnp.float32 and np.isfinite(decoded).all()

@@ -156,7 +156,7 @@ def contents(config: ConfigDict) -> tuple:
     from vargen.models import build_tokenizer
 
     t = build_tokenizer(config)
-    return t.slot.kind, len(t.slot.shape), t.slot.stop is None, len(t.grid.levels) > 1
+    return t.slot.kind, len(t.slot.shape), t.slot.stop is None, t.slot.coded > 0, len(t.grid.levels) > 1
 
 
 def _tokenizer(config: ConfigDict) -> Any:

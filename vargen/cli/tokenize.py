@@ -112,9 +112,9 @@ def store(
                 too_long += int(np.sum(~whole))
                 content, labels = content[whole], labels[whole]
             writer.add(content, labels)
-            if content.dtype == np.int32:
-                exists = tokenizer.slot.exists(content)
-                counts = counts + usage.count(content, tokenizer.grid.level_sizes, tokenizer.vocab, exists)
+            if content.dtype == np.int32 or tokenizer.slot.coded:
+                some, exists = tokenizer.slot.codes(content), tokenizer.slot.exists(content)
+                counts = counts + usage.count(some, tokenizer.grid.level_sizes, tokenizer.vocab, exists)
         if too_long == total:
             raise UserError(
                 f"tokenizer {config.tokenizer.name}: expected pictures of less than {tokenizer.grid.size} codes, found "

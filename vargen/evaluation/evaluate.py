@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -208,8 +209,8 @@ def reconstruct(
             measured[name].append(metric(real, reconstruction))
         watch(real, reconstruction)
         kept.append(reconstruction[: max(0, keep - i * batch_size)])
-        if model.tokenizer.slot.kind == "codes":
-            codes.append(np.asarray(content)[:count])
+        if (some := model.tokenizer.slot.codes(content)) is not None:
+            codes.append(np.asarray(some)[:count])
         if kind != likelihood.NONE:
             given = pipeline.padded(labels[i * batch_size :][:count], batch_size)
             keys: list[Any] = [None]
@@ -222,7 +223,8 @@ def reconstruct(
     if codes:
         content, t = np.concatenate(codes), model.tokenizer
         exists = t.slot.exists(content)
-        codes_of_image = content[0].size if exists is None else float(exists.sum()) / len(content)
+        slots = content.shape[1] if exists is None else float(exists.sum()) / len(content)
+        codes_of_image = slots * math.prod(content.shape[2:])
         result |= usage.statistics(usage.count(content, t.grid.level_sizes, t.vocab, exists))
     if nats:
         mean, name = float(np.mean(np.concatenate(nats))), "_bound" * (kind == likelihood.BOUND)

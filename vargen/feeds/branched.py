@@ -63,6 +63,8 @@ class Branched(Refine):
     def _check_order(self, ordering) -> None:
         if not self.masked:
             super()._check_order(ordering)
+            if ordering.thins:
+                raise ValueError("feed branched: needs the order levels")
         elif ordering.proposes != "level":
             raise ValueError("feed branched: with masked=True needs the order masked_levels")
 

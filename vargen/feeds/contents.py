@@ -98,6 +98,6 @@ def embedding(
     """What makes rows of contents; arguments as of `Contents`, and of `Content` for one segment."""
     if isinstance(slot, Slots):
         return Contents(slot, width, initial, soft_codes, scale, dtype, name=name)
-    if soft_codes and not slot.vocab:
+    if soft_codes and not slot.vocab and not slot.coded:
         return SoftCodes(soft_codes, width, initial, scale, dtype, name=name)
     return Content(slot, width, initial, vectors, shared, dtype=dtype, name=name)

@@ -94,7 +94,7 @@ class Pivots(Plain, nn.Module):
         """Raises ValueError for an order that isn't level by level, for other slots than latents of two levels."""
         if not ordering.by_level:
             raise ValueError("feed pivots: needs an order of random sets level by level, such as level_sets")
-        if len(self.grid.levels) != 2 or self.slot.vocab:
+        if len(self.grid.levels) != 2 or self.slot.vocab or self.slot.coded:
             raise ValueError(
                 f"feed pivots: expected a tokenizer of latents at two levels, such as pyramid_kl, found slots of "
                 f"{self.slot} at {len(self.grid.levels)}"

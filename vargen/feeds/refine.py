@@ -26,16 +26,17 @@ from vargen.tokenizers.tokenizer import Leveled
 class Refine(Plain, nn.Module):
     """Level s is predicted from the latents that levels before s add up to; level 0 from the condition.
 
-    Positions are embeddings, one of each slot and one of each level (VAR); or a table over the picture, averaged to
-    each level, so that no parameter depends on the levels (FlexVAR, arXiv 2502.20313).
+    Positions are embeddings, one of each slot and one of each level (VAR), or of each level alone where rotary
+    positions tell the rest (HART, arXiv 2410.10812); or a table over the picture, averaged to each level, so that no
+    parameter depends on the levels (FlexVAR, arXiv 2502.20313).
 
     Attributes:
       tokenizer: a tokenizer with levels: its `start`, `absorb` and `resample` (pure functions).
       grid: the slots, of which a level is a step.
       width: D.
       initial: of the parameters.
-      places: what tells a row its place: "slots", embeddings of its slot and of its level; "slots_alone", of its slot;
-        or "table".
+      places: what tells a row its place: "slots", embeddings of its slot and of its level; "slots_alone" or "levels",
+        of one of them; or "table".
       side: of the table.
       coords: where rows lie for rotary positions: "level", in rows and columns of their own level; "picture", in those
         of the last one (FlowAR, arXiv 2412.15205).
@@ -51,7 +52,7 @@ class Refine(Plain, nn.Module):
     grid: Grid
     width: int
     initial: Initial
-    places: Annotated[str, OneOf("slots", "slots_alone", "table")] = "slots"
+    places: Annotated[str, OneOf("slots", "slots_alone", "levels", "table")] = "slots"
     side: Annotated[int, Between(1, 1024)] = 32
     coords: Annotated[str, OneOf("level", "picture")] = "level"
     encoder_decoder: bool = False
@@ -112,9 +113,9 @@ class Refine(Plain, nn.Module):
         self._check_order(ordering)
         if self.coords == "picture" and self.grid.frames > 1:
             raise ValueError("config field feed.coords: expected level for a grid of frames, found picture")
-        if self.encoder_decoder and self.places == "table":
+        if self.encoder_decoder and self.places in ("levels", "table"):
             raise ValueError(
-                "config field feed.encoder_decoder: needs embeddings of slots, found feed.places table"
+                f"config field feed.encoder_decoder: needs embeddings of slots, found feed.places {self.places}"
             )
         if self.places == "table" and self.width % 2:
             raise ValueError(
@@ -126,7 +127,7 @@ class Refine(Plain, nn.Module):
         fixed = None if drawn else ordering.decoding(None, 1)
         if fixed is None or not np.array_equal(fixed.steps, self.grid.coords[:, 0]):
             raise ValueError(f"feed {self.called}: needs the order levels")
-        if ordering.partial and not self.tokenizer.independent:
+        if ordering.partial and not ordering.thins and not self.tokenizer.independent:
             raise ValueError(
                 f"feed {self.called}: levels that are drawn need a tokenizer whose levels are independent, such as "
                 "pyramid_vq, found one whose aren't"
@@ -135,13 +136,13 @@ class Refine(Plain, nn.Module):
     def setup(self):
         init = self.initial.table()
         self.content = Content(Slot((self.tokenizer.channels,)), self.width, self.initial, dtype=self.dtype)
-        if self.places == "slots":
+        if self.places in ("slots", "levels"):
             self.levels = Embed(len(self.grid.levels), self.width, init, dtype=self.dtype)
         if self.places == "table":
             self.table = self.param(
                 "positions", logical(waves, None, None, "embed"), (self.side, self.side, self.width)
             )
-        else:
+        elif self.places != "levels":
             self.positions = Embed(self.grid.size, self.width, init, dtype=self.dtype)
         if self.places != "slots_alone":
             first = 1 if self.places == "table" else self.grid.level_sizes[0]
@@ -155,14 +156,16 @@ class Refine(Plain, nn.Module):
 
     def inputs(self, content, condition, order: Order, quantizer=None, train: bool = False) -> Rows:
         """Rows of a whole pass; of the condition the vector is used; see `Feed.inputs`."""
-        if order.exists is not None:
+        thinned = order.exists is not None and order.slots.ndim == 2
+        if order.exists is not None and not thinned:
             return self._some(content, condition, order, quantizer)
         batch = content.shape[0]
         state, latents = self.begin(batch), [jnp.zeros((batch, 0, self.tokenizer.channels))]
         for level in range(1, len(self.grid.levels)):
             state = self._absorb(state, content, level - 1, quantizer)
             latents.append(self.tokenizer.resample(state, level))
-        return self.rows_from_latents(jnp.concatenate(latents, axis=1), condition)
+        rows = self.rows_from_latents(jnp.concatenate(latents, axis=1), condition)
+        return self._thinned(rows, order) if thinned else rows
 
     def rows_from_latents(self, latents, condition) -> Rows:
         """Rows of a whole pass, where what the content adds up to is known already.
@@ -215,6 +218,15 @@ class Refine(Plain, nn.Module):
         start, size = self.grid.level_starts[level], self.grid.level_sizes[level]
         return self.tokenizer.absorb(quantizer, state, content[:, start : start + size], level)
 
+    def _thinned(self, rows: Rows, order: Order) -> Rows:
+        """Of rows of all slots those of an order's slots [B, M], which has every level but for a part of the last."""
+        # Rows that don't exist come later than all others, which don't see them.
+        layout = dataclasses.replace(
+            rows.layout, times=order.steps, coords=jnp.asarray(self.lie)[order.slots]
+        )
+        weight = order.exists.astype(jnp.float32)
+        return Rows(take(rows.x, order.slots), layout, order.slots, weight)
+
     def _some(self, content, condition, order: Order, quantizer) -> Rows:
         """Rows of a whole pass over levels that are known only when traced."""
         count, level = len(self.grid.levels), self.grid.coords[:, 0]
@@ -244,8 +256,9 @@ class Refine(Plain, nn.Module):
     def _placed(self, x, slots):
         """Rows [B, n, D] of slots int [n], with their levels and positions added."""
         if self.places != "table":
-            x = x + self.positions(slots)
-            if self.places == "slots":
+            if self.places != "levels":
+                x = x + self.positions(slots)
+            if self.places != "slots_alone":
                 x = x + self.levels(jnp.asarray(self.grid.coords)[slots, 0])
             return self.content_norm(x) if self.encoder_decoder else x
         averages = [resample.area(self.table[None], size) for size in self.grid.levels]

@@ -112,7 +112,8 @@ def whole(layout: Layout, condition: Any) -> Layout:
 
 
 class Content(nn.Module):
-    """Slots' contents as vectors of the model's width, of which several codes of a slot are the sum.
+    """Slots' contents as vectors of the model's width, of which several codes of a slot, or a code and numbers beside
+    it, are the sum.
 
     Attributes:
       slot: what one holds.
@@ -137,15 +138,23 @@ class Content(nn.Module):
     def __call__(self, content):
         """[B, n, *slot.shape], or such vectors -> [B, n, D]."""
         several = bool(self.slot.vocab and self.slot.shape)
+        if self.slot.coded:
+            codes, numbers = self.slot.apart(content)
+            return by_batch(self._map(numbers)) + by_batch(self._table(self.slot.coded, codes))
         if not self.slot.vocab or self.vectors:
-            init = self.initial.kernel()
-            x = Dense(self.width, ("latent", "embed"), init, self.bias, self.dtype, name="latents")(content)
+            x = self._map(content)
         else:
             size = self.slot.vocab
             if several and not self.shared:
                 content = content + size * np.arange(self.slot.shape[0])
                 size *= self.slot.shape[0]
-            table = self.initial.table()
-            x = Embed(size, self.width, table, "vocab", self.dtype, name="codes")(content)
+            x = self._table(size, content)
         x = by_batch(x)
         return by_batch(jnp.sum(x, axis=-2)) if several else x
+
+    def _map(self, numbers):
+        init = self.initial.kernel()
+        return Dense(self.width, ("latent", "embed"), init, self.bias, self.dtype, name="latents")(numbers)
+
+    def _table(self, size: int, codes):
+        return Embed(size, self.width, self.initial.table(), "vocab", self.dtype, name="codes")(codes)

@@ -140,11 +140,12 @@ class Shift(Plain, nn.Module):
                     "and must be told apart, found False"
                 )
         slots = [s.slot for s in self.slot.segments] if isinstance(self.slot, Slots) else [self.slot]
-        if self.vectors and len(slots) > 1:
+        if self.vectors and (len(slots) > 1 or self.slot.coded):
+            several = "a sequence of several segments" if len(slots) > 1 else "slots"
             raise ValueError(
-                f"config field feed.vectors: expected False for a sequence of several segments, {self.slot}, found True"
+                f"config field feed.vectors: expected False for {several}, {self.slot}, found True"
             )
-        if self.soft_codes and all(slot.vocab for slot in slots):
+        if self.soft_codes and all(slot.vocab or slot.coded for slot in slots):
             raise ValueError(
                 f"config field feed.soft_codes: expected 0 for slots of {self.slot}, as numbers alone enter so, found "
                 f"{self.soft_codes}"

@@ -13,13 +13,14 @@ from vargen.heads.dit import Dit
 from vargen.heads.epsilon import Epsilon
 from vargen.heads.flow import Flow
 from vargen.heads.head import Head, JointHead, Sample
+from vargen.heads.hybrid import Hybrid
 from vargen.heads.masked_lm import MaskedLM
 from vargen.heads.rounds import ROUNDS, Rounds
 from vargen.heads.segmented import Segmented
 from vargen.heads.staged import Staged
 from vargen.heads.v_diffusion import VDiffusion
 from vargen.heads.velocity import Velocity
-from vargen.limits import AtLeast
+from vargen.limits import EPS, Above, AtLeast, Between, OneOf
 
 
 def _segments(
@@ -68,6 +69,42 @@ def _rounds(
     return Rounds(tokenizer.grid, built, weights)
 
 
+def _hybrid(
+    heads: Mapping[str, Any],
+    tokenizer,
+    stage,
+    vocab,
+    channels,
+    initial,
+    dtype,
+    weight: Annotated[float, AtLeast(0)] = 1.0,
+    scale: Annotated[float, Above(0)] = 1.0,
+    told: Annotated[str, OneOf("drawn", "true")] = "drawn",
+    top_k: Annotated[int, Between(0, 2**24)] = 0,
+    top_p: Annotated[float, Between(0, 1, above=True)] = 1.0,
+    norm: Annotated[str, OneOf("layer", "rms")] = "rms",
+    eps: Annotated[float, EPS] = 1e-6,
+) -> Hybrid:
+    """A head for the code and one for the numbers beside it; the other options as `Hybrid`'s attributes.
+
+    Args:
+      heads: the parts by name: codes, numbers.
+    """
+    context = dict(tokenizer=tokenizer, stage=stage, segments=(), initial=initial, dtype=dtype)
+    sizes = dict(codes=dict(vocab=vocab, channels=0), numbers=dict(vocab=0, channels=channels))
+    if {*heads} != {*sizes}:
+        found = ", ".join(heads) or "none"
+        raise ValueError(
+            f"config field head.heads: expected a head for each of codes, numbers, found {found}"
+        )
+    built = {
+        name: parts.build(HEADS, heads[name], f"head.heads.{name}", **context, **own)
+        for name, own in sizes.items()
+    }
+    options = dict(weight=weight, scale=scale, told=told, top_k=top_k, top_p=top_p, norm=norm, eps=eps)
+    return Hybrid(tokenizer, **built, **options, dtype=dtype)
+
+
 HEADS = {
     "bernoulli_diffusion": BernoulliDiffusion,
     "categorical": Categorical,
@@ -76,6 +113,7 @@ HEADS = {
     "dit": Dit,
     "epsilon": Epsilon,
     "flow": Flow,
+    "hybrid": _hybrid,
     "masked_lm": MaskedLM,
     "rounds": _rounds,
     "segments": _segments,
@@ -94,6 +132,7 @@ __all__ = [
     "Epsilon",
     "Flow",
     "Head",
+    "Hybrid",
     "JointHead",
     "MaskedLM",
     "Rounds",

@@ -54,11 +54,12 @@ class Head(Linen, Protocol):
 
     Attributes:
       called: its name in messages.
-      explicit: whether there is `log_prob`, and so top-k, top-p and scores.
+      explicit: whether there is `log_prob`, and so scores.
       noise_levels: None; see `JointHead`.
       shares: parameters of the generator's other parts that it is computed with too, by their names
         ("feed/content/codes/table"); it finds them in its collection "shared".
       enumerable: whether there is `law`: a slot holds one of K codes.
+      filters: whether what it draws are codes, or some of it, which top-k and top-p filter.
       each_stage: whether it reads the rows after every stage, a code of the slot after each. Its `hidden` are then
         [B, n, s, D] after s stages, all of them but in `sample`, which draws the last of their s codes: content [B, n].
       around: whether `sample` takes the hidden vectors of all rows of a pass, draws for [B, N] and an `Around`, and
@@ -80,6 +81,8 @@ class Head(Linen, Protocol):
     def shares(self) -> tuple[str, ...]: ...
     @property
     def enumerable(self) -> bool: ...
+    @property
+    def filters(self) -> bool: ...
     @property
     def each_stage(self) -> bool: ...
 
@@ -147,7 +150,7 @@ class JointHead(Linen, Protocol):
     (`Feed.drafts`).
 
     Attributes:
-      explicit, enumerable, each_stage, around: False.
+      explicit, enumerable, filters, each_stage, around: False.
       rounds: 1.
       called, shares: as of `Head`.
       noise_levels: float32 [P], NumPy: the noise level of the draft in each pass, see `Noised`.
@@ -159,6 +162,8 @@ class JointHead(Linen, Protocol):
     def explicit(self) -> bool: ...
     @property
     def enumerable(self) -> bool: ...
+    @property
+    def filters(self) -> bool: ...
     @property
     def each_stage(self) -> bool: ...
     @property

@@ -20,13 +20,18 @@ class Plain(nn.Module):
     shares: ClassVar[tuple[str, ...]] = ()
     called = ""  # in messages
 
+    @property
+    def filters(self) -> bool:
+        """What has a likelihood draws codes."""
+        return self.explicit
+
 
 class OfLatents(Plain):
     """Heads over latents."""
 
     def check(self, slot) -> None:
         """Raises ValueError for slots that hold codes, or belong to several segments."""
-        if slot.vocab or len(slot.shape) != 1:
+        if slot.vocab or slot.coded or len(slot.shape) != 1:
             raise ValueError(f"head {self.called}: expected a tokenizer of latents, found slots of {slot}")
 
 

@@ -21,7 +21,7 @@ from vargen.orders.masked_levels import MaskedLevels, masked_levels
 from vargen.orders.order import Order, Ordering
 from vargen.orders.schedules import cosine_sizes
 from vargen.orders.segments import SegmentOrder
-from vargen.orders.subsets import SomeLevels, some_levels
+from vargen.orders.subsets import SomeLevels, ThinnedLevels, some_levels, thinned_levels
 from vargen.slots import Grid
 
 
@@ -53,6 +53,7 @@ ORDERS = {
     "masked_levels": masked_levels,
     "level_sets": level_sets,
     "some_levels": some_levels,
+    "thinned_levels": thinned_levels,
     "segments": SegmentOrder,
 }
 
@@ -69,6 +70,7 @@ __all__ = [
     "RandomToRaster",
     "SegmentOrder",
     "SomeLevels",
+    "ThinnedLevels",
     "cells",
     "chunks",
     "cosine_sizes",

@@ -74,6 +74,8 @@ class Ordering(Protocol):
       random_decoding: whether they have in decoding.
       foretold: whether the slots that are known tell which comes next, also where it is random.
       partial: whether a training pass may have some of the slots alone (`Order.exists`).
+      thins: whether those that it leaves out are of the last level, for each example its own; else whole levels, for
+        all examples alike.
       masked: whether a training pass has slots that are known, those of even steps, and asks for the others.
       most_known: the most slots that are known, and not predicted, in a training pass.
       by_level: whether steps are random sets of one level, after those of the levels before; in training each level
@@ -93,6 +95,8 @@ class Ordering(Protocol):
     def foretold(self) -> bool: ...
     @property
     def partial(self) -> bool: ...
+    @property
+    def thins(self) -> bool: ...
     @property
     def most_known(self) -> int: ...
     @property
@@ -162,6 +166,7 @@ class Plain:
     random_decoding: bool = False
     foretold: bool = False
     partial: bool = False
+    thins: bool = False
     masked: bool = False
     by_level: bool = False
     proposes: Proposes = "step"

@@ -1,8 +1,9 @@
-"""Orders in which a training pass has some of the levels alone."""
+"""Orders in which a training pass has some of the levels alone, or some slots of the last one."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Annotated, Any
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen.limits import SHARE, Between
+from vargen.orders.drawn import masked_share, random_slots
 from vargen.orders.fixed import Fixed, levels
 from vargen.orders.order import Order, Plain
 from vargen.slots import Grid
@@ -123,6 +125,72 @@ def some_levels(
             f"config field order.most: expected at least {sizes.max()}, a level's slots, found {most}"
         )
     return SomeLevels(grid, groups, usual, usual_share, thinning, int(min(most or largest, largest)))
+
+
+@dataclasses.dataclass(frozen=True)
+class ThinnedLevels(Plain):
+    """Next-scale prediction, of whose last level a training pass has a few slots at random (HART, arXiv 2410.10812).
+
+    The share that is left out is drawn for each example from a Gaussian around 1 with deviation 0.25, cut to
+    [mask_ratio_min, 1]: 82 % on average where that is 0.5. A pass has as many rows as stay at most, of which the others
+    don't exist. Decoding has all slots.
+
+    Attributes:
+      grid: the slots.
+      mask_ratio_min: the least share.
+      least: slots that stay at least.
+    """
+
+    grid: Grid
+    mask_ratio_min: float
+    least: int
+    random: bool = True
+    partial: bool = True
+    thins: bool = True
+
+    @property
+    def most(self) -> int:
+        """Slots of the last level that stay at most."""
+        n = self.grid.level_sizes[-1]
+        return max(n - math.ceil(n * self.mask_ratio_min), self.least)
+
+    def training(self, key: Any, content: Any, progress: Any = None) -> Order:
+        """Slots, steps and `exists` [B, M], level by level; M is the levels before the last, and `most`."""
+        key_slots, key_share = jax.random.split(key)
+        batch, first, n = len(content), self.grid.level_starts[-1], self.grid.level_sizes[-1]
+        share = masked_share(key_share, batch, self.mask_ratio_min)
+        stay = jnp.clip(n - jnp.ceil(n * share), self.least, self.most)
+        last = random_slots(Grid(self.grid.levels[-1:]), key_slots, batch)[:, : self.most]
+        exists = jnp.arange(self.most) < stay
+        # In the canonical sequence, those that don't exist behind them.
+        turn = jnp.argsort(last + n * ~exists, axis=-1)
+        slots = first + jnp.take_along_axis(last, turn, axis=-1)
+        before = np.broadcast_to(np.arange(first), (batch, first))
+        slots = jnp.concatenate([before, slots], axis=-1).astype(jnp.int32)
+        exists = jnp.pad(exists, ((0, 0), (first, 0)), constant_values=True)
+        level = jnp.asarray(self.grid.coords[:, 0])[slots]
+        return Order(slots, jnp.where(exists, level, len(self.grid.levels)), exists=exists)
+
+    def decoding(self, key: Any, batch: int, steps: int = 0, given: np.ndarray | None = None) -> Order:
+        """All levels of the grid, as of `levels`."""
+        return Fixed(self.grid, levels(self.grid)).decoding(key, batch, steps, given)
+
+
+def thinned_levels(
+    grid: Grid,
+    mask_ratio_min: Annotated[float, Between(0, 1, below=True)] = 0.5,
+    least: Annotated[int, Between(1, 2**24)] = 1,
+) -> ThinnedLevels:
+    """The part "thinned_levels", see `ThinnedLevels`.
+
+    Raises:
+      ValueError: more slots are to stay than the last level has.
+    """
+    if least > grid.level_sizes[-1]:
+        raise ValueError(
+            f"config field order.least: expected at most {grid.level_sizes[-1]}, the last level's slots, found {least}"
+        )
+    return ThinnedLevels(grid, mask_ratio_min, least)
 
 
 def _rank(x: jax.Array) -> jax.Array:

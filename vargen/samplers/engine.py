@@ -151,7 +151,7 @@ def check(generator, order: Order, sampling: Sampling, kept=None) -> None:
     """Raises ValueError for filters that the head doesn't know or slots have no codes for, steps of the likeliest codes
     where feeds pad them, and a policy that parts, the order or what is kept don't allow."""
     sampling.check(generator.tokenizer.slot)
-    if not generator.head.explicit and (sampling.top_k or sampling.nucleus):
+    if not generator.head.filters and (sampling.top_k or sampling.nucleus):
         field = "top_k" if sampling.top_k else "top_p"
         raise ValueError(f"sampling.{field}: expected none, as filters need a categorical head, found one")
     if sampling.random_sides and not (generator.head.explicit and generator.feed.cached):

@@ -27,7 +27,7 @@ class Autoencoder:
       image_size: (H, W).
       image_channels: of the images.
       grid: the slots.
-      vocab: K, 0 where the content is latents.
+      vocab: K, 0 where the content is latents alone.
       channels: C of the latents.
     """
 

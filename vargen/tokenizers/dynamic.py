@@ -2,7 +2,8 @@
 
 A router looks at the coarse and the fine features of each region of 2x2 latents and picks one of the two grains; a loss
 holds the share of fine regions at a budget. A picture is written as a sequence: of each coarse region, then of each
-latent of the fine ones, its place and its code, then a stop code and padding.
+latent of the fine ones, its place and its code, then a stop code and padding. Places and codes come by turns, or each
+code with its place in one slot, as DQ-VAE's generator draws them: a first stack of blocks says where, a second what.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ FINE = 1  # of the two grains
 
 @dataclasses.dataclass(frozen=True)
 class DynamicVQ(Autoencoder):
-    """Places and codes by turns: code k as k, the place of coarse region r of R as K + r, of fine latent i (region by
-    region) as K + R + i, and K + 5 R stops.
+    """Places and codes: code k as k, the place of coarse region r of R as K + r, of fine latent i (region by region) as
+    K + R + i, and K + 5 R stops.
 
     Attributes:
       codes: K of the codebook, beside which the vocabulary has the places and the stop code.
@@ -43,6 +44,7 @@ class DynamicVQ(Autoencoder):
       revive_every: updates between two rounds of revival of dead codes; 0 for never.
       revive_until: share of the training after which there is no such round.
       revive_threshold: codes below this fraction of the uniform share are dead.
+      pairs: whether a slot holds a place and its code, int32 [B, N, 2], instead of one of them by turns.
     """
 
     codes: int
@@ -53,6 +55,7 @@ class DynamicVQ(Autoencoder):
     revive_every: int
     revive_until: float
     revive_threshold: float
+    pairs: bool
 
     @property
     def regions(self) -> int:
@@ -67,8 +70,8 @@ class DynamicVQ(Autoencoder):
 
     @property
     def slot(self) -> Slot:
-        """A code or a place."""
-        return Slot((), self.vocab, self.stop)
+        """A code or a place, or both."""
+        return Slot((2,) if self.pairs else (), self.vocab, self.stop)
 
     def over(self, levels: tuple[tuple[int, int], ...]) -> Any:
         """Raises UserError for other slots: how many there are follows from the image."""
@@ -140,7 +143,7 @@ class DynamicVQ(Autoencoder):
     # Sequences.
 
     def encode(self, params: dict, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """[B, H, W, C_image] -> places and codes int32 [B, N]. The key is not used."""
+        """[B, H, W, C_image] -> places and codes int32 [B, N] or [B, N, 2]. The key is not used."""
         qparams = params["quantizer"]
         latents, is_fine = self.mixed(qparams, *self.features(params, images))
         codes = nearest(latents.reshape(-1, self.channels), qparams["codebook"])
@@ -148,7 +151,7 @@ class DynamicVQ(Autoencoder):
 
     def write(self, codes: jax.Array, is_fine: jax.Array) -> jax.Array:
         """Codes int32 [B, h, w], of a coarse region that of its first latent, and bool [B, h/2, w/2], which regions are
-        fine -> the sequence int32 [B, N]."""
+        fine -> the sequence int32 [B, N] or [B, N, 2]."""
         batch, each = len(codes), _regions(codes)
         is_fine = is_fine.reshape(batch, -1)
         exists = jnp.concatenate([~is_fine, jnp.repeat(is_fine, REGION, axis=1)], axis=1)
@@ -157,20 +160,25 @@ class DynamicVQ(Autoencoder):
         turn = jnp.argsort(~exists, axis=1, stable=True)[:, : REGION * self.regions]
         pairs = jnp.stack([self.codes + turn, jnp.take_along_axis(every, turn, axis=1)], axis=-1)
         pairs = jnp.where(jnp.take_along_axis(exists, turn, axis=1)[..., None], pairs, self.stop)
-        pairs = pairs.reshape(batch, -1).astype(jnp.int32)
-        return jnp.pad(pairs, ((0, 0), (0, 1)), constant_values=self.stop)
+        pairs = pairs.astype(jnp.int32)
+        if self.pairs:
+            return jnp.pad(pairs, ((0, 0), (0, 1), (0, 0)), constant_values=self.stop)
+        return jnp.pad(pairs.reshape(batch, -1), ((0, 0), (0, 1)), constant_values=self.stop)
 
     def read(self, content: jax.Array, known: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """The inverse, of anything that a generator may have written.
 
         Args:
-          content: int32 [B, N], places and codes by turns. A pair that isn't one, or stands behind a stop code, is
-            passed over; of a place that is written twice the larger code counts, and a fine one over a coarse one.
+          content: int32 [B, N] or [B, N, 2], places and codes. A pair that isn't one, or stands behind a stop code,
+            is passed over; of a place that is written twice the larger code counts, and a fine one over a coarse one.
           known: bool [B, N]: slots that count; None for all.
 
         Returns:
           Codes int32 [B, h, w], -1 where nothing is written; which of them are fine, bool [B, h, w].
         """
+        content = self._by_turns(content)
+        if known is not None and self.pairs:
+            known = jnp.repeat(known, 2, axis=1)[:, :-1]
         alive = jnp.cumsum(content == self.stop, axis=1) == 0
         alive = alive if known is None else alive & known
         places, codes = content[:, 0:-1:2] - self.codes, content[:, 1::2]
@@ -187,10 +195,15 @@ class DynamicVQ(Autoencoder):
         """bool [B]: which write every latent, once, in the sequence of `write`."""
         codes, fine = self.read(content)
         again = self.write(jnp.maximum(codes, 0), pooled(fine[..., None].astype(jnp.float32))[..., 0] == 1)
-        return jnp.all(self.slot.padded(content) == again, axis=1)
+        found, again = self._by_turns(content), self._by_turns(again)
+        return jnp.all(Slot((), self.vocab, self.stop).padded(found) == again, axis=1)
+
+    def _by_turns(self, content: jax.Array) -> jax.Array:
+        """Places and codes by turns, int32 [B, N]; of pairs [B, (N + 1) / 2, 2] all but what stands behind the stop."""
+        return content.reshape(len(content), -1)[:, :-1] if self.pairs else content
 
     def latents(self, qparams: dict, content: jax.Array, known: jax.Array | None = None) -> jax.Array:
-        """Places and codes int32 [B, N] -> float32 [B, h, w, C], zero where nothing is written or known."""
+        """Places and codes int32 [B, N] or [B, N, 2] -> float32 [B, h, w, C], zero where none is written or known."""
         codes = self.read(content, known)[0]
         return jnp.where(codes[..., None] < 0, 0.0, qparams["codebook"][jnp.maximum(codes, 0)])
 
@@ -288,6 +301,7 @@ def build_dynamic_vq(
     revive_every: Annotated[int, AtLeast(0)] = 100,
     revive_until: Annotated[float, SHARE] = 0.67,
     revive_threshold: Annotated[float, SHARE] = 0.03,
+    pairs: bool = False,
 ) -> DynamicVQ:
     """The part "dynamic_vq": one code for a region or four; options as `DynamicVQ`'s attributes, DQ-VAE's by default.
 
@@ -302,5 +316,6 @@ def build_dynamic_vq(
         found = "x".join(map(str, codec.grid))
         raise UserError(f"config field tokenizer.encoder: expected latents of even sides, found {found}")
     regions = codec.grid[0] * codec.grid[1] // REGION
-    own = dict(grid=Grid(((1, 2 * REGION * regions + 1),)), vocab=codes + (1 + REGION) * regions + 1)
+    slots = REGION * regions + 1 if pairs else 2 * REGION * regions + 1
+    own = dict(grid=Grid(((1, slots),)), vocab=codes + (1 + REGION) * regions + 1)
     return assembly.made(DynamicVQ, locals(), **own)

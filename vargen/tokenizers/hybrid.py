@@ -2,7 +2,7 @@
 
 The decoder is trained on both: on the latents that the codes make, and on the encoder's own. So a picture may be
 decoded from its codes alone, or from codes and what they leave of the latents, a vector for each slot of the last
-level. HART draws that vector by a small diffusion, after the slot's code and given it.
+level. HART draws that vector by a small diffusion, after the slot's code and given it (the head `hybrid`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from vargen.limits import COUNT, SHARE, SIZE, Above, AtLeast, Between
+from vargen.slots import Slot
 from vargen.tokenizers import assembly
 from vargen.tokenizers.assembly import CONV
 from vargen.tokenizers.autoencoder import check_images, flat
@@ -25,7 +26,8 @@ from vargen.tokenizers.multiscale import MultiScaleVQ
 class HybridMultiScaleVQ(MultiScaleVQ):
     """`MultiScaleVQ`, whose decoder knows the continuous latents too.
 
-    The content is codes, as any generator of levels draws them. With the residual the latents are
+    The content is codes, as any generator of levels draws them, or has the residual beside those of the last level
+    (`Slot.coded`). With it the latents are
 
         f = f_hat of the levels before the last + codebook[last level's codes] + residual,
 
@@ -33,9 +35,37 @@ class HybridMultiScaleVQ(MultiScaleVQ):
 
     Attributes:
       continuous: share of the examples whose decoder is trained on the encoder's latents.
+      beside: whether the content has the residual, float32 [B, N, 1 + C] instead of codes int32 [B, N].
     """
 
     continuous: float
+    beside: bool
+
+    @property
+    def slot(self) -> Slot:
+        """A code; or one and C numbers, zeros but at the last level."""
+        if not self.beside:
+            return super().slot
+        return Slot((1 + self.channels,), coded=self.vocab, bare=self.grid.level_starts[-1])
+
+    def encode(self, params: dict, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """[B, H, W, C_image] -> codes int32 [B, N], or the content with the residual. The key is not used."""
+        check_images(self, images)
+        latents = self.codec.encode(params, images)
+        codes, _ = self.quantise(params["quantizer"], latents)
+        if not self.beside:
+            return codes
+        residual = flat(latents) - flat(self.completed(params["quantizer"], codes))
+        return self.slot.joined(codes, jnp.pad(residual, ((0, 0), (self.slot.bare, 0), (0, 0))))
+
+    def absorb(self, qparams: dict, f_hat: jax.Array, content: jax.Array, level: int) -> jax.Array:
+        """f_hat [B, h, w, C] with the content [B, n, ...] of `level` added; of the last level with its residual."""
+        if not self.beside:
+            return super().absorb(qparams, f_hat, content, level)
+        codes, residual = self.slot.apart(content)
+        if level < len(self.grid.levels) - 1:
+            return super().absorb(qparams, f_hat, codes, level)
+        return f_hat + (self.vectors(qparams, codes) + residual).reshape(f_hat.shape)
 
     def residual(self, params: dict, images: jax.Array, codes: jax.Array) -> jax.Array:
         """What codes int32 [B, N] leave of the latents of images [B, H, W, C_image]: float32 [B, n, C], of each slot of
@@ -49,7 +79,7 @@ class HybridMultiScaleVQ(MultiScaleVQ):
         *before, last = self.split(codes)
         f_hat = self.start(len(codes))
         for level, own in enumerate(before):
-            f_hat = self.absorb(qparams, f_hat, own, level)
+            f_hat = f_hat + self._spread(qparams, own, level)
         added = self.vectors(qparams, last)
         added = added if residual is None else added + residual
         return f_hat + added.reshape(f_hat.shape)
@@ -74,6 +104,7 @@ def build_hybrid_multiscale(
     vocab: Annotated[int, Between(2, 2**24)] = 4096,
     channels: Annotated[int, SIZE] = 32,
     continuous: Annotated[float, SHARE] = 0.5,
+    beside: bool = False,
     normalise: bool = False,
     beta: Annotated[float, AtLeast(0)] = 0.25,
     codebook_weight: Annotated[float, AtLeast(0)] = 1.0,

@@ -120,7 +120,7 @@ class MultiScaleVQ(Autoencoder, Leveled):
         f_hat, codes = jnp.zeros_like(latents), []
         for level in range(len(self.grid.levels)):
             codes.append(self._search(qparams, self.resample(latents - f_hat, level)))
-            f_hat = self.absorb(qparams, f_hat, codes[-1], level)
+            f_hat = f_hat + self._spread(qparams, codes[-1], level)
         return jnp.concatenate(codes, axis=1), f_hat
 
     # Training.
@@ -167,7 +167,7 @@ class MultiScaleVQ(Autoencoder, Leveled):
         for level in range(levels):
             rest = self.resample(latents - jax.lax.stop_gradient(whole), level)
             codes = self._search(qparams, rest)
-            whole = self.absorb(qparams, whole, codes, level)
+            whole = whole + self._spread(qparams, codes, level)
             # What is left for the next level is of all examples, whether they have this one or not.
             has = None if kept is None else level < kept
             f_hat = whole if has is None else jnp.where(has[:, None, None, None], whole, f_hat)
@@ -228,7 +228,7 @@ class MultiScaleVQ(Autoencoder, Leveled):
         for level in range(len(self.grid.levels)):
             rest = self.resample(latents - f_hat, level)
             vectors.append(rest.reshape(-1, self.channels))
-            f_hat = self.absorb(qparams, f_hat, self._search(qparams, rest), level)
+            f_hat = f_hat + self._spread(qparams, self._search(qparams, rest), level)
         return vectors
 
     def revived(self, qparams: dict, stats: dict, latents: jax.Array, key: jax.Array) -> tuple[dict, dict]:

@@ -21,7 +21,7 @@ class Tokenizer(Protocol):
       image_channels: of the images.
       grid: the slots.
       slot: what each holds.
-      vocab: K, 0 where the content is latents.
+      vocab: K of the codes, also where they have numbers beside them; 0 where the content is latents alone.
       channels: C of the latents.
       trained: whether its parameters, or some of them, come of training by `loss`.
       fitted: whether `fit` gives its parameters, or those that training starts from.

@@ -64,8 +64,8 @@ def of_tokenizer(
         )
         psnr_db = 10 * np.log10(4 / np.maximum(mse, 1e-10))  # of images in [-1, 1]
         found = dict(loss=float(mse.mean()), psnr_db=float(psnr_db.mean()))
-        if tokenizer.slot.kind == "codes":
-            found |= usage.statistics(usage.count(content, tokenizer.grid.level_sizes, tokenizer.vocab))
+        if (codes := tokenizer.slot.codes(content)) is not None:
+            found |= usage.statistics(usage.count(codes, tokenizer.grid.level_sizes, tokenizer.vocab))
         return found
 
     def pictures(state: TrainState) -> dict[str, np.ndarray]:
