@@ -19,7 +19,6 @@ from vargen.tokenizers import semantic
 from vargen.tokenizers.distances import normalised
 from vargen.tokenizers.product_levels import dependency
 
-FILE = np.load(FOLDER / "imagefolder_quantisers.npz")
 LEVELS = (1, 1, 2, 3, 4)
 CLOSE = dict(atol=2e-5, rtol=2e-5)
 
@@ -35,7 +34,7 @@ class Given:
 
 def arrays(name):
     """The file's arrays; latents [2, 4, 4, 16]."""
-    a = {k.removeprefix(f"{name}/"): FILE[k] for k in FILE.files if k.startswith(name)}
+    a = dict(np.load(FOLDER / f"imagefolder_{name}.npz"))
     h = a["out/h"][..., 0].reshape(2, 8, 2, 4, 4)  # [B, c, G, h, w]
     return a, jnp.asarray(h.transpose(0, 3, 4, 2, 1).reshape(2, 4, 4, 16))
 

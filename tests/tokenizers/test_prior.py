@@ -51,7 +51,7 @@ def network(weights: dict) -> dict:
 
 def test_as_the_authors():
     """Logits of both rounds, their loss, and what the second round reads; 1e-4, as their norms have a larger eps."""
-    golden = dict(np.load(FOLDER / "larp_prior.npz"))
+    golden = dict(np.load(FOLDER / "larp_tokenizer.npz"))
     params = network({k: x for k, x in golden.items() if k.startswith("sd/prior_model")})
     table = golden["sd/bottleneck.regularizer.embedding.weight"]
     table = jnp.asarray(table / np.linalg.norm(table, axis=-1, keepdims=True))
