@@ -241,6 +241,30 @@ def test_ranking():
         agree(row[1:], values)
 
 
+def test_ranking_at_two_budgets():
+    """Every row of the emoji, and the sentences below."""
+    found, shown = results("ranking_emoji"), rows("On emoji, at two budgets", 9)
+    first, last = found["budgets"]
+    lines = [row for same in shown.values() for row in same][1:]  # but the heads
+    assert len(lines) == len(found["systems"])
+    assert [rank for rank, same in shown.items() for _ in same][1:] == sorted(
+        str(one["rank"]) for one in found["systems"].values()
+    )
+    for row in lines:
+        one = found["systems"][re.sub(r"\W", "", row[0]).lower()]
+        m, before = one["metrics"][last], one["metrics"][first]
+        distances = [
+            *m["frechet_distance_classifier"].values(),
+            *before["frechet_distance_classifier"].values(),
+        ]
+        rates = percent(*(m[k]["mean"] for k in ("label_accuracy", "precision", "recall")))
+        agree(row[1:], [*distances, *rates, one["updates"][last], m["images_per_second"]["mean"]])
+    real, updates = found["real"], found["systems"]["mar"]["updates"][last]
+    text = re.search(r"The classifier gets (.*?)\. Updates", TEXT, flags=re.DOTALL)[1]
+    agree([text], [*percent(real["real_label_accuracy"]), real["real_frechet_distance_classifier"]])
+    agree([re.search(r"MAR's (\d+) updates are few", TEXT)[1]], [updates])
+
+
 def test_tokenizers():
     """The table as the benchmark writes it, of every row that it has."""
     found = results("tokenizers")
