@@ -157,7 +157,12 @@ WRONG = [
     ("llamagen", "tokenizer.entropy_temperature", 0.0, "above 0"),
     ("mar", "tokenizer.scale", 0.0, "above 0"),
     ("mar", "tokenizer.kl_weight", -1.0, "of at least 0"),
-    ("var", "tokenizer.encoder.name", "convolution", "one of adaptive, conv, depths, patch, pixel_cnn"),
+    (
+        "var",
+        "tokenizer.encoder.name",
+        "convolution",
+        "one of across, adaptive, conv, depths, patch, pixel_cnn",
+    ),
     ("var", "tokenizer.encoder.patch", 5, "a divisor of the image's 16x16"),
     ("var", "tokenizer.encoder.patch", 0, "from 1 to"),
     ("var", "tokenizer.encoder.width", "wide", "a whole number"),

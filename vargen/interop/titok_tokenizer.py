@@ -29,7 +29,7 @@ WHAT = "TiTok tokenizer"
 IGNORED = ("quantize.embed_prob",)  # how often codes are used, of those trained in clusters
 WRAPPED = ()
 HEAD = 64  # channels of a head, of every published size; narrower ones have one
-OUTER = "pixel_"  # before the names of MaskGIT's VQGAN
+VQGAN = "pixel_"  # before the names of MaskGIT's VQGAN
 CODEBOOK = "quantize.embedding.weight"
 TEXT = "decoder.text_guidance_proj"
 TEXT_PLACES = "decoder.text_guidance_positional_embedding"
@@ -45,12 +45,12 @@ def part(arrays: Mapping[str, Any], levels: tuple | None = None) -> ConfigDict:
     Raises:
       UserError: an array that tells a size is missing.
     """
-    proxies = f"{OUTER}{CODEBOOK}" in arrays
+    proxies = f"{VQGAN}{CODEBOOK}" in arrays
     tokens, width = shapes.pair(arrays, "latent_tokens", WHAT)
     layers, inner = _size(arrays, "encoder"), _size(arrays, "decoder")
     decoder = dict(width=inner[0], layers=inner[1], heads=inner[0] // HEAD or 1) if inner != layers else {}
     if proxies:
-        codes, channels = shapes.pair(arrays, f"{OUTER}{CODEBOOK}", WHAT)
+        codes, channels = shapes.pair(arrays, f"{VQGAN}{CODEBOOK}", WHAT)
         decoder |= dict(codes=codes, pixels=_outer(arrays, codes, channels).encoder)
         decoder |= dict(pixel_channels=channels) if channels != 256 else {}
     else:
@@ -144,7 +144,7 @@ def _pixels(tokenizer: Autoencoder, decoder: Direct) -> list[m.Entry]:
     own = tokenizers.build(made, tokenizer.image_size, tokenizer.image_channels)
     names = {"quantizer/codebook": "decoder/codebook"}
     entries = []
-    for entry in m.inside(OUTER, maskgit_vqgan.table(own)):
+    for entry in m.inside(VQGAN, maskgit_vqgan.table(own)):
         if not entry.targets[0].startswith("encoder/"):
             target = entry.targets[0]
             target = names.get(target, target.replace("decoder/", "decoder/pixels/"))
@@ -193,7 +193,7 @@ def _size(arrays: Mapping[str, Any], end: str) -> tuple[int, int]:
 
 def _outer(arrays: Mapping[str, Any], codes: int, channels: int) -> ConfigDict:
     """The part of MaskGIT's VQGAN, of which there is the decoder, and the table."""
-    inside = m.Inside(OUTER, arrays)
+    inside = m.Inside(VQGAN, arrays)
     width = shapes.shape(inside, "decoder.norm_out.weight", WHAT)[0]
     first = "decoder.up.{}.block.0.norm2.weight"
     levels = range(shapes.count(inside, first, WHAT))

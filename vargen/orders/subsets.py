@@ -99,7 +99,8 @@ def some_levels(
     thinning: Annotated[tuple[float, ...], SHARE] = (),
     most: Annotated[int, Between(0, 2**24)] = 0,
 ) -> SomeLevels:
-    """The part "some_levels"; `most` 0: the slots of the largest set.
+    """The part "some_levels": sets of levels, of which training draws one for each example (FlexVAR, arXiv 2502.20313);
+    `most` 0: the slots of the largest set.
 
     Raises:
       ValueError: levels that the grid doesn't have, a group of fewer than are drawn of it, no level at all, room for
@@ -181,7 +182,7 @@ def thinned_levels(
     mask_ratio_min: Annotated[float, Between(0, 1, below=True)] = 0.5,
     least: Annotated[int, Between(1, 2**24)] = 1,
 ) -> ThinnedLevels:
-    """The part "thinned_levels", see `ThinnedLevels`.
+    """The part "thinned_levels": of the last level a training pass has a few slots at random; see `ThinnedLevels`.
 
     Raises:
       ValueError: more slots are to stay than the last level has.
