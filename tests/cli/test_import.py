@@ -115,6 +115,7 @@ def test_commands_after_an_import(tmp_path, capsys):
         assert words in error and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_fine_tuning(tmp_path, capsys, monkeypatch):
     """On a folder with another number of classes: their table starts anew, all else where the import left it."""
     published = tmp_path / "published"

@@ -35,6 +35,7 @@ def run(*arguments: object) -> int:
     return main.main([str(a) for a in arguments])
 
 
+@pytest.mark.slow
 def test_k_means(teacher, tmp_path):
     """Fitted, then its decoder trained; then codes stored and a picture drawn without the file."""
     small = ["--config.tokenizer.vocab=16", "--config.data.test_fraction=0.1"]

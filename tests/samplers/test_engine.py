@@ -62,7 +62,7 @@ def test_modulations_made_for_several_steps(monkeypatch):
     np.testing.assert_allclose(found[0].score, found[1].score, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["rar", "mar"])
+@pytest.mark.parametrize("name", ["rar", pytest.param("mar", marks=pytest.mark.slow)])
 def test_by_the_kernels_of_a_gpu(name, monkeypatch):
     """What a GPU runs for few rows, interpreted in XLA's place, draws the same."""
     _, generator, params, tokenizer_params = make(name)
