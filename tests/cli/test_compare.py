@@ -165,6 +165,7 @@ def test_budgets_of_time_side_by_side(judged, tmp_path, capsys):
 
 
 FOLDER = "--config.data.source=folder"
+SLOW = pytest.mark.slow
 WRONG = [
     (["var:digits", "var:digits"], "expected each config once, found var:digits and var:digits"),
     (["var:digits", str(ROOT / "configs" / "var.py")], "expected each config once"),
@@ -184,8 +185,9 @@ WRONG = [
     (["var:digits", "--budget", "10s,10s"], "--budget: expected different budgets"),
     (["var:digits", "--budget", "0s"], "--budget: expected more than nothing"),
     (["var:digits", "--budget", "10images"], "--budget 10images: expected at least an update of var, 64 images"),
-    pytest.param(["var:digits", "--budget", "5flops"], "--budget 5flops: expected at least an update of var", marks=pytest.mark.slow),
-    pytest.param(["var:digits", "--tokenizer-budget", "10images"], "--tokenizer-budget 10images: expected at least", marks=pytest.mark.slow),
+    pytest.param(["var:digits", "--budget", "5flops"], "--budget 5flops: expected at least an update of", marks=SLOW),
+    pytest.param(["var:digits", "--tokenizer-budget", "10images"], "--tokenizer-budget 10images: expected",
+                 marks=SLOW),
     (["var:digits", "--seeds", "0"], "--seeds: expected a whole number from 1"),
     (["var:digits", "--jobs", "0"], "--jobs: expected a whole number from 1"),
     (["var:digits", "--jobs", "-1"], "--jobs"),
