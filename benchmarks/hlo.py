@@ -243,7 +243,9 @@ class Program:
         return total + sum(self._written(fused, name) for name in _roots(fused))
 
     def _read(self, fused: Computation, name: str, users) -> float:
-        """Bytes that are read of a fusion's parameter."""
+        """Bytes that are read of a fusion's parameter, or of what is one with it."""
+        if name in _roots(fused):  # as of a fusion that is but a bitcast before a product
+            return math.inf
         total = 0.0
         for user in users.get(name, []):
             if user.opcode == "gather" and user.operands[0] == name:
