@@ -40,6 +40,30 @@ def test_a_loop_of_products(gpu_devices):
     assert loop.body.seconds >= loop.body.launches * targets.sheet("h100").launch
 
 
+def test_weights_behind_bitcasts_are_read():
+    """A fusion's product of a weight that another fusion in it only casts: both operands and the output."""
+    text = """
+%cast (w: bf16[64,32]) -> bf16[64,32] {
+  %w = bf16[64,32]{1,0} parameter(0)
+  ROOT %same = bf16[64,32]{1,0} bitcast(%w)
+}
+
+%fused (x: bf16[2,64], w: bf16[64,32]) -> bf16[2,32] {
+  %x = bf16[2,64]{1,0} parameter(0)
+  %w.1 = bf16[64,32]{1,0} parameter(1)
+  %own = bf16[64,32]{1,0} fusion(%w.1), kind=kLoop, calls=%cast
+  ROOT %y = bf16[2,32]{1,0} dot(%x, %own), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+
+ENTRY %main (x: bf16[2,64], w: bf16[64,32]) -> bf16[2,32] {
+  %x.1 = bf16[2,64]{1,0} parameter(0)
+  %w.2 = bf16[64,32]{1,0} parameter(1)
+  ROOT %z = bf16[2,32]{1,0} fusion(%x.1, %w.2), kind=kOutput, calls=%fused
+}
+"""
+    assert hlo.Program(text).total.bytes == 2 * (2 * 64 + 64 * 32 + 2 * 32)
+
+
 @pytest.mark.parametrize(
     "name, side, options, taps",
     [
