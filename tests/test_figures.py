@@ -150,21 +150,22 @@ def test_pods():
 
 
 def test_every_system_compiled():
-    """One picture of each system, for an H100 and for a v5e."""
+    """One picture of each system, for an H100 and for TPUs."""
     found, tpu = (results(name)["programs"] for name in ("compiled_systems", "compiled_tpu"))
     shown = {
         name.strip("`"): row
-        for name, (row,) in rows("On accelerators that aren't at hand", 6).items()
+        for name, (row,) in rows("On accelerators that aren't at hand", 8).items()
         if name.startswith("`")
     }
     assert {f"{name} sample batch=1 h100" for name in shown} == found.keys()
     for name, row in shown.items():
         one = found[f"{name} sample batch=1 h100"]
         floor = [x / 1e3 for x in [one["floor"].get("mbytes")] if x]
-        on_tpu = tpu.get(f"{name} sample batch=1 v5e:2x2")
+        others = [tpu.get(f"{name} sample batch=1 {chip}") for chip in ("v5e:2x2", "v6e:2x2", "v5p:2x2x1")]
+        assert [bool(cell) for cell in row[-3:]] == [x is not None for x in others]
         times = [
             x["predicted_seconds"][kind] * 1e3
-            for x in (one, on_tpu)
+            for x in (one, *others)
             for kind in ("overlapped", "one_after_another")
             if x
         ]
