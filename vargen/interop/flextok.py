@@ -153,8 +153,7 @@ def table(tokenizer: Autoencoder) -> list[m.Entry]:
         outer = tokenizer.outer
         entries = m.inside(VAE, autoencoder.table(outer, VAE_NAMES))
         entries += m.constant("quantizer/scale", lambda: np.full(outer.channels, outer.scale, np.float32))
-        entries = [dataclasses.replace(e, targets=tuple(f"outer/{t}" for t in e.targets)) for e in entries]
-        return table(tokenizer.inner) + entries
+        return table(tokenizer.inner) + m.under("outer/", entries)
     _, encoder, decoder = _parts(tokenizer)
     entries = m.dense("encoder/patches/rows_in", f"{ENCODER}patch_emb.patch_proj")
     entries += _places("encoder/patches/places", f"{ENCODER}posemb_module.posembs", encoder.ends)
@@ -253,7 +252,7 @@ def _sequence(ours: str, theirs: str, ends: Ends) -> list[m.Entry]:
 def _sizes(arrays: Mapping[str, Any], width: int, stack: str) -> dict[str, int]:
     """Of the blocks of a stack."""
     layers = shapes.count(arrays, f"{stack}.blocks.{{}}.attn.wq.weight", WHAT)
-    return dict(width=width, layers=layers, heads=max(1, width // HEAD))
+    return dict(width=width, layers=layers, heads=shapes.usual_heads(width, HEAD))
 
 
 def _is_summed(arrays: Mapping[str, Any], module: str) -> bool:

@@ -26,7 +26,6 @@ from vargen.tokenizers.vq import VQ
 WHAT = "GigaTok tokenizer"
 IGNORED = ("s1to2decoder.distill_mlp.*",)  # to the teacher's features, in training
 WRAPPED = ("model",)  # in the authors' PyTorch files
-HEAD = 64  # channels of a head, of every published size; narrower ones have one
 NAMES = dataclasses.replace(
     autoencoder.LLAMAGEN, reversed_up=True, middle=("mid.0", "", "mid.1"), up_conv="upsample.conv1"
 )
@@ -59,12 +58,14 @@ def part(arrays: Mapping[str, Any], levels: tuple[int, ...] | None = None) -> Co
     (tokens, width, layers), inner = _size(arrays, ENCODER), _size(arrays, DECODER)[1:]
     options: dict[str, Any] = {}
     if inner != (width, layers):
-        options = dict(decoder_width=inner[0], decoder_layers=inner[1], decoder_heads=inner[0] // HEAD or 1)
+        options = dict(
+            decoder_width=inner[0], decoder_layers=inner[1], decoder_heads=shapes.usual_heads(inner[0])
+        )
     found = {k: v for k, v in autoencoder.encoder_part(arrays, NAMES, WHAT).items() if k != "hidden"}
     stem = config_part(**found | dict(projection=0, middle_attention=False, adaptive=True, spread=True))
     if (between := shapes.shape(arrays, "post_quant_conv.weight", WHAT)[0]) != 256:
         options["stem_channels"] = between
-    own = dict(tokens=tokens, stem=stem, width=width, layers=layers, heads=width // HEAD or 1)
+    own = dict(tokens=tokens, stem=stem, width=width, layers=layers, heads=shapes.usual_heads(width))
     encoder = config_part("across", **own, **options)
     return config_part("vq", encoder=encoder, vocab=vocab, channels=channels, revive_every=0)
 

@@ -31,7 +31,6 @@ WHAT = "ImageFolder tokenizer"
 # The teachers of the losses, and what the program computes anyway.
 IGNORED = ("semantic_model.*", "detail_model.*", "sem_linear.*", "*lvl1LC", "*ema_vocab_hit_SV")
 WRAPPED = ("model",)  # in the authors' PyTorch files
-HEAD = 64  # channels of a head, of every published size
 PUBLISHED = {11: (1, 1, 2, 3, 3, 4, 5, 6, 8, 11)}  # sides of the levels by the last, which no array tells
 ONE, EACH = "quantize.", "quantizes.{}."  # before the names of the only quantiser, or of each
 TABLE, PHI = "embedding.weight", "quant_resi.qresi_ls.{}"
@@ -63,7 +62,9 @@ def part(arrays: Mapping[str, Any], levels: tuple[int, ...] | None = None) -> Co
     registers = shapes.shape(arrays, "encoder.latent_tokens", WHAT)[1] // groups
     (width, layers), inner = _size(arrays, "encoder"), _size(arrays, "decoder")
     decoder = (
-        dict(width=inner[0], layers=inner[1], heads=_heads(inner[0])) if inner != (width, layers) else {}
+        dict(width=inner[0], layers=inner[1], heads=shapes.usual_heads(inner[0]))
+        if inner != (width, layers)
+        else {}
     )
     encoder = config_part(
         "registers",
@@ -75,7 +76,7 @@ def part(arrays: Mapping[str, Any], levels: tuple[int, ...] | None = None) -> Co
         anchor=True,
         width=width,
         layers=layers,
-        heads=_heads(width),
+        heads=shapes.usual_heads(width),
         decoder=config_part("direct", **decoder),
     )
     own = dict(encoder=encoder, vocab=vocab, channels=groups * channels, revive_every=0)
@@ -217,11 +218,6 @@ def _size(arrays: Mapping[str, Any], end: str) -> tuple[int, int]:
     """(width, layers) of an end."""
     layers = shapes.count(arrays, f"{end}.model.blocks.{{}}.norm1.weight", WHAT)
     return shapes.shape(arrays, f"{end}.model.norm.weight", WHAT)[0], layers
-
-
-def _heads(width: int) -> int:
-    """Narrower ones than a head of the published sizes have one."""
-    return width // HEAD or 1
 
 
 def _patch(arrays: Mapping[str, Any]) -> int:

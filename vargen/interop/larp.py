@@ -26,7 +26,6 @@ from vargen.tokenizers.vq import VQ
 
 WHAT = "LARP tokenizer"
 IGNORED = ("prior_model.*",)  # a loss of the training
-HEAD = 64  # channels of a head, of the published size; narrower ones have one
 COLOURS = 3
 PATCHES = "x_embedder.proj"
 
@@ -46,7 +45,11 @@ def part(arrays: Mapping[str, Any]) -> ConfigDict:
     layers, deep = (
         shapes.count(arrays, f"{end}.blocks.{{}}.norm1.weight", WHAT) for end in ("encoder", "decoder")
     )
-    decoder = dict(width=inner, layers=deep, heads=_heads(inner)) if (inner, deep) != (width, layers) else {}
+    decoder = (
+        dict(width=inner, layers=deep, heads=shapes.usual_heads(inner))
+        if (inner, deep) != (width, layers)
+        else {}
+    )
     encoder = config_part(
         "registers",
         tokens=tokens,
@@ -55,7 +58,7 @@ def part(arrays: Mapping[str, Any]) -> ConfigDict:
         eps=1e-5,  # timm's blocks of its time; later ones have 1e-6
         width=width,
         layers=layers,
-        heads=_heads(width),
+        heads=shapes.usual_heads(width),
         decoder=config_part("direct", **decoder),
     )
     drawn = dict(temperature=0.03, revive_every=0)
@@ -152,7 +155,3 @@ def _pixels(side: int) -> m.Form:
         return np.moveaxis(x, 2, 0).reshape(w.T.shape)
 
     return m.Form(read, write)
-
-
-def _heads(width: int) -> int:
-    return width // HEAD or 1

@@ -190,6 +190,11 @@ def inside(prefix: str, entries: Iterable[Entry]) -> list[Entry]:
     return [dataclasses.replace(e, sources=tuple(prefix + s for s in e.sources)) for e in entries]
 
 
+def under(prefix: str, entries: Iterable[Entry]) -> list[Entry]:
+    """The same entries of a part of our parameters, whose names all begin with `prefix`."""
+    return [dataclasses.replace(e, targets=tuple(prefix + t for t in e.targets)) for e in entries]
+
+
 class Inside(Mapping):
     """Arrays of a part of the authors' module, by their names without the `prefix` that they begin with."""
 

@@ -6,7 +6,6 @@ of its own, whose names stand here after `OUTER`, as in the authors' module.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -68,7 +67,7 @@ def inner(arrays: Mapping[str, Any], side: int) -> ConfigDict:
         draws=(side, side, drawn[1]),
         width=drawn[0],
         layers=shapes.count(arrays, "dit.blocks.{}.attn.proj.weight", WHAT),
-        heads=HEADS.get(drawn[0], drawn[0] // 64 or 1),
+        heads=HEADS.get(drawn[0], shapes.usual_heads(drawn[0])),
         mlp="gelu_tanh",
         places="waves",
         absent="latents",
@@ -88,7 +87,7 @@ def inner(arrays: Mapping[str, Any], side: int) -> ConfigDict:
         anchor=True,
         width=width,
         layers=shapes.count(arrays, "encoder.blocks.{}.norm1.weight", WHAT),
-        heads=width // 64 or 1,
+        heads=shapes.usual_heads(width),
         decoder=decoder,
     )
     return config_part("kl", encoder=encoder, channels=channels, scale=1.0, exact=True)
@@ -113,8 +112,7 @@ def table(tokenizer: Within | KL) -> list[m.Entry]:
     """
     if isinstance(tokenizer, Within):
         outer = m.inside(OUTER, mar_kl.table(tokenizer.outer))
-        outer = [dataclasses.replace(e, targets=tuple(f"outer/{t}" for t in e.targets)) for e in outer]
-        return table(tokenizer.inner) + outer  # type: ignore[arg-type]  # which is checked there
+        return table(tokenizer.inner) + m.under("outer/", outer)  # type: ignore[arg-type]  # which is checked there
     encoder, decoder = _checked(tokenizer)
     count, slots = math.prod(encoder.ends.patches), encoder.ends.registers
     entries = m.constant("quantizer/scale", lambda: np.full(tokenizer.channels, tokenizer.scale, np.float32))

@@ -64,6 +64,11 @@ def heads(width: int, given: int, usual: int, what: str) -> int:
     return found
 
 
+def usual_heads(width: int, each: int = 64) -> int:
+    """Attention heads of so many channels each, as most authors have them; a narrower model has one."""
+    return width // each or 1
+
+
 def told_heads(given: int, told: int) -> int:
     """Attention heads of a model whose arrays tell them.
 

@@ -28,7 +28,6 @@ from vargen.tokenizers.vq import VQ
 WHAT = "TiTok tokenizer"
 IGNORED = ("quantize.embed_prob",)  # how often codes are used, of those trained in clusters
 WRAPPED = ()
-HEAD = 64  # channels of a head, of every published size; narrower ones have one
 VQGAN = "pixel_"  # before the names of MaskGIT's VQGAN
 CODEBOOK = "quantize.embedding.weight"
 TEXT = "decoder.text_guidance_proj"
@@ -48,7 +47,9 @@ def part(arrays: Mapping[str, Any], levels: tuple | None = None) -> ConfigDict:
     proxies = f"{VQGAN}{CODEBOOK}" in arrays
     tokens, width = shapes.pair(arrays, "latent_tokens", WHAT)
     layers, inner = _size(arrays, "encoder"), _size(arrays, "decoder")
-    decoder = dict(width=inner[0], layers=inner[1], heads=inner[0] // HEAD or 1) if inner != layers else {}
+    decoder = (
+        dict(width=inner[0], layers=inner[1], heads=shapes.usual_heads(inner[0])) if inner != layers else {}
+    )
     if proxies:
         codes, channels = shapes.pair(arrays, f"{VQGAN}{CODEBOOK}", WHAT)
         decoder |= dict(codes=codes, pixels=_outer(arrays, codes, channels).encoder)
@@ -69,7 +70,7 @@ def part(arrays: Mapping[str, Any], levels: tuple | None = None) -> ConfigDict:
         eps=1e-5,
         width=width,
         layers=layers[1],
-        heads=width // HEAD or 1,
+        heads=shapes.usual_heads(width),
         decoder=config_part("direct", **decoder),
     )
     if CODEBOOK not in arrays:

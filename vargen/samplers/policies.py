@@ -175,7 +175,7 @@ def scanned(call: Call, decoding: Decoding, steps: list[Step], drawn: bool) -> t
 
     if generator.tokenizer.slot.stop is not None:
         return _until_stopped(generator.tokenizer.slot, body, decoding, table(steps), count)
-    if generator.feed.modulates_rows and (several := _together(call, steps)):
+    if several := _together(call, steps):
         at = {k: x.reshape(-1, several, *x.shape[1:]) for k, x in table(steps).items()}
         return jax.lax.scan(some, decoding, at)[0], count
     return jax.lax.scan(body, decoding, table(steps))[0], count

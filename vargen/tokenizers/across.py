@@ -30,7 +30,7 @@ from vargen.tokenizers import conv
 from vargen.tokenizers.autoencoder import flat
 from vargen.tokenizers.codec import Codec
 from vargen.tokenizers.layers import conv as convolution
-from vargen.tokenizers.reading import Patches
+from vargen.tokenizers.reading import check_shown, in_two
 from vargen.tokenizers.transformer import XAVIER, Sizes, norm, table
 
 STEM = types.MappingProxyType(
@@ -191,12 +191,12 @@ class AcrossDecoder(nn.Module):
             table(self, name, n, width) for name, n in (("patch_places", count), ("places", self.tokens))
         ]
         x = jnp.broadcast_to(read[:, :1], (len(read), count, width))
-        left = self.sizes
-        if self.shown_after:
-            first = dataclasses.replace(left, layers=self.shown_after)
-            left = dataclasses.replace(left, layers=left.layers - self.shown_after)
-            x = Patches(0, count, name="shown")(Across(first, dtype, name="first_blocks")(x, read, *places))
-        x = norm(self.sizes, "norm_out")(Across(left, dtype, name="blocks")(x, read, *places))
+
+        def run(own: Sizes, name: str, x: jax.Array) -> jax.Array:
+            return Across(own, dtype, name=name)(x, read, *places)
+
+        x = in_two(self.sizes, self.shown_after, (0, count), run, x)
+        x = norm(self.sizes, "norm_out")(x)
         x = convolution(self.channels, dtype=dtype, name="pixels_in")(x.reshape(len(x), *self.grid, width))
         return self.pixels.features(x)
 
@@ -289,10 +289,7 @@ def build(
     own = dict(width=decoder_width, layers=decoder_layers, heads=decoder_heads)
     inner = dataclasses.replace(sizes, **{k: v for k, v in own.items() if v})
     check_heads(inner.heads, inner.width, f"{place}.decoder_heads")
-    if shown_after >= inner.layers:
-        raise UserError(
-            f"config field {place}.shown_after: expected fewer than {inner.layers} blocks, found {shown_after}"
-        )
+    check_shown(shown_after, inner.layers, f"{place}.shown_after")
     return Codec(
         AcrossEncoder(moments * latent_channels, tokens, outer.encoder, outer.grid, sizes, dtype),
         AcrossDecoder(tokens, outer.decoder, stem_channels, outer.grid, inner, shown_after, dtype),

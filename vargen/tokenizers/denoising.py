@@ -132,12 +132,15 @@ class Flow(nn.Module):
         self, latents: jax.Array, noisy: jax.Array | None = None, t: Any = 0.0, known=None, without=None
     ) -> jax.Array:
         """The estimate of the image, see `features` and `last`; of nothing (for initialisation) where none is given."""
-        ends = self.ends
-        if noisy is None:
-            shape = (ends.patches[0] * ends.patch, ends.patches[1] * ends.patch, ends.image_channels)
-            noisy = jnp.zeros((len(latents), *shape))
+        noisy = self.nothing(latents) if noisy is None else noisy
         t = jnp.broadcast_to(jnp.asarray(t, jnp.float32), len(latents))
         return self.last(self.features(latents, known, noisy, t, without))
+
+    def nothing(self, latents: jax.Array) -> jax.Array:
+        """Zeros in the place of what is drawn for latents [B, ...]: float32 [B, H, W, C_image]."""
+        ends = self.ends
+        height, width = (n * ends.patch for n in ends.patches)
+        return jnp.zeros((len(latents), height, width, ends.image_channels))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,6 +243,15 @@ def _both(a: jax.Array | None, b: jax.Array | None) -> jax.Array | None:
     return b if a is None else a if b is None else a & b
 
 
+def check_guidance(guidance: float, forget_rate: float) -> None:
+    """Raises UserError for guidance by a decoder that no example has taught to draw without registers."""
+    if guidance != 1.0 and not forget_rate:
+        raise UserError(
+            "config field tokenizer.encoder.decoder.guidance: expected 1 where forget_rate is 0, found "
+            f"{guidance:g}"
+        )
+
+
 def build_flow(
     ends: Ends,
     encoder: nn.Module,
@@ -290,11 +302,7 @@ def build_flow(
         )
     if groups > 1 and ends.nested == "none":
         ends = dataclasses.replace(ends, nested="groups")
-    if guidance != 1.0 and not forget_rate:
-        raise UserError(
-            "config field tokenizer.encoder.decoder.guidance: expected 1 where forget_rate is 0, found "
-            f"{guidance:g}"
-        )
+    check_guidance(guidance, forget_rate)
     if apart and time != "adaln":
         raise UserError(
             f"config field tokenizer.encoder.decoder.apart: needs time adaln, by which rows are modulated, found {time}"

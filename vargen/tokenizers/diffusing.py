@@ -26,9 +26,9 @@ from vargen.limits import RATE, SIZE, AtLeast, Between, OneOf
 from vargen.sharding import by_batch
 from vargen.tokenizers import patches
 from vargen.tokenizers.autoencoder import flat
-from vargen.tokenizers.denoising import Flow
-from vargen.tokenizers.reading import LAYERS, Ends, Patches, RegisterCodec
-from vargen.tokenizers.transformer import SMALL, XAVIER, Transformer
+from vargen.tokenizers.denoising import Flow, check_guidance
+from vargen.tokenizers.reading import LAYERS, Ends, RegisterCodec, check_shown, in_two
+from vargen.tokenizers.transformer import SMALL, XAVIER, Sizes, Transformer
 
 
 class Latents(nn.Module):
@@ -90,14 +90,12 @@ class Diffusion(Flow):
 
     def through(self, x: jax.Array, time: jax.Array | None, count: int) -> jax.Array:
         """See `Flow.through`."""
-        sizes, first, times = self.ends.sizes, self.shown_after, (0,) * x.shape[1]
-        for name, layers in (("first_blocks", first), ("blocks", sizes.layers - first)):
-            if layers:
-                own = dataclasses.replace(sizes, layers=layers)
-                x = Transformer(own, times, time is not None, self.ends.dtype, name=name)(x, time)
-            if name == "first_blocks" and layers:
-                Patches(0, count, name="shown")(x)
-        return x
+        times = (0,) * x.shape[1]
+
+        def run(own: Sizes, name: str, x: jax.Array) -> jax.Array:
+            return Transformer(own, times, time is not None, self.ends.dtype, name=name)(x, time)
+
+        return in_two(self.ends.sizes, self.shown_after, (0, count), run, x)
 
     def out(self, features: dict[str, jax.Array]) -> jax.Array:
         """What the network gives: float32 [B, H, W, outputs * C_image], the noise first."""
@@ -113,10 +111,7 @@ class Diffusion(Flow):
         self, latents: jax.Array, noisy: jax.Array | None = None, t: Any = 0, known=None, without=None
     ) -> jax.Array:
         """As `out`, of the arguments of `features`; of nothing (for initialisation) where no images are given."""
-        ends = self.ends
-        if noisy is None:
-            shape = (ends.patches[0] * ends.patch, ends.patches[1] * ends.patch, ends.image_channels)
-            noisy = jnp.zeros((len(latents), *shape))
+        noisy = self.nothing(latents) if noisy is None else noisy
         t = jnp.broadcast_to(jnp.asarray(t), len(latents))
         return self.out(self.features(latents, known, noisy, t, without))
 
@@ -283,8 +278,7 @@ def build_diffusion(
         decoding than of training, waves for such a width as has none, or no block after those before patches are shown.
     """
     field = "config field tokenizer.encoder.decoder."
-    if guidance != 1.0 and not forget_rate:
-        raise UserError(f"{field}guidance: expected 1 where forget_rate is 0, found {guidance:g}")
+    check_guidance(guidance, forget_rate)
     if steps > train_steps:
         raise UserError(f"{field}steps: expected at most train_steps, {train_steps}, found {steps}")
     if draws and len(draws) != 3:
@@ -302,10 +296,7 @@ def build_diffusion(
         raise UserError(
             f"{field}places: expected a width that is a multiple of 4 for waves, found {ends.sizes.width}"
         )
-    if shown_after >= ends.sizes.layers:
-        raise UserError(
-            f"{field}shown_after: expected fewer than {ends.sizes.layers} blocks, found {shown_after}"
-        )
+    check_shown(shown_after, ends.sizes.layers, "tokenizer.encoder.decoder.shown_after")
     outputs = 2 if variance == "learned" else 1
     return DiffusionCodec(
         encoder,

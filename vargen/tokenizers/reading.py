@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import flax.linen as nn
@@ -171,6 +171,34 @@ class Patches(nn.Module):
         return x[:, self.first : self.first + self.count]
 
 
+def in_two(
+    sizes: Sizes,
+    shown_after: int,
+    rows: tuple[int, int],
+    run: Callable[[Sizes, str, jax.Array], jax.Array],
+    x: jax.Array,
+) -> jax.Array:
+    """Rows [B, N, D] through a stack of blocks, or two, between which those of patches are shown (within a module).
+
+    Args:
+      sizes: of all blocks.
+      shown_after: how many come before; 0: nothing is shown.
+      rows: which are those of patches: the first, how many.
+      run: sizes, the name of a stack and rows -> rows behind it.
+      x: [B, N, D].
+    """
+    if shown_after:
+        x = run(dataclasses.replace(sizes, layers=shown_after), "first_blocks", x)
+        Patches(*rows, name="shown")(x)
+    return run(dataclasses.replace(sizes, layers=sizes.layers - shown_after), "blocks", x)
+
+
+def check_shown(shown_after: int, layers: int, field: str) -> None:
+    """Raises UserError where no block comes after those before patches are shown, which a config has at a field."""
+    if shown_after >= layers:
+        raise UserError(f"config field {field}: expected fewer than {layers} blocks, found {shown_after}")
+
+
 class Direct(nn.Module):
     """Patches from mask rows that look at the registers, in one pass.
 
@@ -226,13 +254,12 @@ class Direct(nn.Module):
             beside = table(self, "text_places", self.texts[0], sizes.width)
             x = jnp.concatenate([x, states + beside.astype(ends.dtype)], axis=1)
         x = norm(sizes, "norm_in")(x) if ends.norm_in else x
-        times, left = (0,) * x.shape[1], sizes
-        if self.shown_after:
-            first = dataclasses.replace(sizes, layers=self.shown_after)
-            left = dataclasses.replace(sizes, layers=sizes.layers - self.shown_after)
-            x = Transformer(first, times, False, ends.dtype, name="first_blocks")(x)
-            Patches(int(ends.anchor), count, name="shown")(x)
-        x = Transformer(left, times, False, ends.dtype, name="blocks")(x)
+        times = (0,) * x.shape[1]
+
+        def run(own: Sizes, name: str, x: jax.Array) -> jax.Array:
+            return Transformer(own, times, False, ends.dtype, name=name)(x)
+
+        x = in_two(sizes, self.shown_after, (int(ends.anchor), count), run, x)
         x = norm(sizes, "norm_out")(x[:, ends.anchor : ends.anchor + count])
         if self.pixels is None:
             return x
@@ -356,11 +383,7 @@ def build_direct(
     if outer is not None:
         pixel_channels, last = outer.latent_channels, f"pixels/{outer.last_name}"
     ends = ends.resized(width, layers, heads)
-    if shown_after >= ends.sizes.layers:
-        raise UserError(
-            "config field tokenizer.encoder.decoder.shown_after: expected fewer than "
-            f"{ends.sizes.layers} blocks, found {shown_after}"
-        )
+    check_shown(shown_after, ends.sizes.layers, "tokenizer.encoder.decoder.shown_after")
     texts = (text_tokens, text_channels) if text_tokens else None
     decoder = Direct(ends, shown_after, smoothed, outer and outer.decoder, pixel_channels, codes, texts)
     return RegisterCodec(
