@@ -1,10 +1,11 @@
 """One generator over every tokenizer, on the digits: rows of configs/tokenizers.py and configs/registers.py.
 
-    python -m benchmarks.over_tokenizers [--rows vq titok] [--out DIR] [--publish]
+    python -m benchmarks.over_tokenizers [--rows vq titok] [--teacher FILE] [--out DIR] [--publish]
 
 Each row is what `vargen quickstart --config configs/tokenizers.py:ROW` does, in DIR/ROW (runs/over_tokenizers), and is
 not done again where its metrics are there. Of all that is there come results/over_tokenizers.json and the table of
-docs/tokenizers.md, where --publish is given.
+docs/tokenizers.md, where --publish is given. Rows that have a teacher need its file, which
+vargen/tokenizers/teachers/efficientnet.py says how to make; a teacher is slow, and they learn in fewer updates.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ from vargen import models
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = ("tokenizers", "registers")
-TAUGHT = ("semantic", "dual", "teacher_kmeans", "flextok_latents")  # which need a file
+# Rows that need a file of a teacher, and where it is named.
+LOSS = "--config.tokenizer_training.losses.teacher.weights"
+TAUGHT = dict(semantic=LOSS, dual=LOSS, teacher_kmeans="--config.tokenizer.teacher.weights")
+LATENTS, VAE = "flextok_latents", ("--config.tokenizer.encoder.patch=2",)  # over a VAE's latents
+SHORTER = ("--config.tokenizer_training.steps=300", "--config.tokenizer_training.batch_size=32")
 CHANCE = 0.1
 TABLE = re.compile(r"^\| row \| slots.*\n(?:\|.*\n)*", re.MULTILINE)  # in the page
 KEYS = (
@@ -44,24 +49,34 @@ def rows() -> dict[str, str]:
     found = {}
     for file in FILES:
         names = runpy.run_path(str(ROOT / "configs" / f"{file}.py"))["TOKENIZERS"]
-        found |= {name: f"configs/{file}.py:{name}" for name in names if name not in TAUGHT}
+        found |= {name: f"configs/{file}.py:{name}" for name in names}
     return found
 
 
-def run(config: str, workdir: pathlib.Path) -> None:
+def flags(name: str, out: pathlib.Path, teacher: pathlib.Path | None) -> list[str]:
+    """What a row is told beside its config: the files that it needs."""
+    if name == LATENTS:
+        return [f"--config.tokenizer.weights={vae(out / 'vae').resolve()}"]
+    return [f"{TAUGHT[name]}={teacher.resolve()}", *SHORTER] if teacher and name in TAUGHT else []
+
+
+def vae(workdir: pathlib.Path) -> pathlib.Path:
+    """The file of the tokenizer whose latents FlexTok's registers write, trained where it hasn't been."""
+    params = workdir / "tokenizer" / "params.safetensors"
+    if not params.is_file():
+        vargen("train", "--config", "mar:digits", *VAE, "--stage", "tokenizer", "--workdir", str(workdir))
+    return params
+
+
+def run(config: str, workdir: pathlib.Path, told: list[str]) -> None:
     """The command, where it hasn't been done."""
     if not (workdir / "metrics.json").is_file():
-        command = [
-            sys.executable,
-            "-m",
-            "vargen",
-            "quickstart",
-            "--config",
-            config,
-            "--workdir",
-            str(workdir),
-        ]
-        subprocess.run(command, check=True, cwd=ROOT)
+        vargen("quickstart", "--config", config, "--workdir", str(workdir), *told)
+
+
+def vargen(*args: str) -> None:
+    """One command."""
+    subprocess.run([sys.executable, "-m", "vargen", *args], check=True, cwd=ROOT)
 
 
 def measured(config: str, workdir: pathlib.Path) -> dict[str, Any]:
@@ -97,12 +112,13 @@ def slot(config: str) -> str:
 def main() -> None:
     """Trains what isn't trained, and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rows", nargs="+", default=[*rows()], choices=[*rows()])
+    parser.add_argument("--rows", nargs="+", choices=[*rows()])
+    parser.add_argument("--teacher", type=pathlib.Path, help="efficientnet_lite0.safetensors")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/over_tokenizers"))
     parser.add_argument("--publish", action="store_true")
     args = parser.parse_args()
-    for name in args.rows:
-        run(rows()[name], args.out / name)
+    for name in args.rows or [name for name in rows() if args.teacher or name not in TAUGHT]:
+        run(rows()[name], args.out / name, flags(name, args.out, args.teacher))
     found = {
         name: measured(config, args.out / name) | dict(slot=slot(config))
         for name, config in rows().items()

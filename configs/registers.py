@@ -8,7 +8,11 @@ pass; FlexTok (2502.13967), FSQ of nested registers under a flow decoder; Semant
 continuous latents; ResTok (2601.03955), levels of registers, drawn a level a step; D-AR (2505.23660) and Selftok
 (2505.07538), whose decoder sees more of the registers the less noise there is; LARP (2410.21264), TiTok's with a prior
 that is trained beside it. `flextok_latents` is FlexTok over a VAE's latents, as its authors have it, and needs the file
-of that (`--config.tokenizer.weights=runs/vae/tokenizer/params.safetensors`).
+of that, say of
+
+    vargen train --config mar:digits --stage tokenizer --config.tokenizer.encoder.patch=2 --workdir runs/vae
+
+by `--config.tokenizer.weights=runs/vae/tokenizer/params.safetensors`.
 """
 
 from vargen import config as base
