@@ -1,18 +1,21 @@
 """Tokenizers of the same bits, trained on the same pictures for as long, and what each of them keeps.
 
-    python -m benchmarks.tokenizers [--seconds 120 | --updates 2000] [--rows vq fsq] [--seeds 3] [--out DIR] [--publish]
+    python -m benchmarks.tokenizers [--data ~/pictures] [--seconds 120 | --updates 2000] [--rows vq fsq] [--seeds 3] \
+        [--out DIR] [--publish]
 
-Every row of `ROWS` is trained on `--data`, 32x32 pixels in colour, and measured as `vargen evaluate --tokenizer-only
---vtbench` does it. What is done stands in DIR (runs/tokenizers), a JSON and an NPZ for each row and seed, and isn't
-done again. Of all that is there come DIR/tokenizers.json, .md (the table) and .png (originals beside reconstructions),
-and prefixes.png (of nested tokens and levels the pictures that the first few give). --publish puts them where the
-documentation has them: results/tokenizers.json, docs/tokenizers*.png and the table of docs/tokenizers.md.
+Every row of `ROWS` is trained on the pictures, 32x32 in colour, of the emoji or of a folder, and measured as `vargen
+evaluate --tokenizer-only --vtbench` does it. What is done stands in DIR (runs/tokenizers), a JSON and an NPZ for each
+row and seed, and isn't done again. Of all that is there come DIR/tokenizers.json, .md (the table), .html (a page) and
+.png (originals beside reconstructions), and prefixes.png (of nested tokens and levels the pictures that the first few
+give). --publish puts them where the documentation has them: results/tokenizers.json, docs/tokenizers*.png and the
+table of docs/tokenizers.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import html
 import json
 import pathlib
 import re
@@ -29,7 +32,7 @@ from vargen.cli import evaluate_tokenizer, evaluate_vtbench
 from vargen.config import part
 from vargen.evaluation import metrics
 from vargen.model import Model
-from vargen.report import METRICS, pictures
+from vargen.report import METRICS, page, pictures
 from vargen.sharding import make_mesh
 from vargen.tokenizers.autoencoder import Autoencoder
 from vargen.tokenizers.tokenizer import Leveled
@@ -39,7 +42,15 @@ from vargen.training.tasks import TokenizerTask
 
 SIZE, BITS = 32, 512  # pixels of a side; bits of an image in every row of codes
 BATCH, PILOT = 32, 10  # images of an update; updates by which its time is known
+DRAWN = ("emoji", "shapes")  # what --data has by names
 SHOWN, DETAIL = 8, 2  # pictures on the sheet: held-out ones, and drawn ones of each kind
+SHEETS = {
+    "tokenizers.png": (
+        "Originals and reconstructions",
+        "Held-out pictures, then drawn ones of other kinds.",
+    ),
+    "prefixes.png": ("Fewer tokens", "Of nested tokens and levels, what the first so many give."),
+}
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 TABLE = re.compile(r"^\| \| tokens.*\n(?:\|.*\n)*", re.MULTILINE)  # in the page
 ENDS = "encoder_parameters", "decoder_parameters"
@@ -112,7 +123,9 @@ def config_of(row: Row, source: str, updates: int, seed: int = 0) -> Any:
     """The config that a row is trained by."""
     c = config.config()
     c.name, c.seed, c.tokenizer = row.title, seed, row.tokenizer
-    c.data = config.images(source, SIZE, 3, 0)
+    own = source not in DRAWN
+    c.data = config.pictures(SIZE) if own else config.images(source, SIZE, 3, 0)
+    c.data.path = source if own else ""
     warmup = min(50, updates // 4)
     c.tokenizer_training.update(
         dict(steps=updates, batch_size=BATCH, learning_rate=row.learning_rate, warmup_steps=warmup)
@@ -241,6 +254,12 @@ HEADS = (
 def table(found: dict[str, dict[str, Any]]) -> str:
     """Rows and seeds as a table of Markdown; PSNR with its standard deviation where there are several seeds."""
     lines = ["| | " + " | ".join(HEADS) + " |", "|---" * (len(HEADS) + 1) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in _cells(found))]) + "\n"
+
+
+def _cells(found: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """Of each row its title and what stands in the columns."""
+    lines = []
     for name, seeds in found.items():
         cells = [ROWS[name].title]
         for key, how in COLUMNS.items():
@@ -249,8 +268,8 @@ def table(found: dict[str, dict[str, Any]]) -> str:
             if key == "psnr_db" and len(seeds) > 1:
                 text += f" ± {statistics.stdev(one[key] for one in seeds.values()):.2f}"
             cells.append(text)
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return lines
 
 
 def _shown(value: float, how: str) -> str:
@@ -279,6 +298,22 @@ def sheets(out: pathlib.Path, found: dict[str, dict[str, Any]]) -> dict[str, Any
     return made
 
 
+def whole(found: dict[str, dict[str, Any]], made: dict[str, Any], how: dict[str, Any]) -> str:
+    """The page: the table, then the pictures of `sheets`."""
+    heads = "".join(f'<th scope="col">{html.escape(head)}</th>' for head in ("", *HEADS))
+    lines = (
+        f'<tr><th scope="row">{html.escape(title)}</th>' + "".join(f"<td>{x}</td>" for x in cells) + "</tr>"
+        for title, *cells in _cells(found)
+    )
+    numbers = f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+    told = ", ".join(f"{key} {value}" for key, value in how.items()).replace("_", " ")
+    parts = [page.section("Tokenizers of the same bits", told, numbers)]
+    for name, (title, lead) in SHEETS.items():
+        if name in made:
+            parts.append(page.section(title, lead, page.picture(np.asarray(made[name]), title)))
+    return page.whole("Tokenizers beside each other", parts)
+
+
 def publish(out: pathlib.Path, found: dict[str, dict[str, Any]], how: dict[str, Any]) -> None:
     """Puts the results where the documentation has them."""
     timing.save("tokenizers", dict(**how, rows=found))
@@ -301,7 +336,7 @@ def main(argv: list[str] | None = None) -> None:
     budget.add_argument("--updates", type=int, default=0, help="in their place: as many of each")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="which (all)")
     parser.add_argument("--seeds", type=int, default=1, help="how many (1)")
-    parser.add_argument("--data", choices=("emoji", "shapes"), default="emoji", help="the pictures (emoji)")
+    parser.add_argument("--data", default="emoji", help=f"{', '.join(DRAWN)} or a folder of pictures (emoji)")
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("runs/tokenizers"), help="(runs/tokenizers)"
     )
@@ -332,8 +367,10 @@ def main(argv: list[str] | None = None) -> None:
     found = gathered(args.out)
     (args.out / "tokenizers.json").write_text(json.dumps(dict(**how, rows=found), indent=2) + "\n")
     (args.out / "tokenizers.md").write_text(table(found))
-    for name, sheet in sheets(args.out, found).items():
+    made = sheets(args.out, found)
+    for name, sheet in made.items():
         pictures.save(sheet, args.out / name)
+    (args.out / "tokenizers.html").write_text(whole(found, made, how))
     if args.publish:
         publish(args.out, found, how)
     print(table(found), end="")

@@ -1,6 +1,7 @@
 """One generator, tokenizers of registers: LlamaGen's over one-dimensional tokens of the digits, 16x16. Default: TiTok.
 
-    vargen quickstart --config configs/registers.py:flextok --workdir runs/flextok
+    vargen quickstart --config registers:flextok --workdir runs/flextok
+    vargen quickstart --config registers:titok-pictures32 --workdir runs/mine --config.data.path=~/pictures
     vargen sample --workdir runs/flextok --classes 3,5,8 --tokens 4
 
 The rows of `TOKENIZERS` are what can follow the colon: TiTok (arXiv 2406.07550), all of whose registers are read in one
@@ -55,13 +56,15 @@ TOKENIZERS = dict(
         inner=part("fsq", encoder=registers(FLOW, sees="causal", nested="powers", patch=2), levels=(8, 6, 5)),
     ),
 )
+DATA = ("pictures32",)  # beside the digits
 LOSSES = dict(larp=dict(prior=0.06, prior_width=64, prior_layers=2, prior_heads=2))
 
 
-def get_config(tokenizer="titok"):
+def get_config(row="titok"):
+    tokenizer, _, size = row.partition("-")
     c = base.config()
     c.name = f"LlamaGen over {tokenizer}"
-    c.tokenizer = TOKENIZERS[tokenizer]
+    c.data, c.tokenizer = base.small_data(size or "digits"), TOKENIZERS[tokenizer]
     c.order = part("levels" if tokenizer == "restok" else "raster")
     c.feed = part("shift", dropout=0.1, target_positions=True)
     c.mixer = part("attention", heads=4, dropout=0.1)
@@ -72,7 +75,8 @@ def get_config(tokenizer="titok"):
         layers=4, width=128, mlp="swiglu", mlp_width=384, norm="rms", eps=1e-5, bias=False, dropout=0.1
     )
     c.sampling.update(dict(guidance=1.5))
-    c.tokenizer_training.update(dict(steps=800, batch_size=64, learning_rate=3e-3, warmup_steps=50))
+    steps = (4000, 8000) if size else (800, 1200)
+    first = dict(steps=steps[0], learning_rate=3e-3)
+    base.small(c, tokenizer=first, generator=dict(steps=steps[1], batch_size=32))
     c.tokenizer_training.losses.update(LOSSES.get(tokenizer, {}))
-    c.training.update(dict(steps=1200, batch_size=32, learning_rate=2e-3, augmented_copies=8))
     return c

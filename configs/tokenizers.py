@@ -1,6 +1,7 @@
 """One generator, any tokenizer of a grid of codes: LlamaGen's on the digits, 16x16. Default: FSQ, arXiv 2309.15505.
 
-    vargen quickstart --config configs/tokenizers.py:bsq --workdir runs/bsq
+    vargen quickstart --config tokenizers:bsq --workdir runs/bsq
+    vargen quickstart --config tokenizers:bsq-pictures32 --workdir runs/mine --config.data.path=~/pictures
 
 The rows of `TOKENIZERS` are what can follow the colon: VQ by gradients and by moving averages (arXiv 1711.00937), by
 optimal transport (VQ-WAE, 2302.05917), with gradients to all codes (IBQ, 2412.02692); LFQ (2310.05737), BSQ
@@ -14,7 +15,7 @@ RQ-Transformer's head; bits (Binary Latent Diffusion, 2304.04820) all together.
 
 Others have a teacher, a frozen network whose file vargen/tokenizers/teachers/efficientnet.py says how to make:
 
-    vargen quickstart --config configs/tokenizers.py:teacher_kmeans --workdir runs/teacher_kmeans \
+    vargen quickstart --config tokenizers:teacher_kmeans --workdir runs/teacher_kmeans \
         --config.tokenizer.teacher.weights=efficientnet_lite0.safetensors --config.tokenizer_training.steps=300
 
 DiGIT's k-means of its features (2410.12490), and LOSSES by which features are drawn towards it, of `semantic` those of
@@ -66,17 +67,22 @@ LOSSES = dict(
 SEVERAL = ("bsq_groups", "product", "qlae", "bins", "dual", "walloc")
 LEVELS = ("hart",)
 RATES = dict(vit=2e-3, local_vit=2e-3, walloc=2e-3, vlae=3e-3)
+DATA = ("pictures32",)  # beside the digits
+DECAY = dict(qlae=0.1)  # its regularisation
+LARGER = dict(hart=dict(levels=(1, 2, 3, 4, 6, 8)), teacher_kmeans=dict(teacher=dict(side=256)))
 
 
-def get_config(tokenizer="fsq"):
+def get_config(row="fsq"):
+    tokenizer, _, size = row.partition("-")
     c = base.config()
-    c.tokenizer = TOKENIZERS[tokenizer]
+    c.data, c.tokenizer = base.small_data(size or "digits"), TOKENIZERS[tokenizer]
     c.sampling.update(dict(guidance=1.5))
-    c.tokenizer_training.update(
-        dict(steps=1600, batch_size=64, learning_rate=RATES.get(tokenizer, 6e-3), warmup_steps=50)
-    )
+    rate = dict(learning_rate=RATES.get(tokenizer, 6e-3), weight_decay=DECAY.get(tokenizer, 0.0))
+    base.small(c, tokenizer=dict(steps=1600) | rate, generator=dict(steps=1200, batch_size=32))
     c.tokenizer_training.losses.update(LOSSES.get(tokenizer, {}))
-    c.training.update(dict(steps=1200, batch_size=32, learning_rate=2e-3, augmented_copies=8))
+    if size:
+        c.tokenizer.update(LARGER.get(tokenizer, {}))
+        c.tokenizer_training.steps, c.training.steps = 4000, 8000
     return bits(c) if tokenizer == "binary" else codes(c, tokenizer)
 
 
@@ -103,5 +109,5 @@ def bits(c):
     c.mixer = part("attention", heads=4)
     c.head = part("bernoulli_diffusion", sample_steps=16)
     c.model = dict(layers=4, width=128, adaptive="adaln")
-    c.training.steps = 3000
+    c.training.steps = max(3000, c.training.steps)
     return c

@@ -320,6 +320,7 @@ def test_own_configs_by_name(tmp_path, monkeypatch):
         "configs/mar_digits.py": "did you mean mar?",
         "nonsense": f"nor one of vargen's own: {', '.join(OWN)}",
         "mar:d16": "unknown variant 'd16', expected one of digits, pictures32",
+        "tokenizers:vq-digits": "teacher_kmeans, each also with -pictures32",
     }.items():
         with pytest.raises(UserError) as caught:
             config.load(typed)

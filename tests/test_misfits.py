@@ -47,7 +47,7 @@ from vargen.errors import UserError
         (
             mar,
             dict(head=part("categorical")),
-            "head categorical: expected a tokenizer of codes, found slots of 4 numbers",
+            "head categorical: expected a tokenizer of one code a slot, found slots of 4 numbers",
         ),
         (llamagen, dict(head=part("diffusion")), "head diffusion: expected a tokenizer of latents"),
         (
@@ -84,7 +84,7 @@ from vargen.errors import UserError
         (
             mar,
             dict(head=part("masked_lm")),
-            "head masked_lm: expected a tokenizer of codes, found slots of 4",
+            "head masked_lm: expected a tokenizer of one code a slot, found slots of 4",
         ),
         (mar, dict(order=part("confidence", steps=4)), "order confidence: .* found mask, diffusion"),
         (maskgit, dict(order=part("confidence", steps=17)), "order.steps: expected 1 to 16 .* found 17"),

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import timing, tokenizers
-from vargen import models
+from vargen import data, models
 
 ROWS = tokenizers.ROWS
 
@@ -53,9 +53,21 @@ def test_run(out):
     for name in ("tokenizers.png", "prefixes.png"):
         with Image.open(out / name) as sheet:
             assert sheet.width > 400
+    whole = (out / "tokenizers.html").read_text()
+    assert f"<td>{one['psnr_db']:.2f}</td>" in whole and whole.count("data:image/png") == 2
     lines = (out / "tokenizers.md").read_text().splitlines()
     assert len(lines) == 3 and {line.count("|") for line in lines} == {len(tokenizers.HEADS) + 2}
     assert f"| {one['psnr_db']:.2f} |" in lines[2] and "| Multi-scale VQ | 128 | 3 |" in lines[2]
+
+
+def test_own_pictures(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        Image.fromarray(rng.integers(0, 255, (40, 48, 3), np.uint8)).save(tmp_path / f"{i}.png")
+    c = tokenizers.config_of(ROWS["fsq"], str(tmp_path), 2)
+    sources = data.Sources(c.data)
+    images, _ = data.arrays(sources["test"], 4)
+    assert c.data.source == "folder" and images.shape[1:] == (32, 32, 3) and len(sources["train"]) > 16
 
 
 def test_what_is_done_is_not_done_again(out, monkeypatch, capsys):

@@ -6,13 +6,14 @@ import sys
 import types
 
 import in_parquet
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import vargen
 from vargen import data
-from vargen.cli import main
+from vargen.cli import evaluate_tokenizer, main
 from vargen.evaluation import detail, metrics, probe
 
 
@@ -37,6 +38,19 @@ def test_numbers_of_a_tokenizer(trained, tmp_path, capsys):
         assert sheet.width > 100
     printed = capsys.readouterr().out
     assert "Linear probe" in printed and "Bits per pixel" in printed and "Codebook, level 1" in printed
+
+
+def test_slots_of_a_stop_code():
+    """JPEG's scans differ in length: the mean counts each up to its stop code."""
+    c = vargen.config.load("jpeglm:digits")
+    c.tokenizer.merges = 0
+    tokenizer = vargen.models.build_tokenizer(c)
+    model = vargen.Model(c, tokenizer.init(jax.random.key(0)))
+    images, _ = data.arrays(data.load(c.data, "test"), 6)
+    content = np.asarray(model.encode(data.to_float(images)))
+    lengths = np.argmax(content == tokenizer.slot.stop, axis=1) + 1
+    assert len(set(lengths)) > 1
+    assert evaluate_tokenizer._slots(model, images, 4) == pytest.approx(lengths.mean())
 
 
 def test_detail(trained, tmp_path, capsys):

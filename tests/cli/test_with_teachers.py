@@ -73,3 +73,15 @@ def test_no_file(row, tmp_path, capsys):
         assert run("train", *options(row, file), "--workdir", tmp_path / "run", "--stage", "tokenizer") == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert f"config field {PLACES[row]}.weights: expected a file" in error and error.endswith(found)
+        assert not (tmp_path / "run").exists()
+
+
+def test_no_outer_file(tmp_path, capsys):
+    """Registers over a VAE's latents."""
+    config = ["--config", f"{ROOT / 'configs' / 'registers.py'}:flextok_latents", "--config.model.layers=1"]
+    assert run("train", *config, "--workdir", tmp_path / "run", "--stage", "tokenizer") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.endswith(
+        "tokenizer.weights: expected the file of the outer autoencoder's parameters, found none"
+    )
+    assert not (tmp_path / "run").exists()

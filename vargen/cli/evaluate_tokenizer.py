@@ -101,8 +101,8 @@ def measure(
     found, decoded = evaluation.reconstruct(plain, images, labels, size, 32, None, progress.each, watch)
     for one in measures:
         found |= one.metrics()
-    if tokenizer.slot.kind == "codes" and tokenizer.slot.stop is None:
-        codes = tokenizer.grid.size * math.prod(tokenizer.slot.shape)
+    if tokenizer.slot.kind == "codes":
+        codes = _slots(model, images, size) * math.prod(tokenizer.slot.shape)
         found["bits_per_pixel"] = codes * math.log2(tokenizer.vocab) / math.prod(tokenizer.image_size)
     if tokenizer.trained:
         for end in ("encoder", "decoder"):
@@ -117,6 +117,20 @@ def measure(
     found["encode_seconds"] = _seconds(lambda: np.asarray(model.encode(real))) / size
     found["decode_seconds"] = _seconds(lambda: np.asarray(model.decode(content))) / size
     return found, images[:32], decoded
+
+
+def _slots(model: Model, images: Any, size: int) -> float:
+    """How many slots of codes an image has: the mean over `images`, uint8 [M, H, W, C], where they end with a stop
+    code, which counts."""
+    import numpy as np
+
+    from vargen import data
+
+    slot, slots = model.tokenizer.slot, model.tokenizer.grid.size
+    if slot.stop is None:
+        return slots
+    batches = (images[start : start + size] for start in range(0, len(images), size))
+    return float(np.concatenate([slot.exists(model.encode(data.to_float(x))).sum(1) for x in batches]).mean())
 
 
 def _without_generator(model: Model) -> Model:

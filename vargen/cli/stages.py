@@ -141,6 +141,12 @@ def _fit(config: ConfigDict, source: data.Source, tokenizer: Any) -> Any:
     return jax.tree.map(np.asarray, tokenizer.fit(batches))
 
 
+def check_files(config: ConfigDict, workdir: Path) -> None:
+    """Raises UserError where a tokenizer's training starts from a file that isn't there, or is another."""
+    if not _has_tokenizer(workdir):
+        build_tokenizer(config).check_files()
+
+
 def _last_validation(directory: Path) -> dict[str, float]:
     """What the last validation of a stage measured."""
     rows = [row for row in metrics.read(directory / metrics.FILE) if "validation_loss" in row]
@@ -178,15 +184,17 @@ def _fitted(config: ConfigDict, directory: Path) -> bool:
 
 def check_tokenizer(workdir: Path) -> None:
     """Raises UserError where a workdir has no tokenizer over which a generator could be trained."""
-    directory = workdir / "tokenizer"
-    if not (
-        paths.is_file(directory / checkpoints.WEIGHTS)
-        or checkpoints.saved_steps(directory / checkpoints.FOLDER)
-    ):
+    if not _has_tokenizer(workdir):
         raise UserError(
             f"workdir {workdir}: expected a trained tokenizer, found none; train it first, or name another workdir's "
             "with --tokenizer"
         )
+
+
+def _has_tokenizer(workdir: Path) -> bool:
+    directory = workdir / "tokenizer"
+    saved = checkpoints.saved_steps(directory / checkpoints.FOLDER)
+    return bool(saved) or paths.is_file(directory / checkpoints.WEIGHTS)
 
 
 class Judges(NamedTuple):

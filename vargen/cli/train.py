@@ -167,7 +167,10 @@ def train(
     if check_data and processes.is_first():
         common.check_data(sources)
     # Weights and pictures are read now, so that a broken one is found before anything is written.
-    judges = stages.judges(config) if "tokenizer" in due else None
+    judges = None
+    if "tokenizer" in due:
+        judges = stages.judges(config)
+        stages.check_files(config, workdir)
     held_out = functools.cache(functools.partial(stages.read_held_out, config, sources))
     if due:
         held_out()

@@ -26,7 +26,8 @@ def load(path: str | os.PathLike, overrides: Iterable[tuple[str, Any]] = ()) -> 
 
     Args:
       path: `file.py`, `file.py:variant` (calls `get_config(variant)`), a `.json` written by `to_json`, or one of
-        vargen's own by its name (`var:d16`). A Python file is a program, which runs.
+        vargen's own by its name (`var:d16`). A Python file is a program, which runs. Its first table in capitals has
+        the variants; where a tuple DATA names other data, they may follow a dash (`tokenizers:bsq-pictures32`).
       overrides: (dotted field, value); values may be strings, read as the type that the field has.
 
     Raises:
@@ -135,10 +136,12 @@ def _executed(file: paths.Path, source: str, variant: str | None) -> ConfigDict:
     if variant is not None:
         if not takes:
             raise UserError(f"config {file}: has no variants, found {variant!r} after the colon")
-        known = _variants(module)
-        if known and variant not in known:
+        known, others = _variants(module), tuple(getattr(module, "DATA", ()))
+        row, _, other = variant.partition("-")
+        if known and variant not in known and not (row in known and other in others):
+            also = "".join(f", each also with -{name}" for name in others)
             raise UserError(
-                f"config {file}: unknown variant {variant!r}, expected one of {', '.join(map(str, known))}"
+                f"config {file}: unknown variant {variant!r}, expected one of {', '.join(map(str, known))}{also}"
             )
     elif any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in takes):
         raise UserError(f"config {file}: expected a variant after a colon ({file}:VARIANT), found none")

@@ -139,6 +139,9 @@ class Autoencoder:
         codec = dataclasses.replace(self.codec, grid=last)
         return dataclasses.replace(self, codec=codec, grid=Grid(levels), image_size=size)
 
+    def check_files(self) -> None:
+        """There are none."""
+
     def fit(self, images: Iterable[np.ndarray]) -> dict:
         """Nothing is learnt without training."""
         raise NotImplementedError

@@ -163,6 +163,9 @@ class Jpeg:
             )
         return self
 
+    def check_files(self) -> None:
+        """There are none."""
+
     def fit(self, images: Iterable[np.ndarray]) -> dict:
         """The parameters: merges of the scans of images, batches float32 [b, H, W, C]."""
         params = self.init(jax.random.key(0))

@@ -67,6 +67,10 @@ class KMeans(VQ):
 
     fitted = True
 
+    def check_files(self) -> None:
+        """Raises UserError without the teacher's file."""
+        self.codec.teacher.load()
+
     def fit(self, images: Iterable[np.ndarray]) -> dict:
         """The parameters that the decoder's training starts from: the teacher's, of its file, and the centres.
 

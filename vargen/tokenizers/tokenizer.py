@@ -61,6 +61,10 @@ class Tokenizer(Protocol):
         """Parameters, a plain tree of float32."""
         ...
 
+    def check_files(self) -> None:
+        """Raises UserError unless the files that `fit` reads, if any, are there and are what it needs."""
+        ...
+
     def fit(self, images: Iterable[np.ndarray]) -> dict:
         """The parameters, of batches of images float32 [b, H, W, C_image] in [-1, 1]; where `fitted`."""
         ...

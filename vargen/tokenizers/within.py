@@ -63,13 +63,19 @@ class Within(Autoencoder):
         """The inner one's."""
         return self.inner.init_stats()
 
+    def check_files(self) -> None:
+        """Raises UserError without the outer autoencoder's file."""
+        self._outer()
+
     def fit(self, images: Iterable[np.ndarray]) -> dict:
         """The parameters that training starts from: the outer's are those of its file.
 
         Raises:
           UserError: no file, or not of such an autoencoder.
         """
-        params = self.init(jax.random.key(0))
+        return dict(self.init(jax.random.key(0)), outer=jax.tree.map(jnp.asarray, self._outer()))
+
+    def _outer(self) -> dict:
         field = "config field tokenizer.weights"
         if not self.weights:
             raise UserError(f"{field}: expected the file of the outer autoencoder's parameters, found none")
@@ -77,7 +83,7 @@ class Within(Autoencoder):
         if not paths.is_file(file):
             raise UserError(f"{field}: expected a file, found none at {self.weights}")
         found = weights_file.read(file)
-        expected = dict(weights_file.flatten(params["outer"]))
+        expected = dict(weights_file.flatten(jax.eval_shape(self.outer.init, jax.random.key(0))))
         given = dict(weights_file.flatten(found))
         wrong = [
             name
@@ -89,7 +95,7 @@ class Within(Autoencoder):
             raise UserError(
                 f"{field}: expected the parameters of tokenizer.outer, found others in {self.weights}: {wrong[0]}"
             )
-        return dict(params, outer=jax.tree.map(jnp.asarray, found))
+        return found
 
     def target(self, params: dict, images: jax.Array) -> jax.Array:
         """[B, H, W, C_image] -> the outer's latents, scaled: float32 [B, h, w, C]. No gradient."""
