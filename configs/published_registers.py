@@ -13,8 +13,8 @@ and 2.9 G by its authors' count, for as long as its files. The codes' gradient i
 drawn from the latents too, and those drawn towards the encoder's.
 
 `imagefolder`: ImageFolder (arXiv 2410.01756; lxa9867/ImageFolder, configs/MSVR10P2-4096.yaml). It begins at DINOv2-B's
-weights and draws the last code's registers towards DINOv2, here the first's; it augments what the discriminator sees,
-whose weights decay by 5e-4, and drops paths.
+weights and draws the last code's registers towards DINOv2, here the first's; its discriminator's weights decay by
+5e-4, and it drops paths.
 
 `flextok_d12_d12`, `_d18_d18`, `_d18_d28`: FlexTok (arXiv 2502.13967; apple/ml-flextok) over its `flextok_vae_c16`,
 `vargen import flextok` for its files. It draws features towards DINOv2-L's too; how it is trained isn't in its code.
@@ -55,7 +55,8 @@ def imagefolder():
     game = dict(adaptive=True, discriminator=part("dino"), discriminator_learning_rate=8e-4, lecam=0.001)
     rate = dict(learning_rate=2.4e-4, min_learning_rate=5e-5, warmup_steps=1251, ema_decay=0.9999)
     rate |= dict(steps=200 * 1251, batch_size=1024, crop_range=(1.0, 1.25))
-    losses = fitting | features | game | dict(adversarial_start=56 * 1251)
+    game |= dict(augment=("color", "translation", "cutout"), augment_hole=0.2, adversarial_start=56 * 1251)
+    losses = fitting | features | game
     return dict(tokenizer=tokenizer, training=rate, losses=losses)
 
 

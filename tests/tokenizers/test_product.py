@@ -1,5 +1,7 @@
 """Products of tables and of bins: against a search of each part in float64, and the authors' bins."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,8 @@ from common import tiny
 from vargen import tokenizers
 from vargen.config import part
 from vargen.errors import UserError
+
+GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
 
 
 @pytest.mark.parametrize("name", ["product_vq", "qlae"])
@@ -70,6 +74,16 @@ def test_bins_are_the_authors():
     np.testing.assert_array_equal(found, [0, 0, 1, 4, 4, 5, 7])
     codes = jnp.arange(8)[:, None].repeat(3, 1)
     np.testing.assert_array_equal(t.binned(t.vectors({}, codes).sum(-2)), codes)
+
+
+def test_bins_of_recorded_latents():
+    """TokenBridge's own codes of latents, and what they stand for. It multiplies latents by 0.6 first."""
+    golden = np.load(GOLDENS / "tokenbridge_bins.npz")
+    t = tiny("binned_kl", spread=5 / 3)
+    latents = golden["in/x"].reshape(2, 16, 16).transpose(0, 2, 1)
+    codes = t.binned(latents)
+    np.testing.assert_array_equal(codes, golden["out/indices"])
+    np.testing.assert_allclose(t.bins()[np.asarray(codes)], golden["out/dequantised"], atol=1e-6)
 
 
 def test_binned_latents_are_decoded():
