@@ -7,11 +7,11 @@ The rows of `TOKENIZERS` are what can follow the colon: VQ by gradients and by m
 optimal transport (VQ-WAE, 2302.05917), with gradients to all codes (IBQ, 2412.02692); LFQ (2310.05737), BSQ
 (2406.07548), products of tables (ImageFolder's, 2410.01756, and QLAE's, 2305.18378) and of bins (TokenBridge,
 2503.16430), numbers rounded between wavelets (`walloc`, 2412.09405); `vit` has transformers at both ends (BSQ-ViT's),
-`local_vit` with attention in windows (Efficient-VQGAN, 2310.05400); `hart` has levels, whose decoder takes continuous
-latents too (2410.10812; of these the codes alone are drawn, configs/hart.py draws both); `dynamic` writes places and
-codes by turns (DQ-VAE, 2305.11718), `dq` a place and its code a slot, which its generator draws in two stacks of
-blocks; `vlae` decodes pixel after pixel (1611.02731). Several codes of a slot are drawn one after another by
-RQ-Transformer's head; bits (Binary Latent Diffusion, 2304.04820) all together.
+`vitok` them around continuous latents (ViTok's, 2501.09755), drawn by diffusion, `local_vit` with attention in windows
+(Efficient-VQGAN, 2310.05400); `hart` has levels (2410.10812; its codes alone are drawn, configs/hart.py draws the
+rest); `dynamic` writes places and codes by turns (DQ-VAE, 2305.11718), `dq` a place and its code a slot, which its
+generator draws in two stacks of blocks; `vlae` decodes pixel after pixel (1611.02731). Several codes of a slot are
+drawn one after another by RQ-Transformer's head; bits (Binary Latent Diffusion, 2304.04820) all together.
 
 Others have a teacher, a frozen network whose file vargen/tokenizers/teachers/efficientnet.py says how to make:
 
@@ -50,6 +50,7 @@ TOKENIZERS = dict(
     binary=part("binary", encoder=PATCH, channels=8),
     hart=part("hybrid_multiscale", encoder=PATCH, levels=(1, 2, 3, 4), vocab=256, channels=16, **leveled),
     vit=part("bsq", encoder=VIT, channels=8, entropy_bits=8),
+    vitok=part("kl", encoder=VIT, channels=8, kl_weight=1e-3, measure=True),
     local_vit=part("vq", encoder=LOCAL, vocab=256, channels=8, revive_every=25),
     walloc=part("companded", encoder=WAVELETS, vocab=15, channels=8, spread=7 / 1.85),
     dynamic=part("dynamic_vq", encoder=PATCH, codes=256, channels=8, **dynamic),
@@ -66,7 +67,7 @@ LOSSES = dict(
 )
 SEVERAL = ("bsq_groups", "product", "qlae", "bins", "dual", "walloc")
 LEVELS = ("hart",)
-RATES = dict(vit=2e-3, local_vit=2e-3, walloc=2e-3, vlae=3e-3)
+RATES = dict(vit=2e-3, vitok=2e-3, local_vit=2e-3, walloc=2e-3, vlae=3e-3)
 DATA = ("pictures32",)  # beside the digits
 DECAY = dict(qlae=0.1)  # its regularisation
 LARGER = dict(hart=dict(levels=(1, 2, 3, 4, 6, 8)), teacher_kmeans=dict(teacher=dict(side=256)))
@@ -97,6 +98,8 @@ def codes(c, tokenizer):
     c.model = dict(
         layers=4, width=128, mlp="swiglu", mlp_width=384, norm="rms", eps=1e-5, bias=False, dropout=0.1
     )
+    if tokenizer == "vitok":
+        c.head = part("diffusion", depth=3, width=128, sample_steps=50, repeat=4, clip=3.0)
     if tokenizer == "dq":  # a quarter of the blocks says where, the others what is there
         c.feed, c.head = part("staged", dropout=0.1, positions=True), part("staged")
         c.model = c.model.to_dict() | dict(layers=(1, 3), final_norm="none")
