@@ -12,7 +12,7 @@ trained by us. Parameters of the generator: B 110.9 M, L 343 M, XL 775 M, XXL 1.
 The generator's recipe is the authors' (FoundationVision/LlamaGen, train_c2i.py; batches and rates from their tracker,
 issues 8 and 14) over the codes of twenty views (26 GB), ten crops of 1.05 and ten of 1.1 times the size, but for this:
 all views of a picture are seen equally often, theirs drawn anew at each visit. The tokenizer's is theirs
-(vq_train.py), but that the discriminator normalises by groups, not by the batch, and that its loss isn't halved; the
+(vq_train.py), but that the discriminator normalises by eight pictures and that its loss isn't halved; the
 initial weights of convolutions and codes are ours.
 
 `text256` and `text512` are the two stages of the model of captions, XL over 50 M pictures of LAION-COCO and then 10 M

@@ -15,7 +15,7 @@ seen equally often, theirs drawn anew at each visit; they compute in float16 wit
 
 The tokenizer's recipe is that of latent diffusion's KL-f16 with batches of 256 and a learning rate of 1e-4 (the
 authors' tracker, issue 3). Not known are its number of updates and how pictures were cut: those are ours, as are the
-initial weights of convolutions, and the discriminator's norms, of groups and not of the batch.
+initial weights of convolutions, and the discriminator's norms, of eight pictures and not a device's.
 """
 
 from types import SimpleNamespace as Size

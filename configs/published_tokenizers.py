@@ -19,7 +19,7 @@ which takes 0.25 of a sum over channels.
 
 `ibq`, `ibq_262144`: IBQ (arXiv 2412.02692); `open_magvit2`: Open-MAGVIT2 (2409.04410); both TencentARC/SEED-Voken,
 configs/*/gpu, on 64 and 32 devices. Their learning rate falls to a tenth, twice, where here it begins to fall in a
-line; they fool the discriminator, whose norm is of the batch, by softplus(-logits), here by the hinge's loss.
+line; they fool the discriminator by softplus(-logits), here by the hinge's loss.
 Open-MAGVIT2's entropy is of all 2^18 codes, here of two parts of 9 bits.
 
 `hart`: HART's tokenizer (arXiv 2410.10812; mit-han-lab/hart, hart/modules/models/autoencoder). How it was trained, on

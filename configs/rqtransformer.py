@@ -12,7 +12,7 @@ Checked: logits 2e-5, codes and runs exact. Published, on ImageNet 256x256, in t
 M, 1.4b 1387.5 M, 3.8b 3822.5 M; of the RQ-VAE 104.4 M, and what its table follows by (a size and a sum for each code).
 
 The RQ-VAE's recipe is the authors' (kakaobrain/rq-vae-transformer, main_stage1), but that the discriminator normalises
-by groups, that its loss has no weight of its own, and that FFHQ's pictures aren't cut at random. The generator's is
+by eight pictures, that its loss has no weight of its own, and that FFHQ's pictures aren't cut at random. The generator's is
 that of their configs; its training code isn't published. Theirs drops nothing inside the MLP.
 """
 

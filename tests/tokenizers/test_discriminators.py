@@ -22,10 +22,11 @@ def last(x):
     return np.moveaxis(x, 1, -1)
 
 
-def layer(golden, name, weight="weight"):
+def layer(golden, name, weight="weight", bias=True):
     """A convolution [O, I, ...] of PyTorch."""
     kernel = golden.weights[f"{name}.{weight}"]
-    return dict(kernel=np.moveaxis(kernel, (0, 1), (-1, -2)), bias=golden.weights[f"{name}.bias"])
+    own = dict(bias=golden.weights[f"{name}.bias"]) if bias else {}
+    return dict(kernel=np.moveaxis(kernel, (0, 1), (-1, -2)), **own)
 
 
 def convolved(x, kernel, bias, stride, padding):
@@ -61,6 +62,28 @@ def test_patch(norm):
     np.testing.assert_allclose(logits, convolved(x, **own["conv_out"], stride=1, padding=1), atol=1e-5)
     # No example sees another, so that a batch may be split over devices at will.
     np.testing.assert_allclose(apply(noisy, images[:1], {}), logits[:1], atol=1e-6)
+
+
+def test_patch_by_the_batch():
+    """taming-transformers' own, in training: logits, and the gradient to the pictures."""
+    golden = Golden("patch_discriminator")
+    convs = dict(conv0="main.0", conv1="main.2", conv2="main.5", conv3="main.8", conv_out="main.11")
+    params = {
+        ours: layer(golden, theirs, bias=ours in ("conv0", "conv_out")) for ours, theirs in convs.items()
+    }
+    for i, theirs in enumerate(("main.3", "main.6", "main.9"), 1):
+        params[f"norm{i}"] = dict(
+            scale=golden.weights[f"{theirs}.weight"], bias=golden.weights[f"{theirs}.bias"]
+        )
+
+    @jax.jit
+    def run(x):
+        logits, back = jax.vjp(lambda x: Patch(width=8).apply(dict(params=params), x, {}), x)
+        return logits, back(2 * logits)[0]
+
+    logits, gradient = run(last(golden["in/x"]))
+    np.testing.assert_allclose(logits, last(golden["out/train"]), atol=1e-5)
+    np.testing.assert_allclose(gradient, last(golden["out/dx"]), atol=1e-5)
 
 
 def test_stylegan():
@@ -262,7 +285,7 @@ def test_pictures_that_are_too_small(part, side, words):
             dict(name="patchgan"),
             "name: expected one of dino, patch, stylegan, found 'patchgan'; did you mean patch?",
         ),
-        (dict(name="patch", norm="batch"), "norm: expected one of group, none, found 'batch'"),
+        (dict(name="patch", norm="layer"), "norm: expected one of batch, group, none, found 'layer'"),
         (dict(name="patch", layer=3), "layer: unknown; did you mean layers"),
         (dict(name="stylegan", deviation=-1), "deviation: expected a whole number from 0"),
         (dict(name="dino", heads=5), "heads: expected a divisor of 384, found 5; for instance 3, 4 or 6"),
@@ -287,8 +310,8 @@ def test_sizes():
         shapes = jax.eval_shape(module.init, jax.random.key(0), *args)
         return sum(x.size for x in jax.tree.leaves(shapes))
 
-    # pix2pix's 2.77 M: kernels, the biases of three layers that theirs lacks before a norm, and the norms.
-    patch = 16 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512) + 64 + 3 * (128 + 256 + 512) + 1
+    # pix2pix's 2.77 M.
+    patch = 16 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512) + 64 + 2 * (128 + 256 + 512) + 1
     assert count(dict(name="patch")) == patch
     # Heads of ImageFolder's: five of 384 channels, kernels of 1, 9 and 1.
     head = (384 + 9 * 384 + 1) * 384 + 2 * 3 * 384 + 1

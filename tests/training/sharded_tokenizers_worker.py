@@ -27,7 +27,7 @@ def main():
     for name in sys.argv[1:]:
         config = make("var")[0]
         s = config.tokenizer_training
-        s.update(dict(warmup_steps=0, batch_size=16, learning_rate=1e-2))
+        s.update(dict(warmup_steps=0, batch_size=16, learning_rate=3e-3))
         s.losses.update(dict(adversarial=0.5, adaptive=True, perceptual=0.1, ms_ssim=0.1, gram=0.1))
         s.losses.update(GAMES.get(name, GAMES["patch"]))
         if name == "registers":

@@ -24,7 +24,7 @@ from vargen.layers import logical
 from vargen.limits import SIZE, Between, OneOf, divisors
 from vargen.tokenizers import network_file
 from vargen.tokenizers.discriminators import vit
-from vargen.tokenizers.discriminators.among import groups
+from vargen.tokenizers.discriminators.among import GhostBatchNorm
 from vargen.tokenizers.layers import GroupNorm
 
 FIELD = "tokenizer_training.losses.discriminator"
@@ -110,27 +110,6 @@ class Head(nn.Module):
         x = block(x, 1, 0)
         x = (x + block(x, self.kernel, 1)) * 2**-0.5
         return _along(1, 1, "conv_out")(x)[..., 0]
-
-
-class GhostBatchNorm(nn.Module):
-    """Batch normalisation by the statistics of at most eight pictures that follow each other in the batch.
-
-    Attributes:
-      most: how many.
-    """
-
-    most: int = 8
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """float32 [B, N, C] -> [B, N, C]."""
-        channels = x.shape[-1]
-        scale = self.param("scale", logical(nn.initializers.ones, "conv"), (channels,))
-        bias = self.param("bias", logical(nn.initializers.zeros, "conv"), (channels,))
-        together = x.reshape(-1, groups(len(x), self.most) * x.shape[1], channels)
-        centred = together - together.mean(axis=1, keepdims=True)
-        variance = jnp.square(centred).mean(axis=1, keepdims=True)
-        return (centred * jax.lax.rsqrt(variance + 1e-6)).reshape(x.shape) * scale + bias
 
 
 def load(discriminator: Any) -> dict[str, np.ndarray]:

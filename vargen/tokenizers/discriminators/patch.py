@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -11,25 +12,25 @@ import jax.numpy as jnp
 
 from vargen.errors import UserError
 from vargen.limits import SIZE, Between, OneOf
+from vargen.tokenizers.discriminators.among import GhostBatchNorm
 from vargen.tokenizers.layers import GroupNorm, conv
 
 
 class Patch(nn.Module):
     """Judges overlapping patches of a picture by convolutions of 4x4.
 
-    The original normalises by the batch, with running averages that nothing reads. That isn't offered: such a norm
-    lets every example see the whole batch, so that the loss is another one for micro-batches.
+    The original normalises by the whole batch of a device, here by at most eight pictures that follow each other.
 
     Attributes:
       width: channels after the first layer; doubled by each of the next, up to eightfold.
       layers: convolutions of stride 2; 3 judge patches of 70x70 pixels.
-      norm: of all layers but the first and the last: by groups of channels, or none.
+      norm: of all layers but the first and the last: by the batch, by groups of channels, or none.
       spectral: whether kernels are divided by their largest singular values (arXiv 1802.05957).
     """
 
     width: Annotated[int, SIZE] = 64
     layers: Annotated[int, Between(1, 16)] = 3
-    norm: Annotated[str, OneOf("group", "none")] = "group"
+    norm: Annotated[str, OneOf("batch", "group", "none")] = "batch"
     spectral: bool = False
 
     weights = ""
@@ -56,10 +57,11 @@ class Patch(nn.Module):
         for i in range(self.layers + 1):
             stride = 2 if i < self.layers else 1
             features = self.width * min(2**i, 8)
-            x = conv(
-                features, 4, stride=stride, padding=[(1, 1)] * 2, dtype=dtype, name=f"conv{i}", init=init
-            )(x)
-            if i and self.norm == "group":
-                x = GroupNorm(name=f"norm{i}")(x)
+            shape = dict(stride=stride, padding=[(1, 1)] * 2, dtype=dtype, init=init)
+            biased = not i or self.norm != "batch"  # a bias before that norm would change nothing
+            x = conv(features, 4, **shape, bias=biased, name=f"conv{i}")(x)
+            if i and self.norm != "none":
+                norm = GroupNorm if self.norm == "group" else functools.partial(GhostBatchNorm, eps=1e-5)
+                x = norm(name=f"norm{i}")(x)
             x = nn.leaky_relu(x, 0.2)
         return conv(1, 4, padding=[(1, 1)] * 2, dtype=dtype, name="conv_out", init=init)(x)
