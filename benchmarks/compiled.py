@@ -179,21 +179,37 @@ def counted(
     return found
 
 
+@functools.cache
+def least(name: str, batch: int, changes: Sequence[tuple[str, str]]) -> list[floors.Work]:
+    """The work that sampling needs at least, of transformer and head."""
+    c, tokenizer, generator = built(name, changes=changes)
+    return list(floors.drawing(generator, tokenizer, batch, paper(c)).values())
+
+
 def floor_of_sampling(
-    c: Any, tokenizer: Any, generator: Generator, batch: int, target: str
+    name: str, batch: int, changes: Sequence[tuple[str, str]], target: str
 ) -> dict[str, Any]:
-    """Weights and cache read once a step, useful FLOPs; empty where `floors` doesn't know the system."""
-    device = targets.sheet(target)
-    try:
-        work = floors.sampling(generator, tokenizer, batch, paper(c))
-    except (KeyError, AttributeError, TypeError, ValueError):
-        return {}
-    transformer = [work[part] for part in ("transformer", "head")]
+    """Weights and cache read once a step, useful FLOPs, and the seconds that a target takes for them."""
+    work, device = least(name, batch, tuple(changes)), targets.sheet(target)
+    rates = dict(flops=device.flops, bytes=device.bytes)
     return dict(
-        mbytes=float(sum(np.sum(w.bytes) for w in transformer)) / 1e6,
-        gflop=float(sum(np.sum(w.flops) for w in transformer)) / 1e9,
-        seconds=sum(w.seconds(dict(flops=device.flops, bytes=device.bytes)) for w in transformer),
+        mbytes=float(sum(np.sum(w.bytes) for w in work)) / 1e6,
+        gflop=float(sum(np.sum(w.flops) for w in work)) / 1e9,
+        seconds=sum(w.seconds(rates) for w in work),
     )
+
+
+def renew_floors(out: str, names: Sequence[str]) -> None:
+    """The floors of the programs that results hold, all or those of some configs; nothing is compiled."""
+    results = json.loads((timing.RESULTS / f"{out}.json").read_text())
+    del results["environment"]
+    for label, found in results["programs"].items():
+        name, what, _, target, *others = label.split()
+        if what == "sample" and (name in names or not names):
+            changes = tuple(tuple(change.split("=", 1)) for change in others)
+            found["floor"] = floor_of_sampling(name, found["batch"], changes, target)
+            print(label, found["floor"], flush=True)
+    timing.save(out, results)
 
 
 def useful(
@@ -208,6 +224,8 @@ def useful(
 def main() -> None:
     """Compiles, prints a line a program, and writes the results."""
     args = _parse()
+    if args.floors:
+        return renew_floors(args.out, args.names)
     file = timing.RESULTS / f"{args.out}.json"
     others = args.append and file.is_file()
     results: dict[str, Any] = json.loads(file.read_text())["programs"] if others else {}
@@ -235,7 +253,7 @@ def main() -> None:
         if what == "train":
             found["useful"] = useful(generator, tokenizer, batch, len(devices), target, found)
         if what == "sample":
-            found["floor"] = floor_of_sampling(c, tokenizer, generator, batch, target)
+            found["floor"] = floor_of_sampling(name, batch, changes, target)
             found["published"] = PUBLISHED.get(name, {})
         print(_line(label, found), flush=True)
         del found["compile_seconds"]  # by a clock that others disturb: `first_call` measures it
@@ -296,6 +314,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--against", type=pathlib.Path, help="results of before")
     parser.add_argument("--text", type=pathlib.Path, help="a folder for the programs' texts")
     parser.add_argument("--append", action="store_true", help="keep the other programs that the results hold")
+    parser.add_argument("--floors", action="store_true", help="renew the floors in the results, and no more")
     parser.add_argument("--out", default="compiled", help="the name of the results")
     args = parser.parse_args()
     args.target = args.target or ["h100"]

@@ -1,11 +1,12 @@
-"""The least work that sampling needs, from sizes alone: products, bytes read, and the seconds that these mean.
+"""The least work that sampling needs, from its program alone: products, bytes read, and the seconds that these mean.
 
 Counted are matrix products and convolutions (a multiplication and an addition are two FLOPs) and bytes at the compute
-dtype: every weight once per step (the denoiser's once per denoising step) and the cached keys and values of earlier
-steps. Modulations need not wait for contents: their weights count once, and what they give once per step. Not counted:
-norms, softmax, random numbers, activations, embedding tables, VAR's running sum of levels. A step takes at least the
-longer of its products and its reading; steps follow one another. Weights that stay in a processor's cache from one
-step to the next cost less than the reading says.
+dtype, of every system by the same walk over the sampler's jaxpr (`reading`): the weights of products once per step, or
+per pass where a step has several (a denoiser's, a transformer's over the codes of a slot), and the cached keys and
+values of earlier steps. What needn't wait for contents, such as modulations, is made before: its weights count once,
+and what it gives once per pass. Not counted: norms and biases, softmax, random numbers, activations, embedding tables,
+VAR's running sum of levels. A step takes at least the longer of its products and its reading; steps follow one another.
+Weights that stay in a processor's cache from one step to the next cost less than the reading says.
 
 Our own sampling does more than that: LlamaGen and RAR multiply rows of the cache that are not there yet, MAR has
 padding. The decoders' FLOPs hold products with a convolution's padding, which XLA's cost analysis leaves out.
@@ -14,6 +15,7 @@ padding. The decoders' FLOPs hold products with a convolution's padding, which X
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
 from typing import Any
@@ -22,7 +24,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import reading
 from vargen.flops import products
+from vargen.samplers import engine
+from vargen.samplers.policies import alone
+from vargen.samplers.step import advance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,23 +44,33 @@ class Work:
 
 
 def sampling(generator, tokenizer, batch: int, settings) -> dict[str, Work]:
-    """The work of sampling a batch with its images: `transformer`, `head` and `decoder`.
+    """The work of sampling a batch with its images, as of `drawing`, and of the `decoder`."""
+    return drawing(generator, tokenizer, batch, settings) | dict(
+        decoder=_decoder(generator, tokenizer, batch)
+    )
+
+
+def drawing(generator, tokenizer, batch: int, settings) -> dict[str, Work]:
+    """The work of drawing a batch of contents: of the `transformer`, which is all but the head, and of the `head`.
 
     Args:
-      generator: a `Generator` whose mixer is attention without a window.
+      generator: a `Generator`.
       tokenizer: its tokenizer.
       batch: B.
       settings: `Sampling`; under guidance every row counts twice.
     """
-    params = jax.eval_shape(generator.init, jax.random.key(0))
-    sizes = generator.ordering.decoding(jax.random.key(0), batch, settings.steps).sizes
-    times = batch * (2 if settings.guided else 1)
-    itemsize = jnp.dtype(generator.stages[0].block.dtype).itemsize
-    return dict(
-        transformer=_transformer(generator, params, sizes, times, itemsize),
-        head=_head(generator.head, params["head"], sizes, times, itemsize),
-        decoder=_decoder(tokenizer, batch, itemsize),
-    )
+    parts = {"transformer": None, "head": rf"{type(generator.head).__name__}\.(sample|start|refine)"}
+    runs, work = _runs(generator, tokenizer, batch, settings, parts), {}
+    for part in parts:
+        flops, numbers, ahead = [], [], reading.Count()
+        for count, first, last in runs:
+            flops.append(np.linspace(first.flops[part], last.flops[part], count))
+            numbers.append(np.linspace(first.numbers[part], last.numbers[part], count))
+            before = sum(ahead.ahead[part].values())
+            ahead.add(first)
+            numbers[-1][0] += sum(ahead.ahead[part].values()) - before
+        work[part] = Work(np.concatenate(flops), _itemsize(generator) * np.concatenate(numbers))
+    return work
 
 
 def report(work: dict[str, Work], rates: dict[str, float]) -> dict[str, Any]:
@@ -67,60 +83,84 @@ def report(work: dict[str, Work], rates: dict[str, float]) -> dict[str, Any]:
     )
 
 
-def _transformer(generator, params, sizes, times, itemsize) -> Work:
-    feed, depths = generator.feed, {stage.name: stage.layers for stage in generator.stages}
-    before = np.cumsum(sizes) - sizes
-    if feed.cached:
-        # The first step brings the condition's rows that come before those that predict.
-        rows = sizes + np.where(before == 0, feed.length - feed.grid.size, 0)
-        cached = np.cumsum(rows) - rows
-        passes = dict.fromkeys(feed.stages, (rows, cached + rows))
-    else:
-        rows, cached = np.full(len(sizes), feed.buffer + feed.grid.size), np.zeros(len(sizes))
-        passes = dict.fromkeys(feed.stages, (rows, rows))
-        if len(feed.stages) > 1:
-            known = feed.buffer + before
-            passes[feed.stages[0]] = (known, known)
-    # The feed's own maps: of contents, and between two stages.
-    flops = 2.0 * times * passes[feed.stages[0]][0] * _kernels(params["feed"])
-    numbers = np.full(len(sizes), 1.0 * _kernels(params["feed"]))
-    for name, (rows, keys) in passes.items():
-        layers = depths[name]
-        query, key = (params[name]["mixer"][k]["kernel"].shape[-1] for k in ("query", "key"))
-        inside = {k: v for k, v in params[name].items() if k != "modulation"}
-        flops += 2.0 * times * rows * _kernels(inside)
-        flops += 4.0 * times * rows * keys * query * layers  # q k' and p v
-        numbers += _size(inside) + 2.0 * times * cached * key * layers
-        # Modulations follow from the condition (and the place): all of them are made before the first step.
-        modulation = [t["modulation"] for t in (params[name], params[f"{name}_norm"]) if "modulation" in t]
-        each = rows if feed.modulates_rows else np.ones(1)
-        flops[0] += 2.0 * times * each.sum() * _kernels(modulation)
-        numbers[0] += _size(modulation)
-        numbers += times * each * sum(_size(t["bias"]) for t in modulation)
-    return Work(flops, itemsize * numbers)
+def _runs(generator, tokenizer, batch: int, settings, parts: dict[str, str | None]) -> list[tuple]:
+    """Steps that are alike but for where they start: how many, and what the first and the last do; between them all
+    grows evenly, as caches do. The first of all does also what comes before it.
+
+    Steps are traced each by itself, of its own size, and through stacked layers, whose caches have the rows that are
+    there and no others.
+    """
+
+    def begin(params, quantizer, labels, key):
+        call, start = engine.begin(generator, params, quantizer, labels, key, settings)
+        rows, cache = len(call.condition.prefix), None
+        if generator.feed.cached:
+            cache = {stage.name: stage.init_cache(params, rows, 0) for stage in generator.stages}
+            cache["feed"] = generator.feed.init_cache(rows, 0)
+        modulations = generator.modulations(params, call.condition)
+        call = dataclasses.replace(call, params=params, modulations=modulations)
+        return call, dataclasses.replace(start, cache=cache)
+
+    def program(start, *args):
+        call = begin(*args)[0]
+        given, steps = alone(call.order, generator.feed, generator.ordering.proposes)
+
+        def run(start, at, drawn):
+            def step(decoding):
+                return advance(call, decoding, at, drawn)
+
+            return jax.jit(step)(start)
+
+        for at in given:
+            start = run(start, at, False)
+            counts.append(1)
+        for _, same in itertools.groupby(steps, _alike if generator.feed.cached else lambda step: step):
+            first, *others = same
+            after = run(start, first, True)
+            counts.append(1 + len(others))
+            if len(others) > 1:
+                after = _skip(start, after, len(others))
+            start = run(after, others[-1], True) if others else after
+        return start
+
+    counts: list[int] = []
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params = jax.eval_shape(generator.init, key)
+    quantizer = jax.eval_shape(tokenizer.init, key)["quantizer"]
+    labels = jax.eval_shape(
+        lambda: jax.tree.map(lambda x: jnp.repeat(x, batch, 0), generator.condition.example())
+    )
+    args = (params, quantizer, labels, key)
+    start = jax.eval_shape(lambda *args: begin(*args)[1], *args)
+    jaxpr = jax.make_jaxpr(program)(start, *args).jaxpr
+    cached = [path[0].name == "cache" for path, _ in jax.tree_util.tree_leaves_with_path(start)]
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    found = iter(reading.Walk(parts).steps(jaxpr, cached, names))
+    return [(n, first := next(found), next(found) if n > 1 else first) for n in counts]
 
 
-def _head(head, params, sizes, times, itemsize) -> Work:
-    if head.explicit:
-        numbers = np.full(len(sizes), 1.0 * _size(params))
-        return Work(2.0 * times * sizes * _kernels(params), itemsize * numbers)
-    net = params["denoiser"]
-    # Of times and hidden vectors, and so for all denoising steps at once: times are the same for all rows.
-    ahead = {k: v for k, v in net.items() if k.startswith(("hidden", "time", "modulation"))}
-    time_maps = _kernels([net["time_1"], net["time_2"]])
-    each = _kernels(net) - _kernels(net["hidden"]) - time_maps
-    flops = 2.0 * times * sizes * (_kernels(net["hidden"]) + head.sample_steps * each)
-    flops += 2.0 * head.sample_steps * time_maps
-    made = sum(_size(v["bias"]) for k, v in ahead.items() if k.startswith("modulation"))
-    numbers = head.sample_steps * (_size(net) - _size(ahead) + times * sizes * made) + _size(ahead)
-    return Work(flops, itemsize * numbers)
+def _alike(step):
+    """Equal for steps that differ in nothing but where they start."""
+    return dataclasses.replace(step, index=0, start=0, most_known=0)
 
 
-def _decoder(tokenizer, batch, itemsize) -> Work:
+def _skip(before, after, count: int):
+    """What a step changes, zeros: as much more than `after` the first of so many as that is more than `before`."""
+
+    def last(a, b):
+        return jnp.zeros([m + (count - 1) * (m - n) for n, m in zip(a.shape, b.shape, strict=True)], b.dtype)
+
+    def skipped(before, after):
+        return jax.tree.map(last, before, after)
+
+    return jax.jit(skipped)(before, after)
+
+
+def _decoder(generator, tokenizer, batch: int) -> Work:
     params = jax.eval_shape(tokenizer.init, jax.random.key(0))
     content = jax.eval_shape(lambda: tokenizer.slot.zeros(batch, tokenizer.grid.size))
     flops = products(jax.make_jaxpr(tokenizer.decode)(params, content).jaxpr)
-    return Work(np.array([1.0 * flops]), np.array([1.0 * itemsize * _size(params["decoder"])]))
+    return Work(np.array([1.0 * flops]), np.array([1.0 * _itemsize(generator) * _size(params["decoder"])]))
 
 
 def measured_rates(dtype: str) -> dict[str, float]:
@@ -143,10 +183,9 @@ def _best(function, *args) -> float:
     return min(seconds)
 
 
-def _kernels(params) -> int:
-    """Numbers in all kernels: the multiply-adds of one row through them (stacked layers count each)."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return sum(math.prod(x.shape) for path, x in leaves if getattr(path[-1], "key", "") == "kernel")
+def _itemsize(generator) -> int:
+    """Bytes of a number at the compute dtype."""
+    return jnp.dtype(generator.stages[0].block.dtype).itemsize
 
 
 def _size(params) -> int:

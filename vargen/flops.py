@@ -20,31 +20,41 @@ def products(jaxpr: core.Jaxpr) -> int:
     """
     total = 0
     for eqn in jaxpr.eqns:
-        if pairs := re.search(PAIRS.format(r"(\d+)"), str(eqn.source_info.name_stack)):
-            if eqn.primitive.name.startswith("custom_vjp_call"):
-                batch, _, heads, dim = eqn.invars[0].aval.shape
-                total += 4 * batch * heads * dim * int(pairs[1])
+        if (flops := of_equation(eqn)) is not None:
+            total += flops
             continue
-        if eqn.primitive.name == "pallas_call":
-            continue
-        if eqn.primitive.name == "dot_general":
-            (contracted, _), _ = eqn.params["dimension_numbers"]
-            shape = eqn.invars[0].aval.shape
-            total += 2 * eqn.outvars[0].aval.size * math.prod(shape[i] for i in contracted)
-        elif eqn.primitive.name == "conv_general_dilated":
-            kernel = eqn.invars[1].aval
-            out_features = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
-            total += 2 * eqn.outvars[0].aval.size * kernel.size // out_features
-        inner = [products(j) for value in eqn.params.values() for j in _jaxprs(value)]
+        inner = [products(j) for value in eqn.params.values() for j in jaxprs(value)]
         if inner:
             combined = max(inner) if eqn.primitive.name == "cond" else sum(inner)
             total += combined * eqn.params.get("length", 1)
     return total
 
 
-def _jaxprs(value: Any) -> list:
+def of_equation(eqn: core.JaxprEqn) -> int | None:
+    """The same of one equation that is to be counted as a whole; None for others, whose inner jaxprs may count."""
+    name = eqn.primitive.name
+    if pairs := re.search(PAIRS.format(r"(\d+)"), str(eqn.source_info.name_stack)):
+        if not name.startswith("custom_vjp_call"):
+            return 0
+        batch, _, heads, dim = eqn.invars[0].aval.shape
+        return 4 * batch * heads * dim * int(pairs[1])
+    if name == "pallas_call":
+        return 0
+    if name == "dot_general":
+        (contracted, _), _ = eqn.params["dimension_numbers"]
+        shape = eqn.invars[0].aval.shape
+        return 2 * eqn.outvars[0].aval.size * math.prod(shape[i] for i in contracted)
+    if name == "conv_general_dilated":
+        kernel = eqn.invars[1].aval
+        out_features = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
+        return 2 * eqn.outvars[0].aval.size * kernel.size // out_features
+    return None
+
+
+def jaxprs(value: Any) -> list:
+    """Those that a parameter of an equation holds."""
     if isinstance(value, core.ClosedJaxpr):
         return [value.jaxpr]
     if isinstance(value, core.Jaxpr):
         return [value]
-    return [j for v in value for j in _jaxprs(v)] if isinstance(value, (tuple, list)) else []
+    return [j for v in value for j in jaxprs(v)] if isinstance(value, (tuple, list)) else []

@@ -74,13 +74,8 @@ POLICIES = {
 }
 
 
-def groups(order: Order, feed, proposes: str = "step") -> list[list[Step]]:
-    """Steps in groups that one scan can run; `proposes` as of `Ordering`.
-
-    First the passes for slots that are given. Then with a cache neighbours that the feed calls alike; a group of one
-    runs with its place known before tracing, and touches no row that doesn't exist yet. Without a cache up to
-    `PIECES` groups of each segment, padded to their longest step.
-    """
+def alone(order: Order, feed, proposes: str = "step") -> tuple[list[Step], list[Step]]:
+    """The passes for slots that are given, and every step after them by itself; `proposes` as of `Ordering`."""
     sizes, starts = order.sizes.tolist(), order.starts.tolist()
     first = starts.index(order.given) if order.given < sum(sizes) else len(sizes)
     before = [0, *sizes[:-1]]
@@ -95,7 +90,18 @@ def groups(order: Order, feed, proposes: str = "step") -> list[list[Step]]:
     given, steps = feed.prefill(steps[:first]), steps[first:]
     if passes := given or steps:
         passes[0] = dataclasses.replace(passes[0], begins=True)
-    given = [[s] for s in given]
+    return given, steps
+
+
+def groups(order: Order, feed, proposes: str = "step") -> list[list[Step]]:
+    """Steps in groups that one scan can run; `proposes` as of `Ordering`.
+
+    First the passes for slots that are given. Then with a cache neighbours that the feed calls alike; a group of one
+    runs with its place known before tracing, and touches no row that doesn't exist yet. Without a cache up to
+    `PIECES` groups of each segment, padded to their longest step.
+    """
+    prefilled, steps = alone(order, feed, proposes)
+    given = [[s] for s in prefilled]
     if feed.cached:
         return given + [
             list(group) for _, group in itertools.groupby(steps, lambda s: (s.segment, feed.alike(s)))
