@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from jax.extend import core
 
 from vargen.flops import jaxprs, of_equation
@@ -20,10 +21,10 @@ MOVES = {
     "copy",
     "dynamic_slice",
     "expand_dims",
-    "optimization_barrier",
     "reshape",
     "rev",
     "slice",
+    "split",
     "squeeze",
     "transpose",
 }
@@ -64,8 +65,9 @@ class Count:
     """FLOPs, and numbers that are read, by the part of the program.
 
     Attributes:
-      flops, numbers: of what can't be made before the first step, and reads of what was.
-      ahead: numbers of the parameters that only products read that can be made before the first step.
+      flops: of all products.
+      numbers: but those of `ahead`.
+      ahead: of the parameters of products that can be made before the first step, by name.
     """
 
     flops: collections.Counter = dataclasses.field(default_factory=collections.Counter)
@@ -163,22 +165,24 @@ class Walk:
             results = [self.run(branch, values[1:], c, around, part) for c, branch in tried]
             count.add(max((c for c, _ in tried), key=lambda c: c.flops.total()))
             return [_either(*of) for of in zip(*results, strict=True)]
+        if name == "optimization_barrier":
+            return values
         if len(inner) == 1 and len(inner[0].invars) == len(values):
             return self.run(inner[0], values, count, around, part)
         varies = NONE.union(*(v.varies for v in values))
         waits = NONE.union(*(v.waits for v in values))
         # Codes aren't what products gave, though they follow from it.
         made = sum(v.made for v in values)
-        sizes = [out.aval.size for out in eqn.outvars]
-        whole = [out.aval.dtype.kind in "biu" for out in eqn.outvars]
         found = [
-            Value(None, varies, waits, 0 if i else min(made, n)) for n, i in zip(sizes, whole, strict=True)
+            Value(None, varies, waits, min(made, out.aval.size) if _is_float(out) else 0)
+            for out in eqn.outvars
         ]
         if name in MOVES | JOINS:
             cached = sum(v.cached for v in values)
             weight = values[0].weight if name in MOVES else None
             return [
-                v._replace(weight=weight, cached=min(cached, n)) for v, n in zip(found, sizes, strict=True)
+                v._replace(weight=weight, cached=min(cached, out.aval.size))
+                for v, out in zip(found, eqn.outvars, strict=True)
             ]
         for v in values:
             ahead = waits - v.waits
@@ -194,7 +198,7 @@ class Walk:
                     count.numbers[part] += numbers
                 else:
                     count.add(Count(ahead={part: {v.weight: numbers}}))
-        return [Value(None, varies, waits, n) for n in sizes]
+        return [Value(None, varies, waits, out.aval.size) for out in eqn.outvars]
 
     def _loop(self, eqn, values: list[Value], count: Count, around, part: str) -> list[Value]:
         """A scan; a loop of unknown length is one of a single iteration."""
@@ -217,7 +221,7 @@ class Walk:
         for i, (a, b) in enumerate(zip(before, body.outvars[:carried], strict=True)):
             if a is not b:
                 # A whole number alone only counts the iterations.
-                counts = not a.aval.shape and a.aval.dtype.kind in "iu"
+                counts = not a.aval.shape and not _is_float(a)
                 carry[i] = carry[i]._replace(
                     weight=None,
                     varies=carry[i].varies | here,
@@ -226,7 +230,10 @@ class Walk:
         while True:
             inside = [*values[:consts], *carry, *each]
             found = self.run(body, inside, Count(), (*around, loop), part)
-            after = [_either(a, b)._replace(cached=a.cached) for a, b in zip(carry, found, strict=False)]
+            after = [
+                _either(a, b)._replace(made=x.aval.size if b.made > a.made else a.made, cached=a.cached)
+                for x, a, b in zip(before, carry, found, strict=False)
+            ]
             if after == carry:
                 break
             carry = after
@@ -257,6 +264,10 @@ def _either(*values: Value) -> Value:
         max(v.made for v in values),
         max(v.cached for v in values),
     )
+
+
+def _is_float(x) -> bool:
+    return jnp.issubdtype(x.aval.dtype, jnp.inexact)
 
 
 def _times(loops) -> int:

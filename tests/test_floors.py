@@ -48,18 +48,20 @@ def test_llamagen(guidance):
 
 
 def test_var():
-    """Levels of 1, 4 and 16 rows. Modulations, of the condition alone, are made once; each step reads what they give."""
+    """1, 4 and 16 rows. Modulations, of the condition alone, are made once; each level reads what they give."""
     work, params, sizes = found("var", guidance=2.0)
     before = np.array([0, 1, 5])
     blocks = {k: v for k, v in params["blocks"].items() if k != "modulation"}
     last = params["blocks_norm"]["modulation"]
     modulation = kernels(params["blocks"]["modulation"])
-    content = kernels(params["feed"]) * (before > 0)  # the first level has none
-    flops = 2 * (kernels(blocks) + content) * sizes + 4 * D * L * sizes * (before + sizes) + 2 * kernels(last)
+    content = kernels(params["feed"]) * (
+        before > 0
+    )  # the first level has none; the same for both rows of a picture
+    flops = 2 * kernels(blocks) * sizes + 4 * D * L * sizes * (before + sizes) + 2 * kernels(last)
     numbers = kernels(blocks) + content + 2 * B * (before * 2 * D * L + (L * 6 + 2) * D)
     first = np.array([1, 0, 0])
     flops, numbers = flops + first * 2 * modulation, numbers + first * (modulation + kernels(last))
-    agree(work["transformer"], 2 * B * flops, numbers)
+    agree(work["transformer"], 2 * B * (flops + content * sizes), numbers)
     out = kernels(params["head"])
     agree(work["head"], 2 * 2 * B * out * sizes, np.full(3, out))
 
