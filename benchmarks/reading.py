@@ -46,7 +46,7 @@ class Value(NamedTuple):
     """What is known of an array.
 
     Attributes:
-      weight: the parameter of which it is a part; None for what is computed.
+      weight: the parameter, or several, of which it is a part; None for what is computed.
       varies: the loops in whose iterations it differs.
       waits: those of them on whose iterations before it depends; and `CONTENTS`.
       made: how many of its numbers are of products.
@@ -180,6 +180,8 @@ class Walk:
         if name in MOVES | JOINS:
             cached = sum(v.cached for v in values)
             weight = values[0].weight if name in MOVES else None
+            if name == "concatenate" and all(v.weight for v in values):
+                weight = " ".join(v.weight for v in values if v.weight)
             return [
                 v._replace(weight=weight, cached=min(cached, out.aval.size))
                 for v, out in zip(found, eqn.outvars, strict=True)
