@@ -2,9 +2,9 @@
 
     python -m benchmarks.over_tokenizers [--rows vq titok] [--teacher FILE] [--out DIR] [--publish]
 
-Each row is what `vargen quickstart --config configs/tokenizers.py:ROW` does, in DIR/ROW (runs/over_tokenizers), and is
-not done again where its metrics are there. Of all that is there come results/over_tokenizers.json and the table of
-docs/tokenizers.md, where --publish is given. Rows that have a teacher need its file, which
+Each row is what `vargen quickstart --config tokenizers:ROW` does, in DIR/ROW (runs/over_tokenizers), and is not done
+again where its metrics are there. With --publish what is there comes into results/over_tokenizers.json, beside its
+other rows, and into the table of docs/tokenizers.md. Rows that have a teacher need its file, which
 vargen/tokenizers/teachers/efficientnet.py says how to make; a teacher is slow, and they learn in fewer updates.
 """
 
@@ -126,10 +126,12 @@ def main() -> None:
     }
     print(table(found))
     if args.publish:
-        timing.save("over_tokenizers", dict(rows=found, chance=CHANCE))
-        text = table(json.loads((timing.RESULTS / "over_tokenizers.json").read_text())["rows"])
+        file = timing.RESULTS / "over_tokenizers.json"
+        all_ = json.loads(file.read_text())["rows"] | found
+        timing.save("over_tokenizers", dict(rows={k: all_[k] for k in rows() if k in all_}, chance=CHANCE))
+        text = table(json.loads(file.read_text())["rows"])
         page = ROOT / "docs" / "tokenizers.md"
-        page.write_text(TABLE.sub(lambda _: text, page.read_text()))
+        page.write_text(TABLE.sub(lambda _: text, page.read_text(), count=1))
 
 
 if __name__ == "__main__":
