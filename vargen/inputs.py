@@ -50,21 +50,21 @@ def array(value: Any, name: str, expected: str) -> np.ndarray | jax.Array:
     return found
 
 
-def images(value: Any, height: int, width: int, channels: int) -> jax.Array:
-    """Images as a model takes them: float32 [B, H, W, C].
+def images(value: Any, *shape: int) -> jax.Array:
+    """Images as a model takes them: float32 [B, H, W, C]; or clips [B, T, H, W, C].
 
     Args:
       value: floats of any precision in [-1, 1]; up to `BRIGHTEST`, as interpolation overshoots.
-      height, width, channels: the model's.
+      *shape: the model's, of one image.
 
     Raises:
       UserError: no floats (uint8 among them), another shape, no image, values that aren't finite or lie beyond.
     """
-    wanted = f"float [B, {height}, {width}, {channels}] in [-1, 1]"
+    wanted = f"float [B, {', '.join(map(str, shape))}] in [-1, 1]"
     found = array(value, "images", wanted)
     if found.dtype.kind in "iu":
         raise UserError(f"images: expected {wanted}, found {found.dtype}; data.to_float makes that of uint8")
-    _shape("images", wanted, found, (height, width, channels))
+    _shape("images", wanted, found, shape)
     finite("images", wanted, found, BRIGHTEST, "; data.to_float makes that of 0 to 255")
     return jnp.asarray(found, jnp.float32)
 
@@ -152,6 +152,8 @@ def kept(value: Any, tokenizer: Any, name: str = "kept") -> tuple[np.ndarray, np
         levels, no slot that stays, or none that doesn't.
     """
     size, levels = tokenizer.image_size, tokenizer.grid.levels
+    if len(size) > 2:
+        raise UserError(f"{name}: expected a tokenizer of pictures, of which parts are kept, found one of clips")
     wanted = f"bool [{size[0]}, {size[1]}], the pixels that stay"
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         if len(levels) == 1:

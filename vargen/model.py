@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -40,7 +41,8 @@ class Drawn(NamedTuple):
 
 
 class Model:
-    """A trained tokenizer and generator, ready for use; what `vargen.load` returns.
+    """A trained tokenizer and generator, ready for use; what `vargen.load` returns. Those of clips take and give
+    [B, T, H, W, C] wherever images are.
 
     Arguments may be anything that NumPy makes an array of, or arrays of a device; their values are checked (see
     `vargen.inputs`), for which those of a device come to the host. `UserError`, a `ValueError`, says what is wrong.
@@ -185,6 +187,8 @@ class Model:
         Raises:
           UserError: as `sized` and `encode`; images smaller than a tile, an overlap that leaves nothing of one.
         """
+        if len(self.tokenizer.image_size) > 2:
+            raise UserError("images: expected a tokenizer of pictures for tiles, found one of clips")
         height, width = self.tokenizer.image_size if tile is None else np.broadcast_to(tile, 2).tolist()
         shared = None
         if overlap is not None:
@@ -587,8 +591,7 @@ class Model:
             raise UserError(str(error)) from error
 
     def _images(self, images) -> jax.Array:
-        height, width = self.tokenizer.image_size
-        return inputs.images(images, height, width, self.tokenizer.image_channels)
+        return inputs.images(images, *self.tokenizer.image_size, self.tokenizer.image_channels)
 
     def _labels(self, generator, labels):
         return jax.tree.map(jnp.asarray, generator.condition.parse(labels, self.classes))
@@ -621,8 +624,7 @@ class Model:
 
 def _pictures(tokenizer, params, content, text=None) -> jax.Array:
     """`tokenizer.decode`; on a CPU of as many pictures at a time as `PIXELS` holds."""
-    height, width = tokenizer.image_size
-    batch, most = len(content), max(PIXELS // (height * width), 1)
+    batch, most = len(content), max(PIXELS // math.prod(tokenizer.image_size), 1)
     together = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= most)
 
     def at_once(params, given):

@@ -45,9 +45,8 @@ def build_tokenizer(config):
       UserError: a part or option is unknown, or sizes don't fit.
     """
     require(config, "tokenizer")
-    return tokenizers.build(
-        config.tokenizer, config.data.image_size, config.data.channels, dtype=compute_dtype(config)
-    )
+    size = schema.size(config.data)
+    return tokenizers.build(config.tokenizer, size, config.data.channels, dtype=compute_dtype(config))
 
 
 class Rows(NamedTuple):

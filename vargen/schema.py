@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from vargen.limits import COUNT, EPS, RATE, SHARE, SIZE, STD, Above, AtLeast, Between, OneOf, Text
@@ -34,10 +35,11 @@ class Data:
 
     Attributes:
       source: the digits that ship with vargen, emoji, a folder of pictures, the IDX files of MNIST or Fashion-MNIST,
-        shapes that vargen draws, or TensorFlow Datasets.
+        the digits in motion, shapes that vargen draws, or TensorFlow Datasets.
       path: the folder of pictures or IDX files, or the directory of TensorFlow Datasets.
       dataset: the name of the TensorFlow Datasets set.
       image_size: side in pixels of what is learnt and drawn.
+      frames: of each clip, where the source has clips; 1: pictures.
       channels: grey or colour.
       num_classes: 0: as many as the source has.
       shift: largest random shift, pixels.
@@ -51,10 +53,13 @@ class Data:
       skip_broken: broken files that a run goes on without.
     """
 
-    source: Annotated[str, OneOf("digits", "emoji", "folder", "idx", "shapes", "tfds")] = "digits"
+    source: Annotated[
+        str, OneOf("digits", "emoji", "folder", "idx", "moving_digits", "shapes", "tfds")
+    ] = "digits"
     path: str = ""
     dataset: str = ""
     image_size: Annotated[int, Between(1, LARGEST_IMAGE)] = 16
+    frames: Annotated[int, Between(1, 4096)] = 1
     channels: Annotated[int, OneOf(1, 3)] = 1
     num_classes: Annotated[int, Between(0, 2**24)] = 10
     shift: Annotated[int, Between(0, LARGEST_IMAGE)] = 0
@@ -64,6 +69,12 @@ class Data:
     filter: Annotated[str, OneOf("cubic", "lanczos")] = "cubic"
     test_fraction: Annotated[float, Between(0, 1, above=True, below=True)] = 0.1
     skip_broken: Annotated[int, Between(0, 10**6)] = 0
+
+
+def size(data: Mapping[str, Any]) -> tuple[int, ...]:
+    """(H, W) of the pictures of `config.data`; (T, H, W) of clips."""
+    side, frames = data["image_size"], data.get("frames", 1)
+    return (side, side) if frames == 1 else (frames, side, side)
 
 
 @dataclasses.dataclass

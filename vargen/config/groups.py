@@ -68,7 +68,7 @@ def images(
     """Fields of `config.data`: where the images come from, and what shape they take.
 
     Args:
-      source: "digits", "emoji", "folder", "idx", "shapes" or "tfds".
+      source: one of `data.SOURCES`.
       image_size: side in pixels.
       channels: 1 (grey) or 3.
       num_classes: number of labels; 0 takes the number that the source has.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vargen import limits, schema
-from vargen.data import digits, emoji, folder, idx, shapes, tfds
+from vargen.data import digits, emoji, folder, idx, moving_digits, shapes, tfds
 from vargen.data.pipeline import arrays, batches, evenly, in_batches, padded, to_float
 from vargen.data.sources import SPLITS, ArraySource, Source
 from vargen.errors import UserError
@@ -32,10 +32,12 @@ SOURCES: dict[str, Callable[[Mapping[str, Any]], Callable[[str], Source]]] = dic
     emoji=lambda settings: functools.partial(emoji.load, settings),
     folder=lambda settings: folder.Folder(settings).source,
     idx=lambda settings: functools.partial(idx.load, settings),
+    moving_digits=lambda settings: functools.partial(moving_digits.load, settings),
     shapes=lambda settings: functools.partial(shapes.load, settings),
     tfds=lambda settings: functools.partial(tfds.load, settings),
 )
 PLACED = ("folder", "idx", "tfds")  # those that lie somewhere
+OF_CLIPS = ("moving_digits",)
 
 
 class Sources:
@@ -44,11 +46,11 @@ class Sources:
     A run hands it on: a folder is listed once, and what comes into it or leaves it is seen by the next run.
 
     Args:
-      settings: `config.data`: source, path, dataset, image_size, channels, num_classes; `test_fraction` (0.1)
+      settings: `config.data`: source, path, dataset, image_size, frames, channels, num_classes; `test_fraction` (0.1)
         where the set has no split of its own.
 
     Raises:
-      UserError: an unknown source, or a set that is missing or cannot be listed.
+      UserError: an unknown source, frames of pictures, or a set that is missing or cannot be listed.
     """
 
     def __init__(self, settings: Mapping[str, Any]):
@@ -62,6 +64,11 @@ class Sources:
             raise UserError(
                 f"data.path: expected none for {name}, which brings its own pictures, found {settings['path']!r}; "
                 "--config.data.source=folder reads those of a folder"
+            )
+        if (frames := settings.get("frames", 1)) > 1 and name not in OF_CLIPS:
+            raise UserError(
+                f"data.frames: expected 1 for {name}, which has pictures, found {frames}; clips are in "
+                f"{', '.join(OF_CLIPS)}"
             )
         settings = dict(settings)  # as they are now
         self._expected = settings.get("num_classes", 0)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vargen.clips import as_pictures
 from vargen.data import transforms
 from vargen.data.sources import Source
 from vargen.errors import UserError
@@ -74,8 +75,8 @@ def batches(
         copies of M images repeat them.
 
     Yields:
-      `dict(image=float32 [b, S, S, C] in [-1, 1], label=int32 [b])`, or `dict(content, label)` for stored
-      codes.
+      `dict(image=float32 [b, S, S, C] in [-1, 1], label=int32 [b])`, of clips [b, T, S, S, C]; or `dict(content, label)`
+      for stored codes.
 
     Raises:
       UserError: sizes that don't divide; from the iterator: a file that cannot be read, named.
@@ -139,14 +140,14 @@ def _read(
         return record
     images = record["image"]
     crop, flip = settings.get("crop", "center"), settings.get("flip", False)
-    if images.shape[1:3] != (source.image_size,) * 2 or (crop != "center" and draws is not None):
+    if images.shape[-3:-1] != (source.image_size,) * 2 or (crop != "center" and draws is not None):
         options = {name: settings[name] for name in ("crop_range", "filter") if name in settings}
-        images = np.stack(
-            [
-                transforms.fit(image, source.image_size, crop, draw, mirrored=mirrored, **options)
-                for image, draw, mirrored in zip(images, *_changes(draws, len(images), flip), strict=True)
-            ]
-        )
+        found = [
+            transforms.fit(frame, source.image_size, crop, draw, mirrored=mirrored, **options)
+            for image, draw, mirrored in zip(images, *_changes(draws, len(images), flip), strict=True)
+            for frame in as_pictures(image[None])  # of a clip, all alike
+        ]
+        images = np.stack(found).reshape(*images.shape[:-3], *found[0].shape)
     if draws is not None:
         images = transforms.augment(images, draws, settings.get("shift", 0), flip)
     return dict(image=to_float(images), label=record["label"])
@@ -169,7 +170,7 @@ def arrays(source: Source, limit: int | None = None) -> tuple[np.ndarray, np.nda
     """The images of a source in order, as evaluation sees them; with a limit, that many at even distances.
 
     Returns:
-      uint8 [M, S, S, C] and int32 [M].
+      uint8 [M, S, S, C], of clips [M, T, S, S, C], and int32 [M].
 
     Raises:
       UserError: a file that cannot be read, named.

@@ -19,7 +19,8 @@ MOST_MEMORY = 2**32  # bytes that the images of a set held in memory may take
 class Source:
     """Labelled images by index, without randomness.
 
-    `source[i]` is `dict(image=uint8 [H, W, C], label=int)`; images may have any size unless `in_memory`.
+    `source[i]` is `dict(image=uint8 [H, W, C], label=int)`; images may have any size unless `in_memory`. Where they are
+    clips, they are [T, H, W, C].
 
     Attributes:
       name: what the set is called in messages.

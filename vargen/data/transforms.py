@@ -143,23 +143,25 @@ def halved(picture: Any, least: int) -> Any:
 
 
 def augment(images: np.ndarray, draws: np.ndarray, shift: int = 0, flip: bool = False) -> np.ndarray:
-    """Random shifts (the edge is repeated) and mirror images.
+    """Random shifts (the edge is repeated) and mirror images, the same for all frames of a clip.
 
     Args:
-      images: uint8 [b, H, W, C].
+      images: uint8 [b, H, W, C], or [b, T, H, W, C].
       draws: [b, DRAWS] uniform numbers.
       shift: largest shift in pixels, along rows and along columns.
       flip: mirror half of the images left to right.
     """
     if not (shift or flip):
         return images
-    b, height, width, _ = images.shape
+    b, *_, height, width, _ = images.shape
     offsets = np.floor(draws[:, :2] * (2 * shift + 1)).astype(np.int64) - shift
     rows = np.clip(np.arange(height) + offsets[:, :1], 0, height - 1)
     columns = np.clip(np.arange(width) + offsets[:, 1:], 0, width - 1)
     if flip:
         columns = np.where(is_mirrored(draws)[:, None], columns[:, ::-1], columns)
-    return images[np.arange(b)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    frames = np.moveaxis(images.reshape(b, -1, *images.shape[-3:]), 1, 3)
+    changed = frames[np.arange(b)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return np.moveaxis(changed, 3, 1).reshape(images.shape)
 
 
 def is_mirrored(draws: np.ndarray) -> np.ndarray:

@@ -39,20 +39,22 @@ from vargen.tokenizers.within import Within
 
 
 def build(
-    part: Mapping[str, Any], image_size: int | tuple[int, int], channels: int, dtype: Any = jnp.float32
+    part: Mapping[str, Any], image_size: int | tuple[int, ...], channels: int, dtype: Any = jnp.float32
 ):
     """The tokenizer that `part` names.
 
     Args:
       part: name and options; the option `encoder` is itself a part.
-      image_size: pixels per side, or (height, width).
+      image_size: pixels per side, or (height, width); or of clips (frames, height, width).
       channels: of the images.
       dtype: of the encoder's and the decoder's computation; quantisation is always float32.
 
     Raises:
-      UserError: an unknown name or option, or sizes that do not fit each other.
+      UserError: an unknown name or option, sizes that do not fit each other, or a tokenizer of pictures alone for clips.
     """
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(size) > 2 and (name := part.get("name")) in TOKENIZERS and name not in CLIPS:
+        raise UserError(f"config field tokenizer: expected one of {', '.join(CLIPS)} for clips, found {name}")
     context = dict(image_size=size, image_channels=channels, dtype=dtype)
     found = parts.build(TOKENIZERS, part, "tokenizer", **context)
     if isinstance(found, Autoencoder) and not isinstance(found, Within) and found.codec.draws:
@@ -361,3 +363,6 @@ TOKENIZERS = dict(
     within=build_within,
     jpeg=jpeg.build,
 )
+
+# Those of clips too: a latent is a latent wherever it lies.
+CLIPS = "vq kl binned_kl binary vq_wae fsq lfq bsq ibq product_vq qlae".split()

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vargen.clips import as_pictures
 from vargen.tokenizers import losses
 from vargen.tokenizers.discriminators import Discriminator, augment, spectral
 
@@ -19,14 +20,14 @@ Frozen = Mapping[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Adversary:
-    """Pure functions over a discriminator's parameters and statistics.
+    """Pure functions over a discriminator's parameters and statistics. Of clips it judges frames, each by itself.
 
     Statistics are those of its kernels (`spectral`) and the averages of its logits (`lecam`), each where it has them.
 
     Attributes:
       discriminator: see `vargen.tokenizers.discriminators`.
       settings: `config.tokenizer_training.losses`.
-      image_shape: (H, W, C).
+      image_shape: (H, W, C), of pictures or frames.
     """
 
     discriminator: Discriminator
@@ -52,7 +53,7 @@ class Adversary:
     def fool(self, params: Any, stats: Stats, frozen: Frozen, key: jax.Array, images: jax.Array) -> jax.Array:
         """What the tokenizer minimises, []: its images [B, H, W, C] are to look real, changed by what the key draws."""
         params, _ = self._normalised(params, stats)
-        logits = self._logits(params, frozen, self._augmented(key, images))
+        logits = self._logits(params, frozen, self._augmented(key, as_pictures(images)))
         return losses.generator(self.settings.adversarial_kind, logits)
 
     def loss(
@@ -77,7 +78,8 @@ class Adversary:
         began = step >= s.adversarial_start
         params, stats = self._normalised(params, stats)
         real, fake = (
-            self._augmented(k, images) for k, images in zip(jax.random.split(key), (real, fake), strict=True)
+            self._augmented(k, as_pictures(images))
+            for k, images in zip(jax.random.split(key), (real, fake), strict=True)
         )
         logits = [self._logits(params, frozen, images) for images in (real, fake)]
         loss = losses.discriminator(s.adversarial_kind, *logits)

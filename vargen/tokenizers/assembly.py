@@ -36,11 +36,20 @@ ENCODERS = dict(
     vit=vit.build,
     wavelets=wavelets.build,
 )
+CLIPS = ("registers", "vit")  # those that take clips too
 CONV = types.MappingProxyType(dict(name="conv"))  # the encoder where a config names none
 
 
 def codec(encoder, image_size, image_channels, channels, moments, dtype):
-    """The encoder and decoder that the part `encoder` names."""
+    """The encoder and decoder that the part `encoder` names.
+
+    Raises:
+      UserError: no such part, or one of pictures alone for clips.
+    """
+    if len(image_size) > 2 and (name := encoder.get("name")) in ENCODERS and name not in CLIPS:
+        raise UserError(
+            f"config field tokenizer.encoder: expected {' or '.join(CLIPS)} for clips, found {name}"
+        )
     return parts.build(
         ENCODERS,
         encoder,

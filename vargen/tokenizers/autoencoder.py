@@ -24,7 +24,8 @@ class Autoencoder:
 
     Attributes:
       codec: the encoder and the decoder.
-      image_size: (H, W).
+      image_size: (H, W); of clips (T, H, W), whose images are [B, T, H, W, C_image], and latents [B, t, h, w, C] where
+        the encoder's grid has frames.
       image_channels: of the images.
       grid: the slots.
       vocab: K, 0 where the content is latents alone.
@@ -32,7 +33,7 @@ class Autoencoder:
     """
 
     codec: Codec
-    image_size: tuple[int, int]
+    image_size: tuple[int, ...]
     image_channels: int
     grid: Grid
     vocab: int
@@ -82,6 +83,8 @@ class Autoencoder:
             raise UserError(
                 f"sampling.levels: expected {old[0]}x{old[1]}, as the encoder takes no other, found {found}"
             )
+        if last == old:
+            return self
         size, grid = (
             tuple(n * (x // o) for n, x, o in zip(last, whole, old, strict=True))
             for whole in (self.image_size, self.codec.grid)
@@ -292,7 +295,7 @@ def latent_grid(codec: Codec) -> Grid:
 def check_images(tokenizer: Autoencoder, images: jax.Array) -> None:
     """Raises UserError where the images have another shape than the tokenizer was built for."""
     expected = (*tokenizer.image_size, tokenizer.image_channels)
-    if images.ndim != 4 or images.shape[1:] != expected:
+    if images.shape[1:] != expected:
         raise UserError(f"images: expected [B, {', '.join(map(str, expected))}], found {list(images.shape)}")
 
 

@@ -17,10 +17,11 @@ class Codec:
     """The two ends of an autoencoder.
 
     Attributes:
-      encoder: module, images [B, H, W, C_image] -> float32 [B, h, w, moments * C].
+      encoder: module, images [B, H, W, C_image] -> float32 [B, h, w, moments * C]; of clips [B, T, H, W, C_image] and
+        [B, t, h, w, moments * C], and so in all that follows.
       decoder: module, latents [B, h, w, C] -> float32 images; its methods `features` and `last` are the two
         parts of that: `last` alone is what the adaptive adversarial weight is measured on.
-      grid: (h, w) of the latents.
+      grid: (h, w) of the latents, or (t, h, w).
       latent_channels: C.
       last_name: the name of the decoder's last layer among its parameters; of one within a part of it with slashes.
       any_size: whether the same parameters serve images of other sizes.
@@ -31,7 +32,7 @@ class Codec:
 
     encoder: nn.Module
     decoder: nn.Module
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
     latent_channels: int
     last_name: str
     any_size: bool = False
@@ -41,7 +42,8 @@ class Codec:
     @property
     def levels(self) -> Grid:
         """The latents as slots, one each."""
-        return Grid(self.slots or (self.grid,))
+        *frames, height, width = self.grid
+        return Grid(self.slots or ((height, width),), *frames)
 
     @property
     def prefixes(self) -> bool:
@@ -57,7 +59,7 @@ class Codec:
         """bool [B, h, w]: which latents reach the decoder in training; None where all do."""
         return None
 
-    def init_boxed(self, key: jax.Array, image_size: tuple[int, int], image_channels: int) -> dict:
+    def init_boxed(self, key: jax.Array, image_size: tuple[int, ...], image_channels: int) -> dict:
         """dict(encoder, decoder) of parameters with logical axis names."""
         key_encoder, key_decoder = jax.random.split(key)
         images = jnp.zeros((1, *image_size, image_channels))

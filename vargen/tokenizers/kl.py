@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -85,8 +86,8 @@ class KL(Autoencoder):
         latents = mean + jnp.sqrt(variance) * jax.random.normal(key, mean.shape)
         kl = jnp.zeros(())
         if not self.exact:
-            kl = jnp.mean(jnp.sum(divergence(mean, log_variance), axis=(1, 2, 3)))
-        size = self.image_size[0] * self.image_size[1] * self.image_channels
+            kl = jnp.mean(jnp.sum(divergence(mean, log_variance), axis=tuple(range(1, mean.ndim))))
+        size = math.prod(self.image_size) * self.image_channels
         updates = stats["updates"] + 1
         rate = jnp.maximum(1.0 / updates, 1.0 - DECAY)
         seen = jax.lax.stop_gradient(jnp.var(latents))

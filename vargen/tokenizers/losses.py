@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vargen.clips import as_pictures
 from vargen.errors import UserError
 from vargen.tokenizers.similarity import ms_ssim
 
@@ -25,7 +26,7 @@ def reconstruction(
     """l1 * mean |d| + l2 * mean d^2 + ms_ssim * (1 - mean MS-SSIM) + perceptual, gram * mean distances.
 
     Args:
-      images, decoded: float [B, H, W, C].
+      images, decoded: float [B, H, W, C]; clips [B, T, H, W, C], of which similarity and the networks see frames.
       settings: the weights "l1", "l2", "ms_ssim", "perceptual", "gram".
       perceptual: (images, decoded) -> [B] by the names of the last two weights; left out where None.
       weights: float32 [B], of the squared errors; None for 1.
@@ -45,7 +46,7 @@ def reconstruction(
         metrics["weighted_l2"] = weighted
     loss = settings.get("l1", 0.0) * l1 + settings.get("l2", 0.0) * weighted
     if weight := settings.get("ms_ssim", 0.0):
-        metrics["ms_ssim"] = jnp.mean(ms_ssim(images, decoded))
+        metrics["ms_ssim"] = jnp.mean(ms_ssim(as_pictures(images), as_pictures(decoded)))
         loss = loss + weight * (1.0 - metrics["ms_ssim"])
     named = {name: weight for name in PERCEPTUAL if (weight := settings.get(name, 0.0))}
     if named:
@@ -54,7 +55,7 @@ def reconstruction(
                 f"losses.{next(iter(named))}: expected a distance, of the file losses.perceptual_weights, or 0, "
                 "found neither"
             )
-        distances = perceptual(images, decoded)
+        distances = perceptual(as_pictures(images), as_pictures(decoded))
         for name, weight in named.items():
             metrics[name] = jnp.mean(distances[name])
             loss = loss + weight * metrics[name]

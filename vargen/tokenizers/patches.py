@@ -1,8 +1,9 @@
-"""Images as patches, row by row: what encoders over them share."""
+"""Images as patches, row by row, and clips as tubelets, frame by frame: what encoders over them share."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 
@@ -10,32 +11,55 @@ from vargen.errors import UserError
 from vargen.limits import divisors
 
 
-def grid(image_size: tuple[int, int], patch: int, field: str = "tokenizer.encoder.patch") -> tuple[int, int]:
-    """(H/p, W/p), how many patches of p pixels a side an image has, p of a field of the config.
+def grid(
+    image_size: tuple[int, ...], patch: int, field: str = "tokenizer.encoder.patch", frames: int = 1
+) -> tuple[int, ...]:
+    """(H/p, W/p), how many patches of p pixels a side an image has, p of a field of the config; of a clip of T frames
+    (T/t, H/p, W/p), where t frames are a patch together.
 
     Raises:
-      UserError: it does not divide into patches.
+      UserError: it does not divide into patches; several frames to a patch of pictures, which have one.
     """
-    if any(side % patch for side in image_size):
-        pixels = "x".join(map(str, image_size))
+    *length, height, width = image_size
+    if height % patch or width % patch:
         raise UserError(
-            f"config field {field}: expected a divisor of the image's {pixels} pixels, found {patch}; "
-            f"for instance {divisors(math.gcd(*image_size), patch, least=2)}"
+            f"config field {field}: expected a divisor of the image's {height}x{width} pixels, found {patch}; "
+            f"for instance {divisors(math.gcd(height, width), patch, least=2)}"
         )
-    return image_size[0] // patch, image_size[1] // patch
+    if not length and frames > 1:
+        raise UserError(
+            f"config field {field}_frames: expected 1 for pictures, found {frames}; --config.data.frames above 1 are "
+            "clips"
+        )
+    if any(count % frames for count in length):
+        raise UserError(
+            f"config field {field}_frames: expected a divisor of the clip's {length[0]} frames, found {frames}; for "
+            f"instance {divisors(length[0], frames)}"
+        )
+    return (*(count // frames for count in length), height // patch, width // patch)
 
 
-def apart(images: jax.Array, patch: int) -> jax.Array:
-    """[B, H, W, C] -> [B, H/p W/p, p p C]."""
-    batch, height, width, channels = images.shape
-    x = images.reshape(batch, height // patch, patch, width // patch, patch, channels)
-    return x.swapaxes(2, 3).reshape(batch, -1, patch * patch * channels)
+def sides(patch: int, frames: int, axes: int) -> tuple[int, ...]:
+    """Of a patch, (p, p), or where a grid has three axes (t, p, p)."""
+    return (frames, patch, patch)[-axes:]
 
 
-def together(rows: jax.Array, shape: tuple[int, int], patch: int) -> jax.Array:
-    """[B, h w, p p C] or [B, h, w, p p C], with (h, w) -> [B, h p, w p, C]."""
-    x = rows.reshape(len(rows), *shape, patch, patch, -1).swapaxes(2, 3)
-    return x.reshape(len(rows), shape[0] * patch, shape[1] * patch, -1)
+def apart(images: Any, patch: int | tuple[int, ...]) -> Any:
+    """[B, H, W, C] -> [B, H/p W/p, p p C]; [B, T, H, W, C] by sides (t, p, p) -> [B, T/t H/p W/p, t p p C]."""
+    batch, *size, channels = images.shape
+    each = (patch,) * len(size) if isinstance(patch, int) else patch
+    x = images.reshape(batch, *(n for x, s in zip(size, each, strict=True) for n in (x // s, s)), channels)
+    x = x.transpose(0, *range(1, x.ndim - 1, 2), *range(2, x.ndim, 2), x.ndim - 1)
+    return x.reshape(batch, -1, math.prod(each) * channels)
+
+
+def together(rows: jax.Array, shape: tuple[int, ...], patch: int | tuple[int, ...]) -> jax.Array:
+    """The inverse of `apart` for a grid of that shape: [B, h w, p p C] or [B, h, w, p p C] -> [B, h p, w p, C]."""
+    each = (patch,) * len(shape) if isinstance(patch, int) else patch
+    x = rows.reshape(len(rows), *shape, *each, -1)
+    axes = len(shape)
+    x = x.transpose(0, *(i for k in range(1, axes + 1) for i in (k, k + axes)), x.ndim - 1)
+    return x.reshape(len(rows), *(n * s for n, s in zip(shape, each, strict=True)), -1)
 
 
 def resampled(table: jax.Array, shape: tuple[int, int], other: tuple[int, int]) -> jax.Array:

@@ -31,8 +31,9 @@ class Ends:
 
     Attributes:
       image_channels: of the images.
-      patches: (h, w), how many patches an image has.
+      patches: (h, w), how many patches an image has; or (t, h, w).
       patch: pixels per side of one.
+      patch_frames: frames of one, of clips.
       levels: registers of each level.
       square: whether they lie on a square, see `registers.build`.
       placed: whether they have the patches' places, see `registers.build`.
@@ -49,8 +50,9 @@ class Ends:
     """
 
     image_channels: int
-    patches: tuple[int, int]
+    patches: tuple[int, ...]
     patch: int
+    patch_frames: int
     levels: tuple[int, ...]
     square: bool
     placed: bool
@@ -82,16 +84,25 @@ class Ends:
         return (self.grid,) if self.square else tuple((1, n) for n in self.levels)
 
     @property
-    def axes(self) -> tuple[int, int] | None:
+    def axes(self) -> tuple[int, ...] | None:
         """Of `transformer.places`."""
         return self.patches if self.places == "axes" else None
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Of a patch, see `patches.sides`."""
+        return patches.sides(self.patch, self.patch_frames, len(self.patches))
 
     def outer(self, encoder: Mapping[str, Any], channels: int, place: str) -> Codec:
         """An encoder part between pixels and patches of so many channels, which a config has at a place.
 
         Raises:
-          UserError: its grid is another than the patches'.
+          UserError: its grid is another than the patches', or these are of clips.
         """
+        if len(self.patches) > 2:
+            raise UserError(
+                f"config field tokenizer.encoder.{place}: expected none for clips, found {encoder.get('name')}"
+            )
         side = self.patch
         size = self.patches[0] * side, self.patches[1] * side
         found = parts.build(
@@ -223,7 +234,8 @@ class Direct(nn.Module):
         channels, dtype = self.ends.image_channels, self.ends.dtype
         if self.pixels is not None:
             return
-        self.patch_out = Dense(self.ends.patch**2 * channels, ("embed", None), XAVIER.kernel(), dtype=dtype)
+        size = math.prod(self.ends.sides) * channels
+        self.patch_out = Dense(size, ("embed", None), XAVIER.kernel(), dtype=dtype)
         if self.smoothed:
             self.conv_out = layers.conv(channels, dtype=dtype)
 
@@ -234,7 +246,7 @@ class Direct(nn.Module):
         """[B, 1, n, C], known bool [B, 1, n] or None, text [B, T, E] or None for zeros -> [B, h w, D], or what the last
         layer of `pixels` takes."""
         ends, sizes = self.ends, self.ends.sizes
-        count = ends.patches[0] * ends.patches[1]
+        count = math.prod(ends.patches)
         lie, own = places(self, count, sizes.width, ends.axes), None
         asked = [lie + table(self, "mask", 1, sizes.width)]
         if ends.anchor:
@@ -274,10 +286,10 @@ class Direct(nn.Module):
         return self.pixels.features(x.reshape(len(x), *ends.patches, -1))
 
     def last(self, features: jax.Array) -> jax.Array:
-        """The last layers: features [B, h w, D], or of the pixels' decoder -> float32 [B, H, W, C_image]."""
+        """The last layers: features [B, h w, D], or of the pixels' decoder -> float32 [B, H, W, C_image], or clips."""
         if self.pixels is not None:
             return self.pixels.last(features)
-        image = patches.together(self.patch_out(features), self.ends.patches, self.ends.patch)
+        image = patches.together(self.patch_out(features), self.ends.patches, self.ends.sides)
         image = (self.conv_out(image) if self.smoothed else image).astype(jnp.float32)
         return 2 * image - 1 if self.ends.unit else image
 
@@ -371,8 +383,10 @@ def build_direct(
       text_channels: of a state.
 
     Raises:
-      UserError: a table without pixels' decoder, or no block after those before patches are shown.
+      UserError: a table without pixels' decoder, no block after those before patches are shown, a convolution of clips.
     """
+    if smoothed and len(ends.patches) > 2:
+        raise UserError("config field tokenizer.encoder.decoder.smoothed: expected False for clips, found True")
     outer = ends.stem if pixels is None else ends.outer(pixels, pixel_channels, "decoder.pixels")
     if codes and outer is None:
         raise UserError(

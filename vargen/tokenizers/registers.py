@@ -57,10 +57,11 @@ class Registers(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """[B, H, W, C_image] -> float32 [B, 1, K, moments * C], or [B, k, k, ...] where they lie on a square."""
+        """[B, H, W, C_image], or clips [B, T, H, W, C_image] -> float32 [B, 1, K, moments * C], or [B, k, k, ...] where
+        they lie on a square."""
         ends, sizes, dtype = self.ends, self.ends.sizes, self.ends.dtype
         if self.stem is None:
-            x = patches.apart((images.astype(jnp.float32) + 1) / 2 if ends.unit else images, ends.patch)
+            x = patches.apart((images.astype(jnp.float32) + 1) / 2 if ends.unit else images, ends.sides)
         else:
             x = flat(self.stem(images))
         own = places(self, x.shape[1], sizes.width, ends.axes) if ends.placed else None
@@ -105,13 +106,14 @@ class Registers(nn.Module):
 
 
 def build(
-    image_size: tuple[int, int],
+    image_size: tuple[int, ...],
     image_channels: int,
     latent_channels: int,
     moments: int,
     dtype: Any,
     tokens: Annotated[int | tuple[int, ...], SIZE] = 32,
     patch: Annotated[int, SIZE] = 16,
+    patch_frames: Annotated[int, SIZE] = 1,
     sees: Annotated[str, OneOf("all", "causal", "levels")] = "all",
     nested: Annotated[str, OneOf("none", "uniform", "powers", "levels")] = "none",
     dropped: Annotated[str, OneOf("placed", "alike")] = "placed",
@@ -143,12 +145,13 @@ def build(
     """The part "registers" of the axis "tokenizer.encoder".
 
     Args:
-      image_size, image_channels: of the images, (H, W) and C.
+      image_size, image_channels: of the images, (H, W) and C; of clips (T, H, W) and C.
       latent_channels: channels that the decoder takes.
       moments: 1, or 2 where the encoder gives mean and log-variance.
       dtype: of the computation.
       tokens: K, how many registers; or of each level.
       patch: pixels per side of a patch.
+      patch_frames: of clips, how many frames are a patch together (LARP's, arXiv 2410.21264).
       sees: which rows registers see beside the patches: "all", which then see them too; "causal", those before them;
         "levels", those of their own level and of the levels before. In the last two patches see each other alone.
       nested: how many registers, the first ones, are kept of an example in training: all ("none"); from 1 to K, one
@@ -169,7 +172,7 @@ def build(
       norm_in: rows are normalised before the blocks.
       norm_out: registers are normalised after the encoder's blocks, as what comes of the decoder's always is.
       places: what tells patches from each other, learned: a row for each ("table"), or a sum of one for its row of the
-        image and one for its column ("axes").
+        image and one for its column, of clips for its frame too ("axes").
       width, layers, heads: D, L and H of the blocks.
       mlp: kind of their position-wise network (`layers.Mlp`).
       mlp_ratio: its inner width over D.
@@ -187,9 +190,17 @@ def build(
     Raises:
       UserError: the image does not divide into patches, or the width into heads, or a stem has another grid; registers
         that can't lie on a square, or don't and are to lie abreast or have places; channels that don't divide among
-        those abreast.
+        those abreast; of clips, places for registers or another decoder than direct.
     """
-    grid = patches.grid(image_size, patch)
+    grid = patches.grid(image_size, patch, frames=patch_frames)
+    for name, found, expected in (
+        ("placed", placed, False),
+        ("decoder", decoder.get("name", "direct"), "direct"),
+    ):
+        if len(grid) > 2 and found != expected:
+            raise UserError(
+                f"config field tokenizer.encoder.{name}: expected {expected} for clips, found {found}"
+            )
     levels = (tokens,) if isinstance(tokens, int) else tuple(tokens)
     if square and (len(levels) > 1 or math.isqrt(levels[0]) ** 2 != levels[0] or nested != "none"):
         found = f"tokens {tokens}" if nested == "none" else f"nested {nested}"
@@ -212,6 +223,7 @@ def build(
         image_channels=image_channels,
         patches=grid,
         patch=patch,
+        patch_frames=patch_frames,
         levels=levels,
         square=square,
         placed=placed,

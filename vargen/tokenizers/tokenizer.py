@@ -14,10 +14,11 @@ from vargen.slots import Grid, Slot
 class Tokenizer(Protocol):
     """Images <-> the content of slots. Static configuration; every method is pure.
 
-    Parameters are a dict whose entry `quantizer` is what `latents` needs.
+    Parameters are a dict whose entry `quantizer` is what `latents` needs. A tokenizer of clips takes and gives
+    [B, T, H, W, C_image] wherever images are.
 
     Attributes:
-      image_size: (H, W).
+      image_size: (H, W); of clips (T, H, W).
       image_channels: of the images.
       grid: the slots.
       slot: what each holds.
@@ -31,7 +32,7 @@ class Tokenizer(Protocol):
     """
 
     @property
-    def image_size(self) -> tuple[int, int]: ...
+    def image_size(self) -> tuple[int, ...]: ...
     @property
     def image_channels(self) -> int: ...
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -149,7 +150,7 @@ class Rows(nn.Module):
 
     width: int
     dtype: Any
-    axes: tuple[int, int] | None = None
+    axes: tuple[int, ...] | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, own: jax.Array | None = None) -> jax.Array:
@@ -161,16 +162,17 @@ class Rows(nn.Module):
         return x + own.astype(self.dtype)
 
 
-def places(module: nn.Module, count: int, width: int, axes: tuple[int, int] | None) -> jax.Array:
-    """Of patches, learned, as rows [count, D]: a table, or with (h, w) sums of one vector each for row and column."""
+def places(module: nn.Module, count: int, width: int, axes: tuple[int, ...] | None) -> jax.Array:
+    """Of patches, learned, as rows [count, D]: a table, or with (h, w) sums of one vector each for row and column, with
+    (t, h, w) for the frame too."""
     if axes is None:
         return table(module, "places", count, width)
-    init = logical(nn.initializers.normal((2 * width) ** -0.5), None, "embed")
-    down, across = (
-        module.param(f"places_{name}", init, (side, width))
-        for name, side in zip(("down", "across"), axes, strict=True)
-    )
-    return (down[:, None] + across).reshape(count, width)
+    init = logical(nn.initializers.normal((len(axes) * width) ** -0.5), None, "embed")
+    names = ("frames", "down", "across")[-len(axes) :]
+    tables = [
+        module.param(f"places_{name}", init, (side, width)) for name, side in zip(names, axes, strict=True)
+    ]
+    return functools.reduce(lambda x, y: x[..., None, :] + y, tables).reshape(count, width)
 
 
 def table(module: nn.Module, name: str, rows: int, width: int) -> jax.Array:

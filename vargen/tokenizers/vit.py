@@ -1,8 +1,8 @@
 """A transformer at both ends: ViTok (arXiv 2501.09755), BSQ-ViT (2406.07548), and with attention in local windows
 Efficient-VQGAN (2310.05400).
 
-Patches are embedded, go through blocks of attention and a position-wise network, and become latents; the decoder is the
-same with its own depth and width, from latents to patches.
+Patches, of clips tubelets of several frames, are embedded, go through blocks of attention and a position-wise network,
+and become latents; the decoder is the same with its own depth and width, from latents to patches.
 
 Published:
 
@@ -15,6 +15,8 @@ Published:
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import flax.linen as nn
@@ -41,7 +43,8 @@ class Trunk(nn.Module):
 
     Attributes:
       width, layers, heads: of the blocks.
-      positions: "learned" (a table, added), "sinusoid" (added), "rope" (queries and keys turned by row and column).
+      positions: "learned" (a table, added), "sinusoid" (added), "rope" (queries and keys turned by row and column, of
+        clips by the frame too).
       mlp, mlp_width: the position-wise network (`layers.Mlp`).
       norm, eps: the norms (`layers.Norm`).
       norm_in: whether there is one before the blocks too.
@@ -65,21 +68,21 @@ class Trunk(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, h, w, D] -> [B, h, w, D]."""
-        batch, h, w, _ = x.shape
+        """[B, h, w, D] -> [B, h, w, D], of clips [B, t, h, w, D]."""
+        batch, *grid, _ = x.shape
         if self.positions == "learned":
-            places = table(self, "places", h * w, self.width)
-            x = x + places.reshape(h, w, -1).astype(x.dtype)
+            places = table(self, "places", math.prod(grid), self.width)
+            x = x + places.reshape(*grid, -1).astype(x.dtype)
         elif self.positions == "sinusoid":
-            x = x + waves(h, w, self.width).astype(x.dtype)
+            x = x + waves(grid, self.width).astype(x.dtype)
         if self.norm_in:
             x = Norm(self.norm, eps=self.eps, name="norm_in")(x)
         for i in range(self.layers):
-            sides = (self.window, self.window) if self.window else (h, w)
+            sides = (self.window, self.window) if self.window else tuple(grid)
             start = self.window // 2 if self.shift and i % 2 else 0
             rows, exists = windowed(x, sides, start)
             y = self._block(i)(rows, None, _layout(sides, exists))[0]
-            x = joined(y, (batch, h, w), sides, start)
+            x = joined(y, (batch, *grid), sides, start)
         return Norm(self.norm, eps=self.eps, name="norm_out")(x)
 
     def _block(self, i: int) -> Block:
@@ -102,18 +105,18 @@ class Trunk(nn.Module):
         )
 
 
-def waves(h: int, w: int, width: int) -> jax.Array:
+def waves(grid: Sequence[int], width: int) -> jax.Array:
     """float32 [h, w, width]: of the row in the first half of the channels, of the column in the second, cosines, then
-    sines at geometric frequencies."""
-    places = jnp.asarray(np.moveaxis(np.indices((h, w)), 0, -1))
-    return sinusoid(places, width // 2).reshape(h, w, width)
+    sines at geometric frequencies; of clips [t, h, w, width], thirds of frame, row and column."""
+    places = jnp.asarray(np.moveaxis(np.indices(grid), 0, -1))
+    return sinusoid(places, width // len(grid)).reshape(*grid, width)
 
 
-def windowed(x: jax.Array, sides: tuple[int, int], start: int = 0) -> tuple[jax.Array, np.ndarray | None]:
+def windowed(x: jax.Array, sides: tuple[int, ...], start: int = 0) -> tuple[jax.Array, np.ndarray | None]:
     """Cuts a grid into windows.
 
     Args:
-      x: [B, h, w, D].
+      x: [B, h, w, D], or [B, t, h, w, D].
       sides: of a window.
       start: by how much the first window begins before the grid.
 
@@ -131,26 +134,22 @@ def windowed(x: jax.Array, sides: tuple[int, int], start: int = 0) -> tuple[jax.
     return _cut(x, sides), exists
 
 
-def _cut(x: Any, sides: tuple[int, int]) -> Any:
+def _cut(x: Any, sides: tuple[int, ...]) -> Any:
     """[B, h, w, D], of sides that divide -> [B * windows, rows * columns, D]."""
-    batch, h, w, width = x.shape
-    rows, columns = sides
-    x = x.reshape(batch, h // rows, rows, w // columns, columns, width).swapaxes(2, 3)
-    return x.reshape(-1, rows * columns, width)
+    return patches.apart(x, sides).reshape(-1, math.prod(sides), x.shape[-1])
 
 
-def joined(x: jax.Array, shape: tuple[int, int, int], sides: tuple[int, int], start: int = 0) -> jax.Array:
+def joined(x: jax.Array, shape: tuple[int, ...], sides: tuple[int, ...], start: int = 0) -> jax.Array:
     """The inverse of `windowed`: -> [B, h, w, D] for shape (B, h, w)."""
-    batch, h, w = shape
-    (high, wide), (rows, columns) = ((-(-(n + start) // side) for n, side in zip((h, w), sides)), sides)
-    x = x.reshape(batch, high, wide, rows, columns, -1).swapaxes(2, 3)
-    x = x.reshape(batch, high * rows, wide * columns, -1)
-    return x[:, start : start + h, start : start + w]
+    batch, *grid = shape
+    counts = tuple(-(-(n + start) // side) for n, side in zip(grid, sides, strict=True))
+    x = patches.together(x.reshape(batch, math.prod(counts), -1), counts, sides)
+    return x[:, *(slice(start, start + n) for n in grid)]
 
 
-def _layout(sides: tuple[int, int], exists: np.ndarray | None) -> Layout:
+def _layout(sides: tuple[int, ...], exists: np.ndarray | None) -> Layout:
     """All rows of a window see one another, but for those beyond the grid, which nobody sees."""
-    coords = np.moveaxis(np.indices(sides), 0, -1).reshape(-1, 2)
+    coords = np.moveaxis(np.indices(sides), 0, -1).reshape(-1, len(sides))
     times = np.zeros(len(coords), np.int32)
     # Traced, as they are split over devices with the examples.
     seen = None if exists is None else jnp.asarray(np.where(exists, 0, HIDDEN).astype(np.int32))
@@ -158,25 +157,28 @@ def _layout(sides: tuple[int, int], exists: np.ndarray | None) -> Layout:
 
 
 class VitEncoder(nn.Module):
-    """Images to latents, one latent a patch.
+    """Images or clips to latents, one latent a patch.
 
     Attributes:
       out_channels: channels of the result (twice the latents' for a Gaussian).
       patch: pixels per side of a patch.
+      patch_frames: frames of one, of clips.
       trunk: options of `Trunk`.
     """
 
     out_channels: int
     patch: int
+    patch_frames: int
     trunk: Any
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """[B, H, W, C] -> float32 [B, h, w, out_channels]."""
+        """[B, H, W, C] -> float32 [B, h, w, out_channels]; clips [B, T, H, W, C] -> [B, t, h, w, out_channels]."""
         options = dict(self.trunk)
-        dtype, (batch, height, width, _) = options["dtype"], images.shape
-        x = patches.apart(images.astype(dtype), self.patch)
-        x = by_batch(x.reshape(batch, height // self.patch, width // self.patch, -1))
+        dtype, (batch, *size, _) = options["dtype"], images.shape
+        sides = patches.sides(self.patch, self.patch_frames, len(size))
+        x = patches.apart(images.astype(dtype), sides)
+        x = by_batch(x.reshape(batch, *(n // side for n, side in zip(size, sides, strict=True)), -1))
         # What a norm follows needs no bias.
         first = Dense(
             options["width"], (None, "embed"), bias=not options["norm_in"], dtype=dtype, name="patch_in"
@@ -191,25 +193,25 @@ class VitDecoder(nn.Module):
 
     Attributes:
       out_channels: of the images.
-      patch: pixels per side of a patch.
+      sides: of a patch, (rows, columns), or of clips (frames, rows, columns).
       out_width: W of a layer tanh(x W) before the last; 0: none.
       trunk: options of `Trunk`.
     """
 
     out_channels: int
-    patch: int
+    sides: tuple[int, ...]
     out_width: int
     trunk: Any
 
     def setup(self) -> None:
-        size = self.patch**2 * self.out_channels
+        size = math.prod(self.sides) * self.out_channels
         self.patch_out = Dense(
             size, ("mlp" if self.out_width else "embed", None), dtype=dict(self.trunk)["dtype"]
         )
 
     @nn.compact
     def features(self, latents: jax.Array) -> jax.Array:
-        """[B, h, w, C] -> [B, h, w, D], all but the last layer."""
+        """[B, h, w, C] -> [B, h, w, D], all but the last layer; of clips [B, t, h, w, ...], here and below."""
         options = dict(self.trunk)
         dtype = options["dtype"]
         x = Dense(options["width"], ("latent", "embed"), dtype=dtype, name="projection")(
@@ -222,9 +224,8 @@ class VitDecoder(nn.Module):
 
     def last(self, features: jax.Array) -> jax.Array:
         """The last layer: [B, h, w, D] -> float32 [B, H, W, out_channels]."""
-        batch, h, w, _ = features.shape
         x = self.patch_out(features).astype(jnp.float32)
-        return patches.together(x.reshape(batch, h * w, -1), (h, w), self.patch)
+        return patches.together(x, features.shape[1:-1], self.sides)
 
     def __call__(self, latents: jax.Array) -> jax.Array:
         """[B, h, w, C] -> float32 [B, H, W, out_channels]."""
@@ -232,12 +233,13 @@ class VitDecoder(nn.Module):
 
 
 def build(
-    image_size: tuple[int, int],
+    image_size: tuple[int, ...],
     image_channels: int,
     latent_channels: int,
     moments: int,
     dtype: Any,
     patch: Annotated[int, SIZE] = 16,
+    patch_frames: Annotated[int, SIZE] = 1,
     width: Annotated[int, SIZE] = 768,
     layers: Annotated[int, COUNT] = 6,
     heads: Annotated[int, COUNT] = 12,
@@ -256,11 +258,12 @@ def build(
     """The part "vit" of the axis "encoder".
 
     Args:
-      image_size, image_channels: of the images, (H, W) and C.
+      image_size, image_channels: of the images, (H, W) and C; of clips (T, H, W) and C.
       latent_channels: channels that the decoder takes.
       moments: 1, or 2 where the encoder gives mean and log-variance.
       dtype: of the computation.
       patch: pixels per side of a patch.
+      patch_frames: of clips, how many frames are a patch together.
       width, layers, heads: of the encoder's blocks.
       decoder_width, decoder_layers, decoder_heads: of the decoder's; 0: as the encoder's.
       positions: "learned" (a table; of one image size), "sinusoid" or "rope" (any size).
@@ -272,9 +275,12 @@ def build(
       shift: whether every second block's windows begin half a window earlier.
 
     Raises:
-      UserError: the image does not divide into patches, or a width into heads and positions; a shift without windows.
+      UserError: the image does not divide into patches, or a width into heads and positions; a shift without windows;
+        windows of clips.
     """
-    grid = patches.grid(image_size, patch)
+    grid = patches.grid(image_size, patch, frames=patch_frames)
+    if window and len(grid) > 2:
+        raise UserError(f"config field tokenizer.encoder.window: expected 0 for clips, found {window}")
     if shift and window < 2:
         raise UserError(f"config field tokenizer.encoder.shift: needs a window of at least 2, found {window}")
     sizes = (width, layers, heads)
@@ -291,8 +297,8 @@ def build(
     )
     trunks = []
     for side, (size, depth, count) in (("", sizes), ("decoder_", decoders)):
-        least = 4 if positions == "rope" else 1
-        if size % (least * count) or (positions == "sinusoid" and size % 4):
+        least = 2 * len(grid) if positions == "rope" else 1
+        if size % (least * count) or (positions == "sinusoid" and size % (2 * len(grid))):
             raise UserError(
                 f"config field tokenizer.encoder.{side}heads: expected heads of a multiple of {least} channels for "
                 f"positions {positions}, found a width of {size} and {count} heads"
@@ -300,10 +306,12 @@ def build(
         hidden = round(8 * size / 3) if mlp in GATED else 4 * size
         trunks.append(tuple(dict(width=size, layers=depth, heads=count, mlp_width=hidden, **shared).items()))
     return Codec(
-        encoder=VitEncoder(moments * latent_channels, patch, trunks[0]),
-        decoder=VitDecoder(image_channels, patch, out_width, trunks[1]),
+        encoder=VitEncoder(moments * latent_channels, patch, patch_frames, trunks[0]),
+        decoder=VitDecoder(
+            image_channels, patches.sides(patch, patch_frames, len(grid)), out_width, trunks[1]
+        ),
         grid=grid,
         latent_channels=latent_channels,
         last_name="patch_out",
-        any_size=positions != "learned",
+        any_size=positions != "learned" and len(grid) == 2,
     )

@@ -61,7 +61,7 @@ class Task(Protocol):
 
 
 class TokenizerTask:
-    """Trains a tokenizer on batches dict(image=float32 [B, H, W, C], ...).
+    """Trains a tokenizer on batches dict(image=float32 [B, H, W, C], ...), or of clips [B, T, H, W, C].
 
     Reconstruction, the quantiser's own losses, and where `losses.adversarial` isn't 0 a discriminator with an
     optimizer of its own (VQGAN, arXiv 2012.09841), from step `losses.adversarial_start` on. Both sides of the game
@@ -86,7 +86,8 @@ class TokenizerTask:
         self.adversary = None
         if self.losses.adversarial:
             judge = discriminators.build(self.losses.discriminator)
-            self.adversary = Adversary(judge, self.losses, (*tokenizer.image_size, tokenizer.image_channels))
+            frame = (*tokenizer.image_size[-2:], tokenizer.image_channels)
+            self.adversary = Adversary(judge, self.losses, frame)
 
     def init_boxed(self, key: jax.Array) -> Params:
         """Fresh parameters of the tokenizer, and of what is trained beside it."""
