@@ -16,6 +16,7 @@ LAYERS = (
     ("errors",),
     (
         "bundled",
+        "clips",
         "content",
         "draws",
         "fits",
@@ -43,8 +44,8 @@ LAYERS = (
 ONLY = dict(kernels={"limits", "errors"}, orders={"limits", "errors", "slots"})
 # Rooms of the numerical core, and the packages that they may load when they are imported.
 CORE = (
-    "content conditioning draws feeds fits flops gaussian generator heads kernels layers layout mixers models orders "
-    "samplers slots stage static tokenizers"
+    "clips content conditioning draws feeds fits flops gaussian generator heads kernels layers layout mixers models "
+    "orders samplers slots stage static tokenizers"
 ).split()
 PACKAGES = {"jax", "flax", "optax", "einops", "numpy"}
 

@@ -153,7 +153,9 @@ def kept(value: Any, tokenizer: Any, name: str = "kept") -> tuple[np.ndarray, np
     """
     size, levels = tokenizer.image_size, tokenizer.grid.levels
     if len(size) > 2:
-        raise UserError(f"{name}: expected a tokenizer of pictures, of which parts are kept, found one of clips")
+        raise UserError(
+            f"{name}: expected a tokenizer of pictures, of which parts are kept, found one of clips"
+        )
     wanted = f"bool [{size[0]}, {size[1]}], the pixels that stay"
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         if len(levels) == 1:

@@ -53,9 +53,9 @@ class Data:
       skip_broken: broken files that a run goes on without.
     """
 
-    source: Annotated[
-        str, OneOf("digits", "emoji", "folder", "idx", "moving_digits", "shapes", "tfds")
-    ] = "digits"
+    source: Annotated[str, OneOf("digits", "emoji", "folder", "idx", "moving_digits", "shapes", "tfds")] = (
+        "digits"
+    )
     path: str = ""
     dataset: str = ""
     image_size: Annotated[int, Between(1, LARGEST_IMAGE)] = 16

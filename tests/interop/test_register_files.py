@@ -1,4 +1,4 @@
-"""ImageFolder's and GigaTok's files become models and come back; LARP's clips fold, and its table is for Python."""
+"""ImageFolder's and GigaTok's files become models and come back; LARP's table is for Python."""
 
 import jax
 import numpy as np
@@ -81,15 +81,6 @@ def test_levels_that_are_not_known():
         UserError, match="ImageFolder tokenizer: expected levels .* the last of side 11, found 4"
     ):
         imagefolder.part(arrays_of("imagefolder_ms"))
-
-
-def test_clips_fold():
-    """A patch is the same pixels: of four frames, one below the other in time."""
-    clips = np.random.default_rng(0).normal(size=(2, 8, 6, 4, 3))
-    images = larp.folded(clips, 4)
-    assert images.shape == (2, 12, 4, 12)
-    np.testing.assert_array_equal(images[1, 6 + 2, 3, 3 * 1 : 3 * 2], clips[1, 4 + 1, 2, 3])
-    np.testing.assert_array_equal(larp.unfolded(images, 4, 6), clips)
 
 
 @pytest.mark.parametrize("module", [gigatok, imagefolder, larp])

@@ -86,7 +86,7 @@ def load_model(args: argparse.Namespace) -> Model:
             with asked.sampling.unlocked():
                 asked.sampling[name] = value
     preflight.check_fields(asked)
-    for field in ("image_size", "channels"):
+    for field in ("image_size", "frames", "channels"):
         if asked.data[field] != trained.data[field]:
             raise UserError(
                 f"config field data.{field}: the model was trained with {trained.data[field]}, "
@@ -130,12 +130,18 @@ def check_size(model: Model) -> None:
     Raises:
       UserError: `sampling.levels` make them others.
     """
-    size, (height, width) = model.config.data.image_size, model.tokenizer.image_size
+    size, (*_, height, width) = model.config.data.image_size, model.tokenizer.image_size
     if (height, width) != (size, size):
         raise UserError(
             f"sampling.levels: expected those of the data's pictures, {size}x{size} pixels, found ones of "
             f"{height}x{width}"
         )
+
+
+def check_pictures(model: Model, flag: str) -> None:
+    """Raises UserError where the model is one of clips, which what a flag asks for can't do."""
+    if len(model.tokenizer.image_size) > 2:
+        raise UserError(f"{flag}: expected a model of pictures, found {model.config.name}, of clips")
 
 
 def preset(config: ConfigDict, name: str) -> Mapping[str, Any]:
@@ -201,13 +207,17 @@ def sample_batches(
 
 
 def decoded(model: Model, content: Any, batch_size: int, resize: int = 0) -> np.ndarray:
-    """Images of at most `batch_size` contents, float32 [b, H, W, C] in [-1, 1]; of `resize` pixels where not 0."""
+    """Images of at most `batch_size` contents, float32 [b, H, W, C] in [-1, 1], or clips [b, T, H, W, C]; of `resize`
+    pixels where not 0."""
     import numpy as np
 
+    from vargen.clips import as_pictures
     from vargen.tokenizers import resample
 
     images = model.decode(_padded(content, batch_size))
-    images = resample.bicubic(images, (resize, resize)) if resize else images
+    if resize:
+        frames = resample.bicubic(as_pictures(images), (resize, resize))
+        images = frames.reshape(*images.shape[:-3], *frames.shape[1:])
     return np.clip(np.asarray(images, np.float32)[: len(content)], -1, 1)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vargen import paths
+from vargen import paths, schema
 from vargen.cli import describe
 from vargen.cli.compare_runs import PICTURES, Run
 from vargen.report import METRICS, comparison, ranking
@@ -187,7 +187,7 @@ def _facts(request: Request, plan: Mapping[str, Any]) -> dict[str, str]:
     name = c.data.dataset or c.data.path or c.data.source
     trained = {name: own for name, own in plan["tokenizers"].items() if own["trained"]}
     return {
-        "Data": f"{name}, {c.data.image_size}x{c.data.image_size}, {c.data.num_classes} classes",
+        "Data": f"{name}, {'x'.join(map(str, schema.size(c.data)))}, {c.data.num_classes} classes",
         "Budget": ", ".join(b.words for b in request.budgets),
         "Tokenizers": f"budget {request.tokenizer.words}: "
         + (

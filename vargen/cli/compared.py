@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
 # What must be equal for numbers to say anything beside each other.
 SAME = (
-    *("data.source", "data.path", "data.dataset", "data.image_size", "data.channels", "data.num_classes"),
+    *(
+        "data.source",
+        "data.path",
+        "data.dataset",
+        "data.image_size",
+        "data.frames",
+        "data.channels",
+        "data.num_classes",
+    ),
     *("data.test_fraction", "evaluation.samples", "evaluation.seed"),
 )
 DATA = ("source", "path", "dataset", "num_classes")  # what --data replaces

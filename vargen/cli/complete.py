@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> None:
     if model.needs_generator().condition.takes != "classes":
         raise UserError(f"complete: expected a model of classes, found {model.config.name}, of captions")
     common.check_size(model)
+    common.check_pictures(model, "complete")
     options = flags.sampling_options(args)
     model.sampling(**options)
     kept = part(args.keep, model.tokenizer.image_size)

@@ -87,7 +87,7 @@ def _tokenizer(config: ConfigDict, source: Path, workdir: Path):
     from vargen.training import checkpoints
 
     theirs, _, _ = checkpoints.load_params(source / "tokenizer")
-    for field in ("tokenizer", "data.image_size", "data.channels"):
+    for field in ("tokenizer", "data.image_size", "data.frames", "data.channels"):
         mine, other = _json_field(config, field), _json_field(theirs, field)
         if mine != other:
             raise UserError(f"tokenizer {source}: expected {field} {mine}, found {other}")

@@ -7,12 +7,18 @@ import pathlib
 import platform
 from typing import TYPE_CHECKING, Any
 
+from vargen import schema
 from vargen.cli import common
 
 if TYPE_CHECKING:
     from vargen.model import Model
 
-DATA_TITLES = {"digits": "Handwritten digits", "emoji": "Emoji", "shapes": "Shapes"}
+DATA_TITLES = {
+    "digits": "Handwritten digits",
+    "emoji": "Emoji",
+    "moving_digits": "Digits in motion",
+    "shapes": "Shapes",
+}
 
 
 def title(model: Model) -> str:
@@ -31,7 +37,7 @@ def summary(model: Model, metrics: dict[str, float]) -> str:
     content = str(model.tokenizer.slot)
     size = count_text(parameter_count(model.generator))
     sentence = (
-        f"{c.name or 'vargen'}: a tokenizer turns {c.data.image_size}×{c.data.image_size} pixels into "
+        f"{c.name or 'vargen'}: a tokenizer turns {'×'.join(map(str, schema.size(c.data)))} pixels into "
         f"{grid.size} slots, each holding {content}; a generator of {size} parameters writes them"
         f"{', class by class' if len(model.classes) > 1 else ''}."
     )

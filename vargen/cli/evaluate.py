@@ -20,7 +20,8 @@ DESCRIPTION = """
 Measures reconstructions of held-out images, codes and samples; prints the table and writes metrics.json,
 samples.png and report.html, one page with everything on it. Label accuracy (of several classes), Fréchet
 distance, precision and recall rest on a small classifier that is trained on the data set once and kept; for
-images of more than 64 pixels, of which it would say little, they are left out.
+images of more than 64 pixels, of which it would say little, they are left out. Of clips it sees single
+frames, over which its answers are averaged.
 
 With --reference and --inception the field's figures come beside them: FID, sFID, inception score,
 precision and recall as ADM's evaluator has them, and KID. The reference is ADM's .npz
@@ -150,6 +151,7 @@ def run(args: argparse.Namespace) -> None:
         return
     judge = None
     if args.reference is not None:
+        common.check_pictures(model, "--reference")
         name, size = "--samples", model.tokenizer.image_size
         judge = evaluate_reference.Judge(args.reference, args.inception, name, samples, size)
         command += f" --samples {samples} --reference {args.reference} --inception {args.inception}"
@@ -244,6 +246,7 @@ def evaluate(
             classes=len(model.classes),
             held_out=len(test),
             features=0 if classifier is None else classifier.network.settings.features,
+            clips=drawn.ndim > 4,
             losses=record["curves"].get("Generator: loss", {}).get("held out", ((), ())),
         ),
         steps=steps,

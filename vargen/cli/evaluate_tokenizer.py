@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> None:
     out = common.out_directory(args)
     model = common.load_model(args)
     common.check_size(model)
+    if args.vtbench is not None:
+        common.check_pictures(model, "--vtbench")
     if args.vtbench:
         vtbench.files(paths.path(args.vtbench, "--vtbench"))  # there, before anything takes its time
     sources = data.Sources(model.config.data)
@@ -74,7 +76,7 @@ def measure(
       inception: the file of Inception's weights, for rFID; None leaves it out.
 
     Returns:
-      The numbers by the names of `report.METRICS`, images uint8 [M, H, W, C], reconstructions in [-1, 1].
+      The numbers by the names of `report.METRICS`, images uint8 [M, H, W, C], reconstructions in [-1, 1]; or clips.
 
     Raises:
       UserError: a file that can't be read, or fewer held-out images than rFID's statistics need.
@@ -82,6 +84,7 @@ def measure(
     import numpy as np
 
     from vargen import data, evaluation, progress
+    from vargen.clips import as_pictures
     from vargen.evaluation import metrics, probe
 
     settings, tokenizer = model.config.evaluation, model.tokenizer
@@ -90,11 +93,11 @@ def measure(
     if lpips is not None:
         measures.append(watching.perceptual(lpips))
     if inception is not None:
-        measures.append(watching.Reconstructed(inception, len(images)))
+        measures.append(watching.Reconstructed(inception, len(as_pictures(images))))
 
     def watch(real: Any, reconstruction: Any) -> None:
-        for one in measures:
-            one.add(real, reconstruction)
+        for one in measures:  # of clips, of their frames
+            one.add(as_pictures(real), as_pictures(reconstruction))
 
     size = min(settings.batch_size, len(images))
     plain = _without_generator(model)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vargen import paths
-from vargen.cli import flags, processes, sample_files
+from vargen.cli import common, flags, processes, sample_files
 from vargen.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def run(model: Model, args: argparse.Namespace, preset: dict[str, Any], out: pat
 
     if model.needs_generator().condition.takes != "classes":
         raise UserError(f"--fid-samples: expected a model of classes, found {model.config.name}, of captions")
+    common.check_pictures(model, "--fid-samples")
     wanted = list(dict.fromkeys(classes.parse(paths.text(args.classes or ""), model.classes)))
     total, seed, options = args.fid_samples, args.seed or 0, flags.sampling_options(args)
     labels = labels_of(wanted, total, preset["labels"], seed)

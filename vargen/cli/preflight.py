@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType
 
 from vargen import config as configs
-from vargen import models, samplers, sharding
+from vargen import models, samplers, schema, sharding
 from vargen.errors import UserError
 from vargen.generator import Generator
 from vargen.models import build_generator, build_tokenizer, require
@@ -20,7 +20,7 @@ from vargen.tokenizers import discriminators
 from vargen.tokenizers.losses import PERCEPTUAL
 
 FITTING = ("l1", "l2", "ms_ssim", "perceptual")  # weights of losses that bring pictures back
-SIDES = dict(digits=8, shapes=16)  # the smallest image_size of a source
+SIDES = dict(digits=8, moving_digits=16, shapes=16)  # the smallest image_size of a source
 
 
 def check_fields(c: Any) -> None:
@@ -145,7 +145,7 @@ def _trace(c: Any, tokenizer: Any, generator: Generator, devices: int, memory: M
     from vargen.training.tasks import GeneratorTask, TokenizerTask
 
     key = jax.eval_shape(lambda: jax.random.key(0))
-    size = c.data.image_size
+    image = (*schema.size(c.data), c.data.channels)
     mesh = AbstractMesh((1, 1, 1), sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
     def batch_of(settings: Any, **arrays: Any) -> dict:
@@ -165,7 +165,7 @@ def _trace(c: Any, tokenizer: Any, generator: Generator, devices: int, memory: M
         return abstract.params["model"]
 
     with _stage("tokenizer", c.tokenizer.name):
-        images = batch_of(c.tokenizer_training, image=((size, size, c.data.channels), jnp.float32))
+        images = batch_of(c.tokenizer_training, image=(image, jnp.float32))
         settings = c.tokenizer_training
         if tokenizer.trained:
             discriminators.build(settings.losses.discriminator)  # its options, even where it doesn't judge
@@ -188,7 +188,7 @@ def _trace(c: Any, tokenizer: Any, generator: Generator, devices: int, memory: M
             label = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), label)
             own = jax.eval_shape(generator.init, key)
         else:
-            fed, frozen = dict(image=((size, size, c.data.channels), jnp.float32)), params
+            fed, frozen = dict(image=(image, jnp.float32)), params
             if c.training.codes:
                 fed = dict(content=(stored.shape[1:], stored.dtype))
                 frozen = dict(quantizer=params["quantizer"])

@@ -8,6 +8,7 @@ import pathlib
 import tempfile
 from typing import TYPE_CHECKING
 
+from vargen import schema
 from vargen.cli import describe
 from vargen.errors import UserError
 
@@ -133,7 +134,7 @@ def card(model: Model, where: Place) -> str:
     parts = dict(tokenizer=model.tokenizer, generator=model.generator)
     sizes = {k: count_text(parameter_count(v)) for k, v in parts.items() if v is not None}
     rows["parameters"] = ", ".join(f"{part} {size}" for part, size in sizes.items())
-    rows["images"] = f"{c.data.image_size}×{c.data.image_size}, {c.data.channels} channels"
+    rows["images"] = f"{'×'.join(map(str, schema.size(c.data)))}, {c.data.channels} channels"
     use = "images = model.reconstruct(pictures)  # float [B, H, W, C] in [-1, 1]"
     if model.generator is not None:
         rows["classes"] = str(c.data.num_classes)

@@ -70,6 +70,8 @@ def run(args: argparse.Namespace) -> None:
     folder = sample_files.folder(common.out_directory(args, "reconstructions"), ["sheet"], args.overwrite)
     model = common.load_model(args)
     common.check_size(model)
+    if args.input or args.whole or args.tile:
+        common.check_pictures(model, "--input" if args.input else "--tile" if args.tile else "--whole")
     if args.whole or args.tile:
         _whole(args, model, folder)
         return
@@ -159,7 +161,7 @@ def canvases(images: list[np.ndarray], size: np.ndarray) -> np.ndarray:
 
 
 def beside(originals: np.ndarray, decoded: np.ndarray, columns: int = 8):
-    """Originals [M, H, W, C] in rows, each row followed by its reconstructions, as one picture (PIL)."""
+    """Originals [M, H, W, C] or [M, T, H, W, C] in rows, each row followed by its reconstructions, as one picture (PIL)."""
     import numpy as np
 
     from vargen.report import pictures
@@ -169,7 +171,7 @@ def beside(originals: np.ndarray, decoded: np.ndarray, columns: int = 8):
     for start in range(0, len(originals), columns):
         for images in (originals, decoded):
             row = images[start : start + columns]
-            blank = [(0, columns - len(row)), (0, 0), (0, 0), (0, 0)]
+            blank = [(0, columns - len(row)), *[(0, 0)] * (row.ndim - 1)]
             rows.append(np.pad(row, blank, constant_values=255))
     return pictures.grid(np.stack(rows), row_labels=["original", "decoded"] * (len(rows) // 2))
 

@@ -201,17 +201,18 @@ def look_at_data(config: ConfigDict) -> tuple[ConfigDict, Sources]:
     Returns:
       The config with `data.num_classes` filled in where it is 0, and the data.
     """
-    from vargen import data
+    from vargen import data, schema
     from vargen.cli import preflight
     from vargen.config import override
 
     preflight.check_fields(config)
     sources = data.Sources(config.data)
     train, test = sources["train"], sources["test"]
-    count = len(train.classes)
+    count, size = len(train.classes), schema.size(config.data)
+    kind = "clips" if len(size) > 2 else "pictures"
     processes.say(
-        f"{train.name}: {len(train)} pictures of {count} class{'es' * (count != 1)} to learn, {len(test)} held out, "
-        f"{config.data.image_size}x{config.data.image_size}, {'grey' if config.data.channels == 1 else 'colour'}"
+        f"{train.name}: {len(train)} {kind} of {count} class{'es' * (count != 1)} to learn, {len(test)} held out, "
+        f"{'x'.join(map(str, size))}, {'grey' if config.data.channels == 1 else 'colour'}"
     )
     return override(config, [("data.num_classes", count)]), sources
 

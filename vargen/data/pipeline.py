@@ -75,7 +75,7 @@ def batches(
         copies of M images repeat them.
 
     Yields:
-      `dict(image=float32 [b, S, S, C] in [-1, 1], label=int32 [b])`, of clips [b, T, S, S, C]; or `dict(content, label)`
+      `dict(image=float32 [b, S, S, C] in [-1, 1], label=int32 [b])`, clips [b, T, S, S, C]; or `dict(content, label)`
       for stored codes.
 
     Raises:

@@ -17,6 +17,7 @@ def caveats(
     classes: int,
     held_out: int,
     features: int = 0,
+    clips: bool = False,
     losses: tuple[Sequence[int], Sequence[float]] = ((), ()),
 ) -> list[str]:
     """Sentences, none where there is nothing to say.
@@ -26,6 +27,7 @@ def caveats(
       classes: how many there are.
       held_out: pictures that samples were compared with.
       features: length of the classifier's feature vectors; 0 for no classifier.
+      clips: whether samples are clips.
       losses: steps and held-out losses of the generator's training.
     """
     said = []
@@ -39,6 +41,11 @@ def caveats(
         said.append(
             "There is one class, of which a classifier learns nothing: Fréchet distance, precision and recall, which "
             "rest on its features, say little here."
+        )
+    if features and clips:
+        said.append(
+            "The classifier sees single frames, and of a clip the mean of what it says of them counts: label accuracy, "
+            "Fréchet distance, precision and recall know nothing of motion."
         )
     samples = int(metrics.get("samples", 0))
     fewest = min(samples, held_out)

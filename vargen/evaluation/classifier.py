@@ -1,4 +1,7 @@
-"""A small classifier, trained on the spot: judges the labels of samples, and its features serve metrics."""
+"""A small classifier, trained on the spot: judges the labels of samples, and its features serve metrics.
+
+Of clips it sees single frames; a clip's features and logits are the means over its frames.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ import optax
 from flax import traverse_util
 
 from vargen import paths
+from vargen.clips import as_pictures
 from vargen.data import pipeline, transforms
 from vargen.data.sources import Source
 
@@ -109,8 +113,9 @@ class Classifier:
         return jax.jit(lambda params, images: self.network.apply({"params": params}, images))
 
     def features_and_logits(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """float32 [M, F] and [M, classes] for images uint8, or float32 in [-1, 1], [M, H, W, C]."""
-        features, logits = [], []
+        """float32 [M, F] and [M, classes] for images uint8, or float32 in [-1, 1], [M, H, W, C] or [M, T, H, W, C]."""
+        features, logits, clips = [], [], len(images)
+        images = as_pictures(images)
         for start in range(0, len(images), self.batch_size):
             batch = np.asarray(images[start : start + self.batch_size])
             batch = pipeline.to_float(batch) if batch.dtype == np.uint8 else batch
@@ -119,7 +124,10 @@ class Classifier:
             f, z = self._apply(self.params, padded)
             features.append(np.asarray(f)[:count])
             logits.append(np.asarray(z)[:count])
-        return np.concatenate(features), np.concatenate(logits)
+        found = (np.concatenate(x) for x in (features, logits))
+        if len(images) == clips:
+            return tuple(found)
+        return tuple(x.reshape(clips, -1, x.shape[-1]).mean(axis=1) for x in found)
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """float32 [M, F] for images uint8, or float32 in [-1, 1], [M, H, W, C]."""
@@ -175,6 +183,8 @@ def fingerprint(settings: Settings, classes: int, *data: np.ndarray) -> str:
 
 def _train(network: Network, images: np.ndarray, labels: np.ndarray) -> Any:
     s = network.settings
+    clips, images = len(images), as_pictures(images)
+    labels = np.repeat(labels, len(images) // clips)
     params = jax.jit(network.init)(jax.random.key(s.seed), pipeline.to_float(images[:1]))["params"]
     steps = s.updates(len(labels))
     schedule = optax.cosine_decay_schedule(s.learning_rate, steps)

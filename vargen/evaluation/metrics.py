@@ -1,10 +1,15 @@
-"""Metrics of images and feature sets, in NumPy and float64: no number depends on the device."""
+"""Metrics of images and feature sets, in NumPy and float64: no number depends on the device.
+
+Where images are compared, clips [B, T, H, W, C] are so frame by frame: [B T] numbers.
+"""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+
+from vargen.clips import as_pictures
 
 # Images span [-1, 1].
 DATA_RANGE = 2.0
@@ -80,11 +85,11 @@ def _similarity(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _images(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if a.shape != b.shape or a.ndim != 4:
+    if a.shape != b.shape or a.ndim not in (4, 5):
         raise ValueError(
             f"images: expected two arrays of one shape [B, H, W, C], found {a.shape} and {b.shape}"
         )
-    return a, b
+    return as_pictures(a), as_pictures(b)
 
 
 def _gaussian(size: int, sigma: float) -> np.ndarray:

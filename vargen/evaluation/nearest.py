@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from vargen.clips import as_pictures
+
 SIDE = 16  # pixels to which pictures are averaged: what they show, whatever their noise
 ROWS = 256
 
@@ -32,8 +34,9 @@ def nearest(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def small(images: np.ndarray) -> np.ndarray:
-    """Images, uint8 or float in [-1, 1], [B, H, W, C], averaged down to at most 16x16: float64 [B, h * w * C]."""
-    images = np.asarray(images)
+    """Images, uint8 or float in [-1, 1], [B, H, W, C], averaged down to at most 16x16: float64 [B, h * w * C]; of clips
+    all frames, one after another."""
+    count, images = len(images), as_pictures(np.asarray(images))
     b, height, width, _ = images.shape
     h, w = _divisor(height), _divisor(width)
     averaged = []
@@ -43,7 +46,7 @@ def small(images: np.ndarray) -> np.ndarray:
             values = values / 127.5 - 1
         values = values.reshape(len(values), h, height // h, w, width // w, -1)
         averaged.append(values.mean(axis=(2, 4)).reshape(len(values), -1))
-    return np.concatenate(averaged)
+    return np.concatenate(averaged).reshape(count, -1)
 
 
 def _divisor(side: int) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from vargen.clips import as_pictures
 from vargen.evaluation.metrics import halved
 
 LARGEST = 2048  # numbers of a latent; grids are averaged down to as many
@@ -13,10 +14,12 @@ RIDGE = 1e-2  # of the mean variance
 
 
 def features(latents: np.ndarray) -> np.ndarray:
-    """Latents [B, h, w, C] -> float64 [B, F], the grid averaged over squares while there are more than `LARGEST`."""
+    """Latents [B, h, w, C] or [B, t, h, w, C] -> float64 [B, F], the grid averaged over squares while there are more
+    than `LARGEST`."""
     x = np.asarray(latents, np.float64)
-    while x[0].size > LARGEST and min(x.shape[1:3]) > 1:
-        x = halved(x)
+    while x[0].size > LARGEST and min(x.shape[-3:-1]) > 1:
+        half = halved(as_pictures(x))
+        x = half.reshape(*x.shape[:-3], *half.shape[1:])
     return x.reshape(len(x), -1)
 
 

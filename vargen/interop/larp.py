@@ -1,8 +1,6 @@
 """LARP's tokenizer of clips (hywang66/LARP-L-long-tokenizer): the authors' names beside ours.
 
-Every `frames` pictures of a clip are patches together. Here they are one picture of as many times the colours, and
-those that follow stand below it (`folded`): pixels and rows come in the same order, and places are tables. Configs and
-commands know square pictures alone, so this is for Python: `part`, `tokenizers.build`, `systems.read`.
+For Python: `part`, `tokenizers.build` of clips as large as the authors', `systems.read`.
 """
 
 from __future__ import annotations
@@ -26,12 +24,11 @@ from vargen.tokenizers.vq import VQ
 
 WHAT = "LARP tokenizer"
 IGNORED = ("prior_model.*",)  # a loss of the training
-COLOURS = 3
 PATCHES = "x_embedder.proj"
 
 
 def part(arrays: Mapping[str, Any]) -> ConfigDict:
-    """The tokenizer's part, of clips that are `folded`.
+    """The tokenizer's part.
 
     Args:
       arrays: the authors', by name; only their shapes are looked at.
@@ -50,10 +47,12 @@ def part(arrays: Mapping[str, Any]) -> ConfigDict:
         if (inner, deep) != (width, layers)
         else {}
     )
+    _, _, frames, patch, _ = shapes.shape(arrays, f"{PATCHES}.weight", WHAT)
     encoder = config_part(
         "registers",
         tokens=tokens,
-        patch=shapes.shape(arrays, f"{PATCHES}.weight", WHAT)[3],
+        patch=patch,
+        patch_frames=frames,
         norm_out=False,
         eps=1e-5,  # timm's blocks of its time; later ones have 1e-6
         width=width,
@@ -65,31 +64,6 @@ def part(arrays: Mapping[str, Any]) -> ConfigDict:
     return config_part("vq", encoder=encoder, vocab=vocab, channels=channels, **drawn)
 
 
-def frames(arrays: Mapping[str, Any]) -> int:
-    """How many pictures of a clip are patches together.
-
-    Raises:
-      UserError: the array that tells it is missing.
-    """
-    return shapes.shape(arrays, f"{PATCHES}.weight", WHAT)[2]
-
-
-def folded(clips: Any, count: int) -> Any:
-    """Clips as pictures: [B, T, H, W, C] -> [B, T / count * H, W, count * C]."""
-    batch, length, height, width, channels = clips.shape
-    x = clips.reshape(batch, length // count, count, height, width, channels).transpose(0, 1, 3, 4, 2, 5)
-    return x.reshape(batch, length // count * height, width, count * channels)
-
-
-def unfolded(images: Any, count: int, height: int) -> Any:
-    """The inverse of `folded` for pictures of so many rows: [B, T / count * H, W, count * C] -> [B, T, H, W, C]."""
-    batch, rows, width, channels = images.shape
-    x = images.reshape(batch, rows // height, height, width, count, channels // count)
-    return x.transpose(0, 1, 4, 2, 3, 5).reshape(
-        batch, rows // height * count, height, width, channels // count
-    )
-
-
 def table(tokenizer: Autoencoder) -> list[m.Entry]:
     """All entries for a tokenizer of these sizes.
 
@@ -98,13 +72,13 @@ def table(tokenizer: Autoencoder) -> list[m.Entry]:
     """
     encoder, decoder = tokenizer.codec.encoder, tokenizer.codec.decoder
     ends = isinstance(encoder, Registers) and isinstance(decoder, Direct) and not encoder.norm_out
-    if not (isinstance(tokenizer, VQ) and ends) or encoder.stem is not None or encoder.ends.anchor:
+    plain = ends and encoder.stem is None and not encoder.ends.anchor and len(encoder.ends.patches) > 2
+    if not (isinstance(tokenizer, VQ) and plain):
         raise UserError(
-            f"{WHAT}: expected the tokenizer vq over registers without norm_out, stem and anchor, and the decoder "
-            "direct, found another"
+            f"{WHAT}: expected the tokenizer vq of clips over registers without norm_out, stem and anchor, and the "
+            "decoder direct, found another"
         )
-    patch = encoder.ends.patch
-    entries = m.array("encoder/patches/rows_in/kernel", f"{PATCHES}.weight", _patches(patch))
+    entries = m.array("encoder/patches/rows_in/kernel", f"{PATCHES}.weight", _patches(encoder.ends.sides))
     entries += m.array("encoder/patches/rows_in/bias", f"{PATCHES}.bias")
     entries += m.array("encoder/patches/places", "encoder_patch_pe", m.LEADING)
     entries += m.array("encoder/registers", "encoder_latent_query_embed")
@@ -115,8 +89,7 @@ def table(tokenizer: Autoencoder) -> list[m.Entry]:
     entries += m.array("decoder/places", "decoder_patch_query_embed", m.LEADING)
     entries += m.array("decoder/mask", "decoder_patch_query_token_type_embed", m.LEADING)
     entries += m.norm("decoder/norm_out", "final_layer.norm_final")
-    for ours, theirs in (("kernel", "weight"), ("bias", "bias")):
-        entries += m.array(f"decoder/patch_out/{ours}", f"final_layer.linear.{theirs}", _pixels(patch))
+    entries += m.dense("decoder/patch_out", "final_layer.linear")
     for end, sizes in (("encoder", encoder.ends.sizes), ("decoder", decoder.ends.sizes)):
         entries += m.stacked(sizes.layers, functools.partial(_layer, end, sizes))
     return entries
@@ -135,23 +108,9 @@ def _layer(end: str, sizes: Sizes, i: int) -> list[m.Entry]:
     return found + m.dense(f"{ours}/feed_forward/down", f"{theirs}.mlp.fc2")
 
 
-def _patches(side: int) -> m.Form:
-    """A convolution [D, C, t, p, p] that moves by its own size, whose products here are of rows [p p t C, D]."""
+def _patches(sides: tuple[int, ...]) -> m.Form:
+    """A convolution [D, C, t, p, p] that moves by its own size, whose products here are of rows [t p p C, D]."""
     return m.Form(
-        lambda w: w.transpose(3, 4, 2, 1, 0).reshape(-1, len(w)),
-        lambda w: w.reshape(side, side, -1, COLOURS, w.shape[-1]).transpose(4, 3, 2, 0, 1),
+        lambda w: w.transpose(2, 3, 4, 1, 0).reshape(-1, len(w)),
+        lambda w: w.reshape(*sides, -1, w.shape[-1]).transpose(4, 3, 0, 1, 2),
     )
-
-
-def _pixels(side: int) -> m.Form:
-    """A layer's results [t p p C, ...], which here are [..., p p t C]."""
-
-    def read(w: np.ndarray) -> np.ndarray:
-        x = w.reshape(-1, side, side, COLOURS, *w.shape[1:])
-        return np.moveaxis(x, 0, 2).reshape(w.shape).T
-
-    def write(w: np.ndarray) -> np.ndarray:
-        x = w.T.reshape(side, side, -1, COLOURS, *w.shape[:-1])
-        return np.moveaxis(x, 2, 0).reshape(w.T.shape)
-
-    return m.Form(read, write)

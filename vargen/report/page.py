@@ -49,7 +49,8 @@ def write(
 ) -> paths.Path:
     """Writes `report.html`, `samples.png` and `metrics.json` into `directory`.
 
-    Images are uint8 or float in [-1, 1], [..., H, W, C].
+    Images are uint8 or float in [-1, 1], [..., H, W, C]. Clips [..., T, H, W, C] move in the page, and are strips in
+    samples.png.
 
     Args:
       directory: made where it is missing.
@@ -84,6 +85,10 @@ def write(
         "; below its name, the share of its samples that the classifier recognises." if recognised else "."
     )
     sections = [("Drawn on request", lead, _samples(rows, class_names, recognised or {}))]
+    if samples.ndim > 4:
+        lead = "The first sample of each class, whose frames follow one another from left to right."
+        frames = {c: clips[0] for c, clips in rows.items()}
+        sections.append(("Frame by frame", lead, _samples(frames, class_names, {})))
     if steps is not None:
         lead = "The image so far, after each step."
         sections.append(
@@ -156,7 +161,7 @@ def section(title: str, lead: str, body: str) -> str:
 
 
 def picture(image: np.ndarray, alt: str) -> str:
-    """One picture [H, W, C] inside a page."""
+    """One picture [H, W, C], or clip [T, H, W, C], inside a page."""
     return f'<img src="{pictures.data_address(image)}" alt="{html.escape(alt)}">'
 
 

@@ -15,9 +15,11 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 import vargen
 from vargen import paths
+from vargen.clips import strip
 
 _PAPER, _INK = (250, 249, 246), (60, 60, 64)
 KEY = "vargen"  # the text field of PNGs
+FRAME = 200  # milliseconds
 # Where systems keep fonts. Pillow's own has Latin letters alone.
 FONTS = (
     "/usr/share/fonts",
@@ -40,8 +42,9 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 
 
 def to_pil(image: np.ndarray, scale: int = 1) -> Image.Image:
-    """One image [H, W, C], uint8 or float in [-1, 1], C = 1 or 3, each pixel drawn as `scale` x `scale`."""
-    pixels = to_uint8(image)
+    """One image [H, W, C], uint8 or float in [-1, 1], C = 1 or 3, each pixel drawn as `scale` x `scale`; of a clip
+    [T, H, W, C] the frames side by side."""
+    pixels = to_uint8(image if np.ndim(image) == 3 else strip(image))
     pixels = pixels.repeat(scale, axis=0).repeat(scale, axis=1)
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
@@ -49,20 +52,30 @@ def to_pil(image: np.ndarray, scale: int = 1) -> Image.Image:
 def save(
     picture: Image.Image | np.ndarray, where: paths.PathLike, made_by: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes a picture, PIL's or an image as of `to_pil`, as a PNG that appears whole or not at all.
+    """Writes a picture, PIL's or an image as of `to_pil`, as a PNG that appears whole or not at all; a clip as an
+    animated one.
 
     Args:
-      picture: the picture.
+      picture: the picture, or clip [T, H, W, C].
       where: the file.
       made_by: what made it, kept as JSON in the PNG's text field "vargen"; see `settings`.
     """
-    picture = to_pil(picture) if isinstance(picture, np.ndarray) else picture
     text = PngImagePlugin.PngInfo()
     if made_by is not None:
         text.add_itxt("Software", f"vargen {vargen.__version__}")
         text.add_itxt(KEY, json.dumps(made_by, sort_keys=True))
     with paths.replacing(where) as file:
-        picture.save(file, "PNG", optimize=True, pnginfo=text)
+        _write(picture, file, text)
+
+
+def _write(picture: Image.Image | np.ndarray, file: Any, text: PngImagePlugin.PngInfo | None = None) -> None:
+    """As `save`, into a path or an open file."""
+    frames = [picture]
+    if isinstance(picture, np.ndarray):
+        frames = [to_pil(frame) for frame in (picture if picture.ndim == 4 else picture[None])]
+    first, *rest = frames
+    moving: dict[str, Any] = dict(save_all=True, append_images=rest, duration=FRAME, loop=0) if rest else {}
+    first.save(file, "PNG", optimize=True, pnginfo=text, **moving)
 
 
 def settings(where: paths.PathLike) -> str:
@@ -76,9 +89,9 @@ def settings(where: paths.PathLike) -> str:
 
 
 def data_address(image: np.ndarray) -> str:
-    """One image [H, W, C] as a `data:image/png;base64,...` address, to stand inside a page."""
+    """One image [H, W, C] as a `data:image/png;base64,...` address, to stand inside a page; clips [T, H, W, C] move."""
     buffer = io.BytesIO()
-    to_pil(image).save(buffer, "PNG", optimize=True)
+    _write(np.asarray(image), buffer)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -97,13 +110,16 @@ def grid(
     """A labelled grid of images on light paper.
 
     Args:
-      images: [rows, columns, H, W, C], uint8 or float in [-1, 1].
+      images: [rows, columns, H, W, C], uint8 or float in [-1, 1]; or clips [rows, columns, T, H, W, C], as strips.
       row_labels: one per row, drawn on the left; none for no labels.
       column_labels: one per column, drawn above.
-      scale: size of one pixel; None makes small images about 64 pixels wide.
+      scale: size of one pixel; None makes small images about 64 pixels wide, frames of clips 32.
     """
+    wanted = 64
+    if images.ndim > 5:
+        images, wanted = strip(images), 32
     rows, columns, height, width, _ = images.shape
-    scale = scale or display_scale(height)
+    scale = scale or display_scale(height, wanted)
     cell_height, cell_width = height * scale, width * scale
     gap = max(4, cell_height // 16)
     font_size = max(14, min(20, cell_height // 4))

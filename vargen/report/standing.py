@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
+from vargen.clips import as_pictures
 from vargen.report import pictures
 from vargen.report.metrics import METRICS
 
@@ -45,7 +46,11 @@ def draw(c: Comparison) -> Image.Image:
         d.text((EDGE + 28, y), str(c.ranks[name]), ACCENT, fonts[0], anchor="rm")
         d.text((EDGE + 44, y), c.called(name), INK, fonts[0], anchor="lm")
         for k, image in enumerate(_some(*c.pictures[name]) if name in c.pictures else ()):
-            cell = pictures.to_pil(image).convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST)
+            cell = (
+                pictures.to_pil(as_pictures(image[None])[0])
+                .convert("RGB")
+                .resize((SIDE, SIDE), Image.Resampling.NEAREST)
+            )
             sheet.paste(cell, (EDGE + 44 + int(text) + 20 + k * (SIDE + 4), y - SIDE // 2))
         a, m, b = (left + AXIS * max(v, 0.0) / high for v in (spread.low, spread.mean, spread.high))
         d.line((left, y, left + AXIS, y), RULE)

@@ -50,7 +50,7 @@ def build(
       dtype: of the encoder's and the decoder's computation; quantisation is always float32.
 
     Raises:
-      UserError: an unknown name or option, sizes that do not fit each other, or a tokenizer of pictures alone for clips.
+      UserError: an unknown name or option, sizes that do not fit each other, a tokenizer of pictures alone for clips.
     """
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     if len(size) > 2 and (name := part.get("name")) in TOKENIZERS and name not in CLIPS:

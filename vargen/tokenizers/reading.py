@@ -386,7 +386,9 @@ def build_direct(
       UserError: a table without pixels' decoder, no block after those before patches are shown, a convolution of clips.
     """
     if smoothed and len(ends.patches) > 2:
-        raise UserError("config field tokenizer.encoder.decoder.smoothed: expected False for clips, found True")
+        raise UserError(
+            "config field tokenizer.encoder.decoder.smoothed: expected False for clips, found True"
+        )
     outer = ends.stem if pixels is None else ends.outer(pixels, pixel_channels, "decoder.pixels")
     if codes and outer is None:
         raise UserError(

@@ -188,10 +188,12 @@ def build(tokenizer: Any, settings: Any) -> Semantic | None:
     """The loss that `config.tokenizer_training.losses` names; None where its weight is 0.
 
     Raises:
-      UserError: no teacher, or one whose options are wrong.
+      UserError: no teacher, one whose options are wrong, or clips.
     """
     if not settings.semantic:
         return None
+    if len(tokenizer.image_size) > 2:
+        raise UserError(f"config field {GROUP}.semantic: expected 0 for clips, found {settings.semantic:g}")
     return Semantic(
         tokenizer,
         teachers.build(settings.teacher, f"{GROUP}.teacher"),

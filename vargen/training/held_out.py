@@ -49,7 +49,7 @@ def of_tokenizer(
     """
 
     def error(params: Any, content: jax.Array, x: jax.Array) -> jax.Array:
-        return jnp.mean((tokenizer.decode(params, content) - x) ** 2, axis=(1, 2, 3))
+        return jnp.mean((tokenizer.decode(params, content) - x) ** 2, axis=(-3, -2, -1))  # of each frame
 
     encode, errors = on_mesh(tokenizer.encode, mesh), on_mesh(error, mesh)
     reconstruct = on_mesh(lambda params, x: tokenizer.decode(params, tokenizer.encode(params, x)), mesh)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vargen import paths, progress
+from vargen.clips import strip
 from vargen.training.work import Work, peak
 
 FILE, BOARD = "metrics.jsonl", "tb"
@@ -160,7 +161,7 @@ class Metrics:
         return f"{self.title}: {step} steps in {spent}, {rate:.0f} images/s; {', '.join(found)}"
 
     def images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
-        """Shows each of `pictures`, float [M, H, W, C] in [-1, 1], as a grid in TensorBoard."""
+        """Shows each of `pictures`, float [M, H, W, C] in [-1, 1], as a grid in TensorBoard; clips as strips."""
         if not self.enabled:
             return
         for name, images in pictures.items():
@@ -226,7 +227,10 @@ def read(path: paths.PathLike) -> list[dict]:
 
 
 def grid(images: np.ndarray) -> np.ndarray:
-    """float [M, H, W, C] in [-1, 1] to one uint8 picture [rows H, columns W, 3], about square, row by row."""
+    """float [M, H, W, C] in [-1, 1] to one uint8 picture [rows H, columns W, 3], about square, row by row; clips
+    [M, T, H, W, C] below one another, frame after frame."""
+    if images.ndim > 4:
+        images = strip(images).reshape(1, -1, images.shape[1] * images.shape[3], images.shape[4])
     count, height, width, channels = images.shape
     columns = int(np.ceil(np.sqrt(count)))
     rows = -(-count // columns)

@@ -22,7 +22,7 @@ STAGES = dict(tokenizer="tokenizer_training", generator="training")
 GENERATOR_ALONE = frozenset("order feed mixer head conditioning model training".split())
 CODES_ALONE = frozenset(("training.codes", "training.augmented_copies"))
 # And one that was copied from another workdir, however and on whatever it was trained there, on more than these.
-COPIED = ("tokenizer.", "data.image_size", "data.channels")
+COPIED = ("tokenizer.", "data.image_size", "data.frames", "data.channels")
 
 
 def trained_config(directory: paths.PathLike) -> Any:

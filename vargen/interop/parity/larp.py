@@ -48,10 +48,9 @@ def matches(golden: Golden) -> bool:
     return {"encoder_latent_query_embed", "x_embedder.proj.weight"} <= golden.weights.keys()
 
 
-def built(golden: Golden) -> tuple[VQ, dict, int]:
-    """The tokenizer, its parameters, and how many frames are patches together."""
-    args, clips = golden.meta["args"], golden["in/video"]
-    count, part = larp.frames(golden.weights), larp.part(golden.weights)
+def built(golden: Golden) -> tuple[VQ, dict]:
+    """The tokenizer and its parameters."""
+    args, part = golden.meta["args"], larp.part(golden.weights)
     part.encoder.update(heads=args["encoder_num_heads"], eps=EPS)
     if "heads" in part.encoder.decoder:
         part.encoder.decoder.heads = args["decoder_num_heads"]
@@ -62,26 +61,24 @@ def built(golden: Golden) -> tuple[VQ, dict, int]:
         codebook_weight=drawn["codebook_loss_weight"],
         normalise=drawn["l2_normalized"],
     )
-    _, colours, length, height, width = clips.shape
-    size = length // count * height, width
-    tokenizer = tokenizers.build(part, size, count * colours)
-    return tokenizer, jax.tree.map(jnp.asarray, systems.read(larp, tokenizer, golden.weights)), count
+    _, colours, *size = golden["in/video"].shape
+    tokenizer = tokenizers.build(part, tuple(size), colours)
+    return tokenizer, jax.tree.map(jnp.asarray, systems.read(larp, tokenizer, golden.weights))
 
 
 def results(golden: Golden) -> Iterator[Result]:
     """All comparisons that the golden's arrays allow."""
-    tokenizer, params, count = built(golden)
-    clips = jnp.asarray(golden["in/video"].transpose(0, 2, 3, 4, 1))
-    height, images = clips.shape[2], larp.folded(clips, count)
+    tokenizer, params = built(golden)
+    clips = jnp.asarray(np.moveaxis(golden["in/video"], 1, -1))
 
     def video(found: jax.Array) -> jax.Array:
-        return larp.unfolded(found, count, height).transpose(0, 4, 1, 2, 3)
+        return jnp.moveaxis(found, -1, 1)
 
     def nearest(params: dict) -> dict[str, jax.Array]:
         own = dataclasses.replace(tokenizer, temperature=0.0)
-        projected = flat(own.codec.encode(params, images))
-        through, loss, _, metrics = own.bottleneck(params, own.init_stats(), images, jax.random.key(0))
-        unit, codes = own.levels(own.codec.encode(params, images))[0], own.encode(params, images)
+        projected = flat(own.codec.encode(params, clips))
+        through, loss, _, metrics = own.bottleneck(params, own.init_stats(), clips, jax.random.key(0))
+        unit, codes = own.levels(own.codec.encode(params, clips))[0], own.encode(params, clips)
         squared = distances(unit, own.codes(params["quantizer"]))
         layer = params["decoder"]["registers"]["rows_in"]
         return dict(
@@ -111,7 +108,7 @@ def results(golden: Golden) -> Iterator[Result]:
     codes = jnp.asarray(drawn.recorded).reshape(len(clips), -1)
 
     def loss(params: dict, network: dict) -> tuple[jax.Array, dict]:
-        through, loss_q, _, _ = drawn.bottleneck(params, drawn.init_stats(), images, jax.random.key(0))
+        through, loss_q, _, _ = drawn.bottleneck(params, drawn.init_stats(), clips, jax.random.key(0))
         vectors = jax.lax.stop_gradient(drawn.codes(params["quantizer"]))
         first = flat(through)
         second = jnp.concatenate([first[:, :1], jnp.where(own, vectors[said], first[:, 1:])], axis=1)
@@ -125,7 +122,7 @@ def results(golden: Golden) -> Iterator[Result]:
             next_ar_input=second,
             indices=codes,
         )
-        error = jnp.mean(jnp.abs(found["pred_frames"] - video(images)))
+        error = jnp.mean(jnp.abs(found["pred_frames"] - video(clips)))
         return error + loss_q + PRIOR_WEIGHT * found["loss_latent_ce"], found
 
     run = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
