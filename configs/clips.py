@@ -12,11 +12,11 @@ shorter clips. Clips come of the set `moving_digits` alone, no folder of frames 
 from vargen import config as base
 from vargen.config import part
 
-PATCH = dict(patch=4, patch_frames=2, width=96, layers=2)
+sides = dict(patch=4, patch_frames=2, width=96, layers=2)
 codes = dict(vocab=256, channels=8, codebook_weight=0.1, beta=0.02, revive_every=25)
 TOKENIZERS = dict(
-    vitok=part("vq", encoder=part("vit", heads=4, **PATCH), **codes),
-    larp=part("vq", encoder=part("registers", tokens=32, heads=3, norm_in=True, **PATCH), **codes),
+    vitok=part("vq", encoder=part("vit", heads=4, **sides), **codes),
+    larp=part("vq", encoder=part("registers", tokens=32, heads=3, norm_in=True, **sides), **codes),
 )
 LOSSES = dict(larp=dict(prior=0.06, prior_width=64, prior_layers=2, prior_heads=2))
 

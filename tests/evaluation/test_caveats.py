@@ -34,6 +34,7 @@ def test_nothing_to_say():
             dict(classes=1),
             ["one class", "Fréchet distance, precision and recall"],
         ),
+        ({}, dict(clips=True), ["sees single frames", "nothing of motion"]),
         (dict(samples=60), {}, ["60 samples, fewer than the 64 features"]),
         (dict(samples=300), {}, ["300 samples:"]),
         ({}, dict(held_out=120), ["120 held-out pictures:"]),

@@ -87,3 +87,18 @@ def test_digits(tmp_path):
     settings = config.digits()
     judge = c.fit(data.load(settings, "train"), data.load(settings, "test"), tmp_path)
     assert judge.accuracy >= 0.985
+
+
+def test_clips(kept):
+    """It is trained on frames, each with the label of its clip; a clip's answers are the means of its frames'."""
+    _, judge = kept
+    source = bars(90)
+    clips = np.stack([source.images, np.roll(source.images, 1, axis=1)], axis=1)
+    features, logits = judge.features_and_logits(clips)
+    assert features.shape == (90, 16) and logits.shape == (90, 3)
+    each = [judge.features_and_logits(clips[:, t]) for t in range(2)]
+    for found, one, other in zip((features, logits), *each, strict=True):
+        np.testing.assert_allclose(found, (one + other) / 2, atol=1e-5)
+    of_clips = data.ArraySource("bars", source.classes, source.images, source.labels)
+    of_clips.images = clips
+    assert c.fit(of_clips, of_clips, None, QUICK).accuracy >= 0.95

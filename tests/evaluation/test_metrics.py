@@ -50,6 +50,13 @@ def test_ssim_is_the_formula(size, side):
     np.testing.assert_allclose(metrics.ssim(a, a), 1, atol=1e-12)
 
 
+def test_clips_frame_by_frame():
+    a, b = RNG.uniform(-1, 1, (2, 2, 5, 12, 14, 1))
+    for metric in (metrics.mse, metrics.psnr, metrics.ssim, metrics.ms_ssim):
+        expected = np.concatenate([metric(x, y) for x, y in zip(a, b, strict=True)])
+        np.testing.assert_array_equal(metric(a, b), expected)
+
+
 def test_images_of_two_shapes():
     with pytest.raises(ValueError, match="one shape"):
         metrics.psnr(np.zeros((1, 4, 4, 1)), np.zeros((1, 4, 4, 3)))

@@ -34,3 +34,14 @@ def test_nearest(size, kept):
 def test_floats_and_bytes_agree():
     pixels = np.random.default_rng(1).integers(0, 256, (3, 16, 16, 1), np.uint8)
     np.testing.assert_allclose(nearest.small(pixels), nearest.small(pixels / 127.5 - 1), atol=1e-12)
+
+
+def test_clips():
+    """By all their frames: the clip that differs in one alone is farther than the same."""
+    clips = np.random.default_rng(2).integers(0, 256, (4, 3, 16, 16, 1), np.uint8)
+    near = clips[[1]].copy()
+    near[0, 2] = 255 - near[0, 2]
+    places, distances = nearest.nearest(np.concatenate([clips[[3]], near]), nearest.small(clips))
+    assert list(places) == [3, 1] and distances[0] == 0
+    expected = np.sqrt(np.mean((near[0] / 127.5 - clips[1] / 127.5) ** 2))
+    np.testing.assert_allclose(distances[1], expected, atol=1e-9)

@@ -1,6 +1,8 @@
 """The report: whole in one file, with everything that it was given."""
 
+import base64
 import html.parser
+import io
 import json
 import re
 import types
@@ -170,3 +172,22 @@ def test_rows_hold_the_asked_class():
     samples = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1)
     rows = pages.by_class(samples, [1, 0, 1, 0, 1, 4], most=2)
     assert {c: images.ravel().tolist() for c, images in rows.items()} == {0: [1, 3], 1: [0, 2], 4: [5]}
+
+
+def test_clips_move_in_the_page(tmp_path):
+    """And lie frame by frame, one of each class: the sheet beside it is of strips."""
+    clips = RNG.uniform(-1, 1, (12, 5, 8, 8, 3)).astype(np.float32)
+    own = dict(
+        samples=clips,
+        originals=clips[:4],
+        reconstructions=clips[4:8],
+        steps=clips.reshape(3, 4, *clips.shape[1:]),
+    )
+    page = Page(report.write(tmp_path, **fake(**own)).read_text())
+    assert page.open == [] and "Frame by frame" in (tmp_path / "report.html").read_text()
+    found = [Image.open(io.BytesIO(base64.b64decode(a.partition(",")[2]))) for a in page.addresses]
+    moving = [x for x in found if getattr(x, "is_animated", False)]
+    assert len(found) == 12 + 3 * 5 + 12 + 8 and len(moving) == 12 + 12 + 8
+    assert all(x.n_frames == 5 for x in moving)
+    with Image.open(tmp_path / "samples.png") as sheet:
+        assert sheet.width > 4 * 5 * 32  # four samples of five frames

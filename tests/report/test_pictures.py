@@ -1,6 +1,11 @@
-"""Pictures for people: pixels, grids and their labels."""
+"""Pictures for people: pixels, grids and their labels; clips that move, and lie in strips."""
+
+import base64
+import io
+import json
 
 import numpy as np
+from PIL import Image, ImageSequence
 
 from vargen.report import pictures
 
@@ -29,3 +34,34 @@ def test_labels_in_every_script():
     np.testing.assert_array_equal(np.asarray(pictures.grid(cells, row_labels=labels)), np.asarray(marked))
     assert not pictures.undrawable(["dog"])
     assert pictures._has("", frozenset("aλ犬")) >= {"a"} and "犬" not in pictures._has("", frozenset("a犬"))
+
+
+CLIPS = np.random.default_rng(0).integers(0, 256, (2, 3, 5, 4, 6, 3), np.uint8)  # rows, columns, frames
+
+
+def frames(file):
+    with Image.open(file) as opened:
+        return [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(opened)]
+
+
+def test_a_clip_moves(tmp_path):
+    """Every frame is in the file, and beside them what made it; a grey clip too, and one within a page."""
+    where, clip = tmp_path / "a.png", CLIPS[0, 0]
+    pictures.save(clip, where, dict(index=3))
+    np.testing.assert_array_equal(frames(where), clip)
+    assert json.loads(pictures.settings(where)) == dict(index=3)
+    with Image.open(where) as opened:
+        assert opened.is_animated and opened.info["duration"] == pictures.FRAME and opened.info["loop"] == 0
+    grey = clip[..., :1]
+    address = pictures.data_address(grey / np.float32(127.5) - 1)
+    found = frames(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+    np.testing.assert_array_equal(found, np.repeat(grey, 3, axis=-1))
+
+
+def test_clips_lie_in_strips():
+    """Frame after frame, from left to right; a sheet of clips is that of their strips."""
+    strips = np.concatenate([CLIPS[:, :, t] for t in range(5)], axis=3)
+    np.testing.assert_array_equal(np.asarray(pictures.to_pil(CLIPS[1, 2])), strips[1, 2])
+    sheet = pictures.grid(CLIPS, row_labels=["a", "b"], scale=2)
+    expected = pictures.grid(strips, row_labels=["a", "b"], scale=2)
+    np.testing.assert_array_equal(np.asarray(sheet), np.asarray(expected))

@@ -13,13 +13,13 @@ from parameters import noisy
 from vargen import tokenizers
 from vargen.config import part
 from vargen.errors import UserError
-from vargen.tokenizers.vit import joined, waves, windowed
+from vargen.tokenizers.vit import joined, windowed
 
 TINY = part("vit", patch=4, width=32, layers=2, heads=4)
 
 
 def reference(p, x, heads, window, shift):
-    """A trunk in float64, whose attention is of the whole grid under a mask: x [h, w, D] -> the same."""
+    """A trunk in float64, whose attention is of the whole grid under a mask: x [h, w, D], [t, h, w, D] -> the same."""
 
     def affine(y, q):
         return y @ np.asarray(q["kernel"], np.float64) + np.asarray(q["bias"], np.float64)
@@ -28,38 +28,50 @@ def reference(p, x, heads, window, shift):
         y = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + 1e-6)
         return y * np.asarray(q["scale"], np.float64) + np.asarray(q["bias"], np.float64)
 
-    h, w, width = x.shape
-    rows, columns = np.indices((h, w)).reshape(2, -1)
-    x = (x + np.asarray(waves(h, w, width), np.float64)).reshape(-1, width)
+    *grid, width = x.shape
+    places = np.indices(grid).reshape(len(grid), -1)
+    half = width // (2 * len(grid))
+    angles = places[..., None] * 10000.0 ** (-np.arange(half) / half)
+    own = np.concatenate([np.cos(angles), np.sin(angles)], axis=-1)
+    x = x.reshape(-1, width) + np.concatenate([*own], axis=-1)
     for i in range(2):
         q = p[f"block{i}"]
         start = window // 2 if shift and i % 2 else 0
-        where = np.stack([(rows + start) // window, (columns + start) // window])
+        where = (places + start) // window
         seen = np.all(where[:, :, None] == where[:, None], axis=0)
         y = normed(x, q["norm_1"])
         query, key, value = (
-            affine(y, q["mixer"][n]).reshape(h * w, heads, -1) for n in ("query", "key", "value")
+            affine(y, q["mixer"][n]).reshape(len(x), heads, -1) for n in ("query", "key", "value")
         )
         logits = np.einsum("qhd,khd->hqk", query, key) / np.sqrt(width // heads)
         weights = np.where(seen, np.exp(logits - logits.max()), 0)
         weights /= weights.sum(-1, keepdims=True)
-        x = x + affine(np.einsum("hqk,khd->qhd", weights, value).reshape(h * w, -1), q["mixer"]["out"])
+        x = x + affine(np.einsum("hqk,khd->qhd", weights, value).reshape(len(x), -1), q["mixer"]["out"])
         y, m = normed(x, q["norm_2"]), q["feed_forward"]
         gate = affine(y, m["gate"])
         x = x + affine(gate / (1 + np.exp(-gate)) * affine(y, m["up"]), m["down"])
-    return normed(x, p["norm_out"]).reshape(h, w, width)
+    return normed(x, p["norm_out"]).reshape(*grid, width)
 
 
 @pytest.mark.parametrize("window, shift", [(2, False), (2, True), (3, True), (8, False)])
 def test_windows(window, shift):
     """Attention in windows is that of the whole grid under a mask, also where windows go beyond the grid."""
-    options = part(**{**TINY, "window": window, "shift": shift, "positions": "sinusoid"})
-    t = tokenizers.build(part("kl", channels=32, encoder=options), (16, 24), 1)
+    check((16, 24), (4, 6), 32, window, shift)
+
+
+def test_clips():
+    """A trunk over frames, rows and columns is that of all patches in a row, with sines of three places."""
+    check((6, 8, 12), (3, 2, 3), 24, 0, False, patch_frames=2)
+
+
+def check(size, grid, width, window, shift, **options):
+    options |= dict(width=width, window=window, shift=shift, positions="sinusoid")
+    t = tokenizers.build(part("kl", channels=width, encoder=part(**{**TINY, **options})), size, 1)
     params = noisy(t.init, scale=0.1)["decoder"]
-    params["projection"] = dict(kernel=np.eye(32, dtype=np.float32), bias=np.zeros(32, np.float32))
-    x = np.random.default_rng(0).normal(size=(2, 4, 6, 32))
+    params["projection"] = dict(kernel=np.eye(width, dtype=np.float32), bias=np.zeros(width, np.float32))
+    x = np.random.default_rng(0).normal(size=(2, *grid, width))
     found = t.codec.decoder.apply({"params": params}, jnp.asarray(x, jnp.float32), method="features")
-    expected = np.stack([reference(params["trunk"], y, 4, window, shift) for y in x])
+    expected = np.stack([reference(params["trunk"], y, 4, window or 99, shift) for y in x])
     np.testing.assert_allclose(found, expected, atol=2e-4)
 
 

@@ -161,7 +161,7 @@ def canvases(images: list[np.ndarray], size: np.ndarray) -> np.ndarray:
 
 
 def beside(originals: np.ndarray, decoded: np.ndarray, columns: int = 8):
-    """Originals [M, H, W, C] or [M, T, H, W, C] in rows, each row followed by its reconstructions, as one picture (PIL)."""
+    """Originals [M, H, W, C], or clips, in rows, each row followed by its reconstructions, as one picture (PIL)."""
     import numpy as np
 
     from vargen.report import pictures

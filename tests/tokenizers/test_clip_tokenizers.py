@@ -1,0 +1,210 @@
+"""Tokenizers of clips: tubelets against loops, every quantiser over frames, training, what doesn't fit.
+
+LARP's own numbers: tests/interop/test_parity.py.
+"""
+
+import itertools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from common import PARTS, tiny
+
+from vargen import config, data, models, sharding, tokenizers
+from vargen.config import part
+from vargen.errors import UserError
+from vargen.tokenizers import patches, transformer
+from vargen.training import optimizer, state
+from vargen.training.step import make_step
+from vargen.training.tasks import TokenizerTask
+
+FILE = pathlib.Path(__file__).parents[2] / "configs" / "clips.py"
+VIT = part("vit", patch=4, patch_frames=2, width=24, layers=1, heads=2)
+REGISTERS = part("registers", tokens=6, patch=4, patch_frames=2, width=24, layers=1, heads=2, places="axes")
+SHAPE = (4, 8, 12, 1)  # of a clip
+
+
+def clip(name, encoder):
+    """A tiny tokenizer of `common.PARTS` over clips."""
+    return tokenizers.build({**PARTS[name], "encoder": encoder}, SHAPE[:3], SHAPE[3])
+
+
+@pytest.mark.parametrize("size, sides", [((4, 6, 8), (2, 3, 4)), ((6, 8), (3, 4))])
+def test_tubelets(size, sides):
+    """Patch by patch, frame by frame, row by row, pixel by pixel; and back."""
+    images = np.random.default_rng(0).normal(size=(2, *size, 3))
+    expected = []
+    for image in images:
+        starts = itertools.product(*(range(0, n, s) for n, s in zip(size, sides, strict=True)))
+        cut = [image[tuple(slice(a, a + s) for a, s in zip(at, sides, strict=True))] for at in starts]
+        expected.append([x.reshape(-1) for x in cut])
+    found = patches.apart(images, sides)
+    np.testing.assert_array_equal(found, expected)
+    grid = tuple(n // s for n, s in zip(size, sides, strict=True))
+    np.testing.assert_array_equal(patches.together(jnp.asarray(found), grid, sides), np.float32(images))
+
+
+def test_places_along_axes():
+    """Of a tubelet the sum of a row for its frame, its row and its column."""
+    t = clip("vq", REGISTERS)
+    params = jax.jit(t.init)(jax.random.key(0))["encoder"]["patches"]
+    frames, down, across = (np.asarray(params[f"places_{name}"]) for name in ("frames", "down", "across"))
+    assert (len(frames), len(down), len(across)) == (2, 2, 3)
+
+    class Taken:
+        """What `places` asks a module for."""
+
+        def param(self, name, init, shape):
+            assert params[name].shape == shape
+            return params[name]
+
+    found = transformer.places(Taken(), 12, 24, (2, 2, 3))
+    expected = [frames[t] + down[i] + across[j] for t in range(2) for i in range(2) for j in range(3)]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", tokenizers.CLIPS)
+def test_every_quantiser_over_frames(name):
+    """Shapes of all that training and decoding ask for; a slot for each tubelet, frame by frame."""
+    t = clip(name, VIT)
+    assert (t.grid.frames, t.grid.levels, t.grid.size) == (2, ((2, 3),), 12)
+    assert t.downsample is None and t.image_size == (4, 8, 12)
+    clips = jax.ShapeDtypeStruct((3, *SHAPE), jnp.float32)
+
+    def run(clips):
+        params, stats = t.init(jax.random.key(0)), t.init_stats()
+        content = t.encode(params, clips)
+        settings = dict(l1=1.0, l2=1.0, ms_ssim=0.1)
+        loss = t.loss(params, stats, clips, jax.random.key(1), jnp.int32(0), settings)
+        t.revive(params, stats, clips, jax.random.key(2), 1, 10)
+        return content, t.latents(params["quantizer"], content), t.decode(params, content), loss
+
+    content, latents, decoded, (loss, (_, _, reconstruction)) = jax.eval_shape(run, clips)
+    assert content.shape == (3, 12, *t.slot.shape) and latents.shape == (3, 2, 2, 3, t.channels)
+    assert decoded.shape == reconstruction.shape == clips.shape and loss.shape == ()
+
+
+@pytest.mark.parametrize("encoder", [VIT, REGISTERS], ids=lambda encoder: encoder.name)
+def test_there_and_back(encoder):
+    """An example doesn't depend on its neighbours, and its frames are told apart."""
+    t = clip("vq", encoder)
+    params = jax.jit(t.init)(jax.random.key(0))
+    clips = jax.random.uniform(jax.random.key(1), (3, *SHAPE), minval=-1)
+
+    @jax.jit
+    def run(params, clips):
+        content = t.encode(params, clips)
+        return t.codec.encode(params, clips), content, t.decode(params, content)
+
+    features, content, decoded = run(params, clips)
+    turned = run(params, clips[::-1])
+    np.testing.assert_allclose(turned[2][::-1], decoded, atol=1e-5)
+    np.testing.assert_array_equal(turned[1][::-1], content)
+    assert decoded.shape == clips.shape and np.isfinite(decoded).all()
+    backwards = run(params, clips[:, [2, 3, 0, 1]])[0]  # tubelets in the other order
+    backwards = backwards[:, ::-1] if encoder.name == "vit" else backwards
+    assert np.abs(backwards - features).max() > 1e-3
+    with pytest.raises(UserError, match=r"images: expected \[B, 4, 8, 12, 1\], found \[3, 8, 12, 1\]"):
+        t.encode(params, clips[:, 0])
+
+
+def test_pictures_given_to_and_by():
+    """A model of clips takes no pictures, and one of pictures no clips."""
+    with pytest.raises(UserError, match=r"images: expected \[B, 16, 16, 1\], found \[3, 4, 8, 12, 1\]"):
+        t = tiny("vq")
+        t.encode(t.init(jax.random.key(0)), jnp.zeros((3, *SHAPE)))
+
+
+@pytest.mark.parametrize("row", ["vitok", "larp"])
+def test_a_hundred_steps(row):
+    """Of the config's own tokenizer, smaller, one with a discriminator of frames, the other with a prior: on clips that
+    it hasn't seen the squared error falls to half of what it is at first."""
+    c = config.load(FILE.with_suffix(f".py:{row}"))
+    c.data.frames, s = 4, c.tokenizer_training
+    c.tokenizer.encoder.update(dict(width=48, heads=2, layers=1))
+    s.update(dict(steps=100, batch_size=32, warmup_steps=10))
+    judged = row == "vitok"
+    if judged:
+        s.losses.update(
+            dict(adversarial=0.05, adversarial_start=50, discriminator=part("patch", width=4, layers=1))
+        )
+    tokenizer, mesh = models.build_tokenizer(c), sharding.make_mesh()
+    task = TokenizerTask(tokenizer, s)
+    networks = ["model", "discriminator"] if judged else ["model", "prior"]
+    now = state.create(task, optimizer.build(s, networks), mesh, jax.random.key(0))
+    held_out = data.to_float(data.load(c.data, "test").gather(np.arange(64))["image"])
+    through = jax.jit(lambda params: tokenizer.decode(params, tokenizer.encode(params, held_out)))
+
+    def error():
+        return float(np.mean((np.asarray(through(now.params["model"])) - held_out) ** 2))
+
+    before, step = error(), make_step(task, s, mesh)
+    for _, batch in zip(range(100), data.batches(data.load(c.data), batch_size=32)):
+        now, metrics = step(now, {}, sharding.put_batch(dict(image=batch["image"]), mesh), jax.random.key(1))
+    assert {"discriminator_loss"} <= {*metrics} if judged else {"prior"} <= {*metrics}
+    assert error() < 0.5 * before
+
+
+@pytest.mark.parametrize(
+    "tokenizer, size, message",
+    [
+        (
+            part("vq", encoder=part("vit", patch=4, patch_frames=3)),
+            (8, 16, 16),
+            "tokenizer.encoder.patch_frames: expected a divisor of the clip's 8 frames, found 3; for instance 2, 4 or",
+        ),
+        (
+            part("vq", encoder=part("registers", patch=4, patch_frames=2)),
+            (16, 16),
+            "tokenizer.encoder.patch_frames: expected 1 for pictures, found 2",
+        ),
+        (PARTS["vq"], (8, 16, 16), "tokenizer.encoder: expected registers or vit for clips, found patch"),
+        (
+            PARTS["multiscale_vq"],
+            (8, 16, 16),
+            "tokenizer: expected one of vq, .* for clips, found multiscale_vq",
+        ),
+        (
+            part("vq", encoder=part("vit", patch=4, width=48, heads=4, window=2)),
+            (8, 16, 16),
+            "tokenizer.encoder.window: expected 0 for clips, found 2",
+        ),
+        (
+            part("vq", encoder=part("vit", patch=4, width=32, heads=4)),
+            (8, 16, 16),
+            "tokenizer.encoder.heads: expected heads of a multiple of 6 channels for positions rope",
+        ),
+        (
+            part("vq", encoder=part("registers", patch=4, decoder=part("flow"))),
+            (8, 16, 16),
+            "tokenizer.encoder.decoder: expected direct for clips, found flow",
+        ),
+        (
+            part("vq", encoder=part("registers", patch=4, stem=part("conv"))),
+            (8, 16, 16),
+            "tokenizer.encoder.stem: expected none for clips, found conv",
+        ),
+        (
+            part("vq", encoder=part("registers", patch=4, decoder=part("direct", smoothed=True))),
+            (8, 16, 16),
+            "tokenizer.encoder.decoder.smoothed: expected False for clips, found True",
+        ),
+        (
+            part("vq", encoder=part("registers", tokens=4, patch=4, square=True, placed=True)),
+            (8, 16, 16),
+            "tokenizer.encoder.placed: expected False for clips, found True",
+        ),
+    ],
+)
+def test_what_does_not_fit(tokenizer, size, message):
+    with pytest.raises(UserError, match=f"config field {message}"):
+        tokenizers.build(tokenizer, size, 1)
+
+
+def test_no_teacher_of_clips():
+    c = config.load(FILE)
+    c.tokenizer_training.losses.semantic = 0.5
+    with pytest.raises(UserError, match="losses.semantic: expected 0 for clips, found 0.5"):
+        TokenizerTask(models.build_tokenizer(c), c.tokenizer_training)
