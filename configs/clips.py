@@ -1,12 +1,12 @@
-"""One generator, tokenizers of clips: LlamaGen's over digits that move and bounce, 8 frames of 16x16. Default: LARP.
+"""One generator, tokenizers of clips: LlamaGen's over digits that move and bounce, 4 frames of 16x16. Default: LARP.
 
     vargen quickstart --config configs/clips.py:larp --workdir runs/clips
     vargen sample --workdir runs/clips --classes 3,5,8
 
 Samples are animated PNGs; sheets have the frames side by side. The rows of `TOKENIZERS` are what can follow the colon:
 ViTok (arXiv 2501.09755), transformers at both ends and a code for each patch of two frames, drawn frame by frame; LARP
-(2410.21264), a clip written into registers, with a prior that is trained beside it. `--config.data.frames=4` makes
-shorter clips. Clips come of the set `moving_digits` alone, no folder of frames or file of video is read.
+(2410.21264), a clip written into registers, with a prior that is trained beside it. `--config.data.frames=8` makes
+longer clips. Clips come of the set `moving_digits` alone, no folder of frames or file of video is read.
 """
 
 from vargen import config as base
@@ -16,7 +16,7 @@ sides = dict(patch=4, patch_frames=2, width=96, layers=2)
 codes = dict(vocab=256, channels=8, codebook_weight=0.1, beta=0.02, revive_every=25)
 TOKENIZERS = dict(
     vitok=part("vq", encoder=part("vit", heads=4, **sides), **codes),
-    larp=part("vq", encoder=part("registers", tokens=32, heads=3, norm_in=True, **sides), **codes),
+    larp=part("vq", encoder=part("registers", tokens=24, heads=3, norm_in=True, **sides), **codes),
 )
 LOSSES = dict(larp=dict(prior=0.06, prior_width=64, prior_layers=2, prior_heads=2))
 
@@ -24,7 +24,7 @@ LOSSES = dict(larp=dict(prior=0.06, prior_width=64, prior_layers=2, prior_heads=
 def get_config(tokenizer="larp"):
     c = base.config()
     c.name = f"LlamaGen over {tokenizer} of clips"
-    c.data = base.images("moving_digits", 16, 1, 10, frames=8)
+    c.data = base.images("moving_digits", 16, 1, 10, frames=4)
     c.tokenizer = TOKENIZERS[tokenizer]
     c.order = part("raster")
     c.feed = part("shift", dropout=0.1, target_positions=True)
