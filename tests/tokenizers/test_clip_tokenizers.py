@@ -123,8 +123,8 @@ def test_a_hundred_steps(row):
     it hasn't seen the squared error falls to half of what it is at first."""
     c = config.load(FILE.with_suffix(f".py:{row}"))
     c.data.frames, s = 4, c.tokenizer_training
-    c.tokenizer.encoder.update(dict(width=48, heads=2, layers=1))
-    s.update(dict(steps=100, batch_size=32, warmup_steps=10))
+    c.tokenizer.encoder.update(dict(patch=8, width=24, heads=2, layers=1))
+    s.update(dict(steps=100, batch_size=16, warmup_steps=10))
     judged = row == "vitok"
     if judged:
         s.losses.update(
@@ -141,7 +141,7 @@ def test_a_hundred_steps(row):
         return float(np.mean((np.asarray(through(now.params["model"])) - held_out) ** 2))
 
     before, step = error(), make_step(task, s, mesh)
-    for _, batch in zip(range(100), data.batches(data.load(c.data), batch_size=32)):
+    for _, batch in zip(range(100), data.batches(data.load(c.data), batch_size=16)):
         now, metrics = step(now, {}, sharding.put_batch(dict(image=batch["image"]), mesh), jax.random.key(1))
     assert {"discriminator_loss"} <= {*metrics} if judged else {"prior"} <= {*metrics}
     assert error() < 0.5 * before

@@ -124,10 +124,9 @@ class Classifier:
             f, z = self._apply(self.params, padded)
             features.append(np.asarray(f)[:count])
             logits.append(np.asarray(z)[:count])
-        found = (np.concatenate(x) for x in (features, logits))
-        if len(images) == clips:
-            return tuple(found)
-        return tuple(x.reshape(clips, -1, x.shape[-1]).mean(axis=1) for x in found)
+        frames = (np.concatenate(x) for x in (features, logits))
+        of_features, of_logits = (x.reshape(clips, -1, x.shape[-1]).mean(axis=1) for x in frames)
+        return of_features, of_logits
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """float32 [M, F] for images uint8, or float32 in [-1, 1], [M, H, W, C]."""
