@@ -29,7 +29,7 @@ def main() -> None:
     args = parser.parse_args()
     found, real = {}, 0.0
     for name, config in ROWS.items():
-        over_tokenizers.run(config, args.out / name)
+        over_tokenizers.run(config, args.out / name, [])
         own = over_tokenizers.measured(config, args.out / name)
         found[name] = own | dict(slot=over_tokenizers.slot(config))
         real = json.loads((args.out / name / "metrics.json").read_text())["real_label_accuracy"]
