@@ -12,12 +12,13 @@ longer clips. Clips come of the set `moving_digits` alone, no folder of frames o
 from vargen import config as base
 from vargen.config import part
 
-sides = dict(patch=4, patch_frames=2, width=72, layers=2, heads=3)
+ends = dict(patch_frames=2, width=72, layers=2, heads=3)
 codes = dict(vocab=256, channels=8, codebook_weight=0.1, beta=0.02, revive_every=25)
 TOKENIZERS = dict(
-    vitok=part("vq", encoder=part("vit", **sides), **codes),
-    larp=part("vq", encoder=part("registers", tokens=24, norm_in=True, **sides), **codes),
+    vitok=part("vq", encoder=part("vit", patch=4, **ends), **codes),
+    larp=part("vq", encoder=part("registers", tokens=16, patch=8, norm_in=True, **ends), **codes),
 )
+STEPS = dict(vitok=800, larp=2000)
 LOSSES = dict(larp=dict(prior=0.06, prior_width=64, prior_layers=2, prior_heads=2))
 
 
@@ -34,7 +35,8 @@ def get_config(tokenizer="larp"):
         layers=4, width=128, mlp="swiglu", mlp_width=384, norm="rms", eps=1e-5, bias=False, dropout=0.1
     )
     c.sampling.update(dict(guidance=1.5))
-    c.tokenizer_training.update(dict(steps=800, batch_size=32, learning_rate=3e-3, warmup_steps=50))
+    own = dict(steps=STEPS[tokenizer], batch_size=32, learning_rate=3e-3, warmup_steps=50)
+    c.tokenizer_training.update(own)
     c.tokenizer_training.losses.update(LOSSES.get(tokenizer, {}))
-    c.training.update(dict(steps=1000, batch_size=32, learning_rate=2e-3))
+    c.training.update(dict(steps=800, batch_size=32, learning_rate=2e-3))
     return c
