@@ -21,6 +21,7 @@ SUMMARY = "draw images from a trained or imported model"
 DESCRIPTION = """
 Draws images of the classes (or captions) asked for and writes each as a PNG into a folder that has
 nothing else in it, and next to it the file that it was decoded from, where codes are bytes of files.
+Clips are animated PNGs, on sheets their frames lie side by side.
 Beside the folder lie DIR_grid.png, a choice of them, and DIR_steps.png, how the first ones of some classes
 came about, step by step. Every PNG carries its settings: --like PICTURE draws it again. --fid-samples
 writes one file for evaluators of FID instead, on all devices, the same file on any number of them; a run that
