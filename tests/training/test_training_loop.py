@@ -272,6 +272,14 @@ def test_grid():
     assert [int(picture[2, x, 2]) for x in (0, 3, 6)] == [255, 128, 0]
 
 
+def test_grid_of_clips():
+    """One below the other, frame after frame."""
+    clips = np.random.default_rng(0).uniform(-1, 1, (3, 4, 5, 6, 1)).astype(np.float32)
+    picture = metrics.grid(clips)
+    assert picture.shape == (3 * 5, 4 * 6, 3)
+    np.testing.assert_array_equal(picture[5:10, 12:18], metrics.grid(clips[1, 2:3]))
+
+
 def test_put_batch_keeps_rows_in_order():
     mesh = sharding.make_mesh()
     batch = batch_at(0)
