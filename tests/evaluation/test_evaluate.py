@@ -104,6 +104,27 @@ def test_several_codes_a_slot(judge):
                 assert found[f"{name}_level_{depth}"] == pytest.approx(one[f"{name}_level_{level}"])
 
 
+def still(source):
+    """Clips of each picture, twice."""
+    found = data.ArraySource(source.name, source.classes, source.images, source.labels)
+    found.images = np.stack([source.images] * 2, axis=1)
+    return found
+
+
+def test_clips_that_stand_still(judge):
+    """All is as of their pictures, but that there are twice as many values for the same bits."""
+    model = Known(error=0.05)
+    model.real = np.stack([model.real] * 2, axis=1)
+    options = dict(samples=90, batch_size=16)
+    measured = measure(model, still(TRAIN), still(TEST), judge, **options)
+    found, expected = measured.metrics, run(Known(error=0.05), judge)
+    assert found.pop("bits_per_dimension") == pytest.approx(expected.pop("bits_per_dimension") / 2)
+    for numbers in (found, expected):
+        numbers.pop("images_per_second")
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert measured.samples.shape == measured.nearest.shape == (90, 2, 8, 8, 1)
+
+
 def test_a_perfect_model(judge):
     model = Known()
     found = run(model, judge)
