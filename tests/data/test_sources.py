@@ -160,7 +160,7 @@ def test_folders_that_will_not_do(tmp_path):
     [
         (
             dict(source="nonesuch"),
-            "expected one of digits, emoji, folder, idx, shapes, tfds, found 'nonesuch'",
+            "expected one of digits, emoji, folder, idx, moving_digits, shapes, tfds, found 'nonesuch'",
         ),
         (dict(channels=2), "data.channels"),
         (dict(num_classes=7), "expected 10 as in digits, or 0"),
