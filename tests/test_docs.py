@@ -16,7 +16,7 @@ from vargen.samplers.policies import POLICIES
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
-OTHERS = "mixers", "published_registers", "published_tokenizers", "registers", "tokenizers"  # no systems
+OTHERS = "clips mixers published_registers published_tokenizers registers tokenizers".split()  # no systems
 SHOWING = ["evaluation.md", "step_through.md"]  # with lines that run
 
 
