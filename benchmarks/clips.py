@@ -38,7 +38,8 @@ def main() -> None:
         timing.save("clips", dict(rows=found, chance=over_tokenizers.CHANCE, real_label_accuracy=real))
         before, head, after = (page := ROOT / "docs" / "tokenizers.md").read_text().partition("## Clips\n")
         text = over_tokenizers.table(found)
-        page.write_text(before + head + over_tokenizers.TABLE.sub(lambda _: text, after, count=1))
+        after, there = over_tokenizers.TABLE.subn(lambda _: text, after, count=1)
+        page.write_text(before + head + (after if there else f"{after.rstrip()}\n\n{text}"))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
 Samples are animated PNGs; sheets have the frames side by side. The rows of `TOKENIZERS` are what can follow the colon:
 ViTok (arXiv 2501.09755), transformers at both ends and a code for each patch of two frames, drawn frame by frame; LARP
 (2410.21264), a clip written into registers, with a prior that is trained beside it. `--config.data.frames=8` makes
-longer clips. Clips come of the set `moving_digits` alone, no folder of frames or file of video is read.
+longer clips. Clips come of the set `moving_digits` alone, no folder of frames or file of video is read. Neither row has
+been trained to its end yet.
 """
 
 from vargen import config as base
