@@ -8,8 +8,9 @@ from commands import ROOT
 from parameters import plain
 from PIL import Image
 
-from vargen import config, models, weights_file
+from vargen import config, evaluation, models, weights_file
 from vargen.cli import main
+from vargen.evaluation import classifier
 from vargen.training import checkpoints
 
 
@@ -20,7 +21,7 @@ def workdir(tmp_path_factory):
     c.data.frames = 4
     c.tokenizer.encoder.update(dict(width=24, layers=1, heads=2, patch=8, tokens=6))
     c.model.update(dict(layers=1, width=32, mlp_width=48))
-    c.mixer.heads, c.evaluation.batch_size = 2, 360
+    c.mixer.heads, c.evaluation.batch_size = 2, 20
     tokenizer = models.build_tokenizer(c)
     parts = dict(tokenizer=tokenizer, generator=models.build_generator(c, tokenizer))
     where = tmp_path_factory.mktemp("clips") / "w"
@@ -63,6 +64,20 @@ def test_there_and_back(workdir, tmp_path, capsys):
     assert np.isfinite(found["psnr_db"]) and found["bits_per_pixel"] == 6 * 8 / (4 * 16 * 16)
     assert 0 <= found["linear_probe"] <= 1 and found["ms_ssim"] <= 1
     assert "PSNR" in capsys.readouterr().out
+
+
+def test_report(workdir, tmp_path, monkeypatch):
+    """Measured as pictures are, by a classifier that knows nothing, with a page that says what it judges."""
+    network = classifier.Network(10, classifier.Settings(width=4, features=8))
+    params = plain(lambda key: network.init(key, np.zeros((1, 16, 16, 1)))["params"])
+    monkeypatch.setattr(evaluation, "fit", lambda *_: classifier.Classifier(network, params))
+    run("evaluate", "--workdir", workdir, "--samples", 20, "--out", tmp_path / "e")
+    found = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert {"label_accuracy", "frechet_distance_classifier", "psnr_db", "nearest_distance"} <= {*found}
+    text = (tmp_path / "e" / "report.html").read_text()
+    assert "know nothing of motion" in text and "Frame by frame" in text and "4×16×16 pixels" in text
+    with Image.open(tmp_path / "e" / "samples.png") as opened:
+        assert opened.width > 12 * 4 * 32
 
 
 @pytest.mark.parametrize(
