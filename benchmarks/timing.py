@@ -21,20 +21,19 @@ def environment() -> dict[str, Any]:
     """The device, its cores and instruction set, and the versions of what was measured."""
     import jax
 
+    from vargen.cli import env
+
     versions = {}
     for name in ("jax", "jaxlib", "flax", "torch", "numpy"):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "not installed"
-    model = next(
-        (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), ""
-    )
     return dict(
         device=jax.devices()[0].device_kind,
-        processor=model or platform.processor(),
+        processor=env.processor(),
         instruction_set=instruction_set(_lines("/proc/cpuinfo"), os.environ.get("XLA_FLAGS", "")),
-        cores=len(os.sched_getaffinity(0)),
+        cores=env.cores(),
         python=platform.python_version(),
         **versions,
     )

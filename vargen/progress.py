@@ -28,8 +28,20 @@ def on_terminal() -> bool:
     return sys.stderr.isatty()
 
 
+def pace() -> float:
+    """Seconds between two states of a bar that are shown."""
+    return 0.2 if on_terminal() else PACE
+
+
 def bar(
-    title: str, total: int, *, done: int = 0, unit: str = "images", note: str = "", delay: float = 0.0
+    title: str,
+    total: int,
+    *,
+    done: int = 0,
+    unit: str = "images",
+    note: str = "",
+    delay: float = 0.0,
+    left: Callable[[], float | None] | None = None,
 ) -> Any:
     """A tqdm bar that counts to `total`: on standard error.
 
@@ -40,22 +52,31 @@ def bar(
       unit: what is counted.
       note: what else to say, until `set_postfix_str`.
       delay: seconds until it is shown; what is done by then isn't said.
+      left: seconds that are left, of what isn't equally long, and None while nobody knows; else the mean rate says.
     """
     from tqdm import tqdm
+
+    class Foretold(tqdm):
+        """Whose rate is such that what is left takes as long as was foretold."""
+
+        @property
+        def format_dict(self) -> Any:
+            found = super().format_dict
+            seconds = None if left is None else left()
+            return found | dict(rate=(found["total"] - found["n"]) / seconds if seconds else None)
 
     drawn = " |{bar:20}|" if on_terminal() else ""
     form = (
         f"{{desc}}: {{n_fmt}} of {{total_fmt}} {unit}{drawn}{{postfix}}, {{elapsed}} gone, {{remaining}} left"
     )
-    pace = 0.2 if on_terminal() else PACE
-    return tqdm(
+    return (tqdm if left is None else Foretold)(
         desc=title,
         total=total,
         initial=done,
         bar_format=form,
         postfix=note or "at work",
-        mininterval=pace,
-        maxinterval=max(10.0, pace),
+        mininterval=pace(),
+        maxinterval=max(10.0, pace()),
         smoothing=0.05,
         delay=delay,
         file=None if on_terminal() else _Lines(sys.stderr),
@@ -82,10 +103,11 @@ def each(
 
 
 def say(line: str) -> None:
-    """Prints a line, above a bar that is being drawn."""
+    """Prints a line, above a bar that is being drawn, at once."""
     from tqdm import tqdm
 
     tqdm.write(line)
+    sys.stdout.flush()
 
 
 def duration(seconds: float) -> str:

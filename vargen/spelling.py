@@ -1,4 +1,4 @@
-"""Names of classes and folders, however they are written: `é` is one character or two, 1 is 1.0 is １."""
+"""Names of classes and folders, however they are written: `é` is one character or two, 1 is 1.0 is １; and counts."""
 
 from __future__ import annotations
 
@@ -61,3 +61,8 @@ def listed(names: Sequence[str], most: int) -> str:
     """Names in a message, the first `most` of them; in quotes where commas or blanks would mislead."""
     shown = [repr(name) if "," in name or name != name.strip() or not name else name for name in names[:most]]
     return ", ".join(shown) + ", ..." * (len(names) > most)
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and what is counted, in the singular or the plural: 1 class, 2 classes, 0 pictures."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"

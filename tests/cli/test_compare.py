@@ -14,7 +14,7 @@ from commands import ROOT
 from systems import SYSTEMS
 
 from vargen import config
-from vargen.cli import budgets, children, compare_plan, compared, main, preflight
+from vargen.cli import budgets, children, compare_pilots, compared, main, preflight
 from vargen.cli.budgets import Budget, Cost
 from vargen.errors import UserError
 from vargen.evaluation import classifier
@@ -61,6 +61,10 @@ def wait_for(condition, process, seconds=300):
         time.sleep(0.05)
 
 
+def page(out):
+    return (out / "compare.html").read_text()
+
+
 def run(words, capsys, code=0):
     """The command in this process; what it said on both streams."""
     capsys.readouterr()
@@ -78,6 +82,7 @@ def test_a_comparison_is_killed_goes_on_and_stands_a_failure(judged, tmp_path, c
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     plan = (out / "plan.json").read_bytes()
+    assert "2 runs of 2 are still ahead" in (out / "compare.html").read_text()
 
     # A file stands where one run wants its folder.
     blocked = out / "runs" / "llamagen" / "64images" / "seed0"
@@ -85,29 +90,33 @@ def test_a_comparison_is_killed_goes_on_and_stands_a_failure(judged, tmp_path, c
     blocked.write_text("")
     said, error = run(words, capsys, code=2)
     assert error.count("\n") == 1 and "1 of 2 runs failed; llamagen, 64images, seed 0: " in error
-    assert "2 of 2: randar, 64images, seed 0: Label accuracy" in said and (out / "compare.html").is_file()
+    assert "3 of 3: randar, 64images, seed 0: Label accuracy" in said and "are still ahead" not in page(out)
+    assert said.splitlines()[-1] == f"see {out / 'compare.html'}"
     found = json.loads((out / "compare.json").read_text())
     assert list(found["ranking"]["ranks"]) == ["randar"]
     assert [bool(r["failed"]) for r in found["runs"]] == [True, False]
-    page = (out / "compare.html").read_text()
-    assert "What failed" in page and "One seed: no spread is known" in page
-    assert "that of llamagen (equal settings)" in page
+    for words_of_page in ("What failed", "One seed: no spread is known", "that of llamagen (equal settings)"):
+        assert words_of_page in page(out)
 
     # Without it the one that is missing is done, and nothing else again.
     blocked.unlink()
     other = out / "runs" / "randar" / "64images" / "seed0.log"
     before = other.read_bytes()
     said, _ = run(words, capsys)
-    assert "2 of 2: llamagen" in said and "tokenizer of" not in said
+    assert "3 of 3: llamagen" in said and "tokenizer of" not in said
     assert other.read_bytes() == before and (out / "plan.json").read_bytes() == plan
     said, _ = run(words, capsys)
     assert "seed" not in said
 
     rows = list(csv.DictReader((out / "compare.csv").open()))
-    assert [(r["system"], r["updates"], r["tokenizer"], r["likelihood"], r["failed"]) for r in rows] == [
-        ("llamagen", "4", "llamagen", "exact", ""),
-        ("randar", "4", "llamagen", "bound", ""),
+    assert [(r["system"], r["seed"], r["updates"], r["likelihood"], r["failed"]) for r in rows] == [
+        (system, seed, "4", kind, "")
+        for seeds in (["0"], ["mean", "deviation"])
+        for system, kind in (("llamagen", "exact"), ("randar", "bound"))
+        for seed in seeds
     ]
+    assert {(r["tokenizer"], r["tokenizer_updates"]) for r in rows} == {("llamagen", "4")}
+    rows = rows[:2]
     assert float(rows[0]["bits_per_dimension"]) > 0 and rows[0]["bits_per_dimension_bound"] == ""
     assert float(rows[1]["bits_per_dimension_bound"]) > 0 and rows[1]["bits_per_dimension"] == ""
     # FLOPs of training: four updates of 16 images, as the plan has it.
@@ -157,8 +166,7 @@ def test_budgets_of_time_side_by_side(judged, tmp_path, capsys):
     for system in ("var", "llamagen"):
         for budget in ("20s", "40s"):
             assert found["summary"][system][budget]["frechet_distance_classifier"]["count"] == 1
-    page = (out / "compare.html").read_text()
-    assert "By training budget" in page and "2 runs at once" in page
+    assert "By training budget" in page(out) and "2 runs at once" in page(out)
     _, error = run(arguments(tmp_path / "p", budget="1s"), capsys, code=2)
     assert "--budget 1s: expected time for compiling llamagen, " in error and error.count("\n") == 1
     assert not (tmp_path / "p" / "runs").exists()
@@ -257,14 +265,14 @@ def test_a_pilot_is_timed(tmp_path):
     def timed(seconds):
         rows = [json.dumps(dict(step=i + 1, seconds=s)) for i, s in enumerate(seconds)]
         (tmp_path / "metrics.jsonl").write_text("\n".join(rows) + "\n")
-        return compare_plan.timed(tmp_path)
+        return compare_pilots.timed(tmp_path)
 
     assert timed([6.5, 9.0, 9.5, 10, 10.5, 13, 14, 15]) == dict(compiling=5.5, update=1.0)
     assert timed([6.5, 9.0, 9.5, 10, 10.5, 13, 15]) == {}
     assert timed([6.5, 6.6, 7, 8, 9, 10, 11, 11.5]) == {}
     many = [2.0 + 0.01 * i for i in range(400)]
     assert timed(many) == dict(compiling=1.99, update=0.01) and timed(many[:-1]) == {}
-    assert compare_plan.timed(tmp_path / "none") == {}
+    assert compare_pilots.timed(tmp_path / "none") == {}
 
 
 def test_names():
@@ -273,6 +281,8 @@ def test_names():
     )
     assert found == ["var-digits", "mar", "var-d16", "rar", "a"]
     assert compared.names(["a/var.py", "b/var.py", "c/var.py"]) == ["var", "var-2", "var-3"]
+    # Those that a plan has keep theirs.
+    assert compared.names(["b/var.py", "a/var.py", "mar:b"], {"var": "a/var.py"}) == ["var-2", "var", "mar"]
 
 
 def shared(systems, asked):

@@ -30,11 +30,11 @@ def fake(**changes):
         spreads[name] = {"30s": numbers, "60s": numbers} if name != "<c>" else {"30s": {}, "60s": {}}
     standing = {name: spreads[name]["60s"]["frechet_distance_classifier"] for name in "ab"}
     images = RNG.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
-    system = comparison.System("VAR & co", "var:digits", "its own", "exact", "5 updates (60s)")
+    system = comparison.System("VAR & co", "var:digits", "its own", "exact", {"30s": 2, "60s": 5}, 77)
     other = comparison.System(
-        "RandAR", "randar:digits", "that of a (equal settings)", "bound", "6 updates (60s)"
+        "RandAR", "randar:digits", "that of a (equal settings)", "bound", {"30s": 1, "60s": 6}, 77
     )
-    failed = comparison.System("MAR", "mar:digits", "its own", "none: no explicit likelihood", "")
+    failed = comparison.System("MAR", "mar:digits", "its own", "none: no explicit likelihood", {}, None)
     arguments = dict(
         title="3 systems",
         systems={"a": system, "b": other, "<c>": failed},

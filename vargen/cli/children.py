@@ -59,7 +59,11 @@ class _Running:
 
 
 def run(
-    jobs: Sequence[Job], count: int, environment: Mapping[str, str], on_end: Callable[[Job], None]
+    jobs: Sequence[Job],
+    count: int,
+    environment: Mapping[str, str],
+    on_end: Callable[[Job], None],
+    watch: Callable[[Sequence[Job]], None] = lambda running: None,
 ) -> None:
     """Runs the jobs, `count` at once; one that fails leaves the others alone.
 
@@ -70,6 +74,7 @@ def run(
       count: at least 1.
       environment: of the processes.
       on_end: called with each job as it ends.
+      watch: called again and again with the jobs at work.
     """
     waiting, running, said = list(jobs), dict[int, _Running](), False
     try:
@@ -82,6 +87,7 @@ def run(
             if waiting and not running and not said:
                 said = True
                 print(f"waiting for what an earlier command left at work in {waiting[0].workdir}", flush=True)
+            watch([one.job for one in running.values()])
             time.sleep(POLL)
     finally:
         for one in running.values():

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import collections
+import functools
 import os
 import pathlib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vargen import schema
+from vargen import progress, schema
 from vargen.cli import budgets, flags
 from vargen.errors import UserError
+from vargen.spelling import counted
 
 if TYPE_CHECKING:
-    from vargen.cli import children, compare_runs, compared
+    from vargen.cli import children, compare_plan, compare_runs, compared
+    from vargen.cli.compare_progress import Tally
     from vargen.data import Sources
 
 SUMMARY = "train systems on the same data with the same budget, and rank them"
@@ -24,7 +28,11 @@ compare.html (pictures side by side, tables, plots, a ranking), compare.csv, com
 A budget is of a generator's training: seconds by the clock with compilation (120s, 2m, 1h), images seen
 (50k images) or FLOPs of products (3e14flops). It is turned into a number of updates beforehand, so that
 learning rates end where they should; of seconds by timing some updates. Several train a run each. Equal
-tokenizers are trained once. Killed in the middle, the same command goes on where it was.
+tokenizers are trained once. Killed in the middle, the same command goes on where it was; with more systems or
+seeds it trains those beside what is there. The page is there from the beginning, of what is measured so far.
+
+Systems are ranked by the Fréchet distance on the features of a classifier that is trained on the data; with
+--reference and --inception, as `vargen evaluate` has them, by FID, which pictures of more than 64 pixels need.
 """
 EXAMPLES = """\
   vargen compare var:digits llamagen:digits mar:digits --budget 120s --seeds 3 --out runs/compare
@@ -75,6 +83,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="runs side by side, each on its share of the cores (1)",
     )
+    parser.add_argument(
+        "--reference",
+        metavar="FILE",
+        help="rank by FID: what to compare with, as of `vargen evaluate`; read anew for each run, quickest with mu and "
+        "sigma",
+    )
+    parser.add_argument(
+        "--inception", metavar="FILE", help="beside it: weights of FID's Inception-v3, likewise"
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="where everything goes")
     parser.set_defaults(config=None)  # --config.FIELD is for all
 
@@ -94,38 +111,89 @@ def run(args: argparse.Namespace) -> None:
         environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / args.jobs:.3f}")
 
     from vargen import paths
-    from vargen.cli import compare_plan, compare_results, compare_runs, compared, lock
+    from vargen.cli import compare_plan, compare_progress, compare_results, compare_runs, compared, lock
 
     out = paths.path(args.out, "--out")
     if paths.is_remote(out):
         raise UserError(f"--out {args.out}: expected a folder of this machine, found one in a bucket")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {args.out}: expected a folder, found a file")
+    for flag, other in (("reference", "inception"), ("inception", "reference")):
+        if getattr(args, flag) is None and getattr(args, other) is not None:
+            raise UserError(f"--{flag}: expected a file beside --{other}, found none")
     out = pathlib.Path(out)
-    systems = compared.read(args.configs, args.overrides, args.data)
+    plan = compare_plan.read(out)
+    systems = compared.read(
+        args.configs, args.overrides, args.data, {} if plan is None else plan["asked"]["systems"]
+    )
     sources = look(systems)
     compared.share(systems, args.share_tokenizer, check)
-    tokenizer_budget = args.tokenizer_budget or args.budget[-1]
-    request = compare_plan.Request(systems, args.budget, tokenizer_budget, args.share_tokenizer, args.jobs)
-    plan = compare_plan.read(out, request)
-    if plan is None:
-        for system in systems:
+    request = compare_plan.Request(
+        systems,
+        args.budget,
+        args.tokenizer_budget or args.budget[-1],
+        args.share_tokenizer,
+        args.jobs,
+        args.reference,
+        args.inception,
+    )
+    if plan is not None:
+        compare_plan.check(out, plan, request)
+    for system in systems:
+        if plan is None or system.name not in plan["systems"]:
             check(system.config)
+    look_at_judges(request)
     paths.check_directory(out)
+    command = f"vargen compare {' '.join(map(shlex.quote, _words(args)))}"
     with lock.hold(out, "vargen compare"):
-        plan = compare_plan.make(out, request, plan, environment, _say)
-        runs = compare_runs.runs(out, request, plan, args.seeds)
-        if any(not r.measured() for r in runs):
-            judge(systems[0], sources)
-        go(out, systems, plan, runs, args.jobs, environment)
-        command = f"vargen compare {' '.join(map(shlex.quote, _words(args)))}"
-        failed = compare_results.write(out, request, plan, runs, sources["train"].classes, command)
+        plan = compare_plan.described(request, plan)
+        total, ahead = _jobs(out, request, plan, args.seeds)
+        given = {compare_progress.TOKENIZER: request.tokenizer} | {str(b): b for b in request.budgets}
+        tally = compare_progress.Tally(total, args.jobs, given)
+        tally.expect(ahead)
+        with tally:
+            if ahead:
+                progress.say(tally.needed())
+            compare_plan.complete(out, request, plan, environment, tally)
+            tally.expect(_jobs(out, request, plan, args.seeds)[1])
+            runs = compare_runs.runs(out, request, plan, args.seeds)
+            if any(not (r.failed or r.measured()) for r in runs):
+                judge(systems[0], sources)
+            write = functools.partial(
+                compare_results.write, out, request, plan, runs, sources["train"].classes, command
+            )
+            go(compare_runs.tokenizers(out, systems, plan), runs, args.jobs, environment, tally, write)
     print(f"see {out / 'compare.html'}")
-    if failed:
+    if failed := [run for run in runs if run.failed]:
         first = failed[0]
-        raise UserError(
-            f"{len(failed)} of {len(runs)} runs failed; {first.name}: {first.failed}; the page has the others"
-        )
+        count = f"{len(failed)} of {counted(len(runs), 'run')}"
+        raise UserError(f"{count} failed; {first.name}: {first.failed}; the page has the others")
+
+
+def _jobs(
+    out: pathlib.Path, request: compare_plan.Request, plan: Mapping[str, Any], seeds: int
+) -> tuple[int, dict[str, int]]:
+    """Jobs of the whole comparison, and by kind those that are ahead."""
+    from vargen.cli import compare_pilots, compare_plan, compare_progress, compare_runs
+
+    runs = compare_runs.runs(out, request, plan, seeds)
+    left = [run for run in runs if not (run.failed or run.measured())]
+    owners = {system.tokenizer for system in request.systems}
+    needed = {run.tokenizer for run in left}
+    ahead = collections.Counter(run.budget for run in left)
+    for name in sorted(needed):
+        if not compare_pilots.tokenizer_done(out, name, plan):
+            trained = plan["systems"][name]["trained"]
+            ahead[compare_progress.TOKENIZER if trained else compare_progress.FITTED] += 1
+    pilots = 0
+    if request.piloted:
+        pilots = len(request.systems) + len(owners)
+        missing = compare_plan.unplanned(request, plan)
+        untrained = {
+            s.tokenizer for s in missing if not compare_pilots.tokenizer_done(out, s.tokenizer, plan)
+        }
+        ahead[compare_progress.PILOT] = len(missing) + len(untrained)
+    return max(pilots + len(owners) + len(runs), ahead.total()), dict(ahead)
 
 
 def _words(args: argparse.Namespace) -> list[str]:
@@ -138,11 +206,8 @@ def _words(args: argparse.Namespace) -> list[str]:
         words += ["--tokenizer-budget", str(args.tokenizer_budget)]
     words += ["--share-tokenizer"] * args.share_tokenizer
     words += ["--jobs", str(args.jobs)] if args.jobs > 1 else []
+    words += ["--reference", args.reference, "--inception", args.inception] if args.reference else []
     return [*words, "--out", args.out, *(f"--config.{field}={value}" for field, value in args.overrides)]
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
 
 
 def look(systems: Sequence[compared.System]) -> Sources:
@@ -184,6 +249,23 @@ def check(config: Any) -> None:
         raise UserError(f"{config.name}: {error}") from error
 
 
+def look_at_judges(request: compare_plan.Request) -> None:
+    """Opens what samples are to be compared with; says so where nothing will be ranked.
+
+    Raises:
+      UserError: files that can't be read or don't belong together, or fewer samples than FID needs.
+    """
+    from vargen.cli import compare_results, evaluate, evaluate_reference
+
+    c = request.systems[0].config
+    size = c.data.image_size
+    if request.reference is not None and request.inception is not None:
+        name, count = "config field evaluation.samples", c.evaluation.samples
+        evaluate_reference.opened(request.reference, request.inception, name, count, (size, size))
+    elif size > evaluate.LARGEST:
+        progress.say(compare_results.unranked(size))
+
+
 def judge(system: compared.System, sources: Sources) -> None:
     """Trains the classifier that judges samples once, before several children would."""
     from vargen import evaluation, paths
@@ -191,50 +273,39 @@ def judge(system: compared.System, sources: Sources) -> None:
 
     if system.config.data.image_size > evaluate.LARGEST:
         return
-    _say("reading the pictures; the classifier that judges samples is trained once, and kept")
+    progress.say("reading the pictures; the classifier that judges samples is trained once, and kept")
     found = evaluation.fit(sources["train"], sources["test"], paths.cache_directory() / "classifiers")
-    _say(f"it gets {100 * found.accuracy:.1f} % of held-out pictures right")
+    progress.say(f"it gets {100 * found.accuracy:.1f} % of held-out pictures right")
 
 
 def go(
-    out: pathlib.Path,
-    systems: Sequence[compared.System],
-    plan: Mapping[str, Any],
+    tokenizers: Mapping[str, children.Job],
     runs: Sequence[compare_runs.Run],
     jobs: int,
     environment: Mapping[str, str],
+    tally: Tally,
+    write: Callable[[], None],
 ) -> None:
-    """Trains the tokenizers, then what is left of the runs, and says how far it is."""
-    from vargen import progress
-    from vargen.cli import children, compare_runs
+    """Trains the tokenizers, then what is left of the runs, and writes anew what there is whenever one ends."""
+    from vargen.cli import children
+    from vargen.cli.compare_progress import FITTED, TOKENIZER
 
-    tokenizers = compare_runs.tokenizers(out, systems, plan)
     left = [r for r in runs if not r.failed and not r.measured()]
     work = {r.name: r for r in left}
-    ended, spent = 0, 0.0
-    done = len(runs) - len(left)
+    fitted = {tokenizers[r.tokenizer].name for r in left if r.tokenizer_updates is None}
 
     def on_end(job: children.Job) -> None:
-        nonlocal ended, spent
-        if job.name not in work:
-            _say(
-                f"{job.name}: {'failed: ' + job.failed if job.failed else 'done in ' + progress.duration(job.seconds)}"
-            )
-            return
-        ended += 1
-        work[job.name].failed = job.failed
-        what = f"failed: {job.failed}" if job.failed else work[job.name].text()
-        rest = len(left) - ended
-        spent += job.seconds
-        ahead = progress.duration(spent / ended * rest / min(jobs, max(rest, 1)))
-        _say(
-            f"{done + ended} of {len(runs)}: {job.name}: {what}"
-            + (f"; {rest} left, about {ahead}" if rest else "")
-        )
+        kind, text = (FITTED if job.name in fitted else TOKENIZER), "done"
+        if run := work.get(job.name):
+            run.failed = job.failed
+            kind, text = run.budget, run.text()
+        text = f"failed: {job.failed}" if job.failed else text
+        tally.ended(kind, None if job.failed else job.seconds, f"{job.name}: {text}")
+        if run:
+            write()
 
+    write()
     if left:
         needed = {r.tokenizer for r in left}
-        for job in tokenizers.values():
-            job.done = job.next() is None
         first = [job for name, job in tokenizers.items() if name in needed and not job.done]
-        children.run([*first, *(r.job(tokenizers) for r in left)], jobs, environment, on_end)
+        children.run([*first, *(r.job(tokenizers) for r in left)], jobs, environment, on_end, tally.watch)

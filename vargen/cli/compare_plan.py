@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from vargen.cli import budgets, children, compared
+from vargen import progress
+from vargen.cli import budgets, compare_pilots, compared, env
 from vargen.cli.budgets import Budget, Cost
 from vargen.errors import UserError
 
 if TYPE_CHECKING:
     import pathlib
 
-    from ml_collections import ConfigDict
+    from vargen.cli.compare_progress import Tally
 
-FILE, PILOTS, TOKENIZERS = "plan.json", "pilots", "tokenizers"
-# A pilot ends after so many updates that took so many seconds, or after the most; the first compile, and aren't timed.
-LEAST, LONG, MOST, FIRST = 8, 5.0, 400, 2
+FILE = "plan.json"
+CLASSIFIERS, FIELDS = (
+    "frechet_distance_classifier",
+    "fid",
+)  # what it is ranked by, without a reference and with one
 
 
 @dataclasses.dataclass
@@ -35,6 +37,7 @@ class Request:
       tokenizer: the budget of tokenizers.
       share: whether --share-tokenizer was.
       jobs: how many runs share the cores: with other shares neither times nor speeds would be beside each other.
+      reference, inception: as of `vargen evaluate`, both or neither.
     """
 
     systems: list[compared.System]
@@ -42,6 +45,8 @@ class Request:
     tokenizer: Budget
     share: bool
     jobs: int
+    reference: str | None = None
+    inception: str | None = None
 
     def told(self) -> dict[str, Any]:
         """As the plan has it, by which it is known again."""
@@ -51,6 +56,8 @@ class Request:
             tokenizer_budget=str(self.tokenizer),
             share_tokenizer=self.share,
             jobs=self.jobs,
+            reference=self.reference,
+            inception=self.inception,
             configs={s.name: compared.plain(s.config) for s in self.systems},
         )
 
@@ -59,20 +66,27 @@ class Request:
         amount = self.tokenizer if stage == "tokenizer" else self.budgets[0]
         return amount.unit == budgets.SECONDS
 
+    @property
+    def piloted(self) -> bool:
+        """Whether updates are timed before the plan is made."""
+        return any(map(self.timed, ("tokenizer", "generator")))
 
-def read(out: pathlib.Path, request: Request) -> dict[str, Any] | None:
+    @property
+    def ranked(self) -> str:
+        """The metric that it is ranked by."""
+        return CLASSIFIERS if self.reference is None else FIELDS
+
+
+def read(out: pathlib.Path) -> dict[str, Any] | None:
     """The plan in a folder; None where the comparison begins.
 
     Raises:
-      UserError: the folder holds another comparison, of which the field is named, or something else.
+      UserError: the folder holds something else, or a damaged plan.
     """
-    from vargen.config import from_json
-    from vargen.training import resume
-
     file = out / FILE
     if not file.is_file():
         if (
-            found := sorted(p.name for p in out.iterdir() if p.name not in (PILOTS, ".lock"))
+            found := sorted(p.name for p in out.iterdir() if p.name not in (compare_pilots.FOLDER, ".lock"))
             if out.is_dir()
             else []
         ):
@@ -82,78 +96,139 @@ def read(out: pathlib.Path, request: Request) -> dict[str, Any] | None:
         return None
     try:
         plan = json.loads(file.read_text())
-        was = plan["asked"]
-        configs = was["configs"]
-    except (ValueError, KeyError, TypeError) as error:
+        if plan["asked"]["systems"].keys() != plan["asked"]["configs"].keys():
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file}: expected a plan of `vargen compare`, found a damaged one") from error
-    now = request.told()
-    for field in ("systems", "budget", "tokenizer_budget", "share_tokenizer", "jobs"):
+    return plan
+
+
+def check(out: pathlib.Path, plan: Mapping[str, Any], request: Request) -> None:
+    """Checks that a plan is of what is asked for; systems may come to it.
+
+    Raises:
+      UserError: it is of another comparison; the field is named.
+    """
+    from vargen.config import from_json
+    from vargen.training import resume
+
+    was, now = plan["asked"], request.told()
+    if any(now["systems"].get(name) != text for name, text in was["systems"].items()):
+        raise _another(out, "systems", was["systems"], now["systems"])
+    for field in ("budget", "tokenizer_budget", "share_tokenizer", "jobs", "reference", "inception"):
         if was.get(field) != now[field]:
             raise _another(out, field, was.get(field), now[field])
     for system in request.systems:
-        for field, a, b in resume.differences(from_json(json.dumps(configs[system.name])), system.config):
+        if (config := was["configs"].get(system.name)) is None:
+            continue
+        for field, a, b in resume.differences(from_json(json.dumps(config)), system.config):
             raise _another(out, f"config field {field} of {system.name}", a, b)
-    return plan
 
 
 def _another(out: pathlib.Path, field: str, was: Any, now: Any) -> UserError:
     def text(value: Any) -> str:
         if isinstance(value, Mapping):
             return " ".join(map(str, value.values()))
-        return ",".join(value) if isinstance(value, list) and field.endswith("budget") else str(value)
+        if isinstance(value, list) and field.endswith("budget"):
+            return ",".join(value)
+        return "none" if value is None else str(value)
 
     return UserError(
         f"--out {out}: holds another comparison: expected {field} {text(was)}, found {text(now)}; take another folder"
     )
 
 
-def make(
-    out: pathlib.Path,
-    request: Request,
-    plan: dict[str, Any] | None,
-    environment: Mapping[str, str],
-    say: Callable[[str], None],
-) -> dict[str, Any]:
-    """The plan, made or completed and written; a system whose pilot fails has a line that says so, and no updates.
+def described(request: Request, plan: dict[str, Any] | None) -> dict[str, Any]:
+    """A plan in which every system is described, and those that are new to it have no updates yet."""
+    if plan is None:
+        plan = dict(asked={}, machine="", systems={}, tokenizers={})
+    for system in request.systems:
+        if system.name not in plan["systems"]:
+            plan["systems"][system.name] = _described(system)
+    return plan | dict(asked=request.told())
+
+
+def unplanned(request: Request, plan: Mapping[str, Any]) -> list[compared.System]:
+    """The systems that have no updates yet: new ones, and those whose pilot failed."""
+    return [s for s in request.systems if "updates" not in plan["systems"][s.name]]
+
+
+def complete(
+    out: pathlib.Path, request: Request, plan: dict[str, Any], environment: Mapping[str, str], tally: Tally
+) -> None:
+    """Times what has no updates yet, completes the plan and writes it.
+
+    A system whose pilot fails has a line that says so, and no updates; one that a budget doesn't fit has the line
+    beside that budget.
 
     Raises:
-      UserError: a budget that doesn't pay for an update, or for compiling it.
+      UserError: nothing could be trained at all; or a plan of times was made on another machine.
     """
     from vargen import paths
 
-    systems = request.systems
-    if plan is None:
-        described = {s.name: _described(s) for s in systems}
-        plan = dict(asked=request.told(), machine=machine(environment), systems=described, tokenizers={})
-    missing = [s for s in systems if "updates" not in plan["systems"][s.name]]
+    missing = unplanned(request, plan)
     if not missing:
-        return plan
-    if any(map(request.timed, ("tokenizer", "generator"))):
-        pilots(out, missing, request.jobs, environment, plan, say)
+        return
+    here = machine(environment)
+    if plan["machine"] and request.piloted and plan["machine"] != here:
+        raise _another(out, "machine", plan["machine"], here)
+    plan["machine"] = plan["machine"] or here
+    if request.piloted:
+        made = compare_pilots.jobs(out, missing, plan)
+        compare_pilots.run(made, request.jobs, environment, plan, tally)
     for system in missing:
-        own = plan["systems"][system.name]
-        if own.get("failed"):
-            continue
-        cost = _cost(own, "generator")
-        own["updates"] = {str(b): budgets.steps(b, cost, system.name) for b in request.budgets}
-        if system.tokenizer == system.name:
-            plan["tokenizers"][system.name] = _tokenizer(system, request, own)
+        _fit(system, request, plan)
+    failures = [failure(s, str(b), plan) for s in request.systems for b in request.budgets]
+    if all(failures):
+        more = f"; no other of the {len(request.systems)} systems can be trained either"
+        raise UserError(failures[0] + more * (len(request.systems) > 1))
     paths.write_text(out / FILE, json.dumps(plan, indent=1) + "\n")
-    shutil.rmtree(out / PILOTS, ignore_errors=True)
-    return plan
+    shutil.rmtree(out / compare_pilots.FOLDER, ignore_errors=True)
+
+
+def failure(system: compared.System, budget: str, plan: Mapping[str, Any]) -> str:
+    """Why a system can't be trained with a budget, in a line; "" where it can."""
+    own, owner = plan["systems"][system.name], plan["systems"][system.tokenizer]
+    found = owner["failed"].get("tokenizer") or owner["unfit"].get("tokenizer")
+    return found or own["failed"].get("generator") or own["unfit"].get(budget) or ""
+
+
+def _fit(system: compared.System, request: Request, plan: dict[str, Any]) -> None:
+    """Updates of a system, and of its tokenizer; of what a budget doesn't pay for the line that says so."""
+    own = plan["systems"][system.name]
+
+    def pays(key: str, stage: str, budget: Budget, name: str, flag: str) -> int | None:
+        try:
+            return budgets.steps(budget, _cost(own, stage), name, flag)
+        except UserError as error:
+            own["unfit"][key] = str(error)
+            progress.say(f"{name}: left out: {error}")
+            return None
+
+    if system.tokenizer == system.name and system.name not in plan["tokenizers"]:
+        if not own["trained"]:
+            plan["tokenizers"][system.name] = dict(trained=False)
+        elif "tokenizer" not in own["failed"]:
+            name = f"the tokenizer of {system.name}"
+            count = pays("tokenizer", "tokenizer", request.tokenizer, name, "--tokenizer-budget")
+            if count is not None:
+                plan["tokenizers"][system.name] = dict(trained=True, updates=count)
+    if "generator" not in own["failed"]:
+        counts = {str(b): pays(str(b), "generator", b, system.name, "--budget") for b in request.budgets}
+        own["updates"] = {budget: count for budget, count in counts.items() if count is not None}
 
 
 def machine(environment: Mapping[str, str]) -> str:
-    """The devices that children have, by one of them."""
+    """The devices and the processor that children have, by one of them."""
     command = [sys.executable, "-m", "vargen", "env", "--json"]
     done = subprocess.run(command, env=dict(environment), capture_output=True, text=True)
     try:
         found = json.loads(done.stdout)
         kind, _, devices = found["devices"].partition(": ")
-        cores = f"{found['cores']} CPU core{'s' * (found['cores'] != '1')}"
+        devices = "" if kind == "cpu" else devices.partition(" in ")[0]
+        return env.machine(devices, int(found["cores"]), found["processor"])
     except (ValueError, KeyError):
         return "unknown"
-    return cores if kind == "cpu" else f"{devices.partition(' in ')[0]}, {cores}"
 
 
 def _described(system: compared.System) -> dict[str, Any]:
@@ -176,119 +251,11 @@ def _described(system: compared.System) -> dict[str, Any]:
         flops=dict(tokenizer=of_tokenizer, generator=work.of_generator(generator, tokenizer).flops),
         batch=dict(tokenizer=c.tokenizer_training.batch_size, generator=c.training.batch_size),
         trained=tokenizer.trained,
+        failed={},
+        unfit={},
     )
 
 
 def _cost(own: Mapping[str, Any], stage: str) -> Cost:
     timed = own.get("pilot", {}).get(stage, {})
     return Cost(own["batch"][stage], own["flops"][stage], timed.get("compiling"), timed.get("update"))
-
-
-def _tokenizer(system: compared.System, request: Request, own: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = dict(trained=own["trained"])
-    if own["trained"]:
-        name = f"the tokenizer of {system.name}"
-        found["updates"] = budgets.steps(
-            request.tokenizer, _cost(own, "tokenizer"), name, "--tokenizer-budget"
-        )
-    return found
-
-
-def pilots(
-    out: pathlib.Path,
-    systems: Sequence[compared.System],
-    jobs: int,
-    environment: Mapping[str, str],
-    plan: dict[str, Any],
-    say: Callable[[str], None],
-) -> None:
-    """Trains each system for a few updates with the cores that it will have, and times them.
-
-    Programs are compiled anew, whatever is cached: the number of updates is part of them, so that a run must.
-    """
-    from vargen import paths
-    from vargen.training import checkpoints
-
-    folder = out / PILOTS
-    environment = dict(environment, JAX_ENABLE_COMPILATION_CACHE="false")
-    made: dict[tuple[str, str], children.Job] = {}
-    for system in systems:
-        file = folder / f"{system.name}.json"
-        write_config(file, pilot(system.config))
-        for stage in ("tokenizer", "generator"):
-            if stage == "tokenizer" and system.tokenizer != system.name:
-                continue
-            workdir = folder / stage / system.name
-            enough = functools.partial(lambda directory: bool(timed(directory)), workdir / stage)
-            if not enough():  # of one that goes on, updates would be compiled twice
-                shutil.rmtree(workdir, ignore_errors=True)
-            done, needs = enough, []
-            arguments = ["train", "--config", str(file), "--workdir", str(workdir)]
-            if stage == "tokenizer":
-                arguments += ["--stage", "tokenizer"]
-                if not plan["systems"][system.name]["trained"]:
-                    done = functools.partial(paths.is_file, workdir / stage / checkpoints.CONFIG)
-            elif owner := made.get(("tokenizer", system.tokenizer)):
-                arguments += ["--tokenizer", str(owner.workdir)]
-                needs = [owner]
-            else:  # trained for the systems whose pilots didn't fail before
-                arguments += ["--tokenizer", str(out / TOKENIZERS / system.tokenizer)]
-            log = folder / stage / f"{system.name}.log"
-            name = system.name if stage == "generator" else f"the tokenizer of {system.name}"
-            made[stage, system.name] = children.Job(name, [(arguments, done)], workdir, log, needs, enough)
-    say(f"timing some updates of each of {len(systems)} systems")
-    cores = len(children.shares(jobs)[0] or ())
-
-    def ended(job: children.Job) -> None:
-        stage, name = next(key for key, value in made.items() if value is job)
-        own = plan["systems"][name]
-        if job.failed:
-            own["failed"] = job.failed
-            say(f"{job.name}: failed, and is left out: {job.failed}")
-            return
-        found = timed(job.workdir / stage)
-        own.setdefault("pilot", dict(cores=cores))[stage] = found
-        if found:
-            say(f"{job.name}: {found['compiling']:.1f} s to compile, {found['update']:.3g} s an update")
-
-    for system in systems:
-        plan["systems"][system.name].pop("failed", None)
-    children.run(list(made.values()), jobs, environment, ended)
-
-
-def timed(directory: pathlib.Path) -> dict[str, float]:
-    """Seconds of compiling and of an update, mean, by the records of a pilot's stage; {} while they are too few."""
-    from vargen.training import metrics
-
-    seconds = [row["seconds"] for row in metrics.read(directory / metrics.FILE)]
-    if len(seconds) < LEAST or (len(seconds) < MOST and seconds[-1] - seconds[FIRST - 1] < LONG):
-        return {}
-    update = max((seconds[-1] - seconds[FIRST - 1]) / (len(seconds) - FIRST), 1e-4)
-    return dict(compiling=round(max(seconds[0] - update, 0.0), 3), update=round(update, 5))
-
-
-def pilot(config: ConfigDict) -> ConfigDict:
-    """A config of a few updates, each of which is recorded."""
-    c = trained(config, MOST, MOST)
-    for group in (c.tokenizer_training, c.training):
-        group.update(log_every=1, save_every=MOST, validate_every=0, image_every=0)
-    c.training.augmented_copies = 1
-    c.evaluation.update(samples=4, batch_size=4)
-    return c
-
-
-def trained(config: ConfigDict, tokenizer: int, generator: int) -> ConfigDict:
-    """A config with so many updates of each, of which the learning rate rises for at most a tenth."""
-    c = config.copy_and_resolve_references()
-    for group, count in ((c.tokenizer_training, tokenizer), (c.training, generator)):
-        group.steps = count
-        group.warmup_steps = min(group.warmup_steps, count // 10)
-    return c
-
-
-def write_config(file: pathlib.Path, config: ConfigDict) -> None:
-    """A config as a file for --config."""
-    from vargen import paths
-    from vargen.config import to_json
-
-    paths.write_text(file, to_json(config))

@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vargen import paths
-from vargen.cli import children, compare_plan, stages
+from vargen.cli import children, compare_pilots, compare_plan, compared, stages
 from vargen.cli.compare_plan import Request
 from vargen.report import METRICS
-from vargen.training import checkpoints
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -23,7 +22,8 @@ if TYPE_CHECKING:
 RUNS, PICTURES = "runs", "pictures.npz"
 TOLD = (
     "label_accuracy",
-    "frechet_distance_classifier",
+    compare_plan.CLASSIFIERS,
+    compare_plan.FIELDS,
     "generator_train_seconds",
 )  # in a line, of a run that ends
 
@@ -36,9 +36,10 @@ class Run:
       system, budget, seed: which.
       updates: of its generator.
       tokenizer: whose tokenizer it takes.
-      tokenizer_updates: of that.
+      tokenizer_updates: of that; None where it has nothing to train.
       workdir: `OUT/runs/SYSTEM/BUDGET/seedK`; the config and the log lie beside it.
       config: of the system.
+      measuring: further words for `vargen evaluate`.
       failed: what became of it, in a line; "" while it has not failed.
     """
 
@@ -47,9 +48,10 @@ class Run:
     seed: int
     updates: int
     tokenizer: str
-    tokenizer_updates: int
+    tokenizer_updates: int | None
     workdir: pathlib.Path
     config: ConfigDict
+    measuring: Sequence[str] = ()
     failed: str = ""
 
     @property
@@ -77,11 +79,12 @@ class Run:
 
     def job(self, tokenizers: Mapping[str, children.Job]) -> children.Job:
         """The commands that it is."""
-        c = compare_plan.trained(self.config, self.tokenizer_updates, self.updates)
+        tokenizer_updates = self.tokenizer_updates or self.config.tokenizer_training.steps
+        c = compared.trained(self.config, tokenizer_updates, self.updates)
         c.seed = (self.config.seed + self.seed) % 2**64
         c.evaluation.seed = (self.config.evaluation.seed + self.seed) % 2**64
         file = self.workdir.with_name(f"{self.workdir.name}.json")
-        compare_plan.write_config(file, c)
+        compared.write(file, c)
         owner = tokenizers[self.tokenizer]
         train = [
             "train",
@@ -93,6 +96,7 @@ class Run:
             str(owner.workdir),
         ]
         evaluate = ["evaluate", "--workdir", str(self.workdir), "--pictures", str(self.workdir / PICTURES)]
+        evaluate += self.measuring
         trained = functools.partial(stages.complete, paths.path(self.workdir) / "generator", self.updates)
         commands = [(train, trained), (evaluate, lambda: bool(self.measured()))]
         log = self.workdir.with_name(f"{self.workdir.name}.log")
@@ -101,30 +105,26 @@ class Run:
 
 def runs(out: pathlib.Path, request: Request, plan: Mapping[str, Any], seeds: int) -> list[Run]:
     """All of them: of each seed every system and budget, so that what there is early has all systems in it."""
-    found = []
-    for seed in range(seeds):
-        for budget in map(str, request.budgets):
-            for system in request.systems:
-                own = plan["systems"][system.name]
-                failed = own.get("failed", "")
-                if not failed and system.tokenizer not in plan["tokenizers"]:
-                    failed = f"{system.tokenizer}, whose tokenizer it takes, failed"
-                tokenizer = plan["tokenizers"].get(system.tokenizer, {})
-                workdir = out / RUNS / system.name / budget / f"seed{seed}"
-                found.append(
-                    Run(
-                        system.name,
-                        budget,
-                        seed,
-                        own.get("updates", {}).get(budget, 0),
-                        system.tokenizer,
-                        tokenizer.get("updates", system.config.tokenizer_training.steps),
-                        workdir,
-                        system.config,
-                        failed,
-                    )
-                )
-    return found
+    measuring = []
+    if request.reference is not None and request.inception is not None:
+        measuring = ["--reference", request.reference, "--inception", request.inception]
+    return [
+        Run(
+            system.name,
+            budget,
+            seed,
+            plan["systems"][system.name].get("updates", {}).get(budget, 0),
+            system.tokenizer,
+            plan["tokenizers"].get(system.tokenizer, {}).get("updates"),
+            out / RUNS / system.name / budget / f"seed{seed}",
+            system.config,
+            measuring,
+            compare_plan.failure(system, budget, plan),
+        )
+        for seed in range(seeds)
+        for budget in map(str, request.budgets)
+        for system in request.systems
+    ]
 
 
 def tokenizers(
@@ -135,19 +135,12 @@ def tokenizers(
     for system in systems:
         if (own := plan["tokenizers"].get(system.name)) is None:
             continue
-        workdir = out / compare_plan.TOKENIZERS / system.name
+        workdir = out / compare_pilots.TOKENIZERS / system.name
         updates = own.get("updates", system.config.tokenizer_training.steps)
         file = workdir.with_name(f"{system.name}.json")
-        compare_plan.write_config(
-            file, compare_plan.trained(system.config, updates, system.config.training.steps)
-        )
+        compared.write(file, compared.trained(system.config, updates, system.config.training.steps))
         arguments = ["train", "--config", str(file), "--workdir", str(workdir), "--stage", "tokenizer"]
-        done = functools.partial(_tokenizer_done, paths.path(workdir) / "tokenizer", updates, own["trained"])
+        done = functools.partial(compare_pilots.tokenizer_done, out, system.name, plan)
         name, log = f"the tokenizer of {system.name}", workdir.with_name(f"{system.name}.log")
-        found[system.name] = children.Job(name, [(arguments, done)], workdir, log)
+        found[system.name] = children.Job(name, [(arguments, done)], workdir, log, done=done())
     return found
-
-
-def _tokenizer_done(directory: paths.Path, updates: int, trained: bool) -> bool:
-    # What has nothing to train is fitted to some pictures, and its config is written last.
-    return stages.complete(directory, updates) if trained else paths.is_file(directory / checkpoints.CONFIG)

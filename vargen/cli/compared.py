@@ -6,7 +6,8 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vargen.errors import UserError
@@ -51,13 +52,20 @@ class System:
     apart: str = ""
 
 
-def read(texts: Sequence[str], overrides: Iterable[tuple[str, Any]], source: str | None) -> list[System]:
+def read(
+    texts: Sequence[str],
+    overrides: Iterable[tuple[str, Any]],
+    source: str | None,
+    known: Mapping[str, str] = MappingProxyType({}),
+) -> list[System]:
     """The configs that the command line names, with the same data.
 
     Args:
       texts: as of `config.load`.
       overrides: for all of them.
       source: `data.source` in the place of theirs, with all the classes that it has; None: theirs.
+      known: name -> text of those that a plan has: they keep their names and come first, in its order, so that what
+        they share stays as it was, whatever is added.
 
     Raises:
       UserError: a config that can't be read, one that is there twice, or two that differ in their data.
@@ -70,9 +78,11 @@ def read(texts: Sequence[str], overrides: Iterable[tuple[str, Any]], source: str
         own = dict(zip(DATA, (source, "", "", "0"), strict=True))
         replaced = [(f"data.{k}", v) for k, v in own.items() if f"data.{k}" not in given]
         overrides = [*replaced, *overrides]
+    place = {text: i for i, text in enumerate(known.values())}
+    texts = sorted(texts, key=lambda text: place.get(text, len(place)))
     systems = [
         System(name, text, config.load(text, overrides))
-        for name, text in zip(names(texts), texts, strict=True)
+        for name, text in zip(names(texts, known), texts, strict=True)
     ]
     for i, one in enumerate(systems):
         for other in systems[:i]:
@@ -84,8 +94,12 @@ def read(texts: Sequence[str], overrides: Iterable[tuple[str, Any]], source: str
     return systems
 
 
-def names(texts: Sequence[str]) -> list[str]:
-    """A name for each config: its file's; with its size, where files are alike; with a number, where that won't do."""
+def names(texts: Sequence[str], known: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+    """A name for each config: its file's; with its size, where files are alike; with a number, where that won't do.
+
+    Those of `known`, name -> text, have theirs.
+    """
+    given = {text: name for name, text in known.items()}
     plain, sized = [], []
     for text in texts:
         file, _, size = text.rpartition(":") if not os.path.exists(text) and ":" in text else (text, "", "")
@@ -94,12 +108,12 @@ def names(texts: Sequence[str]) -> list[str]:
         plain.append(stem)
         sized.append(f"{stem}-{size}" if size else stem)
     found: list[str] = []
-    for short, long in zip(plain, sized, strict=True):
+    for text, short, long in zip(texts, plain, sized, strict=True):
         name = short if plain.count(short) == 1 else long
         number = 2
-        while name in found:
+        while name in found or name in known:
             name, number = f"{long}-{number}", number + 1
-        found.append(name)
+        found.append(given.get(text, name))
     return found
 
 
@@ -183,3 +197,20 @@ def plain(config: ConfigDict) -> Any:
     from vargen.config import to_json
 
     return json.loads(to_json(config))
+
+
+def trained(config: ConfigDict, tokenizer: int, generator: int) -> ConfigDict:
+    """A config with so many updates of each, of which the learning rate rises for at most a tenth."""
+    c = config.copy_and_resolve_references()
+    for group, count in ((c.tokenizer_training, tokenizer), (c.training, generator)):
+        group.steps = count
+        group.warmup_steps = min(group.warmup_steps, count // 10)
+    return c
+
+
+def write(file: pathlib.Path, config: ConfigDict) -> None:
+    """A config as a file for --config."""
+    from vargen import paths
+    from vargen.config import to_json
+
+    paths.write_text(file, to_json(config))

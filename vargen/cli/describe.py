@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import platform
 from typing import TYPE_CHECKING, Any
 
 from vargen import schema
-from vargen.cli import common
+from vargen.cli import common, env
+from vargen.spelling import counted
 
 if TYPE_CHECKING:
     from vargen.model import Model
@@ -25,7 +25,7 @@ def title(model: Model) -> str:
     """The headline of the report."""
     settings = model.config.data
     named = settings.dataset or pathlib.Path(settings.path).name or settings.source
-    return f"{DATA_TITLES.get(settings.source, named)}, drawn in {len(common.step_sizes(model))} steps"
+    return f"{DATA_TITLES.get(settings.source, named)}, drawn in {counted(len(common.step_sizes(model)), 'step')}"
 
 
 def summary(model: Model, metrics: dict[str, float]) -> str:
@@ -98,10 +98,9 @@ def part_text(part: Any) -> str:
 
 
 def machine() -> str:
-    """The devices that JAX runs on."""
+    """The devices that JAX runs on, and the processor."""
     import jax
 
-    if jax.default_backend() == "cpu":
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return f"{cores} CPU core{'s' if cores != 1 else ''}"
-    return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    on_processor = jax.default_backend() == "cpu"
+    devices = "" if on_processor else f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    return env.machine(devices, env.cores(), env.processor())

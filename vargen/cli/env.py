@@ -6,6 +6,7 @@ import argparse
 import importlib.metadata
 import json
 import os
+import pathlib
 import platform
 import sys
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import Any
 
 from vargen.cli import common, flags
 from vargen.cli.failures import one_line
+from vargen.spelling import counted
 
 SUMMARY = "print versions, devices and settings, for reports"
 DESCRIPTION = """
@@ -73,7 +75,8 @@ def environment() -> dict[str, Any]:
     return dict(
         python=f"{platform.python_version()} ({sys.executable})",
         platform=platform.platform(),
-        cores=str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        processor=processor(),
+        cores=str(cores()),
         memory=_memory(),
         devices=_devices(),
         precision=_precision(),
@@ -87,6 +90,33 @@ def variables(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that change how vargen runs; of those that are secrets, that they are set."""
     chosen = {k: v for k, v in sorted(environment.items()) if k.startswith(VARIABLES)}
     return {k: "(set)" if any(word in k.upper() for word in SECRET) else v for k, v in chosen.items()}
+
+
+def processor(cpuinfo: pathlib.Path = pathlib.Path("/proc/cpuinfo")) -> str:
+    """The processor's model; "" where the system doesn't say."""
+    try:
+        lines = cpuinfo.read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor()
+
+
+def cores() -> int:
+    """The cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine(devices: str, count: int, model: str) -> str:
+    """A machine in words.
+
+    Args:
+      devices: accelerators, as `1 x NVIDIA H100`; "" where the processor does the work.
+      count: of cores.
+      model: the processor's.
+    """
+    words = " of ".join(filter(None, (counted(count, "CPU core"), model)))
+    return f"{devices}, {words}" if devices else words
 
 
 def _devices() -> str:
@@ -130,4 +160,4 @@ def _size(directory: str) -> str:
                 count += 1
             except OSError:
                 continue
-    return f"{count} files, {total / 2**20:.0f} MiB"
+    return f"{counted(count, 'file')}, {total / 2**20:.0f} MiB"

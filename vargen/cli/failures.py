@@ -51,6 +51,7 @@ class Outcome:
         self.code = code
         if (hub := sys.modules.get("vargen.hub.places")) is not None:
             text = hub.shown(text)
+        text = text.removeprefix(f"{self.command}: ")  # some errors name the command themselves
         with contextlib.suppress(OSError, ValueError):  # nobody listens
             print(
                 f"{' '.join(['vargen', self.command]).strip()}: {one_line(text)}", file=sys.stderr, flush=True

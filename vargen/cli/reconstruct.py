@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vargen.cli import common, flags, sample_files
 from vargen.errors import UserError
+from vargen.spelling import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
         pictures.save(image, folder.out / f"{i:04d}.png", made_by | dict(row=i))
     pictures.save(beside(originals, pictures.to_uint8(decoded)), folder.sheets["sheet"], made_by)
     psnr = float(np.mean(metrics.psnr(floats, decoded)))
-    print(f"{len(originals)} images, PSNR {psnr:.2f} dB; see {folder.sheets['sheet']}")
+    print(f"{counted(len(originals), 'image')}, PSNR {psnr:.2f} dB; see {folder.sheets['sheet']}")
 
 
 def _whole(args: argparse.Namespace, model: Model, folder: sample_files.Folder) -> None:
@@ -124,7 +125,9 @@ def _whole(args: argparse.Namespace, model: Model, folder: sample_files.Folder) 
     most = np.max([image.shape[:2] for image in originals], axis=0)
     pictures.save(beside(canvases(originals, most), canvases(decoded, most)), folder.sheets["sheet"], made_by)
     seen = f", seams {np.mean(shown):.2f} (1: errors jump no more where tiles meet)" if shown else ""
-    print(f"{len(originals)} images, PSNR {float(np.mean(psnr)):.2f} dB{seen}; see {folder.sheets['sheet']}")
+    print(
+        f"{counted(len(originals), 'image')}, PSNR {float(np.mean(psnr)):.2f} dB{seen}; see {folder.sheets['sheet']}"
+    )
 
 
 def _at(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vargen.cli import common, flags
 from vargen.errors import UserError
+from vargen.spelling import counted
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -121,7 +122,7 @@ def store(
                 "none; a larger tokenizer.length holds longer ones"
             )
     spent = progress.duration(time.monotonic() - started)
-    print(f"codes: {total} pictures in {spent}, in {directory}", flush=True)
+    print(f"codes: {counted(total, 'picture')} in {spent}, in {directory}", flush=True)
     if too_long:
         print(
             f"{too_long} of them take more than {tokenizer.grid.size - 1} codes and are left out", flush=True

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from vargen.cli import common, copying, flags, processes
 from vargen.errors import Stopped, UserError
+from vargen.spelling import counted
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -209,9 +210,9 @@ def look_at_data(config: ConfigDict) -> tuple[ConfigDict, Sources]:
     sources = data.Sources(config.data)
     train, test = sources["train"], sources["test"]
     count, size = len(train.classes), schema.size(config.data)
-    kind = "clips" if len(size) > 2 else "pictures"
+    kind = "clip" if len(size) > 2 else "picture"
     processes.say(
-        f"{train.name}: {len(train)} {kind} of {count} class{'es' * (count != 1)} to learn, {len(test)} held out, "
+        f"{train.name}: {counted(len(train), kind)} of {counted(count, 'class')} to learn, {len(test)} held out, "
         f"{'x'.join(map(str, size))}, {'grey' if config.data.channels == 1 else 'colour'}"
     )
     return override(config, [("data.num_classes", count)]), sources

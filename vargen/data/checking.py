@@ -13,6 +13,7 @@ from vargen.data.listing import natural
 from vargen.data.pipeline import READERS
 from vargen.data.sources import Source
 from vargen.errors import UserError
+from vargen.spelling import counted
 
 NAMED = 10
 AT_ONCE = 16  # images that a thread reads at once
@@ -60,7 +61,7 @@ def check(sources: Sequence[Source]) -> None:
     match sources:
         case [FolderSource() as training, FolderSource() as held_out]:
             say_copies(training.name, training.files, held_out.files)
-    print(f"{len(items)} images checked, {len(wrong) or 'none'} broken", flush=True)
+    print(f"{counted(len(items), 'image')} checked, {len(wrong) or 'none'} broken", flush=True)
 
 
 def _name(source: Source, index: int) -> str:

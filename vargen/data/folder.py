@@ -273,7 +273,7 @@ def _listed(training: Inside, base: Inside) -> Listed:
         listed.labels.extend([label] * len(found))
         passed_over.update(inside)
     count = len(classes)
-    _check_loose(base.folder, base.loose, len(listed.files), f"{count} class folder{'s' * (count > 1)}")
+    _check_loose(base.folder, base.loose, len(listed.files), spelling.counted(count, "class folder"))
     if base is training:
         splits.check_nested(base.folder, classes, listed.files)
         for name, inside in without.items():

@@ -13,10 +13,16 @@ from vargen.report import page, pictures, standing
 from vargen.report.charts import marks
 from vargen.report.metrics import METRICS
 from vargen.report.ranking import Spread
+from vargen.spelling import counted
 
-QUALITY = ("frechet_distance_classifier", "label_accuracy", "precision", "recall", "psnr_db")
+UPDATES, TOKENIZER_UPDATES = "updates", "tokenizer_updates"  # of the plan: no metrics, and without a spread
+QUALITY = (
+    *("fid", "sfid", "inception_score", "inception_precision", "inception_recall", "kid"),
+    *("frechet_distance_classifier", "label_accuracy", "precision", "recall", "psnr_db", TOKENIZER_UPDATES),
+)
 COST = (
     *(
+        UPDATES,
         "generator_parameters",
         "tokenizer_parameters",
         "generator_train_seconds",
@@ -32,6 +38,8 @@ SHORT = dict(
     tokenizer_parameters="tokenizer, parameters",
     generator_train_seconds="training",
     training_images_per_second="training images/s",
+    updates="updates",
+    tokenizer_updates="updates of the tokenizer",
 )
 CELLS = 12  # pictures of a class beside each other, of all systems together
 
@@ -45,14 +53,16 @@ class System:
       config: as the command line named it.
       tokenizer: whose it takes.
       likelihood: "exact", "bound", or why there is none.
-      updates: of its generator, by budget, in words.
+      updates: of its generator, by budget.
+      tokenizer_updates: of the tokenizer; None where it has nothing to train.
     """
 
     title: str
     config: str
     tokenizer: str
     likelihood: str
-    updates: str
+    updates: Mapping[str, int]
+    tokenizer_updates: int | None
 
 
 @dataclasses.dataclass
@@ -126,7 +136,7 @@ def write(directory: paths.PathLike, c: Comparison) -> paths.Path:
         sections.append(("Drawn on request", lead, _beside(c)))
     charts = _charts(c)
     if charts:
-        sections.append(("At what price", "Lower is closer to held-out pictures.", charts))
+        sections.append(("At what price", "Lower is closer to real pictures.", charts))
     lead = f"With {c.budgets[c.last][0]}: mean and sample standard deviation over seeds."
     smaller = ""
     for budget, (words, _) in list(c.budgets.items())[:-1]:
@@ -162,7 +172,7 @@ def number(spread: Spread | None, key: str) -> str:
 def _summary(c: Comparison) -> str:
     seeds = c.seeds
     first = [c.called(name) for name, rank in c.ranks.items() if rank == 1]
-    text = f"Trained on the same data with the same budget, {seeds} seed{'s' * (seeds != 1)} each."
+    text = f"Trained on the same data with the same budget, {counted(seeds, 'seed')} each."
     if len(first) == 1:
         text += f" {first[0]} comes first."
     elif first:
@@ -196,17 +206,18 @@ def _ranking(c: Comparison) -> str:
             f'<tr><td>{c.ranks.get(name, "")}</td><th scope="row">{title}</th>'
             f"<td>{number(distance, c.ranked)}{fewer}</td><td>{html.escape(tied)}</td></tr>"
         )
-    return _wide(("", "", SHORT[c.ranked], "tied with"), lines)
+    return _wide(("", "", SHORT.get(c.ranked) or METRICS[c.ranked].label, "tied with"), lines)
 
 
 def _table(c: Comparison, budget: str, keys: Sequence[str], bits: bool = False) -> str:
-    keys = [k for k in keys if any(k in own[budget] for own in c.summary.values())]
-    lines = []
-    if not keys:
+    planned = {k for k in (UPDATES, TOKENIZER_UPDATES) if any(_planned(c, n, budget, k) for n in c.systems)}
+    if not any(k in own[budget] for own in c.summary.values() for k in keys):
         return ""
+    keys = [k for k in keys if k in planned or any(k in own[budget] for own in c.summary.values())]
+    lines = []
     for name in c.order():
         own = c.spreads(name, budget)
-        cells = [number(own.get(k), k) for k in keys]
+        cells = [_planned(c, name, budget, k) if k in planned else number(own.get(k), k) for k in keys]
         if bits:
             key = next((k for k in BITS if k in own), "")
             shown = f"{'≤ ' * (key == BITS[1])}{number(own.get(key), key)} "
@@ -215,15 +226,22 @@ def _table(c: Comparison, budget: str, keys: Sequence[str], bits: bool = False) 
         lines.append(f'<tr><th scope="row">{html.escape(c.called(name))}</th>{row}</tr>')
     if (
         bits
-        and (real := [c.real.get(METRICS[k].reference) for k in keys])
+        and (real := [None if k in planned else c.real.get(METRICS[k].reference) for k in keys])
         and any(r is not None for r in real)
     ):
         row = "".join(
             f"<td>{'' if r is None else METRICS[k].show(r)}</td>" for k, r in zip(keys, real, strict=True)
         )
         lines.append(f'<tr><th scope="row">real pictures</th>{row}<td></td></tr>')
-    heads = [SHORT.get(k, METRICS[k].label) for k in keys] + ["bits per dimension"] * bits
+    heads = [SHORT.get(k) or METRICS[k].label for k in keys] + ["bits per dimension"] * bits
     return _wide(("", *heads), lines)
+
+
+def _planned(c: Comparison, name: str, budget: str, key: str) -> str:
+    """A number of the plan; "" where it has none."""
+    system = c.systems[name]
+    found = system.updates.get(budget) if key == UPDATES else system.tokenizer_updates
+    return "" if found is None else str(found)
 
 
 def _wide(heads: Sequence[str], lines: Sequence[str]) -> str:
@@ -285,9 +303,8 @@ def _made(c: Comparison) -> str:
     facts = dict(c.facts)
     for name in c.order():
         system = c.systems[name]
-        facts[c.called(name)] = (
-            f"{system.config}; {system.updates or 'not trained'}; tokenizer: {system.tokenizer}"
-        )
+        updates = ", ".join(f"{counted(n, 'update')} ({budget})" for budget, n in system.updates.items())
+        facts[c.called(name)] = f"{system.config}; {updates or 'not trained'}; tokenizer: {system.tokenizer}"
     items = "".join(
         f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>" for k, v in facts.items()
     )

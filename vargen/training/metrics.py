@@ -15,6 +15,7 @@ import numpy as np
 
 from vargen import paths, progress
 from vargen.clips import strip
+from vargen.spelling import counted
 from vargen.training.work import Work, peak
 
 FILE, BOARD = "metrics.jsonl", "tb"
@@ -152,13 +153,13 @@ class Metrics:
     def summary(self, step: int) -> str:
         """A run in a line: how far, how long, what came of it."""
         if step <= self._start:
-            return f"{self.title}: {step} steps were done before"
+            return f"{self.title}: {counted(step, 'step')} done before"
         rate = self.batch_size * step / self.seconds if self.seconds else 0.0
         found = [*self._losses()]
         if "validation_psnr_db" in self._last:
             found.append(f"held-out PSNR {self._last['validation_psnr_db']:.1f} dB")
         spent = progress.duration(self.seconds)
-        return f"{self.title}: {step} steps in {spent}, {rate:.0f} images/s; {', '.join(found)}"
+        return f"{self.title}: {counted(step, 'step')} in {spent}, {rate:.0f} images/s; {', '.join(found)}"
 
     def images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
         """Shows each of `pictures`, float [M, H, W, C] in [-1, 1], as a grid in TensorBoard; clips as strips."""
