@@ -8,9 +8,10 @@ import pytest
 from vargen.cli import children, compare, compare_plan, compare_progress, main, stages
 from vargen.cli.budgets import parse
 from vargen.report import comparison
+from vargen.training import work
 
 TINY = """
-model.layers=1 model.width=32 mixer.heads=2 tokenizer.encoder.width=16 tokenizer.encoder.blocks=1
+model.layers=2 model.width=32 mixer.heads=2 tokenizer.encoder.width=16 tokenizer.encoder.blocks=1
 evaluation.samples=40 evaluation.batch_size=40 tokenizer_training.batch_size=16 training.batch_size=16
 """.split()
 MEASURED = dict.fromkeys(
@@ -76,6 +77,9 @@ def at_work(monkeypatch):
     made = Children()
     monkeypatch.setattr(children, "run", made.run)
     monkeypatch.setattr(compare, "judge", lambda *_: None)
+    monkeypatch.setattr(compare, "check", lambda _: None)  # tests of mistakes trace what is traced here
+    monkeypatch.setattr(work, "of_generator", lambda *_: work.Work(1e6, 16))
+    monkeypatch.setattr(work, "of_tokenizer", lambda *_: work.Work(1e6, 0))
     monkeypatch.setattr(compare_plan, "machine", lambda _: "2 CPU cores of a kind")
     monkeypatch.setattr(stages, "complete", lambda directory, steps: (directory / "complete").exists())
     return made
