@@ -96,3 +96,18 @@ def test_comparing_is_said_where_it_takes_long(tmp_path, capsys, monkeypatch, pa
 )
 def test_durations(seconds, text):
     assert progress.duration(seconds) == text
+
+
+def test_what_is_left_is_foretold(capsys, monkeypatch):
+    """In the place of a rate, which says nothing where jobs aren't equally long."""
+    monkeypatch.setattr(progress, "PACE", 0.0)
+    left = [None, 90.0, 90.0, 60.0]
+    with progress.bar("all", 3, unit="jobs", left=lambda: left[0]) as shown:
+        left.pop(0)
+        shown.update(1)
+        left[:] = [60.0]
+        shown.set_postfix_str("two")
+    said = lines(capsys.readouterr().err)
+    assert re.fullmatch(r"all: 0 of 3 jobs, at work, 00:00 gone, \? left", said[0])
+    assert said[1].startswith("all: 1 of 3 jobs, at work, ") and said[1].endswith(" gone, 01:30 left")
+    assert said[2].startswith("all: 1 of 3 jobs, two, ") and said[2].endswith(" gone, 01:00 left")

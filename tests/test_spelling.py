@@ -55,3 +55,11 @@ def test_places(names, among, expected):
 def test_names_in_messages():
     assert spelling.listed(["a", "golden, retriever", " b", ""], 9) == "a, 'golden, retriever', ' b', ''"
     assert spelling.listed(["a", "b", "c"], 2) == "a, b, ..."
+
+
+@pytest.mark.parametrize(
+    "count, noun, text",
+    [(1, "class", "1 class"), (2, "class", "2 classes"), (0, "picture", "0 pictures"), (1, "run", "1 run")],
+)
+def test_counted(count, noun, text):
+    assert spelling.counted(count, noun) == text

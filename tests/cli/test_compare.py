@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from commands import ROOT
+from PIL import Image
 from systems import SYSTEMS
 
 from vargen import config
@@ -140,6 +142,45 @@ def test_a_comparison_is_killed_goes_on_and_stands_a_failure(judged, tmp_path, c
         _, error = run([*words, *more], capsys, code=2)
         assert "holds another comparison" in error and said in error and error.count("\n") == 1
     assert (out / "plan.json").read_bytes() == plan
+
+
+def idx_files(folder, size=16):
+    """Pictures of two classes as IDX files: bright above or below the middle, 120 to learn and 40 held out."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for split, count in (("train", 120), ("t10k", 40)):
+        labels = (np.arange(count) % 2).astype(np.uint8)
+        images = rng.integers(0, 90, (count, size, size), np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[label * size // 2 :][: size // 2] += 150
+        for what, array in (("images-idx3", images), ("labels-idx1", labels)):
+            head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+            (folder / f"{split}-{what}-ubyte").write_bytes(head + array.tobytes())
+
+
+def picture_files(folder):
+    """The same as a folder of pictures, colour and of other sizes."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 40), ("test", 20)):
+        for i in range(count):
+            pixels = rng.integers(0, 90, (20, 24, 3), np.uint8)
+            pixels[i % 2 * 10 :][:10] += 150
+            (folder / split / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / split / "ab"[i % 2] / f"{i}.png")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source, make", [("idx", idx_files), ("folder", picture_files)])
+def test_other_data(source, make, tmp_path, capsys):
+    """A set of one's own, with its own classifier, from nothing to the page."""
+    make(tmp_path / "data")
+    out, path = tmp_path / "o", f"--config.data.path={tmp_path / 'data'}"
+    run(arguments(out, "--data", source, path, "--seeds", "1", systems=("llamagen",)), capsys)
+    found = json.loads((out / "compare.json").read_text())
+    (own,) = found["runs"]
+    assert not own["failed"] and own["metrics"]["real_label_accuracy"] > 0.9
+    assert found["plan"]["asked"]["configs"]["llamagen"]["data"]["num_classes"] == 2
+    assert found["ranking"]["ranks"] == dict(llamagen=1) and "data, 16x16, 2 classes" in page(out)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import platform
 
 import pytest
 
@@ -46,6 +47,18 @@ def test_a_wrong_config_is_said_first(flags, word, capsys, monkeypatch):
     assert main.main(["env", *flags]) == 2
     said = capsys.readouterr()
     assert (said.out, said.err.count("\n")) == ("", 1) and word in said.err
+
+
+def test_the_machine_in_words(tmp_path):
+    file = tmp_path / "cpuinfo"
+    file.write_text("processor\t: 0\nmodel name\t: A Chip: 2 @ 3 GHz\nmodel name\t: another\n")
+    assert env.processor(file) == "A Chip: 2 @ 3 GHz"
+    assert env.machine("", 1, "A Chip") == "1 CPU core of A Chip"
+    assert env.machine("1 x NVIDIA H100", 16, "") == "1 x NVIDIA H100, 16 CPU cores"
+    file.write_text("processor\t: 0\n")  # as of an ARM
+    assert env.processor(file) == env.processor(tmp_path / "none") == platform.processor()
+    found = env.environment()
+    assert (found["processor"], found["cores"]) == (env.processor(), str(env.cores()))
 
 
 def test_a_broken_driver_is_part_of_the_report(monkeypatch):

@@ -132,6 +132,13 @@ def test_a_users_mistake_that_a_library_wrapped(name, monkeypatch, capsys):
     assert (code, said) == (2, "vargen sample: picture.png: broken\n")
 
 
+def test_a_message_that_names_the_command_itself(monkeypatch, capsys):
+    said = "expected --workdir, found none"
+    assert ended(monkeypatch, capsys, throw(UserError(f"sample: {said}"))) == (2, f"vargen sample: {said}\n")
+    other = ended(monkeypatch, capsys, throw(UserError(f"train: {said}")))
+    assert other == (2, f"vargen sample: train: {said}\n")
+
+
 def mistaken():
     try:
         raise UserError("picture.png: broken")
