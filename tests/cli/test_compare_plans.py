@@ -206,6 +206,17 @@ def test_it_is_extended_before_it_was_trained(at_work, tmp_path, capsys):
     ]
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"asked": {"systems": {}, "configs": {}}}'])
+def test_a_damaged_plan(text, tmp_path, capsys):
+    (tmp_path / "plan.json").write_text(text)
+    assert main.main(["compare", "var:digits", "--budget", "9s", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert (
+        said
+        == f"vargen compare: {tmp_path}/plan.json: expected a plan of `vargen compare`, found a damaged one\n"
+    )
+
+
 def test_all_columns(at_work, tmp_path, capsys):
     """What is measured, and the plan: on the page, in the table and in JSON, with mean and deviation over seeds."""
     run(capsys, tmp_path, "--budget", "640images", "--seeds", "2")

@@ -96,7 +96,8 @@ def read(out: pathlib.Path) -> dict[str, Any] | None:
         return None
     try:
         plan = json.loads(file.read_text())
-        if plan["asked"]["systems"].keys() != plan["asked"]["configs"].keys():
+        named, told = plan["asked"]["systems"].keys(), plan["systems"].values()
+        if named != plan["asked"]["configs"].keys() or any({"failed", "unfit"} - own.keys() for own in told):
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file}: expected a plan of `vargen compare`, found a damaged one") from error
