@@ -133,9 +133,10 @@ def test_a_pilot_that_fails_leaves_the_others_and_is_tried_again(at_work, tmp_pa
     assert plan["systems"]["llamagen"]["failed"] == dict(generator="it broke")
     at_work.compiling = {}
     at_work.names.clear()
-    _, plan = run(capsys, tmp_path, "--budget", "10s", "--seeds", "1")
+    assert "6 of 6: randar, 10s, seed 0: " in said
+    said, plan = run(capsys, tmp_path, "--budget", "10s", "--seeds", "1")
     assert at_work.names == ["pilot of llamagen", "llamagen, 10s, seed 0"]
-    assert not plan["systems"]["llamagen"]["failed"]
+    assert not plan["systems"]["llamagen"]["failed"] and "6 of 6: llamagen, 10s, seed 0: " in said
 
 
 def test_systems_and_seeds_are_added(at_work, tmp_path, capsys, monkeypatch):

@@ -152,10 +152,11 @@ def run(args: argparse.Namespace) -> None:
         tally = compare_progress.Tally(total, args.jobs, given)
         tally.expect(ahead)
         with tally:
-            if ahead:
+            if tally.done < total:
                 progress.say(tally.needed())
             compare_plan.complete(out, request, plan, environment, tally)
-            tally.expect(_jobs(out, request, plan, args.seeds)[1])
+            # A pilot that failed is tried again by the next command alone.
+            tally.expect(_jobs(out, request, plan, args.seeds)[1] | {compare_progress.PILOT: 0})
             runs = compare_runs.runs(out, request, plan, args.seeds)
             if any(not (r.failed or r.measured()) for r in runs):
                 judge(systems[0], sources)
