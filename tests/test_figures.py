@@ -305,7 +305,7 @@ def test_every_system_is_ranked_or_has_a_reason():
 
 
 def test_what_the_ranking_needs_beforehand():
-    """Its commands begin with the time of all budgets together."""
+    """Its commands say beforehand how long all budgets are together."""
     found = results("ranking_fashion")
     owners = {one["tokenizer"] for one in found["systems"].values()}
 
