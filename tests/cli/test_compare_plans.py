@@ -2,7 +2,9 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from vargen.cli import children, compare, compare_plan, compare_progress, main, stages
@@ -242,31 +244,52 @@ def test_all_columns(at_work, tmp_path, capsys):
 
 def test_large_pictures_are_ranked_by_a_reference(at_work, tmp_path, capsys, monkeypatch):
     """Without one it is said before anything else; with one it is the FID, and every run is measured by it."""
-    from vargen.cli import evaluate, evaluate_reference
+    from vargen.cli import evaluate
+    from vargen.interop import inception
 
     monkeypatch.setattr(evaluate, "LARGEST", 8)  # the digits are large
     said, _ = run(capsys, tmp_path / "a", "--budget", "640images", "--seeds", "1")
     line = "the classifier that systems are ranked by takes at most 8x8, so that nothing is ranked; with --reference"
     assert said.index(line) < said.index("ahead: ") and line in (tmp_path / "a" / "compare.html").read_text()
 
-    asked, commands = [], []
-    monkeypatch.setattr(evaluate_reference, "opened", lambda *given: asked.append(given))
+    commands, numbers = [], 39
+    monkeypatch.setattr(inception, "read", lambda _: SimpleNamespace(sizes=(numbers, 8)))
+    for name, size in (("r", 16), ("small", 8)):
+        np.savez(tmp_path / f"{name}.npz", arr_0=np.zeros((9, size, size, 3), np.uint8))
+    np.savez(tmp_path / "features.npz", features=np.zeros((9, 4)))
     plain = at_work.measure
     at_work.measure = lambda job: (commands.append(job.commands[-1][0]), plain(job))
-    reference = ("--reference", "r.npz", "--inception", "i.pth")
+    file = str(tmp_path / "r.npz")
+    reference = ("--reference", file, "--inception", "i.pth")
     said, _ = run(capsys, tmp_path / "b", "--budget", "640images", "--seeds", "1", *reference)
-    assert asked == [("r.npz", "i.pth", "config field evaluation.samples", 40, (16, 16))] and line not in said
+    assert line not in said
     assert [command[-4:] for command in commands] == [[*reference]] * 2
     found = json.loads((tmp_path / "b" / "compare.json").read_text())
     assert found["ranking"]["by"] == "fid" and found["ranking"]["ranks"] == dict(llamagen=1, randar=1)
     assert found["command"].endswith(
-        f"--reference r.npz --inception i.pth --out {tmp_path / 'b'} "
+        f"--reference {file} --inception i.pth --out {tmp_path / 'b'} "
         + " ".join(f"--config.{field}" for field in TINY)
     )
     said, _ = run(capsys, tmp_path / "b", "--budget", "640images", "--seeds", "1", code=2)
-    assert "expected reference r.npz, found none" in said
-    said, _ = run(capsys, tmp_path / "c", "--budget", "640images", *reference[:2], code=2)
-    assert "vargen compare: --inception: expected a file beside --reference, found none\n" in said
+    assert f"expected reference {file}, found none" in said
+    numbers = 40
+    for given, words in (
+        (reference[:2], "--inception: expected a file beside --reference, found none"),
+        (
+            reference,
+            "config field evaluation.samples: expected more than 40, which the statistics need, found 40",
+        ),
+        (
+            ("--reference", str(tmp_path / "small.npz"), *reference[2:]),
+            "expected images of 16x16 pixels, as the data's",
+        ),
+        (
+            ("--reference", str(tmp_path / "features.npz"), *reference[2:]),
+            "expected images or mu and sigma, found",
+        ),
+    ):
+        said, plan = run(capsys, tmp_path / "c", "--budget", "640images", *given, code=2)
+        assert words in said and plan is None
 
 
 def test_time_that_is_left():

@@ -34,8 +34,27 @@ class Judge:
         self, reference: PathLike, weights: PathLike, name: str, count: int, size: tuple[int, int]
     ) -> None:
         from vargen.evaluation import fid
+        from vargen.interop import inception
 
-        found, self._encoder = opened(reference, weights, name, count, size)
+        found = image_sets.read(reference, "--reference")
+        if found.images is None and found.statistics[0] is None:
+            raise UserError(
+                f"{found.name}: expected images or mu and sigma beside --inception, found features"
+            )
+        if found.images is not None and found.images.size != size:
+            (h, w), (height, width) = found.images.size, size
+            raise UserError(
+                f"{found.name}: expected images of {height}x{width} pixels as the samples are, found {h}x{w}"
+            )
+        self._encoder = inception.read(weights)
+        pool, spatial = self._encoder.sizes
+        for expected, statistics in zip((pool, spatial), found.statistics, strict=True):
+            if statistics is not None and len(statistics[0]) != expected:
+                raise UserError(
+                    f"{found.name}: expected statistics of {expected} features, found {len(statistics[0])}"
+                )
+        placed = found.images is not None or found.statistics[1] is not None  # then sFID is measured too
+        fid.check_count(name, count, max(pool, spatial) if placed else pool)
         self._samples = fid.Gathered()
         self._reference = _reference(found, self._encoder)
 
@@ -50,36 +69,6 @@ class Judge:
         from vargen.evaluation import fid
 
         return fid.compare(self._reference, self._samples)
-
-
-def opened(
-    reference: PathLike, weights: PathLike, name: str, count: int, size: tuple[int, int]
-) -> tuple[image_sets.Set, inception.Encoder]:
-    """The reference and the network, checked against each other and the samples; nothing is measured yet.
-
-    Args, and what is raised: as of `Judge`.
-    """
-    from vargen.evaluation import fid
-    from vargen.interop import inception
-
-    found = image_sets.read(reference, "--reference")
-    if found.images is None and found.statistics[0] is None:
-        raise UserError(f"{found.name}: expected images or mu and sigma beside --inception, found features")
-    if found.images is not None and found.images.size != size:
-        (h, w), (height, width) = found.images.size, size
-        raise UserError(
-            f"{found.name}: expected images of {height}x{width} pixels as the samples are, found {h}x{w}"
-        )
-    encoder = inception.read(weights)
-    pool, spatial = encoder.sizes
-    for expected, statistics in zip((pool, spatial), found.statistics, strict=True):
-        if statistics is not None and len(statistics[0]) != expected:
-            raise UserError(
-                f"{found.name}: expected statistics of {expected} features, found {len(statistics[0])}"
-            )
-    placed = found.images is not None or found.statistics[1] is not None  # then sFID is measured too
-    fid.check_count(name, count, max(pool, spatial) if placed else pool)
-    return found, encoder
 
 
 def _reference(found: image_sets.Set, encoder: inception.Encoder) -> fid.Reference:
