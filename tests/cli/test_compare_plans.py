@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from vargen import models
 from vargen.cli import children, compare, compare_plan, compare_progress, main, stages
 from vargen.cli.budgets import parse
 from vargen.report import comparison
@@ -80,6 +81,7 @@ def at_work(monkeypatch):
     monkeypatch.setattr(children, "run", made.run)
     monkeypatch.setattr(compare, "judge", lambda *_: None)
     monkeypatch.setattr(compare, "check", lambda _: None)  # tests of mistakes trace what is traced here
+    monkeypatch.setattr(models, "parameter_count", lambda _: 1000)
     monkeypatch.setattr(work, "of_generator", lambda *_: work.Work(1e6, 16))
     monkeypatch.setattr(work, "of_tokenizer", lambda *_: work.Work(1e6, 0))
     monkeypatch.setattr(compare_plan, "machine", lambda _: "2 CPU cores of a kind")
