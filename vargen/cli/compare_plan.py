@@ -190,8 +190,8 @@ def complete(
 def failure(system: compared.System, budget: str, plan: Mapping[str, Any]) -> str:
     """Why a system can't be trained with a budget, in a line; "" where it can."""
     own, owner = plan["systems"][system.name], plan["systems"][system.tokenizer]
-    found = owner["failed"].get("tokenizer") or owner["unfit"].get("tokenizer")
-    return found or own["failed"].get("generator") or own["unfit"].get(budget) or ""
+    found = own["failed"].get("generator") or own["unfit"].get(budget)
+    return found or owner["failed"].get("tokenizer") or owner["unfit"].get("tokenizer") or ""
 
 
 def _fit(system: compared.System, request: Request, plan: dict[str, Any]) -> None:
