@@ -123,7 +123,8 @@ def test_systems_that_a_budget_does_not_fit_are_left_out(at_work, tmp_path, caps
     said, plan = run(capsys, tmp_path / "p", "--budget", "2s", "--seeds", "1", code=2)
     assert plan is None and "; no other of the 2 systems can be trained either\n" in said
     assert (
-        "vargen compare: --tokenizer-budget 2s: expected time for compiling the tokenizer of llamagen" in said
+        "vargen compare: --budget 2s: expected time for compiling llamagen, 2.0 s, and an update, 1.00 s"
+        in said
     )
     assert not (tmp_path / "p" / "compare.html").exists()
 
