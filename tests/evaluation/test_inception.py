@@ -1,11 +1,15 @@
-"""FID's Inception against the whole network written out in NumPy and float64, at a sixteenth of its width."""
+"""FID's Inception, at a sixteenth of its width, against the public port layer by layer, and against the whole network
+written out in NumPy and float64."""
 
 import jax
 import numpy as np
 import pytest
+import seeded
+from golden import Golden
 
 from vargen.evaluation import inception
 from vargen.interop import inception as weights
+from vargen.interop import mapping
 from vargen.weights_file import flatten
 
 WIDTH = 2
@@ -16,8 +20,6 @@ def arrays():
     """The port's arrays by name, random, with statistics that keep every layer alive."""
     rng = np.random.default_rng(0)
     like = weights.expected(WIDTH)
-    from vargen.interop import mapping
-
     found = {}
     for name, shape in mapping.source_shapes(weights.table(like), dict(flatten(like))).items():
         scale = np.sqrt(2 / np.prod(shape[1:])) if len(shape) > 1 else 0.2
@@ -137,6 +139,43 @@ def test_the_whole_network(arrays):
         for ours, theirs in zip(found, dense(images[i]), strict=True):
             assert np.abs(theirs).max() > 0.1
             np.testing.assert_allclose(ours[i], theirs, atol=2e-5 * np.abs(theirs).max())
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """The port's arrays by name, as the golden was recorded with."""
+    like = weights.expected(WIDTH)
+    return seeded.weights(mapping.source_shapes(weights.table(like), dict(flatten(like))))
+
+
+def test_layers_are_the_public_ports(drawn):
+    """Outputs of all 94 layers and 11 blocks of torch-fidelity's port, scaled pictures, pool_3 and logits among them.
+
+    The same weights gave the blocks of pytorch-fid the same outputs, bit by bit, when the golden was recorded.
+    """
+    golden = Golden("inception")
+    assert golden.meta["width"] == WIDTH
+    encoder = inception.Encoder(weights.variables(drawn))
+    images = seeded.images("inception", golden.meta["shape"])
+    apply = jax.jit(lambda v, x: encoder.network.apply(v, x, capture_intermediates=True))
+    found, seen = apply(encoder.variables, images)
+    for name in found._fields:
+        close(found._asdict()[name], golden[f"out/{name}"])
+    layers = [k.removeprefix("out/") for k in golden.arrays.files if k.startswith(("out/Conv", "out/Mixed"))]
+    assert len(layers) == 94 + 11
+    for name in layers:
+        inner = seen["intermediates"]
+        for part in name.split("."):
+            inner = inner[part]
+        ours, theirs = inner["__call__"][0], golden[f"out/{name}"]
+        places = np.round(np.linspace(0, ours.shape[1] - 1, theirs.shape[1])).astype(int)  # first and last ones too
+        close(ours[:, places][:, :, places], theirs)
+
+
+def close(ours, theirs):
+    """Float32 against float32, relative to the largest value."""
+    assert ours.shape == theirs.shape and theirs.std() > 0.01
+    np.testing.assert_allclose(ours, theirs, atol=3e-5 * np.abs(theirs).max())
 
 
 def test_one_channel_is_taken_thrice(arrays):
