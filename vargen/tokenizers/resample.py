@@ -27,13 +27,16 @@ def area_matrix(source: int, target: int) -> np.ndarray:
 
 
 @functools.cache
-def bicubic_matrix(source: int, target: int) -> np.ndarray:
-    """float32 [target, source]: Keys' cubic convolution with half-pixel centres (align_corners=False)."""
+def bicubic_matrix(source: int, target: int, more: float = 0.0) -> np.ndarray:
+    """float32 [target, source]: Keys' cubic convolution with half-pixel centres (align_corners=False).
+
+    Scaled by (target + more) / source, as PyTorch does where it is told a scale and not a size.
+    """
     if source == target:
         return np.eye(source, dtype=np.float32)
     matrix = np.zeros((target, source))
     for i in range(target):
-        centre = (i + 0.5) * source / target - 0.5
+        centre = (i + 0.5) * source / (target + more) - 0.5
         first = int(np.floor(centre))
         for tap in range(first - 1, first + 3):
             matrix[i, min(max(tap, 0), source - 1)] += _cubic(abs(centre - tap))

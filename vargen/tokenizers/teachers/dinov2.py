@@ -15,6 +15,8 @@ from vargen.limits import COUNT, SIZE, Between, Text, check_heads
 from vargen.tokenizers.teachers.teacher import IMAGENET, Arrays, Teacher
 from vargen.tokenizers.teachers.vit import Vit
 
+TIMMS = "blocks.0.norm1.weight"  # a name that timm's and the authors' files have
+
 
 def build(
     place: str,
@@ -52,8 +54,7 @@ def build(
     check(place, side, patch, width, heads)
 
     def read(arrays: Arrays) -> dict:
-        found = _timm if "blocks.0.norm1.weight" in arrays else _transformers
-        return found(arrays, layers, registers, norm)
+        return parameters(arrays, layers, registers, norm)
 
     network = Vit(
         patch, width, layers, heads, hidden or 4 * width, "gelu", True, places, True, registers, norm, dtype
@@ -61,6 +62,12 @@ def build(
     grid = (side // patch, side // patch)
     published = "DINOv2's weights, as facebook/dinov2-small's model.safetensors"
     return Teacher(network, read, side, *IMAGENET, grid, width, weights, published, place)
+
+
+def parameters(arrays: Arrays, layers: int, registers: int, norm: bool) -> dict:
+    """The network's parameters from a file of either's names; see `build`."""
+    found = _timm if TIMMS in arrays else _transformers
+    return found(arrays, layers, registers, norm)
 
 
 def check(place: str, side: int, patch: int, width: int, heads: int) -> None:

@@ -20,9 +20,10 @@ class VitBlock(nn.Module):
     Attributes:
       heads: H.
       hidden: width inside the MLP.
-      act: its activation, "gelu" or "gelu_tanh".
+      act: its activation, "gelu", "gelu_tanh" or "silu".
       scaled: whether what is added has a learned scale for each channel (LayerScale, arXiv 2103.17239).
       dtype: of the computation.
+      eps: of the norms.
     """
 
     heads: int
@@ -30,17 +31,18 @@ class VitBlock(nn.Module):
     act: str
     scaled: bool
     dtype: Any
+    eps: float = 1e-6
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, N, D] -> [B, N, D]."""
         width = x.shape[-1]
-        h = Norm(name="norm1")(x)
+        h = Norm(eps=self.eps, name="norm1")(x)
         qkv = Dense(3 * width, ("embed", "heads"), NORMAL, dtype=self.dtype, name="qkv")(h)
         h = attention(*jnp.split(qkv, 3, axis=-1), self.heads)
         h = Dense(width, ("heads", "embed"), NORMAL, dtype=self.dtype, name="out")(h)
         x = x + self._scale("scale1", h)
-        h = mlp(Norm(name="norm2")(x), self.hidden, self.act, self.dtype)
+        h = mlp(Norm(eps=self.eps, name="norm2")(x), self.hidden, self.act, self.dtype)
         return x + self._scale("scale2", h)
 
     def _scale(self, name, h):
@@ -64,6 +66,8 @@ class Vit(nn.Module):
         made smaller.
       norm: whether the last norm is applied.
       dtype: of the computation.
+      first_norm: whether rows are normed before the first block (CLIP, arXiv 2103.00020).
+      eps: of the norms.
     """
 
     patch: int
@@ -78,6 +82,8 @@ class Vit(nn.Module):
     registers: int
     norm: bool
     dtype: Any
+    first_norm: bool = False
+    eps: float = 1e-6
 
     @nn.compact
     def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -96,9 +102,11 @@ class Vit(nn.Module):
         rows += [self._table("registers", self.registers)] if self.registers else []
         rows = [jnp.broadcast_to(y.astype(self.dtype), (batch, *y.shape)) for y in rows]
         x = jnp.concatenate([*rows, x], axis=1)
+        x = Norm(eps=self.eps, name="first_norm")(x) if self.first_norm else x
+        block = (self.heads, self.hidden, self.act, self.scaled, self.dtype, self.eps)
         for i in range(self.layers):
-            x = VitBlock(self.heads, self.hidden, self.act, self.scaled, self.dtype, name=f"block{i}")(x)
-        x = Norm(name="norm")(x) if self.norm else x
+            x = VitBlock(*block, name=f"block{i}")(x)
+        x = Norm(eps=self.eps, name="norm")(x) if self.norm else x
         grid = x[:, first + self.registers :].astype(jnp.float32)
         if self.tokens:
             pooled = x[:, 0]
