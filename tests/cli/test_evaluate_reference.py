@@ -1,6 +1,8 @@
 """`vargen evaluate --reference`: files of every kind, and what doesn't belong together."""
 
+import hashlib
 import json
+import types
 
 import numpy as np
 import pytest
@@ -8,9 +10,9 @@ from PIL import Image
 
 from vargen.cli import evaluate, image_sets, main
 from vargen.errors import UserError
-from vargen.evaluation import inception, metrics
+from vargen.evaluation import fid, inception, metrics, mmd
 from vargen.evaluation.inception import Outputs
-from vargen.interop import files, mapping
+from vargen.interop import files, mapping, views
 from vargen.interop import inception as weights
 from vargen.weights_file import flatten
 
@@ -29,8 +31,10 @@ class Encoder:
 
 
 @pytest.fixture
-def encoder(monkeypatch):
+def encoder(monkeypatch, tmp_path):
     monkeypatch.setattr(weights, "read", lambda path: Encoder())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.pth").write_bytes(b"weights")
     return Encoder()
 
 
@@ -93,7 +97,66 @@ def test_samples_of_a_model(encoder, trained, judged, tmp_path):
     assert found["fid"] > 0 and found["inception_score"] >= 1 and "sfid" not in found
     assert "label_accuracy" in found and found["samples"] == 40
     page = (tmp_path / "out" / "report.html").read_text()
+    made = json.loads((tmp_path / "out" / "made_from.json").read_text())
+    assert made["samples"]["images"] == 40 and made["reference"]["bytes"] > 0
+    assert made["networks"]["inception"]["sha256"] == hashlib.sha256(b"weights").hexdigest()
     assert "<span>FID</span>" in page and "--reference" in page and "x.pth" in page
+
+
+class Vision:
+    """Features as `Encoder`'s, of a network of the size of published figures', or of another."""
+
+    network = types.SimpleNamespace(width=128, layers=2)
+
+    def __init__(self, size):
+        self.size = size
+
+    def __call__(self, images):
+        return Encoder()(images).pool[:, : self.size]
+
+
+def test_dinov2_and_clip(encoder, monkeypatch, tmp_path, capsys):
+    """Beside Inception or without it; what the figures were made from stands beside them."""
+    monkeypatch.setattr(views, "dinov2", lambda path: Vision(5))
+    monkeypatch.setattr(views, "clip", lambda path: Vision(3))
+    monkeypatch.setattr(views, "large", lambda encoder: encoder.size == 5)
+    monkeypatch.setattr(fid, "KEPT", 50)
+    real, drawn = pictures(90), pictures(70)
+    np.savez(tmp_path / "real.npz", arr_0=real)
+    np.savez(tmp_path / "drawn.npz", arr_0=drawn)
+    for name in ("i.pth", "d.pth", "c.safetensors"):
+        (tmp_path / name).write_bytes(name.encode())
+    given = ["--samples", tmp_path / "drawn.npz", "--reference", tmp_path / "real.npz", "--out", tmp_path]
+    both = ["--dinov2", tmp_path / "d.pth", "--clip", tmp_path / "c.safetensors"]
+    run(*given, *both)
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    a, b = Encoder()(real).pool, Encoder()(drawn).pool
+    assert set(found) == {"fd_dinov2", "cmmd", "samples"}
+    assert found["fd_dinov2"] == pytest.approx(metrics.frechet_distance(a[:, :5], b[:, :5]), rel=1e-6)
+    assert found["cmmd"] == pytest.approx(mmd.cmmd(a[:50, :3], b[:50, :3]), rel=1e-6)
+    printed = capsys.readouterr().out
+    assert "FD-DINOv2 " in printed and "CMMD is of the first 50 images of each set" in printed
+    assert "--clip: width 128 and 2 layers" in printed and "--dinov2: width" not in printed
+
+    run(*given, *both, "--inception", tmp_path / "i.pth")
+    assert {"fid", "fd_dinov2", "cmmd"} <= set(json.loads((tmp_path / "metrics.json").read_text()))
+    made = json.loads((tmp_path / "made_from.json").read_text())
+    sha = {
+        name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in ("drawn.npz", "d.pth")
+    }
+    assert (made["samples"]["images"], made["samples"]["sha256"]) == (70, sha["drawn.npz"])
+    assert made["reference"]["path"] == str(tmp_path / "real.npz") and made["reference"]["images"] == 90
+    assert made["networks"]["dinov2"] == dict(path=str(tmp_path / "d.pth"), bytes=5, sha256=sha["d.pth"])
+    assert list(made["networks"]) == ["inception", "dinov2", "clip"]
+    said = "precision, recall and KID are of the first 50 images of each set"
+    assert any(said in remark for remark in made["remarks"]) and said in capsys.readouterr().out
+
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(6), sigma=np.eye(6))
+    statistics = [*given[:3], tmp_path / "stats.npz"]
+    assert "expected images (arr_0) beside --dinov2" in refused(capsys, *statistics, *both)
+    np.savez(tmp_path / "few.npz", arr_0=real[:5])
+    few = [*given[:3], tmp_path / "few.npz"]
+    assert "few.npz: expected more than 5" in refused(capsys, *few, *both)
 
 
 def test_features_of_another_network(tmp_path):

@@ -1,8 +1,8 @@
 """Figures against the field's own evaluators, run on the same features when the golden was recorded.
 
-ADM's evaluator (openai/guided-diffusion): its code as it is, with NumPy in the place of TensorFlow's operations, of which
-sums of float16 are taken in float32, as GPUs do. KID is torch-fidelity's and CMMD its authors' code; both compute in
-float32, and were run in float64 too.
+ADM's evaluator (openai/guided-diffusion): its code as it is, with NumPy in the place of TensorFlow's operations, of
+which sums of float16 are taken in float32, as GPUs do. KID is torch-fidelity's and CMMD its authors' code; both compute
+in float32, and were run in float64 too.
 """
 
 import numpy as np

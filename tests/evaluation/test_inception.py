@@ -168,7 +168,9 @@ def test_layers_are_the_public_ports(drawn):
         for part in name.split("."):
             inner = inner[part]
         ours, theirs = inner["__call__"][0], golden[f"out/{name}"]
-        places = np.round(np.linspace(0, ours.shape[1] - 1, theirs.shape[1])).astype(int)  # first and last ones too
+        places = np.round(np.linspace(0, ours.shape[1] - 1, theirs.shape[1])).astype(
+            int
+        )  # first and last ones too
         close(ours[:, places][:, :, places], theirs)
 
 

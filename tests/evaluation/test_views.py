@@ -84,7 +84,9 @@ def test_figures_of_features_as_they_come(monkeypatch):
 def test_other_files(tmp_path):
     """Named is what was found, or what is missing."""
     file = saved(tmp_path, arrays("clip"))
-    with pytest.raises(UserError, match=r"expected DINOv2's weights .*, found the arrays vision_model\.emb.* more"):
+    with pytest.raises(
+        UserError, match=r"expected DINOv2's weights .*, found the arrays vision_model\.emb.* more"
+    ):
         weights.dinov2(file)
     found = arrays("dinov2")
     with pytest.raises(UserError, match=r"expected CLIP's weights .*, found the arrays blocks\.0\.attn"):
@@ -93,5 +95,7 @@ def test_other_files(tmp_path):
         weights.dinov2(saved(tmp_path, {k: v for k, v in found.items() if k != "norm.bias"}), side=28)
     with pytest.raises(UserError, match="expected DINOv2's weights .*, found the arrays"):
         weights.dinov2(saved(tmp_path, found | dict(register_tokens=np.ones((1, 4, 128), np.float32))))
-    with pytest.raises(UserError, match="pos_embed: expected a class token and a square of places, found 25 rows"):
+    with pytest.raises(
+        UserError, match="pos_embed: expected a class token and a square of places, found 25 rows"
+    ):
         weights.dinov2(saved(tmp_path, found | dict(pos_embed=found["pos_embed"][:, 1:].copy())))

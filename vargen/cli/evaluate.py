@@ -24,12 +24,13 @@ images of more than 64 pixels, of which it would say little, they are left out. 
 frames, over which its answers are averaged.
 
 With --reference and --inception the field's figures come beside them: FID, sFID, inception score,
-precision and recall as ADM's evaluator has them, and KID. The reference is ADM's .npz
-(VIRTUAL_imagenet256_labeled.npz), an .npz with mu and sigma, or a folder of pictures; Inception's
-weights are your copy of pt_inception-2015-12-05-6726825d.pth (which needs vargen[torch]) or
-classify_image_graph_def.pb. --samples may name an .npz (arr_0) or a folder: no model is needed then.
-Without --inception both files hold `features` [M, F] of another network: Fréchet distance (FD-DINOv2 of
-DINOv2's), precision, recall, KID and CMMD (of CLIP's).
+precision and recall as ADM's evaluator has them, and KID; with --dinov2 FD-DINOv2, with --clip CMMD. The
+reference is ADM's .npz (VIRTUAL_imagenet256_labeled.npz), an .npz with mu and sigma, or a folder of
+pictures. Weights are your copies: of Inception pt_inception-2015-12-05-6726825d.pth (which needs
+vargen[torch]) or classify_image_graph_def.pb, of DINOv2 dinov2-large's model.safetensors or
+dinov2_vitl14_pretrain.pth, of CLIP clip-vit-large-patch14-336's. --samples may name an .npz (arr_0) or a
+folder: no model is needed then. made_from.json names what the figures are of. Without a network both files
+hold `features` [M, F] of another one: Fréchet distance, precision, recall, KID and CMMD.
 
 With --tokenizer-only no generator is needed: errors of reconstructions, codes in use, bits per pixel, a
 linear probe, seconds and parameters of both ends, with --lpips LPIPS and with --inception rFID; writes
@@ -71,6 +72,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weights of FID's Inception-v3: PyTorch's .pth or TensorFlow's .pb",
     )
     parser.add_argument(
+        "--dinov2", metavar="FILE", help="weights of DINOv2 ViT-L/14, for FD-DINOv2: .safetensors or .pth"
+    )
+    parser.add_argument(
+        "--clip", metavar="FILE", help="weights of CLIP ViT-L/14-336, for CMMD: .safetensors or .bin"
+    )
+    parser.add_argument(
         "--tokenizer-only",
         action="store_true",
         help="what the tokenizer keeps of held-out images, and its costs",
@@ -103,6 +110,8 @@ def _samples(text: str) -> int | str:
 
 def _check_flags(args: argparse.Namespace) -> None:
     """Raises UserError for flags that don't belong together."""
+    from vargen.cli import evaluate_reference
+
     given = isinstance(args.samples, str)
     for flag in ("lpips", "vtbench"):
         if getattr(args, flag) is not None:
@@ -111,9 +120,10 @@ def _check_flags(args: argparse.Namespace) -> None:
         raise UserError("--workdir: expected a run, or --samples with an .npz or a folder, found neither")
     if args.workdir is not None and given:
         raise UserError("--samples: expected a number beside --workdir, which draws them, found a path")
-    if args.reference is None and (given or args.inception is not None):
+    weights = evaluate_reference.networks(args)
+    if args.reference is None and (given or weights):
         raise UserError("--reference: expected a file to compare with, found none")
-    if args.reference is not None and args.inception is None and not given:
+    if args.reference is not None and not weights and not given:
         raise UserError("--inception: expected the weights beside --reference, found none")
 
 
@@ -153,8 +163,10 @@ def run(args: argparse.Namespace) -> None:
     if args.reference is not None:
         common.check_pictures(model, "--reference")
         name, size = "--samples", model.tokenizer.image_size
-        judge = evaluate_reference.Judge(args.reference, args.inception, name, samples, size)
-        command += f" --samples {samples} --reference {args.reference} --inception {args.inception}"
+        weights = evaluate_reference.networks(args)
+        judge = evaluate_reference.Judge(args.reference, weights, name, samples, size)
+        command += f" --samples {samples} --reference {args.reference}"
+        command += "".join(f" --{flag} {file}" for flag, file in weights.items())
     metrics = evaluate(model, sources, args.workdir, out, samples, seed, command, judge, args.pictures)
     for key, metric in report.METRICS.items():
         if key in metrics:
@@ -163,6 +175,13 @@ def run(args: argparse.Namespace) -> None:
         print(f"{name:30} {use}, perplexity {perplexity}")
     if warning := usage.warning(metrics):
         print(warning)
+    if judge is not None:
+        for remark in judge.remarks():
+            print(remark)
+        drawn = dict(
+            workdir=str(args.workdir), images=samples, seed=seed, sampling=model.config.sampling.to_dict()
+        )
+        evaluate_reference.write(out, samples=drawn, **judge.told, remarks=judge.remarks())
     print(f"see {out / 'report.html'}")
 
 

@@ -26,7 +26,9 @@ def run(args: argparse.Namespace) -> None:
     from vargen.cli import evaluate_vtbench, reconstruct
     from vargen.data import vtbench
 
-    asked = flags.sampling_options(args) | {k: getattr(args, k) for k in ("reference", "samples", "pictures")}
+    asked = flags.sampling_options(args) | {
+        k: getattr(args, k) for k in ("reference", "samples", "pictures", "dinov2", "clip")
+    }
     if given := [name for name, value in asked.items() if value is not None]:
         raise UserError(
             f"--tokenizer-only: expected nothing that is of samples, found --{given[0].replace('_', '-')}"

@@ -21,12 +21,14 @@ class Reference:
     Attributes:
       pool: of the features `Outputs.pool`.
       spatial: of `Outputs.spatial`.
-      features: `Outputs.pool` of images of it, float32 [M, F].
+      features: `Outputs.pool` of images of it, float32 [M, F], the first `KEPT`.
+      count: its images.
     """
 
     pool: Gaussian
     spatial: Gaussian | None = None
     features: np.ndarray | None = None
+    count: int = 0
 
 
 class Gathered:
@@ -61,7 +63,7 @@ class Gathered:
         if self._moments is None:
             raise ValueError("images: expected at least 2, found none")
         pool, spatial = (moments.gaussian() for moments in self._moments)
-        return Reference(pool, spatial, np.concatenate(self._features))
+        return Reference(pool, spatial, np.concatenate(self._features), self.count)
 
     def inception_score(self) -> float:
         """See `adm.InceptionScore`."""

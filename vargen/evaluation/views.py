@@ -1,5 +1,5 @@
-"""Networks other than Inception that figures rest on: DINOv2's of FD-DINOv2 (Stein et al. 2023, arXiv 2306.04675), CLIP's
-of CMMD (Jayasumana et al. 2024, arXiv 2401.09603). `vargen.interop.views` reads their weights.
+"""Networks other than Inception that figures rest on: DINOv2's of FD-DINOv2 (Stein et al. 2023, arXiv 2306.04675),
+CLIP's of CMMD (Jayasumana et al. 2024, arXiv 2401.09603). `vargen.interop.views` reads their weights.
 """
 
 from __future__ import annotations

@@ -76,7 +76,11 @@ def clip(path: files.Path) -> views.Encoder:
     table, patches = f"{embeddings}position_embedding.weight", f"{embeddings}patch_embedding.weight"
     arrays = files.read(path).parameters()
     sizes = _sizes(arrays, os.fspath(path), f"{layer}self_attn.q_proj.weight", patches, table)
-    if sizes is None or f"{VISION}pre_layrnorm.weight" not in arrays or "visual_projection.weight" not in arrays:
+    if (
+        sizes is None
+        or f"{VISION}pre_layrnorm.weight" not in arrays
+        or "visual_projection.weight" not in arrays
+    ):
         raise _another(path, published, arrays)
     width, layers, patch, places = sizes
     found = Arrays(arrays, os.fspath(path))

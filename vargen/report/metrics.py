@@ -83,6 +83,8 @@ METRICS = {
         "samples that lie among the reference, as ADM has it"),
     "inception_recall": Metric("Recall (Inception)", _PERCENT, "reference images that lie among the samples, likewise"),
     "kid": Metric("KID", "{:.5f}", "kernel distance on Inception's features, mean over subsets"),
+    "fd_dinov2": Metric("FD-DINOv2", "{:.2f}", "Fréchet distance on DINOv2's features; lower is closer"),
+    "cmmd": Metric("CMMD", "{:.3f}", "discrepancy of CLIP's features, times 1000; lower is closer"),
     "features_frechet_distance": Metric("Fréchet distance (given features)", "{:.3f}",
         "on features that came with the samples; of DINOv2's, FD-DINOv2"),
     "features_precision": Metric("Precision (given features)", _PERCENT, ""),
