@@ -51,7 +51,9 @@ class Gathered:
         for moments, features in zip(self._moments, (outputs.pool, outputs.spatial), strict=True):
             moments.add(features)
         self._score.add(outputs.logits)
-        self._features.append(outputs.pool[: max(0, KEPT - self.count)])
+        if self.count < KEPT:
+            # A copy: a view, be it of nothing, would hold the whole batch.
+            self._features.append(np.array(outputs.pool[: KEPT - self.count]))
         self.count += len(outputs.pool)
 
     def reference(self) -> Reference:

@@ -122,9 +122,10 @@ class Discrepancy:
 
     def add(self, features: np.ndarray) -> None:
         """Takes in features float32 [B, F]."""
-        some = features[: fid.KEPT - self.count]
-        self._held.append(some)
-        self.count += len(some)
+        if self.count < fid.KEPT:
+            some = np.array(features[: fid.KEPT - self.count])  # a view would hold the whole batch
+            self._held.append(some)
+            self.count += len(some)
 
     def to(self, other: Discrepancy) -> float:
         """CMMD of two sets, see `mmd.cmmd`."""
