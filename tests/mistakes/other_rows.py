@@ -31,6 +31,8 @@ OTHERS = [
         "--samples {tmp}/x.npz": ("--reference", "found none"),
         "--workdir {model} --inception x.pth": ("--reference", "found none"),
         "--workdir {model} --reference {tmp}/none.npz": ("--inception", "found none"),
+        "--workdir {model} --dinov2 x.pth": ("--reference", "found none"),
+        "--workdir {model} --tokenizer-only --clip x.bin": ("--clip", "of samples"),
         "--workdir {model} --reference {tmp}/none.npz --inception x.pth": ("--reference", "none.npz", "found none"),
         "--workdir {model} --reference '' --inception x.pth": ("--reference", "expected a path"),
         "--workdir {model} --samples {tmp} --reference x.npz": ("--samples", "beside --workdir"),
