@@ -5,10 +5,10 @@
     vargen train --config configs/acdit.py:b --workdir runs/acdit_b --config.data.path=/data/tfds
     vargen import acdit --generator ACDiT-XL-img.pt --tokenizer diffusion_pytorch_model.bin --out models/acdit_xl
 
-Checked: predictions, gradients and whole samplers 2e-5, of images and videos. Published, on ImageNet 256x256 with
-guidance 1.5, four blocks of 16x16 latents and 25 passes a block: FID 2.53 (L), 2.45 (XL), 2.37 (H), after 1.2 million
-updates of 1024 pictures on 256 H100. Not trained by us. Parameters of the generator: B 130.3 M, L 457.9 M, XL 674.9 M,
-H 951.0 M, as the authors' modules count; the paper's table says 2 to 3 M more.
+Checked: predictions, gradients and whole samplers 2e-5, of images and videos (goldens acdit, acdit_video). Published,
+on ImageNet 256x256 with guidance 1.5, four blocks of 16x16 latents and 25 passes a block: FID 2.53 (L), 2.45 (XL), 2.37
+(H), after 1.2 million updates of 1024 pictures on 256 H100. Not trained by us. Parameters of the generator: B 130.3 M,
+L 457.9 M, XL 674.9 M, H 951.0 M, as the authors' modules count; the paper's table says 2 to 3 M more.
 
 The small sizes add an embedding of the slot. The recipe is the paper's, with betas and clipping from the authors' code
 (thunlp/ACDiT); in the last 15 % of the updates the rate falls to a 64th by a half cosine, theirs exponentially, and a

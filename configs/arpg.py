@@ -5,10 +5,10 @@
     vargen train --config configs/arpg.py:l --workdir runs/arpg_l --config.data.path=/data/tfds
     vargen import arpg --generator arpg_300m.pt --tokenizer vq_ds16_c2i.pt --out models/arpg_l
 
-Checked: logits 2e-5, gradient norms 1e-4; sampling in groups: tokens exact, logits 2e-5. Published, on ImageNet 256x256
-in 64 steps, with the guidance of the preset `paper`: FID 2.38 (L), 2.02 (XL), 1.91 (XXL) in the authors' README, over
-LlamaGen's VQ-16. Not trained by us. Parameters of the generator: L 319.8 M, XL 719.0 M, XXL 1302.4 M, of which the
-authors' table has a row to spare.
+Checked: logits 2e-5, gradient norms 1e-4; sampling in groups: tokens exact, logits 2e-5 (golden arpg). Published, on
+ImageNet 256x256 in 64 steps, with the guidance of the preset `paper`: FID 2.38 (L), 2.02 (XL), 1.91 (XXL) in the
+authors' README, over LlamaGen's VQ-16. Not trained by us. Parameters of the generator: L 319.8 M, XL 719.0 M, XXL
+1302.4 M, of which the authors' table has a row to spare.
 
 The small sizes add an embedding of the slot. Rotary places are relative and the condition has none, so that a question
 doesn't know where it asks: of 16 slots that costs 0.4 nats a code (held out, the digits), and a third of the labels.

@@ -7,9 +7,10 @@
     vargen sample --workdir models/flexvar_d24 --preset steps13 --classes 207
     vargen sample --workdir models/flexvar_d24 --levels 1,2,3,4,6x8,9x12,12x16,18x24 --classes 207
 
-Checked: logits 2e-5, codes exact. Sampling takes any levels (`--levels`, `sampling.levels`): their number is the number
-of steps, the last of them the size of the picture. Each update of the digits has three of their four levels; what was
-measured, also at levels that no update had, is in benchmarks/results/digits.json (`flexvar`, `flexvar_levels`).
+Checked: logits 2e-5, codes exact (goldens flexvar, flexvar_tokenizer). Sampling takes any levels (`--levels`,
+`sampling.levels`): their number is the number of steps, the last of them the size of the picture. Each update of the
+digits has three of their four levels; what was measured, also at levels that no update had, is in
+benchmarks/results/digits.json (`flexvar`, `flexvar_levels`).
 
 Published, on ImageNet 256x256: FID 3.05 (d16), 2.41 (d20), 2.21 (d24) in 10 steps, 2.08 (d24) in 13; the guidance of
 each isn't told, the presets have the README's. Not trained by us. Parameters of the generator: d16 315.6 M, d20

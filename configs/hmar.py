@@ -13,8 +13,8 @@ Checked: no licence for a golden: by its formulas, logits 1e-4. Two stages. The 
 scale alone, with losses weighted by scale; the second begins with it, freezes all, and trains a copy of its last eight
 blocks and of its head (and a mask) to predict masked slots. The schedule says how many slots of a scale each pass
 keeps; any will do, without training. Published, on ImageNet 256x256 in 14 passes: FID 3.01 (d16), 2.50 (d20), 2.10
-(d24), 1.95 (d30); 512x512: 2.99 (d24_512). Not trained by us. Parameters after the second stage: d16 467.7 M, d20 845.5
-M, d24 1384.3 M, d30 2556.3 M (the paper's numbers are 465 M, 840 M, 1.3 B and 2.4 B).
+(d24), 1.95 (d30); 512x512: 2.99 (d24_512). Not trained by us. Parameters after the second stage: d16_masked 467.7 M,
+d20_masked 845.5 M, d24_masked 1384.3 M, d30_masked 2556.3 M (the paper's numbers are 465 M, 840 M, 1.3 B and 2.4 B).
 
 The recipe is the authors' (NVlabs/HMAR), but for these: theirs masks the same places in all pictures of a device, here
 each picture has its own, which has the same law; they compute in float16 with a scaled loss, here it is bfloat16. The

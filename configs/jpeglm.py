@@ -14,7 +14,7 @@ restart markers let one end with a row of blocks.
 the tables, by the tokenizer's options `header` and `pieces`.
 
 Published, without classes: FID 34.21 of ImageNet's pictures completed from their first three quarters (5000 of them),
-27.15 of FFHQ's from their first half. Not trained by us. Parameters of the generator: 6479 M.
+27.15 of FFHQ's from their first half. Not trained by us. Parameters of the generator: 7b 6479 M.
 
 The generator's recipe is the paper's where it says anything: pictures of 256x256 pixels, quality 25, 4:2:0, batches of
 some three million codes, two epochs of 23 M pictures, a rate of 3e-4; the restart marker after each MCU is that of the

@@ -4,10 +4,11 @@
     vargen quickstart --config configs/llamagen.py:pictures32 --workdir runs/mine --config.data.path=~/pictures
     vargen train --config configs/llamagen.py:b --workdir runs/llamagen_b --config.data.path=/data/tfds
 
-Checked: logits 2e-5 (of captions 1e-4), greedy tokens exact, tokenizer's codes exact. Published, on ImageNet, trained
-at 256x256: FID 5.46 (B) and 3.80 (L) with guidance 2.0; at 384x384 (`--config.data.image_size=384`), where the larger
-ones were published: 2.62 (XL) and 2.34 (XXL) with 1.75, 2.18 (3B) with 1.65. VQ-16 has rFID 2.19 at 256x256. Not
-trained by us. Parameters of the generator: B 110.9 M, L 343 M, XL 775 M, XXL 1.4 G, 3B 3.1 G.
+Checked: logits 2e-5 (of captions 1e-4), greedy tokens exact, tokenizer's codes exact (goldens llamagen_gpt_c2i,
+llamagen_gpt_gqa, llamagen_gpt_t2i, llamagen_vq). Published, on ImageNet, trained at 256x256: FID 5.46 (B) and 3.80 (L)
+with guidance 2.0; at 384x384 (`--config.data.image_size=384`), where the larger ones were published: 2.62 (XL) and 2.34
+(XXL) with 1.75, 2.18 (3B) with 1.65. VQ-16 has rFID 2.19 at 256x256. Not trained by us. Parameters of the generator: B
+110.9 M, L 343 M, XL 775 M, XXL 1.4 G, 3B 3.1 G.
 
 The generator's recipe is the authors' (FoundationVision/LlamaGen, train_c2i.py; batches and rates from their tracker,
 issues 8 and 14) over the codes of twenty views (26 GB), ten crops of 1.05 and ten of 1.1 times the size, but for this:

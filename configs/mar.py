@@ -4,10 +4,10 @@
     vargen quickstart --config configs/mar.py:pictures32 --workdir runs/mine --config.data.path=~/pictures
     vargen train --config configs/mar.py:b --workdir runs/mar_b --config.data.path=/data/tfds
 
-Checked: hidden vectors 2e-5, whole sampler with their noise 1e-4. Published, on ImageNet 256x256: FID 2.31 (B), 1.78
-(L), 1.55 (H) in 256 steps with linear guidance 2.9, 3.0, 3.2 and temperature 1, after 800 epochs; 400 of L with a
-smaller denoiser took 1 d 7 h on 32 H100. Not trained by us. Parameters of the generator: B 207.9 M, L 478.3 M, H 942.4
-M, as the authors' module counts.
+Checked: hidden vectors 2e-5, whole sampler with their noise 1e-4 (goldens mar, mar_kl). Published, on ImageNet 256x256:
+FID 2.31 (B), 1.78 (L), 1.55 (H) in 256 steps with linear guidance 2.9, 3.0, 3.2 and temperature 1, after 800 epochs;
+400 of L with a smaller denoiser took 1 d 7 h on 32 H100. Not trained by us. Parameters of the generator: B 207.9 M, L
+478.3 M, H 942.4 M, as the authors' module counts.
 
 The generator's recipe is the authors' (LTH14/mar, main_mar.py) over stored latents (84 GB), but for three things: the
 masked ratio is drawn for each image, theirs for the images of a device together; a picture and its mirror image are

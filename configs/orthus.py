@@ -11,9 +11,9 @@ itself: in half of the examples the words come first, in half the picture. docs/
 `vargen import orthus` reads the published weights for pictures of prompts, by the conditioning `prompt`: there words
 stand right before their picture, and come as numbers, since their tokenizer isn't read.
 
-Published, 512x512, after post-training: GenEval 0.58. Not trained by us. Parameters of the generator: 7032.2 M. The
-authors' module has 7065.7 M: its map to words has 8192 rows for codes of pictures, which it is never asked for
-(33.6 M).
+Published, 512x512, after post-training: GenEval 0.58. Not trained by us. Parameters of the generator: 7b 7032.2 M. The
+authors' module has 7065.7 M: its map to words has 8192 rows for codes of pictures, which it is never asked for (33.6
+M).
 
 The recipe is that of the second stage (lambda 100); the first trains embeddings and the patches' head alone, on
 Chameleon's weights. Chameleon's tokenizer is a VQGAN whose latents are taken before they are quantised: here they are

@@ -8,9 +8,9 @@
     vargen sample --workdir models/randar_l --levels 16,32 --steps 256 --classes 207 \\
         --config.sampling.spatial_guidance=2.5 --config.sampling.guidance_schedule=constant
 
-Checked: logits 2e-5, gradient norms 1e-4; sampling one by one and in parallel: tokens exact, logits 2e-5. The last
-draws 512 pixels around the codes of 256, without training on such (the authors': guidance 3, spatial 2.5, one by one,
-XL; not measured by us).
+Checked: logits 2e-5, gradient norms 1e-4; sampling one by one and in parallel: tokens exact, logits 2e-5 (golden
+randar). The last draws 512 pixels around the codes of 256, without training on such (the authors': guidance 3, spatial
+2.5, one by one, XL; not measured by us).
 
 Published, on ImageNet 256x256 in 88 steps: FID 2.55 (L), 2.25 (XL), 2.15 (XXL) in the paper, 2.65 (L) and 2.27 (XL) for
 the files, with the guidance of the preset `paper`, over LlamaGen's VQ-16. Not trained by us. Parameters of the

@@ -5,11 +5,11 @@
     vargen train --config configs/rqtransformer.py:480m --workdir runs/rq_480m --config.data.path=/data/tfds
     vargen import rqtransformer --generator stage2/model.pt --tokenizer stage1/model.pt --out models/rq_480m
 
-Checked: logits 2e-5, codes and runs exact. Published, on ImageNet 256x256, in the authors' README: FID 15.72 (480m),
-13.11 (821m), 11.56 (1.4b), and over an RQ-VAE of 50 epochs 8.71 (1.4b) and 7.55 (3.8b); against the training set, top-p
-0.92, no guidance. `ffhq` (10.38), `church` (7.45), `cat` (8.64) and `bedroom` (3.04) have no classes:
---config.data.path names a folder of pictures. Not trained by us. Parameters of the generator: 480m 480.9 M, 821m 820.9
-M, 1.4b 1387.5 M, 3.8b 3822.5 M; of the RQ-VAE 104.4 M, and what its table follows by (a size and a sum for each code).
+Checked: logits 2e-5, codes and runs exact (goldens rqtransformer, rqvae). Published, on ImageNet 256x256, in the
+authors' README: FID 15.72 (480m), 13.11 (821m), 11.56 (1.4b), and over an RQ-VAE of 50 epochs 8.71 (1.4b) and 7.55
+(3.8b); against the training set, top-p 0.92, no guidance. `ffhq` (10.38), `church` (7.45), `cat` (8.64) and `bedroom`
+(3.04) have no classes: --config.data.path names a folder of pictures. Not trained by us. Parameters of the generator:
+480m 480.9 M, 821m 820.9 M, 1.4b 1387.5 M, 3.8b 3822.5 M; of the RQ-VAE 104.4 M, and a size and a sum for each code.
 
 The RQ-VAE's recipe is the authors' (kakaobrain/rq-vae-transformer, main_stage1), but that the discriminator normalises
 by eight pictures, that its loss has no weight of its own, and that FFHQ's pictures aren't cut at random. The generator's is

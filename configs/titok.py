@@ -5,10 +5,11 @@
     vargen train --config configs/titok.py:b64 --workdir runs/titok_b64 --config.data.path=/data/tfds
     vargen import titok --generator generator_titok_l32.bin --tokenizer tokenizer_titok_l32.bin --out models/titok_l32
 
-Checked: latents, logits, pixels 2e-5, gradient norms 1e-4, codes and three runs of each generator exact. Published, on
-ImageNet 256x256: FID 2.77 (L-32), 2.48 (B-64), 1.97 (S-128); the tokenizers have rFID 2.21, 1.70 and 1.71. Not trained
-by us. Parameters of the generator: 177.2 M (L-32 and B-64) and 295.0 M (S-128), as in the authors' code; the paper says
-287 M of S-128's, without the tables at its ends about what a U-ViT-L has.
+Checked: latents, logits, pixels 2e-5, gradient norms 1e-4, codes and three runs of each generator exact (goldens
+titok_bert, titok_kl, titok_proxies, titok_uvit, titok_vq). Published, on ImageNet 256x256: FID 2.77 (L-32), 2.48
+(B-64), 1.97 (S-128); the tokenizers have rFID 2.21, 1.70 and 1.71. Not trained by us. Parameters of the generator: l32
+177.2 M, b64 177.2 M, s128 295.0 M, as in the authors' code; the paper says 287 M of S-128's, without the tables at its
+ends about what a U-ViT-L has.
 
 L-32's and B-64's is a BERT, that of S-128 a U-ViT, whose later blocks take what the earlier ones gave too. Its authors
 count twenty layers without the one in the middle.

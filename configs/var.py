@@ -4,11 +4,12 @@
     vargen quickstart --config configs/var.py:pictures32 --workdir runs/mine --config.data.path=~/pictures
     vargen train --config configs/var.py:d16 --workdir runs/var_d16 --config.data.path=/data/tfds
 
-Checked: logits 2e-5, greedy tokens exact, tokenizer's codes exact. What the digits and `pictures32` took, and what came
-of them: benchmarks/results/quickstart.json and pictures.json. Published, on ImageNet 256x256: FID 3.55 (d16), 2.95
-(d20), 2.33 (d24), 1.97 (d30) with guidance 1.5, top-k 900, top-p 0.96; on 512x512: 2.63 (d36). d16 took 2.5 days on 16
-A100 (the authors' tracker, issue 26). Not trained by us. Parameters of the generator with its head: d16 310.3 M, as the
-authors' module counts.
+Checked: logits 2e-5, greedy tokens exact, tokenizer's codes exact (goldens var_tokenizer, var_transformer_l2norm,
+var_transformer_sharedaln). What the digits and `pictures32` took, and what came of them:
+benchmarks/results/quickstart.json and pictures.json. Published, on ImageNet 256x256: FID 3.55 (d16), 2.95 (d20), 2.33
+(d24), 1.97 (d30) with guidance 1.5, top-k 900, top-p 0.96; on 512x512: 2.63 (d36). d16 took 2.5 days on 16 A100 (the
+authors' tracker, issue 26). Not trained by us. Parameters of the generator with its head: d16 310.3 M, d20 600.9 M, d24
+1033.4 M, d30 2010.0 M, as the authors' module counts.
 
 The generator's recipe is the authors' (FoundationVision/VAR, README and utils/), with the encoder in the loop, but
 for three things: they compute in float16 with a scaled loss, here it is bfloat16; their last batch of an epoch is

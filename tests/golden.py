@@ -8,6 +8,48 @@ import pathlib
 import numpy as np
 
 FOLDER = pathlib.Path(__file__).parent / "goldens"
+# By golden of a system or a tokenizer: the family of vargen.interop.parity that it is recognised as.
+GOLDENS = dict(
+    acdit="acdit",
+    acdit_video="acdit",
+    arpg="arpg",
+    bsqvit="bsqvit",
+    flextok="flextok",
+    flexvar="flexvar",
+    flexvar_tokenizer="flexvar_vq",
+    gigatok="gigatok",
+    hart_tokenizer="hart_tokenizer",
+    ibq="ibq",
+    imagefolder_ms="imagefolder",
+    imagefolder_vp="imagefolder",
+    larp_tokenizer="larp",
+    llamagen_gpt_c2i="llamagen",
+    llamagen_gpt_gqa="llamagen",
+    llamagen_gpt_t2i="llamagen",
+    llamagen_vq="llamagen_vq",
+    mar="mar",
+    mar_kl="mar_kl",
+    maskgit="maskgit",
+    maskgit_vqgan="maskgit_vqgan",
+    open_magvit2="open_magvit2",
+    ops="ops",
+    randar="randar",
+    rar="rar",
+    rqtransformer="rqtransformer",
+    rqvae="rqvae",
+    semanticist="semanticist",
+    taming_mingpt="taming_mingpt",
+    taming_vqgan="taming_vqgan",
+    titok_bert="titok",
+    titok_kl="titok_tokenizer",
+    titok_proxies="titok_tokenizer",
+    titok_text="titok_tokenizer",
+    titok_uvit="titok",
+    titok_vq="titok_tokenizer",
+    var_tokenizer="var_tokenizer",
+    var_transformer_l2norm="var",
+    var_transformer_sharedaln="var",
+)
 
 
 class Golden:

@@ -8,7 +8,7 @@ import runpy
 import pytest
 from sizes import ends
 
-from vargen import config, models
+from vargen import config, models, systems
 from vargen.mixers import MIXERS
 
 FOLDER = pathlib.Path(__file__).parent.parent / "configs"
@@ -284,6 +284,12 @@ def tokenizer_count(c, tokenizer):
     return COUNTED[key]
 
 
+def holds_as_said(system, size, count):
+    """Whether the config's docstring, where it says the count of a size, says this one, as it rounds it."""
+    said = str(systems.read(system).counts.get(size, count))
+    assert round(count, len(said.rstrip("0")) - len(said)) == int(said), (system, size)
+
+
 @pytest.mark.parametrize("name", ends(list(COUNTS), lambda name: name.partition(".")[0]))
 def test_full_size(name):
     c = config.load(FOLDER / name)
@@ -328,6 +334,7 @@ def test_full_size(name):
     }[name.partition(".")[0]]()
     assert models.parameter_count(generator) == added
     assert expected in (None, added)
+    holds_as_said(*name.split(".py:"), added)
     assert tokenizer_count(c, tokenizer) == of_tokenizer
     assert tokenizer.grid.size == SLOTS.get(name, SLOTS.get(name.partition(".")[0], 256))
 
@@ -370,6 +377,7 @@ def test_orthus():
     theirs = 2 * 65536 * d + 32 * (layer + 4 * d) + d + 8192 * 256 + patches
     ours = theirs - 8192 * d + d  # a row that begins the sequence is a word of theirs
     assert models.parameter_count(generator) == ours
+    holds_as_said("orthus", "7b", ours)
     assert 0.995 < ours / theirs < 1
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Mapping
-from typing import Any
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from vargen import axes, config, models
 from vargen.config import part
 from vargen.errors import UserError
+from vargen.stage import Stage
 from vargen.tokenizers.tokenizer import Tokenizer
 
 AXES = ("order", "feed", "head", "mixer")
@@ -107,33 +111,99 @@ def named(line: str, c: ConfigDict) -> set[str]:
     return {axis for axis in config.AXES if re.search(rf"(\b{axis}|\bfound|,) {c[axis].name}\b", line)}
 
 
-@functools.cache
 def builds(order: str, feed: str, head: str, mixer: str) -> bool:
-    """Whether a combination does."""
-    return not find(order, feed, head, mixer)[1]
+    """Whether a combination does: the same as of `find`, with no more than each two parts' checks."""
+    return any(
+        head in heads and mixer in mixers and (head, mixer) not in apart
+        for heads, mixers, apart in _fitting(order, feed)
+    )
+
+
+@functools.cache
+def every() -> tuple[tuple[str, str, str, str], ...]:
+    """All combinations that build, in the order of `axes.PARTS`."""
+    return tuple(c for c in itertools.product(*(axes.PARTS[axis] for axis in AXES)) if builds(*c))
 
 
 def fitting(axis: str, name: str) -> dict[str, list[str]]:
-    """By each other axis of `AXES` the parts that stand beside one of `axis` in a combination that builds.
+    """By each other axis of `AXES` the parts that stand beside one of `axis` in a combination that builds."""
+    own = AXES.index(axis)
+    parts = [[name] if a == axis else [*axes.PARTS[a]] for a in AXES]
+    found = [c for c in itertools.product(*parts) if builds(*c)]
+    beside = {a: {c[i] for c in found} for i, a in enumerate(AXES) if i != own}
+    return {a: [part for part in axes.PARTS[a] if part in names] for a, names in beside.items()}
 
-    Heads are tried with attention, which honours every order and feed, and mixers beside heads that were found so.
+
+def covering(combinations: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Some of the combinations, among which is every pair and every triple of parts that is in any of them.
+
+    Greedy: first those with four triples that none before has, then with three, and so on; alike ones by a hash.
     """
-    every = {a: [name] if a == axis else [*axes.PARTS[a]] for a in AXES}
-    found: dict[str, set[str]] = {a: set() for a in AXES if a != axis}
-    for order, feed in itertools.product(every["order"], every["feed"]):
-        heads = [head for head in every["head"] if builds(order, feed, head, "attention")]
-        mixers = [m for m in every["mixer"] if any(builds(order, feed, head, m) for head in heads)]
-        if heads and mixers:
-            for a, parts in dict(order=[order], feed=[feed], head=heads, mixer=mixers).items():
-                if a != axis:
-                    found[a] |= {*parts}
-    if axis == "mixer":  # beside the others' heads it may refuse what attention does not
-        found["head"] = {
-            head
-            for head in found["head"]
-            if any(builds(o, f, head, name) for o, f in itertools.product(found["order"], found["feed"]))
-        }
-    return {a: [part for part in axes.PARTS[a] if part in names] for a, names in found.items()}
+    waiting = sorted(combinations, key=lambda c: (zlib.crc32(" ".join(c).encode()), c))
+    met: set[tuple] = set()
+    found: list[tuple[str, ...]] = []
+    for least in range(len(AXES), 0, -1):
+        later = []
+        for c in waiting:
+            triples = {(i, *c[:i], *c[i + 1 :]) for i in range(len(c))}
+            if len(triples - met) >= least:
+                met |= triples
+                found.append(c)
+            else:
+                later.append(c)
+        waiting = later
+    return found
+
+
+class _Fitting(NamedTuple):
+    """What goes with the rows of an order and a feed.
+
+    Attributes:
+      heads, mixers: each beside all else as it is usual.
+      apart: pairs of a head, which has blocks of its own, and a mixer that these can't have.
+    """
+
+    heads: frozenset[str]
+    mixers: frozenset[str]
+    apart: frozenset[tuple[str, str]]
+
+
+@functools.cache
+def _fitting(order: str, feed: str) -> list[_Fitting]:
+    """Of each form of an order and a feed whose rows can be had."""
+    found: dict[_Fitting, None] = {}  # many forms are alike
+    for form, (_, line) in zip(_forms(order, feed), _rows(order, feed), strict=True):
+        if not line:
+            found[_of_form(order, feed, form)] = None
+    return [*found]
+
+
+def _of_form(order: str, feed: str, form) -> _Fitting:
+    with_parts = functools.partial(_config, order, feed)
+    c = with_parts("categorical", "attention", *form)
+    of = tokenizer(c.tokenizer.name)
+    rows = models.build_rows(c, of)
+    bare = models.join(c, of, rows, None)
+    layouts = bare.layouts()
+    mixers, heads, apart = set(), set(), set()
+    for mixer in axes.PARTS["mixer"]:
+        with contextlib.suppress(UserError):
+            c = with_parts("categorical", mixer, *form)
+            models.check_mixers(c, models.join(c, of, rows, None), layouts)
+            mixers.add(mixer)
+    for name in axes.PARTS["head"]:
+        with contextlib.suppress(UserError):
+            c = with_parts(name, "attention", *form)
+            head = models.build_head(c, of, rows)
+            models.check_shared(c, dataclasses.replace(bare, head=head))
+            heads.add(name)
+            if any(isinstance(x, Stage) for x in vars(head).values()):
+                apart |= {(name, mixer) for mixer in mixers}
+                for mixer in mixers:
+                    with contextlib.suppress(UserError):
+                        models.build_head(with_parts(name, mixer, *form), of, rows)
+                        apart.remove((name, mixer))
+    return _Fitting(frozenset(heads), frozenset(mixers), frozenset(apart))
 
 
 @functools.cache

@@ -96,53 +96,84 @@ def build_rows(config, tokenizer) -> Rows:
     return Rows(condition, sequence, ordering, feed)
 
 
-def build_generator(config, tokenizer) -> Generator:
-    """The generator of a config, over a tokenizer's slots.
+def build_head(config, tokenizer, rows: Rows):
+    """The head of a config, behind rows.
 
     Raises:
-      UserError: a part or option is unknown, or parts don't fit each other.
+      UserError: as `build_generator`, of the head and what it stands behind.
     """
     m, common = _model(config)
-    initial, dtype = common["initial"], common["dtype"]
-    condition, sequence, ordering, feed = build_rows(config, tokenizer)
-    grid = sequence.grid
+    initial, dtype, sequence = common["initial"], common["dtype"], rows.sequence
     try:
         head = parts.build(
             HEADS,
             config.head,
             "head",
             tokenizer=tokenizer,
-            stage=functools.partial(_stage, config, m, grid, initial, dtype),
+            stage=functools.partial(_stage, config, m, sequence.grid, initial, dtype),
             vocab=tokenizer.vocab,
             channels=tokenizer.channels,
             segments=sequence.segments,
             initial=initial,
             dtype=dtype,
         )
-        fits.check_stages(config, feed, head)
+        fits.check_stages(config, rows.feed, head)
         with fits.beside(config, "tokenizer"):
             head.check(sequence.slot)
-        fits.check_drafts(config, feed, head)
-        fits.check_rounds(config, ordering, feed, head, m["adaptive"])
-        fits.check_redraws(config, ordering, feed, head)
-        generator = Generator(
-            tokenizer=tokenizer,
-            sequence=sequence,
-            ordering=ordering,
-            condition=condition,
-            feed=feed,
-            stages=_stages(config, m, feed, grid, initial, dtype, condition.remembers),
-            head=head,
-            modulation=SharedModulation(m["width"], initial, dtype) if m["adaptive"] == "shared" else None,
-        )
-        with fits.beside(config, "feed", "order"):
-            for i, layout in enumerate(generator.layouts()):
-                generator.stages[i % len(generator.stages)].block.mixer.check(layout)
-        if head.shares:  # whose parameters are there, or aren't
-            with fits.beside(config, "feed"):
-                jax.eval_shape(generator.init_boxed, jax.random.key(0))
+        fits.check_drafts(config, rows.feed, head)
+        fits.check_rounds(config, rows.ordering, rows.feed, head, m["adaptive"])
+        fits.check_redraws(config, rows.ordering, rows.feed, head)
     except ValueError as error:
         raise error if isinstance(error, UserError) else UserError(str(error)) from error
+    return head
+
+
+def join(config, tokenizer, rows: Rows, head) -> Generator:
+    """A generator of rows, blocks and a head; `check_mixers` and `check_shared` haven't seen it.
+
+    Raises:
+      UserError: as `build_generator`, of the blocks.
+    """
+    m, common = _model(config)
+    initial, dtype = common["initial"], common["dtype"]
+    try:
+        stages = _stages(config, m, rows.feed, rows.sequence.grid, initial, dtype, rows.condition.remembers)
+    except ValueError as error:
+        raise error if isinstance(error, UserError) else UserError(str(error)) from error
+    modulation = SharedModulation(m["width"], initial, dtype) if m["adaptive"] == "shared" else None
+    return Generator(tokenizer, **rows._asdict(), stages=stages, head=head, modulation=modulation)
+
+
+def check_mixers(config, generator: Generator, layouts) -> None:
+    """Raises UserError for a mixer that can't take rows as `Generator.layouts` says that they lie."""
+    try:
+        with fits.beside(config, "feed", "order"):
+            for i, layout in enumerate(layouts):
+                generator.stages[i % len(generator.stages)].block.mixer.check(layout)
+    except ValueError as error:
+        raise error if isinstance(error, UserError) else UserError(str(error)) from error
+
+
+def check_shared(config, generator: Generator) -> None:
+    """Raises UserError where the head shares parameters that the other parts don't have."""
+    if generator.head.shares:
+        try:
+            with fits.beside(config, "feed"):
+                jax.eval_shape(generator.init_boxed, jax.random.key(0))
+        except ValueError as error:
+            raise error if isinstance(error, UserError) else UserError(str(error)) from error
+
+
+def build_generator(config, tokenizer) -> Generator:
+    """The generator of a config, over a tokenizer's slots.
+
+    Raises:
+      UserError: a part or option is unknown, or parts don't fit each other.
+    """
+    rows = build_rows(config, tokenizer)
+    generator = join(config, tokenizer, rows, build_head(config, tokenizer, rows))
+    check_mixers(config, generator, generator.layouts())
+    check_shared(config, generator)
     return generator
 
 

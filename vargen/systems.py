@@ -13,7 +13,9 @@ from vargen import bundled
 
 TITLE = re.compile(r"(?P<title>[^:]+): (?P<what>.+)\. arXiv (?P<paper>\d{4}\.\d{5})\.")
 CHECKED = re.compile(r"Checked: (.*?)\.(?: |$)")
+GOLDENS = re.compile(r" \(goldens? ([\w, ]+)\)$")
 PARAMETERS = re.compile(r"Parameters .*?\.(?= [A-Z]|$)")
+COUNT = re.compile(r"([\w.]+) (\d+(?:\.\d+)?) ([MG])\b")
 SMALL = ("digits", "pictures", "shapes")  # how sizes begin that are no paper's
 # What of a run on the digits is worth a line, by the name in the results.
 FIGURES = {
@@ -36,7 +38,9 @@ class System:
       paper: its number on arXiv.
       sizes: what may follow its config's name.
       checked: against what, and how near.
+      goldens: the authors' outputs that it was checked against, files of tests/goldens; none where it says so.
       parameters: how many the paper's sizes have, against whose count.
+      counts: these numbers by the sizes, as they are rounded there.
       notes: what the config's docstring says further, paragraphs.
       measured: on the digits, by `FIGURES`; empty where the results aren't at hand, as in a wheel.
     """
@@ -47,7 +51,9 @@ class System:
     paper: str
     sizes: tuple[str, ...]
     checked: str
+    goldens: tuple[str, ...]
     parameters: str
+    counts: Mapping[str, int]
     notes: tuple[str, ...]
     measured: Mapping[str, float]
 
@@ -79,12 +85,17 @@ def read(name: str) -> System:
     for i, paragraph in enumerate(notes):
         if found := CHECKED.match(paragraph):
             checked, notes[i] = found[1], paragraph[found.end() :]
+    goldens = GOLDENS.search(checked)
+    parameters = " ".join(x[0] for note in notes for x in [PARAMETERS.search(note)] if x)
+    sizes = config.variants(name)
     return System(
         name,
         **told.groupdict(),
-        sizes=config.variants(name),
-        checked=checked,
-        parameters=" ".join(x[0] for note in notes for x in [PARAMETERS.search(note)] if x),
+        sizes=sizes,
+        checked=GOLDENS.sub("", checked),
+        goldens=tuple(goldens[1].split(", ")) if goldens else (),
+        parameters=parameters,
+        counts=_counts(parameters, sizes),
         notes=tuple(notes),
         measured=_measured(name),
     )
@@ -108,6 +119,12 @@ def parts(system: System, axes: Iterable[str]) -> dict[str, str]:
 
     c = config.load(bundled.folder() / f"{system.name}.py:{system.published[0]}")
     return {axis: c[axis].name for axis in axes}
+
+
+def _counts(parameters: str, sizes: Iterable[str]) -> dict[str, int]:
+    """The numbers by sizes, of which a sentence says such as "B 110.9 M, XXL 1.4 G"."""
+    said = ((size.lower(), number, unit) for size, number, unit in COUNT.findall(parameters))
+    return {size: round(float(x) * dict(M=1e6, G=1e9)[unit]) for size, x, unit in said if size in sizes}
 
 
 def _tree(name: str) -> ast.Module:

@@ -117,17 +117,17 @@ def test_completions_of_a_class_that_is_not_known(tmp_path):
     args = argparse.Namespace(input=[str(file) for file in files], classes=None, pictures=9)
     for wanted, dropout, found in ((None, 0.1, [3, None]), ("5", None, [5, 5])):
         c.conditioning.dropout, args.classes = dropout, wanted
-        assert complete.pictures_and_classes(args, Model(c, {}, {}))[1] == found
+        assert complete.chosen(args, Model(c, {}, {})).labels == found
     args.classes = None
     with pytest.raises(
         UserError, match="--classes: expected the class of picture 1, which isn't known, as .* none$"
     ):
-        complete.pictures_and_classes(args, Model(c, {}, {}))
+        complete.chosen(args, Model(c, {}, {}))
     # A class whose name the folder has in another form of Unicode.
     model = Model(c, {}, {})
     model.classes = [*model.classes[:-1], "caf\u00e9"]
     args.input = [str(files[0].parent.rename(tmp_path / "cafe\u0301"))]
-    assert complete.pictures_and_classes(args, model)[1] == [9]
+    assert complete.chosen(args, model).labels == [9]
 
 
 AGAIN = dict(jpeglm=(), flexvar=("--levels", "1,2,3x4"))

@@ -2,15 +2,18 @@
 
 import json
 import pathlib
+import re
 import runpy
 import shutil
 import subprocess
 import sys
 
 import pytest
+from golden import FOLDER, GOLDENS
 
 from vargen import axes, bundled, config, systems
 from vargen.cli import main
+from vargen.interop import check
 
 ROOT = pathlib.Path(__file__).parents[2]
 DIGITS = json.loads((ROOT / "benchmarks" / "results" / "digits.json").read_text())
@@ -59,10 +62,23 @@ def test_every_system(name):
         if k.isupper() and isinstance(v, dict)
     )
     assert s.sizes == tuple(table) and s.published
-    assert s.checked and s.parameters.startswith("Parameters") and s.parameters.endswith(".")
+    assert s.parameters.startswith("Parameters") and s.parameters.endswith(".")
+    # tests/test_configs.py holds the numbers against what the builds have.
+    assert s.counts and {*s.counts} <= {*s.published}
+    # Against a golden, which tests/interop/test_parity.py compares; or it says what else it was held against.
+    assert bool(s.goldens) != bool(re.search("no golden|no licence|by a float64 formula|libjpeg", s.checked))
+    for golden in s.goldens:
+        assert (FOLDER / f"{golden}.npz").is_file() and GOLDENS[golden] in check.FAMILIES
     measured = DIGITS.get(name) or DIGITS["on_a_shared_core"].get(name) or {}
     assert bool(s.measured) == bool(measured) == (name != "orthus")
     assert all(s.measured[key] == measured[key] for key in systems.FIGURES if measured)
+
+
+def test_goldens_of_systems():
+    """Each golden of a system's generator stands in what the system says of itself."""
+    said = {golden: name for name in systems.names() for golden in systems.read(name).goldens}
+    for golden, family in GOLDENS.items():
+        assert family not in systems.names() or said[golden] == family
 
 
 def test_one_system(capsys):
@@ -71,7 +87,9 @@ def test_one_system(capsys):
     mar, c = found["systems"]["mar"], config.load("mar:b")
     assert mar["title"] == "MAR" and mar["paper"] == "https://arxiv.org/abs/2406.11838"
     assert mar["parts"] == {axis: c[axis].name for axis in config.AXES}
-    assert "B 207.9 M" in mar["parameters"] and any("FID 2.31 (B)" in note for note in mar["notes"])
+    assert "B 207.9 M" in mar["parameters"] and mar["counts"]["b"] == 207_900_000
+    assert mar["goldens"] == ["mar", "mar_kl"]
+    assert any("FID 2.31 (B)" in note for note in mar["notes"])
 
 
 def test_one_part_of_two_axes(capsys):

@@ -6,53 +6,10 @@ reproduced independently, 1e-4 for other single passes; whole samplers of MAR up
 
 import numpy as np
 import pytest
-from golden import FOLDER
+from golden import FOLDER, GOLDENS
 
 from vargen.errors import UserError
 from vargen.interop import check
-
-# By golden: the family that it is recognised as.
-GOLDENS = dict(
-    acdit="acdit",
-    acdit_video="acdit",
-    arpg="arpg",
-    bsqvit="bsqvit",
-    flextok="flextok",
-    flexvar="flexvar",
-    flexvar_tokenizer="flexvar_vq",
-    gigatok="gigatok",
-    hart_tokenizer="hart_tokenizer",
-    ibq="ibq",
-    imagefolder_ms="imagefolder",
-    imagefolder_vp="imagefolder",
-    larp_tokenizer="larp",
-    llamagen_gpt_c2i="llamagen",
-    llamagen_gpt_gqa="llamagen",
-    llamagen_gpt_t2i="llamagen",
-    llamagen_vq="llamagen_vq",
-    mar="mar",
-    mar_kl="mar_kl",
-    maskgit="maskgit",
-    maskgit_vqgan="maskgit_vqgan",
-    open_magvit2="open_magvit2",
-    ops="ops",
-    randar="randar",
-    rar="rar",
-    rqtransformer="rqtransformer",
-    rqvae="rqvae",
-    semanticist="semanticist",
-    taming_mingpt="taming_mingpt",
-    taming_vqgan="taming_vqgan",
-    titok_bert="titok",
-    titok_kl="titok_tokenizer",
-    titok_proxies="titok_tokenizer",
-    titok_text="titok_tokenizer",
-    titok_uvit="titok",
-    titok_vq="titok_tokenizer",
-    var_tokenizer="var_tokenizer",
-    var_transformer_l2norm="var",
-    var_transformer_sharedaln="var",
-)
 
 
 def test_no_golden_is_left_out():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, NamedTuple
 
-from vargen.cli import common, flags, reconstruct, sample_files
+from vargen.cli import common, flags, masks, reconstruct, sample_files
 from vargen.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
 SUMMARY = "draw parts of pictures anew (in- and outpainting)"
 DESCRIPTION = """
 Keeps a part of each picture and draws the rest anew, writes each as a PNG into a folder that has nothing
-else in it, and beside it as DIR_sheet.png each as it was before, what is kept, and what came after. Codes
-inside of what is kept stay, to the bit; of the rest nothing is promised. Models whose order is random keep
-any part, and so do those of levels; where levels add up (VAR, HMAR) what is kept comes out only as near as
-the coarsest levels, which lie across it and are drawn, let it. A raster order begins at the top. Models of
+else in it, and beside it as a page, DIR.html, and as a picture, DIR_sheet.png, each as it was before, what
+is kept, and what came after. Codes inside of what is kept stay, to the bit: those of the picture with the
+rest in grey, of which nothing is promised and nothing looked at. Models whose order is random keep any part,
+and so do those of levels; where levels add up (VAR, HMAR) what is kept comes out only as near as the
+coarsest levels, which lie across it and are drawn, let it. A raster order begins at the top. Models of
 levels keep the coarsest, too: the rest is drawn anew. Each picture stays of its class: a held-out one of
 the data set's, one of --input of the folder's that has the name of a class; --classes draws it as another's.
 """
@@ -29,7 +31,6 @@ EXAMPLES = """\
   vargen complete --workdir models/arpg_l --input photo.jpg --keep mask.png
   vargen complete --workdir models/flexvar_d24 --input photo.jpg --keep 6
 """
-PARTS = ("top", "bottom", "left", "right", "border")
 AT_ONCE = 64  # completions of a picture, which are drawn together
 
 
@@ -43,8 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep",
         required=True,
         metavar="PART",
-        help=f"{', '.join(PARTS[:-1])}: that half; border: all but the middle; a picture, white where it stays; or of "
-        "models of levels how many of them, the coarsest",
+        help=f"{', '.join(masks.PARTS[:-1])}: that half; border: all but the middle; a picture of the proportions of "
+        "--input's, white where these stay (one with transparent parts: opaque where they stay, whatever its colours); "
+        "or of models of levels how many of them, the coarsest",
     )
     parser.add_argument(
         "--classes",
@@ -67,10 +69,12 @@ def run(args: argparse.Namespace) -> None:
     import jax
     import numpy as np
 
-    from vargen import data, progress, seeds
+    from vargen import data, limits, progress, seeds
+    from vargen.report import completions as completions_page
     from vargen.report import pictures
 
     folder = sample_files.folder(common.out_directory(args, "completions"), ["sheet"], args.overwrite)
+    page = folder.sheets["sheet"].with_name(f"{folder.sheets['sheet'].name.removesuffix('_sheet.png')}.html")
     model = common.load_model(args)
     common.preset(model.config, args.preset)
     if model.needs_generator().condition.takes != "classes":
@@ -79,10 +83,9 @@ def run(args: argparse.Namespace) -> None:
     common.check_pictures(model, "complete")
     options = flags.sampling_options(args)
     model.sampling(**options)
-    kept = part(args.keep, model.tokenizer.image_size)
+    originals, labels, shapes = chosen(args, model)
+    kept = masks.read(args.keep, model.tokenizer.image_size, shapes)
     stays, _, _ = model.kept(kept, f"--keep {args.keep}", **options)
-    originals, labels = pictures_and_classes(args, model)
-    total = len(originals) * args.count
     floats = data.to_float(originals)
 
     def draw(i: int):
@@ -104,41 +107,65 @@ def run(args: argparse.Namespace) -> None:
             own["class"] = None if label is None else model.classes[label]
             pictures.save(image, folder.out / f"{i:04d}-{number:03d}.png", made_by | own)
         shown = np.where(stays[..., None], originals[i], 127).astype(np.uint8)
-        rows.append(np.stack([originals[i], shown, *completions[:8]]))
+        name = f"{i:04d}" + (f", {own['class']}" if own["class"] is not None else "")
+        rows.append((name, np.stack([originals[i], shown, *completions[:8]])))
     sheet = pictures.grid(
-        np.stack(rows[:20]), column_labels=["before", "kept", *["after"] * min(args.count, 8)]
+        np.stack([images for _, images in rows[:20]]),
+        column_labels=["before", "kept", *["after"] * min(args.count, 8)],
     )
     pictures.save(sheet, folder.sheets["sheet"], made_by)
-    print(
-        f"{total} completions of {len(originals)} pictures in {folder.out}; look at {folder.sheets['sheet']}"
+    given = {k: v for k, v in options.items() if v is not None}
+    lead = (
+        "Grey in the second of each row is what is drawn." if np.ndim(kept) else f"Levels that stay: {kept}."
     )
+    completions_page.write(page, f"{model.config.name}: completions", lead, rows[:20], made_by | given)
+    done = limits.counted(args.count * len(originals), "completion")
+    print(f"{done} of {limits.counted(len(originals), 'picture')} in {folder.out}; look at {page}")
 
 
-def pictures_and_classes(args: argparse.Namespace, model: Model) -> tuple[np.ndarray, list[int | None]]:
-    """The pictures, uint8 [M, S, S, C], and the number of each one's class: that of --classes, else its own, else None.
+class Chosen(NamedTuple):
+    """What is drawn anew in part.
+
+    Attributes:
+      images: uint8 [M, S, S, C].
+      labels: the number of each one's class: that of --classes, else its own, else None.
+      shapes: by the pictures' names, height and width of each, as it was before it was cut.
+    """
+
+    images: np.ndarray
+    labels: list[int | None]
+    shapes: dict[str, tuple[int, int]]
+
+
+def chosen(args: argparse.Namespace, model: Model) -> Chosen:
+    """The pictures of --input, or held-out ones.
 
     Raises:
       UserError: no such class or picture; a class that isn't known, of a model that has learnt none without.
     """
     from vargen import classes, data, paths, spelling
+    from vargen.data import image_file
 
     label = None
     if args.classes is not None:
-        chosen = classes.parse(paths.text(args.classes), model.classes)
-        if len(chosen) != 1:
-            raise UserError(f"--classes: expected one class for all pictures, found {len(chosen)}")
-        label = chosen[0]
+        wanted = classes.parse(paths.text(args.classes), model.classes)
+        if len(wanted) != 1:
+            raise UserError(f"--classes: expected one class for all pictures, found {len(wanted)}")
+        label = wanted[0]
     if args.input:
-        images, folders = reconstruct.read_images(args.input, args.pictures, model.config.data)
+        images, files = reconstruct.read_images(args.input, args.pictures, model.config.data)
+        folders = [*files.values()]
+        shapes = {paths.text(os.fspath(file)): image_file.size_of(file) for file in files}
     else:
         source = data.load(model.config.data, "test")
         images, theirs = data.arrays(source, args.pictures)
+        shapes = {"the held-out pictures": images.shape[1:3]}
         # Without names numbers are the same, as in evaluation.
         alike = classes.stored(args.workdir) is None and len(source.classes) == len(model.classes)
         names = model.classes if alike else source.classes
         folders = [[names[i]] for i in theirs]
     if label is not None:
-        return images, [label] * len(images)
+        return Chosen(images, [label] * len(images), shapes)
     places = [spelling.places(names, model.classes) for names in folders]
     found = [next((place for place in some if place >= 0), None) for some in places]
     if None in found:
@@ -149,38 +176,4 @@ def pictures_and_classes(args: argparse.Namespace, model: Model) -> tuple[np.nda
                 f"--classes: expected the class of picture {found.index(None)}, which isn't known, as "
                 f"{model.config.name} has learnt no pictures without a class; found none"
             ) from error
-    return images, found
-
-
-def part(name: str, size: tuple[int, int]) -> np.ndarray | int:
-    """The pixels that stay, bool [H, W]: one of `PARTS`, or where a picture is white; or a number of levels.
-
-    Raises:
-      UserError: no such part, no such picture.
-    """
-    import numpy as np
-
-    from vargen import paths
-    from vargen.data import image_file, transforms
-
-    height, width = size
-    down, across = np.mgrid[:height, :width]
-    middle = (abs(2 * down + 1 - height) < height // 2 + 1) & (abs(2 * across + 1 - width) < width // 2 + 1)
-    found = dict(
-        top=down < height // 2,
-        bottom=down >= height // 2,
-        left=across < width // 2,
-        right=across >= width // 2,
-        border=~middle,
-    ).get(name)
-    if found is not None:
-        return found
-    if name.isascii() and name.isdigit():
-        return int(name[:9])
-    path = paths.path(name, "--keep")
-    if not paths.is_file(path):
-        raise UserError(
-            f"--keep {name}: expected {', '.join(PARTS)}, a number of levels, or a picture, found none"
-        )
-    picture = transforms.fit(image_file.read_image(path, 1, height), height)
-    return picture[..., 0] >= 128
+    return Chosen(images, found, shapes)

@@ -108,7 +108,8 @@ def _system(name: str, alone: bool) -> dict[str, Any]:
 
     s = systems.read(name)
     found: dict[str, Any] = dict(title=s.title, what=s.what, paper=s.url, config=name, sizes=[*s.sizes])
-    found |= dict(checked=s.checked, parameters=s.parameters, measured=dict(s.measured))
+    found |= dict(checked=s.checked, goldens=[*s.goldens], parameters=s.parameters, counts=dict(s.counts))
+    found["measured"] = dict(s.measured)
     if alone:
         found |= dict(parts=systems.parts(s, config.AXES), notes=[*s.notes])
     return found
@@ -133,7 +134,8 @@ def text(found: dict[str, Any]) -> Iterator[str]:
         yield from _wrapped(f"    {'sizes':<16}", ", ".join(told["sizes"]))
         if "parts" in told:
             yield from _wrapped(f"    {'parts':<16}", ", ".join(f"{k} {v}" for k, v in told["parts"].items()))
-        yield from _wrapped(f"    {'checked':<16}", told["checked"])
+        against = f" (against the authors' {', '.join(told['goldens'])})" if told["goldens"] else ""
+        yield from _wrapped(f"    {'checked':<16}", told["checked"] + against)
         if told["measured"]:
             yield from _wrapped(f"    {'on the digits':<16}", figures(told["measured"]))
         for note in told.get("notes", ()):

@@ -7,8 +7,9 @@ import contextlib
 import importlib
 import keyword
 import os
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import vargen
@@ -33,6 +34,9 @@ COMMANDS = (
     *("import", "export", "push", "list", "env"),
 )
 
+# What other programs call flags that a command has by another name.
+ELSEWHERE = {"--image": "--input", "--images": "--input", "--mask": "--keep"}
+
 EPILOG = """\
 Any field of the config can be set with --config.FIELD=VALUE:
   --config.training.steps=200 --config.data.source=folder --config.data.path=~/pictures
@@ -53,10 +57,15 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Mistakes in one line; no guessing of shortened flags."""
+    """Mistakes in one line; no guessing of shortened flags.
+
+    Attributes:
+      others: of a command, the parsers of all commands by their names.
+    """
 
     def __init__(self, **options: Any):
         super().__init__(allow_abbrev=False, formatter_class=_Help, **options)
+        self.others: Mapping[str, Parser] = {}
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, failures.one_line(f"{self.prog}: {message} (see {self.prog} --help)") + "\n")
@@ -73,13 +82,40 @@ class Parser(argparse.ArgumentParser):
         known = self._option_string_actions
         for word in args or []:
             flag = word.partition("=")[0]
-            if flag.startswith("--") and flag != "--" and " " not in flag and flag not in known:
-                self.error(
-                    f"unknown flag {flag}{limits.suggestion(flag, [k for k in known if k[:2] == '--'])}"
-                )
+            if _is_flag(flag) and flag not in known:
+                self.error(f"unknown flag {flag}{self._suggestion(flag, args or [])}")
             if not word.startswith("-") and self.prog == "vargen":
                 break  # the rest is the command's
         return super().parse_known_args(args, namespace)
+
+    def _suggestion(self, flag: str, words: Sequence[str]) -> str:
+        """What to say of a flag that there isn't: the nearest that there is, and the command that has it.
+
+        That is the command that knows the most of the words' flags; where it knows all, the whole line is told.
+        """
+        own = [k for k in self._option_string_actions if k[:2] == "--"]
+        flags = [f for f in (word.partition("=")[0] for word in words) if _is_flag(f)]
+        known = {name: other.knows(flags) for name, other in self.others.items() if other.knows([flag])}
+        if not known:
+            return limits.suggestion(flag, own)
+        best = max(known, key=lambda name: len(known[name]))
+        if flag not in ELSEWHERE and limits.nearest(flag, own):
+            return f"{limits.suggestion(flag, own)} vargen {best} has {flag}"
+        if len(known[best]) < len(flags):
+            return f"; vargen {best} has {ELSEWHERE.get(flag, flag)}"
+        parts = (
+            word.partition("=") if _is_flag(word.partition("=")[0]) else (word, "", "") for word in words
+        )
+        renamed = [ELSEWHERE.get(head, head) + equals + rest for head, equals, rest in parts]
+        return f"; did you mean {shlex.join(['vargen', best, *renamed])}?"
+
+    def knows(self, flags: Iterable[str]) -> list[str]:
+        """Those of flags that it has, by this name or, of `ELSEWHERE`, another."""
+        return [flag for flag in flags if {flag, ELSEWHERE.get(flag)} & {*self._option_string_actions}]
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("--") and word != "--" and " " not in word
 
 
 def parser(overrides: Sequence[tuple[str, str]] = ()) -> argparse.ArgumentParser:
@@ -102,6 +138,7 @@ def parser(overrides: Sequence[tuple[str, str]] = ()) -> argparse.ArgumentParser
         )
         module.add_arguments(command)
         command.set_defaults(run=module.run, overrides=overrides)
+        command.others = commands.choices
     return top
 
 

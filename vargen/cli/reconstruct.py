@@ -179,12 +179,12 @@ def beside(originals: np.ndarray, decoded: np.ndarray, columns: int = 8):
     return pictures.grid(np.stack(rows), row_labels=["original", "decoded"] * (len(rows) // 2))
 
 
-def read_images(names: list[str], most: int, settings) -> tuple[np.ndarray, list[list[str]]]:
+def read_images(names: list[str], most: int, settings) -> tuple[np.ndarray, dict[Path, list[str]]]:
     """The first `most` images of files and folders, in natural order within each.
 
     Returns:
-      uint8 [M, S, S, C]; and of each the names of the folders that it lies in, the nearest first, up to the one that
-      was named.
+      uint8 [M, S, S, C]; and by the file of each the names of the folders that it lies in, the nearest first, up to the
+      one that was named.
 
     Raises:
       UserError: nothing there, or a broken image.
@@ -196,7 +196,7 @@ def read_images(names: list[str], most: int, settings) -> tuple[np.ndarray, list
     files = listed(names)
     size, chosen = settings.image_size, list(files)[:most]
     images = (image_file.read_image(file, settings.channels, size) for file in chosen)
-    return np.stack([transforms.fit(image, size) for image in images]), [files[file] for file in chosen]
+    return np.stack([transforms.fit(image, size) for image in images]), {file: files[file] for file in chosen}
 
 
 def listed(names: list[str]) -> dict[Path, list[str]]:

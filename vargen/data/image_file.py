@@ -55,16 +55,46 @@ def read_image(file: os.PathLike, channels: int, image_size: int = 0) -> np.ndar
         `MOST_PIXELS` (a JPEG at reduced scale `MOST_PIXELS_OF_JPEG`) or `LONGEST_SIDE`.
       UserError: the file is missing, no plain file, or may not be read.
     """
-    # What was listed isn't read as `~user`.
-    where = file if isinstance(file, paths.Path) else paths.path(file)
-    if not paths.is_file(where):
-        found = "a directory" if where.is_dir() else "no plain file" if where.exists() else "none"
-        raise UserError(f"image {file}: expected a file, found {found}")
-    _prepare()
+    where = _plain_file(file)
     from PIL import Image
 
     with _explained(file), _opened(where) as content, Image.open(content) as picture:
         return _read(file, picture, channels, image_size)
+
+
+def read_mask(file: os.PathLike) -> np.ndarray:
+    """Where the first picture in a file, upright, is white, or opaque if any of it is transparent: bool [H, W].
+
+    The limit is half of white, or of opacity. Errors are those of `read_image`.
+    """
+    where = _plain_file(file)
+    from PIL import Image
+
+    with _explained(file), _opened(where) as content, Image.open(content) as picture:
+        _check_size(file, picture, MOST_PIXELS)
+        picture.load()
+        picture = upright(picture)
+        if picture.has_transparency_data:
+            if picture.mode.startswith("I"):  # a grey level, of PNGs of 16 bits
+                opacity = 255 * (np.asarray(picture) != picture.info["transparency"])
+            else:
+                opacity = np.asarray(picture.convert("RGBA").getchannel("A"))
+            if opacity.min() < 255:
+                return opacity >= 128
+        return np.asarray(_converted(file, picture, "L")) >= 128
+
+
+def size_of(file: os.PathLike) -> tuple[int, int]:
+    """Height and width of the first picture in a file, upright, by its header. Errors are those of `read_image`."""
+    where = _plain_file(file)
+    from PIL import ExifTags, Image
+
+    with _explained(file), _opened(where) as content, Image.open(content) as picture:
+        width, height = picture.size
+        turned = False
+        with contextlib.suppress(Exception):  # of a broken EXIF, as in `upright`
+            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    return (width, height) if turned else (height, width)
 
 
 def read(content: BinaryIO, name: str, channels: int) -> np.ndarray:
@@ -74,6 +104,21 @@ def read(content: BinaryIO, name: str, channels: int) -> np.ndarray:
 
     with _explained(name), Image.open(content) as picture:
         return _read(name, picture, channels, 0)
+
+
+def _plain_file(file: os.PathLike) -> paths.Path:
+    """The file's place, once it is known to be one, and Pillow made ready.
+
+    Raises:
+      UserError: the file is missing, or no plain file.
+    """
+    # What was listed isn't read as `~user`.
+    where = file if isinstance(file, paths.Path) else paths.path(file)
+    if not paths.is_file(where):
+        found = "a directory" if where.is_dir() else "no plain file" if where.exists() else "none"
+        raise UserError(f"image {file}: expected a file, found {found}")
+    _prepare()
+    return where
 
 
 @contextlib.contextmanager

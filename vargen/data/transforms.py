@@ -133,6 +133,35 @@ def fit(
     return array[top : top + size, left : left + size]
 
 
+def cut(mask: np.ndarray, size: int) -> np.ndarray:
+    """A mask through the centre crop that `fit` takes of a picture of its shape: bool [size, size].
+
+    Args:
+      mask: bool [H, W].
+      size: side of the square.
+
+    Returns:
+      Where more than half of a pixel's area is true.
+    """
+    height, width = mask.shape
+    h, w = height, width
+    while min(h, w) >= 2 * size:  # as `halved`
+        h, w = h // 2, w // 2
+    scaled = [max(size, round(side * (size / min(h, w)))) for side in (h, w)]
+    down, across = (
+        _shares(side, to, (to - size) // 2, size) for side, to in zip(mask.shape, scaled, strict=True)
+    )
+    return down @ mask.astype(np.float32) @ across.T > 0.5 + 1e-6
+
+
+def _shares(side: int, scaled: int, first: int, size: int) -> np.ndarray:
+    """float32 [size, side]: of pixels from `first` on, when `side` is scaled to `scaled`, each old one's share."""
+    edges = (first + np.arange(size + 1)) * (side / scaled)
+    old = np.arange(side)
+    inside = np.minimum(edges[1:, None], old + 1) - np.maximum(edges[:-1, None], old)
+    return (np.maximum(inside, 0) * (scaled / side)).astype(np.float32)
+
+
 def halved(picture: Any, least: int) -> Any:
     """A PIL picture, "L" or "RGB", halved by box averaging while its short side stays at least `least`."""
     from PIL import Image
