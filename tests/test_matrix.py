@@ -1,9 +1,10 @@
 """Every order with every feed, head and mixer either trains and samples, or refuses in one line what doesn't fit.
 
-All of it is slow; a part of it that a hash draws runs with the other tests.
+Which combinations build the parts' own checks say. Of these so many train that each pair and each triple of parts that
+stands in any of them stands in one that trains: the slow tests, in `SHARDS` parts, of which `-k 3of40` picks the third.
+A part that a hash draws runs with the other tests.
 """
 
-import functools
 import itertools
 import re
 import zlib
@@ -22,16 +23,12 @@ from vargen.samplers import Sampling, decode
 
 ORDERS, FEEDS, HEADS, MIXERS = (tuple(axes.PARTS[axis]) for axis in combinations.AXES)
 STEPS = 10
+SHARDS = 40
 
 
 def drawn(names, one_of):
     """Whether a hash draws names, about one of so many."""
     return zlib.crc32(" ".join(names).encode()) % one_of == 0
-
-
-def some_drawn(combos, one_of):
-    """Parameters of a test, all but the drawn ones slow."""
-    return [pytest.param(*c, marks=[] if drawn(c, one_of) else pytest.mark.slow) for c in combos]
 
 
 def fits(order, feed, head, mixer):
@@ -43,22 +40,6 @@ def fits(order, feed, head, mixer):
     assert re.search(r"\b(expected|needs?|must)\b", line), line
     assert len(combinations.named(line, c)) >= 2, line
     return None
-
-
-def runs(order, feed):
-    """Configs in which every head and every mixer that fits an order and a feed stands at least once."""
-    heads = [head for head in HEADS if fits(order, feed, head, "attention")]
-    if not heads:
-        return
-    mixers = [mixer for mixer in MIXERS if fits(order, feed, heads[0], mixer)]
-    shift = zlib.crc32(f"{order} {feed}".encode())  # else a head would meet the same mixers everywhere
-    for i in range(max(len(heads), len(mixers))):
-        head, mixer = heads[i % len(heads)], mixers[(i + shift) % len(mixers)]
-        if c := fits(order, feed, head, mixer):
-            yield c
-        else:
-            yield fits(order, feed, head, "attention")
-            yield fits(order, feed, heads[0], mixer)
 
 
 def train_and_sample(c):
@@ -126,34 +107,41 @@ def looks_back_alone(name, generator, params, quantizer, content, labels):
 
 @pytest.mark.parametrize("one_of", [400, pytest.param(40, marks=pytest.mark.slow)])
 def test_builds_or_says_why_not(one_of):
-    """Some of all combinations; those of three with any fourth are among `test_trains_and_samples`."""
+    """Some of all combinations; what a refusal says would fit is tried."""
     chosen = [c for c in itertools.product(ORDERS, FEEDS, HEADS, MIXERS) if drawn(c, one_of)]
     assert len(chosen) > 8000 / one_of
     for combination in chosen:
-        fits(*combination)
+        assert bool(fits(*combination)) == combinations.builds(*combination), combination
 
 
-@pytest.mark.parametrize("order, feed", some_drawn(itertools.product(ORDERS, FEEDS), 10))
-def test_trains_and_samples(order, feed, request):
-    """Each head once, each mixer once; of what is drawn for every run of the tests one of these."""
-    for c in runs(order, feed):
-        train_and_sample(c)
-        if not request.node.get_closest_marker("slow"):
-            return
+def test_runs_cover_all_pairs_and_triples():
+    """Of combinations of any names; a combination that has nothing new doesn't run."""
+    some = [c for c in itertools.product("abc", "de", "fgh", "ij") if zlib.crc32("".join(c).encode()) % 3]
+    found = combinations.covering(some)
+    assert found == combinations.covering(some[::-1]) and {*found} < {*some}
+    for several in (2, 3):
+        for places in itertools.combinations(range(4), several):
+            assert {tuple(c[i] for i in places) for c in found} == {tuple(c[i] for i in places) for c in some}
 
 
-@functools.cache
-def met():
-    """The pairs of a head and a mixer that `test_trains_and_samples` has."""
-    pairs = itertools.product(ORDERS, FEEDS)
-    return {(c.head.name, c.mixer.name) for order, feed in pairs for c in runs(order, feed)}
+@pytest.mark.parametrize(
+    "order, feed", [pair for pair in itertools.product(ORDERS, FEEDS) if drawn(pair, 10)]
+)
+def test_drawn_ones_train_and_sample(order, feed):
+    """A head and a mixer that fit an order and a feed, where any do."""
+    pairs = sorted(itertools.product(HEADS, MIXERS), key=lambda pair: zlib.crc32(" ".join(pair).encode()))
+    if pair := next((pair for pair in pairs if combinations.builds(order, feed, *pair)), None):
+        train_and_sample(fits(order, feed, *pair))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", HEADS)
-def test_meets_every_mixer(head):
-    """A head and each mixer that it hasn't met, in the first order and feed that both fit."""
-    for mixer in (mixer for mixer in MIXERS if (head, mixer) not in met()):
-        combos = ((order, feed, head, mixer) for order, feed in itertools.product(ORDERS, FEEDS))
-        if combo := next((c for c in combos if combinations.builds(*c)), None):
-            train_and_sample(combinations.find(*combo)[0])
+@pytest.mark.parametrize("shard", range(SHARDS), ids=[f"{i + 1}of{SHARDS}" for i in range(SHARDS)])
+def test_trains_and_samples(shard):
+    """Every pair and every triple of parts, in some combination."""
+    failed = []
+    for combination in combinations.covering(combinations.every())[shard::SHARDS]:
+        try:
+            train_and_sample(fits(*combination))
+        except Exception as error:  # the others are tried all the same
+            failed.append(f"{' '.join(combination)}: {type(error).__name__}: {str(error)[:500]}")
+    assert not failed, "\n".join(failed)

@@ -186,9 +186,9 @@ def words(field: Field) -> str:
     return _words(field.kind, field.limit)
 
 
-def nearest(name: str, known: Iterable[Any]) -> list[str]:
+def nearest(name: str, known: Iterable[Any], alike: float = 0.6) -> list[str]:
     """The word that somebody meant, or none: nothing is better than a word that shares some letters."""
-    alike = 0.5 if len(name) == 2 else 0.6  # of two letters one is half
+    alike = 0.5 if len(name) == 2 else alike  # of two letters one is half
     return difflib.get_close_matches(name, [str(k) for k in known], n=1, cutoff=alike)
 
 

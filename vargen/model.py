@@ -426,7 +426,9 @@ class Model:
     def redrawn(self, images, kept, labels, key, **options) -> jax.Array:
         """The content of `complete`'s images, as of `encode`; arguments and errors are its.
 
-        In slots that `kept` says stay it is, to the bit, that of the images with 0 in the place of what isn't kept.
+        In slots that `kept` says stay it is, to the bit, that of the images with 0 (grey) in the place of what isn't
+        kept. It isn't that of the whole images: encoders look beyond a slot's own patch, and codes of these would tell
+        of what was taken away. Of a number of levels all pixels stay, and it is that of the whole images.
         """
         generator, images = self.needs_generator(), self._images(images)
         sampling, key = self.sampling(**options), inputs.key(key)

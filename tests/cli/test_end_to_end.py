@@ -67,6 +67,10 @@ def test_completions(workdir, tmp_path, capsys, monkeypatch):
     apart = np.abs(np.diff(np.float32(drawn[:3]), axis=0)).mean(axis=(0, 2))
     assert apart[:8].mean() < 0.5 * apart[8:].mean() and not np.array_equal(drawn[0], drawn[3])
     assert (tmp_path / "o_sheet.png").is_file()
+    assert (tmp_path / "o.html").read_text().count("<img") == 2 * (2 + 3)
+    said = capsys.readouterr().out
+    assert f"6 completions of 2 pictures in {out}; look at {tmp_path / 'o.html'}\n" in said
+    Image.new("L", (32, 16)).save(tmp_path / "wide.png")
     mask = Image.new("L", (32, 32))
     mask.paste(255, (0, 0, 32, 16))
     mask.save(tmp_path / "mask.png")
@@ -93,6 +97,10 @@ def test_completions(workdir, tmp_path, capsys, monkeypatch):
     for wrong, words in (
         (["--keep", "border"], "--keep border: expected whole steps of the order, from the first one on"),
         (["--keep", "1"], "--keep 1: expected a part of the picture, as there is one level"),
+        (
+            ["--keep", str(tmp_path / "wide.png")],
+            "wide.png: expected the proportions of the held-out pictures, 16 x 16 pixels, found 32 x 16",
+        ),
         (
             ["--keep", "middle"],
             "--keep middle: expected top, bottom, left, right, border, a number of levels, or a picture, found none",

@@ -12,6 +12,7 @@ from PIL import Image
 
 from vargen import report
 from vargen.cli import main
+from vargen.report import completions
 from vargen.report import page as pages
 
 RNG = np.random.default_rng(0)
@@ -58,6 +59,26 @@ class Page(html.parser.HTMLParser):
 
     def handle_startendtag(self, tag, attributes):
         pass
+
+
+def test_completions_are_one_whole_file(tmp_path):
+    images = np.uint8(RNG.integers(256, size=(2, 4, 8, 8, 1)))
+    rows = [("0000, <cow>", images[0]), ("0001", images[1][:3])]
+    completions.write(tmp_path / "c.html", "<VAR>", "A lead.", rows, dict(keep="top", seed=3))
+    text = (tmp_path / "c.html").read_text()
+    page = Page(text)
+    assert page.open == [] and page.addresses == [pages.pictures.data_address(x) for _, r in rows for x in r]
+    assert re.findall("<span>(.*?)</span>", text) == [
+        "before",
+        "kept",
+        "after",
+        "after",
+        "before",
+        "kept",
+        "after",
+    ]
+    for words in ("&lt;VAR&gt;", "0000, &lt;cow&gt;", "A lead.", "<dt>keep</dt><dd>top</dd>"):
+        assert words in text
 
 
 def test_report_is_one_whole_file(tmp_path):

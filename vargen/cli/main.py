@@ -99,7 +99,7 @@ class Parser(argparse.ArgumentParser):
         if not known:
             return limits.suggestion(flag, own)
         best = max(known, key=lambda name: len(known[name]))
-        if flag not in ELSEWHERE and limits.nearest(flag, own):
+        if flag not in ELSEWHERE and limits.nearest(flag, own, 0.85):  # a letter more or less
             return f"{limits.suggestion(flag, own)} vargen {best} has {flag}"
         if len(known[best]) < len(flags):
             return f"; vargen {best} has {ELSEWHERE.get(flag, flag)}"
