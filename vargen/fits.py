@@ -11,10 +11,15 @@ from vargen.errors import UserError
 
 
 @contextlib.contextmanager
-def beside(config, *axes: str) -> Iterator[None]:
+def beside(config, *axes: str, instead: str = "") -> Iterator[None]:
     """Names the parts that a part was held against where its own check, which doesn't know their names, refuses them.
 
     What is said of a field stands as it is.
+
+    Args:
+      config: whose parts they are.
+      *axes: of the parts.
+      instead: what takes these parts, in the place of the one that doesn't.
     """
     try:
         yield
@@ -23,7 +28,8 @@ def beside(config, *axes: str) -> Iterator[None]:
         if isinstance(error, UserError) or line.startswith("config field"):
             raise
         there = ", ".join(f"{axis} {config[axis].name}" for axis in axes)
-        raise UserError(f"{line} ({there})" if "found" in line else f"{line}; found the {there}") from error
+        line = f"{line} ({there})" if "found" in line else f"{line}; found the {there}"
+        raise UserError(f"{line}; {instead} takes these" if instead else line) from error
 
 
 def check_stages(config, feed, head) -> None:

@@ -147,7 +147,7 @@ def join(config, tokenizer, rows: Rows, head) -> Generator:
 def check_mixers(config, generator: Generator, layouts) -> None:
     """Raises UserError for a mixer that can't take rows as `Generator.layouts` says that they lie."""
     try:
-        with fits.beside(config, "feed", "order"):
+        with fits.beside(config, "feed", "order", instead="the mixer attention"):
             for i, layout in enumerate(layouts):
                 generator.stages[i % len(generator.stages)].block.mixer.check(layout)
     except ValueError as error:
