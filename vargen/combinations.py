@@ -173,36 +173,38 @@ def _fitting(order: str, feed: str) -> list[_Fitting]:
     """Of each form of an order and a feed whose rows can be had."""
     found: dict[_Fitting, None] = {}  # many forms are alike
     for form, (_, line) in zip(_forms(order, feed), _rows(order, feed), strict=True):
-        if not line:
-            found[_of_form(order, feed, form)] = None
+        with contextlib.suppress(UserError):  # of blocks that can't be had with any head or mixer
+            if not line:
+                found[_of_form(order, feed, form)] = None
     return [*found]
 
 
 def _of_form(order: str, feed: str, form) -> _Fitting:
-    with_parts = functools.partial(_config, order, feed)
-    c = with_parts("categorical", "attention", *form)
+    c = _config(order, feed, "categorical", "attention", *form)
     of = tokenizer(c.tokenizer.name)
     rows = models.build_rows(c, of)
     bare = models.join(c, of, rows, None)
-    layouts = bare.layouts()
-    mixers, heads, apart = set(), set(), set()
-    for mixer in axes.PARTS["mixer"]:
-        with contextlib.suppress(UserError):
-            c = with_parts("categorical", mixer, *form)
-            models.check_mixers(c, models.join(c, of, rows, None), layouts)
-            mixers.add(mixer)
+    heads = {}
     for name in axes.PARTS["head"]:
+        c.head = _head(name)
         with contextlib.suppress(UserError):
-            c = with_parts(name, "attention", *form)
             head = models.build_head(c, of, rows)
             models.check_shared(c, dataclasses.replace(bare, head=head))
-            heads.add(name)
-            if any(isinstance(x, Stage) for x in vars(head).values()):
-                apart |= {(name, mixer) for mixer in mixers}
-                for mixer in mixers:
-                    with contextlib.suppress(UserError):
-                        models.build_head(with_parts(name, mixer, *form), of, rows)
-                        apart.remove((name, mixer))
+            heads[name] = head
+    layouts = bare.layouts() if heads else ()
+    mixers, apart = set(), set()
+    for mixer in axes.PARTS["mixer"] if heads else ():
+        c.mixer = _mixer(mixer)
+        with contextlib.suppress(UserError):
+            models.check_mixers(c, models.join(c, of, rows, None), layouts)
+            mixers.add(mixer)
+    own = [name for name, head in heads.items() if any(isinstance(x, Stage) for x in vars(head).values())]
+    for name, mixer in itertools.product(own, mixers):
+        c.head, c.mixer = _head(name), _mixer(mixer)
+        try:
+            models.build_head(c, of, rows)
+        except UserError:
+            apart.add((name, mixer))
     return _Fitting(frozenset(heads), frozenset(mixers), frozenset(apart))
 
 
@@ -235,12 +237,19 @@ def _config(
     c.tokenizer = part(tokenizer, **TOKENIZERS[tokenizer])
     c.order = part(order, **ORDERS.get(order, {}))
     c.feed = part(feed, **options)
-    c.head = part(head, **HEADS.get(head, {}))
-    heads = dict(heads=2) if "heads" in axes.options("mixer", mixer) else {}
-    c.mixer = part(mixer, **MIXERS.get(mixer, heads))
+    c.head, c.mixer = _head(head), _mixer(mixer)
     c.conditioning = part(conditioning, **words)
     c.model = dict(layers=6, width=16, mlp_width=16, adaptive=adaptive)
     return c
+
+
+def _head(name: str) -> ConfigDict:
+    return part(name, **HEADS.get(name, {}))
+
+
+def _mixer(name: str) -> ConfigDict:
+    heads = dict(heads=2) if "heads" in axes.options("mixer", name) else {}
+    return part(name, **MIXERS.get(name, heads))
 
 
 @functools.cache
