@@ -42,6 +42,18 @@ def fits(order, feed, head, mixer):
     return None
 
 
+def advised(line, combination):
+    """A combination with the parts that a refusal says would fit."""
+    if instead := re.search(r"; the (\w+) (\w+) takes these$", line):
+        parts = [instead.groups()]
+    else:
+        line = re.sub(r"found the \w+ \w+(, \w+ \w+)*", "", line)
+        parts = re.findall(r"\bthe (order|feed|head|mixer) (\w+)", line)
+        parts += re.findall(r"\b(order|feed|head)\b[^,;:]*?,? such as (\w+)", line)
+    wanted = {axis: name for axis, name in reversed(parts) if name in axes.PARTS[axis]}
+    return tuple(wanted.get(axis, name) for axis, name in zip(combinations.AXES, combination, strict=True))
+
+
 def train_and_sample(c):
     """Ten updates by Adam with all that training has, then samples with guidance."""
     tokenizer = combinations.tokenizer(c.tokenizer.name)
@@ -112,6 +124,11 @@ def test_builds_or_says_why_not(one_of):
     assert len(chosen) > 8000 / one_of
     for combination in chosen:
         assert bool(fits(*combination)) == combinations.builds(*combination), combination
+        said, now = [], combination
+        while line := combinations.find(*now)[1]:  # of several misfits one line tells one
+            said.append(line)
+            now = advised(line, now)
+            assert len(said) < 8, said
 
 
 def test_runs_cover_all_pairs_and_triples():

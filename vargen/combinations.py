@@ -89,10 +89,12 @@ CONDITIONS = (("label", {}, "adaln"), ("text", dict(vocabulary=("a", "b", "c"), 
 def find(order: str, feed: str, head: str, mixer: str) -> tuple[ConfigDict, str]:
     """The first tiny config of a combination that builds, and ""; or one that doesn't, and the line that refuses it.
 
-    Of several it is one whose line names the most of the four parts, then of all its parts.
+    Of several it is one whose order and feed agree, if there is one, and whose line names the most of the four parts,
+    then of all its parts, and blames no tokenizer.
     """
-    best: tuple[int, int] = (-1, -1)
-    for form, (c, line) in zip(_forms(order, feed), _rows(order, feed), strict=True):
+    tried = list(zip(_forms(order, feed), _rows(order, feed), strict=True))
+    best: tuple = (-1,)
+    for form, (c, line) in [row for row in tried if not row[1][1]] or tried:
         try:
             if not line:
                 c = _config(order, feed, head, mixer, *form)
@@ -100,7 +102,7 @@ def find(order: str, feed: str, head: str, mixer: str) -> tuple[ConfigDict, str]
                 return c, ""
         except UserError as error:
             line = str(error)
-        rank = len(named(line, c) & {*AXES}), len(named(line, c))
+        rank = len(named(line, c) & {*AXES}), len(named(line, c)), "tokenizer" not in line
         if rank > best:
             best, found = rank, (c, line)
     return found

@@ -32,6 +32,16 @@ def beside(config, *axes: str, instead: str = "") -> Iterator[None]:
         raise UserError(f"{line}; {instead} takes these" if instead else line) from error
 
 
+def head_of(sequence) -> str:
+    """The name of a head for a sequence's slots, whatever else it may not go with."""
+    slot = sequence.slot
+    if len(sequence.segments) > 1:
+        return "segments"
+    if slot.vocab:
+        return "depth" if slot.shape else "categorical"
+    return "hybrid" if slot.coded else "diffusion"
+
+
 def check_stages(config, feed, head) -> None:
     """Raises UserError where only one of feed and head has something between stages."""
     if feed.told and not head.each_stage:

@@ -118,9 +118,9 @@ def build_head(config, tokenizer, rows: Rows):
             dtype=dtype,
         )
         fits.check_stages(config, rows.feed, head)
-        with fits.beside(config, "tokenizer"):
-            head.check(sequence.slot)
         fits.check_drafts(config, rows.feed, head)
+        with fits.beside(config, "tokenizer", instead=f"the head {fits.head_of(sequence)}"):
+            head.check(sequence.slot)
         fits.check_rounds(config, rows.ordering, rows.feed, head, m["adaptive"])
         fits.check_redraws(config, rows.ordering, rows.feed, head)
     except ValueError as error:

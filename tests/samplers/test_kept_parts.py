@@ -78,14 +78,14 @@ def test_codes_inside_stay_to_the_bit(name):
 def test_codes_tell_nothing_of_what_is_taken_away():
     """Those of the whole picture would: the encoder looks beyond a slot's patch. Of levels that stay they are these."""
     own, mask = model("mar"), MASKS["middle"]
-    images = np.asarray(jax.random.uniform(jax.random.key(1), (1, 16, 16, 1), minval=-1))
+    images = np.asarray(jax.random.uniform(jax.random.key(1), (2, 16, 16, 1), minval=-1))
     others = np.where(mask[..., None], images, -images)
     slots = own.kept(mask)[1]
     whole, other = (np.asarray(own.encode(x))[:, slots] for x in (images, others))
     assert (whole != other).any()
-    found, again = (np.asarray(own.redrawn(x, mask, [1], 0)) for x in (images, others))
+    found, again = (np.asarray(own.redrawn(x, mask, [1, 2], 0)) for x in (images, others))
     np.testing.assert_array_equal(found, again)
     assert (found[:, slots] != whole).any()
     leveled = model("var")
-    kept = np.asarray(leveled.redrawn(images, 2, [1], 0))[:, :5]
+    kept = np.asarray(leveled.redrawn(images, 2, [1, 2], 0))[:, :5]
     np.testing.assert_array_equal(kept, np.asarray(leveled.encode(images))[:, :5])

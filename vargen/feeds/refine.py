@@ -108,7 +108,8 @@ class Refine(Plain, nn.Module):
         """Raises ValueError for an order whose steps are not the levels, or a tokenizer without them."""
         if not isinstance(self.tokenizer, Leveled):
             raise ValueError(
-                f"feed {self.called}: needs a tokenizer with levels, such as multiscale_vq, found one without"
+                f"feed {self.called}: needs a tokenizer with levels, such as multiscale_vq, and an order such as "
+                "levels, found none"
             )
         self._check_order(ordering)
         if self.coords == "picture" and self.grid.frames > 1:

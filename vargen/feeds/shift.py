@@ -128,7 +128,7 @@ class Shift(Plain, nn.Module):
         """Raises ValueError for an order that this feed can't honour, and for what it can't make of the slots."""
         if ordering.random_decoding:
             raise ValueError(
-                f"feed {self.called}: needs steps that are the same for all examples, such as raster's"
+                f"feed {self.called}: needs an order whose steps are the same for all examples, such as raster"
             )
         if ordering.random and not (self.target_positions or ordering.foretold):
             raise ValueError(f"feed {self.called}: a random order needs target_positions=True, found False")

@@ -64,7 +64,7 @@ def nothing_hidden(name: str, layout: Layout) -> None:
     if layout.hides:
         raise ValueError(
             f"mixer {name}: expected rows all of which stay visible to later ones; found padding, a memory or "
-            "rows that don't stay, which need the mixer attention"
+            "rows that don't stay"
         )
 
 
