@@ -32,7 +32,11 @@ from vargen.errors import UserError
     [
         (llamagen, dict(feed=part("refine")), "refine: needs a tokenizer with levels"),
         (var, dict(order=part("raster")), "refine: needs the order levels"),
-        (llamagen, dict(order=part("random_sets", steps=4)), "shift: needs steps that are the same for all"),
+        (
+            llamagen,
+            dict(order=part("random_sets", steps=4)),
+            "shift: needs an order whose steps are the same for all",
+        ),
         (
             llamagen,
             dict(order=part("random_to_raster", start=0.0, end=1.0)),
@@ -202,7 +206,11 @@ from vargen.errors import UserError
             dict(head=part("epsilon")),
             "epsilon: drafts over several passes, expected the feed noisy, found mask",
         ),
-        (llamagen, dict(head=part("velocity")), "head velocity: expected a tokenizer of latents"),
+        (
+            llamagen,
+            dict(head=part("velocity")),
+            "head velocity: drafts .* expected the feed noisy, found shift",
+        ),
         (acdit, dict(mixer=part("gla", heads=2)), "mixer gla: expected rows in the sequence of their times"),
         (xar, dict(mixer=part("gla", heads=2)), "mixer gla: expected rows all of which stay visible"),
         (

@@ -32,14 +32,16 @@ def beside(config, *axes: str, instead: str = "") -> Iterator[None]:
         raise UserError(f"{line}; {instead} takes these" if instead else line) from error
 
 
-def head_of(sequence) -> str:
-    """The name of a head for a sequence's slots, whatever else it may not go with."""
+def another_head(error: ValueError, sequence) -> UserError:
+    """An error; one about a head also names a head that takes the sequence's slots and asks nothing of the feed."""
     slot = sequence.slot
-    if len(sequence.segments) > 1:
-        return "segments"
+    plain = "hybrid" if slot.coded else "diffusion"
     if slot.vocab:
-        return "depth" if slot.shape else "categorical"
-    return "hybrid" if slot.coded else "diffusion"
+        plain = "depth" if slot.shape else "categorical"
+    if len(sequence.segments) > 1:
+        plain = "segments"
+    line = str(error)
+    return UserError(f"{line}; the head {plain} takes these" if line.startswith("head ") else line)
 
 
 def check_stages(config, feed, head) -> None:

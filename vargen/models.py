@@ -119,12 +119,12 @@ def build_head(config, tokenizer, rows: Rows):
         )
         fits.check_stages(config, rows.feed, head)
         fits.check_drafts(config, rows.feed, head)
-        with fits.beside(config, "tokenizer", instead=f"the head {fits.head_of(sequence)}"):
+        with fits.beside(config, "tokenizer"):
             head.check(sequence.slot)
         fits.check_rounds(config, rows.ordering, rows.feed, head, m["adaptive"])
         fits.check_redraws(config, rows.ordering, rows.feed, head)
     except ValueError as error:
-        raise error if isinstance(error, UserError) else UserError(str(error)) from error
+        raise fits.another_head(error, sequence) from error
     return head
 
 
@@ -161,7 +161,7 @@ def check_shared(config, generator: Generator) -> None:
             with fits.beside(config, "feed"):
                 jax.eval_shape(generator.init_boxed, jax.random.key(0))
         except ValueError as error:
-            raise error if isinstance(error, UserError) else UserError(str(error)) from error
+            raise fits.another_head(error, generator.sequence) from error
 
 
 def build_generator(config, tokenizer) -> Generator:

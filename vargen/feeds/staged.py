@@ -39,7 +39,8 @@ class Staged(Shift):
         super().check(ordering)
         if not self.slot.vocab or len(self.slot.shape) != 1:
             raise ValueError(
-                f"feed staged: expected a tokenizer of several codes a slot, such as rq, found slots of {self.slot}"
+                "feed staged: expected a tokenizer of several codes a slot, such as rq, and an order such as raster, "
+                f"found slots of {self.slot}"
             )
         if self.vectors:
             raise ValueError("feed staged: expected vectors=False, found True")
