@@ -31,15 +31,14 @@ def drawn(names, one_of):
     return zlib.crc32(" ".join(names).encode()) % one_of == 0
 
 
-def fits(order, feed, head, mixer):
-    """The tiny config of a combination that builds; None where one line refuses it, and says what would fit."""
-    c, line = combinations.find(order, feed, head, mixer)
-    if not line:
-        return c
-    assert "\n" not in line and len(line) < 300, line
-    assert re.search(r"\b(expected|needs?|must)\b", line), line
-    assert len(combinations.named(line, c)) >= 2, line
-    return None
+def tried(combination):
+    """The tiny config of a combination, and "" where it builds, else the line that refuses it and says what fits."""
+    c, line = combinations.find(*combination)
+    if line:
+        assert "\n" not in line and len(line) < 300, line
+        assert re.search(r"\b(expected|needs?|must)\b", line), line
+        assert len(combinations.named(line, c)) >= 2, line
+    return c, line
 
 
 def advised(line, combination):
@@ -117,18 +116,19 @@ def looks_back_alone(name, generator, params, quantizer, content, labels):
     np.testing.assert_allclose(hidden(0), hidden(1), rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("one_of", [400, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("one_of", [800, pytest.param(40, marks=pytest.mark.slow)])
 def test_builds_or_says_why_not(one_of):
-    """Some of all combinations; what a refusal says would fit is tried."""
+    """Some of all combinations; what a refusal says would fit is tried, and leads to one that builds."""
     chosen = [c for c in itertools.product(ORDERS, FEEDS, HEADS, MIXERS) if drawn(c, one_of)]
     assert len(chosen) > 8000 / one_of
     for combination in chosen:
-        assert bool(fits(*combination)) == combinations.builds(*combination), combination
         said, now = [], combination
-        while line := combinations.find(*now)[1]:  # of several misfits one line tells one
+        while line := tried(now)[1]:  # of several misfits one line tells one
             said.append(line)
+            assert len(said) < 8, (combination, said)
             now = advised(line, now)
-            assert len(said) < 8, said
+        if one_of < 800:  # what is found without building it whole
+            assert bool(said) != combinations.builds(*combination), combination
 
 
 def test_runs_cover_all_pairs_and_triples():
@@ -148,7 +148,7 @@ def test_drawn_ones_train_and_sample(order, feed):
     """A head and a mixer that fit an order and a feed, where any do."""
     pairs = sorted(itertools.product(HEADS, MIXERS), key=lambda pair: zlib.crc32(" ".join(pair).encode()))
     if pair := next((pair for pair in pairs if combinations.builds(order, feed, *pair)), None):
-        train_and_sample(fits(order, feed, *pair))
+        train_and_sample(tried((order, feed, *pair))[0])
 
 
 @pytest.mark.slow
@@ -158,7 +158,7 @@ def test_trains_and_samples(shard):
     failed = []
     for combination in combinations.covering(combinations.every())[shard::SHARDS]:
         try:
-            train_and_sample(fits(*combination))
+            train_and_sample(tried(combination)[0])
         except Exception as error:  # the others are tried all the same
             failed.append(f"{' '.join(combination)}: {type(error).__name__}: {str(error)[:500]}")
     assert not failed, "\n".join(failed)
