@@ -12,8 +12,8 @@ authors' README: FID 15.72 (480m), 13.11 (821m), 11.56 (1.4b), and over an RQ-VA
 480m 480.9 M, 821m 820.9 M, 1.4b 1387.5 M, 3.8b 3822.5 M; of the RQ-VAE 104.4 M, and a size and a sum for each code.
 
 The RQ-VAE's recipe is the authors' (kakaobrain/rq-vae-transformer, main_stage1), but that the discriminator normalises
-by eight pictures, that its loss has no weight of its own, and that FFHQ's pictures aren't cut at random. The generator's is
-that of their configs; its training code isn't published. Theirs drops nothing inside the MLP.
+by eight pictures, that its loss has no weight of its own, and that FFHQ's pictures aren't cut at random. The
+generator's is that of their configs; its training code isn't published. Theirs drops nothing inside the MLP.
 """
 
 from types import SimpleNamespace as Size
