@@ -48,7 +48,7 @@ def advised(line, combination):
     else:
         line = re.sub(r"found the \w+ \w+(, \w+ \w+)*", "", line)
         parts = re.findall(r"\bthe (order|feed|head|mixer) (\w+)", line)
-        parts += re.findall(r"\b(order|feed|head)\b[^,;:]*?,? such as (\w+)", line)
+        parts += re.findall(r"\b(order|feed|head)\b(?:(?!order|feed|head)[^,;:])*,? such as (\w+)", line)
     wanted = {axis: name for axis, name in reversed(parts) if name in axes.PARTS[axis]}
     return tuple(wanted.get(axis, name) for axis, name in zip(combinations.AXES, combination, strict=True))
 
