@@ -200,11 +200,6 @@ def suggestion(name: str, known: Any) -> str:
     return "" if isinstance(known, tuple) else f", expected among {', '.join(sorted(known)) or 'none'}"
 
 
-def counted(count: int, one: str) -> str:
-    """A number of things, which are called `one` where there is one: "1 image", "2 images"."""
-    return f"{count} {one}" if count == 1 else f"{count} {one}s"
-
-
 def check_heads(heads: int, width: int, field: str = "mixer.heads") -> None:
     """Raises UserError for heads, which a config has at a field, that don't share the width evenly."""
     if width % heads:

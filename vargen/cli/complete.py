@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vargen.cli import common, flags, masks, reconstruct, sample_files
 from vargen.errors import UserError
+from vargen.spelling import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,8 +120,8 @@ def run(args: argparse.Namespace) -> None:
         "Grey in the second of each row is what is drawn." if np.ndim(kept) else f"Levels that stay: {kept}."
     )
     completions_page.write(page, f"{model.config.name}: completions", lead, rows[:20], made_by | given)
-    done = limits.counted(args.count * len(originals), "completion")
-    print(f"{done} of {limits.counted(len(originals), 'picture')} in {folder.out}; look at {page}")
+    done = counted(args.count * len(originals), "completion")
+    print(f"{done} of {counted(len(originals), 'picture')} in {folder.out}; look at {page}")
 
 
 class Chosen(NamedTuple):

@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vargen import limits
 from vargen.cli import common, flags, sample_files
 from vargen.errors import UserError
+from vargen.spelling import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -239,7 +239,7 @@ def draw(
         pictures.save(sheet, folder.sheets["steps"], sheet_made_by)
     for mark, name in pictures.undrawable(labels_shown).items():
         print(f"row {mark} of the sheets is {name}: no font here has its letters")
-    print(f"{limits.counted(total, 'image')} in {folder.out}; look at {folder.sheets['grid']}")
+    print(f"{counted(total, 'image')} in {folder.out}; look at {folder.sheets['grid']}")
 
 
 def save(
@@ -356,7 +356,7 @@ def decode(model: Model, args: argparse.Namespace, folder: sample_files.Folder, 
         for i, image in enumerate(pictures.to_uint8(images)):
             own = made_by | dict(row=start + i)
             save(model, image, out / f"{start + i:06d}.png", own, files[i : i + 1])
-    print(f"{limits.counted(len(content), 'image')} in {out}")
+    print(f"{counted(len(content), 'image')} in {out}")
 
 
 def read_texts(text: str, condition: Conditioning) -> tuple[Any, list[str]]:
