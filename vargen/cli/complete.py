@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     import jax
     import numpy as np
 
-    from vargen import data, limits, progress, seeds
+    from vargen import data, progress, seeds
     from vargen.report import completions as completions_page
     from vargen.report import pictures
 
