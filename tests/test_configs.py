@@ -428,7 +428,7 @@ def test_sizes_as_published():
 def test_docstrings_give_a_command_for_a_size(file):
     """Every command of a docstring names a size that there is."""
     text = file.read_text().split('"""')[1]
-    named = re.findall(rf"configs/{file.stem}\.py:(\w+)", text)
+    named = re.findall(rf"(?:configs/{file.stem}\.py|--config {file.stem}):([\w-]+)", text)
     assert named
     for size in named:
         config.load(f"{file}:{size}")
