@@ -13,8 +13,7 @@ and 2.9 G by its authors' count, for as long as its files. The codes' gradient i
 drawn from the latents too, and those drawn towards the encoder's.
 
 `imagefolder`: ImageFolder (arXiv 2410.01756; lxa9867/ImageFolder, configs/MSVR10P2-4096.yaml). It begins at DINOv2-B's
-weights and draws the last code's registers towards DINOv2, here the first's; its discriminator's weights decay by
-5e-4, and it drops paths.
+weights, draws the last code's registers towards DINOv2, here the first's, decays its discriminator and drops paths.
 
 `flextok_d12_d12`, `_d18_d18`, `_d18_d28`: FlexTok (arXiv 2502.13967; apple/ml-flextok) over its `flextok_vae_c16`,
 `vargen import flextok` for its files. It draws features towards DINOv2-L's too; how it is trained isn't in its code.
