@@ -258,7 +258,7 @@ def test_large_pictures_are_ranked_by_a_reference(at_work, tmp_path, capsys, mon
     commands, numbers = [], 39
     monkeypatch.setattr(inception, "read", lambda _: SimpleNamespace(sizes=(numbers, 8)))
     for name, size in (("r", 16), ("small", 8)):
-        np.savez(tmp_path / f"{name}.npz", arr_0=np.zeros((9, size, size, 3), np.uint8))
+        np.savez(tmp_path / f"{name}.npz", arr_0=np.zeros((48, size, size, 3), np.uint8))
     np.savez(tmp_path / "features.npz", features=np.zeros((9, 4)))
     plain = at_work.measure
     at_work.measure = lambda job: (commands.append(job.commands[-1][0]), plain(job))
@@ -284,11 +284,11 @@ def test_large_pictures_are_ranked_by_a_reference(at_work, tmp_path, capsys, mon
         ),
         (
             ("--reference", str(tmp_path / "small.npz"), *reference[2:]),
-            "expected images of 16x16 pixels, as the data's",
+            "expected images of 16x16 pixels as the samples are",
         ),
         (
             ("--reference", str(tmp_path / "features.npz"), *reference[2:]),
-            "expected images or mu and sigma, found",
+            "expected images or mu and sigma beside --inception, found",
         ),
     ):
         said, plan = run(capsys, tmp_path / "c", "--budget", "640images", *given, code=2)

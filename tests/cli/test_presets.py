@@ -1,7 +1,6 @@
 """`--preset paper` of every system in the table of docs/evaluation.md: the settings of its published figures.
 
-Typed in from the papers, the authors' READMEs and their sampling code, not from the configs; where neither tells a
-setting (MaskGIL's and FlexVAR's guidance) it is that of the authors' program, and docs or config say so.
+So that no preset changes unnoticed: rows were typed in beside the configs', which say where their settings are from.
 """
 
 import pathlib

@@ -256,24 +256,14 @@ def look_at_judges(request: compare_plan.Request) -> None:
     Raises:
       UserError: files that can't be read or don't belong together, or fewer samples than FID needs.
     """
-    from vargen.cli import compare_results, evaluate, image_sets
-    from vargen.evaluation import fid
-    from vargen.interop import inception
+    from vargen.cli import compare_results, evaluate, evaluate_reference
 
     c = request.systems[0].config
     size = c.data.image_size
     if request.reference is not None and request.inception is not None:
         # What can be told without looking at a picture; the rest `vargen evaluate` says of the first run.
-        found = image_sets.read(request.reference, "--reference")
-        if found.images is None and found.statistics[0] is None:
-            raise UserError(f"{found.name}: expected images or mu and sigma, found features")
-        if found.images is not None and found.images.size != (size, size):
-            h, w = found.images.size
-            raise UserError(
-                f"{found.name}: expected images of {size}x{size} pixels, as the data's, found {h}x{w}"
-            )
-        needed = max(inception.read(request.inception).sizes)
-        fid.check_count("config field evaluation.samples", c.evaluation.samples, needed)
+        name, weights = "config field evaluation.samples", dict(inception=request.inception)
+        evaluate_reference.opened(request.reference, weights, name, c.evaluation.samples, (size, size))
     elif size > evaluate.LARGEST:
         progress.say(compare_results.unranked(size))
 

@@ -22,6 +22,34 @@ FILE = "made_from.json"
 HASHED = 2**30  # bytes: larger files take a minute or more
 
 
+def opened(
+    reference: PathLike, weights: Mapping[str, str], name: str, count: int, size: tuple[int, int]
+) -> tuple[Any, list[Any]]:
+    """A reference as of `image_sets.read` and the networks that look, before either has been used; see `Judge`.
+
+    Raises:
+      UserError: as of `Judge`.
+    """
+    found = image_sets.read(reference, "--reference")
+    if found.images is None:
+        others = [flag for flag in weights if flag != "inception"]
+        if others:
+            raise UserError(f"{found.name}: expected images (arr_0) beside --{others[0]}, found none")
+        if found.statistics[0] is None:
+            raise UserError(
+                f"{found.name}: expected images or mu and sigma beside --inception, found features"
+            )
+    elif found.images.size != size:
+        (h, w), (height, width) = found.images.size, size
+        raise UserError(
+            f"{found.name}: expected images of {height}x{width} pixels as the samples are, found {h}x{w}"
+        )
+    views = [(_Inception if flag == "inception" else _View)(flag, file) for flag, file in weights.items()]
+    for view in views:
+        view.check(found, name, count)
+    return found, views
+
+
 class Judge:
     """What networks see in samples as they come, against a reference.
 
@@ -40,25 +68,7 @@ class Judge:
     def __init__(
         self, reference: PathLike, weights: Mapping[str, str], name: str, count: int, size: tuple[int, int]
     ) -> None:
-        found = image_sets.read(reference, "--reference")
-        if found.images is None:
-            others = [flag for flag in weights if flag != "inception"]
-            if others:
-                raise UserError(f"{found.name}: expected images (arr_0) beside --{others[0]}, found none")
-            if found.statistics[0] is None:
-                raise UserError(
-                    f"{found.name}: expected images or mu and sigma beside --inception, found features"
-                )
-        elif found.images.size != size:
-            (h, w), (height, width) = found.images.size, size
-            raise UserError(
-                f"{found.name}: expected images of {height}x{width} pixels as the samples are, found {h}x{w}"
-            )
-        self._views = [
-            (_Inception if flag == "inception" else _View)(flag, file) for flag, file in weights.items()
-        ]
-        for view in self._views:
-            view.check(found, name, count)
+        found, self._views = opened(reference, weights, name, count, size)
         for view in self._views:
             view.look_at(found)
         self.told: dict[str, Any] = dict(
