@@ -6,10 +6,10 @@
 
 The rows of `TOKENIZERS` are what can follow the colon: TiTok (arXiv 2406.07550), all of whose registers are read in one
 pass; FlexTok (2502.13967), FSQ of nested registers under a flow decoder; Semanticist (2503.08685), the same of
-continuous latents; ResTok (2601.03955), levels of registers, drawn a level a step; D-AR (2505.23660) and Selftok
-(2505.07538), whose decoder sees more of the registers the less noise there is; LARP (2410.21264), TiTok's with a prior
-that is trained beside it. `flextok_latents` is FlexTok over a VAE's latents, as its authors have it, and needs the file
-of that, say of
+continuous latents; ResTok (2601.03955), levels of registers that begin as what the levels before leave of the patches,
+while these are merged, drawn a level a step (without its teacher); D-AR (2505.23660) and Selftok (2505.07538), whose
+decoder sees more of the registers the less noise there is; LARP (2410.21264), TiTok's with a prior that is trained
+beside it. `flextok_latents` is FlexTok over a VAE's latents, as its authors have it, and needs the file of that, say of
 
     vargen train --config mar:digits --stage tokenizer --config.tokenizer.encoder.patch=2 --workdir runs/vae
 
@@ -22,6 +22,8 @@ from vargen.config import part
 DIRECT = part("direct")
 drawn = dict(predicts="image", time="row")
 FLOW = part("flow", **drawn)
+levels = dict(sees="levels", nested="levels", nested_rate=0.2, begins="residuals", stages=2)
+levels |= dict(apart=True, places="rotary", dropped="latent")
 
 
 def registers(decoder, tokens=16, **options):
@@ -46,7 +48,7 @@ TOKENIZERS = dict(
         kl_weight=1e-3,
         measure=True,
     ),
-    restok=vq(registers(DIRECT, tokens=(1, 2, 4, 9), sees="levels", nested="levels")),
+    restok=vq(registers(DIRECT, tokens=(1, 1, 2, 4, 8), **levels)),
     dar=vq(registers(part("flow", groups=4, **drawn), sees="causal")),
     selftok=vq(registers(part("flow", groups=16, **drawn), sees="causal")),
     larp=vq(registers(DIRECT)),

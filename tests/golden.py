@@ -35,6 +35,7 @@ GOLDENS = dict(
     ops="ops",
     randar="randar",
     rar="rar",
+    restok="restok",
     rqtransformer="rqtransformer",
     rqvae="rqvae",
     semanticist="semanticist",

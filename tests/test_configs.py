@@ -20,7 +20,7 @@ def sizes(file):
     return list(next(v for k, v in runpy.run_path(str(file)).items() if k.isupper() and isinstance(v, dict)))
 
 
-PUBLISHED = "published_registers", "published_tokenizers"  # of ImageNet alone
+PUBLISHED = "published_levels", "published_registers", "published_tokenizers"  # of ImageNet alone
 OTHERS = "clips", "mixers", "registers", "tokenizers", *PUBLISHED
 SYSTEMS = {file.stem: sizes(file) for file in FILES if file.stem not in OTHERS}
 

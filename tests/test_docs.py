@@ -16,7 +16,8 @@ from vargen.samplers.policies import POLICIES
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
-OTHERS = "clips mixers published_registers published_tokenizers registers tokenizers".split()  # no systems
+# No systems.
+OTHERS = "clips", "mixers", "registers", "tokenizers", *(x for x in CONFIGS if x.startswith("published_"))
 SHOWING = ["evaluation.md", "step_through.md"]  # with lines that run
 
 

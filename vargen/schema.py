@@ -262,7 +262,11 @@ class Losses:
       semantic: weight of the loss that draws features towards a teacher's; 0: none.
       semantic_kind: of features place by place, by the angle (cosine); or of whole pictures, each told from the others
         of its batch (contrastive).
-      semantic_at: which features: latents, or those of a module of the decoder by its name (block1).
+      semantic_at: which features: latents; those of a module of the decoder by its name (block1), or of the encoder
+        (encoder/merged); or taught, of a decoder direct with taught=True.
+      semantic_whole_at: features whose mean over places is drawn towards the teacher's of whole pictures too, by the
+        angle; as of semantic_at, '': none.
+      semantic_margin: what a cosine may lack of 1 at no cost.
       semantic_channels: the first so many channels of them alone; 0: all.
       semantic_hidden: width of the network between them and the teacher's; 0: one linear map.
       semantic_temperature: of the contrastive loss.
@@ -295,6 +299,8 @@ class Losses:
     semantic: Annotated[float, AtLeast(0)] = 0.0
     semantic_kind: Annotated[str, OneOf("cosine", "contrastive")] = "cosine"
     semantic_at: Annotated[str, Text("the name of features")] = "latents"
+    semantic_whole_at: str = ""
+    semantic_margin: Annotated[float, Between(0, 2)] = 0.0
     semantic_channels: Annotated[int, Between(0, 2**20)] = 0
     semantic_hidden: Annotated[int, Between(0, 2**20)] = 2048
     semantic_temperature: Annotated[float, Above(0)] = 0.07

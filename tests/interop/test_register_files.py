@@ -1,4 +1,4 @@
-"""ImageFolder's and GigaTok's files become models and come back; LARP's table is for Python."""
+"""ImageFolder's, GigaTok's and ResTok's files become models and come back; LARP's table is for Python."""
 
 import jax
 import numpy as np
@@ -8,7 +8,7 @@ from golden import FOLDER
 import vargen
 from vargen import config, models, tokenizers
 from vargen.errors import UserError
-from vargen.interop import checkpoint, files, gigatok, imagefolder, larp, mapping, systems
+from vargen.interop import checkpoint, files, gigatok, imagefolder, larp, mapping, restok, systems
 
 GOLDENS = dict(imagefolder="imagefolder_vp", gigatok="gigatok")
 # What their files hold too.
@@ -64,6 +64,29 @@ def test_published_sizes(row):
     assert module.image_size(arrays) == 256 and not checkpoint.differences(found, own)
 
 
+def test_restok():
+    """What is read off arrays of the published sizes computes as the config does; tiny ones come back as they were, but
+    for scales, which are ones then, and the maps to a teacher's features, which are no part of a tokenizer."""
+    own = models.build_tokenizer(config.load("published_levels:restok"))
+    arrays = published(restok, own)
+    assert arrays["encoder.level_embedding.3"].shape == (1, 1024)
+    assert not checkpoint.differences(tokenizers.build(restok.part(arrays), 256, 3), own)
+    without = {name: x for name, x in arrays.items() if name != restok.TAUGHT}
+    assert "taught" not in restok.part(without).encoder.decoder
+    arrays = arrays_of("restok")
+    part = restok.part(arrays)
+    part.encoder.stem.groups, part.encoder.heads = 4, 2
+    tokenizer = tokenizers.build(part, 16, 3)
+    params = systems.read(restok, tokenizer, arrays)
+    again = mapping.write(restok.table(tokenizer), params)
+    assert {*arrays} - {*again} == {"vf_proj.weight", "vf_proj_dec.weight"}
+    assert {k: v.shape for k, v in again.items()} == {k: arrays[k].shape for k in again}
+    jax.tree.map(np.testing.assert_array_equal, systems.read(restok, tokenizer, again), params)
+    part.encoder.stem.standard = False
+    with pytest.raises(UserError, match="ResTok tokenizer: expected a stem with standard=True, found False"):
+        restok.table(tokenizers.build(part, 16, 3))
+
+
 def test_one_code_a_place():
     """Of XQ-GAN's V: one quantiser, under another name."""
     c = config.load("published_registers:imagefolder")
@@ -83,7 +106,7 @@ def test_levels_that_are_not_known():
         imagefolder.part(arrays_of("imagefolder_ms"))
 
 
-@pytest.mark.parametrize("module", [gigatok, imagefolder, larp])
+@pytest.mark.parametrize("module", [gigatok, imagefolder, larp, restok])
 def test_other_tokenizers_are_refused(module):
     encoder = config.part("registers", tokens=4, square=True, patch=4, width=16, heads=1)
     tokenizer = tokenizers.build(config.part("fsq", encoder=encoder, levels=(4, 4)), 16, 3)

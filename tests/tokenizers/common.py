@@ -67,6 +67,8 @@ PARTS = dict(
 SMALL = dict(patch=4, width=16, layers=1, heads=2)
 PIXELS = dict(patch=4, width=32, blocks=1, token_width=16, channel_width=32, window_width=8)
 FEW = dict(width=8, multipliers=(1, 1, 2), blocks=1, groups=4)
+LEVELS = dict(sees="levels", nested="levels", begins="residuals", stages=2, apart=True, places="rotary")
+LEVELS |= dict(nested_rate=0.3, dropped="latent")
 CONV = dict(name="conv", projection=0, middle_attention=False, adaptive=True, spread=True)
 # Other encoders, each under one of the parts; and contents with a residual.
 ENCODED = dict(
@@ -79,6 +81,12 @@ ENCODED = dict(
         vocab=32,
         channels=4,
         encoder=part("registers", tokens=(1, 2, 4), sees="levels", nested="levels", **SMALL),
+    ),
+    merging=part(
+        "vq",
+        vocab=32,
+        channels=4,
+        encoder=part("registers", tokens=(1, 1, 2, 4), **SMALL | dict(layers=2), **LEVELS),
     ),
     stem=part(
         "vq",

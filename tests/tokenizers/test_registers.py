@@ -10,7 +10,7 @@ from common import tiny
 
 from vargen.config import part
 from vargen.errors import UserError
-from vargen.tokenizers import across, semantic, teachers
+from vargen.tokenizers import across, merging, semantic, teachers
 from vargen.tokenizers.guidance import Guidance
 from vargen.tokenizers.reading import Told
 
@@ -464,5 +464,5 @@ def test_squares_abreast(images):
 def test_averages():
     """Of registers of GigaTok's: all, all again, halves side by side, quarters row by row."""
     patches = jnp.arange(16.0).reshape(1, 4, 4, 1)
-    found = across.averages(patches, 8)[0, :, 0]
+    found = merging.means(patches, across.levels(8), False)[0, :, 0]
     np.testing.assert_allclose(found, [7.5, 7.5, 6.5, 8.5, 2.5, 4.5, 10.5, 12.5])

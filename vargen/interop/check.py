@@ -39,6 +39,7 @@ FAMILIES = (
     "mar_kl",
     "open_magvit2",
     "ops",
+    "restok",
     "rqtransformer",
     "rqvae",
     "semanticist",

@@ -118,14 +118,8 @@ def _pixels(encoder: AcrossEncoder, decoder: AcrossDecoder) -> list[m.Entry]:
         raise UserError(
             f"{WHAT}: expected a stem with projection=0, adaptive and spread, without middle_attention, found another"
         )
-    inside = {"encoder": "encoder/stem", "decoder": "decoder/pixels"}
-
-    def moved(target: str) -> str:
-        end, _, rest = target.partition("/")
-        return f"{inside[end]}/{rest}"
-
     entries = autoencoder.ends(stem, pixels, NAMES)
-    return [dataclasses.replace(e, targets=tuple(map(moved, e.targets))) for e in entries]
+    return m.moved({"encoder": "encoder/stem", "decoder": "decoder/pixels"}, entries)
 
 
 def _end(end: str, theirs: str, embed: str, places: tuple[str, str]) -> list[m.Entry]:

@@ -20,9 +20,9 @@ from vargen.errors import UserError
 from vargen.interop import mapping as m
 from vargen.interop import shapes
 from vargen.tokenizers.autoencoder import Autoencoder
+from vargen.tokenizers.direct import Direct
 from vargen.tokenizers.product import ProductVQ
 from vargen.tokenizers.product_levels import ProductMultiScaleVQ
-from vargen.tokenizers.reading import Direct
 from vargen.tokenizers.registers import Registers
 from vargen.tokenizers.transformer import Sizes
 from vargen.tokenizers.vq import VQ
@@ -196,22 +196,10 @@ def _blocks(end: str, sizes: Sizes) -> list[m.Entry]:
         found = m.norm(f"{ours}/norm_1", f"{theirs}.norm1") + m.norm(f"{ours}/norm_2", f"{theirs}.norm2")
         found += m.split_dense(three, f"{theirs}.attn.qkv", [sizes.width] * 3)
         found += m.dense(f"{ours}/feed_forward/up", f"{theirs}.mlp.fc1")
-        found += _scaled(f"{ours}/mixer/out", f"{theirs}.attn.proj", f"{theirs}.ls1.gamma")
-        return found + _scaled(f"{ours}/feed_forward/down", f"{theirs}.mlp.fc2", f"{theirs}.ls2.gamma")
+        found += m.scaled(f"{ours}/mixer/out", f"{theirs}.attn.proj", f"{theirs}.ls1.gamma")
+        return found + m.scaled(f"{ours}/feed_forward/down", f"{theirs}.mlp.fc2", f"{theirs}.ls2.gamma")
 
     return m.stacked(sizes.layers, layer)
-
-
-def _scaled(target: str, source: str, scale: str) -> list[m.Entry]:
-    """A linear layer whose result they scale channel by channel; the scale is written as ones."""
-    return [
-        m.Entry(
-            (f"{target}/kernel", f"{target}/bias"),
-            (f"{source}.weight", f"{source}.bias", scale),
-            lambda w, b, s: (w.T * s, b * s),
-            lambda w, b: (w.T, b, np.ones_like(b)),
-        )
-    ]
 
 
 def _size(arrays: Mapping[str, Any], end: str) -> tuple[int, int]:

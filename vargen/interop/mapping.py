@@ -111,6 +111,18 @@ def dense(target: str, source: str, bias: bool = True) -> list[Entry]:
     return _layer(target, source, DENSE, bias)
 
 
+def scaled(target: str, source: str, scale: str) -> list[Entry]:
+    """A linear layer whose result they scale channel by channel; the scale is written as ones."""
+    return [
+        Entry(
+            (f"{target}/kernel", f"{target}/bias"),
+            (f"{source}.weight", f"{source}.bias", scale),
+            lambda w, b, s: (w.T * s, b * s),
+            lambda w, b: (w.T, b, np.ones_like(b)),
+        )
+    ]
+
+
 def pointwise(target: str, source: str, bias: bool = True) -> list[Entry]:
     """A 1x1 convolution, which is a linear layer here: source.weight [O, I, 1, 1]; target/kernel [I, O]."""
     return _layer(target, source, POINTWISE, bias)
@@ -193,6 +205,16 @@ def inside(prefix: str, entries: Iterable[Entry]) -> list[Entry]:
 def under(prefix: str, entries: Iterable[Entry]) -> list[Entry]:
     """The same entries of a part of our parameters, whose names all begin with `prefix`."""
     return [dataclasses.replace(e, targets=tuple(prefix + t for t in e.targets)) for e in entries]
+
+
+def moved(places: Mapping[str, str], entries: Iterable[Entry]) -> list[Entry]:
+    """The same entries of parameters whose first key is in the table of other places for what is below it."""
+
+    def move(target: str) -> str:
+        first, _, rest = target.partition("/")
+        return f"{places[first]}/{rest}"
+
+    return [dataclasses.replace(e, targets=tuple(map(move, e.targets))) for e in entries]
 
 
 class Inside(Mapping):

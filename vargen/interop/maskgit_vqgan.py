@@ -38,14 +38,23 @@ def part(arrays: Mapping[str, Any], levels: tuple | None = None) -> ConfigDict:
     Raises:
       UserError: an array that tells a size is missing.
     """
+    vocab, channels = shapes.pair(arrays, "quantize.embedding.weight", WHAT)
+    return of_sizes(**sizes(arrays), vocab=vocab, channels=channels)
 
+
+def sizes(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the encoder: width, multipliers, blocks.
+
+    Raises:
+      UserError: an array that tells a size is missing.
+    """
     width = shapes.shape(arrays, "encoder.conv_in.weight", WHAT)[0]
     first = "encoder.down.{}.block.0.conv1.weight"
     multipliers = tuple(
         shapes.shape(arrays, first.format(i))[0] // width for i in range(shapes.count(arrays, first, WHAT))
     )
     blocks = shapes.count(arrays, "encoder.down.0.block.{}.conv1.weight", WHAT)
-    return of_sizes(width, multipliers, blocks, *shapes.pair(arrays, "quantize.embedding.weight", WHAT))
+    return dict(width=width, multipliers=multipliers, blocks=blocks)
 
 
 def of_sizes(width: int, multipliers: tuple[int, ...], blocks: int, vocab: int, channels: int) -> ConfigDict:
@@ -69,17 +78,22 @@ def table(tokenizer: Autoencoder) -> list[m.Entry]:
       UserError: the tokenizer is another than the authors' program computes.
     """
     encoder = checked(tokenizer)
-    levels = range(len(encoder.multipliers))
     entries = m.array("quantizer/codebook", "quantize.embedding.weight")
-    entries += m.conv("encoder/conv_in", "encoder.conv_in", bias=False)
+    return entries + layers(encoder.multipliers, encoder.blocks)
+
+
+def layers(multipliers: tuple[int, ...], blocks: int) -> list[m.Entry]:
+    """Those of both ends, of so many blocks a level."""
+    levels = range(len(multipliers))
+    entries = m.conv("encoder/conv_in", "encoder.conv_in", bias=False)
     entries += m.conv("decoder/conv_in", "decoder.conv_in")
-    for end, before, _ in ends(encoder.multipliers):
+    for end, before, _ in ends(multipliers):
         name = "down" if end == "encoder" else "up"
         entries += m.norm(f"{end}/norm_out", f"{end}.norm_out") + m.conv(f"{end}/conv_out", f"{end}.conv_out")
-        for b in range(encoder.blocks):
+        for b in range(blocks):
             entries += block(f"{end}/middle/block{b}", f"{end}.mid.{b}", False)
             for i in levels:
-                changes = b == 0 and before[i] != encoder.multipliers[i]
+                changes = b == 0 and before[i] != multipliers[i]
                 entries += block(f"{end}/level{i}_block{b}", f"{end}.{name}.{i}.block.{b}", changes)
     for i in levels[1:]:
         entries += m.conv(f"decoder/level{i}_up", f"decoder.up.{i}.upsample_conv")

@@ -27,6 +27,7 @@ SYSTEMS = {
     "bsqvit": ("", "bsqvit"),
     "imagefolder": ("", "imagefolder"),
     "gigatok": ("", "gigatok"),
+    "restok": ("", "restok"),
     "open_magvit2": ("", "open_magvit2"),
     "flextok": ("", "flextok"),
     "semanticist": ("", "semanticist"),

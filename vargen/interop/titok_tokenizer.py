@@ -18,9 +18,9 @@ from vargen.errors import UserError
 from vargen.interop import mapping as m
 from vargen.interop import maskgit_vqgan, shapes
 from vargen.tokenizers.autoencoder import Autoencoder
+from vargen.tokenizers.direct import Direct
 from vargen.tokenizers.kl import KL
 from vargen.tokenizers.pooled import PooledDecoder
-from vargen.tokenizers.reading import Direct
 from vargen.tokenizers.registers import Registers
 from vargen.tokenizers.transformer import Sizes
 from vargen.tokenizers.vq import VQ

@@ -30,6 +30,7 @@ from vargen.tokenizers import conv
 from vargen.tokenizers.autoencoder import flat
 from vargen.tokenizers.codec import Codec
 from vargen.tokenizers.layers import conv as convolution
+from vargen.tokenizers.merging import cells, means
 from vargen.tokenizers.reading import check_shown, in_two
 from vargen.tokenizers.transformer import XAVIER, Sizes, norm, table
 
@@ -147,7 +148,7 @@ class AcrossEncoder(nn.Module):
         width, dtype = self.sizes.width, self.dtype
         x = norm(self.sizes, "norm_in")(flat(self.stem(images)))
         read = Dense(width, (None, "embed"), XAVIER.kernel(), dtype=dtype, name="rows_in")(x.astype(dtype))
-        start = averages(read.reshape(len(read), *self.grid, -1), self.tokens)
+        start = means(read.reshape(len(read), *self.grid, -1), levels(self.tokens), False)
         x = Dense(width, (None, "embed"), XAVIER.kernel(), dtype=dtype, name="registers")(start)
         places = [table(self, f"{name}_places", n, width) for name, n in self._rows()]
         x = norm(self.sizes, "norm_out")(Across(self.sizes, dtype, name="blocks")(x, read, *places))
@@ -209,23 +210,9 @@ class AcrossDecoder(nn.Module):
         return self.last(self.features(latents))
 
 
-def averages(patches: jax.Array, tokens: int) -> jax.Array:
-    """Of patches [B, h, w, D] the mean, then level by level means over 1, 2, 4 ... cells: [B, K, D].
-
-    Cells are halved in turns, their width first.
-    """
-    batch, height, width, channels = patches.shape
-    found = []
-    for rows, columns in cells(tokens):
-        x = patches.reshape(batch, rows, height // rows, columns, width // columns, channels)
-        found.append(jnp.mean(x, axis=(2, 4)).reshape(batch, -1, channels))
-    return jnp.concatenate(found, axis=1)
-
-
-def cells(tokens: int) -> list[tuple[int, int]]:
-    """(rows, columns) of the cells of each level that K registers begin as averages of, K a power of two."""
-    levels = range(tokens.bit_length() - 1)
-    return [(1, 1), *((2 ** (i // 2), 2 ** ((i + 1) // 2)) for i in levels)]
+def levels(tokens: int) -> tuple[int, ...]:
+    """Of K registers, a power of two, how many begin as averages over cells of the same size: 1, 1, 2, 4 ..."""
+    return (1, *(2**i for i in range(tokens.bit_length() - 1)))
 
 
 def build(
@@ -280,7 +267,9 @@ def build(
         dtype=dtype,
     )
     grid = "x".join(map(str, outer.grid))
-    if tokens & (tokens - 1) or any(h % r or w % c for (h, w) in [outer.grid] for r, c in cells(tokens)):
+    if tokens & (tokens - 1) or any(
+        h % r or w % c for (h, w) in [outer.grid] for r, c in map(cells, levels(tokens))
+    ):
         raise UserError(
             f"config field {place}.tokens: expected a power of two whose cells divide {grid} patches, found {tokens}"
         )

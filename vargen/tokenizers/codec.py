@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vargen.errors import UserError
 from vargen.slots import Grid
 
 
@@ -80,6 +81,18 @@ class Codec:
     def told(self, params: dict, latents: jax.Array, text: jax.Array) -> jax.Array:
         """As `decode`, with a caption's states float32 [B, T, E]; where there are `texts`."""
         raise NotImplementedError
+
+    def taught(self, params: dict, latents: jax.Array, known: jax.Array | None) -> jax.Array:
+        """What of the decoder is drawn towards a teacher's features and makes no pixels: [B, h, w, D]; arguments as of
+        `draft`.
+
+        Raises:
+          UserError: there is no such thing.
+        """
+        raise UserError(
+            "config field tokenizer_training.losses.semantic_at: taught needs the decoder direct with taught=True, "
+            "found another"
+        )
 
     def draft(
         self, params: dict, latents: jax.Array, known: jax.Array | None, images: jax.Array, key: jax.Array

@@ -17,11 +17,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vargen.errors import UserError
 from vargen.layers import Dense
 from vargen.limits import COUNT, SIZE
 from vargen.tokenizers.codec import Codec
 from vargen.tokenizers.conv import latent_size
 from vargen.tokenizers.layers import GroupNorm, conv, double
+from vargen.tokenizers.teachers.teacher import IMAGENET
 
 
 class PooledBlock(nn.Module):
@@ -67,6 +69,7 @@ class PooledEncoder(nn.Module):
         middle as many.
       groups: of the normalisation.
       dtype: of the computation.
+      standard: see `build`.
     """
 
     out_channels: int
@@ -75,11 +78,15 @@ class PooledEncoder(nn.Module):
     blocks: int
     groups: int
     dtype: Any
+    standard: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """[B, H, W, C] in [-1, 1] -> float32 [B, h, w, out_channels]."""
         images = (images.astype(jnp.float32) + 1) / 2
+        if self.standard:
+            mean, deviation = (jnp.array(x) for x in IMAGENET)
+            images = (images - mean) / deviation
         h = conv(self.width, bias=False, dtype=self.dtype, name="conv_in")(images.astype(self.dtype))
         for level, multiplier in enumerate(self.multipliers):
             if level:
@@ -93,7 +100,7 @@ class PooledEncoder(nn.Module):
 
 
 class PooledDecoder(nn.Module):
-    """Latents to images: the encoder mirrored, each pixel doubled between levels; the same attributes."""
+    """Latents to images: the encoder mirrored, each pixel doubled between levels; the same attributes but the last."""
 
     out_channels: int
     width: int
@@ -138,6 +145,7 @@ def build(
     multipliers: Annotated[tuple[int, ...], COUNT] = (1, 1, 2, 2, 4),
     blocks: Annotated[int, COUNT] = 2,
     groups: Annotated[int, SIZE] = 32,
+    standard: bool = False,
 ) -> Codec:
     """The part "pooled" of the axis "encoder".
 
@@ -150,14 +158,20 @@ def build(
       multipliers: of the width, one per level; each level but the last halves the resolution.
       blocks: residual blocks per level, and in the middle, of encoder and decoder alike.
       groups: of the group normalisation.
+      standard: the encoder's first layer takes colours less ImageNet's mean, over its deviation (ResTok's).
 
     Raises:
-      UserError: the image does not divide by the downsampling, or a width by the groups.
+      UserError: the image does not divide by the downsampling, or a width by the groups; other channels than three
+        that are to be less a mean.
     """
+    if standard and image_channels != 3:
+        raise UserError(
+            f"config field tokenizer.encoder.standard: needs images of 3 channels, found {image_channels}"
+        )
     grid = latent_size(image_size, width, multipliers, groups)
     shared = dict(width=width, multipliers=tuple(multipliers), blocks=blocks, groups=groups, dtype=dtype)
     return Codec(
-        encoder=PooledEncoder(out_channels=moments * latent_channels, **shared),
+        encoder=PooledEncoder(out_channels=moments * latent_channels, standard=standard, **shared),
         decoder=PooledDecoder(out_channels=image_channels, **shared),
         grid=grid,
         latent_channels=latent_channels,

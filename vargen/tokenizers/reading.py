@@ -1,11 +1,11 @@
-"""What reads registers: rows of their latents beside rows for the patches, and a picture of these in one pass."""
+"""What decoders of registers share: rows of their latents, rows for the patches, and the codec with any prefix."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,11 +15,12 @@ import numpy as np
 from vargen import parts
 from vargen.errors import UserError
 from vargen.layers import Dense
-from vargen.limits import SIZE, Between, check_heads
-from vargen.tokenizers import conv, layers, patches, pooled
+from vargen.limits import Between, check_heads
+from vargen.tokenizers import conv, patches, pooled
 from vargen.tokenizers.autoencoder import flat
 from vargen.tokenizers.codec import Codec
-from vargen.tokenizers.transformer import XAVIER, Sizes, Transformer, norm, places, table
+from vargen.tokenizers.merging import repeated
+from vargen.tokenizers.transformer import XAVIER, EachLevel, Sizes, table
 
 LAYERS = Between(0, 4096)
 OUTER = dict(conv=conv.build, pooled=pooled.build)
@@ -42,6 +43,7 @@ class Ends:
       nested: how many registers are kept in training, see `registers.build`.
       dropped: what stands for the others, see there.
       places: of patches, see there.
+      apart: whether levels have products of their own, see there.
       unit: whether pixels beside a product of patches lie from 0 to 1, not from -1 to 1.
       anchor: whether a row that nothing is read from stands before the patches.
       norm_in: whether rows are normalised before the blocks.
@@ -61,6 +63,7 @@ class Ends:
     nested: str
     dropped: str
     places: str
+    apart: bool
     unit: bool
     anchor: bool
     norm_in: bool
@@ -82,6 +85,11 @@ class Ends:
     def slots(self) -> tuple[tuple[int, int], ...]:
         """Of each level."""
         return (self.grid,) if self.square else tuple((1, n) for n in self.levels)
+
+    @property
+    def rotary(self) -> bool:
+        """Whether rows turn with their places and have no tables of them."""
+        return self.places == "rotary"
 
     @property
     def axes(self) -> tuple[int, ...] | None:
@@ -152,19 +160,40 @@ class Told(nn.Module):
 
         Args:
           latents, known: of the registers.
-          places: [K, D]; None for a table of its own.
+          places: [K, D]; None for a table of its own, or of a row for each level where rows turn with their places.
         """
-        width, registers, dtype = self.ends.sizes.width, self.ends.registers, self.ends.dtype
-        x = Dense(width, ("latent", "embed"), XAVIER.kernel(), dtype=dtype, name="rows_in")(flat(latents))
-        dropped = None if self.ends.nested == "none" else table(self, "dropped", 1, width).astype(dtype)
+        ends, latents = self.ends, flat(latents)
+        width, registers, dtype = ends.sizes.width, ends.registers, ends.dtype
+        dropped = None
+        if ends.nested != "none":
+            size = latents.shape[-1] if ends.dropped == "latent" else width
+            dropped = table(self, "dropped", 1, size).astype(dtype)
+            if ends.dropped == "latent":
+                latents, dropped = _filled(latents, known, dropped, registers), None
+        if ends.apart:
+            dense = EachLevel(ends.levels, width, ("latent", "embed"), XAVIER.kernel(), dtype, name="rows_in")
+        else:
+            dense = Dense(width, ("latent", "embed"), XAVIER.kernel(), dtype=dtype, name="rows_in")
+        x = dense(latents)
+        if places is None and ends.rotary:
+            places = repeated(table(self, "levels", len(ends.levels), width), ends.levels)
         own = table(self, "places", registers, width) if places is None else places
         own, n = own.astype(dtype), x.shape[1]
         if dropped is None:
             return x + own
-        dropped = dropped + own if self.ends.dropped == "placed" else dropped
+        dropped = dropped + own if ends.dropped == "placed" else dropped
         x = x + own[:n]
         x = x if known is None else jnp.where(known[:, 0, :, None], x, dropped[:n])
         return jnp.concatenate([x, jnp.broadcast_to(dropped, (len(x), registers, width))[:, n:]], axis=1)
+
+
+def _filled(latents: jax.Array, known: jax.Array | None, other: jax.Array, count: int) -> jax.Array:
+    """Latents [B, n, C], and another [1, C] where they aren't known [B, 1, n] or beyond the first n: [B, count, C]."""
+    other = other.astype(latents.dtype)
+    if known is not None:
+        latents = jnp.where(known[:, 0, :, None], latents, other)
+    rest = jnp.broadcast_to(other, (len(latents), count - latents.shape[1], other.shape[-1]))
+    return jnp.concatenate([latents, rest], axis=1)
 
 
 class Patches(nn.Module):
@@ -172,14 +201,17 @@ class Patches(nn.Module):
 
     Attributes:
       first, count: which rows.
+      grid: (h, w) of them; None to leave them in a row.
     """
 
     first: int
     count: int
+    grid: tuple[int, int] | None = None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, N, D] -> [B, count, D]."""
-        return x[:, self.first : self.first + self.count]
+        """[B, N, D] -> [B, count, D], or [B, h, w, D]."""
+        found = x[:, self.first : self.first + self.count]
+        return found if self.grid is None else found.reshape(len(x), *self.grid, -1)
 
 
 def in_two(
@@ -210,109 +242,24 @@ def check_shown(shown_after: int, layers: int, field: str) -> None:
         raise UserError(f"config field {field}: expected fewer than {layers} blocks, found {shown_after}")
 
 
-class Direct(nn.Module):
-    """Patches from mask rows that look at the registers, in one pass.
-
-    Attributes:
-      ends: of the codec, with the decoder's own sizes.
-      smoothed: whether a 3x3 convolution follows the patches.
-      pixels: the decoder from patches to pixels, of `pixel_channels`; None for a product.
-      codes: of a table between the two, of which patches are means; 0: none.
-      shown_after: how many blocks come before `shown`, the rows of patches that a loss may look at; 0: there are none.
-      texts: (T, E) of the states of a caption, which are rows too; None for no such rows.
-    """
-
-    ends: Ends
-    shown_after: int
-    smoothed: bool
-    pixels: nn.Module | None
-    pixel_channels: int
-    codes: int
-    texts: tuple[int, int] | None = None
-
-    def setup(self) -> None:
-        channels, dtype = self.ends.image_channels, self.ends.dtype
-        if self.pixels is not None:
-            return
-        size = math.prod(self.ends.sides) * channels
-        self.patch_out = Dense(size, ("embed", None), XAVIER.kernel(), dtype=dtype)
-        if self.smoothed:
-            self.conv_out = layers.conv(channels, dtype=dtype)
-
-    @nn.compact
-    def features(
-        self, latents: jax.Array, known: jax.Array | None = None, text: jax.Array | None = None
-    ) -> jax.Array:
-        """[B, 1, n, C], known bool [B, 1, n] or None, text [B, T, E] or None for zeros -> [B, h w, D], or what the last
-        layer of `pixels` takes."""
-        ends, sizes = self.ends, self.ends.sizes
-        count = math.prod(ends.patches)
-        lie, own = places(self, count, sizes.width, ends.axes), None
-        asked = [lie + table(self, "mask", 1, sizes.width)]
-        if ends.anchor:
-            asked = [table(self, "anchor", 1, sizes.width), *asked]
-        if ends.placed:
-            level = table(self, "level", 1, sizes.width)
-            own = patches.resampled(lie, ends.patches, ends.grid) + level
-            asked += [asked[0] + level] if ends.anchor else []
-        told = Told(ends, name="registers")(latents, known, own)
-        asked = [jnp.broadcast_to(y.astype(ends.dtype), (len(told), *y.shape)) for y in asked]
-        x = jnp.concatenate([*asked, told], axis=1)
-        if self.texts is not None:
-            states = jnp.zeros((len(told), *self.texts)) if text is None else text
-            states = Dense(sizes.width, (None, "embed"), XAVIER.kernel(), dtype=ends.dtype, name="text_in")(
-                states
-            )
-            beside = table(self, "text_places", self.texts[0], sizes.width)
-            x = jnp.concatenate([x, states + beside.astype(ends.dtype)], axis=1)
-        x = norm(sizes, "norm_in")(x) if ends.norm_in else x
-        times = (0,) * x.shape[1]
-
-        def run(own: Sizes, name: str, x: jax.Array) -> jax.Array:
-            return Transformer(own, times, False, ends.dtype, name=name)(x)
-
-        x = in_two(sizes, self.shown_after, (int(ends.anchor), count), run, x)
-        x = norm(sizes, "norm_out")(x[:, ends.anchor : ends.anchor + count])
-        if self.pixels is None:
-            return x
-        if self.codes:
-            for name, size in (("codes_in", 2 * sizes.width), ("codes_out", self.codes)):
-                dense = Dense(size, ("embed", "mlp"), XAVIER.kernel(), dtype=ends.dtype, name=name)
-                x = dense(x) if name == "codes_out" else jnp.tanh(dense(x))
-            codebook = table(self, "codebook", self.codes, self.pixel_channels)
-            x = jax.nn.softmax(x.astype(jnp.float32), axis=-1) @ codebook
-        else:
-            x = Dense(self.pixel_channels, ("embed", "latent"), dtype=ends.dtype, name="pixels_in")(x)
-        return self.pixels.features(x.reshape(len(x), *ends.patches, -1))
-
-    def last(self, features: jax.Array) -> jax.Array:
-        """The last layers: features [B, h w, D], or of the pixels' decoder -> float32 [B, H, W, C_image], or clips."""
-        if self.pixels is not None:
-            return self.pixels.last(features)
-        image = patches.together(self.patch_out(features), self.ends.patches, self.ends.sides)
-        image = (self.conv_out(image) if self.smoothed else image).astype(jnp.float32)
-        return 2 * image - 1 if self.ends.unit else image
-
-    def __call__(
-        self, latents: jax.Array, known: jax.Array | None = None, text: jax.Array | None = None
-    ) -> jax.Array:
-        """[B, 1, n, C], text [B, T, E] -> float32 [B, H, W, C_image]."""
-        return self.last(self.features(latents, known, text))
-
-
 @dataclasses.dataclass(frozen=True)
 class RegisterCodec(Codec):
     """A codec of registers.
 
     Attributes:
       nested: how many registers are kept in training, see `registers.build`.
+      nested_least, nested_rate: see there.
       registers: K, of which the grid may be the first few.
       texts: see `Codec.texts`.
+      teaches: whether the decoder can be `taught`.
     """
 
     nested: str = "none"
+    nested_least: int = 1
+    nested_rate: float = 0.0
     registers: int = 0
     texts: tuple[int, int] | None = None
+    teaches: bool = False
 
     @property
     def prefixes(self) -> bool:
@@ -329,7 +276,13 @@ class RegisterCodec(Codec):
             counts = np.unique(np.minimum(2 ** np.arange(most.bit_length() + 1), most))
         elif self.nested == "levels":
             counts = np.cumsum([h * w for h, w in self.slots])
-        drawn = jnp.asarray(counts)[jax.random.randint(key, (batch, 1, 1), 0, len(counts))]
+        counts = counts[counts >= self.nested_least]
+        if self.nested_rate:
+            few = counts[:-1] / max(counts[:-1].sum(), 1)
+            shares = np.append(self.nested_rate * few, 1 - self.nested_rate * few.sum())
+            drawn = jax.random.choice(key, jnp.asarray(counts), (batch, 1, 1), p=jnp.asarray(shares))
+        else:
+            drawn = jnp.asarray(counts)[jax.random.randint(key, (batch, 1, 1), 0, len(counts))]
         return jnp.arange(most) < drawn
 
     def encode(self, params: dict, images: jax.Array) -> jax.Array:
@@ -344,72 +297,15 @@ class RegisterCodec(Codec):
         """As `decode` of all registers, with a caption's states float32 [B, T, E]."""
         return self.decoder.apply({"params": params["decoder"]}, latents, None, text)
 
+    def taught(self, params: dict, latents: jax.Array, known: jax.Array | None) -> jax.Array:
+        """See `Codec.taught`."""
+        if not self.teaches:
+            return super().taught(params, latents, known)
+        variables = {"params": params["decoder"]}
+        return self.decoder.apply(variables, latents, known, None, "taught", method="features")
+
     def draft(
         self, params: dict, latents: jax.Array, known: jax.Array | None, images: jax.Array, key: jax.Array
     ) -> tuple[Any, None]:
         """What the decoder's last layers take, see `Codec.draft`."""
         return self.decoder.apply({"params": params["decoder"]}, latents, known, method="features"), None
-
-
-def build_direct(
-    ends: Ends,
-    encoder: nn.Module,
-    width: Annotated[int, Between(0, 2**20)] = 0,
-    layers: Annotated[int, LAYERS] = 0,
-    heads: Annotated[int, LAYERS] = 0,
-    shown_after: Annotated[int, LAYERS] = 0,
-    smoothed: bool = False,
-    pixels: Mapping[str, Any] | None = None,
-    pixel_channels: Annotated[int, SIZE] = 256,
-    codes: Annotated[int, Between(0, 2**24)] = 0,
-    text_tokens: Annotated[int, LAYERS] = 0,
-    text_channels: Annotated[int, SIZE] = 768,
-) -> RegisterCodec:
-    """The part "direct" of the axis "tokenizer.encoder.decoder": patches in one pass, from mask rows (TiTok's).
-
-    Args:
-      ends: what the encoder shares.
-      encoder: images to registers.
-      width, layers, heads: of the decoder's blocks; 0: as the encoder's.
-      shown_after: after how many blocks rows of patches are shown to a loss, `losses.semantic_at` "shown" (GigaTok's,
-        arXiv 2504.08736); 0: none.
-      smoothed: a 3x3 convolution follows the patches.
-      pixels: the encoder part whose decoder makes pixels of the patches; none: the stem's, or a product where there is
-        none either.
-      pixel_channels: of the patches that it takes.
-      codes: of a table of so many codes patches are means, by a softmax (TiTok's proxy codes); 0: no table.
-      text_tokens: of a caption's states from a text encoder so many are rows beside the registers (TA-TiTok's, arXiv
-        2501.07730, of CLIP's); 0: none. Decoded without a caption, as in training, they are of states of zeros.
-      text_channels: of a state.
-
-    Raises:
-      UserError: a table without pixels' decoder, no block after those before patches are shown, a convolution of clips.
-    """
-    if smoothed and len(ends.patches) > 2:
-        raise UserError(
-            "config field tokenizer.encoder.decoder.smoothed: expected False for clips, found True"
-        )
-    outer = ends.stem if pixels is None else ends.outer(pixels, pixel_channels, "decoder.pixels")
-    if codes and outer is None:
-        raise UserError(
-            "config field tokenizer.encoder.decoder.codes: needs a decoder of pixels, such as pixels=part('pooled'), "
-            f"found {codes}"
-        )
-    last = "conv_out" if smoothed else "patch_out"
-    if outer is not None:
-        pixel_channels, last = outer.latent_channels, f"pixels/{outer.last_name}"
-    ends = ends.resized(width, layers, heads)
-    check_shown(shown_after, ends.sizes.layers, "tokenizer.encoder.decoder.shown_after")
-    texts = (text_tokens, text_channels) if text_tokens else None
-    decoder = Direct(ends, shown_after, smoothed, outer and outer.decoder, pixel_channels, codes, texts)
-    return RegisterCodec(
-        encoder,
-        decoder,
-        ends.grid,
-        ends.latent_channels,
-        last,
-        slots=ends.slots,
-        nested=ends.nested,
-        registers=ends.registers,
-        texts=texts,
-    )

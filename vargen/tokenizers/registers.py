@@ -2,7 +2,8 @@
 
 TiTok (arXiv 2406.07550) reads all of them at once; FlexTok (2502.13967) and Semanticist (2503.08685) let registers look
 at earlier ones alone and keep the first few of them in training (nested dropout, arXiv 1402.0915), so that any prefix
-is a picture; ResTok (2601.03955) has levels of them. What reads them is a part of its own: "direct", or "flow".
+is a picture; ResTok (2601.03955) has levels of them, which begin as means of patches, and merges these from stage to
+stage. What reads them is a part of its own: "direct", or "flow".
 """
 
 from __future__ import annotations
@@ -20,16 +21,34 @@ import numpy as np
 
 from vargen import parts
 from vargen.errors import UserError
-from vargen.layers import Dense
+from vargen.layers import KERNEL_INIT, Dense
 from vargen.limits import COUNT, EPS, SIZE, Above, Between, OneOf, check_heads
-from vargen.tokenizers import denoising, diffusing, patches, reading
+from vargen.tokenizers import denoising, diffusing, direct, merging, patches
 from vargen.tokenizers.autoencoder import flat
 from vargen.tokenizers.codec import Codec
-from vargen.tokenizers.reading import Ends
-from vargen.tokenizers.transformer import Rows, Sizes, Transformer, norm, places, table
+from vargen.tokenizers.reading import Ends, Patches
+from vargen.tokenizers.transformer import (
+    EachLevel,
+    Rows,
+    Sizes,
+    Transformer,
+    diagonal,
+    lattice,
+    norm,
+    places,
+    table,
+)
 
-DECODERS = dict(direct=reading.build_direct, diffusion=diffusing.build_diffusion, flow=denoising.build_flow)
+DECODERS = dict(direct=direct.build_direct, diffusion=diffusing.build_diffusion, flow=denoising.build_flow)
 DIRECT = types.MappingProxyType(dict(name="direct"))
+NEEDED = dict(  # by options that others exclude
+    pictures="pictures, no clips",
+    sees="sees causal or levels",
+    anchor="anchor=False",
+    placed="placed=False",
+    abreast="abreast=1",
+    decoder="the decoder direct",
+)
 
 
 class Registers(nn.Module):
@@ -43,6 +62,9 @@ class Registers(nn.Module):
       scrambled: see `build`.
       abreast: see `build`.
       norm_out: see `build`.
+      begins: see `build`.
+      stages: see `build`.
+      finer: see `build`.
       stem: the encoder before it, of pixels; None for a product of each patch.
     """
 
@@ -53,6 +75,9 @@ class Registers(nn.Module):
     scrambled: bool
     abreast: int
     norm_out: bool
+    begins: str
+    stages: int
+    finer: str
     stem: nn.Module | None
 
     @nn.compact
@@ -65,28 +90,46 @@ class Registers(nn.Module):
         else:
             x = flat(self.stem(images))
         own = places(self, x.shape[1], sizes.width, ends.axes) if ends.placed else None
-        x = Rows(sizes.width, dtype, ends.axes, name="patches")(x.astype(dtype), own)
+        x = Rows(sizes.width, dtype, ends.axes, not ends.rotary, name="patches")(x.astype(dtype), own)
 
         def rows(name, count):
             return jnp.broadcast_to(
                 table(self, name, count, sizes.width).astype(dtype), (len(x), count, sizes.width)
             )
 
-        before = [rows("anchor", 1), x] if ends.anchor else [x]
         count = self.abreast * ends.registers
-        registers = rows("registers", count)
+        if self.begins == "table":
+            registers = rows("registers", count)
+        else:
+            on_grid = x.reshape(len(x), *ends.patches, -1)
+            registers = merging.means(on_grid, ends.levels, self.begins == "residuals")
+            own_rows = table(self, "levels", len(ends.levels), sizes.width)
+            registers = registers + merging.repeated(own_rows, ends.levels).astype(dtype)
+            x = x + table(self, "finest", 1, sizes.width).astype(dtype)
+        before = [rows("anchor", 1), x] if ends.anchor else [x]
         if own is not None:
             on_square = patches.resampled(own, ends.patches, ends.grid).astype(dtype)
             registers = registers + jnp.tile(on_square, (self.abreast, 1))
         x = jnp.concatenate([*before, registers], axis=1)
         x = norm(sizes, "norm_in")(x) if ends.norm_in else x
         before = x.shape[1] - count
-        x = Transformer(sizes, self._times(before), False, dtype, name="blocks")(x)
+        if self.stages > 1:
+            options = self.stages, self.finer == "residuals", dtype
+            x = merging.Stages(sizes, ends.patches, self._times(0), *options, name="blocks")(x)
+            height, width = ends.patches[0], ends.patches[1] >> self.stages - 1
+            Patches(0, height * width, (height, width), name="merged")(x)
+            before = x.shape[1] - count
+        else:
+            coords = lattice(0, ends.patches) + diagonal(before, count) if ends.rotary else None
+            x = Transformer(sizes, self._times(before), False, dtype, coords=coords, name="blocks")(x)
         x = norm(sizes, "norm_out")(x[:, before:]) if self.norm_out else x[:, before:]
         if self.scrambled:
             x = x.reshape(len(x), sizes.width, count).swapaxes(1, 2)
-        channels = self.moments * ends.latent_channels // self.abreast
-        out = Dense(channels, ("embed", "latent"), dtype=dtype, name="latents_out")
+        channels, names = self.moments * ends.latent_channels // self.abreast, ("embed", "latent")
+        if ends.apart:
+            out = EachLevel(ends.levels, channels, names, KERNEL_INIT, dtype, name="latents_out")
+        else:
+            out = Dense(channels, names, dtype=dtype, name="latents_out")
         x = out(x).astype(jnp.float32)
         if self.standard:
             centred = x - jnp.mean(x, axis=-1, keepdims=True)
@@ -116,7 +159,13 @@ def build(
     patch_frames: Annotated[int, SIZE] = 1,
     sees: Annotated[str, OneOf("all", "causal", "levels")] = "all",
     nested: Annotated[str, OneOf("none", "uniform", "powers", "levels")] = "none",
-    dropped: Annotated[str, OneOf("placed", "alike")] = "placed",
+    nested_least: Annotated[int, SIZE] = 1,
+    nested_rate: Annotated[float, Between(0, 1)] = 0.0,
+    dropped: Annotated[str, OneOf("placed", "alike", "latent")] = "placed",
+    begins: Annotated[str, OneOf("table", "means", "residuals")] = "table",
+    stages: Annotated[int, Between(1, 16)] = 1,
+    finer: Annotated[str, OneOf("whole", "residuals")] = "residuals",
+    apart: bool = False,
     square: bool = False,
     abreast: Annotated[int, Between(1, 64)] = 1,
     placed: bool = False,
@@ -126,7 +175,7 @@ def build(
     anchor: bool = False,
     norm_in: bool = False,
     norm_out: bool = True,
-    places: Annotated[str, OneOf("table", "axes")] = "table",
+    places: Annotated[str, OneOf("table", "axes", "rotary")] = "table",
     width: Annotated[int, SIZE] = 128,
     layers: Annotated[int, COUNT] = 4,
     heads: Annotated[int, COUNT] = 4,
@@ -138,6 +187,7 @@ def build(
     logit_scale: Annotated[float, Between(0, 100)] = 1.0,
     eps: Annotated[float, EPS] = 1e-6,
     affine: bool = True,
+    key_bias: bool = True,
     stem: Mapping[str, Any] | None = None,
     stem_channels: Annotated[int, SIZE] = 256,
     decoder: Mapping[str, Any] = DIRECT,
@@ -156,7 +206,17 @@ def build(
         "levels", those of their own level and of the levels before. In the last two patches see each other alone.
       nested: how many registers, the first ones, are kept of an example in training: all ("none"); from 1 to K, one
         number as likely as another; of these the powers of 2 and K; or whole levels.
-      dropped: what stands for the others: a learned row and the place of each ("placed"), or the row without ("alike").
+      nested_least: of these numbers the smallest.
+      nested_rate: chance that any are left out, and so many are kept as likely as the number is large; 0: every number
+        is as likely as another, and all are one of them.
+      dropped: what stands for the others: a learned row and the place of each ("placed"), or the row without ("alike");
+        or a learned latent ("latent"), which then is read as theirs is.
+      begins: what registers begin as, learned rows ("table"); or each level as means of the patches in as many cells
+        ("means"), or of what the levels before it leave of them ("residuals"), and a learned row for each level.
+      stages: of the encoder, at the end of each but the last of which every second patch of the picture's rows becomes
+        one of a coarser level (`merging`); registers see all levels. 1: nothing is merged.
+      finer: what the finer patches keep then: all ("whole"), or what the merged one doesn't say ("residuals").
+      apart: the products that make latents of registers and rows of latents are each level's own.
       square: registers lie on a square, row by row, as quantisers that resample latents need it (ImageFolder, arXiv
         2410.01756).
       abreast: how many such squares of registers there are; latents of the same place in each lie side by side in
@@ -171,8 +231,9 @@ def build(
       anchor: a row that nothing is read from stands before the patches.
       norm_in: rows are normalised before the blocks.
       norm_out: registers are normalised after the encoder's blocks, as what comes of the decoder's always is.
-      places: what tells patches from each other, learned: a row for each ("table"), or a sum of one for its row of the
-        image and one for its column, of clips for its frame too ("axes").
+      places: what tells patches from each other: a learned row for each ("table"), or a learned sum of one for its row
+        of the image and one for its column, of clips for its frame too ("axes"); or queries and keys turn with a row's
+        place ("rotary"), where registers lie on a diagonal, and the direct decoder has a learned row for each level.
       width, layers, heads: D, L and H of the blocks.
       mlp: kind of their position-wise network (`layers.Mlp`).
       mlp_ratio: its inner width over D.
@@ -182,6 +243,7 @@ def build(
       logit_scale: factor on the attention's logits over 1/sqrt(D/H).
       eps: of the norms.
       affine: whether norms, those of queries and keys too, have a learned scale (and bias).
+      key_bias: whether keys have a bias where products have.
       stem: an encoder part between pixels and patches (GigaTok's are of convolutions, arXiv 2504.08736), and its
         decoder in the way back; none: products.
       stem_channels: of what it gives.
@@ -190,7 +252,8 @@ def build(
     Raises:
       UserError: the image does not divide into patches, or the width into heads, or a stem has another grid; registers
         that can't lie on a square, or don't and are to lie abreast or have places; channels that don't divide among
-        those abreast; of clips, places for registers or another decoder than direct.
+        those abreast; patches that don't divide into cells, or can't be merged so often; options that exclude others;
+        of clips, places for registers, what is for pictures alone, or another decoder than direct.
     """
     grid = patches.grid(image_size, patch, frames=patch_frames)
     for name, found, expected in (
@@ -218,7 +281,37 @@ def build(
             f"config field tokenizer.encoder.abreast: expected a divisor of {latent_channels} channels, found {abreast}"
         )
     check_heads(heads, width, "tokenizer.encoder.heads")
-    sizes = Sizes(width, layers, heads, mlp, mlp_ratio, norm, bias, qk_norm, logit_scale, eps, affine)
+    pictures = len(grid) == 2
+    for name, found, needs in (
+        ("stages", stages > 1 and stages, dict(pictures=pictures, sees=sees != "all", anchor=not anchor)),
+        ("begins", begins != "table" and begins, dict(pictures=pictures, abreast=abreast == 1)),
+        ("apart", apart, dict(abreast=abreast == 1, decoder=decoder["name"] == "direct")),
+        (
+            "places",
+            places == "rotary" and places,
+            dict(
+                pictures=pictures, anchor=not anchor, placed=not placed, decoder=decoder["name"] == "direct"
+            ),
+        ),
+        ("dropped", dropped == "latent" and dropped, dict(decoder=decoder["name"] == "direct")),
+    ):
+        if wrong := [option for option, fits in needs.items() if found and not fits]:
+            raise UserError(
+                f"config field tokenizer.encoder.{name}: {found} needs {NEEDED[wrong[0]]}, found another"
+            )
+    if begins != "table":
+        merging.check_cells(levels, grid, begins)
+    if stages > 1:
+        merging.check_stages(stages, layers, grid[1])
+    rotary = places == "rotary"
+    if rotary and width // heads % 4:
+        raise UserError(
+            "config field tokenizer.encoder.heads: expected heads of a multiple of 4 channels for places rotary, found "
+            f"{width // heads}"
+        )
+    sizes = Sizes(
+        width, layers, heads, mlp, mlp_ratio, norm, bias, qk_norm, logit_scale, eps, affine, key_bias, rotary
+    )
     ends = Ends(
         image_channels=image_channels,
         patches=grid,
@@ -232,6 +325,7 @@ def build(
         nested=nested,
         dropped=dropped,
         places=places,
+        apart=apart,
         unit=unit,
         anchor=anchor,
         norm_in=norm_in,
@@ -241,6 +335,17 @@ def build(
     if stem is not None:
         ends = dataclasses.replace(ends, stem=ends.outer(stem, stem_channels, "stem"))
     encoder = Registers(
-        ends, moments, sees, standard, scrambled, abreast, norm_out, ends.stem and ends.stem.encoder
+        ends,
+        moments,
+        sees,
+        standard,
+        scrambled,
+        abreast,
+        norm_out,
+        begins,
+        stages,
+        finer,
+        ends.stem and ends.stem.encoder,
     )
-    return parts.build(DECODERS, decoder, "tokenizer.encoder.decoder", ends=ends, encoder=encoder)
+    codec = parts.build(DECODERS, decoder, "tokenizer.encoder.decoder", ends=ends, encoder=encoder)
+    return dataclasses.replace(codec, nested_least=min(nested_least, sum(levels)), nested_rate=nested_rate)

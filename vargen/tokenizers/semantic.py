@@ -2,13 +2,14 @@
 
 Place by place, by the angle, after a small network of its own (REPA, arXiv 2410.06940, eq. 8; of tokenizers GigaTok,
 2504.08736, at a block of the decoder, and VA-VAE, 2501.01423, at the latents); or of whole pictures, each to be told
-from the others of its batch (ImageFolder, 2410.01756, section 3.2, after CLIP, 2103.00020). Neither the teacher nor
-that network is part of the tokenizer.
+from the others of its batch (ImageFolder, 2410.01756, section 3.2, after CLIP, 2103.00020), or by the angle beside the
+places' (ResTok, 2601.03955). Neither the teacher nor that network is part of the tokenizer.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -22,7 +23,8 @@ from vargen.tokenizers.distances import normalised
 from vargen.tokenizers.teachers import Teacher
 
 GROUP = "tokenizer_training.losses"
-LATENTS = "latents"
+LATENTS, TAUGHT = "latents", "taught"
+ENCODER = "encoder/"  # before the names of its modules
 
 
 class Projection(nn.Module):
@@ -52,10 +54,13 @@ class Semantic:
       tokenizer: an `Autoencoder`.
       teacher: frozen.
       kind: "cosine", place by place; or "contrastive", of whole pictures.
-      at: "latents", as the decoder gets them; or a module of the decoder by its name, such as block1.
+      at: "latents", as the decoder gets them; a module of the decoder by its name, such as block1, or of the encoder,
+        encoder/merged; or "taught", see `Codec.taught`.
       channels: the first so many channels are drawn; 0: all.
       temperature: of the contrastive loss.
       hidden: of the projection.
+      margin: what a cosine may lack of 1 at no cost.
+      whole_at: features whose mean is drawn towards the teacher's of whole pictures too, as of `at`; "": none.
     """
 
     tokenizer: Any
@@ -65,6 +70,8 @@ class Semantic:
     channels: int
     temperature: float
     hidden: int
+    margin: float = 0.0
+    whole_at: str = ""
 
     @property
     def projection(self) -> Projection:
@@ -80,14 +87,30 @@ class Semantic:
         t = self.tokenizer
         latents = jax.ShapeDtypeStruct((1, *t.codec.grid, t.channels), jnp.float32)
         images = jax.ShapeDtypeStruct((1, *t.image_size, t.image_channels), jnp.float32)
-        own = jax.eval_shape(self.features, jax.eval_shape(t.init, key), latents, None, images, key)
-        return self.projection.init(key, jnp.zeros(own.shape))["params"]
+        given = jax.eval_shape(t.init, key), latents, None, images, key
+
+        def init(key, at):
+            own = jax.eval_shape(functools.partial(self.features, at=at), *given)
+            return self.projection.init(key, jnp.zeros(own.shape))["params"]
+
+        found = init(key, self.at)
+        return dict(found, whole=init(jax.random.fold_in(key, 1), self.whole_at)) if self.whole_at else found
 
     def features(
-        self, params: dict, latents: jax.Array, kept: jax.Array | None, images: jax.Array, key: jax.Array
+        self,
+        params: dict,
+        latents: jax.Array,
+        kept: jax.Array | None,
+        images: jax.Array,
+        key: jax.Array,
+        at: str = "",
     ) -> jax.Array:
-        """What is drawn: [B, h, w, C]; arguments as of `__call__`."""
-        found = latents if self.at == LATENTS else self._within(params, latents, kept, images, key)
+        """What is drawn: [B, h, w, C]; arguments as of `__call__`, and `at` as of the class, whose is meant by ""."""
+        at = at or self.at
+        if at == TAUGHT:
+            found = self.tokenizer.codec.taught(params, latents, kept)
+        else:
+            found = latents if at == LATENTS else self._within(at, params, latents, kept, images, key)
         if self.channels > found.shape[-1]:
             raise UserError(
                 f"config field {GROUP}.semantic_channels: expected at most {found.shape[-1]}, found {self.channels}"
@@ -95,28 +118,40 @@ class Semantic:
         return found[..., : self.channels or None]
 
     def _within(
-        self, params: dict, latents: jax.Array, kept: jax.Array | None, images: jax.Array, key: jax.Array
+        self,
+        at: str,
+        params: dict,
+        latents: jax.Array,
+        kept: jax.Array | None,
+        images: jax.Array,
+        key: jax.Array,
     ) -> jax.Array:
-        """What a module of the decoder gives, by place."""
+        """What a module of the decoder, or of the encoder, gives, by place."""
         seen, names = [], set()
-        decoder = type(self.tokenizer.codec.decoder)
+        codec, name = self.tokenizer.codec, at.removeprefix(ENCODER)
+        end = type(codec.decoder if name == at else codec.encoder)
 
         def look(call, args, kwargs, context):
             result = call(*args, **kwargs)
-            if isinstance(context.module.parent, decoder):  # and not within a loop over layers
+            if isinstance(context.module.parent, end):  # and not within a loop over layers
                 names.add(context.module.name)
-                if context.module.name == self.at and context.method_name == "__call__":
+                if context.module.name == name and context.method_name == "__call__":
                     seen.append(result)
             return result
 
-        # The decoder runs as it does for the reconstruction, so that all of it is compiled once.
+        # Either end runs as it does for the reconstruction, so that all of it is compiled once.
         with nn.intercept_methods(look):
-            target = self.tokenizer.target(params, images)
-            self.tokenizer.codec.draft(params, latents, kept, target, key)
+            if name == at:
+                target = self.tokenizer.target(params, images)
+                codec.draft(params, latents, kept, target, key)
+            else:
+                codec.encode(params, images)
         if not seen:
+            field = "semantic_at" if at == self.at else "semantic_whole_at"
+            which = "decoder" if name == at else "encoder"
             raise UserError(
-                f"config field {GROUP}.semantic_at: expected {LATENTS} or a module of the decoder, one of "
-                f"{', '.join(sorted(names))}, found {self.at!r}"
+                f"config field {GROUP}.{field}: expected {LATENTS} or a module of the {which}, one of "
+                f"{', '.join(sorted(names))}, found {name!r}"
             )
         found, (height, width) = seen[0], self.tokenizer.image_size
         if found.ndim == 4:
@@ -125,7 +160,7 @@ class Semantic:
         if found.ndim != 3 or rows * rows * width != found.shape[1] * height:
             raise UserError(
                 f"config field {GROUP}.semantic_at: expected a module whose rows are places of the picture, found "
-                f"{self.at} of shape {list(found.shape)}"
+                f"{at} of shape {list(found.shape)}"
             )
         return found.reshape(len(found), rows, -1, found.shape[-1])
 
@@ -150,26 +185,33 @@ class Semantic:
           images: [B, H, W, C_image] in [-1, 1], of which they are.
           key: that of the decoder's draft, see `Codec.draft`.
         """
-        features = self.features(params, latents, kept, images, key)
-        own = self.projection.apply({"params": projection}, features)
+        given = params, latents, kept, images, key
+        own = self.projection.apply({"params": projection}, self.features(*given))
         said = jax.lax.stop_gradient(self.teacher(frozen, images))
         if self.kind == "contrastive":
             return contrastive(
                 normalised(jnp.mean(own, axis=(1, 2))), normalised(said.pooled), self.temperature
             )
-        return cosine(own, said.grid)
+        found = cosine(own, said.grid, self.margin)
+        if self.whole_at:
+            features = self.features(*given, at=self.whole_at)
+            own = self.projection.apply({"params": projection["whole"]}, features)
+            found = found + cosine(jnp.mean(own, axis=(1, 2)), said.pooled, self.margin)
+        return found
 
 
-def cosine(own: jax.Array, said: jax.Array) -> jax.Array:
-    """1 - the cosine of the angle between features, averaged over places: [].
+def cosine(own: jax.Array, said: jax.Array, margin: float = 0.0) -> jax.Array:
+    """What the cosine of the angle between features lacks of 1, or of 1 less a margin, averaged: [].
 
     Args:
-      own: float32 [B, h, w, D].
-      said: float32 [B, h', w', D], the teacher's; interpolated to the same grid.
+      own: float32 [B, h, w, D], place by place, or [B, D].
+      said: float32 [B, h', w', D], the teacher's; interpolated to the same grid; or [B, D].
+      margin: lacking no more costs nothing (ResTok's 0.25).
     """
     if said.shape != own.shape:
         said = jax.image.resize(said, own.shape, "linear", antialias=True)
-    return 1 - jnp.mean(jnp.sum(normalised(own) * normalised(said), axis=-1))
+    cosines = jnp.sum(normalised(own) * normalised(said), axis=-1)
+    return jnp.mean(jax.nn.relu(1 - margin - cosines)) if margin else 1 - jnp.mean(cosines)
 
 
 def contrastive(own: jax.Array, said: jax.Array, temperature: float) -> jax.Array:
@@ -202,4 +244,6 @@ def build(tokenizer: Any, settings: Any) -> Semantic | None:
         settings.semantic_channels,
         settings.semantic_temperature,
         settings.semantic_hidden,
+        settings.semantic_margin,
+        settings.semantic_whole_at,
     )

@@ -37,6 +37,8 @@ class Sizes:
       logit_scale: factor on the attention's logits over 1/sqrt(D/H).
       eps: of the norms.
       affine: whether norms, those of queries and keys too, have a learned scale (and bias).
+      key_bias: whether keys have a bias where products have.
+      rotary: whether queries and keys turn with their rows' places.
     """
 
     width: int = 128
@@ -50,6 +52,8 @@ class Sizes:
     logit_scale: float = 1.0
     eps: float = 1e-6
     affine: bool = True
+    key_bias: bool = True
+    rotary: bool = False
 
     def block(self, modulated: bool, dtype: Any, kinds: int = 1) -> Block:
         """A block, modulated by a condition where so asked (adaLN-Zero, arXiv 2212.09748), each kind of rows apart."""
@@ -61,8 +65,9 @@ class Sizes:
             init,
             qk_norm=self.qk_norm,
             norm_affine=self.affine,
-            bias="qkv" if self.bias else "none",
+            bias=("qkv" if self.key_bias else "qv") if self.bias else "none",
             out_bias=self.bias,
+            rope="places" if self.rotary else "none",
             scale=self.logit_scale,
             eps=self.eps,
             in_gain=0.5**0.5,
@@ -97,6 +102,7 @@ class Layer(nn.Module):
       modulated: whether a condition modulates it.
       dtype: of the computation.
       kinds: int [N], 0, 1, ...: rows of each kind are modulated apart; None: all alike.
+      coords: int [N, 2], their places, by which they turn where they do; None: none has one.
     """
 
     sizes: Sizes
@@ -104,15 +110,21 @@ class Layer(nn.Module):
     modulated: bool
     dtype: Any
     kinds: tuple[int, ...] | None = None
+    coords: tuple[tuple[int, int], ...] | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """Of the rows."""
+        coords = np.zeros((len(self.times), 2)) if self.coords is None else np.array(self.coords)
+        return Layout(np.array(self.times, np.int32), coords.astype(np.int32))
 
     @nn.compact
-    def __call__(self, x: jax.Array, condition: jax.Array | None) -> jax.Array:
+    def __call__(self, x: jax.Array, condition: jax.Array | None = None) -> jax.Array:
         """[B, N, D], condition [B, 1, D] or None -> [B, N, D]."""
         kinds = None if self.kinds is None else np.array(self.kinds)
         block = self.sizes.block(self.modulated, self.dtype, 1 if kinds is None else int(kinds.max()) + 1)
-        layout = Layout(np.array(self.times, np.int32), np.zeros((len(self.times), 2), np.int32))
         modulation = block.modulate(condition, kinds) if self.modulated else None
-        return block(by_batch(x), modulation, layout)[0]
+        return block(by_batch(x), modulation, self.layout)[0]
 
 
 class Transformer(nn.Module):
@@ -123,11 +135,14 @@ class Transformer(nn.Module):
     modulated: bool
     dtype: Any
     kinds: tuple[int, ...] | None = None
+    coords: tuple[tuple[int, int], ...] | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array | None = None) -> jax.Array:
         """[B, N, D], condition [B, 1, D] -> [B, N, D]."""
-        layer = Layer(self.sizes, self.times, self.modulated, self.dtype, self.kinds, parent=None)
+        layer = Layer(
+            self.sizes, self.times, self.modulated, self.dtype, self.kinds, self.coords, parent=None
+        )
         rows = jnp.zeros((1, *x.shape[1:]))
 
         def init(key):
@@ -146,11 +161,13 @@ class Rows(nn.Module):
       width: D.
       dtype: of the computation.
       axes: see `places`.
+      placed: whether they have places at all.
     """
 
     width: int
     dtype: Any
     axes: tuple[int, ...] | None = None
+    placed: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, own: jax.Array | None = None) -> jax.Array:
@@ -158,8 +175,50 @@ class Rows(nn.Module):
         # As long as the places are: they are not to drown in what the patches hold.
         init = nn.initializers.normal((self.width * x.shape[-1]) ** -0.5)
         x = Dense(self.width, (None, "embed"), init, dtype=self.dtype, name="rows_in")(x)
+        if not self.placed:
+            return x
         own = places(self, x.shape[1], self.width, self.axes) if own is None else own
         return x + own.astype(self.dtype)
+
+
+class EachLevel(nn.Module):
+    """A product of the rows of each level.
+
+    Attributes:
+      levels: how many rows each has.
+      features: size of the result.
+      names: logical axis names of the kernels.
+      kernel_init: their initialiser.
+      dtype: of the computation.
+    """
+
+    levels: tuple[int, ...]
+    features: int
+    names: tuple[str, str]
+    kernel_init: Any
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, n, C], the first n rows -> [B, n, features]."""
+        found, ends = [], np.cumsum(self.levels)
+        for level, (end, count) in enumerate(zip(ends, self.levels, strict=True)):
+            if end - count < x.shape[1]:
+                dense = Dense(
+                    self.features, self.names, self.kernel_init, dtype=self.dtype, name=f"level{level}"
+                )
+                found.append(dense(x[:, end - count : end]))
+        return jnp.concatenate(found, axis=1)
+
+
+def diagonal(first: int, count: int) -> tuple[tuple[int, int], ...]:
+    """Places (i, i) of rows that lie in no picture, from i = first on."""
+    return tuple((i, i) for i in range(first, first + count))
+
+
+def lattice(first: int, sides: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """Places of a grid's rows, row by row, of which the first lies at (first, first)."""
+    return tuple((first + i, first + j) for i in range(sides[0]) for j in range(sides[1]))
 
 
 def places(module: nn.Module, count: int, width: int, axes: tuple[int, ...] | None) -> jax.Array:

@@ -143,6 +143,26 @@ def norms(golden: Golden, theirs: Mapping[str, np.ndarray], relative: float, pre
         yield Result(output, error, relative * max(float(golden[output]), least))
 
 
+def unscaled(
+    found: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray], layers: Mapping[str, str]
+) -> dict[str, np.ndarray]:
+    """Gradients as `mapping.scaled` writes them, with those of the layer and of its scale by the chain rule.
+
+    Args:
+      found: by the authors' names.
+      weights: the parameters.
+      layers: by how a scale's name ends, how its layer's name does.
+    """
+    theirs = dict(found)
+    for end, layer_end in layers.items():
+        for name in [x for x in found if x.endswith(end)]:
+            layer = name.removesuffix(end) + layer_end
+            kernel, bias, scale = found[f"{layer}.weight"], found[f"{layer}.bias"], weights[name]
+            theirs[name] = (kernel * weights[f"{layer}.weight"]).sum(1) + bias * weights[f"{layer}.bias"]
+            theirs |= {f"{layer}.weight": kernel * scale[:, None], f"{layer}.bias": bias * scale}
+    return theirs
+
+
 def stand_in(side: int | tuple[int, int], classes: int = 10, **tokenizer: Any) -> ConfigDict:
     """A float32 config whose tokenizer has a slot for every pixel, for goldens of a generator alone.
 

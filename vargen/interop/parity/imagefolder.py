@@ -11,7 +11,7 @@ import numpy as np
 
 from vargen import tokenizers
 from vargen.interop import imagefolder, mapping, systems
-from vargen.interop.parity.golden import REPRODUCED, SINGLE, Golden, Result, close, exact, norms
+from vargen.interop.parity.golden import REPRODUCED, SINGLE, Golden, Result, close, exact, norms, unscaled
 from vargen.tokenizers import semantic, teachers
 from vargen.tokenizers.autoencoder import Autoencoder
 from vargen.tokenizers.distances import normalised
@@ -160,12 +160,7 @@ def _dropped(golden: Golden, tokenizer: ProductMultiScaleVQ, params: dict) -> It
 
 def _chained(found: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Gradients as the table writes them, with those of what is one array here by the chain rule."""
-    theirs = dict(found)
-    for name in [x for x in found if x.endswith(".gamma")]:
-        layer = name.replace("ls1.gamma", "attn.proj").replace("ls2.gamma", "mlp.fc2")
-        kernel, bias, scale = found[f"{layer}.weight"], found[f"{layer}.bias"], weights[name]
-        theirs[name] = (kernel * weights[f"{layer}.weight"]).sum(1) + bias * weights[f"{layer}.bias"]
-        theirs |= {f"{layer}.weight": kernel * scale[:, None], f"{layer}.bias": bias * scale}
+    theirs = unscaled(found, weights, {"ls1.gamma": "attn.proj", "ls2.gamma": "mlp.fc2"})
     registers = found["encoder.latent_tokens"][0]
     groups = len(found["encoder.lvl_embed.weight"]) - 1
     rows = dict(
