@@ -47,7 +47,7 @@ def get_config(tokenizer="restok"):
     c.data, c.tokenizer = base.imagenet(256), s["tokenizer"]
     c.tokenizer_training.update(dict(crop="random") | s["training"])
     c.tokenizer_training.losses.update(s["losses"])
-    c.order, c.feed = part("levels"), part("shift", dropout=0.1)
+    c.order, c.feed = part("levels"), part("shift", dropout=0.1, target_positions=True)
     c.head = part("categorical", bias=False)
     c.mixer = part("attention", heads=16, rope="sequence", out_bias=False, dropout=0.1)
     c.model = dict(layers=24, width=1024, mlp="swiglu", mlp_width=2816, norm="rms", eps=1e-5)
