@@ -28,11 +28,13 @@ compare.html (pictures side by side, tables, plots, a ranking), compare.csv, com
 A budget is of a generator's training: seconds by the clock with compilation (120s, 2m, 1h), images seen
 (50k images) or FLOPs of products (3e14flops). It is turned into a number of updates beforehand, so that
 learning rates end where they should; of seconds by timing some updates. Several train a run each. Equal
-tokenizers are trained once. Killed in the middle, the same command goes on where it was; with more systems or
-seeds it trains those beside what is there. The page is there from the beginning, of what is measured so far.
+tokenizers are trained once. Killed in the middle, the same command goes on where it was; with more systems
+or seeds it trains those beside what is there. The page is there from the beginning, of what is measured so
+far.
 
-Systems are ranked by the Fréchet distance on the features of a classifier that is trained on the data; with
---reference and --inception, as `vargen evaluate` has them, by FID, which pictures of more than 64 pixels need.
+Systems are ranked by the Fréchet distance on the features of a classifier that is trained on the data;
+with --reference and --inception, as `vargen evaluate` has them, by FID, which pictures of more than 64
+pixels need.
 """
 EXAMPLES = """\
   vargen compare var:digits llamagen:digits mar:digits --budget 120s --seeds 3 --out runs/compare
