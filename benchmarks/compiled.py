@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from benchmarks import floors, hlo, targets, timing
+from benchmarks import activations, floors, hlo, targets, timing
 from vargen import bundled, config, models, weights
 from vargen.generator import Generator
 from vargen.samplers import Sampling, decode
@@ -189,11 +189,19 @@ def least(name: str, batch: int, changes: Sequence[tuple[str, str]]) -> list[flo
 def floor_of_sampling(
     name: str, batch: int, changes: Sequence[tuple[str, str]], target: str
 ) -> dict[str, Any]:
-    """Weights and cache read once a step, useful FLOPs, and the seconds that a target takes for them."""
+    """Weights and cache read once a step, with what products move of the rows where `activations` knows it, useful FLOPs,
+    and the seconds that a target takes for them."""
     work, device = least(name, batch, tuple(changes)), targets.sheet(target)
     rates = dict(flops=device.flops, bytes=device.bytes)
+    mbytes = float(sum(np.sum(w.bytes) for w in work)) / 1e6
+    c, _, generator = built(name, changes=changes)
+    rows = {}
+    if activations.knows(generator):
+        moved = activations.sampling(generator, batch, paper(c)) / 1e6
+        rows = dict(mbytes_with_activations=mbytes + moved)
     return dict(
-        mbytes=float(sum(np.sum(w.bytes) for w in work)) / 1e6,
+        mbytes=mbytes,
+        **rows,
         gflop=float(sum(np.sum(w.flops) for w in work)) / 1e9,
         seconds=sum(w.seconds(rates) for w in work),
     )

@@ -20,7 +20,6 @@ from collections.abc import Iterator
 
 from benchmarks.hlo_flops import flops
 from benchmarks.hlo_text import BYTES, Computation, Instruction, arrays, parse, size
-from vargen.kernels.few_rows.gpu import BYTES as MOVED
 
 # Instructions that are no work, or whose work is counted where it begins.
 FREE = frozenset(
@@ -311,7 +310,7 @@ def _own_bytes(i: Instruction, shapes: list[str]) -> float:
         return moved * sum("S(1)" not in layout for layout in (to, source))
     if i.opcode.endswith("-start"):
         return sum(map(size, shapes))
-    if moved := re.search(MOVED.format(r"(\d+)"), i.attributes):
+    if moved := re.search(r"moving_(\d+)_bytes", i.attributes):  # scopes of `vargen.kernels`
         return float(moved[1])
     # Buffers that a kernel changes in place: it reads and writes at most what they hold, mostly a row; once is enough.
     aliased = re.findall(r"\{(\d+)\}: \((\d+), \{\}", i.attributes) if i.opcode == "custom-call" else []

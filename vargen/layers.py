@@ -14,7 +14,7 @@ import numpy as np
 
 from vargen.kernels import Matrix, Norming, Onto, Part, norming
 from vargen.kernels.dropout import draw_words, drop
-from vargen.kernels.few_rows import are_few, few_rows, reference
+from vargen.kernels.few_rows import are_few, are_tiled, few_rows, reference
 
 Dtype = Any
 SCALE = "kernel_scale"  # beside a kernel of 8 bits: what each of its outputs is multiplied by
@@ -205,12 +205,16 @@ def product(x, *layers: Dense, act: str = "none", onto: Onto | None = None) -> j
 
 def products(x, *layers: Dense, act: str = "none", onto: Onto | None = None) -> list[jax.Array]:
     """act(layer(x)) by each of the layers, of x [B, N, I], also `Ahead`; added to what `onto` says. For steps of
-    decoding, whose few rows make all this one launch on a GPU, see `kernels.few_rows`."""
+    decoding, whose few rows make all this one launch on a GPU, and hundreds all but the norm and several layers, see
+    `kernels.few_rows`."""
     rows, norm = x if isinstance(x, Ahead) else (x, None)
     if are_few(rows.shape):
         matrices = [layer.matrix(rows.shape[-1]) for layer in layers]
         return few_rows(rows, matrices, norm=norm, act=act, onto=onto, dtype=layers[0].dtype)
-    x = rows if norm is None else x.made()
+    x, alone = rows if norm is None else x.made(), len(layers) == 1
+    if alone and (act != "none" or onto is not None) and are_tiled(x.shape, layers[0].dtype):
+        matrices = [layers[0].matrix(x.shape[-1])]
+        return few_rows(x, matrices, act=act, onto=onto, dtype=layers[0].dtype)
     found = [layer.flat(x) for layer in layers]
     found = [GATED[act](*found)] if act in GATED else [ACTIVATIONS[act](y) for y in found]
     if onto is None:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vargen.heads.filters import filter_logits
+from vargen.kernels import filter_logits
 
 
 def by_definition(logits, top_k, top_p):

@@ -1,6 +1,7 @@
 """A product of few rows with what stands around it, against the definition in float64."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,13 @@ CASES = {
     "many": (4, 6, 300, (33,), dict(norm="layer", modulated="rows", act="gelu")),
     "eight_bits": (2, 1, 32, (24,), dict(bits=True, bias=True)),
 }
+# More rows, in tiles: of 16 bits, and without the norm.
+TILED = {
+    "tiles": (2, 40, 70, (48,), dict(bias=True, act="gelu_tanh")),
+    "tiles_onto": (2, 20, 100, (40,), dict(modulated="one", onto=True)),
+    "tiles_of_many": (2, 70, 24, (24,), dict(modulated="at", act="silu", onto=True)),
+    "tiles_eight_bits": (1, 33, 32, (24,), dict(bits=True, bias=True, residual=True)),
+}
 ACTIVATIONS = {
     "none": lambda x: x,
     "silu": lambda x: x / (1 + np.exp(-x)),
@@ -35,7 +43,7 @@ ACTIVATIONS = {
 
 def case(name, dtype=jnp.float32):
     """Arguments of the call and, in float64, what it gives."""
-    batch, n, size, outputs, options = CASES[name]
+    batch, n, size, outputs, options = (CASES | TILED)[name]
     rng = np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)  # noqa: E731
     x, bias = draw(batch, n, size) + 0.5, options.get("bias") or "onto" in options
@@ -90,7 +98,7 @@ def test_equals_the_definition(name, implementation):
     np.testing.assert_allclose(found, expected, atol=2e-6 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", ["several", "modulated", "one_of_many", "gated", "eight_bits"])
+@pytest.mark.parametrize("name", ["several", "modulated", "one_of_many", "gated", "eight_bits", *TILED])
 def test_bfloat16(name):
     """As near to the definition, of the same rounded inputs, as what XLA makes of it, in the root mean square."""
     call, expected = case(name, jnp.bfloat16)
@@ -102,11 +110,24 @@ def test_bfloat16(name):
     assert errors["gpu_interpret"] <= min(1e-2, 1.05 * errors["xla"]), errors
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *TILED])
 def test_one_launch_on_a_gpu(name, lower_for_cuda):
     """Chosen when the program is lowered."""
     call, _ = case(name, jnp.bfloat16)
     assert lower_for_cuda(call).count("triton") == 1
+
+
+@pytest.mark.parametrize("few, many", [(1, 4), (9, 16), (36, 60), (100, 250)])
+def test_steps_share_a_kernel(few, many, lower_for_cuda):
+    """That differ in their rows alone: the same program and grid."""
+    kernels = set()
+    for n in (few, many):
+        x, values = jnp.zeros((2, n, 64), jnp.bfloat16), jnp.zeros((2, 1, 6, 48), jnp.bfloat16)
+        matrix = Matrix(jnp.zeros((64, 48), jnp.bfloat16))
+        onto = Onto(jnp.zeros((2, n, 48), jnp.bfloat16), Part(values, None, 0))
+        text = lower_for_cuda(functools.partial(few_rows, x, [matrix], onto=onto, dtype=jnp.bfloat16))
+        kernels.add(re.search(r"mhlo.backend_config = (\{.*?\}), operand", text)[1])
+    assert len(kernels) == 1
 
 
 def test_gradients_are_those_of_the_definition():

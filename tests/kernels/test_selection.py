@@ -1,13 +1,14 @@
 """The least number of a top k and of a nucleus, against a sort."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vargen.kernels import least_of_most
+from vargen.kernels import filter_logits, least_of_most
 from vargen.kernels.selection import gpu, xla
 
 FORMS = dict(
@@ -61,3 +62,37 @@ def test_on_a_gpu_it_is_one_kernel(lower_for_cuda):
     x = jax.ShapeDtypeStruct((4, 1000), jnp.float32)
     text = lower_for_cuda(lambda x: least_of_most(x, jnp.ones(x.shape, jnp.int32), 5), x)
     assert text.count("triton") == 1 and "stablehlo.while" not in text
+
+
+@pytest.mark.parametrize("top_k", [0, 1, 30, 100])
+@pytest.mark.parametrize("top_p", [None, 0.05, 0.9, 1.0])
+def test_the_filters_of_a_gpu_keep_the_same(top_k, top_p):
+    """As XLA's form, which `heads.test_filters` compares with the definition; to the last bit, grids padded or not."""
+    for rows in (1, 5, 20):
+        x = jnp.asarray(np.random.default_rng(4).normal(size=(rows, 100)) * 3, jnp.float32)
+        x = x.at[:, 7].set(-jnp.inf)
+        nucleus = None if top_p is None else jnp.full(1, top_p)
+        found = gpu.filtered(x, top_k, nucleus, interpret=True)
+        np.testing.assert_array_equal(found, xla.filtered(x, top_k, nucleus))
+
+
+def test_gradients_of_what_stays():
+    """One of each logit that stays, none of the others."""
+    x = jnp.asarray(np.random.default_rng(5).normal(size=(2, 30)), jnp.float32)
+
+    def total(x):
+        kept = filter_logits(x, 10, 0.7)
+        return jnp.sum(jnp.where(jnp.isfinite(kept), kept, 0.0))
+
+    np.testing.assert_array_equal(jax.grad(total)(x), jnp.isfinite(filter_logits(x, 10, 0.7)))
+
+
+def test_filters_on_a_gpu_are_one_kernel(lower_for_cuda):
+    """The same for numbers of rows that differ little."""
+    kernels = set()
+    for rows in (40, 200):
+        x = jax.ShapeDtypeStruct((rows, 1000), jnp.float32)
+        text = lower_for_cuda(lambda x: filter_logits(x, 50, 0.9), x)
+        assert text.count("triton") == 1 and "stablehlo.while" not in text
+        kernels.add(re.search(r"mhlo.backend_config = (\{.*?\}), operand", text)[1])
+    assert len(kernels) == 1

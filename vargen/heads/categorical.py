@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.heads.filters import filter_logits
 from vargen.heads.head import Sample
 from vargen.heads.plain import Plain, guided, mean
+from vargen.kernels import filter_logits
 from vargen.layers import Dense, Initial, keeps_inputs
 from vargen.limits import RATE, Between
 

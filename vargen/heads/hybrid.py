@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from vargen import content as contents
 from vargen.heads.categorical import Codes
-from vargen.heads.filters import filter_logits
 from vargen.heads.head import Head, Sample
 from vargen.heads.plain import Plain
+from vargen.kernels import filter_logits
 from vargen.layers import Norm
 from vargen.segments import rows_of
 from vargen.slots import Slot

@@ -4,7 +4,7 @@ from vargen.kernels.few_rows import Matrix, Onto, few_rows
 from vargen.kernels.linear_attention import linear_attention
 from vargen.kernels.linear_scan import grid_scan, linear_scan
 from vargen.kernels.norming import Norming, Part
-from vargen.kernels.selection import least_of_most
+from vargen.kernels.selection import filter_logits, least_of_most
 from vargen.kernels.step_attention import cached_attention, merge, step_attention
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Part",
     "cached_attention",
     "few_rows",
+    "filter_logits",
     "grid_scan",
     "least_of_most",
     "linear_attention",

@@ -132,8 +132,8 @@ class Block(nn.Module):
         if modulation is not None:
             parts = [Part(modulation, at, i) for i in range(MODULATIONS)]
         pre, res_post, post = (self.norm_position == p for p in ("pre", "res_post", "post"))
-        # In a step of decoding the products make the norms before them and the residuals behind.
-        ahead = pre and cache is not None
+        # But in training the products make the norms before them and the residuals behind.
+        ahead = pre and not train
         gamma, scale, shift = parts[0:2], parts[2:4], parts[4:6]
         if ahead and self.mixer.reads_ahead:
             y = self.norm_1.ahead(x, scale[0], shift[0])

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 
-from vargen.heads.filters import filter_logits
 from vargen.interop import mapping
 from vargen.interop.parity.golden import REPRODUCED, Golden, Result, close
+from vargen.kernels import filter_logits
 from vargen.layers import KERNEL_INIT, Mlp
 from vargen.tokenizers import layers, resample
 

@@ -11,24 +11,43 @@ import jax
 import jax.numpy as jnp
 
 from vargen.kernels import dispatch
-from vargen.kernels.few_rows import gpu, reference
+from vargen.kernels.few_rows import gpu, reference, tiles
 from vargen.kernels.few_rows.reference import Matrix, Onto
 from vargen.kernels.norming import Norming
 
 NAME = "few_rows"
 # Up to so many rows each weight's way from memory takes longer than its products, and one program holds all rows.
 FEW = 32
+
+
+def _on_gpu(x, matrices, norm, onto, *, act, dtype, interpret: bool = False):
+    if math.prod(x.shape[:-1]) <= FEW:
+        return gpu.few_rows(x, matrices, norm, onto, act=act, dtype=dtype, interpret=interpret)
+    x = (x if norm is None else norm(x)).astype(dtype)
+    return [tiles.product(x, matrix, onto, act=act, interpret=interpret) for matrix in matrices]
+
+
 IMPLEMENTATIONS = {
     "xla": reference.few_rows,
-    "gpu": gpu.few_rows,
-    "gpu_interpret": functools.partial(gpu.few_rows, interpret=True),
+    "gpu": _on_gpu,
+    "gpu_interpret": functools.partial(_on_gpu, interpret=True),
 }
 
 
 def are_few(shape: Sequence[int]) -> bool:
     """Whether rows [..., D] are few, and whole: a compiler that splits programs over devices can't split a kernel."""
+    return math.prod(shape[:-1]) <= FEW and _alone()
+
+
+def are_tiled(shape: Sequence[int], dtype: Any) -> bool:
+    """Likewise whether they are no more than a kernel of tiles is for, in 16 bits: XLA's products of hundreds of rows
+    are split along the inputs to fill the GPU, and write each part in float32 for the next launch to add."""
+    return math.prod(shape[:-1]) <= tiles.MOST and jnp.dtype(dtype).itemsize == 2 and _alone()
+
+
+def _alone() -> bool:
     mesh = jax.sharding.get_abstract_mesh()
-    return math.prod(shape[:-1]) <= FEW and (mesh.empty or mesh.size == 1)
+    return mesh.empty or mesh.size == 1
 
 
 def few_rows(
@@ -44,7 +63,7 @@ def few_rows(
     """act(norm(x) W + b), or the residual plus this times a gate: one launch on a GPU, which reads the weights once.
 
     Args:
-      x: [B, N, I], B N at most `FEW`.
+      x: [B, N, I], B N at most `FEW`; with one launch for each matrix, without gated `act`, `are_tiled` rows.
       matrices: one or several; of a gated `act` the gate's, then the other.
       norm: of x before, with the condition's scale and shift.
       act: none, silu, gelu, gelu_tanh, gelu_sigmoid; gated swiglu or geglu.

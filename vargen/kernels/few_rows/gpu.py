@@ -7,6 +7,7 @@ program, so that two products after one another are two launches.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 
@@ -27,6 +28,7 @@ COLUMNS = (64, 32, 16)  # of a program: the most of which there are enough progr
 DEPTH = (
     512  # bytes of a column of the weights that a program looks at together, of `ROWS`: no register is spilt
 )
+HELD = 200 * 2**10  # bytes of weights that a program holds at most, of the 227 KB that its multiprocessor has
 BYTES = "few_rows_moving_{}_bytes"  # the scope it runs under: of modulations it reads some rows alone
 
 
@@ -39,25 +41,39 @@ def few_rows(x, matrices, norm, onto, *, act: str, dtype, interpret: bool = Fals
     outs = jax.eval_shape(functools.partial(reference.few_rows, act=act, dtype=dtype), *args)
     # Side by side, as what reads them may want them.
     sizes = [out.shape[-1] for out in outs]
-    out = jax.ShapeDtypeStruct((*x.shape[:-1], sum(sizes)), outs[0].dtype)
     enough = (c for c in COLUMNS if sum(pl.cdiv(size, c) for size in sizes) >= PROGRAMS)
     columns = next(enough, COLUMNS[-1])
-    leaves, tree = jax.tree.flatten(args)
+    (batch, n, size), rows = x.shape, x.shape[0] * x.shape[1]
+    out = jax.ShapeDtypeStruct((rows, sum(sizes)), outs[0].dtype)
     modulations = [part.values for part in _parts(norm, onto)]
-    moved = [y for y in leaves if not any(y is values for values in modulations)]
+    moved = [y for y in jax.tree.leaves(args) if not any(y is values for values in modulations)]
     moved = sum(y.size * y.dtype.itemsize for y in (*moved, out)) + sum(
-        x.shape[0] * x.shape[1] * values.shape[-1] * values.dtype.itemsize for values in modulations
+        rows * values.shape[-1] * values.dtype.itemsize for values in modulations
     )
+    # Twice the rows come in half the depth.
+    high = max(ROWS, pl.next_power_of_2(rows))
+    depth = min(DEPTH * ROWS // high // max(2, dtype.itemsize), max(ROWS, pl.next_power_of_2(size)))
+    held = depth * columns * dtype.itemsize * len(matrices)
+    stages = max(2, min(4 if dtype.itemsize < 4 else 2, HELD // held))
     with jax.named_scope(BYTES.format(moved)):
+        by_rows = [x.reshape(rows, size)]
+        if onto is not None:
+            onto = dataclasses.replace(onto, residual=onto.residual.reshape(rows, -1))
+            by_rows.append(onto.residual)
+        leaves, tree = jax.tree.flatten((told(n, rows), by_rows[0], matrices, norm, onto))
         found = pl.pallas_call(
-            functools.partial(_kernel, tree=tree, act=act, dtype=dtype, columns=columns, interpret=interpret),
+            functools.partial(
+                _kernel, tree=tree, act=act, dtype=dtype, columns=columns, depth=depth, interpret=interpret
+            ),
             grid=(sum(pl.cdiv(size, columns) for size in sizes),),
+            in_specs=[of_rows(high, y) if any(y is one for one in by_rows) else whole(y) for y in leaves],
+            out_specs=of_rows(high, out),
             out_shape=out,
-            compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=4 if dtype.itemsize < 4 else 2),
+            compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=stages),
             interpret=interpret,
             name="few_rows",
         )(*leaves)
-    return jnp.split(found, np.cumsum(sizes)[:-1], axis=-1)
+    return jnp.split(found.reshape(batch, n, -1), np.cumsum(sizes)[:-1], axis=-1)
 
 
 def _parts(norm, onto) -> list[Part]:
@@ -66,14 +82,27 @@ def _parts(norm, onto) -> list[Part]:
     return [part for part in found if part is not None]
 
 
-def _kernel(*refs, tree, act, dtype, columns, interpret):
+def told(n: int, rows: int) -> jax.Array:
+    """int32 [2]: how many rows an example has, and all. As numbers in the kernel they would make one of their own."""
+    return jnp.array([n, rows], jnp.int32)
+
+
+def whole(y) -> pl.BlockSpec:
+    """All of an array, for every program."""
+    return pl.BlockSpec(y.shape, lambda i: (0,) * y.ndim)
+
+
+def of_rows(high: int, y) -> pl.BlockSpec:
+    """All of an array [rows, D], as if it had `high` rows."""
+    return pl.BlockSpec((high, y.shape[1]), lambda i: (0, 0))
+
+
+def _kernel(*refs, tree, act, dtype, columns, depth, interpret):
     *refs, out = refs
-    x, matrices, norm, onto = jax.tree.unflatten(tree, refs)
-    (batch, n, size), program = x.shape, pl.program_id(0)
-    row = jnp.arange(max(ROWS, pl.next_power_of_2(batch * n)))
-    rows = row // n, row % n, row < batch * n
-    # Twice the rows come in half the depth.
-    depth = min(DEPTH * ROWS // len(row) // max(2, dtype.itemsize), max(ROWS, pl.next_power_of_2(size)))
+    sizes, x, matrices, norm, onto = jax.tree.unflatten(tree, refs)
+    (high, size), program = x.shape, pl.program_id(0)
+    row, n = jnp.arange(high), sizes[0]
+    rows = row, row // n, row % n, row < sizes[1]
     stats = None if norm is None else _statistics(x, rows, norm, depth)
 
     def inputs(start):
@@ -91,37 +120,55 @@ def _kernel(*refs, tree, act, dtype, columns, interpret):
                 y = y * (1.0 + _modulation(norm.scale, rows, index)) + _modulation(norm.shift, rows, index)
         return y.astype(dtype), index
 
-    def write(first, alike, offset):
-        """The columns of this program of matrices whose first program is `first`."""
-        column = (program - first) * columns + jnp.arange(columns)
-        there = column < alike[0].kernel.shape[1]
+    # Of matrices side by side each program has columns of one; of a gated activation's two those of both.
+    asides = [[m] for m in matrices] if act in GATED else [matrices]
+    there, column, offset = _place(asides[0], program, columns)
 
-        def step(i, sums):
-            y, index = inputs(i * depth)
-            spot, mask = (index[:, None], column[None]), (index < size)[:, None] & there[None]
-            weights = [plgpu.load(m.kernel.at[spot], mask=mask, other=_zero(m.kernel)) for m in alike]
-            return tuple(
-                total + _dot(y, w.astype(dtype), interpret) for total, w in zip(sums, weights, strict=True)
-            )
+    def step(i, sums):
+        y, index = inputs(i * depth)
+        spot, inside = (index[:, None], column[None]), (index < size)[:, None]
+        weights = [
+            _chosen(there, [m.kernel for m in ms], spot, lambda own: inside & own[None]) for ms in asides
+        ]
+        return tuple(
+            total + _dot(y, w.astype(dtype), interpret) for total, w in zip(sums, weights, strict=True)
+        )
 
-        empty = (jnp.zeros((len(row), columns), jnp.float32),) * len(alike)
-        sums = jax.lax.fori_loop(0, pl.cdiv(size, depth), step, empty)
-        sums = [_finished(total, m, column, there) for total, m in zip(sums, alike, strict=True)]
-        y = ACTIVATIONS[act](*sums)
-        if onto is not None:
-            y = y if onto.gate is None else y * _modulation(onto.gate, rows, column)
-            y = y + _load(onto.residual, rows, column)
-        example, place, real = rows
-        spot = example[:, None], place[:, None], (offset + column)[None]
-        plgpu.store(out.at[spot], y.astype(out.dtype), mask=real[:, None] & there[None])
+    empty = (jnp.zeros((high, columns), jnp.float32),) * len(asides)
+    sums = jax.lax.fori_loop(0, pl.cdiv(size, depth), step, empty)
+    sums = [finished(total, ms, column, there) for total, ms in zip(sums, asides, strict=True)]
+    y = ACTIVATIONS[act](*sums)
+    if onto is not None:
+        y = y if onto.gate is None else y * _modulation(onto.gate, rows, column)
+        y = y + _load(onto.residual, rows, column)
+    mask = rows[-1][:, None] & functools.reduce(jnp.logical_or, there)[None]
+    plgpu.store(out.at[row[:, None], (offset + column)[None]], y.astype(out.dtype), mask=mask)
 
-    if len(matrices) == 1 or act in GATED:
-        return write(0, matrices, 0)
-    first = offset = 0
+
+def _place(matrices, program, columns):
+    """Of the columns of a program: for each matrix bool [columns], which are its; int [columns], which of it; and how
+    many columns the matrices before it have."""
+    if len(matrices) == 1:
+        column = program * columns + jnp.arange(columns)
+        return [column < matrices[0].kernel.shape[1]], column, 0
+    there, column, offset, first, before = [], 0, 0, 0, 0
     for matrix in matrices:
-        last = first + pl.cdiv(matrix.kernel.shape[1], columns)
-        pl.when((first <= program) & (program < last))(functools.partial(write, first, [matrix], offset))
-        first, offset = last, offset + matrix.kernel.shape[1]
+        count, width = pl.cdiv(matrix.kernel.shape[1], columns), matrix.kernel.shape[1]
+        own = (first <= program) & (program < first + count)
+        at = (program - first) * columns + jnp.arange(columns)
+        there.append(own & (at < width))
+        column, offset = column + at * own.astype(jnp.int32), offset + before * own.astype(jnp.int32)
+        first, before = first + count, before + width
+    return there, column, offset
+
+
+def _chosen(there, refs, spot, mask):
+    """What lies at a spot of the one of some references whose columns are there."""
+    found = None
+    for own, ref in zip(there, refs, strict=True):
+        y = plgpu.load(ref.at[spot], mask=mask(own), other=_zero(ref))
+        found = y if found is None else jnp.where(mask(own), y, found)
+    return found
 
 
 def _zero(ref):
@@ -129,16 +176,15 @@ def _zero(ref):
 
 
 def _load(ref, rows, index):
-    """float32 [rows, len(index)] of a reference [B, N, D]; zeros for rows and channels that aren't there."""
-    example, place, real = rows
-    mask = real[:, None] & (index < ref.shape[2])[None]
-    spot = example[:, None], place[:, None], index[None]
-    return plgpu.load(ref.at[spot], mask=mask, other=0.0).astype(jnp.float32)
+    """float32 [rows, len(index)] of a reference [rows, D]; zeros for rows and channels that aren't there."""
+    row, real = rows[0], rows[-1]
+    mask = real[:, None] & (index < ref.shape[1])[None]
+    return plgpu.load(ref.at[row[:, None], index[None]], mask=mask, other=0.0).astype(jnp.float32)
 
 
 def _modulation(part: Part, rows, index):
     """float32 [rows, len(index)] of what a condition modulates the rows by."""
-    (examples, places, _, size), (example, place, real) = part.values.shape, rows
+    (examples, places, _, size), (_, example, place, real) = part.values.shape, rows
     example = example if examples > 1 else 0 * example
     place = place if places > 1 else 0 * place
     if part.at is not None:
@@ -150,7 +196,7 @@ def _modulation(part: Part, rows, index):
 
 def _statistics(x, rows, norm, depth):
     """float32 [rows, 1], twice: what is taken from the rows, and what they are multiplied by."""
-    size = x.shape[2]
+    size = x.shape[1]
 
     def over(function):
         """The mean over the channels of a function of them."""
@@ -167,12 +213,16 @@ def _statistics(x, rows, norm, depth):
     return mean, jax.lax.rsqrt(over(lambda y: (y - mean) * (y - mean)) + norm.eps)
 
 
-def _finished(total, matrix, column, there):
-    """A product with the scales and the bias of its columns."""
-    for vector, function in ((matrix.scale, jnp.multiply), (matrix.bias, jnp.add)):
-        if vector is not None:
-            y = plgpu.load(vector.at[column], mask=there, other=0.0).astype(jnp.float32)
-            total = function(total, y[None])
+def finished(total, matrices, column, there):
+    """A product with the scales and the biases of its columns, of that of the matrices whose they are."""
+    for name, function in (("scale", jnp.multiply), ("bias", jnp.add)):
+        own = [(t, getattr(m, name)) for t, m in zip(there, matrices, strict=True)]
+        own = [(t, vector) for t, vector in own if vector is not None]
+        if own:
+            y = _chosen(*zip(*own, strict=True), column, lambda t: t).astype(jnp.float32)
+            # Those of a matrix without one stay.
+            some = functools.reduce(jnp.logical_or, [t for t, _ in own])
+            total = jnp.where(some[None], function(total, y[None]), total)
     return total
 
 

@@ -1,5 +1,5 @@
-"""The least of the largest numbers that together weigh enough."""
+"""The least of the largest numbers that together weigh enough, and filters by it."""
 
-from vargen.kernels.selection.call import least_of_most
+from vargen.kernels.selection.call import filter_logits, least_of_most
 
-__all__ = ["least_of_most"]
+__all__ = ["filter_logits", "least_of_most"]

@@ -138,8 +138,19 @@ def cached_attention(
     run = {name: functools.partial(f, scale=scale) for name, f in CACHED.items()}
     if q.shape[1] > FEW:
         run = {"xla": run["xla"]}
-    out, _, *caches = dispatch.run(NAME, None, run, q, k, v, cache_k, cache_v, start, s.low, s.high, norms)
+    arrays = q, k, v, cache_k, cache_v, jnp.asarray(start)
+    if s.static:  # as arguments they would be traced
+        run = {name: functools.partial(_between, f, s) for name, f in run.items()}
+        out, _, *caches = dispatch.run(NAME, None, run, *arrays, norms)
+    else:
+        out, _, *caches = dispatch.run(NAME, None, run, *arrays, s.low, s.high, norms)
     return out, *caches
+
+
+def _between(function, s, *args):
+    """A function of arrays, spans and norms, of which the spans stay known."""
+    *arrays, norms = args
+    return function(*arrays, s.low, s.high, norms)
 
 
 class _Fixed:

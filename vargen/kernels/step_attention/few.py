@@ -7,6 +7,7 @@ log-sum-exp (Flash-Decoding). Arrays are read as the public call has them, witho
 
 from __future__ import annotations
 
+import contextlib
 import functools
 
 import jax
@@ -15,7 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from vargen.kernels import static
-from vargen.kernels.step_attention.gpu import LOG2_E, _dot, _exp2
+from vargen.kernels.step_attention.gpu import BYTES, LOG2_E, _dot, _exp2
 from vargen.kernels.step_attention.reference import merge
 
 BLOCK = 64  # keys that a program looks at together
@@ -44,7 +45,8 @@ def attend_cached(
 def _call(rows, k, v, low, high, start, heads, norms, scale, interpret):
     """The kernel over queries [B, N, H, D]; with `start` the new keys and values lie behind them, along the heads."""
     (batch, n, _, dim), (m, groups) = rows.shape, k.shape[1:3]
-    if static.known(high):
+    known = static.known(high)
+    if known:
         m = max(1, int(high.max(initial=0)))  # what nobody sees may be much
     repeat = heads // groups
     stretches = max(1, min(PROGRAMS // (batch * groups), m // STRETCH))
@@ -71,16 +73,23 @@ def _call(rows, k, v, low, high, start, heads, norms, scale, interpret):
             in_specs.append(pl.BlockSpec((None, n, None, dim), at))
         out_shape += [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (k, v)]
         out_specs += [keys, keys]
-    out, lse, *caches = pl.pallas_call(
-        functools.partial(_kernel, scale=scale, size=pl.cdiv(m, stretches), norms=tree, interpret=interpret),
-        grid=(batch, groups, stretches),
-        in_specs=in_specs + [pl.BlockSpec()] * len(own),
-        out_specs=out_specs,
-        out_shape=out_shape,
-        input_output_aliases={} if start is None else {3: 2, 4: 3},
-        compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=2),
-        interpret=interpret,
-    )(*inputs, *own)
+    # The keys and values that are seen, and of the caches the rows that are written.
+    seen = 2 * (m + (n if start is not None else 0)) * k.size // k.shape[1] * k.dtype.itemsize
+    moved = seen + sum(x.size * x.dtype.itemsize for x in (rows, *own, *out_shape[:2]))
+    # Of keys that are seen as the program runs all count.
+    with jax.named_scope(BYTES.format(moved)) if known else contextlib.nullcontext():
+        out, lse, *caches = pl.pallas_call(
+            functools.partial(
+                _kernel, scale=scale, size=pl.cdiv(m, stretches), norms=tree, interpret=interpret
+            ),
+            grid=(batch, groups, stretches),
+            in_specs=in_specs + [pl.BlockSpec()] * len(own),
+            out_specs=out_specs,
+            out_shape=out_shape,
+            input_output_aliases={} if start is None else {3: 2, 4: 3},
+            compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=2),
+            interpret=interpret,
+        )(*inputs, *own)
     lse = lse.reshape(stretches, batch, heads, n)
     if stretches == 1:
         return out[0], lse[0], *caches

@@ -22,6 +22,9 @@ from vargen.kernels.dropout import drop
 from vargen.kernels.step_attention.spans import edges
 
 LOG2_E = 1.4426950408889634  # the hardware's exponential has base 2
+BYTES = (
+    "attention_moving_{}_bytes"  # the scope it runs under: of the keys that are there it may see some alone
+)
 
 # Queries and keys per block, warps and stages, by bytes per number and the largest head dimension: what an H100's
 # registers hold (compiled for sm_90a, at most 120 bytes a thread are spilt) and, but for the gradients of heads above
@@ -40,22 +43,24 @@ def attend(q, k, v, low, high, words=None, *, scale: float, dropout: float = 0.0
     """As `reference.attend`."""
     batch, n, heads, dim = q.shape
     plan = _Plan("forward", low, high, q, k, interpret)
-    out, lse = plan.call(
-        functools.partial(_forward_kernel, scale=scale, dropout=dropout),
-        grid=(batch, heads, plan.q_blocks),
-        in_specs=[
-            plan.query_edges(),
-            plan.query_spans(),
-            plan.queries(),
-            *[plan.all_keys()] * 2,
-            *[plan.stats()] * (words is not None),
-        ],
-        out_specs=[plan.queries(), plan.stats()],
-        out_shape=[
-            jax.ShapeDtypeStruct((batch, n, heads, dim), v.dtype),
-            jax.ShapeDtypeStruct((batch, heads, n), jnp.float32),
-        ],
-    )(*(plan.edges(of_keys=False), plan.bounds, q, k, v), *_some(words))
+    out_shape = [
+        jax.ShapeDtypeStruct((batch, n, heads, dim), v.dtype),
+        jax.ShapeDtypeStruct((batch, heads, n), jnp.float32),
+    ]
+    with jax.named_scope(BYTES.format(_moved(low, high, k, (q, *_some(words), *out_shape)))):
+        out, lse = plan.call(
+            functools.partial(_forward_kernel, scale=scale, dropout=dropout),
+            grid=(batch, heads, plan.q_blocks),
+            in_specs=[
+                plan.query_edges(),
+                plan.query_spans(),
+                plan.queries(),
+                *[plan.all_keys()] * 2,
+                *[plan.stats()] * (words is not None),
+            ],
+            out_specs=[plan.queries(), plan.stats()],
+            out_shape=out_shape,
+        )(*(plan.edges(of_keys=False), plan.bounds, q, k, v), *_some(words))
     return out, lse
 
 
@@ -114,6 +119,14 @@ def backward(
     return dq, dk, dv
 
 
+def _moved(low, high, k, others) -> int:
+    """Bytes of the others, and of the keys and values that some query sees, where that is known before tracing."""
+    size = k.size
+    if static.known(low, high):
+        size = k.size // k.shape[1] * max(0, int(high.max(initial=0) - low.min(initial=k.shape[1])))
+    return 2 * size * k.dtype.itemsize + sum(x.size * x.dtype.itemsize for x in others)
+
+
 def _some(*found):
     return [x for x in found if x is not None]
 
@@ -144,7 +157,7 @@ def _forward_kernel(edges, bounds, q, k, v, *refs, scale, dropout, plan):
         return acc, new, total
 
     empty = jnp.full((rows,), -1e30, jnp.float32), jnp.zeros((rows,), jnp.float32)
-    acc, peak, total = _stretches(edges, visit, (jnp.zeros(queries.shape, jnp.float32), *empty))
+    acc, peak, total = _stretches(edges, visit, (jnp.zeros(queries.shape, jnp.float32), *empty), plan)
     some = total > 0
     total = jnp.where(some, total, 1.0)
     here.store(out, acc * (1.0 / total)[:, None])
@@ -169,7 +182,7 @@ def _query_kernel(edges, bounds, lse, delta, q, d_out, k, v, *refs, scale, dropo
         d_logits = weights * (d_weights - delta)
         return acc + _dot(d_logits.astype(k_j.dtype), k_j, interpret)
 
-    acc = _stretches(edges, visit, jnp.zeros(queries.shape, jnp.float32))
+    acc = _stretches(edges, visit, jnp.zeros(queries.shape, jnp.float32), plan)
     here.store(dq, scale * acc)
 
 
@@ -199,18 +212,20 @@ def _key_kernel(edges, bounds, lse, delta, q, d_out, k, v, *refs, scale, dropout
             d_logits = weights * (d_weights - rows.load_stats(delta, r)[None])
             return acc_k + _dot(d_logits.astype(queries.dtype), queries, interpret), acc_v
 
-        return _stretches(edges, visit, carry)
+        return _stretches(edges, visit, carry, plan)
 
     acc_k, acc_v = jax.lax.fori_loop(0, repeat, head, (zeros, zeros))
     here.store(dk, scale * acc_k)
     here.store(dv, acc_v)
 
 
-def _stretches(edges, visit, carry):
-    """Visits blocks start to stop, masked but from full_start to full_stop."""
-    start, full_start, full_stop, stop = (edges[i] for i in range(4))
-    for a, b, masked in ((start, full_start, True), (full_start, full_stop, False), (full_stop, stop, True)):
-        carry = jax.lax.fori_loop(a, b, functools.partial(visit, masked=masked), carry)
+def _stretches(edges, visit, carry, plan):
+    """Visits blocks start to stop, masked but from full_start to full_stop; no code is made for stretches that no block
+    of the plan has."""
+    for i, masked in enumerate((True, False, True)):
+        if plan.has[i]:
+            visited = functools.partial(visit, masked=masked)
+            carry = jax.lax.fori_loop(edges[i], edges[i + 1], visited, carry)
     return carry
 
 
@@ -327,6 +342,7 @@ class _Plan:
         self.bounds = jnp.stack([self.low, self.high], axis=1)
         self.examples = self.bounds.shape[0]
         self.interpret = interpret
+        self.has = [True] * 3  # which stretches of `_stretches` there are
 
     def call(self, kernel, **options):
         params = plgpu.CompilerParams(num_warps=self.num_warps, num_stages=self.num_stages)
@@ -336,6 +352,8 @@ class _Plan:
     def edges(self, of_keys: bool):
         """int32 [1 or B, blocks, 4]: see `spans.edges`."""
         found = edges(self.low, self.high, self.q_block, self.k_block, self.k_blocks, of_keys=of_keys)
+        if static.known(found):
+            self.has = np.any(np.diff(found) > 0, axis=(0, 1)).tolist()
         return jnp.asarray(found)
 
     def queries_at(self, i, masked: bool = True, alone: bool = True) -> _Rows:
