@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from benchmarks import activations, floors, hlo, targets, timing
+from benchmarks import activations, floors, hlo, hlo_names, targets, timing
 from vargen import bundled, config, models, weights
 from vargen.generator import Generator
 from vargen.samplers import Sampling, decode
@@ -170,6 +170,7 @@ def counted(
         predicted_seconds=dict(
             one_after_another=program.total.seconds, overlapped=device.overlapped(program.total)
         ),
+        by_part=hlo_names.by_part(program),
         compile_seconds=seconds,
         **(dict(products="cublas") if options == CUBLAS else {}),
     )

@@ -4,8 +4,8 @@ A launch is an instruction that a device runs by itself: a fusion, a custom call
 gives a single number runs beside the others and is none, nor is what brings the next operand onto the chip meanwhile.
 Its bytes are those of its operands and outputs in the main memory, except that of a buffer of which a slice is read or
 written only the slice counts, and of a kernel what its scope says, where it does. FLOPs are of products and
-convolutions (a multiplication and an addition are two); a kernel of one's own (Pallas) shows none. Of branches the one
-with the most launches counts.
+convolutions (a multiplication and an addition are two); a kernel of one's own (Pallas) shows none, but where its scope
+tells them. Of branches the one with the most launches counts.
 """
 
 from __future__ import annotations
@@ -177,17 +177,24 @@ class Program:
         """One run of a computation."""
         if name in self._counted:
             return self._counted[name]
-        computation, total = self.computations[name], Counts()
+        total = Counts()
+        for _, counts, inner, times in self.walk(name):
+            total.add(self._count(inner) if counts is None else counts, times)
+        self._counted[name] = total
+        return total
+
+    def walk(self, name: str) -> Iterator[tuple[Instruction, Counts | None, str, float]]:
+        """What a computation does: each launch with its counts; of a loop or a branch, in their place, the computation
+        inside and how often that runs."""
+        computation = self.computations[name]
         same = _unchanged(computation)
         for i in computation.instructions.values():
             if i.opcode == "while":
-                total.add(self._count(i.called("body")[0]), self._trips(i))
+                yield i, None, i.called("body")[0], self._trips(i)
             elif i.opcode in ("call", "conditional"):
-                total.add(max((self._count(c) for c in self._called(i)), key=lambda c: c.launches))
+                yield i, None, max(self._called(i), key=lambda c: self._count(c).launches), 1.0
             elif not (i.opcode in FREE or i.opcode.endswith(("-done", "-update")) or _beside(i)):
-                total.add(self._launch(computation, i, i.name in same))
-        self._counted[name] = total
-        return total
+                yield i, self._launch(computation, i, i.name in same), "", 1.0
 
     def _launch(self, computation: Computation, i: Instruction, same: bool) -> Counts:
         inside = self._inside(i)

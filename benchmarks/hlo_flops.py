@@ -11,7 +11,7 @@ from benchmarks.hlo_text import Instruction, arrays
 
 
 def flops(instructions: dict[str, Instruction], i: Instruction) -> float:
-    """Of a product or a convolution, also as a call into a library; of a kernel what its scope says (`few_rows.tiles`)."""
+    """Of a product or a convolution, also as a call into a library; of a kernel what its scope says."""
     target = re.search(r'custom_call_target="([^"]*)"', i.attributes)
     if told := re.search(r"product_of_(\d+)_flops", i.attributes):
         return float(told[1]) if target else 0.0

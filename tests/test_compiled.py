@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from benchmarks import compiled, hlo, targets
+from benchmarks import activations, compiled, hlo, hlo_names, targets
 from vargen import bundled, config
 from vargen.sharding import make_mesh
 
@@ -62,6 +62,56 @@ ENTRY %main (x: bf16[2,64], w: bf16[64,32]) -> bf16[2,32] {
 }
 """
     assert hlo.Program(text).total.bytes == 2 * (2 * 64 + 64 * 32 + 2 * 32)
+
+
+def test_launches_by_part():
+    """By the scope that they come from, a loop's with its trips, and a kernel's bytes and FLOPs by its scope."""
+    text = """
+%body (p: (s32[], bf16[8])) -> (s32[], bf16[8]) {
+  %p = (s32[], bf16[8]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  %x = bf16[8]{0} get-tuple-element(%p), index=1
+  %y = bf16[8]{0} custom-call(%x), custom_call_target="__gpu$xla.gpu.triton", metadata={op_name="SCOPE"}
+  ROOT %t = (s32[], bf16[8]{0}) tuple(%i, %y)
+}
+
+%condition (p: (s32[], bf16[8])) -> pred[] {
+  %p.1 = (s32[], bf16[8]{0}) parameter(0)
+  ROOT %c = pred[] constant(true)
+}
+
+ENTRY %main (a: (s32[], bf16[8])) -> bf16[8] {
+  %a = (s32[], bf16[8]{0}) parameter(0)
+  %w = (s32[], bf16[8]{0}) while(%a), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"3"}}
+  %x.1 = bf16[8]{0} get-tuple-element(%w), index=1
+  ROOT %z = bf16[8]{0} negate(%x.1), metadata={op_name="decode/Block/norm_1/neg"}
+}
+"""
+    scope = "decode/Block/feed_forward/product_of_60_flops_moving_100_bytes/pallas_call"
+    program = hlo.Program(text.replace("SCOPE", scope))
+    assert program.total.flops == 180
+    found = hlo_names.by_part(program)
+    assert {part: tuple(x.values()) for part, x in found.items()} == {
+        "feed-forward": (3, 300e-6),
+        "norms and residuals": (1, 32e-6),
+    }
+
+
+def test_rows_that_products_move():
+    """By the sizes of all kernels: a row in and out of each, the first three of one input, residuals, and attention's
+    own."""
+    c, _, generator = compiled.built("var:digits")
+    params = jax.eval_shape(generator.init, jax.random.key(0))
+    kernels = {
+        name: params["blocks"]["mixer"][name]["kernel"].shape[1:] for name in ("query", "key", "value")
+    }
+    both = sum(sum(shape) for shape in kernels.values()) - 2 * c.model.width
+    attention = sum(shape[1] for shape in kernels.values()) + kernels["query"][1]
+    after = [params["blocks"]["mixer"]["out"], *params["blocks"]["feed_forward"].values()]
+    both += sum(sum(layer["kernel"].shape[1:]) for layer in after) + 2 * c.model.width  # two residuals
+    head = sum(params["head"]["out"]["kernel"].shape)
+    expected = 2 * 2 * 3 * generator.sequence.grid.size * (c.model.layers * (both + attention) + head)
+    assert activations.sampling(generator, 3, compiled.paper(c)) == expected
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 CUBIC_A = -0.75
+# Between grids up to this side all products are of the larger one's, and the same program: there are many of them, and
+# each would be compiled.
+SMALL = 32
 
 
 @functools.cache
@@ -56,16 +59,25 @@ def bicubic(x: jax.Array, size: tuple[int, int]) -> jax.Array:
 def _separable(x, matrix, size):
     if x.shape[1:3] == tuple(size):
         return x
-    rows, columns = (_to_power(matrix(x.shape[i], n)) for i, n in zip((1, 2), size, strict=True))
+    sides = [(a, b, _power(max(a, b))) for a, b in zip(x.shape[1:3], size, strict=True)]
+    small = max(power for *_, power in sides) <= SMALL
+    if small:
+        x = jnp.pad(x, ((0, 0), *((0, power - a) for a, _, power in sides), (0, 0)))
+    rows, columns = (
+        _padded(matrix(a, b), (power, power) if small else (_power(b), a)) for a, b, power in sides
+    )
     # Full precision: on TPUs the default would round the latents to bfloat16 and change the codes chosen.
     y = jnp.einsum("ih,jw,bhwc->bijc", rows, columns, x, precision=jax.lax.Precision.HIGHEST)
     return y[:, : size[0], : size[1]]
 
 
-def _to_power(matrix):
-    """With rows of zeros up to a power of two: for other numbers XLA's compiler for GPUs may find no tiling."""
-    n = len(matrix)
-    return np.pad(matrix, ((0, (1 << (n - 1).bit_length()) - n), (0, 0)))
+def _padded(matrix, shape):
+    return np.pad(matrix, [(0, n - m) for m, n in zip(matrix.shape, shape, strict=True)])
+
+
+def _power(n: int) -> int:
+    """For other numbers XLA's compiler for GPUs may find no tiling."""
+    return 1 << (n - 1).bit_length()
 
 
 def _cubic(t: float) -> float:

@@ -91,7 +91,7 @@ def _kernel(*refs, tree, act, blocks, features, interpret):
         w = load(matrix.kernel, (index[:, None], own[None]), inside[:, None] & there[None])
         return total + _dot(y, w.astype(y.dtype), interpret)
 
-    count = jnp.where(first < rows, pl.cdiv(size, DEPTH), 0)
+    count = pl.cdiv(size, DEPTH) * (first < rows).astype(jnp.int32)
     total = jax.lax.fori_loop(0, count, step, jnp.zeros((ROWS, columns), jnp.float32))
     y = ACTIVATIONS[act](finished(total, [matrix], own, [there]))
     spot, mask = (here[:, None], own[None]), real[:, None] & there[None]
