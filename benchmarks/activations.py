@@ -15,12 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vargen.feeds.mask import Mask
+from vargen.feeds.refine import Refine
+from vargen.feeds.shift import Shift
 from vargen.mixers.attention import Attention
 
 
 def knows(generator: Any) -> bool:
     """Whether all rows of its feed are known here, and its mixer is attention."""
-    return generator.feed.called in ("refine", "shift", "mask") and all(
+    return isinstance(generator.feed, (Mask, Refine, Shift)) and all(
         isinstance(stage.block.mixer, Attention) and stage.block.cross is None for stage in generator.stages
     )
 

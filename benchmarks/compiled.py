@@ -190,8 +190,8 @@ def least(name: str, batch: int, changes: Sequence[tuple[str, str]]) -> list[flo
 def floor_of_sampling(
     name: str, batch: int, changes: Sequence[tuple[str, str]], target: str
 ) -> dict[str, Any]:
-    """Weights and cache read once a step, with what products move of the rows where `activations` knows it, useful FLOPs,
-    and the seconds that a target takes for them."""
+    """Weights and cache read once a step, with what products move of the rows where `activations` knows it, useful
+    FLOPs, and the seconds that a target takes for them."""
     work, device = least(name, batch, tuple(changes)), targets.sheet(target)
     rates = dict(flops=device.flops, bytes=device.bytes)
     mbytes = float(sum(np.sum(w.bytes) for w in work)) / 1e6

@@ -86,6 +86,7 @@ COMPILED = {
     "MAR-B": "mar:b sample batch=1 h100",
     "MAR-L": "mar:l sample batch=64 h100",
 }
+NAMES = ("VAR-d16",)  # of which more is told
 
 
 def test_compiled():
@@ -100,6 +101,25 @@ def test_compiled():
         rate = found["batch"] / found["predicted_seconds"]["one_after_another"]
         published = list(found["published"].values()) if shown[name][-1] else []
         agree(shown[name], [found["batch"], *values, found["floor"]["mbytes"] / 1e3, rate, *published])
+
+
+def test_what_moves():
+    """The bytes by the part of the model that they come from, and the floor with the rows'."""
+    now = results("compiled")["programs"]
+    own = [now[COMPILED[name]] for name in NAMES]
+    text = re.search(r"rows once \(.*?\) the floor of (.*?) times\.", TEXT, flags=re.DOTALL)[1]
+    text = re.sub("|".join(NAMES), "", text)
+    least = [one["floor"]["mbytes_with_activations"] for one in own]
+    times = [one["mbytes"] / floor for one, floor in zip(own, least, strict=True)]
+    agree([text], [*(x / 1e3 for x in least), *times])
+    shown = {
+        name: row for name, (row,) in rows("On accelerators that aren't at hand", 1 + 2 * len(NAMES)).items()
+    }
+    del shown["of which"]
+    assert shown.keys() == {part for one in own for part in one["by_part"]}
+    for part, row in shown.items():
+        found = [one["by_part"][part] for one in own if part in one["by_part"]]
+        agree(row, [x for one in found for x in (one["launches"], one["mbytes"] / 1e3)])
 
 
 def test_sentences_of_compiled():
