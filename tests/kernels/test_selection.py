@@ -64,11 +64,11 @@ def test_on_a_gpu_it_is_one_kernel(lower_for_cuda):
     assert text.count("triton") == 1 and "stablehlo.while" not in text
 
 
-@pytest.mark.parametrize("top_k", [0, 1, 30, 100])
-@pytest.mark.parametrize("top_p", [None, 0.05, 0.9, 1.0])
+@pytest.mark.parametrize("top_k", [0, 30])
+@pytest.mark.parametrize("top_p", [None, 0.9, 1.0])
 def test_the_filters_of_a_gpu_keep_the_same(top_k, top_p):
     """As XLA's form, which `heads.test_filters` compares with the definition; to the last bit, grids padded or not."""
-    for rows in (1, 5, 20):
+    for rows in (1, 20):
         x = jnp.asarray(np.random.default_rng(4).normal(size=(rows, 100)) * 3, jnp.float32)
         x = x.at[:, 7].set(-jnp.inf)
         nucleus = None if top_p is None else jnp.full(1, top_p)

@@ -121,7 +121,7 @@ class Attention(nn.Module):
         """Mixes rows.
 
         Args:
-          x: [B, N, D]; in the cached form also `Ahead`.
+          x: [B, N, D]; but in training also `Ahead`.
           layout: times and places of the rows and, in the cached form, their place in the cache; with a memory they
             look at that instead of each other, and nothing is remembered.
           cache: None (parallel form) or a cache that holds all rows before `layout.start`.

@@ -16,7 +16,7 @@ class Mixer(Linen, Protocol):
     Attributes:
       keeps_rows: whether the cache keeps every row apart, at its place in the sequence, so that later ones may be
         written over; else it is a state that each row changes.
-      reads_ahead: whether in the cached form it takes `layers.Ahead` for x, and `onto`, to which it then adds.
+      reads_ahead: whether, but in training, it takes `layers.Ahead` for x, and `onto`, to which it then adds.
     """
 
     @property
