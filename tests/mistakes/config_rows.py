@@ -84,7 +84,7 @@ FIELDS = [  # field=value, words; all are found before anything is written
         (".layers=0", ("losses.discriminator.layers", "from 1 to")),
         (".layers=6", ("losses.discriminator.layers", "192 pixels")),
         (".layer=2", ("losses.discriminator.layer", "did you mean layers")),
-        (".norm=batch", ("losses.discriminator.norm", "one of batch, group, none")),
+        (".norm=layer", ("losses.discriminator.norm", "one of batch, group, none")),
         ("=dino", ("losses.discriminator.weights", "vit_small_patch16_224.dino", "found none")),
         ("=dino' '--config.tokenizer_training.losses.discriminator.weights=nowhere.npz", ("nowhere.npz", "expected a file")),
     )),
