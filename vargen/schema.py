@@ -72,9 +72,10 @@ class Data:
 
 
 def size(data: Mapping[str, Any]) -> tuple[int, ...]:
-    """(H, W) of the pictures of `config.data`; (T, H, W) of clips."""
+    """(H, W) of the pictures of `config.data`, whose side may be a pair in Python; (T, H, W) of clips."""
     side, frames = data["image_size"], data.get("frames", 1)
-    return (side, side) if frames == 1 else (frames, side, side)
+    sides = (side, side) if isinstance(side, int) else tuple(side)
+    return sides if frames == 1 else (frames, *sides)
 
 
 @dataclasses.dataclass
