@@ -127,7 +127,7 @@ WRONG = [
     ("mar", "order.mask_ratio_min", 1.5, "above 0 to 1"),
     ("rar", "order.end", -1, "from 0"),
     ("rar", "order.start", 0.9, "order.end: expected at least start"),
-    ("mar", "feed.name", "shift", "feed shift: needs steps"),
+    ("mar", "feed.name", "shift", "feed shift: needs an order whose steps"),
     ("var", "feed.name", "mask", "feed mask: needs an order of random sets"),
     ("mar", "feed.buffer", 0, "from 1 to"),
     ("var", "head.name", "diffusion", "head"),
