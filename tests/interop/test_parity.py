@@ -48,7 +48,6 @@ WRONG = [
     ("rar", "sd/blocks.1.attn.q_norm.weight", "logits_raster", "labels_random"),
     ("restok", "sd/encoder.level_embedding.1", "merged z", ""),
     ("restok", "sd/decoder.latent_mask_token", "dec_first4 dec_mixed", "dec taught z indices"),
-    ("restok", "sd/decoder.feat_mask_token", "taught place_loss", "dec merged"),
     ("rqtransformer", "sd/a.pos_emb_d", "a/logits", ""),
     ("bsqvit", "sd/encoder.transformer.resblocks.1.ln_1.weight", "enc h", ""),
     ("bsqvit", "sd/decoder.ffn.0.weight", "dec_raw", "indices group_indices"),
