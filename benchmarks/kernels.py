@@ -28,7 +28,7 @@ from benchmarks import ahead, timing
 from benchmarks import kernels_rivals as rivals
 from vargen.kernels.linear_attention.shapes import SHAPES as LINEAR
 from vargen.kernels.linear_scan.shapes import SHAPES as SCANS
-from vargen.kernels.step_attention import gpu, tpu, xla
+from vargen.kernels.step_attention import gpu_blocks, tpu, xla
 from vargen.kernels.step_attention.shapes import SHAPES as ATTENTION
 from vargen.kernels.step_attention.shapes import random_orders
 from vargen.kernels.step_attention.spans import edges, spans
@@ -222,7 +222,7 @@ def visited(shape, dtype) -> dict:
     tables = dict(
         xla=(min(xla.LARGEST, n), min(xla.KEYS, n)),
         tpu=tpu.block_sizes(s.low, s.high, n, n),
-        gpu=gpu.blocks("forward", shape.dim, dtype)[:2],
+        gpu=gpu_blocks.blocks("forward", shape.dim, dtype)[:2],
     )
     for name, (q_block, k_block) in tables.items():
         if name in out:

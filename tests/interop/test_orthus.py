@@ -12,7 +12,7 @@ from published_shapes import Shapes
 import vargen
 from vargen import config, models
 from vargen.cli import main
-from vargen.cli.sample import read_texts
+from vargen.cli.caption_files import read_texts
 from vargen.config import part
 from vargen.draws import Recorded
 from vargen.errors import UserError

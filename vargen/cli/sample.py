@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vargen.cli import common, flags, sample_files
+from vargen.cli import caption_files, common, flags, sample_files
 from vargen.errors import UserError
 from vargen.spelling import counted
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from vargen.conditioning import CaptionEmbedding, Captions, Conditioning
     from vargen.model import Model
     from vargen.paths import Path
 
@@ -44,7 +42,6 @@ GRID_ROWS, GRID_COLUMNS, STEPS_ROWS = 20, 16, 8
 MANY_CLASSES = 100
 BATCH = 64  # images drawn at once
 MOST = 10**7  # images of one call
-MOST_NUMBERS = 2**32  # in one array of captions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -168,7 +165,7 @@ def draw(
     if args.captions is not None:
         if args.classes is not None:
             raise UserError("sample: expected --captions or --classes, found both")
-        read = read_texts if condition.takes == "texts" else read_captions
+        read = caption_files.read_texts if condition.takes == "texts" else caption_files.read_captions
         captions, names = read(args.captions, condition)
         wanted = list(range(len(names)))
     else:
@@ -357,78 +354,3 @@ def decode(model: Model, args: argparse.Namespace, folder: sample_files.Folder, 
             own = made_by | dict(row=start + i)
             save(model, image, out / f"{start + i:06d}.png", own, files[i : i + 1])
     print(f"{counted(len(content), 'image')} in {out}")
-
-
-def read_texts(text: str, condition: Conditioning) -> tuple[Any, list[str]]:
-    """Captions as a model of words takes them, and as they were written: one, the lines of a file.txt, or numbers of a
-    file.npy.
-
-    Raises:
-      UserError: no such file, no captions in it, words or numbers that the model doesn't know.
-    """
-    from vargen import paths
-
-    if text.endswith(".npy"):
-        return read_numbers(text, condition)
-    texts = [text]
-    if text.endswith(".txt"):
-        file = paths.path(text, "--captions")
-        if not paths.is_file(file):
-            raise UserError(f"--captions {file}: expected a file of one caption a line, found none")
-        try:
-            texts = [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
-        except UnicodeDecodeError as error:
-            raise UserError(f"--captions {file}: expected text in UTF-8, found {error}") from error
-        if not texts:
-            raise UserError(f"--captions {file}: expected captions, found none")
-    return condition.parse(texts), texts
-
-
-def read_numbers(path: str, condition: Conditioning) -> tuple[Any, list[str]]:
-    """Captions that come as whole numbers [B, T], and names for them; errors as of `read_texts`."""
-    from vargen.cli import array_files
-
-    def whole(dtype, shape) -> None:
-        if dtype.kind not in "iu" or len(shape) != 2 or math.prod(shape) > MOST_NUMBERS:
-            raise UserError(f"expected whole numbers [B, T], found {dtype} of shape {list(shape)}")
-
-    found = array_files.read(path, "--captions", whole)
-    try:
-        return condition.parse(found), [str(i) for i in range(len(found))]
-    except UserError as error:
-        raise UserError(f"--captions {path}: {error}") from error
-
-
-def read_captions(path: str, condition: CaptionEmbedding) -> tuple[Captions, list[str]]:
-    """Captions as a model of text takes them, and names for them.
-
-    Raises:
-      UserError: not an .npz with `embedding` and `mask`, or of another shape than the model's.
-    """
-    from vargen.cli import array_files
-
-    def numbers(dtype, shape) -> None:
-        if dtype.kind not in "biuf" or math.prod(shape) > MOST_NUMBERS:
-            raise UserError(
-                f"expected numbers, at most {MOST_NUMBERS} of them, found {dtype} of shape {list(shape)}"
-            )
-
-    def text(dtype, shape) -> None:
-        if dtype.kind != "U" or len(shape) > 1:
-            raise UserError(f"expected a list of texts, found {dtype} of shape {list(shape)}")
-
-    found = array_files.read_many(path, "--captions", dict(embedding=numbers, mask=numbers, text=text))
-    for name in ("embedding", "mask"):
-        if name not in found:
-            raise UserError(f"--captions {path}: expected an .npz of embedding and mask, found no {name}")
-    try:
-        captions = condition.parse((found["embedding"], found["mask"]))
-    except ValueError as error:
-        raise UserError(f"--captions {path}: {error}") from error
-    count = len(found["embedding"])
-    names = [str(x) for x in found["text"].reshape(-1)] if "text" in found else [str(i) for i in range(count)]
-    if len(names) != count:
-        raise UserError(
-            f"--captions {path}: expected a text for each of {count} embeddings, found {len(names)}"
-        )
-    return captions, names

@@ -42,9 +42,8 @@ class Codes(Plain):
     def check(self, slot) -> None:
         """Raises ValueError for slots that hold anything but one code."""
         if not slot.vocab or slot.shape:
-            others = f", which the head {_drawing(slot)} draws" if slot.vocab or slot.coded else ""
             raise ValueError(
-                f"head {self.called}: expected a tokenizer of one code a slot, found slots of {slot}{others}"
+                f"head {self.called}: expected a tokenizer of one code a slot, found slots of {slot}"
             )
 
     def codes(self, hidden):
@@ -157,8 +156,3 @@ def draw(logits, draws, settings) -> jax.Array:
       int32 [B, n].
     """
     return draws.choose(filtered(logits, settings), jnp.asarray(settings.temperature) <= 0)
-
-
-def _drawing(slot) -> str:
-    """The head for slots that hold a code and more."""
-    return "hybrid" if slot.coded else "bernoulli_diffusion" if slot.vocab == 2 else "depth"

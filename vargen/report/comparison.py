@@ -305,7 +305,4 @@ def _made(c: Comparison) -> str:
         system = c.systems[name]
         updates = ", ".join(f"{counted(n, 'update')} ({budget})" for budget, n in system.updates.items())
         facts[c.called(name)] = f"{system.config}; {updates or 'not trained'}; tokenizer: {system.tokenizer}"
-    items = "".join(
-        f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>" for k, v in facts.items()
-    )
-    return f"<dl>{items}</dl><p>Make this page again:</p><pre>{html.escape(c.command)}</pre>"
+    return f"{page.listed(facts)}<p>Make this page again:</p><pre>{html.escape(c.command)}</pre>"

@@ -28,13 +28,10 @@ def write(
       rows: of each picture what stands above it, and uint8 [2 + N, H, W, C]: before, kept, N completions.
       facts: how they were made.
     """
-    pairs = "".join(
-        f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd></div>" for k, v in facts.items()
-    )
     parts = [
         f'<header><p class="kicker">vargen</p><h1>{html.escape(title)}</h1></header>',
         page.section("Drawn anew", lead, _rows(rows)),
-        page.section("How it was made", "", f"<dl>{pairs}</dl>"),
+        page.section("How it was made", "", page.listed(facts)),
     ]
     paths.write_text(where, page.whole(title, parts))
 

@@ -274,10 +274,13 @@ def _levels(metrics: Mapping[str, float]) -> str:
     )
 
 
+def listed(facts: Mapping[str, Any]) -> str:
+    """How something was made, by names, as HTML."""
+    pairs = (f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd></div>" for k, v in facts.items())
+    return f"<dl>{''.join(pairs)}</dl>"
+
+
 def _made(facts: Mapping[str, str], command: str, config_json: str) -> str:
-    items = "".join(
-        f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>" for k, v in facts.items()
-    )
     again = f"<p>Make this page again:</p><pre>{html.escape(command)}</pre>" if command else ""
     config = f"<details><summary>The whole config</summary><pre>{html.escape(config_json)}</pre></details>"
-    return f"<dl>{items}</dl>{again}{config}"
+    return f"{listed(facts)}{again}{config}"

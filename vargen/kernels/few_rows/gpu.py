@@ -117,7 +117,7 @@ def _kernel(*refs, tree, act, dtype, columns, depth, interpret):
                     own = plgpu.load(norm.own[name].at[index], mask=index < size, other=0.0)
                     y = function(y, own.astype(jnp.float32)[None])
             if norm.scale is not None:
-                y = y * (1.0 + _modulation(norm.scale, rows, index)) + _modulation(norm.shift, rows, index)
+                y = y * (1.0 + modulation(norm.scale, rows, index)) + modulation(norm.shift, rows, index)
         return y.astype(dtype), index
 
     # Of matrices side by side each program has columns of one; of a gated activation's two those of both.
@@ -139,7 +139,7 @@ def _kernel(*refs, tree, act, dtype, columns, depth, interpret):
     sums = [finished(total, ms, column, there) for total, ms in zip(sums, asides, strict=True)]
     y = ACTIVATIONS[act](*sums)
     if onto is not None:
-        y = y if onto.gate is None else y * _modulation(onto.gate, rows, column)
+        y = y if onto.gate is None else y * modulation(onto.gate, rows, column)
         y = y + _load(onto.residual, rows, column)
     mask = rows[-1][:, None] & functools.reduce(jnp.logical_or, there)[None]
     plgpu.store(out.at[row[:, None], (offset + column)[None]], y.astype(out.dtype), mask=mask)
@@ -182,7 +182,7 @@ def _load(ref, rows, index):
     return plgpu.load(ref.at[row[:, None], index[None]], mask=mask, other=0.0).astype(jnp.float32)
 
 
-def _modulation(part: Part, rows, index):
+def modulation(part: Part, rows, index):
     """float32 [rows, len(index)] of what a condition modulates the rows by."""
     (examples, places, _, size), (_, example, place, real) = part.values.shape, rows
     example = example if examples > 1 else 0 * example

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from vargen.kernels.few_rows.gpu import ACTIVATIONS, finished, told, whole
+from vargen.kernels.few_rows.gpu import ACTIVATIONS, finished, modulation, told, whole
 from vargen.kernels.few_rows.reference import Matrix, Onto
 from vargen.kernels.step_attention.gpu import _dot
 
@@ -97,17 +97,6 @@ def _kernel(*refs, tree, act, blocks, features, interpret):
     spot, mask = (here[:, None], own[None]), real[:, None] & there[None]
     if onto is not None:
         if onto.gate is not None:
-            y = y * _gate(onto.gate, row // n, row % n, column, mask)
+            y = y * modulation(onto.gate, (row, row // n, row % n, real), column)
         y = y + load(onto.residual, spot, mask).astype(jnp.float32)
     plgpu.store(out.at[spot], y.astype(out.dtype), mask=mask)
-
-
-def _gate(part, example, place, column, mask):
-    """float32 [ROWS, columns] of what a condition gates the rows by."""
-    examples, places = part.values.shape[:2]
-    example = example if examples > 1 else 0 * example
-    place = place if places > 1 else 0 * place
-    if part.at is not None:
-        place = 0 * place + jnp.clip(part.at[...], 0, places - 1)
-    spot = example[:, None], place[:, None], jnp.full((1, 1), part.index), column[None]
-    return plgpu.load(part.values.at[spot], mask=mask, other=0.0).astype(jnp.float32)
