@@ -95,7 +95,7 @@ def test_one_code_in_one_stage_is_the_usual_generator():
         (
             rqtransformer,
             dict(head=part("categorical")),
-            "head categorical: expected a tokenizer of codes, found",
+            "head categorical: expected a tokenizer of one code a slot, found .*; the head depth takes",
         ),
     ],
 )

@@ -300,7 +300,7 @@ class Losses:
     semantic: Annotated[float, AtLeast(0)] = 0.0
     semantic_kind: Annotated[str, OneOf("cosine", "contrastive")] = "cosine"
     semantic_at: Annotated[str, Text("the name of features")] = "latents"
-    semantic_whole_at: str = ""
+    semantic_whole_at: Annotated[str, Text("the name of features or nothing")] = ""
     semantic_margin: Annotated[float, Between(0, 2)] = 0.0
     semantic_channels: Annotated[int, Between(0, 2**20)] = 0
     semantic_hidden: Annotated[int, Between(0, 2**20)] = 2048

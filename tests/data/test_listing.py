@@ -237,6 +237,6 @@ def test_files_and_folders_to_reconstruct(tmp_path, capsys):
     expected = [Image.open(tmp_path / "in" / name).getpixel((0, 0)) for name in names]
     expected += [Image.open(named).getpixel((0, 0)), (254, 0, 0)]
     assert [tuple(image[0, 0].tolist()) for image in found] == expected
-    assert folders == [["in"], ["in"], ["sub", "in"], [tmp_path.name], [tmp_path.name]]
+    assert list(folders.values()) == [["in"], ["in"], ["sub", "in"], [tmp_path.name], [tmp_path.name]]
     assert capsys.readouterr().out == f"folder {tmp_path / 'in'}: 2 passed over: 1 .txt, 1 hidden\n"
     assert len(reconstruct.read_images(given, 2, config.images("folder", 4, 3, 0))[0]) == 2

@@ -9,7 +9,17 @@ from vargen import config, models
 
 FILE = pathlib.Path(__file__).parents[2] / "configs" / "tokenizers.py"
 ROWS = runpy.run_path(str(FILE))["TOKENIZERS"]
-SEVERAL = {"bsq_groups": 2, "product": 2, "qlae": 6, "bins": 8, "binary": 8, "dual": 2, "walloc": 8, "dq": 2}
+SEVERAL = {
+    "bsq_groups": 2,
+    "product": 2,
+    "qlae": 6,
+    "bins": 8,
+    "binary": 8,
+    "dual": 2,
+    "walloc": 8,
+    "dq": 2,
+    "vitok": 8,
+}
 SLOTS = {"hart": 30, "dynamic": 33, "dq": 17}
 
 
