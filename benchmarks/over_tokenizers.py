@@ -4,8 +4,9 @@
 
 Each row is what `vargen quickstart --config tokenizers:ROW` does, in DIR/ROW (runs/over_tokenizers), and is not done
 again where its metrics are there. With --publish what is there comes into results/over_tokenizers.json, beside its
-other rows, and into the table of docs/tokenizers.md. Rows that have a teacher need its file, which
-vargen/tokenizers/teachers/efficientnet.py says how to make; a teacher is slow, and they learn in fewer updates.
+other rows, and into the tables of docs/tokenizers.md; the second has the rows whose first tokens are a picture, by
+their number. Rows that have a teacher need its file, which vargen/tokenizers/teachers/efficientnet.py says how to make;
+a teacher is slow, and they learn in fewer updates.
 """
 
 from __future__ import annotations
@@ -30,8 +31,13 @@ LOSS = "--config.tokenizer_training.losses.teacher.weights"
 TAUGHT = dict(semantic=LOSS, dual=LOSS, teacher_kmeans="--config.tokenizer.teacher.weights")
 LATENTS, VAE = "flextok_latents", ("--config.tokenizer.encoder.patch=2",)  # over a VAE's latents
 SHORTER = ("--config.tokenizer_training.steps=300", "--config.tokenizer_training.batch_size=32")
+# Of rows whose first tokens are a picture: how many of the 16, as they were released in training.
+POWERS, GROUPS = (1, 2, 4, 8), (4, 8, 12)
+FIRST = dict(flextok=POWERS, semanticist=POWERS, flextok_latents=POWERS, dar=GROUPS, selftok=GROUPS)
 CHANCE = 0.1
-TABLE = re.compile(r"^\| row \| slots.*\n(?:\|.*\n)*", re.MULTILINE)  # in the page
+# In the page.
+TABLE = re.compile(r"^\| row \| slots.*\n(?:\|.*\n)*", re.MULTILINE)
+FIRST_TABLE = re.compile(r"^\| row \| 1 .*\n(?:\|.*\n)*", re.MULTILINE)
 KEYS = (
     "label_accuracy",
     "psnr_db",
@@ -68,10 +74,13 @@ def vae(workdir: pathlib.Path) -> pathlib.Path:
     return params
 
 
-def run(config: str, workdir: pathlib.Path, told: list[str]) -> None:
-    """The command, where it hasn't been done."""
+def run(config: str, workdir: pathlib.Path, told: list[str], first: tuple[int, ...]) -> None:
+    """The command, and the evaluation of the first tokens alone, where they haven't been done."""
     if not (workdir / "metrics.json").is_file():
         vargen("quickstart", "--config", config, "--workdir", str(workdir), *told)
+    for tokens in first:
+        if not (out := workdir / f"first_{tokens}").is_dir():
+            vargen("evaluate", "--workdir", str(workdir), "--tokens", str(tokens), "--out", str(out))
 
 
 def vargen(*args: str) -> None:
@@ -84,7 +93,12 @@ def measured(config: str, workdir: pathlib.Path) -> dict[str, Any]:
     found = json.loads((workdir / "metrics.json").read_text())
     c = json.loads((workdir / "config.json").read_text())
     steps = {k: c[k]["steps"] for k in ("tokenizer_training", "training")}
-    return dict(config=config, steps=steps, **{k: found[k] for k in KEYS if k in found})
+    row = dict(config=config, steps=steps, **{k: found[k] for k in KEYS if k in found})
+    first = {}
+    for folder in workdir.glob("first_*"):
+        metrics = json.loads((folder / "metrics.json").read_text())
+        first[folder.name.removeprefix("first_")] = {k: metrics[k] for k in ("label_accuracy", "psnr_db")}
+    return row | dict(first=dict(sorted(first.items(), key=lambda x: int(x[0])))) if first else row
 
 
 def table(found: dict[str, Any]) -> str:
@@ -103,6 +117,23 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def first_table(found: dict[str, Any]) -> str:
+    """For the page: what is recognised, and PSNR, by the number of tokens."""
+    numbers = sorted({*POWERS, *GROUPS})
+    head = ["row", *map(str, numbers), "all 16"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for name, row in found.items():
+        if first := row.get("first"):
+            cells = [cell(first[str(n)]) if str(n) in first else "" for n in numbers]
+            lines.append(f"| {' | '.join([name, *cells, cell(row)])} |")
+    return "\n".join(lines) + "\n"
+
+
+def cell(row: dict[str, Any]) -> str:
+    """What is recognised, and PSNR."""
+    return f"{100 * row['label_accuracy']:.1f} %, {row['psnr_db']:.1f} dB"
+
+
 def slot(config: str) -> str:
     """How many slots, of what."""
     tokenizer = models.build_tokenizer(configs.load(str(ROOT / config)))
@@ -118,7 +149,7 @@ def main() -> None:
     parser.add_argument("--publish", action="store_true")
     args = parser.parse_args()
     for name in args.rows or [name for name in rows() if args.teacher or name not in TAUGHT]:
-        run(rows()[name], args.out / name, flags(name, args.out, args.teacher))
+        run(rows()[name], args.out / name, flags(name, args.out, args.teacher), FIRST.get(name, ()))
     found = {
         name: measured(config, args.out / name) | dict(slot=slot(config))
         for name, config in rows().items()
@@ -129,9 +160,10 @@ def main() -> None:
         file = timing.RESULTS / "over_tokenizers.json"
         all_ = json.loads(file.read_text())["rows"] | found
         timing.save("over_tokenizers", dict(rows={k: all_[k] for k in rows() if k in all_}, chance=CHANCE))
-        text = table(json.loads(file.read_text())["rows"])
+        published = json.loads(file.read_text())["rows"]
         page = ROOT / "docs" / "tokenizers.md"
-        page.write_text(TABLE.sub(lambda _: text, page.read_text(), count=1))
+        text = TABLE.sub(lambda _: table(published), page.read_text(), count=1)
+        page.write_text(FIRST_TABLE.sub(lambda _: first_table(published), text, count=1))
 
 
 if __name__ == "__main__":
