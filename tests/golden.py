@@ -14,6 +14,7 @@ GOLDENS = dict(
     acdit_video="acdit",
     arpg="arpg",
     bsqvit="bsqvit",
+    dar="dar",
     flextok="flextok",
     flexvar="flexvar",
     flexvar_tokenizer="flexvar_vq",

@@ -161,7 +161,7 @@ def test_slices_count_as_slices(gpu_devices):
 
 def test_every_system_is_compiled():
     """By a size that is published."""
-    published = "published_levels", "published_registers", "published_tokenizers"
+    published = "published_drawn", "published_levels", "published_registers", "published_tokenizers"
     others = "clips", "mixers", *published, "registers", "tokenizers"
     assert {*compiled.SIZES, *others} == set(bundled.names())
     for name, (size, *_) in compiled.SIZES.items():

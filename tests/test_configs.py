@@ -20,7 +20,8 @@ def sizes(file):
     return list(next(v for k, v in runpy.run_path(str(file)).items() if k.isupper() and isinstance(v, dict)))
 
 
-PUBLISHED = "published_levels", "published_registers", "published_tokenizers"  # of ImageNet alone
+# Of ImageNet alone.
+PUBLISHED = "published_drawn", "published_levels", "published_registers", "published_tokenizers"
 OTHERS = "clips", "mixers", "registers", "tokenizers", *PUBLISHED
 SYSTEMS = {file.stem: sizes(file) for file in FILES if file.stem not in OTHERS}
 

@@ -48,6 +48,7 @@ NAMES = {
     "published_tokenizers": {*GRIDS, *VITOK},
     "published_levels": {"restok"},
     "published_registers": {*GIGATOK, *FLEXTOK, *SEMANTICIST, "imagefolder"},
+    "published_drawn": {"dar", "dar_xl"},
 }
 
 
@@ -151,6 +152,30 @@ def test_semanticist(name):
     vit = 12 * (blocks(768) + 4 * 768) + 2 * 768 + linear(3 * 16 * 16, 768)
     assert count(found["encoder"]) == vit + (1 + 256 + 256) * 768 + linear(768, 16)
     assert count(found["outer"]) == 66_456_019 + 16  # MAR's
+
+
+def test_dar():
+    """Added up from the authors' layers, whose tables of queries have 768 rows more that nothing reads; with these and
+    what maps features to the teacher's the 300 M of their README."""
+    d, found = 768, params("dar")
+    attention = 4 * linear(d, d) + 4 * 64
+    mlp = linear(d, 4 * d) + linear(4 * d, d)
+    block = attention + mlp + 4 * d + 2 * d
+    looking = 2 * attention + mlp + linear(d, 6 * d) + 4 * linear(d, d)
+    encoder = 8 * block + linear(3 * 16 * 16, d) + linear(8, d) + 256 * 8 + d * 8
+    net = 12 * looking + linear(d, d) + linear(3 * 8 * 8, d) + linear(d, 3 * 8 * 8)
+    decoder = 8 * block + 8 * d + 256 * d + net
+    assert count(found["encoder"]) == encoder and count(found["decoder"]) == decoder
+    assert count(found) == encoder + decoder + 16384 * 8
+    features = linear(d, 2048) + linear(2048, 2048) + linear(2048, d)
+    assert count(found) + 768 * (8 + d) + features == pytest.approx(300e6, rel=0.03)
+
+
+@pytest.mark.parametrize("name, expected", [("dar", 342_910_976), ("dar_xl", 774_699_520)])
+def test_dar_generators(name, expected):
+    """LlamaGen's L and XL."""
+    c, tokenizer, _ = built("published_drawn", name)
+    assert models.parameter_count(models.build_generator(c, tokenizer)) == expected
 
 
 def test_imagefolder():

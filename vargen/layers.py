@@ -32,7 +32,7 @@ def keeps_inputs(function, static_argnums: tuple[int, ...] = ()):
 
 
 ACTIVATIONS = {name: keeps_inputs(function) for name, function in reference.ACTIVATIONS.items()}
-GELU = {name: ACTIVATIONS[name] for name in reference.GELU}
+INNER = {name: ACTIVATIONS[name] for name in (*reference.GELU, "silu")}  # of position-wise networks
 GATED = {name: keeps_inputs(function) for name, function in reference.GATED.items()}
 
 
@@ -252,8 +252,8 @@ class Mlp(nn.Module):
 
     Attributes:
       hidden: inner width.
-      kind: "gelu" (erf), "gelu_tanh", "gelu_sigmoid" (x sigmoid(1.702 x)), or gated: "swiglu", "geglu" (erf; Shazeer,
-        arXiv 2002.05202).
+      kind: "gelu" (erf), "gelu_tanh", "gelu_sigmoid" (x sigmoid(1.702 x)), "silu" (x sigmoid(x)), or gated: "swiglu",
+        "geglu" (erf; Shazeer, arXiv 2002.05202).
       kernel_init, out_init: initialisers of the inner and the outer kernels.
       bias: whether the layers have biases.
       dropout: rate after the inner activation (but for "swiglu"), as in timm, and after the result.
@@ -271,9 +271,9 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool = False, onto: Onto | None = None):
         """x [..., D] -> [..., D]; in a step of decoding of x, also `Ahead`, and added to what `onto` says."""
-        if self.kind not in GELU and self.kind not in GATED:
+        if self.kind not in INNER and self.kind not in GATED:
             raise ValueError(
-                f"model.mlp: expected gelu, gelu_sigmoid, gelu_tanh, swiglu or geglu, found {self.kind!r}"
+                f"model.mlp: expected gelu, gelu_sigmoid, gelu_tanh, silu, swiglu or geglu, found {self.kind!r}"
             )
         inner = [
             Dense(self.hidden, ("embed", "mlp"), self.kernel_init, self.bias, self.dtype, name=name)
@@ -282,7 +282,7 @@ class Mlp(nn.Module):
         outer = Dense(x.shape[-1], ("mlp", "embed"), self.out_init, self.bias, self.dtype, name="down")
         if onto is not None:
             return product(product(x, *inner, act=self.kind), outer, onto=onto)
-        y = (GATED | GELU)[self.kind](*(layer(x) for layer in inner))
+        y = (GATED | INNER)[self.kind](*(layer(x) for layer in inner))
         if self.kind != "swiglu":
             y = Dropout(self.dropout)(y, train)
         return Dropout(self.dropout)(outer(y), train)

@@ -91,6 +91,13 @@ WRONG = [
     ("titok_uvit", "in/power_cosine/u_logits_2", "power_cosine/ids", "power_cosine/ids_2 linear/ids"),
     ("titok_vq", "sd/decoder.positional_embedding", "dec dec_from_tokens", "z indices"),
     ("rqvae", "sd/rq2.codebooks.1.weight", "rq2/partial_sums", "rec"),
+    ("dar", "sd/tok.decoder_layers.0.gate2", "cond dec/adams2/image", "z codes"),
+    (
+        "dar",
+        "sd/tok.diff_decoder.net.blocks.1.cross_attn.k_norm.weight",
+        "train/diff_loss",
+        "cond train/cond",
+    ),
     ("semanticist", "sd/encoder.pos_embed", "enc slots dit", "x_t"),
     ("semanticist", "sd/dit.null_cond", "dit", "slots dit_nomask"),
     ("semanticist", "sd/dit.final_layer.linear.weight", "loss sample_cfg1 sample_cfg2p5", "slots x_t"),

@@ -150,6 +150,36 @@ ENCODED = dict(
             "registers", tokens=8, sees="causal", nested="powers", decoder=part("flow", steps=3), **SMALL
         ),
     ),
+    looking=part(
+        "vq",
+        vocab=32,
+        channels=4,
+        encoder=part(
+            "registers",
+            tokens=8,
+            sees="causal",
+            rank=3,
+            norm_patches=True,
+            latent_bias=False,
+            places="rotary_patches",
+            outer_affine=False,
+            gates=True,
+            decoder=part(
+                "flow",
+                steps=4,
+                patch=8,
+                groups=4,
+                release="window",
+                solver="adams",
+                shift=2.0,
+                scale=0.6,
+                told_layers=1,
+                looks="across",
+                counts="up",
+            ),
+            **SMALL,
+        ),
+    ),
 )
 ALL = {**PARTS, **ENCODED}
 TRAINED = [name for name in ALL if name != "jpeg"]

@@ -23,6 +23,7 @@ FAMILIES = (
     "arpg",
     "acdit",
     "bsqvit",
+    "dar",
     "flextok",
     "flexvar",
     "flexvar_vq",

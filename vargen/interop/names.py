@@ -20,6 +20,7 @@ SYSTEMS = {
     "jpeglm": ("jpeglm", "jpeglm_tokenizer"),
     "orthus": ("orthus", "orthus_kl"),
     "titok": ("titok", "titok_tokenizer"),
+    "dar": ("dar", "dar_tokenizer"),
     "taming": ("taming_mingpt", "taming_first_stage"),
     "vqgan": ("", "taming_vqgan"),
     "ibq": ("", "ibq"),

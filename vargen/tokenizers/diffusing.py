@@ -26,9 +26,10 @@ from vargen.limits import RATE, SIZE, AtLeast, Between, OneOf
 from vargen.sharding import by_batch
 from vargen.tokenizers import patches
 from vargen.tokenizers.autoencoder import flat
-from vargen.tokenizers.denoising import Flow, check_guidance
-from vargen.tokenizers.reading import LAYERS, Ends, RegisterCodec, check_shown, in_two
-from vargen.tokenizers.transformer import SMALL, XAVIER, Sizes, Transformer
+from vargen.tokenizers.denoising import Flow
+from vargen.tokenizers.guidance import check_guidance
+from vargen.tokenizers.reading import LAYERS, Ends, RegisterCodec, check_shown
+from vargen.tokenizers.transformer import SMALL, XAVIER
 
 
 class Latents(nn.Module):
@@ -52,8 +53,8 @@ class Latents(nn.Module):
         more = [(0, 0), (0, ends.registers - x.shape[1])]
         x = jnp.where(jnp.pad(keep, more)[..., None], jnp.pad(x, [*more, (0, 0)]), null)
         width = ends.sizes.width
-        dense = Dense(width, ("latent", "embed"), XAVIER.kernel(), dtype=ends.dtype, name="rows_in")
-        return dense(x)
+        names, init = ("latent", "embed"), XAVIER.kernel()
+        return Dense(width, names, init, ends.latent_bias, ends.dtype, name="rows_in")(x)
 
 
 class Diffusion(Flow):
@@ -63,13 +64,11 @@ class Diffusion(Flow):
       outputs: of the network for each number of the image: the noise, and where it is 2 the variance's place.
       absent: what stands for registers that aren't known, see `build_diffusion`.
       places: of patches, see `build_diffusion`.
-      shown_after: how many blocks come before `shown`, see `build_diffusion`.
     """
 
     outputs: int
     absent: str
     places: str
-    shown_after: int
 
     @property
     def waves(self) -> np.ndarray | None:
@@ -87,15 +86,6 @@ class Diffusion(Flow):
         if self.absent == "row":
             return super().told(latents, known, without)
         return Latents(self.ends, name="registers")(latents, known, without)
-
-    def through(self, x: jax.Array, time: jax.Array | None, count: int) -> jax.Array:
-        """See `Flow.through`."""
-        times = (0,) * x.shape[1]
-
-        def run(own: Sizes, name: str, x: jax.Array) -> jax.Array:
-            return Transformer(own, times, time is not None, self.ends.dtype, name=name)(x, time)
-
-        return in_two(self.ends.sizes, self.shown_after, (0, count), run, x)
 
     def out(self, features: dict[str, jax.Array]) -> jax.Array:
         """What the network gives: float32 [B, H, W, outputs * C_image], the noise first."""
@@ -239,7 +229,7 @@ def build_diffusion(
     width: Annotated[int, Between(0, 2**20)] = 0,
     layers: Annotated[int, LAYERS] = 0,
     heads: Annotated[int, LAYERS] = 0,
-    mlp: Annotated[str, OneOf("", "gelu", "gelu_tanh", "swiglu", "geglu")] = "",
+    mlp: Annotated[str, OneOf("", "gelu", "gelu_tanh", "silu", "swiglu", "geglu")] = "",
     patch: Annotated[int, Between(0, 4096)] = 0,
     draws: Annotated[tuple[int, ...], SIZE] = (),
     places: Annotated[str, OneOf("learned", "waves")] = "learned",
@@ -309,10 +299,13 @@ def build_diffusion(
             frequencies=256,
             period=10_000.0,
             time_scale=1.0,  # times are steps of the process
+            counts="down",
+            told_layers=0,
+            shown_after=shown_after,
+            scale=1.0,
             outputs=outputs,
             absent=absent,
             places=places,
-            shown_after=shown_after,
         ),
         ends.grid,
         ends.latent_channels,

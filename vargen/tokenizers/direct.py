@@ -91,8 +91,8 @@ class Direct(nn.Module):
             x = jnp.concatenate([x, states + beside.astype(ends.dtype)], axis=1)
         x = norm(sizes, "norm_in")(x) if ends.norm_in else x
         times = (0,) * x.shape[1]
-        coords = None
-        if ends.rotary:
+        coords = ends.alone(int(ends.anchor), x.shape[1] - count - ends.anchor)
+        if ends.places == "rotary":
             coords = lattice(ends.registers, ends.patches) + diagonal(0, ends.registers)
 
         def run(own: Sizes, name: str, x: jax.Array) -> jax.Array:

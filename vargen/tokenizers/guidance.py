@@ -7,6 +7,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from vargen.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class Guidance:
@@ -52,3 +54,12 @@ class Guidance:
 def _length(x: jax.Array) -> jax.Array:
     """[B, H, W, C] -> [B, 1, 1, 1]."""
     return jnp.sqrt(jnp.sum(jnp.square(x), axis=(1, 2, 3), keepdims=True))
+
+
+def check_guidance(guidance: float, forget_rate: float) -> None:
+    """Raises UserError for guidance by a decoder that no example has taught to draw without registers."""
+    if guidance != 1.0 and not forget_rate:
+        raise UserError(
+            "config field tokenizer.encoder.decoder.guidance: expected 1 where forget_rate is 0, found "
+            f"{guidance:g}"
+        )

@@ -20,7 +20,7 @@ from vargen.tokenizers import conv, patches, pooled
 from vargen.tokenizers.autoencoder import flat
 from vargen.tokenizers.codec import Codec
 from vargen.tokenizers.merging import repeated
-from vargen.tokenizers.transformer import XAVIER, EachLevel, Sizes, table
+from vargen.tokenizers.transformer import XAVIER, EachLevel, Sizes, lattice, table
 
 LAYERS = Between(0, 4096)
 OUTER = dict(conv=conv.build, pooled=pooled.build)
@@ -39,6 +39,7 @@ class Ends:
       square: whether they lie on a square, see `registers.build`.
       placed: whether they have the patches' places, see `registers.build`.
       latent_channels: C.
+      latent_bias: whether the products into latents and out of them have biases.
       stem: the encoder and decoder between pixels and patches; None for one product each.
       nested: how many registers are kept in training, see `registers.build`.
       dropped: what stands for the others, see there.
@@ -59,6 +60,7 @@ class Ends:
     square: bool
     placed: bool
     latent_channels: int
+    latent_bias: bool
     stem: Codec | None
     nested: str
     dropped: str
@@ -89,7 +91,14 @@ class Ends:
     @property
     def rotary(self) -> bool:
         """Whether rows turn with their places and have no tables of them."""
-        return self.places == "rotary"
+        return self.places in ("rotary", "rotary_patches")
+
+    def alone(self, before: int, after: int) -> tuple[tuple[int, int], ...] | None:
+        """Places of rows of which those of patches, which come after so many and before so many, alone turn; None where
+        they don't, or others turn too."""
+        if self.places != "rotary_patches":
+            return None
+        return ((0, 0),) * before + lattice(0, self.patches[-2:]) + ((0, 0),) * after
 
     @property
     def axes(self) -> tuple[int, ...] | None:
@@ -135,12 +144,22 @@ class Ends:
         """With blocks of other sizes, where they aren't 0, or another kind of network, for the decoder.
 
         Raises:
-          UserError: a width that doesn't divide into heads.
+          UserError: a width that doesn't divide into heads, or these into pairs that turn.
         """
         own = dict(width=width, layers=layers, heads=heads, mlp=mlp)
         sizes = dataclasses.replace(self.sizes, **{k: v for k, v in own.items() if v})
         check_heads(sizes.heads, sizes.width, "tokenizer.encoder.decoder.heads")
+        check_turned(sizes, self.places, "tokenizer.encoder.decoder.heads")
         return dataclasses.replace(self, sizes=sizes)
+
+
+def check_turned(sizes: Sizes, places: str, field: str) -> None:
+    """Raises UserError where the channels of a head, which a config has at a field, can't turn with places."""
+    each = sizes.width // sizes.heads
+    if sizes.rotary and each % 4:
+        raise UserError(
+            f"config field {field}: expected heads of a multiple of 4 channels for places {places}, found {each}"
+        )
 
 
 class Told(nn.Module):
@@ -165,7 +184,7 @@ class Told(nn.Module):
         ends, latents = self.ends, flat(latents)
         width, registers, dtype = ends.sizes.width, ends.registers, ends.dtype
         dropped = None
-        if ends.nested != "none":
+        if ends.nested not in ("none", "windows"):
             size = latents.shape[-1] if ends.dropped == "latent" else width
             dropped = table(self, "dropped", 1, size).astype(dtype)
             if ends.dropped == "latent":
@@ -173,14 +192,16 @@ class Told(nn.Module):
         if ends.apart:
             dense = EachLevel(ends.levels, width, ("latent", "embed"), XAVIER.kernel(), dtype, name="rows_in")
         else:
-            dense = Dense(width, ("latent", "embed"), XAVIER.kernel(), dtype=dtype, name="rows_in")
+            names, init = ("latent", "embed"), XAVIER.kernel()
+            dense = Dense(width, names, init, ends.latent_bias, dtype, name="rows_in")
         x = dense(latents)
-        if places is None and ends.rotary:
+        if places is None and ends.places == "rotary":
             places = repeated(table(self, "levels", len(ends.levels), width), ends.levels)
         own = table(self, "places", registers, width) if places is None else places
         own, n = own.astype(dtype), x.shape[1]
         if dropped is None:
-            return x + own
+            # A window of those that aren't there is never looked at.
+            return jnp.pad(x + own[:n], [(0, 0), (0, registers - n), (0, 0)])
         dropped = dropped + own if ends.dropped == "placed" else dropped
         x = x + own[:n]
         x = x if known is None else jnp.where(known[:, 0, :, None], x, dropped[:n])

@@ -23,10 +23,10 @@ from vargen import parts
 from vargen.errors import UserError
 from vargen.layers import KERNEL_INIT, Dense
 from vargen.limits import COUNT, EPS, SIZE, Above, Between, OneOf, check_heads
-from vargen.tokenizers import denoising, diffusing, direct, merging, patches
+from vargen.tokenizers import diffusing, direct, flowing, merging, patches
 from vargen.tokenizers.autoencoder import flat
 from vargen.tokenizers.codec import Codec
-from vargen.tokenizers.reading import Ends, Patches
+from vargen.tokenizers.reading import LAYERS, Ends, Patches, check_turned
 from vargen.tokenizers.transformer import (
     EachLevel,
     Rows,
@@ -39,7 +39,7 @@ from vargen.tokenizers.transformer import (
     table,
 )
 
-DECODERS = dict(direct=direct.build_direct, diffusion=diffusing.build_diffusion, flow=denoising.build_flow)
+DECODERS = dict(direct=direct.build_direct, diffusion=diffusing.build_diffusion, flow=flowing.build)
 DIRECT = types.MappingProxyType(dict(name="direct"))
 NEEDED = dict(  # by options that others exclude
     pictures="pictures, no clips",
@@ -48,6 +48,8 @@ NEEDED = dict(  # by options that others exclude
     placed="placed=False",
     abreast="abreast=1",
     decoder="the decoder direct",
+    stages="stages=1",
+    latent_bias="latent_bias=True",
 )
 
 
@@ -61,7 +63,9 @@ class Registers(nn.Module):
       standard: see `build`.
       scrambled: see `build`.
       abreast: see `build`.
+      norm_patches: see `build`.
       norm_out: see `build`.
+      rank: see `build`.
       begins: see `build`.
       stages: see `build`.
       finer: see `build`.
@@ -74,7 +78,9 @@ class Registers(nn.Module):
     standard: bool
     scrambled: bool
     abreast: int
+    norm_patches: bool
     norm_out: bool
+    rank: int
     begins: str
     stages: int
     finer: str
@@ -91,22 +97,24 @@ class Registers(nn.Module):
             x = flat(self.stem(images))
         own = places(self, x.shape[1], sizes.width, ends.axes) if ends.placed else None
         x = Rows(sizes.width, dtype, ends.axes, not ends.rotary, name="patches")(x.astype(dtype), own)
+        x = norm(sizes, "norm_patches")(x) if self.norm_patches else x
 
-        def rows(name, count):
-            return jnp.broadcast_to(
-                table(self, name, count, sizes.width).astype(dtype), (len(x), count, sizes.width)
-            )
+        def rows(own):
+            return jnp.broadcast_to(own.astype(dtype), (len(x), *own.shape))
 
         count = self.abreast * ends.registers
-        if self.begins == "table":
-            registers = rows("registers", count)
+        if self.rank:
+            few = table(self, "registers", count, self.rank, 1.0)
+            registers = rows(Dense(sizes.width, (None, "embed"), dtype=dtype, name="registers_in")(few))
+        elif self.begins == "table":
+            registers = rows(table(self, "registers", count, sizes.width))
         else:
             on_grid = x.reshape(len(x), *ends.patches, -1)
             registers = merging.means(on_grid, ends.levels, self.begins == "residuals")
             own_rows = table(self, "levels", len(ends.levels), sizes.width)
             registers = registers + merging.repeated(own_rows, ends.levels).astype(dtype)
             x = x + table(self, "finest", 1, sizes.width).astype(dtype)
-        before = [rows("anchor", 1), x] if ends.anchor else [x]
+        before = [rows(table(self, "anchor", 1, sizes.width)), x] if ends.anchor else [x]
         if own is not None:
             on_square = patches.resampled(own, ends.patches, ends.grid).astype(dtype)
             registers = registers + jnp.tile(on_square, (self.abreast, 1))
@@ -120,7 +128,9 @@ class Registers(nn.Module):
             Patches(0, height * width, (height, width), name="merged")(x)
             before = x.shape[1] - count
         else:
-            coords = lattice(0, ends.patches) + diagonal(before, count) if ends.rotary else None
+            coords = ends.alone(int(ends.anchor), count)
+            if ends.places == "rotary":
+                coords = lattice(0, ends.patches) + diagonal(before, count)
             x = Transformer(sizes, self._times(before), False, dtype, coords=coords, name="blocks")(x)
         x = norm(sizes, "norm_out")(x[:, before:]) if self.norm_out else x[:, before:]
         if self.scrambled:
@@ -129,7 +139,7 @@ class Registers(nn.Module):
         if ends.apart:
             out = EachLevel(ends.levels, channels, names, KERNEL_INIT, dtype, name="latents_out")
         else:
-            out = Dense(channels, names, dtype=dtype, name="latents_out")
+            out = Dense(channels, names, bias=ends.latent_bias, dtype=dtype, name="latents_out")
         x = out(x).astype(jnp.float32)
         if self.standard:
             centred = x - jnp.mean(x, axis=-1, keepdims=True)
@@ -174,12 +184,15 @@ def build(
     unit: bool = False,
     anchor: bool = False,
     norm_in: bool = False,
+    norm_patches: bool = False,
     norm_out: bool = True,
-    places: Annotated[str, OneOf("table", "axes", "rotary")] = "table",
+    rank: Annotated[int, LAYERS] = 0,
+    latent_bias: bool = True,
+    places: Annotated[str, OneOf("table", "axes", "rotary", "rotary_patches")] = "table",
     width: Annotated[int, SIZE] = 128,
     layers: Annotated[int, COUNT] = 4,
     heads: Annotated[int, COUNT] = 4,
-    mlp: Annotated[str, OneOf("gelu", "gelu_tanh", "swiglu", "geglu")] = "gelu",
+    mlp: Annotated[str, OneOf("gelu", "gelu_tanh", "silu", "swiglu", "geglu")] = "gelu",
     mlp_ratio: Annotated[float, Above(0)] = 4.0,
     norm: Annotated[str, OneOf("layer", "rms")] = "layer",
     bias: bool = True,
@@ -188,6 +201,8 @@ def build(
     eps: Annotated[float, EPS] = 1e-6,
     affine: bool = True,
     key_bias: bool = True,
+    outer_affine: bool = True,
+    gates: bool = False,
     stem: Mapping[str, Any] | None = None,
     stem_channels: Annotated[int, SIZE] = 256,
     decoder: Mapping[str, Any] = DIRECT,
@@ -230,10 +245,15 @@ def build(
         decoder gives them.
       anchor: a row that nothing is read from stands before the patches.
       norm_in: rows are normalised before the blocks.
+      norm_patches: those of patches alone are.
       norm_out: registers are normalised after the encoder's blocks, as what comes of the decoder's always is.
+      rank: of how many numbers a register's learned row is made by a map (D-AR, arXiv 2505.23660); 0: it is learned
+        itself.
+      latent_bias: whether the products into latents and out of them have biases.
       places: what tells patches from each other: a learned row for each ("table"), or a learned sum of one for its row
         of the image and one for its column, of clips for its frame too ("axes"); or queries and keys turn with a row's
-        place ("rotary"), where registers lie on a diagonal, and the direct decoder has a learned row for each level.
+        place ("rotary"), where registers lie on a diagonal, and the direct decoder has a learned row for each level; or
+        those of patches alone turn ("rotary_patches").
       width, layers, heads: D, L and H of the blocks.
       mlp: kind of their position-wise network (`layers.Mlp`).
       mlp_ratio: its inner width over D.
@@ -244,6 +264,8 @@ def build(
       eps: of the norms.
       affine: whether norms, those of queries and keys too, have a learned scale (and bias).
       key_bias: whether keys have a bias where products have.
+      outer_affine: whether norms before and after the blocks have a learned scale (and bias) too.
+      gates: what a block adds is times a learned number for each channel, 0 to begin with.
       stem: an encoder part between pixels and patches (GigaTok's are of convolutions, arXiv 2504.08736), and its
         decoder in the way back; none: products.
       stem_channels: of what it gives.
@@ -285,7 +307,16 @@ def build(
     for name, found, needs in (
         ("stages", stages > 1 and stages, dict(pictures=pictures, sees=sees != "all", anchor=not anchor)),
         ("begins", begins != "table" and begins, dict(pictures=pictures, abreast=abreast == 1)),
-        ("apart", apart, dict(abreast=abreast == 1, decoder=decoder["name"] == "direct")),
+        (
+            "apart",
+            apart,
+            dict(abreast=abreast == 1, latent_bias=latent_bias, decoder=decoder["name"] == "direct"),
+        ),
+        (
+            "places",
+            places == "rotary_patches" and places,
+            dict(pictures=pictures, placed=not placed, stages=stages == 1),
+        ),
         (
             "places",
             places == "rotary" and places,
@@ -303,15 +334,12 @@ def build(
         merging.check_cells(levels, grid, begins)
     if stages > 1:
         merging.check_stages(stages, layers, grid[1])
-    rotary = places == "rotary"
-    if rotary and width // heads % 4:
-        raise UserError(
-            "config field tokenizer.encoder.heads: expected heads of a multiple of 4 channels for places rotary, found "
-            f"{width // heads}"
-        )
     sizes = Sizes(
-        width, layers, heads, mlp, mlp_ratio, norm, bias, qk_norm, logit_scale, eps, affine, key_bias, rotary
+        width, layers, heads, mlp, mlp_ratio, norm, bias, qk_norm, logit_scale, eps, affine, key_bias
     )
+    rotary = places in ("rotary", "rotary_patches")
+    sizes = dataclasses.replace(sizes, rotary=rotary, outer_affine=outer_affine, gates=gates)
+    check_turned(sizes, places, "tokenizer.encoder.heads")
     ends = Ends(
         image_channels=image_channels,
         patches=grid,
@@ -321,6 +349,7 @@ def build(
         square=square,
         placed=placed,
         latent_channels=latent_channels,
+        latent_bias=latent_bias,
         stem=None,
         nested=nested,
         dropped=dropped,
@@ -341,7 +370,9 @@ def build(
         standard,
         scrambled,
         abreast,
+        norm_patches,
         norm_out,
+        rank,
         begins,
         stages,
         finer,

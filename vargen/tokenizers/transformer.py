@@ -1,4 +1,4 @@
-"""Transformers inside tokenizers: blocks over rows that lie nowhere but in their tables of places."""
+"""Transformers inside tokenizers: blocks over rows that lie nowhere but in their tables of places, or on a grid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from vargen.layers import Dense, Initial, Norm, logical, stacked
 from vargen.layout import Layout
 from vargen.mixers.attention import Attention
-from vargen.mixers.block import Block
+from vargen.mixers.block import MODULATIONS, Block
 from vargen.sharding import by_batch
 
 XAVIER = Initial(0)
@@ -39,6 +39,9 @@ class Sizes:
       affine: whether norms, those of queries and keys too, have a learned scale (and bias).
       key_bias: whether keys have a bias where products have.
       rotary: whether queries and keys turn with their rows' places.
+      outer_affine: whether norms before and after the blocks have a learned scale (and bias) too.
+      gates: whether what a block adds is times a learned number for each channel, 0 to begin with (LayerScale, arXiv
+        2103.17239), where no condition modulates it.
     """
 
     width: int = 128
@@ -54,6 +57,8 @@ class Sizes:
     affine: bool = True
     key_bias: bool = True
     rotary: bool = False
+    outer_affine: bool = True
+    gates: bool = False
 
     def block(self, modulated: bool, dtype: Any, kinds: int = 1) -> Block:
         """A block, modulated by a condition where so asked (adaLN-Zero, arXiv 2212.09748), each kind of rows apart."""
@@ -123,7 +128,14 @@ class Layer(nn.Module):
         """[B, N, D], condition [B, 1, D] or None -> [B, N, D]."""
         kinds = None if self.kinds is None else np.array(self.kinds)
         block = self.sizes.block(self.modulated, self.dtype, 1 if kinds is None else int(kinds.max()) + 1)
-        modulation = block.modulate(condition, kinds) if self.modulated else None
+        modulation = None
+        if self.modulated:
+            modulation = block.modulate(condition, kinds)
+        elif self.sizes.gates:
+            shape = (2, self.sizes.width)
+            gates = self.param("gates", logical(nn.initializers.zeros, None, "embed"), shape)
+            rest = jnp.zeros((MODULATIONS - 2, self.sizes.width), self.dtype)
+            modulation = jnp.concatenate([gates.astype(self.dtype), rest])[None, None]
         return block(by_batch(x), modulation, self.layout)[0]
 
 
@@ -234,11 +246,12 @@ def places(module: nn.Module, count: int, width: int, axes: tuple[int, ...] | No
     return functools.reduce(lambda x, y: x[..., None, :] + y, tables).reshape(count, width)
 
 
-def table(module: nn.Module, name: str, rows: int, width: int) -> jax.Array:
-    """A learned table [rows, D] of a module in the making, of unit vectors to begin with (TiTok's)."""
-    return module.param(name, logical(nn.initializers.normal(width**-0.5), None, "embed"), (rows, width))
+def table(module: nn.Module, name: str, rows: int, width: int, std: float = 0.0) -> jax.Array:
+    """A learned table [rows, D] of a module in the making, first of unit vectors (TiTok's) or of a deviation."""
+    init = nn.initializers.normal(std or width**-0.5)
+    return module.param(name, logical(init, None, "embed"), (rows, width))
 
 
 def norm(sizes: Sizes, name: str, affine: bool = True) -> Norm:
-    """A norm as the blocks have them."""
-    return Norm(sizes.norm, affine and sizes.affine, sizes.eps, name=name)
+    """A norm before or after blocks."""
+    return Norm(sizes.norm, affine and sizes.affine and sizes.outer_affine, sizes.eps, name=name)

@@ -12,7 +12,7 @@ import numpy as np
 from vargen import tokenizers
 from vargen.interop import flextok, mapping
 from vargen.interop.parity.golden import REPRODUCED, SINGLE, Golden, Result, close, exact, gradient_norms
-from vargen.tokenizers.denoising import FlowCodec
+from vargen.tokenizers.flowing import FlowCodec
 from vargen.tokenizers.guidance import Guidance
 from vargen.tokenizers.implicit import FSQ
 
