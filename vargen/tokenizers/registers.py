@@ -49,6 +49,7 @@ NEEDED = dict(  # by options that others exclude
     abreast="abreast=1",
     decoder="the decoder direct",
     stages="stages=1",
+    rank="rank=0",
     latent_bias="latent_bias=True",
 )
 
@@ -306,7 +307,11 @@ def build(
     pictures = len(grid) == 2
     for name, found, needs in (
         ("stages", stages > 1 and stages, dict(pictures=pictures, sees=sees != "all", anchor=not anchor)),
-        ("begins", begins != "table" and begins, dict(pictures=pictures, abreast=abreast == 1)),
+        (
+            "begins",
+            begins != "table" and begins,
+            dict(pictures=pictures, abreast=abreast == 1, rank=not rank),
+        ),
         (
             "apart",
             apart,
