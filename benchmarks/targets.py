@@ -17,6 +17,7 @@ from typing import Any
 import jax
 
 from benchmarks.hlo import Device
+from vargen.kernels import dispatch
 from vargen.training.work import PEAKS
 
 # FLOP/s: `PEAKS`. NVIDIA's data sheet (SXM5, NVLink in one direction) and its limits, as the CUDA driver tells them; a
@@ -57,13 +58,16 @@ def sheet(target: str) -> Device:
 
 def devices(target: str) -> list[Any]:
     """The devices of a target, to lay a mesh over: `h100` is one, `v5e:4x4` sixteen (a v5e alone: `v5e:2x2`'s first).
+    From then on kernels are traced for its platform, see `dispatch.lowered_for`.
 
     Raises:
       RuntimeError: its compiler isn't installed.
       ValueError: no such target.
     """
     sheet(target)
-    return _gpu() if target == "h100" else _tpu(target)
+    found = _gpu() if target == "h100" else _tpu(target)
+    dispatch.lowered_for.set_global(("gpu",) if target == "h100" else ("tpu",))
+    return found
 
 
 def compiled(lowered: Any, options: dict[str, Any] | None = None) -> Any:
@@ -96,6 +100,7 @@ def _gpu() -> list[Any]:
     return describe(target_config=H100).devices
 
 
+@functools.cache
 def _tpu(topology: str) -> list[Any]:
     beside = _beside("libtpu") / "libtpu" / "libtpu.so"
     library = os.environ.get("TPU_LIBRARY_PATH") or (str(beside) if beside.exists() else None)

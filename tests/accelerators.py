@@ -8,28 +8,30 @@ import pytest
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from benchmarks import targets
+from vargen.kernels import dispatch
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def tpu_devices():
     """Four TPU v5e cores to compile for."""
-    return _devices("v5e:2x2")
+    yield from _devices("v5e:2x2")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def gpu_devices():
     """One H100 to compile for."""
-    return _devices("h100")
+    yield from _devices("h100")
 
 
 def _devices(target: str):
     try:
-        return targets.devices(target)
+        yield targets.devices(target)
     except RuntimeError as error:
         pytest.skip(str(error))
+    dispatch.lowered_for.set_global(())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def compile_for_tpu(tpu_devices):
     """(function, *shapes) -> the program compiled for one TPU core."""
     sharding = NamedSharding(Mesh(np.array(tpu_devices[:1]), ("x",)), PartitionSpec())
@@ -41,9 +43,9 @@ def compile_for_tpu(tpu_devices):
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def lower_for_cuda():
-    """(function, *shapes) -> the program's text lowered for an H100, without one."""
+    """(function, *shapes) -> the program's text lowered for an H100, without one; traced for `platforms`."""
     context = contextlib.nullcontext
     if hasattr(jax.sharding, "AbstractDevice"):
         # Newer versions ask for the device already when lowering.
@@ -51,8 +53,8 @@ def lower_for_cuda():
         mesh = AbstractMesh((1,), ("x",), abstract_device=device)
         context = lambda: jax.sharding.use_abstract_mesh(mesh)  # noqa: E731
 
-    def run(function, *shapes):
-        with context():
+    def run(function, *shapes, platforms=("gpu",)):
+        with context(), dispatch.lowered_for(platforms):
             return jax.jit(function).trace(*shapes).lower(lowering_platforms=("cuda",)).as_text()
 
     return run

@@ -11,6 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import ScopeParamShapeError
 
 from vargen.kernels import Matrix, Norming, Onto, Part, norming
 from vargen.kernels.dropout import draw_words, drop
@@ -99,6 +100,21 @@ def stacked(init, key: jax.Array, count: int) -> Any:
     )
 
 
+def parameter(module: nn.Module, name: str, init, shape: tuple[int, ...]) -> jax.Array:
+    """As `module.param`, which traces the initialiser at every use for its shape: most of what a layer costs a program
+    that is traced.
+
+    Raises:
+      flax.errors.ScopeParamShapeError: the parameter has another shape.
+    """
+    if not module.has_variable("params", name):
+        return module.param(name, init, shape)
+    value = nn.meta.unbox(module.get_variable("params", name))
+    if value.shape != (*shape,):
+        raise ScopeParamShapeError(name, "/".join(module.path), value.shape, shape)
+    return value
+
+
 class Dense(nn.Module):
     """x W + b over the last axis: [..., I] -> [..., features]; or over the last `axes`, of I numbers together. A kernel
     of 8 bits has a scale beside it (`SCALE`).
@@ -130,12 +146,12 @@ class Dense(nn.Module):
     def matrix(self, size: int) -> Matrix:
         """Its parameters for an input of this size, in the compute dtype or in 8 bits."""
         init = logical(self.kernel_init, *self.names, dtype=self.dtype)
-        kernel, scale, bias = self.param("kernel", init, (size, self.features)), None, None
+        kernel, scale, bias = parameter(self, "kernel", init, (size, self.features)), None, None
         if self.has_variable("params", SCALE):
             scale = self.get_variable("params", SCALE)
         if self.bias:
             init = logical(nn.initializers.zeros, self.names[1], dtype=self.dtype)
-            bias = self.param("bias", init, (self.features,)).astype(self.dtype)
+            bias = parameter(self, "bias", init, (self.features,)).astype(self.dtype)
         return Matrix(kernel if kernel.dtype.itemsize == 1 else kernel.astype(self.dtype), scale, bias)
 
 
@@ -172,9 +188,9 @@ class Norm(nn.Module):
         names, shape = (("heads", "embed"), x.shape[-2:]) if self.each else (("embed",), x.shape[-1:])
         own = {}
         if self.affine:
-            own["scale"] = self.param("scale", logical(nn.initializers.ones, *names), shape)
+            own["scale"] = parameter(self, "scale", logical(nn.initializers.ones, *names), shape)
             if self.kind == "layer":
-                own["bias"] = self.param("bias", logical(nn.initializers.zeros, *names), shape)
+                own["bias"] = parameter(self, "bias", logical(nn.initializers.zeros, *names), shape)
         return own
 
 
@@ -304,7 +320,7 @@ class Embed(nn.Module):
     @nn.compact
     def __call__(self, index):
         init = logical(self.table_init, self.name_axis, "embed", dtype=self.dtype)
-        table = self.param("table", init, (self.size, self.width))
+        table = parameter(self, "table", init, (self.size, self.width))
         if isinstance(index, np.ndarray) and index.size and not 0 <= index.min() <= index.max() < self.size:
             found = f"{index.min()} to {index.max()}"
             raise ValueError(

@@ -62,25 +62,32 @@ def test_lowers_for_cuda(lower_for_cuda):
         assert lower_for_cuda(jax.grad(run, (0, 1, 2)), *arrays, *steps).count("triton") >= 3
 
 
-def test_old_gpus_run_without_kernels(lower_for_cuda, monkeypatch):
-    """A T4 can't run Pallas: there the XLA form is chosen."""
+def test_platforms_of_this_process(lower_for_cuda, monkeypatch):
+    """Kernels are there for a GPU of this process, but for a T4, which can't run Pallas, and not without one."""
 
     class Device:
-        compute_capability = "7.5"
+        def __init__(self, platform, capability=None):
+            self.platform = platform
+            if capability:
+                self.compute_capability = capability
 
     shape = jax.ShapeDtypeStruct((1, 32, 1, 16), jnp.float32)
     call = functools.partial(step_attention, q_step=np.arange(32), k_step=np.arange(32))
 
-    def kernels():
-        for cached in (dispatch._old_gpu.cache_clear, core._run.clear_cache):
-            cached()
-        return lower_for_cuda(lambda *a: call(*a), shape, shape, shape).count("triton")
+    def kernels(*device, platforms=()):
+        with monkeypatch.context() as patch:
+            patch.setattr(jax, "local_devices", lambda: [Device(*device)])
+            for cached in (dispatch._own.cache_clear, core._run.clear_cache):
+                cached()
+            return lower_for_cuda(lambda *a: call(*a), shape, shape, shape, platforms=platforms).count(
+                "triton"
+            )
 
-    assert kernels() > 0
-    with monkeypatch.context() as patch:
-        patch.setattr(jax, "local_devices", lambda: [Device()])
-        assert kernels() == 0
-    assert kernels() > 0
+    try:
+        assert kernels("gpu", "8.0") > 0 and kernels("cpu", platforms=("gpu",)) > 0
+        assert kernels("gpu", "7.5") == 0 == kernels("cpu")
+    finally:
+        dispatch._own.cache_clear()
 
 
 def test_what_cannot_run_says_why():

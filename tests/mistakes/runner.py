@@ -156,9 +156,9 @@ def warm() -> None:
     main.parser([])  # of all commands
     fields = [word.removeprefix("--config.").split("=", 1) for word in tiny("var")]
     c = config.load(ROOT / "configs" / "var.py", [*fields, ("compute_dtype", "float32")])
-    looked, dispatch._old_gpu = dispatch._old_gpu, lambda: False  # which would look at the devices
+    looked, dispatch._own = dispatch._own, frozenset  # which would look at the devices
     preflight.check(c, devices=1)
-    dispatch._old_gpu = looked
+    dispatch._own = looked
     assert not xla_bridge._backends, "expected no backend before the fork"
 
 

@@ -1,4 +1,8 @@
-"""Which implementation of a kernel runs: chosen when a program is lowered, for the platform it is lowered for."""
+"""Which implementation of a kernel runs: chosen when a program is lowered, for the platform it is lowered for.
+
+Tracing a kernel takes longer than tracing what it replaces, so that only those are traced which can be chosen: for the
+accelerators of this process, and for what `lowered_for` names.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,15 @@ import functools
 from collections.abc import Callable, Mapping
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
 # What a kernel's results are called by (`checkpoint_name`), for what decides what is kept for a backward pass.
 KEPT = "kernel"
+# Platforms ("tpu", "gpu") that programs are lowered for besides this process's own, as when compiling ahead of time;
+# part of the key under which JAX keeps what it traced. `with lowered_for(("tpu",)):`, or `set_global`.
+lowered_for = jax.make_user_context(())
 # Name of an implementation -> the platform that runs it; those not listed run anywhere.
 PLATFORM = {"tpu": "tpu", "gpu": "cuda", "cudnn": "cuda"}
 
@@ -35,10 +43,10 @@ def check(kernel: str, implementation: str | None, known: Mapping[str, Callable]
 def run(kernel: str, implementation: str | None, known: Mapping[str, Callable], *args):
     """Calls one of `known` on arrays.
 
-    With None that is "tpu" or "gpu" where the program is lowered for one and the kernel has it, else "xla":
-    decided at lowering (`jax.lax.platform_dependent`), so that compiling for another platform than this
-    machine's picks that platform's. With a GPU older than compute capability 8.0 it is "xla". Differentiate
-    around it (`jax.custom_vjp`), not through it: the branches' residuals would be kept side by side.
+    With None that is "tpu" or "gpu" where the program is lowered for one and the kernel has it, else "xla": decided at
+    lowering (`jax.lax.platform_dependent`) among this process's platforms and those of `lowered_for`. With a GPU older
+    than compute capability 8.0 it is "xla". Differentiate around it (`jax.custom_vjp`), not through it: the branches'
+    residuals would be kept side by side.
 
     Args:
       kernel: the kernel's name, for messages.
@@ -51,19 +59,26 @@ def run(kernel: str, implementation: str | None, known: Mapping[str, Callable], 
     """
     check(kernel, implementation, known)
     if implementation is None:
-        names = ("tpu",) if _old_gpu() else ("tpu", "gpu")
-        branches = {PLATFORM[name]: known[name] for name in names if name in known}
-        return jax.lax.platform_dependent(*args, **branches, default=known["xla"])
+        possible = _own() | {*lowered_for.value}
+        branches = {
+            PLATFORM[name]: known[name] for name in ("tpu", "gpu") if name in known and name in possible
+        }
+        if branches:
+            return jax.lax.platform_dependent(*args, **branches, default=known["xla"])
+        return known["xla"](*jax.tree.map(jnp.asarray, args))
     if implementation in PLATFORM:
         args = (_only_on(args[0], kernel, implementation), *args[1:])
     return known[implementation](*args)
 
 
 @functools.cache
-def _old_gpu() -> bool:
-    """Whether a GPU of this machine is too old for Pallas (compute capability below 8.0, such as a T4)."""
-    found = (getattr(device, "compute_capability", None) for device in jax.local_devices())
-    return any(c is not None and float(c) < 8.0 for c in found)
+def _own() -> frozenset[str]:
+    """The platforms of this process that kernels run on: not a GPU too old for Pallas, such as a T4."""
+    return frozenset(
+        device.platform
+        for device in jax.local_devices()
+        if float(getattr(device, "compute_capability", 9)) >= 8.0
+    )
 
 
 # An identity that only the platform of `implementation` lowers: elsewhere its lowering says why not.

@@ -79,7 +79,7 @@ def few_rows(
       ValueError: an unknown implementation (or, at lowering, one that can't run here).
     """
     dispatch.check(NAME, implementation, IMPLEMENTATIONS)
-    return _run((x, list(matrices), norm, onto), act, jnp.dtype(dtype), implementation)
+    return _traced_once((x, list(matrices), norm, onto), act, jnp.dtype(dtype), implementation)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
@@ -94,3 +94,7 @@ def _differentiated(act, dtype, implementation, primals, tangents):
         return reference.few_rows(*args, act=act, dtype=dtype)
 
     return jax.jvp(run, primals, tangents)
+
+
+# All platforms' forms are traced: once for all products of these shapes.
+_traced_once = jax.jit(_run, static_argnums=(1, 2, 3), inline=True)
