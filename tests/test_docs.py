@@ -18,7 +18,7 @@ PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 # No systems.
 OTHERS = "clips", "mixers", "registers", "tokenizers", *(x for x in CONFIGS if x.startswith("published_"))
-SHOWING = ["evaluation.md", "step_through.md"]  # with lines that run
+SHOWING = ["evaluation.md", pytest.param("step_through.md", marks=pytest.mark.slow)]  # with lines that run
 
 
 @pytest.mark.parametrize("page", SHOWING)

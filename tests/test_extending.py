@@ -115,6 +115,7 @@ def test_parts(name, monkeypatch):
     np.testing.assert_array_equal(*again(params, codes))
 
 
+@pytest.mark.slow
 def test_the_policy(monkeypatch):
     run = shown("one_by_one")
     monkeypatch.setitem(policies.POLICIES, "one_by_one", policies.Policy(run, lambda generator, order: None))

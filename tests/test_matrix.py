@@ -142,7 +142,7 @@ def test_runs_cover_all_pairs_and_triples():
 
 
 @pytest.mark.parametrize(
-    "order, feed", [pair for pair in itertools.product(ORDERS, FEEDS) if drawn(pair, 10)]
+    "order, feed", [pair for pair in itertools.product(ORDERS, FEEDS) if drawn(pair, 20)]
 )
 def test_drawn_ones_train_and_sample(order, feed):
     """A head and a mixer that fit an order and a feed, where any do."""

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vargen.layers import GATED, GELU, Dense, Dropout, Mlp, Norm
+from vargen.layers import GATED, INNER, Dense, Dropout, Mlp, Norm
 
 RNG = np.random.default_rng(0)
 
@@ -62,9 +62,9 @@ def test_norms_keep_no_float32():
     assert all(np.prod(shape) <= np.prod(ROW.shape) for _, shape in found[1:]), found
 
 
-@pytest.mark.parametrize("name", [*GELU, *GATED])
+@pytest.mark.parametrize("name", [*INNER, *GATED])
 def test_activations_keep_their_inputs(name):
-    function, count = (GELU[name], 1) if name in GELU else (GATED[name], 2)
+    function, count = (INNER[name], 1) if name in INNER else (GATED[name], 2)
     assert kept(function, *[X] * count) == [("bfloat16", X.shape)] * count
 
 

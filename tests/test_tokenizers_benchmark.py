@@ -39,6 +39,7 @@ def out(tmp_path_factory):
     return where
 
 
+@pytest.mark.slow
 def test_run(out):
     found = json.loads((out / "tokenizers.json").read_text())
     assert list(found["rows"]) == ["multiscale"] and found["updates"] == 3

@@ -23,7 +23,7 @@ from vargen.model import Model
 
 SYSTEMS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 SYSTEMS.remove("orthus")  # which takes captions: tests/cli/test_caption_commands.py
-OFTEN = ("var", "mar")  # the others take as long, and have the parts of these
+OFTEN = ("var",)  # the others take as long, and have the parts of these
 CONFIG = {system: ROOT / "configs" / f"{system}.py" for system in SYSTEMS}
 
 
@@ -204,7 +204,7 @@ def test_all_commands(system, workdir, tmp_path):
     assert after.config.training.schedule == "constant" and after.config.training.ema_decay == 0.999
 
 
-@pytest.mark.parametrize("system", often("llamagen"))
+@pytest.mark.parametrize("system", often())
 def test_commands_again(system, workdir, tmp_path, capsys):
     """What is there is kept, goes on, comes out the same, or stands in the way."""
     where, _ = workdir(system)
@@ -255,6 +255,7 @@ def test_commands_again(system, workdir, tmp_path, capsys):
         assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_another_workdirs_tokenizer_and_no_stored_codes(judged, tmp_path, capsys):
     options = ["--config", CONFIG["llamagen"], *tiny("llamagen")]
     run("train", *options, "--workdir", tmp_path / "a", "--stage", "tokenizer")

@@ -69,6 +69,7 @@ def test_import_and_export(system, tmp_path, capsys):
     jax.tree.map(np.testing.assert_array_equal, again.tokenizer_params, params["tokenizer"])
 
 
+@pytest.mark.slow
 def test_commands_after_an_import(tmp_path, capsys):
     publish("rar", tmp_path)
     out = imported("rar", tmp_path)

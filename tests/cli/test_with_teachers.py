@@ -49,6 +49,7 @@ def test_k_means(teacher, tmp_path):
     assert run("sample", "--workdir", tmp_path / "run", "--classes", "3", "--count", "1", "--out", out) == 0
 
 
+@pytest.mark.slow
 def test_semantic_loss(teacher, tmp_path, monkeypatch):
     """It is reported; what is kept of the tokenizer has no projection."""
     from vargen.training import checkpoints

@@ -127,6 +127,7 @@ def test_where_all_is_masked_a_level_knows_the_earlier_ones_alone():
         assert np.abs(known[0] - known[1]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_what_is_kept_stays_and_the_rest_is_drawn_again():
     """The sets of kept slots are nested; the first is of the likeliest of the first guess, as they were drawn."""
     _, generator, params, tokenizer_params = make("hmar_masked")

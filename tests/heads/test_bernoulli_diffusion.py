@@ -164,6 +164,7 @@ def test_whoever_knows_the_law_draws_by_it(passes):
     assert one(then) > 0.7
 
 
+@pytest.mark.slow
 def test_a_short_training_learns_the_law():
     """Two pictures, one of each class: samples show them, through the whole generator."""
     c = bits()

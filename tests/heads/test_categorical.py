@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from heads.test_filters import by_definition
+from kernels.test_filters import by_definition
 
 from vargen.draws import Keyed
 from vargen.heads.categorical import Categorical, draw

@@ -184,7 +184,9 @@ def test_slots_in_any_sequence(made):
     np.testing.assert_allclose(turned, expected, rtol=2e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("base", [mar, arpg], ids=lambda base: base.__name__)
+@pytest.mark.parametrize(
+    "base", [pytest.param(mar, marks=pytest.mark.slow), arpg], ids=lambda base: base.__name__
+)
 def test_over_other_feeds(base):
     """Slots at places of each example's own, in steps of several sizes that are padded, and in steps of one."""
     c = base()

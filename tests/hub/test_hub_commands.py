@@ -187,6 +187,7 @@ def test_commands_that_read(server, mine, published, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["config"]["name"] == "RAR-128"
 
 
+@pytest.mark.slow
 def test_fine_tuning_and_back(server, mine, token, tmp_path, capsys, monkeypatch):
     for name in ("cats", "dogs"):
         (tmp_path / "images" / name).mkdir(parents=True)

@@ -294,7 +294,9 @@ def remaining(n, steps):
     return left
 
 
-@pytest.mark.parametrize("given", [(), (1, 7, 12)], ids=["nothing", "a_pivot_and_two"])
+@pytest.mark.parametrize(
+    "given", [pytest.param((), marks=pytest.mark.slow), (1, 7, 12)], ids=["nothing", "a_pivot_and_two"]
+)
 def test_the_whole_sampler(made, given):
     """By whole passes in float64: what a pivot's pass made of it when it was drawn is what the second round is told.
 

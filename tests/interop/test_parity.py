@@ -7,6 +7,7 @@ reproduced independently, 1e-4 for other single passes; whole samplers of MAR up
 import numpy as np
 import pytest
 from golden import FOLDER, GOLDENS
+from systems import some_slow
 
 from vargen.errors import UserError
 from vargen.interop import check
@@ -23,7 +24,13 @@ def test_no_golden_is_left_out():
     assert set(GOLDENS.values()) == set(check.FAMILIES)
 
 
-@pytest.mark.parametrize("name", GOLDENS)
+# Those that take longest, of systems whose parts other goldens hold as well.
+SLOW = (
+    "arpg flexvar flexvar_tokenizer gigatok imagefolder_ms larp_tokenizer randar restok semanticist".split()
+)
+
+
+@pytest.mark.parametrize("name", some_slow(GOLDENS, SLOW))
 def test_parity(name):
     path = FOLDER / f"{name}.npz"
     report = check.check(str(path))
@@ -105,7 +112,10 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("name, array, differ, same", WRONG)
+@pytest.mark.parametrize(
+    "name, array, differ, same",
+    [pytest.param(*row, marks=[pytest.mark.slow] * (row[0] in SLOW)) for row in WRONG],
+)
 def test_a_wrong_array_is_found(name, array, differ, same, tmp_path):
     expected = {f"out/{n}": False for n in differ.split()} | {f"out/{n}": True for n in same.split()}
     with np.load(FOLDER / f"{name}.npz") as file:

@@ -39,7 +39,7 @@ def tiny(decoder, quantiser):
     "decoder, quantiser, suffix",
     [
         ("proxies", "vq", ".bin"),
-        ("pixels", "vq", ".safetensors"),
+        pytest.param("pixels", "vq", ".safetensors", marks=pytest.mark.slow),
         ("pixels", "kl", ".safetensors"),
         ("texts", "kl", ".safetensors"),
     ],

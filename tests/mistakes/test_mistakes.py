@@ -174,8 +174,15 @@ def arrays(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("shard", range(SHARDS))
-@pytest.mark.parametrize("kind", table.KINDS)
+# Rows of ranges are alike.
+@pytest.mark.parametrize(
+    "kind, shard",
+    [
+        pytest.param(kind, shard, marks=[pytest.mark.slow] * (kind == "ranges" and shard > 0))
+        for kind in table.KINDS
+        for shard in range(SHARDS)
+    ],
+)
 def test_mistakes(kind, shard, server, model, broken, furnished, arrays):
     rows = table.KINDS[kind][shard::SHARDS]
     places = dict(

@@ -21,11 +21,12 @@ from vargen.samplers import Sampling, decode, policies
 from vargen.samplers.policies import groups
 from vargen.segments import PICTURE
 
-SLOW_GIVEN = "rqtransformer dnd rar hmar hmar_masked mar_dit maskgil xar".split()
+SLOW_CACHED = [*SLOW, *"hmar_masked flowar flexvar acdit xar dnd".split()]
+SLOW_GIVEN = "rqtransformer dnd rar hmar hmar_masked mar mar_dit maskgil xar acdit bits arpg".split()
 
 
 # What Hi-MAR's second round sees isn't told by contents alone: tests/interop/test_himar.py walks through its steps.
-@pytest.mark.parametrize("name", some_slow((name for name in SYSTEMS if name != "himar"), SLOW))
+@pytest.mark.parametrize("name", some_slow((name for name in SYSTEMS if name != "himar"), SLOW_CACHED))
 def test_cached_equals_uncached(name):
     c, generator, params, tokenizer_params = make(name)
     filters = dict(top_k=9, top_p=0.9) if generator.head.explicit else {}

@@ -54,6 +54,7 @@ def test_around_the_smaller_picture():
         larger.sampling(steps=9)  # which the larger one has
 
 
+@pytest.mark.slow
 def test_guidance_by_the_smaller_picture():
     """By a share of it; leaving nothing out changes nothing."""
     own = model("randar")

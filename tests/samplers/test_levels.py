@@ -201,6 +201,7 @@ def test_levels_that_cannot_be_drawn():
         models.sampled(c, tokenizer)
 
 
+@pytest.mark.slow
 def test_completions_by_levels_and_by_any_part():
     """Kept slots of every level have the picture's codes, and the others follow from them."""
     params = model().generator_params

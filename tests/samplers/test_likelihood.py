@@ -107,6 +107,7 @@ def test_told_codes_have_the_likelihood_of_a_whole_pass(name):
     np.testing.assert_allclose(*both, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_models_say_what_their_likelihood_is():
     config, generator, params, tokenizer_params = make("randar")
     config.sampling.steps = 3

@@ -183,6 +183,7 @@ ENCODED = dict(
 )
 ALL = {**PARTS, **ENCODED}
 TRAINED = [name for name in ALL if name != "jpeg"]
+SLOW = ("across", "stem", "looking")  # whose parts others of `ENCODED` have too
 FROZEN = ("teacher_kmeans",)  # of which the encoder isn't
 
 

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from common import ALL, PARTS, PATCH, TRAINED, tiny
+from common import ALL, PARTS, PATCH, SLOW, TRAINED, tiny
 from parameters import noisy
+from systems import some_slow
 
 from vargen import tokenizers
 from vargen.config import part
@@ -33,7 +34,7 @@ def test_published_sizes(published, options, count):
     assert sum(a.size for a in jax.tree.leaves(params)) == count, published
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", some_slow(TRAINED, SLOW))
 def test_interface(name):
     t = tiny(name)
     boxed = jax.eval_shape(t.init_boxed, jax.random.key(0))

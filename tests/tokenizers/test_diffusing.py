@@ -169,6 +169,7 @@ def test_places_as_waves(images):
     np.testing.assert_allclose(rows[0] - bias, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_learns_to_draw():
     """The noise's error falls to a tenth of what knowing nothing gives; of four pictures the registers' latents, here
     their names, say which is drawn."""
@@ -214,6 +215,7 @@ def within(reads="pixels", draws=(8, 8, 4), **decoder):
     return tiny("within", inner=inner, reads=reads)
 
 
+@pytest.mark.slow
 def test_pixels_in_latents_out(images):
     """Pixels are encoded, latents drawn, which the outer tokenizer decodes; the loss is that of the outer's latents."""
     t = within()

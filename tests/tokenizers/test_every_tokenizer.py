@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from common import ALL, FROZEN, PARTS, TRAINED, tiny
+from common import ALL, FROZEN, PARTS, SLOW, TRAINED, tiny
+from systems import some_slow
 
 from vargen.tokenizers import TOKENIZERS
 from vargen.tokenizers.tokenizer import Leveled
@@ -14,7 +15,7 @@ def test_no_tokenizer_is_left_out():
     assert PARTS.keys() == TOKENIZERS.keys()
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", some_slow(ALL, SLOW))
 def test_pictures_and_slots(name):
     """Shapes, kinds and ranges; an example doesn't depend on its neighbours; what isn't known doesn't count."""
     t = tiny(name)
@@ -46,7 +47,7 @@ def test_pictures_and_slots(name):
     np.testing.assert_allclose(partly(params, content)[2], latents[2], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", some_slow(TRAINED, SLOW))
 def test_loss(name):
     """Finite, with finite gradients that reach the encoder and the decoder; statistics keep their shapes."""
     t = tiny(name)

@@ -29,7 +29,7 @@ def model(row: str, **encoder) -> Model:
     )
 
 
-@pytest.mark.parametrize("row,tokens", [("flextok", 5), ("restok", 4)])
+@pytest.mark.parametrize("row,tokens", [("flextok", 5), pytest.param("restok", 4, marks=pytest.mark.slow)])
 def test_drawn_alone(row, tokens):
     """Contents equal those of the whole drawing's first tokens, and so does the picture that these are."""
     whole = model(row)

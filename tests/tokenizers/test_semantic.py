@@ -56,7 +56,7 @@ def test_a_teacher_of_another_grid_is_interpolated():
         ("vq", dict(semantic_kind="contrastive", semantic_hidden=0)),
         ("vq", dict(semantic_at="block0")),
         ("kl", dict(semantic_channels=2)),
-        ("multiscale_vq", dict()),
+        pytest.param("multiscale_vq", dict(), marks=pytest.mark.slow),
     ],
 )
 def test_one_step(name, losses):

@@ -68,6 +68,7 @@ def fitted(tmp_path, **options):
     return t, batches, t.fit(iter(batches))
 
 
+@pytest.mark.slow
 def test_fit_and_training(tmp_path):
     """The teacher's parameters are the file's; codes are nearest centres; an update moves the decoder alone; without
     the file pictures are still encoded."""

@@ -13,7 +13,8 @@ from vargen.training.tasks import GeneratorTask
 
 
 @pytest.mark.parametrize(
-    "base,kernels", [(llamagen, 3), (gla_chain, 6), pytest.param(var, 3, marks=pytest.mark.slow)]
+    "base,kernels",
+    [(llamagen, 3), *(pytest.param(*x, marks=pytest.mark.slow) for x in ((gla_chain, 6), (var, 3)))],
 )
 def test_a_step_on_four_tpus(base, kernels, tpu_devices):
     """On a 2x1x2 mesh (examples and heads split), in bfloat16; the kernels of one layer, which is scanned.
