@@ -67,7 +67,7 @@ def test_on_a_gpu_it_is_one_kernel(lower_for_cuda):
 @pytest.mark.parametrize("top_k", [0, 30])
 @pytest.mark.parametrize("top_p", [None, 0.9, 1.0])
 def test_the_filters_of_a_gpu_keep_the_same(top_k, top_p):
-    """As XLA's form, which `kernels.test_filters` compares with the definition; to the last bit, grids padded or not."""
+    """As XLA's form, which `kernels.test_filters` compares with the definition; to the last bit, padded or not."""
     for rows in (1, 20):
         x = jnp.asarray(np.random.default_rng(4).normal(size=(rows, 100)) * 3, jnp.float32)
         x = x.at[:, 7].set(-jnp.inf)
