@@ -310,6 +310,7 @@ def test_misfits(c, message):
         models.build_generator(c, models.build_tokenizer(c))
 
 
+@pytest.mark.slow
 def test_several_codes_beside_words():
     """A head that gives a row for each code stands beside one that gives one; soft codes are the picture's."""
     c = with_codes("depth", layers=1)

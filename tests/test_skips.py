@@ -62,6 +62,7 @@ def test_cached_equals_uncached(name):
     chex.assert_trees_all_close(found, uncached(generator, *args), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_loops_and_recomputation_change_nothing():
     """Gradients of a loop, and of layers unrolled and computed again, both with dropout; they reach every skip."""
     generator, params, _ = made("maskgit", 5)

@@ -109,6 +109,7 @@ def model():
     return Model(c, tokenizers.build(c.tokenizer, 16, 3).init(jax.random.key(0)))
 
 
+@pytest.mark.slow
 def test_model(model):
     """Whole and in tiles; one tile is the whole; tiles as large as the picture leave no seam."""
     images = np.stack([photo(24, 40), photo(24, 40, 1)])

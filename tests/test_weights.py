@@ -87,7 +87,10 @@ def test_ready_once_and_for_all():
 
 # Of feeds whose steps aren't loops: caches for all rows or for none, and two stages.
 @pytest.mark.parametrize(
-    "name", some_slow(["var", "flexvar", "hmar", "hmar_masked", "flowar"], ["flexvar", "flowar"])
+    "name",
+    some_slow(
+        ["var", "flexvar", "hmar", "hmar_masked", "flowar"], ["flexvar", "hmar", "hmar_masked", "flowar"]
+    ),
 )
 def test_layers_one_by_one(name):
     """As GPUs take them: split, with caches written in place, the same contents as from stacks whose caches grow."""
@@ -128,7 +131,7 @@ def test_dense_layers_of_eight_bits(form, tolerance):
     np.testing.assert_allclose(found, x @ weights + params["bias"], atol=1e-5)
 
 
-@pytest.mark.parametrize("form", ["int8", "float8"])
+@pytest.mark.parametrize("form", ["int8", pytest.param("float8", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["llamagen", "var"])
 def test_models_of_eight_bits(name, form):
     """Likelihoods stay near, of a split stage and a stacked one: 2 % (float8 5 %) of a nat a code; and it samples."""

@@ -172,6 +172,7 @@ def test_features_of_another_network(tmp_path):
     assert {"features_cmmd", "features_precision", "features_recall"} <= set(found) and found["samples"] == 20
 
 
+@pytest.mark.slow
 def test_the_network_itself(tmp_path, monkeypatch):
     """From the file of the weights, at a sixteenth of the width, to FID."""
     like = weights.expected(2)

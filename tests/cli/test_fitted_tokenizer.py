@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 from commands import ROOT, tiny
 
 from vargen.cli import main
@@ -18,6 +19,7 @@ def run(*arguments, code=0):
     assert main.main([str(a) for a in arguments]) == code
 
 
+@pytest.mark.slow
 def test_fitted_once_and_anew_where_the_config_differs(tmp_path, capsys):
     where = tmp_path / "w"
     train = ["train", "--config", CONFIG, "--workdir", where, *tiny("jpeglm"), "--stage", "tokenizer"]

@@ -216,6 +216,7 @@ def test_export_refuses_other_models(tmp_path, capsys):
     assert not list(tmp_path.glob("x.*"))
 
 
+@pytest.mark.slow
 def test_text(tmp_path, capsys):
     c = tiny("llamagen")
     c.conditioning, c.data.num_classes = part("caption", tokens=4, channels=6, dropout=0.1), 1

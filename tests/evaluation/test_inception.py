@@ -126,6 +126,7 @@ def scaled(image, side):
     return np.einsum("ih,jw,hwc->ijc", *weights, image)
 
 
+@pytest.mark.slow
 def test_the_whole_network(arrays):
     """Float32 against float64, relative to the largest value."""
     encoder = inception.Encoder(weights.variables(arrays), batch_size=2)

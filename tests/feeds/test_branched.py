@@ -162,6 +162,7 @@ def test_what_is_kept_stays_and_the_rest_is_drawn_again():
     assert changed > 60  # of 8 examples' 21 + 3 + 11 + 7 draws of 16 codes
 
 
+@pytest.mark.slow
 def test_a_level_in_one_step_is_next_scale_prediction():
     """The likeliest codes of a model of two branches that never masks, and of its first branch as a model."""
     _, generator, params, tokenizer_params = make("hmar_masked")
@@ -246,6 +247,7 @@ def test_masks_of_training():
     np.testing.assert_allclose(masked[:, 5:].mean(axis=0), 8.5 / 16, atol=0.03)
 
 
+@pytest.mark.slow
 def test_kept_slots_are_never_masked():
     """Inpainting: kept slots hold the picture's codes whenever a row is told them, and steps mask others alone."""
     _, generator, params, tokenizer_params = make("hmar_masked")

@@ -26,8 +26,9 @@ def test_no_golden_is_left_out():
 
 # Those that take longest, of systems whose parts other goldens hold as well.
 SLOW = (
-    "arpg flexvar flexvar_tokenizer gigatok imagefolder_ms larp_tokenizer randar restok semanticist".split()
+    "acdit_video arpg flexvar flexvar_tokenizer gigatok imagefolder_ms larp_tokenizer randar restok".split()
 )
+SLOW += "rqtransformer rqvae semanticist var_transformer_sharedaln".split()
 
 
 @pytest.mark.parametrize("name", some_slow(GOLDENS, SLOW))

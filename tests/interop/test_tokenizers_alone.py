@@ -108,6 +108,7 @@ def test_sizes_of_bsqvit(channels, groups, bits):
     assert bsqvit.part(arrays) == expected and bsqvit.image_size(arrays) == 256
 
 
+@pytest.mark.slow
 def test_hart(tmp_path):
     """VAR's arrays, called as HART's: the same codes and pictures as VAR's tokenizer; the arrays come back."""
     plain, prefixed = arrays_of("var_tokenizer"), arrays_of("var_tokenizer", "vae.")
@@ -132,6 +133,7 @@ def test_hart(tmp_path):
     same_arrays(again, {k: v for k, v in prefixed.items() if k != hits})
 
 
+@pytest.mark.slow
 def test_semanticist(tmp_path):
     """Two files are one tokenizer, which encodes as the authors' does; parts may have been compiled, and the table of
     places need not be there; the arrays come back in one file."""

@@ -6,11 +6,13 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
 import simulated
 
 HERE = pathlib.Path(__file__).parent
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one():
     """Values and gradients within 2e-5 of the largest, under shard_map, as mixers call them, and merged."""
     run = subprocess.run(

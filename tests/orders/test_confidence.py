@@ -106,6 +106,7 @@ def test_worth_by_logits():
     assert Confidence(GRID, 4).temperature(order, 0) is None
 
 
+@pytest.mark.slow
 def test_greedy_decoding_is_the_same_for_every_key():
     """At temperature 0 without noise; its order is one of confidence, which differs from picture to picture."""
     _, generator, params, tokenizer_params = make("maskgit")

@@ -21,7 +21,10 @@ from vargen.samplers import Sampling, decode, policies
 from vargen.samplers.policies import groups
 from vargen.segments import PICTURE
 
-SLOW_CACHED = [*SLOW, *"hmar_masked flowar flexvar acdit xar dnd".split()]
+SLOW_CACHED = [
+    *SLOW,
+    *"hmar hmar_masked flowar flexvar acdit xar dnd rqtransformer bits hart orthus llamagen_memory".split(),
+]
 SLOW_GIVEN = "rqtransformer dnd rar hmar hmar_masked mar mar_dit maskgil xar acdit bits arpg".split()
 
 
@@ -63,7 +66,8 @@ def test_modulations_made_for_several_steps(monkeypatch):
     np.testing.assert_allclose(found[0].score, found[1].score, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["rar", pytest.param("mar", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["rar", "mar"])
+@pytest.mark.slow
 def test_by_the_kernels_of_a_gpu(name, monkeypatch):
     """What a GPU runs for few rows, interpreted in XLA's place, draws the same."""
     _, generator, params, tokenizer_params = make(name)

@@ -38,6 +38,7 @@ def sampling(**options):
     return Sampling.make(**{**GUIDED, **options})
 
 
+@pytest.mark.slow
 def test_one_row_a_pass_is_sequential_and_greedy_codes_are_its():
     generator, params, run = make("llamagen")
     run, labels = jax.jit(run), labels_for(generator, 3)

@@ -67,6 +67,7 @@ def test_given_levels_stay_and_lead():
     assert not np.array_equal(found[:, ~known], other[:, ~known])
 
 
+@pytest.mark.slow
 def test_rows_over_levels_that_are_drawn():
     """A training pass over some levels gives the hidden vectors of a grid that has these alone."""
     c, trained, params, tokenizer_params = make("flexvar")

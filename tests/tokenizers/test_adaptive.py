@@ -42,6 +42,7 @@ def test_channels_become_pixels():
         np.testing.assert_array_equal(found[0, row, column], x[0, row // 2, column // 2, first : first + 2])
 
 
+@pytest.mark.slow
 def test_training_reaches_all_parameters():
     tokenizer = tokenizers.build(part("kl", channels=4, encoder=TINY), (16, 8), 1)
     params = tokenizer.init(jax.random.key(0))
