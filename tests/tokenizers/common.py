@@ -183,7 +183,8 @@ ENCODED = dict(
 )
 ALL = {**PARTS, **ENCODED}
 TRAINED = [name for name in ALL if name != "jpeg"]
-SLOW = ("across", "stem", "looking")  # whose parts others of `ENCODED` have too
+# Whose parts others of `ENCODED` have too.
+SLOW = ("across", "stem", "looking", "merging", "squares", "diffusion", "beside", "within")
 FROZEN = ("teacher_kmeans",)  # of which the encoder isn't
 
 

@@ -140,13 +140,11 @@ def test_loss_terms_in_float64(name):
         np.testing.assert_allclose(metrics[term], value, rtol=2e-5)
 
 
-# The others' training is of the same quantisers and parts.
+# Others learn the digits (test_quantisers.py), or are of the same quantisers and parts.
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(
-            name, marks=[pytest.mark.slow] * name.startswith(("pyramid", "rq", "lfq", "fsq", "multiscale_p"))
-        )
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("vq_wae", "ibq", "qlae", "binary")))
         for name in CODED
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 import simulated
 
 FOLDER = pathlib.Path(__file__).parent
-QUICK, REST = ["patch", "registers"], ["stylegan", "dino"]
+QUICK, REST = ["patch"], ["registers", "stylegan", "dino"]
 
 
 @pytest.mark.parametrize("names", [QUICK, pytest.param(REST, marks=pytest.mark.slow)])
