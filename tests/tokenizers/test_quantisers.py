@@ -125,6 +125,7 @@ def test_learns_digits(name):
         assert set(t.init_stats()) == {"variance", "updates"}
 
 
+@pytest.mark.slow
 def test_revival_mends_a_collapse():
     """Codes far smaller than the latents: a few win everything, and gradients alone bring no other back."""
     options = dict(codebook_scale=0.01, vocab=128)
@@ -134,6 +135,7 @@ def test_revival_mends_a_collapse():
     assert revived > 2 * collapsed and revived > 64, (collapsed, revived)  # measured: 24 and 75 of 128
 
 
+@pytest.mark.slow
 def test_a_level_of_one_slot_lives_where_the_latents_are_centred():
     """The digits' recipe, hurried: without centring, the mean runs off and the first level has one code for it."""
     t = tiny("multiscale_vq", codebook_weight=0.1, beta=0.02, entropy_weight=0.1)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from systems import make
+from systems import make, some_slow
 
 from vargen import sharding
 from vargen.config import part
@@ -66,7 +66,7 @@ GAMES = dict(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", GAMES)
+@pytest.mark.parametrize("name", some_slow(GAMES, ("stylegan", "dino")))
 def test_games(name):
     """Every discriminator with its regularisers, and the other losses: what is kept changes as it should."""
     config = make("var")[0]
