@@ -27,7 +27,7 @@ from vargen.sharding import by_batch
 from vargen.tokenizers import patches
 from vargen.tokenizers.autoencoder import flat
 from vargen.tokenizers.denoising import Flow
-from vargen.tokenizers.guidance import check_guidance
+from vargen.tokenizers.guidance import check_guidance, forgotten
 from vargen.tokenizers.reading import LAYERS, Ends, RegisterCodec, check_shown
 from vargen.tokenizers.transformer import SMALL, XAVIER
 
@@ -140,9 +140,7 @@ class DiffusionCodec(RegisterCodec):
         key_t, key_noise, key_forget = jax.random.split(key, 3)
         t = jax.random.randint(key_t, (len(images),), 0, self.train_steps)
         noise = jax.random.normal(key_noise, images.shape)
-        without = None
-        if self.forget_rate:
-            without = jax.random.bernoulli(key_forget, self.forget_rate, (len(images),))
+        without = forgotten(key_forget, self.forget_rate, len(images))
         return self.noised(params, latents, known, images, t, noise, without)
 
     def noised(

@@ -21,7 +21,7 @@ from vargen.limits import RATE, SHARE, Above, AtLeast, Between, OneOf, divisors
 from vargen.sharding import by_batch
 from vargen.tokenizers import patches
 from vargen.tokenizers.denoising import Flow
-from vargen.tokenizers.guidance import Guidance, check_guidance
+from vargen.tokenizers.guidance import Guidance, check_guidance, forgotten
 from vargen.tokenizers.looking import LookingFlow
 from vargen.tokenizers.reading import LAYERS, Ends, RegisterCodec, check_shown
 
@@ -84,9 +84,8 @@ class FlowCodec(RegisterCodec):
             s = jax.nn.sigmoid(jax.random.normal(key_s, (len(images),)))
         else:
             s = jax.random.uniform(key_s, (len(images),))
-        noise, without = jax.random.normal(key_noise, images.shape), None
-        if self.forget_rate:
-            without = jax.random.bernoulli(key_forget, self.forget_rate, (len(images),))
+        noise = jax.random.normal(key_noise, images.shape)
+        without = forgotten(key_forget, self.forget_rate, len(images))
         return self.noised(params, latents, known, images, s, noise, without)
 
     def noised(

@@ -63,3 +63,8 @@ def check_guidance(guidance: float, forget_rate: float) -> None:
             "config field tokenizer.encoder.decoder.guidance: expected 1 where forget_rate is 0, found "
             f"{guidance:g}"
         )
+
+
+def forgotten(key: jax.Array, rate: float, count: int) -> jax.Array | None:
+    """Whose registers an example is drawn without in training, bool [count]; None where `rate` is 0."""
+    return jax.random.bernoulli(key, rate, (count,)) if rate else None

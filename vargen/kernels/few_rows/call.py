@@ -96,5 +96,5 @@ def _differentiated(act, dtype, implementation, primals, tangents):
     return jax.jvp(run, primals, tangents)
 
 
-# All platforms' forms are traced: once for all products of these shapes.
+# A form is traced once for all products of the same shapes.
 _traced_once = jax.jit(_run, static_argnums=(1, 2, 3), inline=True)
