@@ -168,7 +168,7 @@ def kept(value: Any, tokenizer: Any, name: str = "kept") -> tuple[np.ndarray, np
     if found.shape != tuple(size) or not np.isin(found, (0, 1)).all():
         shown = f"an array {list(found.shape)}" if found.shape != tuple(size) else "other values than 0 and 1"
         raise UserError(f"{name}: expected {wanted}, found {shown}")
-    lie = len(levels) == 1 or isinstance(tokenizer, Leveled)
+    lie = tokenizer.lies and (len(levels) == 1 or isinstance(tokenizer, Leveled))
     patches = lie and tokenizer.grid.frames == 1 and tokenizer.slot.stop is None
     if not patches or any(s % n for s, n in zip(size, levels[-1], strict=True)):
         raise UserError(

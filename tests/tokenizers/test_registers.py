@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from common import tiny
 
+from vargen import inputs
 from vargen.config import part
 from vargen.errors import UserError
 from vargen.tokenizers import across, merging, semantic, teachers
@@ -466,3 +467,19 @@ def test_averages():
     patches = jnp.arange(16.0).reshape(1, 4, 4, 1)
     found = merging.means(patches, across.levels(8), False)[0, :, 0]
     np.testing.assert_allclose(found, [7.5, 7.5, 6.5, 8.5, 2.5, 4.5, 10.5, 12.5])
+
+
+@pytest.mark.parametrize(
+    "name, lie", [("registers", False), ("merging", False), ("squares", True), ("vq", True)]
+)
+def test_which_lie_in_the_picture(name, lie):
+    """Of registers in a row no part of the picture can stay, although its width divides among them."""
+    left = np.zeros((16, 16), bool)
+    left[:, :8] = True
+    if lie:
+        assert inputs.kept(left, tiny(name))[1].any()
+        return
+    with pytest.raises(
+        UserError, match=r"kept: expected a tokenizer whose slots are patches of the image, found"
+    ):
+        inputs.kept(left, tiny(name))

@@ -54,6 +54,11 @@ class Autoencoder:
         return self.codec.texts
 
     @property
+    def lies(self) -> bool:
+        """See `Tokenizer`."""
+        return self.codec.lies
+
+    @property
     def downsample(self) -> tuple[int, int] | None:
         """Pixels to a latent, down and across; None where the encoder takes images of one size alone."""
         if not self.codec.any_size:

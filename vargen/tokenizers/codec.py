@@ -47,6 +47,11 @@ class Codec:
         return Grid(self.slots or ((height, width),), *frames)
 
     @property
+    def lies(self) -> bool:
+        """Whether latents lie in the picture, each on a patch."""
+        return True
+
+    @property
     def prefixes(self) -> bool:
         """Whether the first few latents are a picture."""
         return False

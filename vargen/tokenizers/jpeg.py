@@ -96,6 +96,7 @@ class Jpeg:
     fitted = True
     suffix = ".jpg"
     downsample = None
+    lies = False
     texts = None
 
     @property

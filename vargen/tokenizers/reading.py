@@ -283,6 +283,11 @@ class RegisterCodec(Codec):
     teaches: bool = False
 
     @property
+    def lies(self) -> bool:
+        """Whether they are on a square."""
+        return self.grid[0] > 1
+
+    @property
     def prefixes(self) -> bool:
         """Whether the first few registers are a picture."""
         return self.nested != "none"

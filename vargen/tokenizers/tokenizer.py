@@ -28,6 +28,7 @@ class Tokenizer(Protocol):
       fitted: whether `fit` gives its parameters, or those that training starts from.
       suffix: of the files that contents are, ".jpg"; "" where they are none.
       downsample: what divides the sides of images that it takes, (down, across); None where it takes one size alone.
+      lies: whether slots of a level are patches of the picture, which registers and bytes aren't.
       texts: (T, E) of a caption's states from a text encoder that `decode` can read; None where it reads none.
     """
 
@@ -51,6 +52,8 @@ class Tokenizer(Protocol):
     def suffix(self) -> str: ...
     @property
     def downsample(self) -> tuple[int, int] | None: ...
+    @property
+    def lies(self) -> bool: ...
     @property
     def texts(self) -> tuple[int, int] | None: ...
 
