@@ -35,9 +35,8 @@ SHORTER = ("--config.tokenizer_training.steps=300", "--config.tokenizer_training
 POWERS, GROUPS = (1, 2, 4, 8), (4, 8, 12)
 FIRST = dict(flextok=POWERS, semanticist=POWERS, flextok_latents=POWERS, dar=GROUPS, selftok=GROUPS)
 CHANCE = 0.1
-# In the page.
-TABLE = re.compile(r"^\| row \| slots.*\n(?:\|.*\n)*", re.MULTILINE)
-FIRST_TABLE = re.compile(r"^\| row \| 1 .*\n(?:\|.*\n)*", re.MULTILINE)
+# In the page: both tables, or the first.
+TABLES = re.compile(r"^\| row \| slots.*\n(?:\|.*\n)*(?:\n\| first tokens \|.*\n(?:\|.*\n)*)?", re.MULTILINE)
 KEYS = (
     "label_accuracy",
     "psnr_db",
@@ -120,13 +119,19 @@ def table(found: dict[str, Any]) -> str:
 def first_table(found: dict[str, Any]) -> str:
     """For the page: what is recognised, and PSNR, by the number of tokens."""
     numbers = sorted({*POWERS, *GROUPS})
-    head = ["row", *map(str, numbers), "all 16"]
+    head = ["first tokens", *map(str, numbers), "all 16"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, row in found.items():
         if first := row.get("first"):
             cells = [cell(first[str(n)]) if str(n) in first else "" for n in numbers]
             lines.append(f"| {' | '.join([name, *cells, cell(row)])} |")
     return "\n".join(lines) + "\n"
+
+
+def tables(found: dict[str, Any]) -> str:
+    """Both, the second where a row has first tokens."""
+    some = any("first" in row for row in found.values())
+    return table(found) + ("\n" + first_table(found) if some else "")
 
 
 def cell(row: dict[str, Any]) -> str:
@@ -162,8 +167,7 @@ def main() -> None:
         timing.save("over_tokenizers", dict(rows={k: all_[k] for k in rows() if k in all_}, chance=CHANCE))
         published = json.loads(file.read_text())["rows"]
         page = ROOT / "docs" / "tokenizers.md"
-        text = TABLE.sub(lambda _: table(published), page.read_text(), count=1)
-        page.write_text(FIRST_TABLE.sub(lambda _: first_table(published), text, count=1))
+        page.write_text(TABLES.sub(lambda _: tables(published), page.read_text(), count=1))
 
 
 if __name__ == "__main__":

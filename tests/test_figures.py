@@ -220,7 +220,7 @@ def test_tokenizers():
 def test_over_tokenizers():
     """The table as the benchmark writes it, of rows that there are, each recognised far above chance."""
     found = results("over_tokenizers")
-    assert over_tokenizers.table(found["rows"]) in TEXT
+    assert over_tokenizers.tables(found["rows"]) in TEXT
     assert found["rows"].keys() <= over_tokenizers.rows().keys()
     for name, row in found["rows"].items():
         assert row["config"] == over_tokenizers.rows()[name]

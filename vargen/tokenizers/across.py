@@ -22,7 +22,7 @@ import numpy as np
 
 from vargen import parts
 from vargen.errors import UserError
-from vargen.layers import Dense, Mlp, stacked
+from vargen.layers import Dense, Mlp
 from vargen.limits import COUNT, EPS, SIZE, Above, Between, check_heads
 from vargen.mixers.primitives import step_attention
 from vargen.sharding import by_batch
@@ -32,7 +32,7 @@ from vargen.tokenizers.codec import Codec
 from vargen.tokenizers.layers import conv as convolution
 from vargen.tokenizers.merging import cells, means
 from vargen.tokenizers.reading import check_shown, in_two
-from vargen.tokenizers.transformer import XAVIER, Sizes, norm, table
+from vargen.tokenizers.transformer import XAVIER, Sizes, norm, one_after_another, table
 
 STEM = types.MappingProxyType(
     dict(
@@ -111,16 +111,8 @@ class Across(nn.Module):
     def __call__(self, x: jax.Array, read: jax.Array, places: jax.Array, others: jax.Array) -> jax.Array:
         """As `AcrossBlock`'s."""
         block = AcrossBlock(self.sizes, self.dtype, parent=None)
-        rest = [y.astype(self.dtype) for y in (read, places, others)]
-
-        def init(key):
-            one = [jnp.zeros((1, *y.shape[1:])) for y in (x, read)]
-            return stacked(lambda k: block.init(k, *one, places, others)["params"], key, self.sizes.layers)
-
-        def through(x, params):
-            return block.apply({"params": params}, x, *rest), None
-
-        return jax.lax.scan(through, x.astype(self.dtype), self.param("layers", init))[0]
+        rows = (y.astype(self.dtype) for y in (x, read, places, others))
+        return one_after_another(self, block, self.sizes.layers, *rows)
 
 
 class AcrossEncoder(nn.Module):

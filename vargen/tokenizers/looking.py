@@ -11,16 +11,15 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from vargen.layers import Dense, Mlp, Norm, stacked
+from vargen.layers import Dense, Mlp, Norm
 from vargen.layout import Layout, Memory
 from vargen.mixers.attention import Attention
 from vargen.sharding import by_batch
 from vargen.tokenizers.denoising import Flow, timed
 from vargen.tokenizers.reading import in_two
-from vargen.tokenizers.transformer import XAVIER, Sizes, norm
+from vargen.tokenizers.transformer import XAVIER, Sizes, norm, one_after_another
 
 Coords = tuple[tuple[int, int], ...] | None
 
@@ -94,16 +93,8 @@ class Looks(nn.Module):
     def __call__(self, x: jax.Array, told: jax.Array, time: jax.Array) -> jax.Array:
         """As `Looking`'s."""
         block = Looking(self.sizes, self.coords, self.dtype, parent=None)
-        told = told.astype(self.dtype)
-
-        def init(key):
-            one = [jnp.zeros((1, *y.shape[1:])) for y in (x, told, time)]
-            return stacked(lambda k: block.init(k, *one)["params"], key, self.sizes.layers)
-
-        def through(x, params):
-            return block.apply({"params": params}, x, told, time), None
-
-        return jax.lax.scan(through, x.astype(self.dtype), self.param("layers", init))[0]
+        x, told = x.astype(self.dtype), told.astype(self.dtype)
+        return one_after_another(self, block, self.sizes.layers, x, told, time)
 
 
 class LookingFlow(Flow):

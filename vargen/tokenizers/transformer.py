@@ -155,15 +155,23 @@ class Transformer(nn.Module):
         layer = Layer(
             self.sizes, self.times, self.modulated, self.dtype, self.kinds, self.coords, parent=None
         )
-        rows = jnp.zeros((1, *x.shape[1:]))
+        return one_after_another(self, layer, self.sizes.layers, x.astype(self.dtype), condition)
 
-        def init(key):
-            return stacked(lambda k: layer.init(k, rows, rows[:, :1])["params"], key, self.sizes.layers)
 
-        def through(x, params):
-            return layer.apply({"params": params}, x, condition), None
+def one_after_another(
+    module: nn.Module, layer: nn.Module, count: int, x: jax.Array, *told: jax.Array | None
+) -> jax.Array:
+    """Rows [B, N, D] behind so many layers of a module in the making, each of which is told the same; their parameters
+    are stacked, and a loop goes over them."""
 
-        return jax.lax.scan(through, x.astype(self.dtype), self.param("layers", init))[0]
+    def init(key):
+        one = [None if y is None else jnp.zeros((1, *y.shape[1:])) for y in (x, *told)]
+        return stacked(lambda k: layer.init(k, *one)["params"], key, count)
+
+    def through(x, params):
+        return layer.apply({"params": params}, x, *told), None
+
+    return jax.lax.scan(through, x, module.param("layers", init))[0]
 
 
 class Rows(nn.Module):
