@@ -123,3 +123,28 @@ def test_ranking_at_two_budgets():
     text = re.search(r"The classifier gets (.*?)\. Updates", TEXT, flags=re.DOTALL)[1]
     agree([text], [*percent(real["real_label_accuracy"]), real["real_frechet_distance_classifier"]])
     agree([re.search(r"MAR's (\d+) updates are few", TEXT)[1]], [updates])
+
+
+def test_ranking_of_tokenizers():
+    """Every row, in order, and the sentences about the classifier."""
+    found, shown = results("ranking_tokenizers"), rows("On one's own pictures", 10)
+    shown = dict(row for rank, (row,) in [*shown.items()][1:] for row in [(row[0], [rank, *row[1:]])])
+    assert [name.strip("`") for name in shown] == list(found["systems"])
+    for name, one in found["systems"].items():
+        m, cells = one["metrics"], shown[f"`{name}`"]
+        rates = percent(m["label_accuracy"], m["precision"], m["recall"])
+        kept = [m["psnr_db"], *percent(m["codebook_use"]), m["bits_per_dimension"], m["sampling_passes"]]
+        agree(cells, [one["rank"], m["frechet_distance_classifier"], *rates, *kept])
+    seconds = [one["metrics"]["train_seconds"] for one in found["systems"].values()]
+    text = re.search(r"trained for (.*?) minutes a system", TEXT)[1]
+    agree([text], [min(seconds) / 60, max(seconds) / 60])
+    text = re.search(r"The classifier gets ([^.]*\.\d[^.]*\.\d\d)\. TiTok's", TEXT)[1]
+    real = found["real"]
+    agree([text], [*percent(real["real_label_accuracy"]), real["real_frechet_distance_classifier"]])
+    counts = [found["tokenizer_updates"], found["updates"]]
+    agree(
+        re.findall(r"for each tokenizer \((\d+) updates\) and 16,000 for\s+each generator \((\d+)\)", TEXT)[
+            0
+        ],
+        counts,
+    )
