@@ -221,15 +221,16 @@ def product(x, *layers: Dense, act: str = "none", onto: Onto | None = None) -> j
 
 def products(x, *layers: Dense, act: str = "none", onto: Onto | None = None) -> list[jax.Array]:
     """act(layer(x)) by each of the layers, of x [B, N, I], also `Ahead`; added to what `onto` says. For steps of
-    decoding, whose few rows make all this one launch on a GPU, and hundreds all but the norm and several layers, see
+    decoding, whose few rows make all this one launch on a GPU, and hundreds all but the norm, see
     `kernels.few_rows`."""
     rows, norm = x if isinstance(x, Ahead) else (x, None)
     if are_few(rows.shape):
         matrices = [layer.matrix(rows.shape[-1]) for layer in layers]
         return few_rows(rows, matrices, norm=norm, act=act, onto=onto, dtype=layers[0].dtype)
-    x, alone = rows if norm is None else x.made(), len(layers) == 1
-    if alone and (act != "none" or onto is not None) and are_tiled(x.shape, layers[0].dtype):
-        matrices = [layers[0].matrix(x.shape[-1])]
+    x = rows if norm is None else x.made()
+    behind = act != "none" or onto is not None or len(layers) > 1
+    if behind and act not in GATED and are_tiled(x.shape, layers[0].dtype):
+        matrices = [layer.matrix(x.shape[-1]) for layer in layers]
         return few_rows(x, matrices, act=act, onto=onto, dtype=layers[0].dtype)
     found = [layer.flat(x) for layer in layers]
     found = [GATED[act](*found)] if act in GATED else [ACTIVATIONS[act](y) for y in found]

@@ -30,6 +30,7 @@ TILED = {
     "tiles": (2, 40, 70, (48,), dict(bias=True, act="gelu_tanh")),
     "tiles_onto": (2, 20, 100, (40,), dict(modulated="one", onto=True)),
     "tiles_of_many": (2, 70, 24, (24,), dict(modulated="at", act="silu", onto=True)),
+    "tiles_of_several": (2, 40, 70, (48, 100, 8), dict(bias=True, act="silu")),
     "tiles_eight_bits": (1, 33, 32, (24,), dict(bits=True, bias=True, residual=True)),
 }
 ACTIVATIONS = {

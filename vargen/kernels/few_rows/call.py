@@ -24,7 +24,7 @@ def _on_gpu(x, matrices, norm, onto, *, act, dtype, interpret: bool = False):
     if math.prod(x.shape[:-1]) <= FEW:
         return gpu.few_rows(x, matrices, norm, onto, act=act, dtype=dtype, interpret=interpret)
     x = (x if norm is None else norm(x)).astype(dtype)
-    return [tiles.product(x, matrix, onto, act=act, interpret=interpret) for matrix in matrices]
+    return tiles.products(x, matrices, onto, act=act, interpret=interpret)
 
 
 IMPLEMENTATIONS = {
@@ -63,7 +63,7 @@ def few_rows(
     """act(norm(x) W + b), or the residual plus this times a gate: one launch on a GPU, which reads the weights once.
 
     Args:
-      x: [B, N, I], B N at most `FEW`; with one launch for each matrix, without gated `act`, `are_tiled` rows.
+      x: [B, N, I], B N at most `FEW`; without gated `act`, and the norm in a launch of its own, `are_tiled` rows.
       matrices: one or several; of a gated `act` the gate's, then the other.
       norm: of x before, with the condition's scale and shift.
       act: none, silu, gelu, gelu_tanh, gelu_sigmoid; gated swiglu or geglu.
