@@ -340,6 +340,12 @@ def test_shared_tokenizers():
     found = shared(systems("llamagen", "rar", "var", "mar", "hmar", "rqtransformer"), False)
     assert [s.tokenizer for s in found] == ["llamagen", "llamagen", "var", "mar", "var", "rqtransformer"]
     assert [s.shared for s in found][:2] == ["", "equal settings"]
+    # One of patches is none for a system of tokens that lie nowhere.
+    found = systems("llamagen", "maskgit")
+    found[1].config.tokenizer.encoder = config.part(
+        "registers", tokens=4, patch=4, decoder=config.part("direct")
+    )
+    assert [s.tokenizer for s in shared(found, True)] == ["llamagen", "maskgit"]
     found = systems("llamagen", "maskgit", "var", "mar")
     found[1].config.tokenizer.vocab, found[1].config.tokenizer_training.steps = 8, 77
     shared(found, True)

@@ -178,7 +178,8 @@ def contents(config: ConfigDict) -> tuple:
     from vargen.models import build_tokenizer
 
     t = build_tokenizer(config)
-    return t.slot.kind, len(t.slot.shape), t.slot.stop is None, t.slot.coded > 0, len(t.grid.levels) > 1
+    coded = t.slot.kind, len(t.slot.shape), t.slot.stop is None, t.slot.coded > 0
+    return *coded, len(t.grid.levels) > 1, t.lies
 
 
 def _tokenizer(config: ConfigDict) -> Any:
