@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks import timing
+from vargen import systems
 from vargen.report.metrics import engineering
 
 PAGE = timing.RESULTS.parents[1] / "docs" / "ranking.md"
@@ -40,24 +41,23 @@ RANKED = ("rank", "system", "Fréchet", "label accuracy", "precision", "recall",
 RANKED += ("samples/s",)
 TOOK = ("system", "tokenizer", "its updates", "its PSNR", "bits per dimension", "parameters")
 TOOK += ("training images/s", "training FLOPs", "sampling FLOPs")
-SEEDS = 3
 
 
 def result(found: Mapping[str, Any]) -> dict[str, Any]:
     """The results of a comparison at one budget, of all that were planned.
 
     Raises:
-      ValueError: a run that failed, or is missing.
+      ValueError: a run failed, or some systems have more of them than others.
     """
     asked, plan = found["plan"]["asked"], found["plan"]
     (budget,) = asked["budget"]
     runs: dict[str, list[Mapping[str, Any]]] = {}
     for run in found["runs"]:
         runs.setdefault(run["system"], []).append(run)
-    for name in asked["systems"]:
-        if len(runs.get(name, ())) < SEEDS or any(run["failed"] for run in runs[name]):
-            raise ValueError(f"{name}: expected {SEEDS} whole runs, found {len(runs.get(name, ()))}")
-    systems = {
+    (count,) = {len(runs.get(name, ())) for name in asked["systems"]}
+    if failed := [run["system"] for run in found["runs"] if run["failed"]]:
+        raise ValueError(f"{failed[0]}: expected whole runs, found a failed one")
+    ranked = {
         name: dict(
             rank=found["ranking"]["ranks"][name],
             tied=found["ranking"]["ties"][name],
@@ -76,9 +76,9 @@ def result(found: Mapping[str, Any]) -> dict[str, Any]:
         command=found["command"],
         machine=plan["machine"],
         budget=budget,
-        seeds=SEEDS,
+        seeds=count,
         real={key: value for key, value in real.items() if key.startswith("real_")},
-        systems=systems,
+        systems=ranked,
         tokenizer_updates={k: t["updates"] for k, t in plan["tokenizers"].items() if t["trained"]},
     )
 
@@ -149,7 +149,7 @@ def main() -> None:
     comparison = json.loads((args.folder / "compare.json").read_text())
     found = result(comparison)
     timing.save("ranking_fashion", found)
-    titles = {name: one["title"] for name, one in comparison["plan"]["systems"].items()}
+    titles = {name: systems.read(name).title for name in found["systems"]}
     text = PAGE.read_text()
     for heads, new in zip((RANKED, TOOK), tables(found, titles), strict=True):
         old = re.compile(rf"^\| {re.escape(' | '.join(heads))} \|\n(?:\|.*\n)*", re.MULTILINE)

@@ -7,6 +7,8 @@ from figures import TEXT, agree, percent, results, rows
 from vargen import systems
 from vargen.cli import budgets, compare_progress
 
+NAMES = {systems.read(name).title: name for name in systems.names()}
+
 
 def test_ranking():
     """Every row, and all that were compared."""
@@ -14,7 +16,7 @@ def test_ranking():
     lines = [row for same in shown.values() for row in same][1:]  # but the heads
     assert len(lines) == len(found["systems"])
     for row in lines:
-        one = found["systems"][re.sub(r"\W", "", row[0]).lower()]
+        one = found["systems"][NAMES[row[0]]]
         m = one["metrics"]
         distance, rates = m["frechet_distance_classifier"], ("label_accuracy", "precision", "recall")
         counts = [one["updates"], m["sampling_passes"]["mean"], m["images_per_second"]["mean"]]
@@ -42,7 +44,7 @@ def bits(m, cell):
 def test_what_each_of_the_ranking_took():
     """In the order of the ranking."""
     found, shown = results("ranking_fashion"), rows("What each took", 9)
-    names = [re.sub(r"\W", "", name).lower() for name in shown][1:]  # but the head
+    names = [NAMES[title] for title in [*shown][1:]]  # but the head
     ranked = [row[0] for same in rows("A ranking", 9).values() for row in same][1:]
     assert [*shown][1:] == ranked and sorted(names) == sorted(found["systems"])
     for name, title in zip(names, ranked, strict=True):
@@ -60,7 +62,7 @@ def test_what_each_of_the_ranking_took():
 
 def test_what_each_of_the_emoji_took():
     found, shown = results("ranking_emoji"), rows("On emoji, at two budgets", 6)
-    names = [re.sub(r"\W", "", name).lower() for name in shown][1:]  # but the head
+    names = [NAMES[title] for title in [*shown][1:]]  # but the head
     assert sorted(names) == sorted(found["systems"])
     for name, (row,) in zip(names, [*shown.values()][1:], strict=True):
         m = found["systems"][name]["metrics"][found["budgets"][-1]]
@@ -111,7 +113,7 @@ def test_ranking_at_two_budgets():
         str(one["rank"]) for one in found["systems"].values()
     )
     for row in lines:
-        one = found["systems"][re.sub(r"\W", "", row[0]).lower()]
+        one = found["systems"][NAMES[row[0]]]
         m, before = one["metrics"][last], one["metrics"][first]
         distances = [
             *m["frechet_distance_classifier"].values(),
