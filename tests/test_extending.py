@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from parameters import noisy
-from systems import labels_for, llamagen
+from systems import labels_for, llamagen, some_slow
 
 from vargen import models, tokenizers
 from vargen.conditioning import CONDITIONINGS
@@ -62,7 +62,7 @@ def test_every_axis_is_shown():
     assert SHOWN.keys() == {*"columns Average Counted Tempered Numbered Signs one_by_one".split()}
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", some_slow(PARTS, ("columns", "counted")))
 def test_parts(name, monkeypatch):
     """Its loss falls on two pictures; decoding is what a pass over what was drawn says."""
     registry, axis, constructor = PARTS[name]

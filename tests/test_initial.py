@@ -9,7 +9,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-from systems import SYSTEMS
+from systems import SYSTEMS, some_slow
 
 from vargen import config, models
 from vargen.interop import mapping
@@ -71,7 +71,7 @@ def test_gates_of_var(size):
     assert c.model.gate_gain == GATES[size]
 
 
-@pytest.mark.parametrize("size", ["d16", "d36"])
+@pytest.mark.parametrize("size", ["d16", pytest.param("d36", marks=pytest.mark.slow)])
 def test_var(size):
     """init_weights of models/var.py: init_std sqrt(1 / 3C), head 0.02, ada_lin 0.5, its gammas alng."""
     _, params = initial("var", size)
@@ -151,7 +151,7 @@ def test_rar():
     check_normal(params["feed/targets/table"], 0.02)
 
 
-@pytest.mark.parametrize("name", ["var", "llamagen", "rar"])
+@pytest.mark.parametrize("name", some_slow(["var", "llamagen", "rar"], ["var", "rar"]))
 def test_small_sizes_start_truncated(name):
     """As before: cut at two deviations, of which 0.88 are left."""
     c = SYSTEMS[name]()

@@ -8,6 +8,7 @@ import math
 
 import jax
 import pytest
+from systems import some_slow
 
 from vargen import config, models
 from vargen.tokenizers import discriminators
@@ -44,6 +45,11 @@ SEMANTICIST = {
     "semanticist_xl": (1152, 28, 675e6),
 }
 VITOK = {"vitok_sb": (43, 86), "vitok_bb": (86, 86)}  # the paper's, in M
+# Of which a smaller one is built always.
+LARGER = (
+    "gigatok_sb gigatok_bl gigatok_xlxxl flextok_d18_d18 flextok_d18_d28 semanticist_l semanticist_xl".split()
+)
+LARGER += "bsq36 ibq_262144 vitok_bb dar_xl".split()
 NAMES = {
     "published_tokenizers": {*GRIDS, *VITOK},
     "published_levels": {"restok"},
@@ -76,7 +82,14 @@ def test_no_row_is_left_out():
         assert {*config.variants(file)} == names
 
 
-@pytest.mark.parametrize("file,name", [(f, n) for f in NAMES for n in sorted(NAMES[f])])
+@pytest.mark.parametrize(
+    "file,name",
+    [
+        pytest.param(f, n, marks=[pytest.mark.slow] * (n in LARGER))
+        for f, names in NAMES.items()
+        for n in sorted(names)
+    ],
+)
 def test_builds(file, name):
     """The whole config is one, its generator and what judges the pictures are built, too."""
     c, tokenizer, _ = built(file, name)
@@ -88,18 +101,18 @@ def test_builds(file, name):
         discriminators.build(losses.discriminator)
 
 
-@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("name", some_slow(GRIDS, LARGER))
 def test_grids(name):
     assert count(params(name)) == GRIDS[name]
 
 
-@pytest.mark.parametrize("name", VITOK)
+@pytest.mark.parametrize("name", some_slow(VITOK, LARGER))
 def test_vitok(name):
     found = params(name)
     assert tuple(round(count(found[end]) / 1e6) for end in ("encoder", "decoder")) == VITOK[name]
 
 
-@pytest.mark.parametrize("name", GIGATOK)
+@pytest.mark.parametrize("name", some_slow(GIGATOK, LARGER))
 def test_gigatok(name):
     """Theirs have two products from rows to codes, and what maps features to the teacher's."""
     theirs, (e, _), (d, _) = GIGATOK[name]
@@ -120,7 +133,7 @@ def test_restok():
     assert count(found["encoder"]) + scales // 2 - stem[0] == theirs["encoder"]
 
 
-@pytest.mark.parametrize("name", FLEXTOK)
+@pytest.mark.parametrize("name", some_slow(FLEXTOK, LARGER))
 def test_flextok(name):
     """Added up from the authors' layers; the VAE is SDXL's with 16 channels, and our scale for each."""
     encoder, decoder, block, modulated, shown = FLEXTOK[name]
@@ -135,7 +148,7 @@ def test_flextok(name):
     assert count(found) - count(found["outer"]) == theirs
 
 
-@pytest.mark.parametrize("name", SEMANTICIST)
+@pytest.mark.parametrize("name", some_slow(SEMANTICIST, LARGER))
 def test_semanticist(name):
     """The decoder is a DiT, but for what tells it of registers in the place of labels; the encoder ViT-B. Added up from
     the authors' layers, whose tables of places and of registers are added here."""

@@ -18,7 +18,7 @@ from vargen.orders import Order
 from vargen.samplers import Sampling, decode
 
 
-@pytest.mark.parametrize("name", ["rqtransformer", "dnd"])
+@pytest.mark.parametrize("name", ["rqtransformer", pytest.param("dnd", marks=pytest.mark.slow)])
 def test_scores_of_samples_are_their_likelihood(name):
     """What the engine said of each slot when it drew it, with caches, is what one whole pass says of the result."""
     _, generator, params, tokenizer_params = make(name)
@@ -128,7 +128,7 @@ def test_a_model_of_classes_alone():
         condition.parse([3, None])
 
 
-@pytest.mark.parametrize("name", ["rqtransformer", "dnd"])
+@pytest.mark.parametrize("name", ["rqtransformer", pytest.param("dnd", marks=pytest.mark.slow)])
 def test_filters_for_each_code(name):
     """Of the first codes all, of the second the likeliest alone."""
     config, generator, params, tokenizer_params = make(name)

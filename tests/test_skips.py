@@ -25,7 +25,7 @@ def made(name, layers):
     return generator, noisy(generator.init, 0), noisy(tokenizer.init, 1)
 
 
-@pytest.mark.parametrize("layers", [6, 7])
+@pytest.mark.parametrize("layers", [pytest.param(6, marks=pytest.mark.slow), 7])
 def test_by_the_definition(layers):
     """Of L blocks number L - 1 - j takes what number j gave beside what the one before it gives; in float64 between."""
     generator, params, _ = made("maskgit", layers)
@@ -46,7 +46,7 @@ def test_by_the_definition(layers):
     np.testing.assert_allclose(found, x, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["var", "llamagen"])
+@pytest.mark.parametrize("name", [pytest.param("var", marks=pytest.mark.slow), "llamagen"])
 def test_cached_equals_uncached(name):
     """Of caches that grow in a loop over the layers, and of layers one by one."""
     generator, params, tokenizer_params = made(name, 3)

@@ -66,12 +66,12 @@ def test_blending_hides_seams():
 
 
 @pytest.mark.parametrize("name, options", [
-    ("vq", dict(vocab=32, channels=4)),
+    pytest.param("vq", dict(vocab=32, channels=4), marks=pytest.mark.slow),
     ("multiscale_vq", dict(vocab=32, channels=4, levels=(1, 2, 4))),
-    ("fsq", dict(levels=(4, 3, 3))),
+    pytest.param("fsq", dict(levels=(4, 3, 3)), marks=pytest.mark.slow),
     ("rq", dict(vocab=32, channels=4, depth=2)),
-    ("pyramid_vq", dict(vocab=32, channels=4, levels=(1, 2, 4))),
-    ("product_vq", dict(vocab=16, channels=4, groups=2)),
+    pytest.param("pyramid_vq", dict(vocab=32, channels=4, levels=(1, 2, 4)), marks=pytest.mark.slow),
+    pytest.param("product_vq", dict(vocab=16, channels=4, groups=2), marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_sizes_of_a_tokenizer(name, options):
     """The same parameters over a wider picture: the grid grows with it, as where it is built for that size."""

@@ -42,7 +42,10 @@ def other_uses(jaxpr, watched):
     return found
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+OFTEN = "var llamagen rar mar maskgit acdit rqtransformer gla_chain".split()  # all kinds of parts, nearly
+
+
+@pytest.mark.parametrize("name", some_slow(SYSTEMS, SYSTEMS.keys() - {*OFTEN}))
 def test_what_is_converted_once_is_used_in_no_other_dtype(name):
     """So that passes give the same to the last bit, by every use in the loss; only the trace is looked at."""
     c = SYSTEMS[name]()
@@ -132,7 +135,7 @@ def test_dense_layers_of_eight_bits(form, tolerance):
 
 
 @pytest.mark.parametrize("form", ["int8", pytest.param("float8", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", ["llamagen", "var"])
+@pytest.mark.parametrize("name", ["llamagen", pytest.param("var", marks=pytest.mark.slow)])
 def test_models_of_eight_bits(name, form):
     """Likelihoods stay near, of a split stage and a stacked one: 2 % (float8 5 %) of a nat a code; and it samples."""
     config, _, params, tokenizer_params = make(name)

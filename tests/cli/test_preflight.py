@@ -4,6 +4,7 @@ import pathlib
 
 import jax
 import pytest
+from systems import some_slow
 
 from vargen import config
 from vargen.cli import preflight
@@ -203,7 +204,7 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize("system", RIGHT)
+@pytest.mark.parametrize("system", some_slow(RIGHT, ("mar", "rqtransformer")))
 def test_what_fits_is_not_refused(system):
     generator = preflight.check(changed(system, RIGHT[system]), devices=2)
     assert generator.tokenizer.grid.size in (16, 30)

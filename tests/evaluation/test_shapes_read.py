@@ -53,7 +53,7 @@ WORN = dict(
 
 
 @pytest.mark.parametrize("worn", WORN)
-@pytest.mark.parametrize("size", (16, 32))
+@pytest.mark.parametrize("size", (16, pytest.param(32, marks=pytest.mark.slow)))
 def test_worn_pictures_are_read(size, worn):
     """Noise's deviation is of levels in [-1, 1], blur's of pixels."""
     test = source(size)

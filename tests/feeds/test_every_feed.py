@@ -13,7 +13,7 @@ import pytest
 from flax import linen as nn
 from parameters import noisy
 from sight import drawn, seen
-from systems import SYSTEMS, labels_for
+from systems import SYSTEMS, labels_for, some_slow
 
 from vargen import models
 from vargen.content import Noised
@@ -48,6 +48,7 @@ FED = dict(
     # Three contents, four drafts.
     noisy=("noisy", "acdit", ["#...... ##..... ###.... ...#... #...#.. ##...#. ###...#"]),
 )
+SLOW = ("branched_masked", "mask_at_once")  # of feeds that others have too
 
 
 @functools.cache
@@ -110,7 +111,7 @@ def test_no_feed_is_left_out():
     assert {feed for feed, _, _ in FED.values()} == FEEDS.keys()
 
 
-@pytest.mark.parametrize("name", FED)
+@pytest.mark.parametrize("name", some_slow(FED, SLOW))
 def test_who_sees_whom(name):
     generator, params, quantizer = make(name)
     content, n = contents(generator, 1), generator.tokenizer.grid.size
@@ -127,7 +128,7 @@ def test_who_sees_whom(name):
         np.testing.assert_array_equal(found, drawn(drawing))
 
 
-@pytest.mark.parametrize("name", FED)
+@pytest.mark.parametrize("name", some_slow(FED, SLOW))
 def test_rows_of_a_step_are_rows_of_the_whole(name):
     """Each row of each step stands in the whole pass: the same vector, place and time."""
     generator, params, quantizer = make(name)
@@ -172,7 +173,7 @@ def test_rows_of_a_step_are_rows_of_the_whole(name):
         assert sum(len(same) for same in every) >= every[0].shape[1]
 
 
-@pytest.mark.parametrize("name", FED)
+@pytest.mark.parametrize("name", some_slow(FED, SLOW))
 def test_nothing_knows_what_comes_later(name):
     """Hidden vectors of slots of step s don't change with contents of steps s and after."""
     generator, params, quantizer = make(name)

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from systems import labels_for, make
+from systems import labels_for, make, some_slow
 
 from vargen.samplers.policies import groups
 
 NAMES = "llamagen rar arpg randar acdit mar himar var flexvar flowar hart hmar_masked orthus".split()
+SLOW = "himar flexvar hart hmar_masked".split()
 
 
 def by_hand(generator, order, slots):
@@ -23,7 +24,7 @@ def by_hand(generator, order, slots):
     return np.take_along_axis(steps, at, axis=1), generator.feed.lie[slots], segments
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some_slow(NAMES, SLOW))
 def test_of_a_whole_pass(name):
     """As many as there are hidden vectors, and of the slots whose contents the loss compares them with."""
     _, generator, params, tokenizer_params = make(name)
@@ -49,7 +50,7 @@ def test_of_a_whole_pass(name):
     jax.tree.map(np.testing.assert_array_equal, found, by_hand(generator, order, slots))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some_slow(NAMES, SLOW))
 def test_of_a_step(name):
     """Its own slots are of one time, those that only fill it up later."""
     _, generator, _, _ = make(name)

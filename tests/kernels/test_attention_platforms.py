@@ -27,7 +27,7 @@ RANDOM = shapes.Shape(2, 4, 4, 64, shapes.random_orders(2, 512))
 @pytest.mark.parametrize(
     "shape, rate",
     [
-        (shapes.SHAPES["var_256"], 0.0),
+        pytest.param(shapes.SHAPES["var_256"], 0.0, marks=pytest.mark.slow),
         (shapes.SHAPES["causal_4096"], 0.0),
         (RANDOM, 0.0),
         (shapes.SHAPES["mar"], 0.1),

@@ -9,6 +9,7 @@ import pytest
 from drawing import examples
 from hypothesis import example, given
 from hypothesis import strategies as st
+from systems import some_slow
 
 from vargen.kernels.linear_attention import linear_attention, reference
 from vargen.kernels.linear_attention.shapes import SHAPES
@@ -121,7 +122,7 @@ def check(shape, causal, tolerance, dtype=jnp.float32, **options):
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", some_slow(KINDS, ("constant",)))
 def test_causal(implementation, kind):
     check(SHAPES["tiny"]._replace(decay=kind), True, 2e-6, implementation=implementation, chunk=16)
 
@@ -169,7 +170,7 @@ def test_drawn_lengths(n, kind, chunk):
 
 
 @pytest.mark.parametrize("decays", ["all 1e-6", "1e-6 to 1", "almost 1"])
-@pytest.mark.parametrize("kind", ["head", "channel"])
+@pytest.mark.parametrize("kind", [pytest.param("head", marks=pytest.mark.slow), "channel"])
 def test_4096_positions(kind, decays):
     """Each result is within 1e-5 of its own largest: gradients of tiny decays are tiny themselves."""
     shape = SHAPES["tiny"]._replace(batch=1, rows=4096, keys=4, values=4, decay=kind)

@@ -9,6 +9,7 @@ import pytest
 from drawing import examples
 from hypothesis import given
 from hypothesis import strategies as st
+from systems import some_slow
 
 from vargen.kernels.linear_scan import gpu, grid_scan, linear_scan, tpu
 from vargen.kernels.linear_scan.reference import linear_scan_reference
@@ -95,7 +96,7 @@ def check(a, b, initial, dh, relative=1e-5, axis=1, reverse=False, implementatio
 
 
 @pytest.mark.parametrize("implementation", ALL)
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("reverse", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["real", "complex"])
 def test_values_and_gradients(implementation, reverse, kind):
     rng = np.random.default_rng(0)
@@ -105,7 +106,7 @@ def test_values_and_gradients(implementation, reverse, kind):
 
 
 @pytest.mark.parametrize("implementation", ALL)
-@pytest.mark.parametrize("shape", [(20,), (37, 1), (2, 37, 1), (2, 1, 1)])
+@pytest.mark.parametrize("shape", some_slow([(20,), (37, 1), (2, 37, 1), (2, 1, 1)], [(37, 1), (2, 1, 1)]))
 def test_coefficients_shared_along_axes(implementation, shape):
     rng = np.random.default_rng(1)
     b, dh, initial = (numbers(rng, "real", *s) for s in ((2, 37, 20), (2, 37, 20), (2, 20)))

@@ -10,6 +10,7 @@ import pytest
 from drawing import examples
 from hypothesis import given
 from hypothesis import strategies as st
+from systems import some_slow
 
 from vargen.kernels.dropout import draw_words, drop
 from vargen.kernels.step_attention import call as core
@@ -146,7 +147,7 @@ def test_steps_of_each_example(implementation, small_blocks):
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", some_slow(CASES, ("bidirectional", "strict_window", "cached")))
 def test_dropout(name, implementation, small_blocks):
     """The same weights by every implementation, forward and backward."""
     check(implementation=implementation, dropout=0.3, **CASES[name])

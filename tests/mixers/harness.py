@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from vargen import parts
 from vargen.layers import KERNEL_INIT
@@ -59,7 +60,13 @@ CASES = {
     # A frame at a time.
     "frames": Case(VIDEO, Layout(VIDEO.coords[:, 1], VIDEO.places)),
 }
+SELDOM = ("groups", "frames")  # of few systems: slow where the others run the same code
 GRADED = ("raster", "all", "frames")  # where gradients are taken too, which triples what there is to compile
+
+
+def usual_quick(pairs):
+    """Parameters (mixer, case) of a test, of which those of `SELDOM` are slow."""
+    return [pytest.param(mixer, case, marks=[pytest.mark.slow] * (case in SELDOM)) for mixer, case in pairs]
 
 
 # Known slots come first, and how many they are differs per example: MAR's encoder.

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from harness import MIXED, build, init, parallel
+from systems import some_slow
 
 from vargen.layout import HIDDEN, Memory, View
 from vargen.mixers import MIXERS
@@ -150,7 +151,7 @@ def test_rows_that_look_at_a_memory(name):
     np.testing.assert_allclose(first, rest, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", MIXED)
+@pytest.mark.parametrize("name", some_slow(MIXED, "chain lightnet manhattan retention ssd ssm_2d".split()))
 def test_half_precision(name):
     """In bfloat16 the values are near, gradients are finite, and both stay what they were asked to be."""
     mixer, case = build(name)

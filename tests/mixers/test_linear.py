@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from formulas import decayed, dense, double, heads, merge, silu, softmax
-from harness import CASES, HIDING, check_mixer, make
+from harness import CASES, HIDING, check_mixer, make, usual_quick
 
 from vargen.mixers.gla import GLA
 from vargen.mixers.linear import LinearAttention
@@ -94,7 +94,7 @@ MIXERS = {
 }
 
 
-@pytest.mark.parametrize("name,case", [(n, c) for n, m in MIXERS.items() for c in m[3]])
+@pytest.mark.parametrize("name,case", usual_quick((n, c) for n, m in MIXERS.items() for c in m[3]))
 def test_forms_and_values(name, case):
     mixer_class, options, formula, _ = MIXERS[name]
     _, params, x, found = check_mixer(mixer_class, case, **options)

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden import Golden
-from harness import CASES, check_mixer, init, make, parallel
+from harness import CASES, SELDOM, check_mixer, init, make, parallel
+from systems import some_slow
 
 from vargen.layers import KERNEL_INIT
 from vargen.layout import Layout
@@ -82,12 +83,12 @@ def test_mamba_is_its_authors():
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, fresh)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", some_slow(CASES, SELDOM))
 def test_mamba_forms_agree(case):
     check_mixer(Mamba, case, **SMALL)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c != "raster"])
+@pytest.mark.parametrize("case", some_slow([c for c in CASES if c != "raster"], [*SELDOM, "levels"]))
 def test_cross_scan_forms_agree(case):
     check_mixer(Mamba, case, paths=CROSS_SCAN, out_norm=True, **SMALL)
 
@@ -182,7 +183,7 @@ def test_hippo_n_is_the_authors():
     )
 
 
-@pytest.mark.parametrize("case", ["raster", "groups", "all"])
+@pytest.mark.parametrize("case", some_slow(["raster", "groups", "all"], SELDOM))
 def test_s5_forms_agree(case):
     check_mixer(S5, case, **S5_SMALL)
 
@@ -240,7 +241,10 @@ def test_ssm_2d_is_its_authors(directions):
     np.testing.assert_allclose(y.swapaxes(0, 1), golden[f"d{directions}/y"], atol=3e-6)
 
 
-@pytest.mark.parametrize(("case", "directions"), [("raster", 1), ("all", 4), ("frames", 2), ("frames", 1)])
+@pytest.mark.parametrize(
+    ("case", "directions"),
+    [("raster", 1), ("all", 4), *(pytest.param("frames", n, marks=pytest.mark.slow) for n in (2, 1))],
+)
 def test_ssm_2d_forms_agree(case, directions):
     check_mixer(SSM2D, case, directions=directions, state=3, sets=2)
 

@@ -131,7 +131,9 @@ def test_greedy_decoding_is_the_same_for_every_key():
     np.testing.assert_allclose(np.asarray(first.score)[np.arange(3), slots], best.max(axis=1), rtol=1e-4)
 
 
-@pytest.mark.parametrize("counts", ["slots", "pictures", "all", "known"])
+@pytest.mark.parametrize(
+    "counts", [pytest.param("slots", marks=pytest.mark.slow), "pictures", "all", "known"]
+)
 def test_what_the_loss_counts(counts):
     """Each picture as much as another, however much of it is masked; each masked slot; every slot; known ones less."""
     _, generator, params, tokenizer_params = make("maskgit")

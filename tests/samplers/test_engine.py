@@ -24,8 +24,11 @@ from vargen.segments import PICTURE
 SLOW_CACHED = [
     *SLOW,
     *"hmar hmar_masked flowar flexvar acdit xar dnd rqtransformer bits hart orthus llamagen_memory".split(),
+    *"rar arpg randar jpeglm mamba".split(),
 ]
-SLOW_GIVEN = "rqtransformer dnd rar hmar hmar_masked mar mar_dit maskgil xar acdit bits arpg".split()
+SLOW_GIVEN = (
+    "rqtransformer dnd rar hmar hmar_masked mar mar_dit maskgit maskgil randar xar acdit bits arpg".split()
+)
 
 
 # What Hi-MAR's second round sees isn't told by contents alone: tests/interop/test_himar.py walks through its steps.
@@ -137,7 +140,7 @@ def test_given_slots_stay_and_the_rest_follows_from_them(name):
 
 @pytest.mark.parametrize(
     "given",
-    [(), ("picture",), pytest.param(("text",), marks=pytest.mark.slow)],  # as of every picture by orthus
+    [pytest.param((), marks=pytest.mark.slow), ("picture",), pytest.param(("text",), marks=pytest.mark.slow)],
     ids=["nothing", "picture", "text"],
 )
 def test_segments_in_every_direction(given):
@@ -179,7 +182,7 @@ def test_given_slots_that_cannot_come_first():
             generator.ordering.decoding(None, 1, 0, known)
 
 
-@pytest.mark.parametrize("name", some_slow(["var", "llamagen", "mar"], ["var"]))
+@pytest.mark.parametrize("name", some_slow(["var", "llamagen", "mar"], ["var", "mar"]))
 def test_no_recompilation_and_independence_of_the_batch(name):
     config, generator, params, tokenizer_params = make(name)
     model = Model(config, tokenizer_params, params)

@@ -66,7 +66,10 @@ def test_one_row_a_pass_is_sequential_and_greedy_codes_are_its():
     assert run(params, labels, drawn).passes.max() <= 6
 
 
-@pytest.mark.parametrize("name, lookahead, known", [("llamagen_text", 6, 0), ("rar", 4, 5), ("mamba", 4, 0)])
+@pytest.mark.parametrize(
+    "name, lookahead, known",
+    [pytest.param("llamagen_text", 6, 0, marks=pytest.mark.slow), ("rar", 4, 5), ("mamba", 4, 0)],
+)
 def test_greedy_codes_are_those_of_one_step_after_another(name, lookahead, known):
     generator, params, run = make(name)
     content, known = np.random.default_rng(1).integers(16, size=(3, 16)), np.arange(16) < known

@@ -20,7 +20,7 @@ BYTES = ["jpeglm", "dq"]  # whose slots are no patches
 OF_CLASSES = [
     name for name in SYSTEMS if name not in "llamagen_text llamagen_words llamagen_memory orthus".split()
 ]
-SLOW = [name for name in OF_CLASSES if name not in "mar randar maskgit var".split()]
+SLOW = [name for name in OF_CLASSES if name not in "randar maskgit var".split()]
 
 
 @functools.cache

@@ -45,7 +45,7 @@ def small(system):
     return generator, noisy(generator.init), jnp.asarray([[3, 1, 7, 7], [0, 15, 2, 9]]), jnp.asarray([1, 2])
 
 
-@pytest.mark.parametrize("system", [randar, arpg])
+@pytest.mark.parametrize("system", [randar, pytest.param(arpg, marks=pytest.mark.slow)])
 def test_orders_bound_the_whole(system):
     """p(x) is the mean over all 24 orders of four slots; -log of it is less than the mean of -log p(x | order), which
     few drawn orders estimate."""

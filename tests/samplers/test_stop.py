@@ -159,6 +159,7 @@ def test_continued():
         model.continued(content, 5, LABELS[:2], 0)
 
 
+@pytest.mark.slow
 def test_one_picture_learnt_by_heart():
     """A tiny model draws its file, byte by byte, at temperature 0."""
     c = jpeglm()

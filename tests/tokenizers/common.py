@@ -183,8 +183,12 @@ ENCODED = dict(
 )
 ALL = {**PARTS, **ENCODED}
 TRAINED = [name for name in ALL if name != "jpeg"]
-# Whose parts others of `ENCODED` have too.
-SLOW = ("across", "stem", "looking", "merging", "squares", "diffusion", "beside", "within")
+# Whose parts others of `ENCODED` have too; and what files of their own and test_table_of_quantisers.py run as well.
+SLOW = "across stem looking merging squares diffusion beside within".split()
+SLOW += (
+    "multiscale_product_vq product_vq qlae binned_kl vq_wae rq lfq bsq ibq binary vq_ema pyramid_vq".split()
+)
+SLOW += "dynamic_vq companded wavelets pixel_cnn flow".split()
 FROZEN = ("teacher_kmeans",)  # of which the encoder isn't
 
 

@@ -83,7 +83,9 @@ def test_every_quantiser_over_frames(name):
     assert decoded.shape == reconstruction.shape == clips.shape and loss.shape == ()
 
 
-@pytest.mark.parametrize("encoder", [VIT, REGISTERS], ids=lambda encoder: encoder.name)
+@pytest.mark.parametrize(
+    "encoder", [pytest.param(VIT, marks=pytest.mark.slow), REGISTERS], ids=lambda encoder: encoder.name
+)
 def test_there_and_back(encoder):
     """An example doesn't depend on its neighbours, and its frames are told apart."""
     t = clip("vq", encoder)
@@ -113,6 +115,7 @@ def test_clips_given_to_a_tokenizer_of_pictures():
         jax.eval_shape(lambda clips: t.encode(t.init(jax.random.key(0)), clips), clips)
 
 
+@pytest.mark.slow
 def test_a_hundred_steps():
     """Of the config's LARP, smaller: on clips that it hasn't seen the squared error falls to half of what it is at
     first."""

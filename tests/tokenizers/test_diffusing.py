@@ -59,7 +59,7 @@ def normal(x):
     return 0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("schedule", [pytest.param("linear", marks=pytest.mark.slow), "cosine"])
 def test_loss(schedule, images):
     """The estimate's error by its weight is the noise's; the bound is the divergence of both Gaussians in bits, at the
     first time how unlikely an image in 255 levels is."""
@@ -101,7 +101,7 @@ def test_loss(schedule, images):
     assert tiny("kl", encoder=registers(variance="fixed")).codec.beside({}, {}, images) == {}
 
 
-@pytest.mark.parametrize("variance", ["learned", "fixed"])
+@pytest.mark.parametrize("variance", ["learned", pytest.param("fixed", marks=pytest.mark.slow)])
 def test_decoding(variance, images):
     """The reverse process in five steps of forty, guided, written out; the last adds no noise."""
     t = tiny("kl", encoder=registers(variance=variance, absent="latents", guidance=2.0, forget_rate=0.1))
@@ -236,6 +236,7 @@ def test_pixels_in_latents_out(images):
     assert metrics["kl"] == 0
 
 
+@pytest.mark.slow
 def test_patches_of_latents_are_shown(images):
     """To a loss of features: those of noisy latents after so many blocks."""
     t = within(layers=2, shown_after=1)

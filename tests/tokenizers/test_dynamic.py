@@ -104,6 +104,7 @@ def setup(**options):
     return t, params, images
 
 
+@pytest.mark.slow
 def test_grains():
     """The router's logits by their formula; the likelier grain's latents; a training's choices follow the logits with
     Gumbel noise, whose frequencies are the softmax."""
@@ -162,6 +163,7 @@ def test_losses():
     assert np.abs(gradient["quantizer"]["gate_out"]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_dense_regions_get_more_codes():
     """Trained on the digits with a budget of half: about half of the regions are fine, more of them than elsewhere
     where a picture has more in it, and the decoder has learnt both grains."""

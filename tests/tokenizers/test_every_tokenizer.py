@@ -76,7 +76,7 @@ def test_loss(name):
         assert reached == (side == "decoder" or name not in FROZEN)
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if isinstance(tiny(name), Leveled)])
+@pytest.mark.parametrize("name", some_slow([name for name in ALL if isinstance(tiny(name), Leveled)], SLOW))
 def test_levels_build_the_picture(name):
     """Level after level gives what all of them at once give; the rows of a level are as many as its slots."""
     t = tiny(name)

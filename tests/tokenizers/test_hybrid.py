@@ -39,6 +39,7 @@ def test_training(authors, share, name):
     np.testing.assert_allclose(pull((jnp.ones_like(f), jnp.zeros(())))[0], 1.0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_half_of_the_examples():
     """Each example is decoded from one of the two kinds of latents, about as many from each."""
     t = tiny("hybrid_multiscale")

@@ -157,6 +157,7 @@ def test_how_many_levels_are_kept():
     assert t.kept(1, jax.random.key(0)) is None
 
 
+@pytest.mark.slow
 def test_dead_codes_are_revived_group_by_group():
     """Onto residuals of the group's own channels, which differ in size; codes in use stay."""
     t = tiny("multiscale_product_vq", vocab=8, phi_ratio=0.0, normalise=False)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from common import digits
 from PIL import Image, features
+from systems import some_slow
 
 from vargen import parts
 from vargen.errors import UserError
@@ -97,7 +98,7 @@ def pillow_picture(frame: Frame, scan: bytes) -> np.ndarray:
 
 
 @turbo
-@pytest.mark.parametrize("frame", FRAMES, ids=str)
+@pytest.mark.parametrize("frame", some_slow(FRAMES, [COLOUR, RESTARTS, FRAMES[5]]), ids=str)
 def test_bytes_and_pictures_are_pillows(frame):
     """Not one bit differs, so no tolerance."""
     images = pictures(frame)
@@ -128,7 +129,7 @@ def test_pictures_survive():
 
 
 @turbo
-@pytest.mark.parametrize("frame", [COLOUR, RESTARTS, GREY], ids=str)
+@pytest.mark.parametrize("frame", some_slow([COLOUR, RESTARTS, GREY], [COLOUR]), ids=str)
 def test_scans_cut_short(frame):
     """At every byte, as libjpeg reads them; what is missing is grey."""
     scan = scan_of(pillow_file(frame, pictures(frame)[0]))
@@ -160,7 +161,7 @@ def broken(frame: Frame, count: int) -> list[bytes]:
 
 
 @turbo
-@pytest.mark.parametrize("frame", [COLOUR, RESTARTS, GREY], ids=str)
+@pytest.mark.parametrize("frame", some_slow([COLOUR, RESTARTS, GREY], [COLOUR]), ids=str)
 def test_broken_scans(frame):
     """The picture is libjpeg's, wherever that opens the file and needs no more than its 16 bits."""
     scans = broken(frame, 120)

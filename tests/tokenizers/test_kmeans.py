@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from common import tiny
+from systems import some_slow
 
 from vargen import tokenizers
 from vargen.config import part
@@ -66,7 +67,7 @@ OPTIONS = dict(
 )
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", some_slow(OPTIONS, OPTIONS.keys() - {"vq"}))
 def test_the_first_update_makes_the_table(name):
     """In place of what the update made; it represents the pictures better than a table drawn from them; later ones
     leave it."""

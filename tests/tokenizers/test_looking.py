@@ -27,7 +27,13 @@ def images():
     return jax.random.uniform(jax.random.key(1), (3, 16, 16, 1), minval=-1.0)
 
 
-@pytest.mark.parametrize("looks, solver", [("across", "adams"), ("beside", "adams"), ("across", "euler")])
+@pytest.mark.parametrize(
+    "looks, solver",
+    [
+        ("beside", "adams"),
+        *(pytest.param("across", x, marks=pytest.mark.slow) for x in ("adams", "euler")),  # DAR has them
+    ],
+)
 def test_decoding_by_windows(looks, solver, images):
     """The steps written out in float64, shifted and of a scale; and of the first registers, where the way ends."""
     decoder = flow(
@@ -59,7 +65,7 @@ def test_decoding_by_windows(looks, solver, images):
     assert t.codec.prefixes and np.abs(pictures[1] - pictures[3]).max() > 1e-2
 
 
-@pytest.mark.parametrize("told_layers", [0, 1])
+@pytest.mark.parametrize("told_layers", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_what_a_window_sees(told_layers, images):
     """The registers of its group, through the blocks before also earlier ones; never those that come later."""
     t = tiny("fsq", encoder=registers(flow(looks="across", told_layers=told_layers)))

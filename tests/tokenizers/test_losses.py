@@ -34,7 +34,9 @@ def test_reconstruction():
     assert "gram" not in metrics and "ms_ssim" not in metrics
 
 
-@pytest.mark.parametrize("size", [(7, 9), (16, 16), (47, 30), (178, 180)])
+@pytest.mark.parametrize(
+    "size", [(7, 9), (16, 16), (47, 30), pytest.param((178, 180), marks=pytest.mark.slow)]
+)
 def test_ms_ssim(size):
     """As it is measured (float64 NumPy, 1e-5), with finite gradients even of a flat picture; 1 of equal ones."""
     rng = np.random.default_rng(0)

@@ -92,6 +92,7 @@ def test_what_registers_begin_as():
     ]
 
 
+@pytest.mark.slow
 def test_who_sees_whom(images, plain):
     """A level's row changes its latents and those of later levels; the merged patches' row those of all, of the same
     times; products are each level's own."""
@@ -142,6 +143,7 @@ def test_how_many_are_kept():
         assert abs(n / 4000 - share) < 5 * np.sqrt(share * (1 - share) / 4000)
 
 
+@pytest.mark.slow
 def test_what_a_teacher_draws(images):
     """Rows of patches that another mask row asks for, and the coarsest patches of the encoder: the loss is of both."""
     t = tiny("fsq", encoder=encoder(part("direct", layers=1, taught=True)))

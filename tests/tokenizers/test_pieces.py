@@ -37,7 +37,7 @@ def plainly(text, texts):
     return [number[t] for t in found]
 
 
-@pytest.mark.parametrize("begins", [False, True])
+@pytest.mark.parametrize("begins", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_joined_as_one_at_a_time(begins):
     rng = np.random.default_rng(1)
     texts = vocabulary(begins)
@@ -82,7 +82,7 @@ def test_refused():
 
 
 @pytest.mark.skipif(not features.check_feature("libjpeg_turbo"), reason="other libjpegs round otherwise")
-@pytest.mark.parametrize("begins", [False, True])
+@pytest.mark.parametrize("begins", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_codes_are_those_of_pillows_abbreviated_file(begins):
     """As the authors' program writes it: no tables, all else from the first marker to the last."""
     texts = vocabulary(begins)

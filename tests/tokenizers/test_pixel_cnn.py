@@ -83,6 +83,7 @@ def test_drawing(setup, spread):
     np.testing.assert_array_equal(drawn, jax.jit(codec.decode)(params, latents))
 
 
+@pytest.mark.slow
 def test_the_window_spares_the_latents():
     """Texture that the pixels before tell costs no code: stripes of any phase are predicted with latents of zeros."""
     t = tiny("kl", encoder=TINY, kl_weight=1.0)

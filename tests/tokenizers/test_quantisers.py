@@ -15,6 +15,7 @@ from vargen.tokenizers import usage
 from vargen.tokenizers.distances import nearest
 
 
+@pytest.mark.slow  # in another way: test_table_of_quantisers.py
 @pytest.mark.parametrize("name", ["vq", "multiscale_vq", "pyramid_vq"])
 def test_gradients_pass_straight_through(name):
     t = tiny(name)
@@ -105,7 +106,7 @@ def train(name, codebook_scale=1.0, **options):
     return t, *jax.jit(lambda: run(t, 100, codebook_scale=codebook_scale))()
 
 
-QUICK = ("vq", "multiscale_vq", "vq_ema", "bsq", "product_vq", "kl", "binned_kl", "registers")
+QUICK = ("vq", "multiscale_vq")
 
 
 # The others' training is of the same quantisers and parts.

@@ -16,6 +16,7 @@ from vargen.tokenizers.guidance import Guidance
 from vargen.tokenizers.reading import Told
 
 STEM = part("conv", width=8, multipliers=(1, 1), blocks=1, groups=4)
+SLOW = pytest.mark.slow
 
 
 def registers(decoder=None, tokens=8, **options):
@@ -37,7 +38,12 @@ def images():
 
 @pytest.mark.parametrize(
     "sees,tokens,changed",
-    [("causal", 8, 5), ("levels", (1, 2, 4), 3), ("levels", (1, 2, 4), 4), ("all", 8, 5)],
+    [
+        pytest.param("causal", 8, 5, marks=SLOW),  # as squares abreast
+        pytest.param("levels", (1, 2, 4), 3, marks=SLOW),
+        ("levels", (1, 2, 4), 4),
+        ("all", 8, 5),
+    ],
 )
 def test_who_sees_whom(sees, tokens, changed, images):
     """Another register changes what registers beside or after it say, and those before and patches nothing."""
@@ -55,7 +61,14 @@ def test_who_sees_whom(sees, tokens, changed, images):
     np.testing.assert_array_equal(moved, expected[sees])
 
 
-@pytest.mark.parametrize("decoder", [part("direct"), flow(), flow(groups=4), DRAWN])
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        *(pytest.param(x, marks=SLOW) for x in (part("direct"), flow())),
+        flow(groups=4),
+        pytest.param(DRAWN, marks=SLOW),
+    ],
+)
 def test_a_prefix_is_a_picture(decoder, images):
     """The first registers decode as all do of which the others aren't known; with all of them it is the picture."""
     t = tiny("fsq", encoder=registers(decoder, sees="causal", nested="uniform"))
@@ -120,7 +133,10 @@ def test_loss_of_a_flow_decoder(images):
     assert other.codec.draft(params, latents, None, images, jax.random.key(5))[1] is None
 
 
-@pytest.mark.parametrize("groups,n", [(1, 8), (4, 8), (4, 5), (4, 2)])
+@pytest.mark.parametrize(
+    "groups,n",
+    [*(pytest.param(*x, marks=SLOW) for x in ((1, 8), (4, 8))), (4, 5), pytest.param(4, 2, marks=SLOW)],
+)
 def test_decoding_by_flow(groups, n, images):
     """Euler's method, written out; in groups the first registers take the first part of the way, where it ends."""
     t = tiny("fsq", encoder=registers(part("flow", steps=8, groups=groups, forget_rate=0.1, guidance=2.0)))
@@ -186,6 +202,7 @@ def moved(t, seed=0, by=0.1):
     return dict(params, **jax.tree.map(lambda x: x + by * jax.random.normal(next(keys), x.shape), ends))
 
 
+@pytest.mark.slow  # FlexTok has it: tests/interop/test_parity.py
 def test_rows_modulated_apart(images):
     """Where both maps are the same it is the network with one; either changes the picture, but for what registers do
     when nothing looks at them any more."""
@@ -224,6 +241,7 @@ def with_other_mlp(x, block, kind):
     return found.reshape(x.shape)
 
 
+@pytest.mark.slow  # FlexTok has it: tests/interop/test_parity.py
 def test_what_stands_for_dropped_registers(images):
     """The learned row with the place of each, or the same for all: then places of unknown ones are nothing."""
     for dropped, same in (("placed", False), ("alike", True)):
@@ -243,7 +261,7 @@ def test_what_stands_for_dropped_registers(images):
         np.testing.assert_allclose(rows[:, 5:], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("decoder", [part("direct"), flow(time="row")])
+@pytest.mark.parametrize("decoder", [part("direct"), pytest.param(flow(time="row"), marks=SLOW)])
 def test_places_by_axes(decoder, images):
     """The same network as of a table of the sums, at both ends."""
     summed, table = (tiny("fsq", encoder=registers(decoder, places=p)) for p in ("axes", "table"))
@@ -265,6 +283,7 @@ def test_places_by_axes(decoder, images):
     )
 
 
+@pytest.mark.slow  # FlexTok has it: tests/interop/test_parity.py
 def test_norms_without_parameters(images):
     """None is left, and it is the network whose norms scale by 1 and shift by 0."""
     options = dict(norm_in=True, qk_norm="layer")
@@ -287,6 +306,7 @@ def test_norms_without_parameters(images):
     )
 
 
+@pytest.mark.slow  # DAR has it: tests/interop/test_parity.py
 def test_how_time_is_told(images):
     """Cosines, then sines, of the time at angles from its scale down to that over the period."""
     t = tiny("fsq", encoder=registers(flow(time="row", frequencies=6, period=8.0, time_scale=50.0)))
@@ -306,6 +326,7 @@ def test_how_time_is_told(images):
     np.testing.assert_allclose(kept["intermediates"]["time_1"]["__call__"][0], expected, atol=1e-4)
 
 
+@pytest.mark.slow  # TiTok has it: tests/interop/test_parity.py
 def test_scrambled_registers(images):
     """All numbers of all registers in a row, read as D rows of K, written out; by products that change nothing."""
     found = []
@@ -346,6 +367,7 @@ def test_standard_latents(images):
     np.testing.assert_allclose(latents.std(axis=-1, ddof=1), 1, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_on_a_square(images):
     """Registers 0, 1, ... lie row by row; the parameters, and what they give, are those of the ones in a row."""
     row, square = (tiny("fsq", encoder=registers(tokens=9, square=square)) for square in (False, True))

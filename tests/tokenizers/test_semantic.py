@@ -53,9 +53,9 @@ def test_a_teacher_of_another_grid_is_interpolated():
 @pytest.mark.parametrize(
     "name, losses",
     [
-        ("vq", dict(semantic_kind="contrastive", semantic_hidden=0)),
+        pytest.param("vq", dict(semantic_kind="contrastive", semantic_hidden=0), marks=pytest.mark.slow),
         ("vq", dict(semantic_at="block0")),
-        ("kl", dict(semantic_channels=2)),
+        pytest.param("kl", dict(semantic_channels=2), marks=pytest.mark.slow),
         pytest.param("multiscale_vq", dict(), marks=pytest.mark.slow),
     ],
 )
@@ -119,6 +119,7 @@ def test_rows_of_registers_decoders():
             jax.eval_shape(task.init_boxed, jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_it_is_learnt():
     """With nothing else to learn, features come near the teacher's within some updates."""
     t, s = tiny("vq", vocab=512), settings(l2=0.0)

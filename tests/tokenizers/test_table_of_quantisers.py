@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 from common import PARTS, digits, tiny
+from systems import some_slow
 
 from vargen import tokenizers
 from vargen.config import part
@@ -24,6 +25,7 @@ STRAIGHT += "fsq lfq bsq binary".split()
 CODED = [*STRAIGHT, "binned_kl", "ibq", "teacher_kmeans"]
 MEASURED = "vq vq_ema vq_wae product_vq qlae lfq bsq binary".split()  # of one level and one code in depth
 KEY = jax.random.key(7)
+SLOW = ("multiscale_product_vq", "qlae")  # of parts, each as in another row
 
 
 @functools.cache
@@ -55,7 +57,7 @@ def pulled(name, t, latents):
     return latents
 
 
-@pytest.mark.parametrize("name", STRAIGHT)
+@pytest.mark.parametrize("name", some_slow(STRAIGHT, SLOW))
 def test_the_gradient_goes_straight_through(name):
     t, params, images = made(name)
     weight = jax.random.normal(jax.random.key(2), (2, 4, 4, t.channels))
@@ -132,7 +134,8 @@ def terms(name, t, params, images):
     return dict(commitment=error) | ({} if name in ("vq_ema", "lfq", "bsq") else dict(codebook=error))
 
 
-@pytest.mark.parametrize("name", MEASURED)
+# Of the two that are slow, also test_transport.py and test_implicit.py.
+@pytest.mark.parametrize("name", some_slow(MEASURED, ("vq_wae", "bsq")))
 def test_loss_terms_in_float64(name):
     t, params, images = made(name)
     metrics = t.bottleneck(params, begun(t, params), images, KEY)[3]
@@ -141,13 +144,7 @@ def test_loss_terms_in_float64(name):
 
 
 # Others learn the digits (test_quantisers.py), or are of the same quantisers and parts.
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("vq_wae", "ibq", "qlae", "binary")))
-        for name in CODED
-    ],
-)
+@pytest.mark.parametrize("name", some_slow(CODED, {*CODED} - {"ibq"}))
 def test_a_hundred_steps_on_eight_pictures(name):
     """In bfloat16, whose loss begins near float32's: it falls, of float32 parameters whose codes are whole numbers."""
     t, params, _ = made(name)

@@ -67,7 +67,7 @@ def test_potentials_stay_finite():
     )  # of mutual information
 
 
-@pytest.mark.parametrize("per_slot", [True, False])
+@pytest.mark.parametrize("per_slot", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_losses(per_slot):
     """Both terms in float64; codes have no gradient but that of transport, weights of none but these two."""
     t = tiny(

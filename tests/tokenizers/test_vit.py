@@ -53,7 +53,13 @@ def reference(p, x, heads, window, shift):
     return normed(x, p["norm_out"]).reshape(*grid, width)
 
 
-@pytest.mark.parametrize("window, shift", [(2, False), (2, True), (3, True), (8, False)])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "window, shift",
+    [pytest.param(2, False, marks=SLOW), (2, True), pytest.param(3, True, marks=SLOW), (8, False)],
+)
 def test_windows(window, shift):
     """Attention in windows is that of the whole grid under a mask, also where windows go beyond the grid."""
     check((16, 24), (4, 6), 32, window, shift)
@@ -87,6 +93,7 @@ def test_cutting(sides, start):
     np.testing.assert_array_equal(joined(rows, (2, 5, 7), sides, start), x)
 
 
+@pytest.mark.slow
 def test_other_sizes():
     """With rope the same parameters serve other sizes; a table of places is of one."""
     t = tiny("vq", encoder=part(**{**TINY, "window": 2}))

@@ -57,7 +57,9 @@ def packet(x, levels, wavelet):
 
 
 @pytest.mark.parametrize("wavelet", WAVELETS)
-@pytest.mark.parametrize("levels, shape", [(1, (8, 14)), (2, (16, 8)), (3, (24, 16))])
+@pytest.mark.parametrize(
+    "levels, shape", [(1, (8, 14)), (2, (16, 8)), pytest.param(3, (24, 16), marks=pytest.mark.slow)]
+)
 def test_transform(wavelet, levels, shape):
     """The matrices' numbers, channel by channel, and back to the picture: within 2e-6 of numbers of about 1."""
     x = np.random.default_rng(0).normal(size=(2, *shape, 3))
@@ -130,7 +132,7 @@ def test_what_does_not_fit(size, options, message):
         tokenizers.build(part("vq", encoder=part("wavelets", groups=16, **options)), size, 1)
 
 
-@pytest.mark.parametrize("vocab", [4, 15])
+@pytest.mark.parametrize("vocab", [pytest.param(4, marks=pytest.mark.slow), 15])
 def test_companded_codes(vocab):
     """Codes and values by the formulas in float64, on a grid of latents; each code decodes to one of its own."""
     t = dataclasses.replace(tiny("companded"), vocab=vocab, spread=1.5)

@@ -10,7 +10,7 @@ import pytest
 import simulated
 from systems import SYSTEMS
 
-QUICK = ["var", "rar", "mar"]
+QUICK = ["var"]
 TESTS = pathlib.Path(__file__).parent.parent
 
 

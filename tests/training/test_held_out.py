@@ -4,13 +4,13 @@ import types
 
 import numpy as np
 import pytest
-from systems import make
+from systems import make, some_slow
 
 from vargen import sharding
 from vargen.training import held_out
 
 
-@pytest.mark.parametrize("name", ["var", "llamagen", "mar"])
+@pytest.mark.parametrize("name", some_slow(["var", "llamagen", "mar"], ["var", "mar"]))
 def test_of_tokenizer(name):
     config, generator, _, params = make(name)
     tokenizer = generator.tokenizer

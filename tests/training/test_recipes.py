@@ -231,9 +231,12 @@ RULES = dict(
 BUFFERS = {"cls_embedding.uncond_embedding"}  # registered as such, and so no parameter of the optimizer
 
 
+# By the rule of the first.
+SELDOM = [pytest.param(*x, marks=pytest.mark.slow) for x in (("var", "d36"), ("hmar", "d16_masked"))]
+
+
 @pytest.mark.parametrize(
-    "system, size", [("var", "d16"), ("var", "d36"), ("hmar", "d16_masked"),
-                     ("llamagen", "b"), ("llamagen", "3b"), ("llamagen", "text256"),
+    "system, size", [("var", "d16"), *SELDOM, ("llamagen", "b"), ("llamagen", "3b"), ("llamagen", "text256"),
                      ("mar", "b"), ("rar", "b")],
 )  # fmt: skip
 def test_what_decays(system, size):
@@ -268,7 +271,14 @@ def test_tokenizers_decay_kernels_alone():
 # The average.
 
 
-@pytest.mark.parametrize("system, size", [("var", "d30"), ("llamagen", "xl"), ("mar", "l"), ("rar", "b")])
+@pytest.mark.parametrize(
+    "system, size",
+    [
+        *(pytest.param(*x, marks=pytest.mark.slow) for x in (("var", "d30"), ("llamagen", "xl"))),
+        ("mar", "l"),
+        ("rar", "b"),
+    ],
+)
 def test_average(system, size):
     """engine_mar.py update_ema: constant, from the initial parameters on; the others publish the parameters."""
     s = load(system, size).training

@@ -11,10 +11,11 @@ import pytest
 import simulated
 
 FOLDER = pathlib.Path(__file__).parent
-QUICK, REST = ["patch"], ["registers", "stylegan", "dino"]
 
 
-@pytest.mark.parametrize("names", [QUICK, pytest.param(REST, marks=pytest.mark.slow)])
+# A simpler game on as many devices: tests/test_sharding.py.
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [["patch"], ["registers", "stylegan", "dino"]])
 def test_eight_devices_equal_one(names):
     """All metrics of three updates, parameters, and what is kept of the discriminators, 1e-4."""
     path = os.pathsep.join([str(FOLDER.parent.parent), str(FOLDER.parent), str(FOLDER)])

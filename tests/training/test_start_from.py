@@ -25,7 +25,7 @@ def made(classes, dropout):
     return state.create(task, optimizer.build(c.training, ["model"]), mesh, jax.random.key(classes))
 
 
-@pytest.mark.parametrize("dropout", [0.1, None])
+@pytest.mark.parametrize("dropout", [0.1, pytest.param(None, marks=pytest.mark.slow)])
 def test_rows_of_classes(dropout, capsys):
     """Of the table and of the head's biases; with labels that are taken away, the row for none too."""
     rng = np.random.default_rng(0)

@@ -155,7 +155,9 @@ def test_a_finished_run_is_not_trained_again(uninterrupted):
     assert_same(again.state, uninterrupted[1].state)
 
 
-@pytest.mark.parametrize("nan_at, good", [(5, "checkpoints/4"), (3, "none yet")])
+@pytest.mark.parametrize(
+    "nan_at, good", [(5, "checkpoints/4"), pytest.param(3, "none yet", marks=pytest.mark.slow)]
+)
 def test_nan_stops_the_run(tmp_path, nan_at, good):
     """Steps count from 1: index 5 is the 6th. At the 4th, the save itself must refuse."""
     with pytest.raises(
@@ -225,7 +227,16 @@ def test_user_mistakes(tmp_path):
         go(tmp_path, keep=0)
 
 
-@pytest.mark.parametrize("at, kind", ((5, UserError), (6, UserError), (6, MemoryError), (8, UserError)))
+@pytest.mark.parametrize(
+    "at, kind",
+    [
+        (5, UserError),
+        *(
+            pytest.param(*x, marks=pytest.mark.slow)
+            for x in ((6, UserError), (6, MemoryError), (8, UserError))
+        ),
+    ],
+)
 def test_an_error_of_the_data_loses_no_step(tmp_path, uninterrupted, at, kind):
     """Whether the steps before were recorded (every 2), saved (every 4) or neither; and the run goes on as it was."""
 
