@@ -202,7 +202,8 @@ class Training:
       image_every: updates between image grids in TensorBoard; 0: never.
       codes: generators: train on stored codes instead of encoding every batch.
       augmented_copies: stored codes: copies of the data, each changed anew, or where the changes give a number of views
-        (center, five; with and without flip) by the next of these; 1: unchanged.
+        (center, five; with and without flip) by the next of these; 1: unchanged. Training makes no more than it passes
+        over the data.
       mesh: of devices.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -261,7 +262,10 @@ def train_generator(
     if settings.codes:
         if processes.is_first():
             on_host = jax.tree.map(np.asarray, tokenizer_params)
-            tokenize.store(config, workdir, sources["train"], on_host, tokenizer_step, again=False)
+            passes = math.ceil(settings.steps * settings.batch_size / len(sources["train"]))
+            tokenize.store(
+                config, workdir, sources["train"], on_host, tokenizer_step, again=False, passes=passes
+            )
         processes.wait_for_first("codes_stored")
         source = codes.load(workdir / tokenize.FOLDER)
         frozen = dict(quantizer=tokenizer_params["quantizer"])

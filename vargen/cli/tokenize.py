@@ -59,7 +59,14 @@ def run(args: argparse.Namespace) -> None:
 
 
 def store(
-    config: ConfigDict, workdir: Path, source: Source, params: Any, step: int, *, again: bool = True
+    config: ConfigDict,
+    workdir: Path,
+    source: Source,
+    params: Any,
+    step: int,
+    *,
+    again: bool = True,
+    passes: int | None = None,
 ) -> Path:
     """Encodes the training images and stores what comes out.
 
@@ -69,7 +76,8 @@ def store(
       source: the training images.
       params: of the trained tokenizer.
       step: at which they were saved.
-      again: False keeps codes that the same tokenizer made of the same data.
+      again: False keeps codes that the same tokenizer made of the same data, in as many copies or more.
+      passes: how often training goes over the data: no more copies are made, but one of each view that there is.
 
     Returns:
       The directory of the codes.
@@ -78,17 +86,20 @@ def store(
     import numpy as np
 
     from vargen import data, progress
-    from vargen.data import codes
+    from vargen.data import codes, transforms
     from vargen.models import build_tokenizer
     from vargen.tokenizers import usage
 
     directory = workdir / FOLDER
+    copies = most = config.training.augmented_copies
+    if passes is not None:
+        copies = min(most, max(passes, transforms.views(config.data), 1))
     meta = dict(made_from(config, source), tokenizer_step=step, tokenizer_hash=fingerprint(params))
-    if not again and _stored(directory) == meta:
+    stored = (not again and _stored(directory)) or {}
+    if stored.pop("copies", 0) >= copies and stored == meta:
         return directory
     tokenizer = build_tokenizer(config)
     encode = jax.jit(tokenizer.stored)
-    copies = config.training.augmented_copies
     batch_size = min(config.evaluation.batch_size, len(source))
     batches = data.batches(
         source,
@@ -96,14 +107,14 @@ def store(
         seed=config.seed,
         settings=config.data,
         train=False,
-        augment=copies > 1,
+        augment=most > 1,
         epochs=copies,
     )
     started = time.monotonic()
     total = copies * len(source)
     counts: Any = 0
     too_long = 0
-    with codes.Writer(directory, meta) as writer:
+    with codes.Writer(directory, dict(meta, copies=copies)) as writer:
         for batch in progress.each(batches, total, "tokenizing", size=lambda b: len(b["label"])):
             count = len(batch["label"])
             content = np.asarray(encode(params, data.padded(batch["image"], batch_size)))[:count]
