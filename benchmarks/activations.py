@@ -18,12 +18,15 @@ import numpy as np
 from vargen.feeds.mask import Mask
 from vargen.feeds.refine import Refine
 from vargen.feeds.shift import Shift
+from vargen.heads.categorical import Codes
 from vargen.mixers.attention import Attention
 
 
 def knows(generator: Any) -> bool:
-    """Whether all rows of its feed are known here, and its mixer is attention."""
-    return isinstance(generator.feed, (Mask, Refine, Shift)) and all(
+    """Whether all rows of its feed are known here, its mixer is attention, and its head has a code's logits or none."""
+    known = isinstance(generator.feed, (Mask, Refine, Shift))
+    known &= isinstance(generator.head, Codes) or not generator.head.explicit
+    return known and all(
         isinstance(stage.block.mixer, Attention) and stage.block.cross is None for stage in generator.stages
     )
 
@@ -56,6 +59,6 @@ def sampling(generator: Any, batch: int, settings: Any) -> float:
         query, key = (block["mixer"][name]["kernel"].shape[-1] for name in ("query", "key"))
         inner, width = block["feed_forward"]["down"]["kernel"].shape[-2:]
         numbers += passes[stage.name].sum() * stage.layers * (6 * width + 4 * query + 4 * key + 2 * inner)
-    if generator.head.explicit:
-        numbers += sizes.sum() * (generator.width + params["head"]["out"]["kernel"].shape[-1])
+    if isinstance(generator.head, Codes):
+        numbers += sizes.sum() * (generator.width + generator.head.vocab)
     return float(times * numbers * jnp.dtype(generator.stages[0].block.dtype).itemsize)

@@ -116,6 +116,18 @@ def test_rows_that_products_move():
 
 
 @pytest.mark.parametrize(
+    "name, known", [("maskgit", True), ("mar", True), ("rqtransformer", False), ("arpg", False)]
+)
+def test_whose_rows_are_known(name, known):
+    """Those of all heads that are claimed."""
+    c, _, generator = compiled.built(f"{name}:digits")
+    assert activations.knows(generator) == known
+    if known:
+        moved = activations.sampling(generator, 1, compiled.paper(c))
+        assert activations.sampling(generator, 2, compiled.paper(c)) == 2 * moved > 0
+
+
+@pytest.mark.parametrize(
     "name, side, options, taps",
     [
         # Taps on pixels, a dimension: of 3 over n pixels 3 n - 2; of n / 2 strides three each, but 2 of the last.
