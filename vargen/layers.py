@@ -289,9 +289,7 @@ class Mlp(nn.Module):
     def __call__(self, x, train: bool = False, onto: Onto | None = None):
         """x [..., D] -> [..., D]; in a step of decoding of x, also `Ahead`, and added to what `onto` says."""
         if self.kind not in INNER and self.kind not in GATED:
-            raise ValueError(
-                f"model.mlp: expected gelu, gelu_sigmoid, gelu_tanh, silu, swiglu or geglu, found {self.kind!r}"
-            )
+            raise ValueError(f"Mlp: expected a kind of {', '.join([*INNER, *GATED])}, found {self.kind!r}")
         inner = [
             Dense(self.hidden, ("embed", "mlp"), self.kernel_init, self.bias, self.dtype, name=name)
             for name in (("gate", "up") if self.kind in GATED else ("up",))
