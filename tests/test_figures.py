@@ -280,9 +280,8 @@ def sentences():
         [*percent(fashion["real_label_accuracy"]), fashion["real_frechet_distance_classifier"]],
     )
     ranking = results("ranking_fashion")
-    yield "On two CPU cores the whole took N minutes", [ranking["seconds"] / 60]
     updates = [ranking["systems"][name]["updates"] for name in ("arpg", "himar")]
-    yield "ARPG's N beside Hi-MAR's N, half", updates
+    yield "ARPG's N beside Hi-MAR's N, nearly", updates
     updates = [ranking["tokenizer_updates"][name] for name in ("flexvar", "var")]
     yield "which makes N updates where VAR's makes N", updates
     yield "in place of samples: N\\)", [DIGITS["var"]["real_frechet_distance_classifier"]]
