@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax.errors import ScopeParamShapeError
 
-from vargen.kernels import Matrix, Norming, Onto, Part, norming
+from vargen.kernels import Matrix, Norming, Onto, Part, normalized, normed
 from vargen.kernels.dropout import draw_words, drop
-from vargen.kernels.few_rows import are_few, are_tiled, few_rows, reference
+from vargen.kernels.few_rows import alone, are_few, are_tiled, few_rows, reference
 
 Dtype = Any
 SCALE = "kernel_scale"  # beside a kernel of 8 bits: what each of its outputs is multiplied by
@@ -194,7 +194,7 @@ class Norm(nn.Module):
         return own
 
 
-_normalized = keeps_inputs(norming.normalized, static_argnums=(4, 5))
+_normalized = keeps_inputs(normalized, static_argnums=(4, 5))
 
 
 class Ahead(NamedTuple):
@@ -209,7 +209,9 @@ class Ahead(NamedTuple):
         return self.x.shape
 
     def made(self) -> jax.Array:
-        """The rows with their norm."""
+        """The rows with their norm; also of heads, [B, N, H, D]."""
+        if self.x.ndim == 3 and alone():
+            return normed(self.x, self.norm)
         return keeps_inputs(Norming.__call__)(self.norm, self.x)
 
 

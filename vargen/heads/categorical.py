@@ -80,9 +80,9 @@ class Codes(Plain):
     def sample(self, hidden, draws, layout, settings, guidance=None, quantizer=None, around=None) -> Sample:
         """Draws codes int32 [B, n], see `Head.sample` and `draw`; guidance is on the logits."""
         logits = self.guided(hidden, guidance)
-        codes = draw(logits, draws, settings)
         greedy = jnp.asarray(settings.temperature) <= 0
         law = filtered(logits, settings, jnp.where(greedy, 1.0, settings.temperature))
+        codes = draws.choose(law, greedy)
         score, drawn, logit = (
             jnp.take_along_axis(x, codes[..., None], axis=-1)[..., 0]
             for x in (jax.nn.log_softmax(logits), jax.nn.log_softmax(law), logits)

@@ -3,9 +3,9 @@
 from vargen.kernels.few_rows import Matrix, Onto, few_rows
 from vargen.kernels.linear_attention import linear_attention
 from vargen.kernels.linear_scan import grid_scan, linear_scan
-from vargen.kernels.norming import Norming, Part
+from vargen.kernels.norming import Norming, Part, normalized, normed
 from vargen.kernels.selection import filter_logits, least_of_most
-from vargen.kernels.step_attention import cached_attention, merge, step_attention
+from vargen.kernels.step_attention import cached_attention, merge, placed, step_attention
 
 __all__ = [
     "Matrix",
@@ -20,5 +20,8 @@ __all__ = [
     "linear_attention",
     "linear_scan",
     "merge",
+    "normalized",
+    "normed",
+    "placed",
     "step_attention",
 ]

@@ -12,15 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from vargen import static
-from vargen.kernels import Onto
-from vargen.kernels.few_rows import are_few
+from vargen.kernels import Norming, Onto
+from vargen.kernels.few_rows import alone
 from vargen.kernels.step_attention.call import FEW
-from vargen.layers import Ahead, Dense, Dropout, Norm, keeps_inputs, logical, product, products
+from vargen.layers import Ahead, Dense, Dropout, Norm, logical, parameter, product, products
 from vargen.layout import Layout, View
 from vargen.limits import COUNT, EPS, RATE, SIZE, Above, AtLeast, Between, OneOf, check_heads
-from vargen.mixers.primitives import cached_attention, merge, step_attention
+from vargen.mixers.primitives import cached_attention, merge, placed, step_attention
 from vargen.mixers.rope import mix_halves, rotate, shares, squeeze
 from vargen.slots import Grid
+
+SHORTEST = 1e-12  # what shorter queries and keys are divided by to be unit vectors
 
 
 class Attention(nn.Module):
@@ -158,23 +160,15 @@ class Attention(nn.Module):
         in_place = (
             cache is not None and memory is None and _in_place(views, layout.start, cache["key"].shape[1])
         )
-        scale, norms = self.scale / math.sqrt(self.head_dim), None
-        if self.qk_norm == "l2":
-            log_scale = self.param(
-                "log_scale", logical(nn.initializers.constant(math.log(4.0)), "heads"), (self.heads,)
-            )
-            factor = jnp.exp(jnp.minimum(log_scale, math.log(100.0)))[:, None]
-            q, scale = _unit(q, factor), 1.0
-            k = _unit(k) if memory is None else k
-        elif self.qk_norm != "none":
-            of_query, of_key = (
-                Norm(self.qk_norm, self.norm_affine, self.eps, self.norm_each, name=name)
-                for name in ("query_norm", "key_norm")
-            )
-            if in_place and self.rope == "none" and are_few(x.shape):
-                norms = of_query.ahead(q).norm, of_key.ahead(k).norm
-            else:
-                q, k = of_query(q), of_key(k) if memory is None else k
+        scale = 1.0 if self.qk_norm == "l2" else self.scale / math.sqrt(self.head_dim)
+        of_query = of_key = norms = None
+        if self.qk_norm != "none":
+            of_query, of_key = self._norm("query", q), None if memory is not None else self._norm("key", k)
+        room = cache is not None and memory is None and _has_room(layout, cache["key"].shape[1])
+        if (in_place or room) and of_query is not None and self.rope == "none" and alone():
+            norms = of_query, of_key
+        else:
+            q, k = (y if norm is None else Ahead(y, norm).made() for y, norm in ((q, of_query), (k, of_key)))
         if self.rope != "none":
             coords = layout.sequence if self.rope == "sequence" else layout.coords
             if self.rope == "halves":
@@ -190,13 +184,29 @@ class Attention(nn.Module):
             steps, options = (view.times, view.key_times), dict(window=view.window, scale=scale, norms=norms)
             y, cache = cached_attention(q, *new, cache, layout.start, *steps, **options)
         else:
-            cache = {n: static.append(cache[n], new, layout.start) for n, new in (("key", k), ("value", v))}
+            if room:
+                q, cache = placed(q, k.astype(self.dtype), v.astype(self.dtype), cache, layout.start, norms)
+            else:
+                new = dict(key=k, value=v)
+                cache = {name: static.append(x, new[name], layout.start) for name, x in cache.items()}
             y = self._attend(q, cache["key"], cache["value"], views, scale, key)
             cache = cache if layout.keep is None else _kept(cache, layout)
         out = Dense(self.width, ("heads", "embed"), self.out_init, self.out_bias, self.dtype, 2, name="out")
         if onto is not None:
             return product(y.reshape(*x.shape[:-1], self.width), out, onto=onto), cache
         return Dropout(self.dropout)(out(y), train), cache
+
+    def _norm(self, name: str, rows) -> Norming:
+        """That of queries or keys [B, N, heads, D/H], still to be made."""
+        if self.qk_norm != "l2":
+            norm = Norm(self.qk_norm, self.norm_affine, self.eps, self.norm_each, name=f"{name}_norm")
+            return norm.ahead(rows).norm
+        own = {}
+        if name == "query":
+            init = logical(nn.initializers.constant(math.log(4.0)), "heads")
+            log_scale = parameter(self, "log_scale", init, (self.heads,))
+            own["scale"] = jnp.exp(jnp.minimum(log_scale, math.log(100.0)))[:, None]
+        return Norming(own, None, None, "unit", SHORTEST)
 
     def _attend(self, q, k, v, views, scale, key):
         """The attention over a union of visibilities; with a key its weights are dropped, in each by other bits."""
@@ -223,19 +233,17 @@ class Attention(nn.Module):
         return self.in_gain * self.kernel_init(key, shape, dtype)
 
 
-@keeps_inputs
-def _unit(x, factor=None):
-    """x over its length in the last axis, float32 inside; times a factor."""
-    y = x.astype(jnp.float32)
-    y = (y / jnp.maximum(jnp.linalg.norm(y, axis=-1, keepdims=True), 1e-12)).astype(x.dtype)
-    return y if factor is None else y * factor.astype(x.dtype)
-
-
 def _kept(cache, layout: Layout):
     """The cache without the rows that don't stay; one with room for more has later rows in their place."""
     if static.known(layout.start) and layout.start + layout.times.shape[-1] == cache["key"].shape[1]:
         return {name: x[:, : layout.start + layout.keep] for name, x in cache.items()}
     return cache
+
+
+def _has_room(layout: Layout, length: int) -> bool:
+    """Whether a cache of this length needn't grow for the rows of a pass, which begin at a number that is known."""
+    start = layout.start
+    return static.known(start) and not np.ndim(start) and start + layout.times.shape[-1] <= length
 
 
 def _in_place(views, start, length: int) -> bool:

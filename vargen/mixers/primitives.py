@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 
+import jax.numpy as jnp
+
 from vargen import kernels, sharding, static
 from vargen.kernels import merge as merge
 from vargen.kernels.dropout import draw_words
@@ -38,6 +40,14 @@ def cached_attention(q, k, v, cache, start, q_step, k_step, **options):
     arrays, names = (q, k, v, cache["key"], cache["value"], start), [rows] * 5 + [()]
     out, key, value = _with_steps(run, arrays, names, (q_step, k_step), (rows,) * 3)
     return out, dict(key=key, value=value)
+
+
+def placed(q, k, v, cache, start, norms=None):
+    """`kernels.placed`, split likewise: queries, and the cache; with norms on one device alone."""
+    run, arrays = functools.partial(kernels.placed, norms=norms), (q, k, v, cache["key"], cache["value"])
+    names = [*[_rows(k)] * 5, ()]
+    q, key, value = sharding.per_shard(run, (*arrays, jnp.asarray(start)), names, (names[0],) * 3)
+    return q, dict(key=key, value=value)
 
 
 def _rows(k):

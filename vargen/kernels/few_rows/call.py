@@ -14,6 +14,7 @@ from vargen.kernels import dispatch
 from vargen.kernels.few_rows import gpu, reference, tiles
 from vargen.kernels.few_rows.reference import Matrix, Onto
 from vargen.kernels.norming import Norming
+from vargen.kernels.norming.gpu import normed
 
 NAME = "few_rows"
 # Up to so many rows each weight's way from memory takes longer than its products, and one program holds all rows.
@@ -23,7 +24,7 @@ FEW = 32
 def _on_gpu(x, matrices, norm, onto, *, act, dtype, interpret: bool = False):
     if math.prod(x.shape[:-1]) <= FEW:
         return gpu.few_rows(x, matrices, norm, onto, act=act, dtype=dtype, interpret=interpret)
-    x = (x if norm is None else norm(x)).astype(dtype)
+    x = (x if norm is None else normed(x, norm, interpret=interpret)).astype(dtype)
     return tiles.products(x, matrices, onto, act=act, interpret=interpret)
 
 
@@ -36,16 +37,17 @@ IMPLEMENTATIONS = {
 
 def are_few(shape: Sequence[int]) -> bool:
     """Whether rows [..., D] are few, and whole: a compiler that splits programs over devices can't split a kernel."""
-    return math.prod(shape[:-1]) <= FEW and _alone()
+    return math.prod(shape[:-1]) <= FEW and alone()
 
 
 def are_tiled(shape: Sequence[int], dtype: Any) -> bool:
     """Likewise whether they are no more than a kernel of tiles is for, in 16 bits: XLA's products of hundreds of rows
     are split along the inputs to fill the GPU, and write each part in float32 for the next launch to add."""
-    return math.prod(shape[:-1]) <= tiles.MOST and jnp.dtype(dtype).itemsize == 2 and _alone()
+    return math.prod(shape[:-1]) <= tiles.MOST and jnp.dtype(dtype).itemsize == 2 and alone()
 
 
-def _alone() -> bool:
+def alone() -> bool:
+    """Whether programs are for one device."""
     mesh = jax.sharding.get_abstract_mesh()
     return mesh.empty or mesh.size == 1
 

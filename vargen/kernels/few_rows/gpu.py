@@ -17,9 +17,9 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from vargen.kernels.few_rows import reference
 from vargen.kernels.few_rows.reference import GATED
 from vargen.kernels.norming import Part
+from vargen.kernels.norming.gpu import modulation, told, whole
 from vargen.kernels.step_attention.gpu import _dot
 
 ROWS = 16  # that a product on tensor cores has at least
@@ -38,13 +38,13 @@ BYTES = "few_rows_moving_{}_bytes"  # the scope it runs under: of modulations it
 def few_rows(x, matrices, norm, onto, *, act: str, dtype, interpret: bool = False):
     """As `reference.few_rows`; between its roundings everything is float32."""
     args = (x, matrices, norm, onto)
-    outs = jax.eval_shape(functools.partial(reference.few_rows, act=act, dtype=dtype), *args)
     # Side by side, as what reads them may want them.
-    sizes = [out.shape[-1] for out in outs]
+    sizes = [matrix.kernel.shape[1] for matrix in (matrices[:1] if act in GATED else matrices)]
     enough = (c for c in COLUMNS if sum(pl.cdiv(size, c) for size in sizes) >= PROGRAMS)
     columns = next(enough, COLUMNS[-1])
     (batch, n, size), rows = x.shape, x.shape[0] * x.shape[1]
-    out = jax.ShapeDtypeStruct((rows, sum(sizes)), outs[0].dtype)
+    added = [] if onto is None else [onto.residual, *(part.values for part in _parts(None, onto))]
+    out = jax.ShapeDtypeStruct((rows, sum(sizes)), jnp.result_type(dtype, *added))
     modulations = [part.values for part in _parts(norm, onto)]
     moved = [y for y in jax.tree.leaves(args) if not any(y is values for values in modulations)]
     moved = sum(y.size * y.dtype.itemsize for y in (*moved, out)) + sum(
@@ -80,16 +80,6 @@ def _parts(norm, onto) -> list[Part]:
     found = [norm.scale, norm.shift] if norm is not None else []
     found += [onto.gate] if onto is not None else []
     return [part for part in found if part is not None]
-
-
-def told(n: int, rows: int) -> jax.Array:
-    """int32 [2]: how many rows an example has, and all. As numbers in the kernel they would make one of their own."""
-    return jnp.array([n, rows], jnp.int32)
-
-
-def whole(y) -> pl.BlockSpec:
-    """All of an array, for every program."""
-    return pl.BlockSpec(y.shape, lambda i: (0,) * y.ndim)
 
 
 def of_rows(high: int, y) -> pl.BlockSpec:
@@ -180,18 +170,6 @@ def _load(ref, rows, index):
     row, real = rows[0], rows[-1]
     mask = real[:, None] & (index < ref.shape[1])[None]
     return plgpu.load(ref.at[row[:, None], index[None]], mask=mask, other=0.0).astype(jnp.float32)
-
-
-def modulation(part: Part, rows, index):
-    """float32 [rows, len(index)] of what a condition modulates the rows by."""
-    (examples, places, _, size), (_, example, place, real) = part.values.shape, rows
-    example = example if examples > 1 else 0 * example
-    place = place if places > 1 else 0 * place
-    if part.at is not None:
-        place = 0 * place + jnp.clip(part.at[...], 0, places - 1)
-    spot = example[:, None], place[:, None], jnp.full((1, 1), part.index), index[None]
-    mask = real[:, None] & (index < size)[None]
-    return plgpu.load(part.values.at[spot], mask=mask, other=0.0).astype(jnp.float32)
 
 
 def _statistics(x, rows, norm, depth):

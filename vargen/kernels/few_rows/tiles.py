@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from vargen.kernels.few_rows.gpu import ACTIVATIONS, finished, modulation, told, whole
+from vargen.kernels.few_rows.gpu import ACTIVATIONS, finished
 from vargen.kernels.few_rows.reference import Matrix, Onto
+from vargen.kernels.norming.gpu import modulation, told, whole
 from vargen.kernels.step_attention.gpu import _dot
 
 ROWS = 64  # of a tile

@@ -10,7 +10,7 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 from vargen.kernels import dispatch
-from vargen.kernels.step_attention import cudnn, few, gpu, reference, tpu, xla
+from vargen.kernels.step_attention import cudnn, few, gpu, placing, reference, tpu, xla
 from vargen.kernels.step_attention.spans import arrange, spans
 
 NAME = "step_attention"
@@ -21,6 +21,7 @@ FEW = 16
 FORWARD_FEW = {"xla": reference.attend, "gpu": few.attend}
 BACKWARD_FEW = {"xla": reference.backward}
 CACHED = {"xla": reference.attend_cached, "gpu": few.attend_cached}
+PLACED = {"xla": reference.placed, "gpu": placing.placed}
 FORWARD = {
     "xla": xla.attend,
     **dispatch.kernels(tpu.attend, gpu.attend),
@@ -145,6 +146,23 @@ def cached_attention(
     else:
         out, _, *caches = dispatch.run(NAME, None, run, *arrays, s.low, s.high, norms)
     return out, *caches
+
+
+def placed(q, k, v, cache_k, cache_v, start, norms=None):
+    """New keys and values put into caches, before attention of more queries than `cached_attention` is for: in place
+    where the caches may be overwritten, on CUDA in one launch. Not differentiable.
+
+    Args:
+      q: [B, N, H, D].
+      k, v: [B, N, G, D]: the new rows.
+      cache_k, cache_v: [B, M, G, D].
+      start: int [], also traced: where the new rows go; `start + N` is at most M.
+      norms: None, or of queries and of new keys, two `Norming`, which nothing modulates.
+
+    Returns:
+      The queries, with their norm, and the caches.
+    """
+    return dispatch.run(NAME, None, PLACED, q, k, v, cache_k, cache_v, jnp.asarray(start), norms)
 
 
 def _between(function, s, *args):

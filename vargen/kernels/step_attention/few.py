@@ -102,7 +102,7 @@ def _kernel(low, high, q, k, v, *refs, scale, size, norms, interpret):
     new, rest = ([], refs) if len(refs) == 2 else (refs[:3], refs[3:])
     norms, (out, lse, *caches) = jax.tree.unflatten(norms, rest[:count]), rest[count:]
     (n, repeat, dim), m = q.shape, k.shape[0]
-    row, channel = jnp.arange(_power(n * repeat)), jnp.arange(_power(dim))
+    row, channel = jnp.arange(power(n * repeat)), jnp.arange(power(dim))
     query, head = row // repeat, row % repeat
     real, inside = row < n * repeat, channel < dim
     index = (query[:, None], head[:, None], channel[None])
@@ -110,7 +110,7 @@ def _kernel(low, high, q, k, v, *refs, scale, size, norms, interpret):
     queries = plgpu.load(q.at[index], mask=both, other=0.0)
     group = pl.program_id(1)
     if norms is not None:
-        queries = _normed(queries, norms[0], group * repeat + head, channel, dim)
+        queries = normed(queries, norms[0], group * repeat + head, channel, dim)
     # The largest logit is found before they are scaled: a sign goes with the queries.
     queries, scale = queries if scale >= 0 else -queries, max(abs(scale), 1e-30) * LOG2_E
     first, last = (plgpu.load(x.at[query], mask=real, other=0) for x in (low, high))
@@ -127,7 +127,7 @@ def _kernel(low, high, q, k, v, *refs, scale, size, norms, interpret):
         acc, peak, total = carry
         spot, mask = (at[:, None], channel[None]), there[:, None] & inside[None]
         keys, values = (plgpu.load(x.at[spot], mask=mask, other=0.0) for x in refs)
-        keys = keys if norm is None else _normed(keys, norm, group, channel, dim)
+        keys = keys if norm is None else normed(keys, norm, group, channel, dim)
         logits = _dot(queries, keys.T, interpret)
         seen = (first[:, None] <= key[None]) & (key[None] < last[:, None]) & there[None]
         logits = jnp.where(seen, logits, -jnp.inf)
@@ -145,7 +145,7 @@ def _kernel(low, high, q, k, v, *refs, scale, size, norms, interpret):
     carry = jnp.zeros((len(row), len(channel)), jnp.float32), *empty
     carry = jax.lax.fori_loop(0, pl.cdiv(jnp.maximum(end - begin, 0), BLOCK), visit, carry)
     if new:
-        at = jnp.arange(_power(n))
+        at = jnp.arange(power(n))
         there = (at < n) & (stretch == 0)
         norm = None if norms is None else norms[1]
         carry, keys, values = look(new[1:], at, start + at, there, carry, norm)
@@ -160,26 +160,30 @@ def _kernel(low, high, q, k, v, *refs, scale, size, norms, interpret):
     plgpu.store(lse.at[head, query], found, mask=real)
 
 
-def _normed(rows, norm, head, channel, dim: int):
+def normed(rows, norm, head, channel, dim: int):
     """Rows [n, D] of heads (int [n], or of one) with their norm, as `normalized` makes it."""
     inside = channel < dim
     y = rows.astype(jnp.float32)
     if norm.kind == "layer":
         y = jnp.where(inside, y - jnp.sum(y, axis=1, keepdims=True) / dim, 0.0)
-    y = y * jax.lax.rsqrt(jnp.sum(y * y, axis=1, keepdims=True) / dim + norm.eps)
+    square = jnp.sum(y * y, axis=1, keepdims=True)
+    if norm.kind == "unit":
+        y = y / jnp.maximum(jnp.sqrt(square), norm.eps)
+    else:
+        y = y * jax.lax.rsqrt(square / dim + norm.eps)
     for name, function in (("scale", jnp.multiply), ("bias", jnp.add)):
         if name in norm.own:
             own = norm.own[name]
             one_for_all = len(own.shape) == 1
-            spot = (
-                channel if one_for_all else (jnp.broadcast_to(head, rows.shape[:1])[:, None], channel[None])
-            )
+            own_channel = channel if own.shape[-1] > 1 else 0 * channel
+            own_head = jnp.broadcast_to(head, rows.shape[:1])[:, None]
+            spot = own_channel if one_for_all else (own_head, own_channel[None])
             mask = inside if one_for_all else jnp.broadcast_to(inside[None], rows.shape)
             vector = plgpu.load(own.at[spot], mask=mask, other=0.0).astype(jnp.float32)
             y = function(y, vector[None] if one_for_all else vector)
     return y.astype(rows.dtype)
 
 
-def _power(size: int) -> int:
+def power(size: int) -> int:
     """The next power of two, at least `DOT`."""
     return max(DOT, 1 << (size - 1).bit_length())

@@ -50,10 +50,20 @@ def attend_cached(q, new_k, new_v, k, v, start, low, high, norms=None, *, scale:
     Returns:
       What `attend` does, then the caches with the new rows.
     """
+    q, k, v = placed(q, new_k, new_v, k, v, start, norms)
+    return *attend(q, k, v, low, high, scale=scale), k, v
+
+
+def placed(q, new_k, new_v, k, v, start, norms=None):
+    """Queries and new keys with the norms, if any, and the caches with the new rows: what `attend_cached` does first.
+
+    Returns:
+      Queries [B, N, H, D], then the caches.
+    """
     if norms is not None:
         q, new_k = norms[0](q), norms[1](new_k)
     k, v = (jax.lax.dynamic_update_slice_in_dim(x, new, start, axis=1) for x, new in ((k, new_k), (v, new_v)))
-    return *attend(q, k, v, low, high, scale=scale), k, v
+    return q, k, v
 
 
 def backward(q, k, v, out, lse, d_out, d_lse, low, high, words=None, *, scale: float, dropout: float = 0.0):

@@ -39,10 +39,10 @@ class Norming:
     """A norm of x [B, N, D] that is still to be made, see `normalized`.
 
     Attributes:
-      own: learned `scale` and `bias` [D] (of heads also [H, D]), either, or neither.
+      own: learned `scale` and `bias` [D] (of heads also [H, D] or [H, 1]), either, or neither.
       scale, shift: None, or the condition's.
-      kind: "layer" or "rms".
-      eps: added to the variance.
+      kind: "layer", "rms", or "unit", which makes vectors of length 1.
+      eps: added to the variance; of "unit" the least length that vectors are divided by.
     """
 
     own: dict[str, jax.Array]
@@ -61,9 +61,11 @@ def normalized(x, own, scale, shift, kind: str, eps: float):
     """x [..., D] normalised in float32; where a condition modulates it, times 1 + scale, plus shift (arrays that
     broadcast to x)."""
     y = x.astype(jnp.float32)
-    if kind == "layer":
-        y = y - jnp.mean(y, axis=-1, keepdims=True)
-    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + eps)
+    if kind == "unit":
+        y = y / jnp.maximum(jnp.linalg.norm(y, axis=-1, keepdims=True), eps)
+    else:
+        y = y - jnp.mean(y, axis=-1, keepdims=True) if kind == "layer" else y
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + eps)
     y = y * own["scale"] if "scale" in own else y
     y = y + own["bias"] if "bias" in own else y
     y = y.astype(x.dtype)
