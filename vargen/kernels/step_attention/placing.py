@@ -11,9 +11,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from vargen.kernels.step_attention.few import normed, power
-from vargen.kernels.step_attention.gpu import BYTES
 
 ROWS = 32  # of a program, of one head
+BYTES = "placing_moving_{}_bytes"  # the scope it runs under: of the caches it writes the new rows alone
 GRIDS = (1, 2, 8)  # programs for an example's rows, where no more are needed; those without rows end at once
 
 
