@@ -62,7 +62,7 @@ def test_every_axis_is_shown():
     assert SHOWN.keys() == {*"columns Average Counted Tempered Numbered Signs one_by_one".split()}
 
 
-@pytest.mark.parametrize("name", some_slow(PARTS, ("columns", "counted")))
+@pytest.mark.parametrize("name", some_slow(PARTS, ("columns", "counted", "numbered", "signs")))
 def test_parts(name, monkeypatch):
     """Its loss falls on two pictures; decoding is what a pass over what was drawn says."""
     registry, axis, constructor = PARTS[name]

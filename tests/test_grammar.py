@@ -20,7 +20,10 @@ from vargen.orders import Order
 from vargen.samplers import Sampling, decode
 from vargen.slots import Grid
 
-SLOW_LOSS = [*SLOW, *"flexvar hmar hmar_masked flowar hart himar bits xar dnd llamagen_memory mamba".split()]
+SLOW_LOSS = [
+    *SLOW,
+    *"flexvar hmar hmar_masked flowar hart himar bits xar dnd llamagen_memory mamba randar arpg".split(),
+]
 # One of each kind of pass and of head.
 TRACED = "var llamagen mar maskgit acdit rqtransformer".split()
 

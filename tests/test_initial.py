@@ -116,6 +116,7 @@ def test_llamagen(size):
     check_normal(params["feed/content/codes/table"], 0.02)
 
 
+@pytest.mark.slow
 def test_mar():
     """initialize_weights of mar.py and diffloss.py: Xavier's uniform, query, key and value as one matrix."""
     _, params = initial("mar", "b")

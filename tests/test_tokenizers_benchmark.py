@@ -71,6 +71,7 @@ def test_own_pictures(tmp_path):
     assert c.data.source == "folder" and images.shape[1:] == (32, 32, 3) and len(sources["train"]) > 16
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(out, monkeypatch, capsys):
     monkeypatch.setattr(tokenizers, "measured", None)
     tokenizers.main(["--updates", "3", "--rows", "multiscale", "--out", str(out)])

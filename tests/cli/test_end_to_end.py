@@ -56,6 +56,7 @@ def workdir(trained, judged, tmp_path_factory):
     return of
 
 
+@pytest.mark.slow
 def test_completions(workdir, tmp_path, capsys, monkeypatch):
     where, _ = workdir("llamagen")
     out, options = tmp_path / "o", ["--pictures", 2, "--count", 3, "--guidance", 1000]

@@ -76,6 +76,7 @@ def test_detail(trained, tmp_path, capsys):
     assert "Letters read" in printed and "vtbench.png" in printed and (tmp_path / "vtbench.png").is_file()
 
 
+@pytest.mark.slow
 def test_published_pictures(trained, tmp_path, capsys, monkeypatch):
     """VTBench's layout; texts are read where there is a program for it, and named where there is none."""
     letters = np.zeros((40, 20, 3), np.uint8)

@@ -181,6 +181,7 @@ def close(ours, theirs):
     np.testing.assert_allclose(ours, theirs, atol=3e-5 * np.abs(theirs).max())
 
 
+@pytest.mark.slow
 def test_one_channel_is_taken_thrice(arrays):
     encoder = inception.Encoder(weights.variables(arrays), batch_size=2)
     grey = np.random.default_rng(1).integers(0, 256, (2, 40, 48, 1), dtype=np.uint8)

@@ -271,6 +271,7 @@ def test_kept_slots_are_never_masked():
     assert np.any(found.content[:, 13:] != again.content[:, 13:])
 
 
+@pytest.mark.slow
 def test_inpainting():
     """Of levels that add up, too, any part of a picture stays: in the codes of slots that lie in it."""
     c, _, params, tokenizer_params = make("hmar_masked")

@@ -51,7 +51,7 @@ def content(batch=2):
     return codes, numbers, Slot((5,), coded=16).joined(jnp.asarray(codes), jnp.asarray(numbers))
 
 
-@pytest.mark.parametrize("told", ["true", "drawn"])
+@pytest.mark.parametrize("told", ["true", pytest.param("drawn", marks=pytest.mark.slow)])
 def test_loss(told):
     """The sum of both; of a drawn code, here the likeliest, the numbers' target is what that one leaves."""
     head, params, quantizer, table = built()

@@ -184,6 +184,7 @@ def test_slots_in_any_sequence(made):
     np.testing.assert_allclose(turned, expected, rtol=2e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "base", [pytest.param(mar, marks=pytest.mark.slow), arpg], ids=lambda base: base.__name__
 )

@@ -304,6 +304,7 @@ def test_pushing_what_was_trained(server, published, token, tmp_path):
     same(vargen.load("hf://me/run").generator_params, ema)
 
 
+@pytest.mark.slow
 def test_pushes_that_fail(server, published, tmp_path, capsys, monkeypatch):
     model = published / "model"
     push = ["push", model, "hf://me/new"]

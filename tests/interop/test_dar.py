@@ -24,6 +24,7 @@ def tiny():
     return c
 
 
+@pytest.mark.slow
 def test_import_and_export(tmp_path):
     """What was trained with rows that are shown comes back as the authors' arrays, whose tables have spare rows."""
     c = tiny()

@@ -294,6 +294,7 @@ def remaining(n, steps):
     return left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given", [pytest.param((), marks=pytest.mark.slow), (1, 7, 12)], ids=["nothing", "a_pivot_and_two"]
 )

@@ -28,7 +28,8 @@ def test_no_golden_is_left_out():
 SLOW = (
     "acdit_video arpg flexvar flexvar_tokenizer gigatok imagefolder_ms larp_tokenizer randar restok".split()
 )
-SLOW += "rqtransformer rqvae semanticist var_transformer_sharedaln".split()
+SLOW += "rqtransformer rqvae semanticist var_transformer_sharedaln acdit bsqvit dar flextok ibq imagefolder_vp".split()
+SLOW += "llamagen_gpt_t2i mar_kl open_magvit2 taming_vqgan titok_bert titok_kl titok_text titok_uvit".split()
 
 
 @pytest.mark.parametrize("name", some_slow(GOLDENS, SLOW))

@@ -161,6 +161,7 @@ def test_wide_values_and_keys():
     )
 
 
+@pytest.mark.slow
 @examples(5)
 @example(n=1, kind="constant", chunk=None)
 @example(n=28, kind="constant", chunk=1)
@@ -199,6 +200,7 @@ def test_a_state_handed_on():
     np.testing.assert_allclose(state, end, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_under_transformations():
     """The gradient through jit, scan, remat and vmap is that of calls one by one."""
     rng = np.random.default_rng(0)

@@ -173,7 +173,7 @@ def test_what_is_dropped():
         assert abs(counts.var() / (n * rate * (1 - rate)) - 1) < 4.5 * np.sqrt(2 / counts.size)
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", some_slow(IMPLEMENTATIONS, ("tpu_interpret", "reference")))
 def test_dropout_with_steps_of_each_example(implementation, small_blocks):
     rng = np.random.default_rng(2)
     steps = jnp.asarray(np.stack([rng.permutation(37), rng.permutation(37) // 4]))
@@ -193,7 +193,7 @@ def test_head_sizes(implementation, dim):
     check(np.arange(20) // 3, np.arange(20) // 3, implementation, dim=dim, batch=1)
 
 
-@pytest.mark.parametrize("implementation", ["tpu_interpret", "gpu_interpret"])
+@pytest.mark.parametrize("implementation", some_slow(["tpu_interpret", "gpu_interpret"], ["gpu_interpret"]))
 def test_many_blocks(implementation):
     """Several real blocks of queries and keys, whole and partial ones."""
     steps = np.sort(np.random.default_rng(0).integers(0, 9, 300))
@@ -203,6 +203,7 @@ def test_many_blocks(implementation):
     check(steps, steps, implementation, batch=1, dropout=0.1)
 
 
+@pytest.mark.slow
 @examples(5)
 @given(
     q_step=st.lists(st.integers(0, 4), min_size=1, max_size=9),

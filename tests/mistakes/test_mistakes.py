@@ -175,7 +175,7 @@ def arrays(tmp_path_factory):
 
 
 # Kinds of many rows, of which so many shards are enough where nothing of theirs has changed.
-ALIKE = dict(ranges=1, flags=1, configs=1, data=1, others=1, interop=2, hub=2, workdirs=2)
+ALIKE = dict(ranges=1, flags=1, configs=1, data=1, others=1, files=2, interop=1, hub=1, right=1, workdirs=1)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from vargen.segments import PICTURE
 SLOW_CACHED = [
     *SLOW,
     *"hmar hmar_masked flowar flexvar acdit xar dnd rqtransformer bits hart orthus llamagen_memory".split(),
-    *"rar arpg randar jpeglm mamba".split(),
+    *"rar arpg randar jpeglm mamba mar".split(),
 ]
 SLOW_GIVEN = (
     "rqtransformer dnd rar hmar hmar_masked mar mar_dit maskgit maskgil randar xar acdit bits arpg".split()

@@ -68,7 +68,11 @@ def test_one_row_a_pass_is_sequential_and_greedy_codes_are_its():
 
 @pytest.mark.parametrize(
     "name, lookahead, known",
-    [pytest.param("llamagen_text", 6, 0, marks=pytest.mark.slow), ("rar", 4, 5), ("mamba", 4, 0)],
+    [
+        pytest.param("llamagen_text", 6, 0, marks=pytest.mark.slow),
+        ("rar", 4, 5),
+        pytest.param("mamba", 4, 0, marks=pytest.mark.slow),
+    ],
 )
 def test_greedy_codes_are_those_of_one_step_after_another(name, lookahead, known):
     generator, params, run = make(name)

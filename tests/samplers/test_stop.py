@@ -65,7 +65,7 @@ def before_stop(content) -> np.ndarray:
     return np.array(rows)
 
 
-@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize("guidance", [pytest.param(1.0, marks=pytest.mark.slow), 2.0])
 def test_drawing_ends_with_the_last_example_and_draws_what_a_padded_scan_draws(guidance):
     generator, params, tokenizer_params = biased()
     sampling, key = Sampling.make(guidance=guidance), jax.random.key(3)

@@ -188,7 +188,7 @@ SLOW = "across stem looking merging squares diffusion beside within".split()
 SLOW += (
     "multiscale_product_vq product_vq qlae binned_kl vq_wae rq lfq bsq ibq binary vq_ema pyramid_vq".split()
 )
-SLOW += "dynamic_vq companded wavelets pixel_cnn flow".split()
+SLOW += "dynamic_vq companded wavelets pixel_cnn flow denoising multiscale_vq registers jpeg".split()
 FROZEN = ("teacher_kmeans",)  # of which the encoder isn't
 
 

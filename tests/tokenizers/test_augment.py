@@ -92,6 +92,7 @@ def test_odd_squares_have_a_middle_pixel():
     assert {*np.unique(found.middle)} == {*range(10)}
 
 
+@pytest.mark.slow
 def test_both_sides_of_the_game_see_changed_pictures():
     """Real and decoded ones by draws of their own, and the tokenizer's gradient goes through."""
     settings, none = (config.config().tokenizer_training.losses for _ in range(2))

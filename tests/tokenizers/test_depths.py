@@ -14,6 +14,7 @@ from vargen.training.tasks import TokenizerTask
 DEPTHS = part("depths", patch=4, width=16, layers=3, shallow=1, heads=2, decoder_layers=1)
 
 
+@pytest.mark.slow
 def test_what_each_loss_reaches():
     """Reconstruction reaches the first block and the pixels' table; the semantic loss all blocks, and of the latents
     the first half alone."""

@@ -131,6 +131,7 @@ def test_decoding(variance, images):
     np.testing.assert_allclose(jax.jit(t.codec.decode)(params, latents), x, atol=1e-3 * np.abs(x).max())
 
 
+@pytest.mark.slow
 def test_latents_that_stand_for_absent_ones(images):
     """Registers that aren't known are the learned latents of their places, as if those were given; all of them where
     an example's registers are left out."""
@@ -149,6 +150,7 @@ def test_latents_that_stand_for_absent_ones(images):
     assert np.abs(run(latents) - run(null)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_places_as_waves(images):
     """Nothing is learned of them; patches of one content differ by their places alone."""
     t = tiny("kl", encoder=registers(places="waves"))

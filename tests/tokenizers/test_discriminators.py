@@ -193,6 +193,7 @@ def test_dino():
         np.testing.assert_allclose(np.linalg.norm(gradients[head][conv]["kernel"]), norm, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_pictures_larger_than_the_network():
     """Grey ones of 12 pixels before a network of 8: averages of what lies over a pixel, the same in all channels."""
     module = Dino(width=8, heads=2, patch=4, side=8, depths=(0,), kernel=3)

@@ -133,6 +133,7 @@ def test_grains():
     np.testing.assert_allclose(often, 1 / (1 + np.exp(logits[..., 0] - logits[..., 1])), atol=0.04)
 
 
+@pytest.mark.slow
 def test_losses():
     """A coarse code counts once in the losses; the budget's is the square of what is missing, and moves the router."""
     t, params, images = setup(fine=0.9, budget_weight=3.0, beta=0.5, codebook_weight=2.0)

@@ -22,7 +22,9 @@ def authors():
     return arrays, *hart_tokenizer.built(Golden(FOLDER / "hart_tokenizer.npz"))
 
 
-@pytest.mark.parametrize("share, name", [(1.0, "out/fhat_cont"), (0.0, "out/fhat_disc")])
+@pytest.mark.parametrize(
+    "share, name", [pytest.param(1.0, "out/fhat_cont", marks=pytest.mark.slow), (0.0, "out/fhat_disc")]
+)
 def test_training(authors, share, name):
     """What is decoded in training, and their loss; the gradient reaches the encoder straight through both."""
     arrays, t, params = authors

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from common import golden, tiny
+from systems import some_slow
 
 from vargen import tokenizers
 from vargen.config import part
@@ -108,7 +109,7 @@ def test_every_code_is_its_values_code(name):
     assert t.slot.shape == ((2,) if name == "lfq" else ()) and t.slot.vocab == t.vocab
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some_slow(NAMES, ["fsq"]))
 def test_training_and_encoding_agree(name):
     """What the decoder is trained on is what the codes decode to; the gradient is the latents'."""
     t = tiny(name)

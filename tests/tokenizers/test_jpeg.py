@@ -98,7 +98,7 @@ def pillow_picture(frame: Frame, scan: bytes) -> np.ndarray:
 
 
 @turbo
-@pytest.mark.parametrize("frame", some_slow(FRAMES, [COLOUR, RESTARTS, FRAMES[5]]), ids=str)
+@pytest.mark.parametrize("frame", some_slow(FRAMES, [COLOUR, RESTARTS, *FRAMES[4:6]]), ids=str)
 def test_bytes_and_pictures_are_pillows(frame):
     """Not one bit differs, so no tolerance."""
     images = pictures(frame)
@@ -300,6 +300,7 @@ def test_pictures_that_do_not_fit_are_cut():
     np.testing.assert_array_equal((content < jpeg.STOP).all(axis=1), lengths > 40)
 
 
+@pytest.mark.slow
 @turbo
 def test_files_are_the_pictures_of_ordinary_ones():
     """Encoded, without headers and tables, merged, and back: the pixels are those of Pillow's own file."""

@@ -67,6 +67,7 @@ OPTIONS = dict(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", some_slow(OPTIONS, OPTIONS.keys() - {"vq"}))
 def test_the_first_update_makes_the_table(name):
     """In place of what the update made; it represents the pictures better than a table drawn from them; later ones

@@ -27,6 +27,7 @@ def images():
     return jax.random.uniform(jax.random.key(1), (3, 16, 16, 1), minval=-1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "looks, solver",
     [
@@ -89,6 +90,7 @@ def test_what_a_window_sees(told_layers, images):
         np.testing.assert_array_equal(moved, expected, err_msg=str(changed))
 
 
+@pytest.mark.slow
 def test_what_the_encoder_adds(images):
     """Rows of few numbers are a product; blocks whose gates are closed add nothing; norms around blocks and products of
     latents may be without parameters; patches without a table of places are told apart by turning."""

@@ -35,7 +35,8 @@ def test_reconstruction():
 
 
 @pytest.mark.parametrize(
-    "size", [(7, 9), (16, 16), (47, 30), pytest.param((178, 180), marks=pytest.mark.slow)]
+    "size",
+    [(7, 9), (16, 16), *(pytest.param(size, marks=pytest.mark.slow) for size in ((47, 30), (178, 180)))],
 )
 def test_ms_ssim(size):
     """As it is measured (float64 NumPy, 1e-5), with finite gradients even of a flat picture; 1 of equal ones."""

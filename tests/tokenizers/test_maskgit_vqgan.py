@@ -38,6 +38,7 @@ def test_published_size():
     assert sum(a.size for a in jax.tree.leaves(params)) == 54_515_587
 
 
+@pytest.mark.slow
 def test_training_reaches_all_parameters():
     t = tokenizers.build(part("vq", vocab=8, channels=4, normalise=False, encoder=TINY), (8, 4), 1)
     rng = np.random.default_rng(0)

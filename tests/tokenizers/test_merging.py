@@ -42,6 +42,7 @@ def plain():
     return t, moved(t)
 
 
+@pytest.mark.slow
 def test_one_stage_is_the_plain_stack():
     """Bit for bit: without a merge the blocks are those that nothing merges in."""
     sizes, times = Sizes(16, 2, 2, rotary=True), tuple(int(x) for x in LEVEL + 1)

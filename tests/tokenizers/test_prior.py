@@ -72,6 +72,7 @@ def test_as_the_authors():
     np.testing.assert_allclose(*found)  # without any of its own both rounds are the first
 
 
+@pytest.mark.slow
 def test_teaches_the_encoder():
     """The gradient reaches the latents, none the table; what comes later changes nothing before."""
     t = tiny("vq")

@@ -49,6 +49,7 @@ def test_every_part_has_its_own_nearest_code(name):
         np.testing.assert_allclose(tables[:, :, 0], np.tile(np.linspace(-0.5, 0.5, 6), (3, 1)), atol=1e-7)
 
 
+@pytest.mark.slow
 def test_each_groups_dead_codes_are_revived():
     """Onto parts of its own group: the tables differ in scale, and stay so."""
     t = tiny("product_vq", normalise=False, vocab=8)

@@ -106,7 +106,7 @@ def train(name, codebook_scale=1.0, **options):
     return t, *jax.jit(lambda: run(t, 100, codebook_scale=codebook_scale))()
 
 
-QUICK = ("vq", "multiscale_vq")
+QUICK = ("multiscale_vq",)
 
 
 # The others' training is of the same quantisers and parts.
@@ -171,6 +171,7 @@ def test_revival_waits_for_its_turn():
     assert t.revive(params, stats, None, jax.random.key(2), 5, 10) == (params, stats)
 
 
+@pytest.mark.slow
 def test_levels_that_are_pictures():
     """Latents of the picture at each size, by cubic interpolation with PyTorch's a = -0.75; the last is decoded."""
     encoder = part("conv", width=32, multipliers=(1, 1), blocks=1)

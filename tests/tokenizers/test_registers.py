@@ -61,6 +61,7 @@ def test_who_sees_whom(sees, tokens, changed, images):
     np.testing.assert_array_equal(moved, expected[sees])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "decoder",
     [
@@ -261,6 +262,7 @@ def test_what_stands_for_dropped_registers(images):
         np.testing.assert_allclose(rows[:, 5:], expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder", [part("direct"), pytest.param(flow(time="row"), marks=SLOW)])
 def test_places_by_axes(decoder, images):
     """The same network as of a table of the sums, at both ends."""
@@ -417,6 +419,7 @@ def test_refused(encoder, message):
         tiny("fsq", encoder=encoder)
 
 
+@pytest.mark.slow
 def test_shown_patches(images):
     """What a semantic loss sees at "shown" are the decoder's rows of patches after so many blocks."""
     decoder = part("direct", layers=3, shown_after=1)
@@ -470,6 +473,7 @@ def test_what_does_not_fit(encoder, message):
         tiny("kl", channels=4, encoder=encoder)
 
 
+@pytest.mark.slow
 def test_squares_abreast(images):
     """A place's channels are those of its registers, one square after another; only theirs see a register's change."""
     own = registers(tokens=4, square=True, abreast=2, placed=True, sees="causal", anchor=True)

@@ -94,6 +94,7 @@ def test_a_training_step_hands_its_tables_on():
     assert {"codebook_use_level_1", "codebook_use_level_2", "commitment"} <= set(metrics)
 
 
+@pytest.mark.slow
 def test_what_a_generator_learns_is_drawn_by_its_probabilities():
     t = tiny("rq", temperature=0.5, vocab=4, channels=2)
     quantizer = {"codebook": jax.random.normal(jax.random.key(0), (1, 4, 2))}

@@ -50,6 +50,7 @@ def test_a_teacher_of_another_grid_is_interpolated():
     np.testing.assert_allclose(semantic.cosine(own, said), semantic.cosine(own, said[:, :4, :4]), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, losses",
     [

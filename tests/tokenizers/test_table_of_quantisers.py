@@ -25,7 +25,9 @@ STRAIGHT += "fsq lfq bsq binary".split()
 CODED = [*STRAIGHT, "binned_kl", "ibq", "teacher_kmeans"]
 MEASURED = "vq vq_ema vq_wae product_vq qlae lfq bsq binary".split()  # of one level and one code in depth
 KEY = jax.random.key(7)
-SLOW = ("multiscale_product_vq", "qlae")  # of parts, each as in another row
+SLOW = (
+    "multiscale_product_vq qlae product_vq pyramid_vq vq_ema lfq".split()
+)  # of parts, each as in another row
 
 
 @functools.cache
@@ -134,8 +136,8 @@ def terms(name, t, params, images):
     return dict(commitment=error) | ({} if name in ("vq_ema", "lfq", "bsq") else dict(codebook=error))
 
 
-# Of the two that are slow, also test_transport.py and test_implicit.py.
-@pytest.mark.parametrize("name", some_slow(MEASURED, ("vq_wae", "bsq")))
+# Of those that are slow, also test_transport.py, test_implicit.py and test_product.py.
+@pytest.mark.parametrize("name", some_slow(MEASURED, "vq_wae bsq lfq product_vq qlae".split()))
 def test_loss_terms_in_float64(name):
     t, params, images = made(name)
     metrics = t.bottleneck(params, begun(t, params), images, KEY)[3]

@@ -71,6 +71,7 @@ def test_transform(wavelet, levels, shape):
     np.testing.assert_allclose(synthesis(found, levels, wavelet), x, atol=5e-6)
 
 
+@pytest.mark.slow
 def test_what_the_bands_hold():
     """A constant is in the low band alone, at 2 times its size a level; cubics have nothing in the high bands but where
     a row begins again; Haar keeps the length of every picture."""
@@ -97,6 +98,7 @@ def test_the_encoder_is_linear():
     assert set(tiny("kl", encoder=TINY).init(jax.random.key(0))["encoder"]) == {"linear"}
 
 
+@pytest.mark.slow
 def test_other_sizes():
     """The same parameters serve every size that divides, where a shift by a latent's side shifts the latents."""
     t = tiny("vq", encoder=TINY)
@@ -148,6 +150,7 @@ def test_companded_codes(vocab):
     np.testing.assert_array_equal(t.codes(t.places(t.squeezed(t.decoded(every)))), every)
 
 
+@pytest.mark.slow
 def test_companded_training():
     """In training a latent lies within half a step of itself on the code's scale, evenly spread; the gradient is that
     of the formula, f(z) / f(z') with the Gaussian's density f at the latent and at the blurred one."""

@@ -19,6 +19,7 @@ def parts():
     return t, params, images
 
 
+@pytest.mark.slow
 def test_both_ways(parts):
     """Through both tokenizers, by hand."""
     t, params, images = parts
@@ -47,6 +48,7 @@ def test_the_outer_one_stands_still(parts):
         t.loss(params, t.init_stats(), images, jax.random.key(2), 0, settings, adversarial=jnp.mean)
 
 
+@pytest.mark.slow
 def test_starts_from_a_file(parts, tmp_path):
     t, params, _ = parts
     file = tmp_path / "params.safetensors"

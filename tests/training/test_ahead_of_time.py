@@ -12,6 +12,7 @@ from vargen.training.step import make_step
 from vargen.training.tasks import GeneratorTask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "base,kernels",
     [(llamagen, 3), *(pytest.param(*x, marks=pytest.mark.slow) for x in ((gla_chain, 6), (var, 3)))],

@@ -14,9 +14,8 @@ QUICK = ["var"]
 TESTS = pathlib.Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize(
-    "names", [QUICK, pytest.param(sorted({*SYSTEMS} - {*QUICK}), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [QUICK, sorted({*SYSTEMS} - {*QUICK})])
 def test_nothing_larger_than_a_parameter_is_sent(names):
     """At once, of a step of 64 pictures on 2x4 devices: a device's share of activations is smaller, all are larger."""
     worker = pathlib.Path(__file__).parent / "gathers_worker.py"

@@ -14,7 +14,8 @@ QUICK, REST = ["var"], ["mar", "llamagen", "llamagen_text", "rar", "gla_chain", 
 TESTS = pathlib.Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("names", [QUICK, pytest.param(REST, marks=pytest.mark.slow)])
+@pytest.mark.slow  # VAR: test_sharding.py
+@pytest.mark.parametrize("names", [QUICK, REST])
 def test_eight_devices_equal_one(names):
     worker = pathlib.Path(__file__).parent / "sharded_systems_worker.py"
     path = os.pathsep.join([str(TESTS.parent), str(TESTS)])

@@ -25,6 +25,7 @@ def made(classes, dropout):
     return state.create(task, optimizer.build(c.training, ["model"]), mesh, jax.random.key(classes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.1, pytest.param(None, marks=pytest.mark.slow)])
 def test_rows_of_classes(dropout, capsys):
     """Of the table and of the head's biases; with labels that are taken away, the row for none too."""
@@ -75,6 +76,7 @@ def test_a_branch_begins_as_the_end_of_the_first():
     assert fine_tuning.grown(first, theirs, jax.random.key(4)) is theirs
 
 
+@pytest.mark.slow
 def test_what_is_not_trained_stays():
     """Of the second stage a step changes the mask, the last blocks, the head and its norm alone; and no moment else."""
     c, generator, params, tokenizer_params = make("hmar_masked")

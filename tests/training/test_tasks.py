@@ -26,6 +26,7 @@ def doubled(factor, x, y):
     )
 
 
+@pytest.mark.slow
 def test_adversarial_tokenizer():
     """The discriminator waits for its start; then both sides learn. The adaptive weight and accumulation are on."""
     config = make("var")[0]
@@ -66,7 +67,7 @@ GAMES = dict(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", some_slow(GAMES, ("stylegan", "dino")))
+@pytest.mark.parametrize("name", some_slow(GAMES, ("stylegan", "dino", "losses")))
 def test_games(name):
     """Every discriminator with its regularisers, and the other losses: what is kept changes as it should."""
     config = make("var")[0]

@@ -109,6 +109,7 @@ def test_sigterm_saves_and_a_later_run_goes_on(tmp_path, uninterrupted, capsys):
     assert_same(done.state, uninterrupted[1].state)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     threading.current_thread() is not threading.main_thread(), reason="signals need the main thread"
 )
