@@ -15,7 +15,7 @@ from flax.errors import ScopeParamShapeError
 
 from vargen.kernels import Matrix, Norming, Onto, Part, normalized, normed
 from vargen.kernels.dropout import draw_words, drop
-from vargen.kernels.few_rows import alone, are_few, are_tiled, few_rows, reference
+from vargen.kernels.few_rows import are_few, are_tiled, few_rows, reference
 
 Dtype = Any
 SCALE = "kernel_scale"  # beside a kernel of 8 bits: what each of its outputs is multiplied by
@@ -210,7 +210,9 @@ class Ahead(NamedTuple):
 
     def made(self) -> jax.Array:
         """The rows with their norm; also of heads, [B, N, H, D]."""
-        if self.x.ndim == 3 and alone():
+        if self.x.ndim == 3 and are_tiled(
+            self.x.shape, self.x.dtype
+        ):  # of more XLA's is no slower, and fused
             return normed(self.x, self.norm)
         return keeps_inputs(Norming.__call__)(self.norm, self.x)
 
