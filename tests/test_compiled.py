@@ -8,6 +8,7 @@ from systems import some_slow
 
 from benchmarks import activations, compiled, hlo, hlo_names, targets
 from vargen import bundled, config
+from vargen.kernels import dispatch
 from vargen.sharding import make_mesh
 
 M, K, TRIPS = 16, 1024, 5
@@ -170,6 +171,15 @@ def test_slices_count_as_slices(gpu_devices):
     shape = jax.ShapeDtypeStruct((1000, K), jnp.float32)
     body = program(run, gpu_devices, shape, shape).main_loop().body
     assert body.bytes < 20 * 4 * K
+
+
+def test_floors_are_the_same_whatever_is_compiled_for():
+    """Kernels hide what they look at: with one in its place a floor would count all of a cache."""
+    args = "var:digits", 9, (), "h100"
+    expected = compiled.floor_of_sampling(*args)
+    compiled.least.cache_clear()
+    with dispatch.lowered_for(("gpu",)):
+        assert compiled.floor_of_sampling(*args) == expected
 
 
 def test_every_system_is_compiled():
