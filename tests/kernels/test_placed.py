@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from kernels.test_step_attention import inputs
 
-from vargen.kernels import Norming, placed
+from vargen.kernels import Norming, cached_attention, placed
 from vargen.kernels.step_attention import placing, reference
 
 CASES = {
@@ -57,6 +57,28 @@ def test_units():
     np.testing.assert_allclose(made[0], expected, atol=1e-6)
     lengths = np.linalg.norm(np.asarray(made[1][:, 13 : 13 + new_k.shape[1]], np.float64), axis=-1)
     np.testing.assert_allclose(lengths, 1.0, atol=1e-6)
+
+
+def test_attention_behind():
+    """Of queries that see spans known when the program runs, and the caches: 1e-5."""
+    *args, norms = arguments("groups", "unit")
+    batch, n = args[0].shape[:2]
+    low = np.broadcast_to(np.arange(n) // 9, (batch, n))
+    high = low + 40
+    run = jax.jit(functools.partial(placing.attend_cached, scale=0.3, interpret=True))
+    expected = reference.attend_cached(*args, low, high, norms, scale=0.3)
+    chex.assert_trees_all_close(run(*args, low, high, norms), expected, atol=1e-5)
+
+
+def test_a_step_of_many_queries_is_two_launches(lower_for_cuda):
+    """Where the start is told when the program runs, of a loop: chosen when it is lowered."""
+    q, k, v = (jax.ShapeDtypeStruct((2, n, 2, 16), jnp.bfloat16) for n in (40, 128, 128))
+    at, times = jax.ShapeDtypeStruct((), jnp.int32), np.arange(128)
+
+    def call(q, k, v, at):
+        return cached_attention(q, q, q, k, v, at, at + np.arange(40), times)
+
+    assert lower_for_cuda(call, q, k, v, at).count("triton") == 2
 
 
 @pytest.mark.parametrize("kind", [None, "unit"])

@@ -20,7 +20,8 @@ PAIRS = "step_attention_of_{}_pairs"  # the scope it runs under: pairs of a quer
 FEW = 16
 FORWARD_FEW = {"xla": reference.attend, "gpu": few.attend}
 BACKWARD_FEW = {"xla": reference.backward}
-CACHED = {"xla": reference.attend_cached, "gpu": few.attend_cached}
+CACHED_FEW = {"xla": reference.attend_cached, "gpu": few.attend_cached}
+CACHED = {"xla": reference.attend_cached, "gpu": placing.attend_cached}
 PLACED = {"xla": reference.placed, "gpu": placing.placed}
 FORWARD = {
     "xla": xla.attend,
@@ -120,7 +121,8 @@ def cached_attention(
     q, k, v, cache_k, cache_v, start, q_step, k_step, *, window=None, scale=None, norms=None
 ):
     """`step_attention` of a step of decoding, whose keys and values are put into caches first: in place where the
-    caches may be overwritten (a loop's). On CUDA one kernel does both for at most 16 queries. Not differentiable.
+    caches may be overwritten (a loop's). On CUDA one kernel does both for at most 16 queries, else two. Not
+    differentiable.
 
     Args:
       q: [B, N, H, D].
@@ -136,9 +138,8 @@ def cached_attention(
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     s = spans(q_step, k_step, strict=False, window=window, sorted_already=True)
-    run = {name: functools.partial(f, scale=scale) for name, f in CACHED.items()}
-    if q.shape[1] > FEW:
-        run = {"xla": run["xla"]}
+    table = CACHED_FEW if q.shape[1] <= FEW else CACHED
+    run = {name: functools.partial(f, scale=scale) for name, f in table.items()}
     arrays = q, k, v, cache_k, cache_v, jnp.asarray(start)
     if s.static:  # as arguments they would be traced
         run = {name: functools.partial(_between, f, s) for name, f in run.items()}

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
+from vargen.kernels.step_attention import gpu
 from vargen.kernels.step_attention.few import normed, power
 
 ROWS = 32  # of a program, of one head
@@ -51,6 +52,14 @@ def placed(q, new_k, new_v, k, v, start, norms=None, *, interpret: bool = False)
         )(numbers, *flat, *own)
     q, k, v = (x.reshape(y.shape) for x, y in zip([q, *found][-3:], (q, k, v), strict=True))
     return q, k, v
+
+
+def attend_cached(
+    q, new_k, new_v, k, v, start, low, high, norms=None, *, scale: float, interpret: bool = False
+):
+    """As `reference.attend_cached`, in two launches."""
+    q, k, v = placed(q, new_k, new_v, k, v, start, norms, interpret=interpret)
+    return *gpu.attend(q, k, v, low, high, scale=scale, interpret=interpret), k, v
 
 
 def _kernel(numbers, *refs, norms, queries, repeat, length):
