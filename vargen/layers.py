@@ -232,8 +232,7 @@ def products(x, *layers: Dense, act: str = "none", onto: Onto | None = None) -> 
         matrices = [layer.matrix(rows.shape[-1]) for layer in layers]
         return few_rows(rows, matrices, norm=norm, act=act, onto=onto, dtype=layers[0].dtype)
     x = rows if norm is None else x.made()
-    behind = act != "none" or onto is not None or len(layers) > 1
-    if behind and act not in GATED and are_tiled(x.shape, layers[0].dtype):
+    if act not in GATED and are_tiled(x.shape, layers[0].dtype):
         matrices = [layer.matrix(x.shape[-1]) for layer in layers]
         return few_rows(x, matrices, act=act, onto=onto, dtype=layers[0].dtype)
     found = [layer.flat(x) for layer in layers]

@@ -13,7 +13,8 @@ from vargen.content import take
 from vargen.gaussian import Process
 from vargen.heads.head import Around, Sample
 from vargen.heads.plain import OfLatents, check_steps, guided
-from vargen.layers import Dense, Initial, Mlp, Norm, place_waves, sinusoid
+from vargen.kernels import Onto, Part
+from vargen.layers import Dense, Initial, Mlp, Norm, place_waves, product, products, sinusoid
 from vargen.limits import COUNT, SIZE, AtLeast, Between, OneOf
 from vargen.mixers.primitives import step_attention
 from vargen.sharding import by_batch
@@ -33,26 +34,23 @@ class DitBlock(nn.Module):
     def __call__(self, x, condition):
         """x [B, n, W], condition (of silu) [B, n, W] -> [B, n, W]."""
 
-        def project(name):
-            # As Xavier's rule makes query, key and value of one matrix.
-            y = Dense(
-                self.width, ("embed", "heads"), Initial(0).kernel(0.5**0.5), dtype=self.dtype, name=name
-            )(h)
-            return y.reshape(*y.shape[:-1], self.heads, -1)
+        def dense(features, axes, init, name):
+            return Dense(features, axes, init, dtype=self.dtype, name=name)
 
-        modulation = Dense(6 * self.width, ("embed", "mlp"), ZERO, dtype=self.dtype, name="modulation")(
-            condition
-        )
-        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = jnp.split(modulation, 6, axis=-1)
-        h = Norm(affine=False)(x, scale_1, shift_1)
+        both = product(condition, dense(6 * self.width, ("embed", "mlp"), ZERO, "modulation"))
+        both = both.reshape(*both.shape[:-1], 6, self.width)
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = (Part(both, None, i) for i in range(6))
+        # As Xavier's rule makes query, key and value of one matrix.
+        init = Initial(0).kernel(0.5**0.5)
+        layers = [dense(self.width, ("embed", "heads"), init, name) for name in ("query", "key", "value")]
+        heads = products(Norm(affine=False).ahead(x, scale_1, shift_1), *layers)
+        q, k, v = (y.reshape(*y.shape[:-1], self.heads, -1) for y in heads)
         times = np.zeros(x.shape[1], np.int32)
-        q, k, v = (project(name) for name in ("query", "key", "value"))
         y = step_attention(q, k, v, times, times, scale=(self.width // self.heads) ** -0.5)
-        out = Dense(self.width, ("heads", "embed"), XAVIER, dtype=self.dtype, name="out")
-        x = x + gate_1 * out(y.reshape(x.shape))
-        h = Norm(affine=False)(x, scale_2, shift_2)
+        out = dense(self.width, ("heads", "embed"), XAVIER, "out")
+        x = product(y.reshape(x.shape), out, onto=Onto(x, gate_1))
         mlp = Mlp(4 * self.width, "gelu_tanh", XAVIER, XAVIER, dtype=self.dtype, name="feed_forward")
-        return x + gate_2 * mlp(h)
+        return mlp(Norm(affine=False).ahead(x, scale_2, shift_2), onto=Onto(x, gate_2))
 
 
 class DitNetwork(nn.Module):

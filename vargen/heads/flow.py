@@ -12,7 +12,8 @@ import numpy as np
 from vargen.content import repeat_to
 from vargen.heads.head import Sample
 from vargen.heads.plain import OfLatents, guided, mean
-from vargen.layers import Dense, Initial, Mlp, Norm, sinusoid
+from vargen.kernels import Onto, Part
+from vargen.layers import Dense, Initial, Mlp, Norm, product, products, sinusoid
 from vargen.layout import Layout
 from vargen.limits import COUNT, SHARE, SIZE, Between, OneOf
 from vargen.mixers.primitives import step_attention
@@ -43,25 +44,20 @@ class Among(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, layout: Layout, other=None):
-        """x [B, n, W], `other` [B, n, D] or None for x itself -> [B, n, W]."""
-
-        def project(name, source):
-            y = dense(self.width, ("embed", "heads"), False, self.dtype, name)(source)
-            return y.reshape(*y.shape[:-1], self.heads, -1)
-
-        other = x if other is None else other
-        q, k = (rotate(project(n, y), layout.coords) for n, y in (("query", x), ("key", other)))
-        y = step_attention(
-            q,
-            k,
-            project("value", other),
-            layout.times,
-            layout.times,
-            window=0,
-            scale=(self.width // self.heads) ** -0.5,
-        )
-        return dense(self.width, ("heads", "embed"), True, self.dtype, "out")(y.reshape(x.shape))
+    def __call__(self, x, layout: Layout, onto: Onto, other=None):
+        """x [B, n, W], also `Ahead`, `other` [B, n, D] or None for x itself -> [B, n, W], added to what `onto` says."""
+        names = "query", "key", "value"
+        layers = [dense(self.width, ("embed", "heads"), False, self.dtype, name) for name in names]
+        if other is None:
+            found = products(x, *layers)
+        else:
+            found = [product(x, layers[0]), *products(other, *layers[1:])]
+        q, k, v = (y.reshape(*y.shape[:-1], self.heads, -1) for y in found)
+        q, k = rotate(q, layout.coords), rotate(k, layout.coords)
+        scale = (self.width // self.heads) ** -0.5
+        y = step_attention(q, k, v, layout.times, layout.times, window=0, scale=scale)
+        out = dense(self.width, ("heads", "embed"), True, self.dtype, "out")
+        return product(y.reshape(onto.residual.shape), out, onto=onto)
 
 
 class FlowBlock(nn.Module):
@@ -79,11 +75,10 @@ class FlowBlock(nn.Module):
     def __call__(self, x, time, both, hidden, layout: Layout):
         """x [B, n, W], time and both (of silu) [B or 1, n or 1, W], hidden [B, n, D] -> [B, n, W]."""
 
-        def norm(x, scale, shift):
-            return Norm("rms", False)(x, scale, shift)
-
         def modulations(count, y, name):
-            return jnp.split(dense(count * self.width, dtype=self.dtype, name=name)(y), count, axis=-1)
+            y = product(y, dense(count * self.width, dtype=self.dtype, name=name))
+            y = y.reshape(*y.shape[:-1], count, self.width)
+            return [Part(y, None, i) for i in range(count)]
 
         if self.cross:
             gates, scales, shifts = zip(
@@ -92,13 +87,14 @@ class FlowBlock(nn.Module):
         else:
             six = modulations(6, both, "modulation")
             gates, scales, shifts = six[0:2], six[2:4], six[4:6]
-        own = Among(self.width, self.heads, self.dtype, name="attention")
-        x = x + gates[0] * own(norm(x, scales[0], shifts[0]), layout)
+        own, norm = Among(self.width, self.heads, self.dtype, name="attention"), Norm("rms", False)
+        x = own(norm.ahead(x, scales[0], shifts[0]), layout, Onto(x, gates[0]))
         if self.cross:
             look = Among(self.width, self.heads, self.dtype, name="cross")
-            x = x + look(Norm("rms", name="norm_row")(x), layout, Norm("rms", name="norm_hidden")(hidden))
+            row, other = (Norm("rms", name=f"norm_{name}") for name in ("row", "hidden"))
+            x = look(row.ahead(x), layout, Onto(x, None), other.ahead(hidden))
         mlp = Mlp(8 * self.width // 3, "geglu", XAVIER, XAVIER, dtype=self.dtype, name="feed_forward")
-        return x + gates[1] * mlp(norm(x, scales[1], shifts[1]))
+        return mlp(norm.ahead(x, scales[1], shifts[1]), onto=Onto(x, gates[1]))
 
 
 class FlowNetwork(nn.Module):
