@@ -290,7 +290,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool = False, onto: Onto | None = None):
-        """x [..., D] -> [..., D]; in a step of decoding of x, also `Ahead`, and added to what `onto` says."""
+        """x [..., D] -> [..., D]; but in training of x that may be `Ahead`, and added to what `onto` says."""
         if self.kind not in INNER and self.kind not in GATED:
             raise ValueError(f"Mlp: expected a kind of {', '.join([*INNER, *GATED])}, found {self.kind!r}")
         inner = [
@@ -298,7 +298,7 @@ class Mlp(nn.Module):
             for name in (("gate", "up") if self.kind in GATED else ("up",))
         ]
         outer = Dense(x.shape[-1], ("mlp", "embed"), self.out_init, self.bias, self.dtype, name="down")
-        if onto is not None:
+        if not train:
             return product(product(x, *inner, act=self.kind), outer, onto=onto)
         y = (GATED | INNER)[self.kind](*(layer(x) for layer in inner))
         if self.kind != "swiglu":

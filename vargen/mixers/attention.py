@@ -143,7 +143,7 @@ class Attention(nn.Module):
                 bias = name[0] in self.bias if self.bias != "none" else False
                 features, axes = sizes[name] * self.head_dim, ("embed", "heads")
                 layers.append(Dense(features, axes, self._init_in, bias, self.dtype, name=name))
-            found = products(x, *layers) if isinstance(x, Ahead) else [layer(x) for layer in layers]
+            found = [layer(x) for layer in layers] if train else products(x, *layers)
             heads = (sizes[name] for name in names)
             return [y.reshape(*x.shape[:-1], n, self.head_dim) for y, n in zip(found, heads, strict=True)]
 
@@ -192,7 +192,7 @@ class Attention(nn.Module):
             y = self._attend(q, cache["key"], cache["value"], views, scale, key)
             cache = cache if layout.keep is None else _kept(cache, layout)
         out = Dense(self.width, ("heads", "embed"), self.out_init, self.out_bias, self.dtype, 2, name="out")
-        if onto is not None:
+        if not train:
             return product(y.reshape(*x.shape[:-1], self.width), out, onto=onto), cache
         return Dropout(self.dropout)(out(y), train), cache
 

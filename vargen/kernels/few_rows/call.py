@@ -36,14 +36,16 @@ IMPLEMENTATIONS = {
 
 
 def are_few(shape: Sequence[int]) -> bool:
-    """Whether rows [..., D] are few, and whole: a compiler that splits programs over devices can't split a kernel."""
-    return math.prod(shape[:-1]) <= FEW and alone()
+    """Whether rows [B, N, D] are few, and whole: a compiler that splits programs over devices can't split a kernel."""
+    return len(shape) == 3 and math.prod(shape[:-1]) <= FEW and alone()
 
 
 def are_tiled(shape: Sequence[int], dtype: Any) -> bool:
     """Likewise whether they are no more than a kernel of tiles is for, in 16 bits: XLA's products of hundreds of rows
     are split along the inputs to fill the GPU, and write each part in float32 for the next launch to add."""
-    return math.prod(shape[:-1]) <= tiles.MOST and jnp.dtype(dtype).itemsize == 2 and alone()
+    if len(shape) != 3 or jnp.dtype(dtype).itemsize != 2:
+        return False
+    return math.prod(shape[:-1]) <= tiles.MOST and alone()
 
 
 def alone() -> bool:
