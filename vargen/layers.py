@@ -13,28 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax.errors import ScopeParamShapeError
 
-from vargen.kernels import Matrix, Norming, Onto, Part, normalized, normed
+from vargen.kernels import Matrix, Norming, Onto, Part, gated, keeps_inputs, normalized, normed
 from vargen.kernels.dropout import draw_words, drop
-from vargen.kernels.few_rows import are_few, are_tiled, few_rows, reference
+from vargen.kernels.few_rows import are_few, are_tiled, few_rows
+from vargen.kernels.few_rows.reference import ACTIVATIONS, GATED, GELU, multiplied
 
 Dtype = Any
 SCALE = "kernel_scale"  # beside a kernel of 8 bits: what each of its outputs is multiplied by
+INNER = {name: ACTIVATIONS[name] for name in (*GELU, "silu")}  # of position-wise networks
 KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
-
-
-def keeps_inputs(function, static_argnums: tuple[int, ...] = ()):
-    """`function`, of which nothing but the arguments is kept for the backward pass; the rest is computed again.
-
-    For what lies between products: norms, activations, modulations. Of each autodiff keeps several arrays, some in
-    float32, which takes a device longer to read than to make anew.
-    """
-    # Layers lie in scans, whose bodies the compiler can't share with each other.
-    return jax.checkpoint(function, prevent_cse=False, static_argnums=static_argnums)
-
-
-ACTIVATIONS = {name: keeps_inputs(function) for name, function in reference.ACTIVATIONS.items()}
-INNER = {name: ACTIVATIONS[name] for name in (*reference.GELU, "silu")}  # of position-wise networks
-GATED = {name: keeps_inputs(function) for name, function in reference.GATED.items()}
 
 
 class Linen(Protocol):
@@ -140,7 +127,7 @@ class Dense(nn.Module):
 
     def flat(self, x):
         """The same of x [..., I], whatever its axes were."""
-        return _product(x.astype(self.dtype), self.matrix(x.shape[-1]))
+        return multiplied(x.astype(self.dtype), self.matrix(x.shape[-1]))
 
     @nn.compact
     def matrix(self, size: int) -> Matrix:
@@ -153,9 +140,6 @@ class Dense(nn.Module):
             init = logical(nn.initializers.zeros, self.names[1], dtype=self.dtype)
             bias = parameter(self, "bias", init, (self.features,)).astype(self.dtype)
         return Matrix(kernel if kernel.dtype.itemsize == 1 else kernel.astype(self.dtype), scale, bias)
-
-
-_product = keeps_inputs(reference.product)  # x as it comes, which others may keep as well
 
 
 class Norm(nn.Module):
@@ -177,7 +161,7 @@ class Norm(nn.Module):
         """x [..., D] normalised; where a condition modulates it, times 1 + scale, plus shift (each a `Part` or an array
         that broadcasts to x)."""
         scale, shift = (y.rows() if isinstance(y, Part) else y for y in (scale, shift))
-        return _normalized(x, self._own(x), scale, shift, self.kind, self.eps)
+        return normalized(x, self._own(x), scale, shift, self.kind, self.eps)
 
     def ahead(self, x, scale: Part | None = None, shift: Part | None = None) -> Ahead:
         """The same of x [B, N, D], left to what reads it."""
@@ -192,9 +176,6 @@ class Norm(nn.Module):
             if self.kind == "layer":
                 own["bias"] = parameter(self, "bias", logical(nn.initializers.zeros, *names), shape)
         return own
-
-
-_normalized = keeps_inputs(normalized, static_argnums=(4, 5))
 
 
 class Ahead(NamedTuple):
@@ -214,7 +195,7 @@ class Ahead(NamedTuple):
             self.x.shape, self.x.dtype
         ):  # of more XLA's is no slower, and fused
             return normed(self.x, self.norm)
-        return keeps_inputs(Norming.__call__)(self.norm, self.x)
+        return self.norm(self.x)
 
 
 def product(x, *layers: Dense, act: str = "none", onto: Onto | None = None) -> jax.Array:
@@ -240,12 +221,6 @@ def products(x, *layers: Dense, act: str = "none", onto: Onto | None = None) -> 
     if onto is None:
         return found
     return [onto.residual + (y if onto.gate is None else gated(y, onto.gate.rows())) for y in found]
-
-
-@keeps_inputs
-def gated(y, gate):
-    """y times the gate."""
-    return y * gate
 
 
 class Dropout(nn.Module):

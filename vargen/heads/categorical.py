@@ -13,8 +13,8 @@ import numpy as np
 
 from vargen.heads.head import Sample
 from vargen.heads.plain import Plain, guided, mean
-from vargen.kernels import filter_logits
-from vargen.layers import Dense, Initial, keeps_inputs
+from vargen.kernels import filter_logits, keeps_inputs
+from vargen.layers import Dense, Initial
 from vargen.limits import RATE, Between
 
 

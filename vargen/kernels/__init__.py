@@ -1,6 +1,8 @@
 """Primitives of the numerical core, each with an XLA form that is the truth for every other."""
 
 from vargen.kernels.few_rows import Matrix, Onto, few_rows
+from vargen.kernels.few_rows.reference import gated
+from vargen.kernels.keeping import keeps_inputs
 from vargen.kernels.linear_attention import linear_attention
 from vargen.kernels.linear_scan import grid_scan, linear_scan
 from vargen.kernels.norming import Norming, Part, normalized, normed
@@ -15,7 +17,9 @@ __all__ = [
     "cached_attention",
     "few_rows",
     "filter_logits",
+    "gated",
     "grid_scan",
+    "keeps_inputs",
     "least_of_most",
     "linear_attention",
     "linear_scan",

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen.kernels import Onto, Part
-from vargen.layers import Dense, Initial, Mlp, Norm, gated, keeps_inputs, logical
+from vargen.kernels import Onto, Part, gated, keeps_inputs
+from vargen.layers import Dense, Initial, Mlp, Norm, logical
 from vargen.mixers.mixer import Mixer
 from vargen.mixers.rollback import mix
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vargen.kernels.keeping import keeps_inputs
 from vargen.kernels.norming import Norming, Part
 
 
@@ -24,10 +25,10 @@ GELU = {
     "gelu_tanh": jax.nn.gelu,
     "gelu_sigmoid": lambda x: x * jax.nn.sigmoid(1.702 * x),
 }
-ACTIVATIONS = {"none": lambda x: x, "silu": jax.nn.silu, **GELU}
+ACTIVATIONS = {n: keeps_inputs(f) for n, f in {"none": lambda x: x, "silu": jax.nn.silu, **GELU}.items()}
 GATED = {
-    "swiglu": lambda gate, up: jax.nn.silu(gate) * up,
-    "geglu": lambda gate, up: GELU["gelu"](gate) * up,
+    "swiglu": keeps_inputs(lambda gate, up: jax.nn.silu(gate) * up),
+    "geglu": keeps_inputs(lambda gate, up: _gelu(gate) * up),
 }
 
 
@@ -50,7 +51,8 @@ class Onto:
     gate: Part | None
 
 
-def product(x, matrix: Matrix):
+@keeps_inputs  # x as it comes, which others may keep as well
+def multiplied(x, matrix: Matrix):
     """x W + b: [..., I] -> [..., F], in x's dtype."""
     # As one product of two matrices: XLA's CPU gradient of a batched one is slower.
     y = x.reshape(-1, x.shape[-1]) @ matrix.kernel.astype(x.dtype)
@@ -59,14 +61,20 @@ def product(x, matrix: Matrix):
     return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
+@keeps_inputs
+def gated(y, gate):
+    """y times the gate."""
+    return y * gate
+
+
 def few_rows(
     x, matrices: Sequence[Matrix], norm: Norming | None, onto: Onto | None, *, act: str, dtype: Any
 ) -> list[jax.Array]:
     """See the public call."""
     if norm is not None:
         x = norm(x)
-    found = [product(x.astype(dtype), matrix) for matrix in matrices]
+    found = [multiplied(x.astype(dtype), matrix) for matrix in matrices]
     found = [GATED[act](*found)] if act in GATED else [ACTIVATIONS[act](y) for y in found]
     if onto is None:
         return found
-    return [onto.residual + (y if onto.gate is None else y * onto.gate.rows()) for y in found]
+    return [onto.residual + (y if onto.gate is None else gated(y, onto.gate.rows())) for y in found]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
+
+from vargen.kernels.keeping import keeps_inputs
 
 STATIC = dict(static=True)
 
@@ -51,12 +54,14 @@ class Norming:
     kind: str = dataclasses.field(metadata=STATIC)
     eps: float = dataclasses.field(metadata=STATIC)
 
+    @keeps_inputs
     def __call__(self, x) -> jax.Array:
         """x with the norm."""
         scale, shift = (None if part is None else part.rows() for part in (self.scale, self.shift))
         return normalized(x, self.own, scale, shift, self.kind, self.eps)
 
 
+@functools.partial(keeps_inputs, static_argnums=(4, 5))
 def normalized(x, own, scale, shift, kind: str, eps: float):
     """x [..., D] normalised in float32; where a condition modulates it, times 1 + scale, plus shift (arrays that
     broadcast to x)."""
