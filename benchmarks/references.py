@@ -154,7 +154,7 @@ def rar(checkout: str, batch: int, sampling: Mapping[str, Any], device: str, dty
         from modeling.modules.base_model import BaseModel
 
         package.BaseModel = BaseModel
-        from modeling.modules.maskgit_vqgan import Decoder, VectorQuantizer
+        from modeling.modules.maskgit_vqgan import Decoder, Encoder, VectorQuantizer
         from modeling.rar import RAR
     torch.manual_seed(0)
     generator = _Config(
@@ -180,7 +180,7 @@ def rar(checkout: str, batch: int, sampling: Mapping[str, Any], device: str, dty
         z_channels=256,
     )
     decoder, quantizer = Decoder(ends), VectorQuantizer(1024, 256, 0.25)
-    modules = (model, decoder, quantizer)
+    modules = (model, decoder, quantizer, Encoder(ends))  # the last isn't used: their tokenizer holds it, as ours
     for module in modules:
         module.to(device, getattr(torch, dtype)).eval()
     if device == "cuda":
@@ -193,7 +193,7 @@ def rar(checkout: str, batch: int, sampling: Mapping[str, Any], device: str, dty
     labels, split = torch.arange(batch, device=device), {}
     decode = _timed(lambda codes: decoder(quantizer.get_codebook_entry(codes)).clamp(0, 1), split, device)
 
-    def sample():
+    def sample(_held=modules):
         with torch.inference_mode():
             decode(model.generate(labels, **options))
         _wait(device)

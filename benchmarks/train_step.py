@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import timing
-from vargen import config, models
-from vargen.cli.main import keep_freed_memory
+from vargen import config, malloc, models
 from vargen.sharding import make_mesh
 from vargen.training import optimizer, state
 from vargen.training.step import make_step
@@ -57,7 +56,7 @@ def alone(shapes: list[tuple]) -> dict[str, float]:
 
 def main() -> None:
     """Runs the benchmark."""
-    keep_freed_memory()
+    malloc.keep_freed()
     c = small_config()
     tokenizer = models.build_tokenizer(c)
     generator = models.build_generator(c, tokenizer)

@@ -23,6 +23,7 @@ LAYERS = (
         "gaussian",
         "kernels",
         "limits",
+        "malloc",
         "paths",
         "progress",
         "spelling",

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vargen import flops, inputs, limits, schema, tiles
+from vargen import flops, inputs, limits, malloc, schema, tiles
 from vargen.data import pipeline
 from vargen.errors import UserError
 from vargen.generator import Generator
@@ -60,6 +60,7 @@ class Model:
     def __init__(
         self, config, tokenizer_params, generator_params=None, classes=None, steps=(0, 0), image_size=()
     ):
+        malloc.give_back_after_compiling()
         self.config = config
         tokenizer = build_tokenizer(config)
         self._weights = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import keyword
 import os
@@ -13,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import vargen
-from vargen import limits
+from vargen import limits, malloc
 from vargen.cli import failures
 from vargen.errors import UserError
 
@@ -175,21 +174,6 @@ def use_compilation_cache() -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 
-def keep_freed_memory() -> None:
-    """Tells glibc to keep what a step frees for the next one, instead of giving it back to the system.
-
-    XLA on the CPU allocates a step's temporaries anew each time; mapped afresh, every page of them costs a fault.
-    Without glibc nothing happens.
-    """
-    import ctypes
-
-    trim_threshold, mmap_max, arena_max = -1, -4, -8  # malloc.h
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        for parameter, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (arena_max, 1)):
-            mallopt(parameter, value)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, 2 for what the user or the machine can mend, 128 + a signal's number.
 
@@ -208,7 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
         if overrides and not hasattr(args, "config"):
             raise UserError(f"unknown flag --config.{overrides[0][0]}: this command takes no config")
         use_compilation_cache()
-        keep_freed_memory()
+        malloc.keep_freed()
         args.run(args)
     return outcome.code
 
