@@ -180,7 +180,12 @@ def rar(checkout: str, batch: int, sampling: Mapping[str, Any], device: str, dty
         z_channels=256,
     )
     decoder, quantizer = Decoder(ends), VectorQuantizer(1024, 256, 0.25)
-    modules = (model, decoder, quantizer, Encoder(ends))  # the last isn't used: their tokenizer holds it, as ours
+    modules = (
+        model,
+        decoder,
+        quantizer,
+        Encoder(ends),
+    )  # the last isn't used: their tokenizer holds it, as ours
     for module in modules:
         module.to(device, getattr(torch, dtype)).eval()
     if device == "cuda":

@@ -132,6 +132,18 @@ def test_pods():
     agree([re.sub(r"v5e|VAR-d30|[\w/]*\.(json|py)", "", text)], values)
 
 
+def test_training_on_four_chips():
+    text = re.search(r"On the four chips.*?v6e's", TEXT, flags=re.DOTALL)[0]
+    found = results("compiled_train")["programs"]
+    steps = (("var:d16", 32), ("llamagen:l", 64), ("rar:l", 64), ("mar:l", 64))
+    shares = [
+        found[f"{name} train batch={batch} {target}"]["useful"]["mfu"]
+        for target in ("v5p:2x2x1", "v6e:2x2")
+        for name, batch in steps
+    ]
+    agree([re.sub(r"VAR-d16|v5p|v6e", "", text)], [32, 64, *percent(*shares)])
+
+
 def test_every_system_compiled():
     """One picture of each system, for an H100 and for TPUs."""
     found, tpu = (results(name)["programs"] for name in ("compiled_systems", "compiled_tpu"))
