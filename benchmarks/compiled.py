@@ -238,8 +238,9 @@ def main() -> None:
     if args.floors:
         return renew_floors(args.out, args.names)
     file = timing.RESULTS / f"{args.out}.json"
-    others = args.append and file.is_file()
-    results: dict[str, Any] = json.loads(file.read_text())["programs"] if others else {}
+    kept: dict[str, Any] = json.loads(file.read_text()) if args.append and file.is_file() else {}
+    results: dict[str, Any] = kept.pop("programs", {})
+    kept.pop("environment", None)
     if args.text:
         args.text.mkdir(parents=True, exist_ok=True)
     names = args.names or [size for size, _, _ in SIZES.values()]
@@ -271,7 +272,7 @@ def main() -> None:
         results[label] = found
         if args.against:
             _compare(found, json.loads(args.against.read_text())["programs"].get(label))
-    timing.save(args.out, dict(programs=results))
+    timing.save(args.out, kept | dict(programs=results))
 
 
 def _line(label: str, found: dict[str, Any]) -> str:
@@ -324,7 +325,7 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--against", type=pathlib.Path, help="results of before")
     parser.add_argument("--text", type=pathlib.Path, help="a folder for the programs' texts")
-    parser.add_argument("--append", action="store_true", help="keep the other programs that the results hold")
+    parser.add_argument("--append", action="store_true", help="keep what else the results hold")
     parser.add_argument("--floors", action="store_true", help="renew the floors in the results, and no more")
     parser.add_argument("--out", default="compiled", help="the name of the results")
     args = parser.parse_args()

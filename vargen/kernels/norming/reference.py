@@ -33,7 +33,11 @@ class Part:
         values = self.values
         if self.at is not None:
             values = jax.lax.dynamic_slice_in_dim(values, self.at, 1, axis=1)
-        return values[:, :, self.index]
+        if values.shape[1] == 1:
+            return values[:, :, self.index]
+        # As a product made them: on TPUs the axis of P costs a launch that moves them all, and another back.
+        flat, size = values.reshape(*values.shape[:2], -1), values.shape[-1]
+        return flat[..., self.index * size : (self.index + 1) * size]
 
 
 @jax.tree_util.register_dataclass
