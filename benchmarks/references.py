@@ -180,12 +180,8 @@ def rar(checkout: str, batch: int, sampling: Mapping[str, Any], device: str, dty
         z_channels=256,
     )
     decoder, quantizer = Decoder(ends), VectorQuantizer(1024, 256, 0.25)
-    modules = (
-        model,
-        decoder,
-        quantizer,
-        Encoder(ends),
-    )  # the last isn't used: their tokenizer holds it, as ours
+    # The encoder isn't used: their tokenizer holds it, as ours does.
+    modules = (model, decoder, quantizer, Encoder(ends))
     for module in modules:
         module.to(device, getattr(torch, dtype)).eval()
     if device == "cuda":
