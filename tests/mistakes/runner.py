@@ -15,6 +15,9 @@ import sys
 import time
 from typing import NamedTuple
 
+# As it is before tests that compile for a GPU add JAX's plugin to it, which warns where there is no GPU.
+PATH = os.pathsep.join(filter(None, sys.path))
+
 
 class Row(NamedTuple):
     """One command and what must come of it.
@@ -111,7 +114,7 @@ class Server:
     """The warm process."""
 
     def __init__(self) -> None:
-        environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
+        environment = dict(os.environ, PYTHONPATH=PATH)
         self.process = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE,
